@@ -1,0 +1,115 @@
+"""The one configuration object of a chip, and the named configurations.
+
+A chip is a row of functional slices at seven positions, mirrored about the VXM::
+
+    position     0      1      2       3     4       5      6
+               MXM_W  SXM_W  MEM_W..  VXM  MEM_E..  SXM_E  MXM_E
+
+Streams are carried in groups of four byte planes, so that one group is one int32 vector, one MEM quad, or four
+rows of int8 weights. Group 0 carries vectors; groups 1..weight_groups feed the MXM rows.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+LANES = 16
+PLANES = 4
+"""Byte planes of a stream group, and of a MEM quad (PLANES x LANES bytes)."""
+POSITIONS = 7
+MXM_W, SXM_W, MEM_W, VXM, MEM_E, SXM_E, MXM_E = range(POSITIONS)
+"""Positions of the units in the row; a stream moves one position a cycle."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChipConfig:
+    """Everything that distinguishes one chip from another; encodings are the same in all.
+
+    weight_groups: stream groups that feed each MXM; an MXM has 4 * weight_groups int8 rows.
+    mem_depths: quads (64 bytes) in each MEM slice of a hemisphere, slice 0 first; both hemispheres are alike.
+    act_depth: 16-byte entries of an MXM's activation buffer.
+    acc_depth: 16-lane int32 vectors of an MXM's accumulator file.
+    rf_depth, er_depth: vectors in the VXM's register file, and in its shift-amount (exponent) file.
+    index_regs: index registers a MEM slice (register 0 reads as "no index").
+    icu_depth: instructions in every queue but the VXM's, which has vxm_icu_depth.
+    sxm_west: the western SXM exists (the compiler needs only the eastern one).
+    buckets: entries of the static table of context buckets.
+    debug: carry a driven bit with each stream slot and trap illegal programs (never in a bitstream).
+    """
+
+    name: str
+    weight_groups: int = 1
+    mem_depths: tuple[int, ...]
+    act_depth: int = 64
+    acc_depth: int = 16
+    rf_depth: int = 32
+    er_depth: int = 16
+    index_regs: int = 8
+    sxm_maps: int = 16
+    icu_depth: int = 512
+    vxm_icu_depth: int = 1024
+    sxm_west: bool = False
+    buckets: int = 8
+    debug: bool = False
+
+    def __post_init__(self) -> None:
+        limits = {
+            "weight_groups": (1, 3), "act_depth": (4, 256), "acc_depth": (2, 64), "rf_depth": (4, 32),
+            "er_depth": (2, 16), "index_regs": (2, 8), "sxm_maps": (1, 32), "icu_depth": (16, 4096),
+            "vxm_icu_depth": (16, 4096), "buckets": (1, 16),
+        }
+        for field, (low, high) in limits.items():
+            value = getattr(self, field)
+            if not low <= value <= high:
+                raise ValueError(f"{field} must be in {low}..{high}, not {value!r}")
+        for field in ("act_depth", "acc_depth", "rf_depth", "er_depth"):
+            if getattr(self, field) & (getattr(self, field) - 1):
+                raise ValueError(f"{field} must be a power of two, not {getattr(self, field)!r}")
+        if len(self.mem_depths) < 1 + self.weight_groups:
+            raise ValueError(f"mem_depths must name at least {1 + self.weight_groups} slices, not {self.mem_depths!r}")
+        if not all(16 <= depth <= 1 << 20 for depth in self.mem_depths):
+            raise ValueError(f"mem_depths must be in 16..1048576, not {self.mem_depths!r}")
+
+    @property
+    def groups(self) -> int:
+        """Stream groups in each direction."""
+        return 1 + self.weight_groups
+
+    @property
+    def streams(self) -> int:
+        """Byte streams in each direction (S)."""
+        return self.groups * PLANES
+
+    @property
+    def rows(self) -> int:
+        """int8 weight rows of one MXM (R); with int4 weights there are twice as many."""
+        return self.weight_groups * PLANES
+
+    @property
+    def macs(self) -> int:
+        """int8 multiply-accumulates a cycle on the whole chip; also the weight bytes a cycle of the roofline."""
+        return 2 * self.rows * LANES
+
+    @property
+    def sram_bytes(self) -> int:
+        """Bytes in all MEM slices."""
+        return 2 * sum(self.mem_depths) * PLANES * LANES
+
+    def digest(self) -> str:
+        """Hex digest of everything a program depends on (not of `debug`, which changes no cycle and no bit)."""
+        fields = asdict(self)
+        del fields["debug"]
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
+
+
+CONFIGS = {
+    config.name: config
+    for config in (
+        ChipConfig(name="tiny", mem_depths=(256, 256), act_depth=16, acc_depth=4, icu_depth=512, vxm_icu_depth=512,
+                   buckets=4),
+        ChipConfig(name="ulx3s", mem_depths=(512, 2560)),
+        ChipConfig(name="large", weight_groups=2, mem_depths=(16384, 65536, 65536), act_depth=256, acc_depth=32,
+                   icu_depth=2048, vxm_icu_depth=4096, sxm_west=True, buckets=16),
+    )
+}
+"""The named configurations, all built and tested in CI."""

@@ -1,0 +1,497 @@
+"""Instruction set: every opcode, field and latency of the chip, and nothing else defines them.
+
+An instruction queue (ICU) issues its words in order. A word is *dispatched* in one cycle and the next one of the
+same queue exactly `delay` cycles later. A dispatched word starts one of its unit's *engines*, which then works
+through a burst of `count` elements by itself (the REPEAT of the original machine is part of every word): element i
+executes in cycle
+
+    e(i) = dispatch + ENGINE + i * interval
+
+All latencies below are relative to e(i). *Sampling* in cycle e reads the stream register at the unit's position;
+*driving* in cycle d from position p makes the value readable at position q in cycle d + |q - p| (eastward streams
+q > p, westward q < p), until it leaves the edge or another unit drives over it. Nothing waits for anything.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from amaranth.lib import data, enum
+
+from . import config as cfg
+
+# --- time ----------------------------------------------------------------------------------------------------------
+
+START = 3
+"""Cycles from a token's start pulse to the first dispatch of every queue."""
+ENGINE = 1
+"""Cycles from dispatch to the execution of a burst's first element."""
+MIN_DELAY = 2
+"""Least `delay` of any instruction: queue memory -> instruction register is a two-stage fetch."""
+MIN_DELAY_JUMP = 3
+"""Least `delay` of END_LOOP, which redirects the fetch."""
+
+MEM_READ = 2
+"""READ: element executes -> its quad is driven."""
+MEM_WRITE_TO_READ = 2
+"""WRITE samples in e; a READ element of the same address sees it if it executes at e + MEM_WRITE_TO_READ or later.
+Reading an address in the very cycle of its commit (e + 1) is forbidden (block RAM collision)."""
+MEM_INDEX = 2
+"""INDEX samples in e; an instruction whose first element executes at e + MEM_INDEX or later uses the new value."""
+VXM_DRIVE = 5
+"""VXM operand sampling -> result driven."""
+VXM_RF = 6
+"""VXM operand sampling -> result readable from the register file or the exponent file."""
+VXM_REDUCE_DRIVE = 6
+"""VXM sampling of a burst's last element -> burst reduction driven (once)."""
+VXM_REDUCE_RF = 7
+"""VXM sampling of a burst's last element -> burst reduction readable from the register file."""
+SXM_DRIVE = 2
+"""SXM sampling -> result driven."""
+SXM_TRANSPOSE = 1
+"""TRANSPOSE_IN of the last row in e -> first TRANSPOSE_OUT element may execute in e + SXM_TRANSPOSE."""
+MXM_LOAD = 1
+"""LOAD samples in e; a MAC element sees the entry if it executes at e + MXM_LOAD or later."""
+MXM_ACC = 5
+"""MAC samples weights in e; the accumulator holds the sum for a DRAIN element executing at e + MXM_ACC or later."""
+MXM_DRAIN = 1
+"""DRAIN element executes -> accumulator vector driven."""
+
+# --- opcodes -------------------------------------------------------------------------------------------------------
+
+
+class Op(enum.Enum, shape=4):
+    """Opcodes. 0..3 belong to the ICU and mean the same in every queue; the rest belong to the queue's unit."""
+
+    NOP = 0  #: only `delay` passes
+    LOOP = 1  #: the words up to the matching END_LOOP are issued `count` times; two levels nest
+    END_LOOP = 2
+    SYNC = 3  #: parks the queue until the next token's start pulse (Notify)
+    # MEM
+    READ = 4
+    WRITE = 5
+    INDEX = 6
+    # MXM
+    LOAD = 7
+    MAC = 8
+    DRAIN = 9
+    # VXM
+    ALU = 10
+    # SXM
+    PERMUTE = 11
+    SHIFT = 12
+    REDUCE = 13
+    TRANSPOSE_IN = 14
+    TRANSPOSE_OUT = 15
+
+
+class Dir(enum.Enum, shape=1):
+    """Direction of a stream."""
+
+    E = 0
+    W = 1
+
+
+class Func(enum.Enum, shape=4):
+    """First half of a VXM operation: what becomes of the pre-shifted operand a' (see `hw.numerics.vxm`)."""
+
+    PASS = 0  #: p = a'
+    MUL = 1  #: p = sat18(a') * low18(b)
+    SQUARE = 2  #: p = sat18(a')**2
+    BITLEN = 3  #: p = bit length of a' (of ~a' if negative)
+    EXP2 = 4  #: p = EX[a' & 63], the post shift grows by -(a' >> 6); a' has 6 fraction bits, a' > 0 counts as 0
+    RECIP = 5  #: p = slope * frac, c = base: 2**15 / mantissa
+    RSQRT = 6  #: p = slope * frac, c = base: 2**15 / sqrt(mantissa), or / sqrt(2 mantissa) for an odd exponent
+    SIGMOID = 7  #: p = slope * frac, c = base: 2**15 * sigmoid(a' / 4096)
+    LOG2 = 8  #: p = slope * frac, c = base + (exponent << 15): 2**15 * log2(a')
+
+
+class Alu(enum.Enum, shape=4):
+    """Second half of a VXM operation: y from the post-shifted q and the operand c."""
+
+    Q = 0
+    ADD = 1
+    SUB = 2  #: q - c
+    RSUB = 3  #: c - q
+    MIN = 4
+    MAX = 5
+    AND = 6
+    ANDN = 7  #: q & ~c
+    OR = 8
+    XOR = 9
+    LT = 10  #: -1 where q < c, else 0
+    GT = 11
+    EQ = 12
+
+
+class Sat(enum.Enum, shape=3):
+    """Final saturation, to +-(2**(b-1) - 1); S32 clamps the 33-bit sum to the two's complement range."""
+
+    S32 = 0
+    S8 = 1
+    S16 = 2
+    S18 = 3
+    S24 = 4
+
+
+class Red(enum.Enum, shape=3):
+    """Reduction over the elements of a VXM burst (lane by lane), or over the lanes of a vector in the SXM."""
+
+    NONE = 0
+    SUM = 1
+    MAX = 2
+    MIN = 3
+    MAXABS = 4  #: the SXM has no MAXABS
+
+
+class Src(enum.Enum, shape=4):
+    """Where a VXM operand comes from. E0..E3: eastward stream groups; W0..W3: westward ones."""
+
+    IMM = 0  #: the sign-extended immediate in every lane
+    RF = 1  #: register `rf` (+ element index where `inc`)
+    IOTA = 2  #: lane + 16 * element index
+    E0 = 4
+    E1 = 5
+    E2 = 6
+    E3 = 7
+    W0 = 8
+    W1 = 9
+    W2 = 10
+    W3 = 11
+
+    @staticmethod
+    def stream(direction: Dir, group: int) -> "Src":
+        return Src((4 if direction is Dir.E else 8) + group)
+
+
+class Fmt(enum.Enum, shape=3):
+    """Which bytes of an int32 lane a VXM operand takes; all are sign-extended."""
+
+    I32 = 0
+    LO16 = 1
+    HI16 = 2
+    B0 = 4
+    B1 = 5
+    B2 = 6
+    B3 = 7
+
+
+class Rep(enum.Enum, shape=2):
+    """How a VXM result is laid on the four byte planes."""
+
+    I32 = 0
+    REP16 = 1  #: the low half on both halves
+    REP8 = 2  #: the low byte on all four planes
+
+
+class ErUse(enum.Enum, shape=2):
+    """Which shift of a VXM operation the exponent-file entry is added to (or subtracted from: `er_neg`)."""
+
+    NONE = 0
+    PRE = 1
+    POST = 2
+
+
+class Order(enum.Enum, shape=1):
+    """Inner loop of a MAC burst."""
+
+    ROW = 0  #: inner: activation entries (one accumulator entry is finished before the next)
+    TILE = 1  #: inner: accumulator entries (one activation entry meets all rows before the next)
+
+
+class Wfmt(enum.Enum, shape=1):
+    """Weight format of a MAC burst."""
+
+    INT8 = 0
+    INT4 = 1  #: a byte holds two weights of neighbouring rows, low nibble first
+
+
+# --- fields --------------------------------------------------------------------------------------------------------
+
+DELAY_BITS = 12
+COUNT_BITS = 12
+ADDR_BITS = 20
+LOOP_LEVELS = 2
+PC_BITS = 12
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of an instruction: `bits` wide, two's complement if `signed`, or an enumeration."""
+
+    bits: int
+    signed: bool = False
+    kind: type | None = None
+    low: int | None = None
+    doc: str = ""
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """Least and greatest value."""
+        if self.signed:
+            return -(1 << self.bits - 1), (1 << self.bits - 1) - 1
+        return self.low or 0, (1 << self.bits) - 1
+
+    def shape(self) -> Any:
+        """Amaranth shape of the field."""
+        from amaranth.hdl import Shape
+
+        return self.kind or Shape(self.bits, self.signed)
+
+
+def _enum(kind: type, doc: str = "") -> Field:
+    from amaranth.hdl import Shape
+
+    return Field(Shape.cast(kind).width, kind=kind, doc=doc)
+
+
+COUNT = Field(COUNT_BITS, low=1, doc="elements of the burst")
+INTERVAL = Field(8, low=1, doc="cycles between elements")
+GROUP = Field(2, doc="stream group")
+_STREAM = {"dir": _enum(Dir, "direction of the stream"), "group": GROUP}
+_BURST = {"count": COUNT, "interval": INTERVAL}
+
+_MEM = {
+    **_BURST,
+    "addr": Field(ADDR_BITS, doc="quad address of the first element"),
+    "stride": Field(10, signed=True, doc="quads between elements"),
+    "rel": Field(LOOP_LEVELS, doc="bit k: add the offset of loop level k (count of finished passes x its stride)"),
+    "index": Field(3, doc="index register (0: none): its offset is added to the address, its masks are applied"),
+    **_STREAM,
+    "planes": Field(cfg.PLANES, doc="planes driven (READ) or written (WRITE)"),
+}
+
+
+def _operand(name: str) -> dict[str, Field]:
+    return {
+        f"{name}_src": _enum(Src, f"operand {name}: source"),
+        f"{name}_rf": Field(5, doc=f"operand {name}: register"),
+        f"{name}_inc": Field(1, doc=f"operand {name}: register advances with each element"),
+        f"{name}_fmt": _enum(Fmt, f"operand {name}: bytes taken"),
+    }
+
+
+_SXM = {
+    **_BURST,
+    "src_dir": _enum(Dir, "direction of the sampled stream"),
+    "src_group": Field(2, doc="group of the sampled stream"),
+    "dst_dir": _enum(Dir, "direction of the driven stream"),
+    "dst_group": Field(2, doc="group of the driven stream"),
+}
+
+FIELDS: Mapping[Op, Mapping[str, Field]] = MappingProxyType({
+    Op.NOP: {},
+    Op.LOOP: {"count": COUNT, "stride": Field(ADDR_BITS, doc="quads added to relative addresses a pass")},
+    Op.END_LOOP: {},
+    Op.SYNC: {},
+    Op.READ: _MEM,
+    Op.WRITE: _MEM,
+    Op.INDEX: {"index": Field(3, low=1, doc="register loaded: lane 0 = offset (16 bits), lane 1 = lane mask (16 bits), "
+                                            "lane 2 = plane mask (4 bits)"), **_STREAM},
+    Op.LOAD: {**_BURST, "act": Field(8, doc="first activation entry"), "group": GROUP,
+              "plane": Field(2, doc="plane of the group that holds the int8 vector")},
+    Op.MAC: {"act": Field(8, doc="first activation entry"),
+             "acc": Field(8, doc="first accumulator entry: a step of rows; 16 / rows steps make a vector"),
+             "acts": Field(COUNT_BITS, low=1, doc="activation entries"),
+             "accs": Field(COUNT_BITS, low=1, doc="accumulator entries"),
+             "order": _enum(Order), "wfmt": _enum(Wfmt),
+             "clear": Field(1, doc="the first activation entry overwrites the accumulator instead of adding")},
+    Op.DRAIN: {**_BURST, "acc": Field(6, doc="first accumulator vector"), "group": GROUP},
+    Op.ALU: {
+        **_BURST, **_operand("a"), **_operand("b"), **_operand("c"),
+        "imm": Field(18, signed=True, doc="immediate of operands with source IMM"),
+        "func": _enum(Func), "pre": Field(6, signed=True, doc="pre shift of a, right if positive"),
+        "er_use": _enum(ErUse), "er": Field(4, doc="exponent-file entry"),
+        "er_neg": Field(1, doc="subtract the exponent instead of adding it"),
+        "post": Field(6, doc="post shift, right"), "round": Field(1, doc="both right shifts round half up"),
+        "logical": Field(1, doc="the pre shift is logical"),
+        "alu": _enum(Alu), "sat": _enum(Sat), "rep": _enum(Rep),
+        "dst_e": Field(1, doc="drive the result eastward"), "dst_w": Field(1, doc="drive the result westward"),
+        "dst_group": Field(2, doc="group of the driven result"),
+        "rf_we": Field(1, doc="write the result to register rf"), "rf": Field(5, doc="destination register"),
+        "rf_inc": Field(1, doc="destination register advances with each element"),
+        "er_we": Field(1, doc="write the result's low byte to exponent er_dst"), "er_dst": Field(4),
+        "red": _enum(Red, "reduction over the burst, of the result y"),
+        "red_e": Field(1, doc="drive the reduction eastward"), "red_w": Field(1, doc="drive the reduction westward"),
+        "red_group": Field(2), "red_we": Field(1, doc="write the reduction to register red_rf"), "red_rf": Field(5),
+    },
+    Op.PERMUTE: {**_SXM, "map": Field(5, doc="permutation map: output lane l takes input lane map[l]")},
+    Op.SHIFT: {**_SXM, "lane": Field(4, doc="ROTATE: output lane l takes lane (l + lane) mod 16; DISTRIBUTE: every "
+                                            "output lane takes `lane`"),
+               "lane_inc": Field(4, doc="added to `lane` (mod 16) after each element"),
+               "distribute": Field(1, doc="0: rotate, 1: distribute")},
+    Op.REDUCE: {**_SXM, "red": _enum(Red), "segment": Field(3, doc="log2 of the lanes reduced together; the result is "
+                                                                   "broadcast within the segment (0..4)")},
+    Op.TRANSPOSE_IN: {**_BURST, "src_dir": _enum(Dir), "src_group": Field(2),
+                      "plane": Field(2, doc="byte plane taken; element i becomes row i")},
+    Op.TRANSPOSE_OUT: {**_BURST, "dst_dir": _enum(Dir), "dst_group": Field(2)},  # element i: column i, on all planes
+})
+"""Fields of every operation behind the common header (op, delay)."""
+
+HEADER = MappingProxyType({"op": _enum(Op), "delay": Field(DELAY_BITS, low=MIN_DELAY, doc="cycles to the next dispatch")})
+
+UNIT_OPS: Mapping[str, tuple[Op, ...]] = MappingProxyType({
+    "MEM": (Op.READ, Op.WRITE, Op.INDEX),
+    "MXM": (Op.LOAD, Op.MAC, Op.DRAIN),
+    "VXM": (Op.ALU,),
+    "SXM": (Op.PERMUTE, Op.SHIFT, Op.REDUCE, Op.TRANSPOSE_IN, Op.TRANSPOSE_OUT),
+})
+"""Operations of each kind of unit, besides the ICU's own NOP, LOOP, END_LOOP, SYNC."""
+ICU_OPS = (Op.NOP, Op.LOOP, Op.END_LOOP, Op.SYNC)
+
+
+def layout(op: Op) -> data.StructLayout:
+    """Struct of a whole instruction word of `op`: the header, then its fields from the next bit on."""
+    fields = {**HEADER, **FIELDS[op]}
+    return data.StructLayout({name: item.shape() for name, item in fields.items()})
+
+
+def width(unit: str) -> int:
+    """Bits of an instruction word in the queues of `unit` ("MEM", "MXM", "VXM" or "SXM")."""
+    return max(layout(op).size for op in (*ICU_OPS, *UNIT_OPS[unit]))
+
+
+# --- instructions --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Instr:
+    """An instruction as Python sees it; fields that are not named are their least legal value (0 or 1)."""
+
+    op: Op
+    delay: int = MIN_DELAY
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        spec = FIELDS[self.op].get(name)
+        if spec is None:
+            raise AttributeError(f"{self.op.name} has no field {name!r}")
+        value = self.fields.get(name, spec.range[0] if not spec.signed else 0)
+        return spec.kind(value) if spec.kind else value
+
+
+class EncodingError(ValueError):
+    """A field does not fit its width, or the operation has no such field."""
+
+
+def _bits(op: Op, name: str, spec: Field, value: Any) -> int:
+    number = value.value if spec.kind and not isinstance(value, int) else int(value)
+    low, high = spec.range
+    if not low <= number <= high:
+        raise EncodingError(f"{op.name}.{name} must be in {low}..{high}, not {number}")
+    if spec.kind:
+        spec.kind(number)
+    return number & ((1 << spec.bits) - 1)
+
+
+def encode(instr: Instr) -> int:
+    """The instruction word. Raises EncodingError naming instruction, field, value and range."""
+    specs = FIELDS[instr.op]
+    for name in instr.fields:
+        if name not in specs:
+            raise EncodingError(f"{instr.op.name} has no field {name!r}")
+    word = instr.op.value
+    offset = HEADER["op"].bits
+    word |= _bits(instr.op, "delay", HEADER["delay"], instr.delay) << offset
+    offset += DELAY_BITS
+    for name, spec in specs.items():
+        word |= _bits(instr.op, name, spec, getattr(instr, name)) << offset
+        offset += spec.bits
+    return word
+
+
+def decode(word: int) -> Instr:
+    """The instruction of a word. Raises EncodingError where a field holds no legal value."""
+    op = Op(word & 15)
+    offset = HEADER["op"].bits
+    delay = word >> offset & ((1 << DELAY_BITS) - 1)
+    offset += DELAY_BITS
+    fields: dict[str, Any] = {}
+    for name, spec in FIELDS[op].items():
+        value = word >> offset & ((1 << spec.bits) - 1)
+        offset += spec.bits
+        if spec.signed and value >> spec.bits - 1:
+            value -= 1 << spec.bits
+        try:
+            fields[name] = spec.kind(value) if spec.kind else value
+        except ValueError:
+            raise EncodingError(f"{op.name}.{name} must be a {spec.kind.__name__}, not {value}") from None
+    if word >> offset:
+        raise EncodingError(f"{op.name} has stray bits above bit {offset - 1}: {word:#x}")
+    return Instr(op, delay, fields)
+
+
+# --- queues --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Queue:
+    """An instruction queue: its name, kind of unit, position in the row, and number among slices of that position."""
+
+    name: str
+    unit: str
+    position: int
+    slice: int = 0
+
+
+def queues(config: cfg.ChipConfig) -> tuple[Queue, ...]:
+    """All queues of a chip, in the order in which host addresses and start tables number them."""
+    row = [Queue("VXM", "VXM", cfg.VXM), Queue("SXM_E", "SXM", cfg.SXM_E)]
+    if config.sxm_west:
+        row.append(Queue("SXM_W", "SXM", cfg.SXM_W))
+    row += [Queue("MXM_W", "MXM", cfg.MXM_W), Queue("MXM_E", "MXM", cfg.MXM_E)]
+    for side, position in (("W", cfg.MEM_W), ("E", cfg.MEM_E)):
+        row += [Queue(f"MEM_{side}{n}", "MEM", position, n) for n in range(len(config.mem_depths))]
+    return tuple(row)
+
+
+def queue_depth(config: cfg.ChipConfig, queue: Queue) -> int:
+    """Instructions that `queue` holds."""
+    return config.vxm_icu_depth if queue.unit == "VXM" else config.icu_depth
+
+
+# --- host port -----------------------------------------------------------------------------------------------------
+
+
+class Space(enum.Enum, shape=3):
+    """What a host access addresses. Words are 128 bits; unused upper bits read as 0."""
+
+    MEM = 0  #: address = slice number (west slices first, then east) << 22 | quad << 2 | plane
+    ICU = 1  #: address = queue number << 16 | instruction << 2 | 128-bit part of the word (write part 0 last)
+    START = 2  #: address = queue number << 8 | bucket: start PC of the queue in that bucket
+    BUCKET = 3  #: address = bucket: bits 0..31 period in cycles, bits 32..63 first position that is beyond it
+    MAP = 4  #: address = permutation map: 16 nibbles, lane 0 lowest
+    CONTROL = 5  #: see `Control`
+
+
+class Control(enum.Enum, shape=4):
+    """Registers of the CONTROL space."""
+
+    RUN = 0  #: write n: run n tokens from the present position; read: tokens still to run
+    POSITION = 1  #: position of the next token (written by the host to rewind, advanced by the chip)
+    CYCLES = 2  #: free-running cycle counter, 64 bits
+    TOKEN_CYCLES = 3  #: cycles of the last finished token, from its start pulse to the next
+    ERRORS = 4  #: sticky `Trap` bits; writing clears them
+    IDENTITY = 5  #: low 64 bits: the config digest
+
+
+class Trap(enum.Enum, shape=4):
+    """Error bits (bit number = value). The first is checked in every build, the others in debug builds."""
+
+    NOT_PARKED = 0  #: a queue had not reached SYNC, or an engine was busy, when its token's period ended
+    EMPTY_READ = 1  #: a stream slot was consumed that nobody had driven
+    COLLISION = 2  #: two producers drove one stream slot at the same position in the same cycle
+    ENGINE_BUSY = 3  #: an instruction started an engine that had not finished its burst
+    BANK_CONFLICT = 4  #: a quad was read in the cycle of its own write's commit
+    ADDRESS = 5  #: an address, entry or register beyond the configured depth
+    OPCODE = 6  #: an operation that is not the unit's
+    REGISTER_CONFLICT = 7  #: a result and a burst reduction wrote the register file in the same cycle
+    DRY = 8  #: a queue ran past its last instruction
+
+
+HOST_READ = 4
+"""Cycles from a host read strobe to its data on the host port. The host touches MEM, ICU, START, BUCKET and MAP only
+while no token runs."""

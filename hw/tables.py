@@ -1,0 +1,61 @@
+"""The VXM's function tables: one ROM of 256 words, (base, slope) pairs, shared by all table functions.
+
+EXP2 looks a value up directly; the others interpolate: value = base + ((slope * frac + half) >> frac_bits).
+Indices and scales are those of `docs/numerics.md`; widths were chosen by measured KL divergence there.
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .isa import Func
+
+BASE_BITS = 17
+"""Unsigned."""
+SLOPE_BITS = 14
+"""Two's complement."""
+ROM_DEPTH = 256
+LOG2_FRACTION = 15
+EXP2_FRACTION = 6
+
+
+@dataclass(frozen=True)
+class Table:
+    """Where a function's segments lie in the ROM, and how many bits of fraction remain within a segment."""
+
+    start: int
+    segments: int
+    frac_bits: int
+
+
+TABLES = {
+    Func.EXP2: Table(0, 64, 0),
+    Func.SIGMOID: Table(64, 64, 10),
+    Func.RECIP: Table(128, 32, 10),
+    Func.RSQRT: Table(160, 32, 11),
+    Func.LOG2: Table(192, 32, 10),
+}
+
+
+def _interpolated(function: Callable[[float], float], segments: int) -> list[tuple[int, int]]:
+    """(base, slope) of `segments` equal parts of [0, 1), through the rounded values at their ends."""
+    ends = [round(function(i / segments)) for i in range(segments + 1)]
+    return [(low, high - low) for low, high in itertools.pairwise(ends)]
+
+
+def rom() -> list[tuple[int, int]]:
+    """The ROM: ROM_DEPTH pairs (base, slope)."""
+    scale = 1 << 15
+    parts = {
+        Func.EXP2: [(round(127.2 * 2**7 * 2 ** (u / 64)), 0) for u in range(64)],
+        Func.SIGMOID: _interpolated(lambda t: scale / (1 + math.exp(8 - 16 * t)), 64),
+        Func.RECIP: _interpolated(lambda t: scale / (1 + t), 32),
+        Func.RSQRT: _interpolated(lambda t: scale / math.sqrt(1 + t), 16)
+        + _interpolated(lambda t: scale / math.sqrt(2 * (1 + t)), 16),
+        Func.LOG2: _interpolated(lambda t: scale * math.log2(1 + t), 32),
+    }
+    words = [(0, 0)] * ROM_DEPTH
+    for func, table in TABLES.items():
+        words[table.start : table.start + table.segments] = parts[func]
+    return words
