@@ -1,0 +1,136 @@
+"""What every functional slice is made of: the burst engine, and how int32 lanes lie on the byte planes of a stream group."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from .config import LANES, PLANES
+from .isa import COUNT_BITS, INTERVAL, Dir, Op, Trap, layout, width
+
+PLANE_BITS = 8 * LANES
+GROUP_BITS = PLANES * PLANE_BITS
+
+
+def fields(op: Op, word: Value) -> data.View:
+    """An instruction word seen as the fields of `op`."""
+    shape = layout(op)
+    return data.View(shape, Value.cast(word)[: shape.size])
+
+
+class Burst(wiring.Component):
+    """A burst engine: works through the elements of one instruction at a time.
+
+    `start` (the dispatch pulse, cycle t) latches `word` into `op`. Element i executes in cycle
+    t + ENGINE + i * interval, where ENGINE = 1; `active` is high in exactly these cycles, `index` is then i, and
+    `last` marks the last of them. `op` and `index` hold from t + 1 until the next start (`index` has advanced after
+    each element). The engine is `busy` from t + 1 to the last element, and may be started again in the very cycle of
+    the last element; `conflict` pulses where it is started earlier than that (the old burst is then lost).
+
+    op: the operation whose layout the engine latches; one without `count` and `interval` has a single element.
+    """
+
+    def __init__(self, op: Op):
+        shape = layout(op)
+        super().__init__({
+            "start": In(1), "word": In(shape), "op": Out(shape),
+            "active": Out(1), "index": Out(COUNT_BITS), "last": Out(1), "busy": Out(1), "conflict": Out(1),
+        })
+        self._single = "count" not in shape.members
+
+    def elaborate(self, platform):
+        m = Module()
+        left = Signal(COUNT_BITS)
+        wait = Signal(INTERVAL.bits)
+        op = Signal.like(self.op, reset_less=True)
+        index = Signal(COUNT_BITS, reset_less=True)
+        m.d.comb += [
+            self.op.eq(op),
+            self.index.eq(index),
+            self.busy.eq(left != 0),
+            self.active.eq(self.busy & (wait == 0)),
+            self.last.eq(self.active & (left == 1)),
+            self.conflict.eq(self.start & self.busy & ~self.last),
+        ]
+        with m.If(self.start):
+            m.d.sync += [op.eq(self.word), left.eq(1 if self._single else self.word.count), wait.eq(0), index.eq(0)]
+        with m.Elif(self.active):
+            m.d.sync += [left.eq(left - 1), index.eq(index + 1)]
+            if not self._single:
+                m.d.sync += wait.eq(op.interval - 1)
+        with m.Elif(self.busy):
+            m.d.sync += wait.eq(wait - 1)
+        return m
+
+
+def group_of(streams: Value, group: int) -> Value:
+    """The 512 bits of one stream group."""
+    return streams[GROUP_BITS * group : GROUP_BITS * (group + 1)]
+
+
+def group_lanes(streams: Value, group: int = 0) -> list[Value]:
+    """The 16 int32 lanes (32 bits each, plane 0 least significant) of one group."""
+    base = GROUP_BITS * group
+    return [Cat(streams[base + PLANE_BITS * p + 8 * lane :][:8] for p in range(PLANES)) for lane in range(LANES)]
+
+
+def lanes_group(lanes: list[Value]) -> Value:
+    """The 512 bits of a group that carries 16 int32 lanes."""
+    return Cat(lane[8 * p : 8 * p + 8] for p in range(PLANES) for lane in lanes)
+
+
+def any_of(terms: list[Value]) -> Value:
+    """OR of any number of values of one width."""
+    total = terms[0]
+    for term in terms[1:]:
+        total = total | term
+    return total
+
+
+def one_hot(select: Value, values: list[Value]) -> Value:
+    """AND-OR multiplexer: the values whose bit of `select` is set, ORed; 0 if none is."""
+    return any_of([Mux(select[i], value, 0)[: len(value)] for i, value in enumerate(values)])
+
+
+def group_select(direction: Value, group: Value, groups: int) -> Value:
+    """One-hot select of a stream group: bit g eastward group g, bit `groups` + g westward group g."""
+    return Cat((direction == side) & (group == g) for side in (Dir.E, Dir.W) for g in range(groups))
+
+
+def drive(m: Module, unit: wiring.Component, producers: list[tuple[Value, Value]]) -> Value:
+    """Connects a unit's drive ports to producers (select as in `group_select`, 512-bit data).
+
+    Data is 0 where nothing is driven. Returns a bit that is set where two producers meet in a slot.
+    """
+    groups = len(unit.e_drive) // PLANES
+    for side, ports in enumerate(((unit.e_data, unit.e_drive), (unit.w_data, unit.w_drive))):
+        for g in range(groups):
+            slot = side * groups + g
+            m.d.comb += [
+                group_of(ports[0], g).eq(any_of([Mux(select[slot], value, 0) for select, value in producers])),
+                ports[1][PLANES * g : PLANES * (g + 1)].eq(
+                    any_of([select[slot].replicate(PLANES) for select, _ in producers])),
+            ]
+    meet = [a[0] & b[0] for i, a in enumerate(producers) for b in producers[i + 1 :]]
+    return any_of(meet).any() if meet else 0
+
+
+def stream_ports(streams: int) -> dict:
+    """Ports of a unit that taps and drives the streams in both directions."""
+    wide = streams * PLANE_BITS
+    return {
+        "e_in": In(wide), "w_in": In(wide),
+        "e_data": Out(wide), "w_data": Out(wide), "e_drive": Out(streams), "w_drive": Out(streams),
+    }
+
+
+def unit_ports(unit: str, streams: int, probe: data.StructLayout | None) -> dict:
+    """Ports of every functional unit; `probe` (state writes) and the trap ports only in debug builds (not None)."""
+    ports = {"word": In(width(unit)), "valid": In(1), "busy": Out(1), **stream_ports(streams)}
+    if probe is not None:
+        ports |= {"e_driven": In(streams), "w_driven": In(streams), "traps": Out(len(Trap)), "probe": Out(probe)}
+    return ports
+
+
+def trap(m: Module, unit: wiring.Component, kind: Trap, condition: Value) -> None:
+    """Connects the bit of one kind of trap."""
+    m.d.comb += unit.traps[kind.value].eq(condition)
