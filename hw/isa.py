@@ -100,7 +100,7 @@ class Func(enum.Enum, shape=4):
     MUL = 1  #: p = sat18(a') * low18(b)
     SQUARE = 2  #: p = sat18(a')**2
     BITLEN = 3  #: p = bit length of a' (of ~a' if negative)
-    EXP2 = 4  #: p = EX[a' & 63], the post shift grows by -(a' >> 6); a' has 6 fraction bits, a' > 0 counts as 0
+    EXP2 = 4  #: x = min(a' - c, 0) with 6 fraction bits: p = EX[x & 63], the post shift grows by -(x >> 6); alu is Q
     RECIP = 5  #: p = slope * frac, c = base: 2**15 / mantissa
     RSQRT = 6  #: p = slope * frac, c = base: 2**15 / sqrt(mantissa), or / sqrt(2 mantissa) for an odd exponent
     SIGMOID = 7  #: p = slope * frac, c = base: 2**15 * sigmoid(a' / 4096)
@@ -311,8 +311,11 @@ FIELDS: Mapping[Op, Mapping[str, Field]] = MappingProxyType({
         "dst_group": Field(2, doc="group of the driven result"),
         "rf_we": Field(1, doc="write the result to register rf"), "rf": Field(5, doc="destination register"),
         "rf_inc": Field(1, doc="destination register advances with each element"),
-        "er_we": Field(1, doc="write the result's low byte to exponent er_dst"), "er_dst": Field(4),
+        "er_we": Field(1, doc="write exponent er_dst: the result's low byte, but for RECIP the exponent k of a' and for RSQRT "
+                              "k >> 1 (k = bit length - 1)"), "er_dst": Field(4),
         "red": _enum(Red, "reduction over the burst, of the result y"),
+        "red_slot": Field(2, doc="reduction accumulator used"),
+        "red_keep": Field(1, doc="continue from the accumulator's value instead of starting anew"),
         "red_e": Field(1, doc="drive the reduction eastward"), "red_w": Field(1, doc="drive the reduction westward"),
         "red_group": Field(2), "red_we": Field(1, doc="write the reduction to register red_rf"), "red_rf": Field(5),
     },

@@ -120,13 +120,23 @@ def vxm(op: Instr, a: np.ndarray, b: np.ndarray, c: np.ndarray, er: np.ndarray |
     elif func is Func.BITLEN:
         p = bit_length(a)
     elif func is Func.EXP2:
-        a = np.minimum(a, 0)
+        a = np.minimum(a - c, 0)
         post = post - (a >> tables.EXP2_FRACTION)
         p = _ROM[tables.TABLES[func].start + (a & 63), 0]
     else:
         p, c = _table(func, a)
     q = sat32(shift_right(p, np.clip(post, *POST_RANGE), op.round))
     return saturate(_alu(op.alu, q, c), op.sat)
+
+
+def exponent(op: Instr, a: np.ndarray, y: np.ndarray, er: np.ndarray | int = 0) -> np.ndarray:
+    """What `er_we` writes: the low byte of y, but of RECIP the exponent k and of RSQRT k >> 1 of the pre-shifted a."""
+    if op.func not in (Func.RECIP, Func.RSQRT):
+        return take(y, Fmt.B0)
+    amount = -np.asarray(er) if op.er_neg else np.asarray(er)
+    pre = np.clip(op.pre + (amount if op.er_use is ErUse.PRE else np.zeros_like(a)), *PRE_RANGE)
+    k, _ = _mantissa(_pre_shift(op, a, pre))
+    return k >> 1 if op.func is Func.RSQRT else k
 
 
 def _alu(alu: Alu, q: np.ndarray, c: np.ndarray) -> np.ndarray:
