@@ -1,0 +1,118 @@
+"""A Llama model as every later pass sees it: a configuration and float32 weights, whatever file they came from.
+
+RoPE convention: llama2.c's, where features (2i, 2i+1) of a head form pair i; the Hugging Face frontend permutes its
+rows into it.
+Matrices are (out, in), with the layer in front.
+"""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from compiler.errors import TspError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The sizes and constants of a Llama model; raises `TspError` if they contradict each other."""
+
+    dim: int
+    hidden_dim: int
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    vocab_size: int
+    seq_len: int
+    head_dim: int
+    rope_theta: float = 10000.0
+    norm_eps: float = 1e-5
+    shared_classifier: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "seq_len", "head_dim"):
+            if getattr(self, name) < 1:
+                raise TspError(f"model config: {name} must be at least 1, not {getattr(self, name)!r}")
+        if self.n_heads % self.n_kv_heads:
+            raise TspError(
+                f"model config: n_heads must be a multiple of n_kv_heads, not {self.n_heads} with {self.n_kv_heads}"
+            )
+        if self.head_dim % 2:
+            raise TspError(f"model config: head_dim must be even (RoPE rotates pairs), not {self.head_dim}")
+        for name in ("rope_theta", "norm_eps"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise TspError(f"model config: {name} must be positive and finite, not {getattr(self, name)!r}")
+
+    @property
+    def group_size(self) -> int:
+        """Query heads that share one key/value head."""
+        return self.n_heads // self.n_kv_heads
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every weight, in the order of a llama2.c file (classifier last, also when shared)."""
+        layers, dim, hidden = self.n_layers, self.dim, self.hidden_dim
+        q_dim, kv_dim = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
+        return {
+            "tok_emb": (self.vocab_size, dim),
+            "att_norm": (layers, dim),
+            "wq": (layers, q_dim, dim),
+            "wk": (layers, kv_dim, dim),
+            "wv": (layers, kv_dim, dim),
+            "wo": (layers, dim, q_dim),
+            "ffn_norm": (layers, dim),
+            "w1": (layers, hidden, dim),
+            "w2": (layers, dim, hidden),
+            "w3": (layers, hidden, dim),
+            "final_norm": (dim,),
+            "classifier": (self.vocab_size, dim),
+        }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Checkpoint:
+    """A model's configuration and weights; the arrays are float32, finite and made read-only.
+
+    `classifier` is `tok_emb` itself when the config says it is shared. Raises `TspError` on a wrong shape, a wrong
+    type or a NaN or infinity.
+    """
+
+    config: ModelConfig
+    tok_emb: np.ndarray
+    att_norm: np.ndarray
+    wq: np.ndarray
+    wk: np.ndarray
+    wv: np.ndarray
+    wo: np.ndarray
+    ffn_norm: np.ndarray
+    w1: np.ndarray
+    w2: np.ndarray
+    w3: np.ndarray
+    final_norm: np.ndarray
+    classifier: np.ndarray
+
+    def __post_init__(self) -> None:
+        for name, shape in self.config.shapes().items():
+            _check_weight(name, getattr(self, name), shape)
+            getattr(self, name).flags.writeable = False
+        if self.config.shared_classifier and self.classifier is not self.tok_emb:
+            raise TspError("checkpoint: the classifier is declared shared, so it must be tok_emb itself")
+
+    @property
+    def weights(self) -> dict[str, np.ndarray]:
+        """All weight arrays by name, the classifier only if it is not the token embedding."""
+        names = [f.name for f in fields(self) if f.name != "config"]
+        return {n: getattr(self, n) for n in names if n != "classifier" or not self.config.shared_classifier}
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of distinct weights."""
+        return sum(w.size for w in self.weights.values())
+
+
+def _check_weight(name: str, weight: np.ndarray, shape: tuple[int, ...]) -> None:
+    if weight.dtype != np.float32:
+        raise TspError(f"weight {name} must be float32, not {weight.dtype}")
+    if weight.shape != shape:
+        raise TspError(f"weight {name} must have shape {shape}, not {weight.shape}")
+    bad = weight.size - int(np.count_nonzero(np.isfinite(weight)))
+    if bad:
+        raise TspError(f"weight {name} holds {bad} NaN or infinite of {weight.size} values: the checkpoint is damaged")

@@ -1,0 +1,16 @@
+"""Chooses the frontend for a path: a folder is Hugging Face's, a file is llama2.c's."""
+
+from pathlib import Path
+
+from compiler.checkpoint import Checkpoint
+from compiler.errors import TspError
+from compiler.frontend_hf import load_hf
+from compiler.frontend_llama2c import load_llama2c
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Load a checkpoint from a Hugging Face folder or a legacy llama2.c `.bin`; raises `TspError`."""
+    path = Path(path)
+    if not path.exists():
+        raise TspError(f"{path}: no such checkpoint; give a llama2.c .bin file or a Hugging Face Llama folder")
+    return load_hf(path) if path.is_dir() else load_llama2c(path)
