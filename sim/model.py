@@ -1,0 +1,263 @@
+"""A cycle-accurate model of one chip, built from `hw.isa` and `hw.numerics` and nothing of the RTL.
+
+Every register that a program can observe has, after `step()`, the value that the RTL's register has in the same
+cycle. The model is also the strict machine: an illegal program raises `ProgramError` in the cycle of its offence.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hw.config import LANES, PLANES, ChipConfig
+from hw.isa import START, Control, Queue, Space, Trap, queue_depth, queues, width
+
+from .model_core import ProgramError, Streams, Timeline, Unit
+from .model_icu import IcuModel
+from .model_units import MemModel, MxmModel, SxmModel
+from .model_vxm import VxmModel
+
+__all__ = ["ModelChip", "ProgramError"]
+
+WORD = 128
+_MASK32 = (1 << 32) - 1
+_MASK64 = (1 << 64) - 1
+
+
+@dataclass
+class Sequencer:
+    """Registers of the token sequencer; `pulse` is the cycle of the next start pulse or end, -1 while idle."""
+
+    run: int = 0
+    position: int = 0
+    token_cycles: int = 0
+    began: int = -1
+    pulse: int = -1
+
+
+class ModelChip:
+    """One chip: host port, sequencer, queues, units, streams.
+
+    Parameters: `config`; `strict`: illegal programs raise instead of setting bits in ERRORS (what they compute
+    afterwards is not specified).
+
+    `now` is the present cycle; all state shown is that of the registers in it. `step()` passes one cycle.
+    """
+
+    def __init__(self, config: ChipConfig, *, strict: bool = True):
+        if LANES % config.rows:
+            raise ValueError(f"16 must be a multiple of the MXM's rows, not {config.rows}")
+        self.config = config
+        self.time = Timeline(strict)
+        self.streams = Streams(config, self.time)
+        self.maps = np.zeros((config.sxm_maps, LANES), np.uint8)
+        self.buckets = np.zeros((config.buckets, 2), np.uint64)
+        self.sequencer = Sequencer()
+        self.units = {queue.name: self._unit(queue) for queue in queues(config)}
+        self.icus = {queue.name: IcuModel(queue, queue_depth(config, queue), self.time, self.units[queue.name])
+                     for queue in queues(config)}
+        self._queues = list(self.icus.values())
+        self._mems: list[MemModel] = [unit for unit in self.units.values() if isinstance(unit, MemModel)]
+        self._parts: dict[tuple[int, int], dict[int, int]] = {}
+
+    def _unit(self, queue: Queue) -> Unit:
+        common = queue, self.config, self.time, self.streams
+        if queue.unit == "SXM":
+            return SxmModel(*common, self.maps)
+        return {"MEM": MemModel, "MXM": MxmModel, "VXM": VxmModel}[queue.unit](*common)
+
+    # --- time ----------------------------------------------------------------------------------------------------
+
+    @property
+    def now(self) -> int:
+        """Cycles since reset."""
+        return self.time.now
+
+    @property
+    def running(self) -> bool:
+        """A token runs, or is to start in this cycle."""
+        return self.sequencer.pulse >= 0
+
+    def step(self) -> None:
+        """Pass one cycle."""
+        time = self.time
+        if self.sequencer.pulse == time.now:
+            self._pulse()
+        time.run_cycle()
+        time.now += 1
+        self.streams.enter()
+
+    def run(self, n_tokens: int) -> list[int]:
+        """Run `n_tokens` tokens from the present position; cycles of each, from its start pulse to the next.
+
+        Returns when nothing is in flight any more, so that the host sees the writes of the last cycles.
+        """
+        self.host_write(Space.CONTROL, Control.RUN.value, n_tokens)
+        cycles = []
+        began = self.sequencer.began
+        while self.running:
+            self.step()
+            if self.sequencer.began != began and began >= 0:
+                cycles.append(self.sequencer.token_cycles)
+            began = self.sequencer.began
+        self.settle()
+        return cycles
+
+    def settle(self) -> None:
+        """Step until nothing is in flight (while no token runs)."""
+        while not self.time.idle:
+            self.step()
+
+    def _pulse(self) -> None:
+        """The first half of a start pulse's cycle: the end of one token, the beginning of the next, or both."""
+        seq, now = self.sequencer, self.time.now
+        if seq.began >= 0:
+            self._check_parked()
+            seq.token_cycles = now - seq.began
+            seq.run -= 1
+        if not seq.run:
+            seq.began = seq.pulse = -1
+            return
+        bucket, period = self._bucket()
+        seq.began, seq.pulse = now, now + period
+        seq.position += 1
+        for icu in self._queues:
+            icu.start(now + START, bucket)
+
+    def _bucket(self) -> tuple[int, int]:
+        for bucket, (period, limit) in enumerate(self.buckets.tolist()):
+            if limit > self.sequencer.position:
+                if period <= START:
+                    self.time.trap(Trap.NOT_PARKED, "sequencer", f"bucket {bucket} has period {period}")
+                return bucket, max(period, START + 1)
+        self.time.trap(Trap.ADDRESS, "sequencer", f"position {self.sequencer.position} is beyond every bucket")
+        return self.config.buckets - 1, START + 1
+
+    def _check_parked(self) -> None:
+        for name, icu in self.icus.items():
+            if not icu.parked:
+                self.time.trap(Trap.NOT_PARKED, name, "the queue has not reached SYNC")
+            if self.units[name].busy:
+                self.time.trap(Trap.NOT_PARKED, name, "an engine is busy")
+
+    # --- host port -----------------------------------------------------------------------------------------------
+
+    def host_write(self, space: Space, addr: int, data: int) -> None:
+        """Write a 128-bit word. Only CONTROL may be touched while a token runs."""
+        self._check_idle(space)
+        if space is Space.MEM:
+            self._mem_bytes(addr)[:] = np.frombuffer(data.to_bytes(LANES, "little"), np.uint8)
+        elif space is Space.ICU:
+            self._write_icu(addr, data)
+        elif space is Space.START:
+            self._queues[addr >> 8].starts[addr & 0xFF] = data & 0xFFF
+        elif space is Space.BUCKET:
+            self.buckets[addr] = data & _MASK32, data >> 32 & _MASK32
+        elif space is Space.MAP:
+            self.maps[addr] = [data >> 4 * lane & 15 for lane in range(LANES)]
+        else:
+            self._write_control(Control(addr), data)
+
+    def host_read(self, space: Space, addr: int) -> int:
+        """Read a 128-bit word, as `host_write`."""
+        self._check_idle(space)
+        if space is Space.MEM:
+            return int.from_bytes(self._mem_bytes(addr).tobytes(), "little")
+        if space is Space.ICU:
+            queue, instruction, part = addr >> 16, addr >> 2 & 0x3FFF, addr & 3
+            return max(self._queues[queue].words[instruction], 0) >> WORD * part & (1 << WORD) - 1
+        if space is Space.START:
+            return self._queues[addr >> 8].starts.get(addr & 0xFF, 0)
+        if space is Space.BUCKET:
+            return int(self.buckets[addr][0]) | int(self.buckets[addr][1]) << 32
+        if space is Space.MAP:
+            return sum(int(source) << 4 * lane for lane, source in enumerate(self.maps[addr]))
+        return self._read_control(Control(addr))
+
+    def _check_idle(self, space: Space) -> None:
+        if space is not Space.CONTROL and self.running:
+            raise RuntimeError(f"the host must touch {space.name} only while no token runs")
+
+    def _mem_bytes(self, addr: int) -> np.ndarray:
+        return self._mems[addr >> 22].bytes[addr >> 2 & 0xFFFFF, addr & 3]
+
+    def _write_icu(self, addr: int, data: int) -> None:
+        queue, instruction, part = addr >> 16, addr >> 2 & 0x3FFF, addr & 3
+        parts = self._parts.setdefault((queue, instruction), {})
+        parts[part] = data
+        if part == 0:
+            icu = self._queues[queue]
+            word = sum(value << WORD * k for k, value in self._parts.pop((queue, instruction)).items())
+            icu.write(instruction, word & (1 << width(icu.queue.unit)) - 1)
+
+    def _write_control(self, control: Control, data: int) -> None:
+        seq = self.sequencer
+        if control is Control.RUN:
+            if self.running:
+                raise RuntimeError("RUN must be written only while no token runs")
+            seq.run = data
+            seq.pulse = self.time.now if data else -1
+        elif control is Control.POSITION:
+            seq.position = data
+        elif control is Control.ERRORS:
+            self.time.errors = 0
+
+    def _read_control(self, control: Control) -> int:
+        return {
+            Control.RUN: self.sequencer.run,
+            Control.POSITION: self.sequencer.position,
+            Control.CYCLES: self.time.now,
+            Control.TOKEN_CYCLES: self.sequencer.token_cycles,
+            Control.ERRORS: self.time.errors,
+            Control.IDENTITY: int(self.config.digest(), 16) & _MASK64,
+        }[control]
+
+    # --- bulk access ---------------------------------------------------------------------------------------------
+
+    def mem(self, name: str) -> np.ndarray:
+        """Contents of a MEM slice ("MEM_E0") as uint8 [quad, plane, lane]: a writable view."""
+        unit = self.units[name]
+        if not isinstance(unit, MemModel):
+            raise KeyError(f"name must be a MEM slice, not {name!r}")
+        return unit.bytes
+
+    def load_mem(self, name: str, data: np.ndarray, at: int = 0) -> None:
+        """Write uint8 [n, plane, lane] to the quads from `at` on."""
+        self.mem(name)[at : at + len(data)] = np.asarray(data, np.uint8).reshape(-1, PLANES, LANES)
+
+    def load_queue(self, name: str, words: Iterable[int], at: int = 0) -> None:
+        """Write instruction words into a queue from `at` on."""
+        for address, word in enumerate(words, at):
+            self.icus[name].write(address, word)
+
+    def load_starts(self, name: str, pcs: Sequence[int]) -> None:
+        """Start PC of a queue in every bucket."""
+        self.icus[name].starts.update(enumerate(pcs))
+
+    def load_buckets(self, table: Sequence[tuple[int, int]]) -> None:
+        """(period, first position beyond it) of every bucket."""
+        self.buckets[:] = 0
+        self.buckets[: len(table)] = table
+
+    def load_map(self, number: int, lanes: Sequence[int]) -> None:
+        """Permutation map: output lane l takes input lane lanes[l]."""
+        self.maps[number] = lanes
+
+    # --- inspection ----------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All architectural state of the present cycle, copied: what lockstep compares.
+
+        Keys: E, W (uint8 [position, stream, lane]), E_driven, W_driven (bits [position]); <queue>.<array> of every
+        unit (MEM: mem, index; VXM: rf, er; MXM: act, acc; SXM: transpose); <queue>.pc, .parked, .timer (cycles to
+        the next dispatch, 0 where parked).
+        """
+        state = {"E": self.streams.values(0), "W": self.streams.values(1),
+                 "E_driven": self.streams.driven(0), "W_driven": self.streams.driven(1)}
+        for name, unit in self.units.items():
+            state |= {f"{name}.{key}": value for key, value in unit.state().items()}
+            icu = self.icus[name]
+            state[f"{name}.pc"] = np.array(icu.pc)
+            state[f"{name}.parked"] = np.array(icu.parked)
+            state[f"{name}.timer"] = np.array(0 if icu.parked else icu.next_dispatch - self.now)
+        return state

@@ -1,0 +1,260 @@
+"""MEM, MXM and SXM of the cycle model."""
+
+import numpy as np
+
+from hw import numerics
+from hw.config import LANES, MXM_E, PLANES, ChipConfig
+from hw.isa import (
+    ADDR_BITS,
+    MEM_READ,
+    MXM_ACC,
+    MXM_DRAIN,
+    SXM_DRIVE,
+    Dir,
+    Instr,
+    Op,
+    Order,
+    Queue,
+    Red,
+    Trap,
+    Wfmt,
+)
+
+from .model_core import LANE_MASKS, Streams, Timeline, Unit, planes_of
+
+ALL = (1 << PLANES) - 1
+_ADDRESS_MASK = (1 << ADDR_BITS) - 1
+_LAZY = 256
+"""MAC steps that are kept at most before they are evaluated together."""
+
+
+class MemModel(Unit):
+    """A MEM slice: quads as int32 lanes (plane k = byte k), index registers, a read and a write engine."""
+
+    def __init__(self, queue: Queue, config: ChipConfig, time: Timeline, streams: Streams):
+        super().__init__(queue, config, time, streams)
+        self.quads = np.zeros((config.mem_depths[queue.slice], LANES), np.int32)
+        self.indices = [numerics.Index(0, 0, 0) for _ in range(config.index_regs)]
+        self.indices[0] = numerics.Index()
+        self._commits = [(-1, -1), (-1, -1)]
+
+    @property
+    def bytes(self) -> np.ndarray:
+        """Contents as uint8 [quad, plane, lane] (a writable view)."""
+        return planes_of(self.quads)
+
+    def state(self) -> dict[str, np.ndarray]:
+        fields = [(index.offset, index.lanes, index.planes) for index in self.indices]
+        return {"mem": self.bytes.copy(), "index": np.array(fields)}
+
+    def dispatch(self, instr: Instr, offsets: tuple[int, int]) -> None:
+        group = self.group(instr.group)
+        register = self.check(instr.index, self.config.index_regs, "index register")
+        direction = instr.dir.value
+        if instr.op is Op.INDEX:
+            self.start("index", instr, lambda _: self._load_index(register, direction, group), 1, 1)
+            return
+        index = self.indices[register]
+        base = instr.addr + index.offset + sum(offset for k, offset in enumerate(offsets) if instr.rel >> k & 1)
+        stride, planes = instr.stride, instr.planes
+        if instr.op is Op.READ:
+            keep = None if index.planes == ALL else LANE_MASKS[index.planes]
+            target = direction, self.position, group, planes
+            self.start("read", instr, lambda i: self._read(base + i * stride, keep, target), instr.count,
+                       instr.interval)
+        else:
+            mask = _write_mask(planes, index)
+            source = direction, self.position, group, planes
+            self.start("write", instr, lambda i: self._write(base + i * stride, mask, source), instr.count,
+                       instr.interval)
+
+    def _load_index(self, register: int, direction: int, group: int) -> None:
+        value = numerics.Index.of(self.streams.sample(direction, self.position, group, ALL, self.name))
+        self.time.write(self.time.now, self.indices.__setitem__, register, value)
+
+    def _address(self, address: int) -> int:
+        return self.check(address & _ADDRESS_MASK, len(self.quads), "address")
+
+    def _read(self, address: int, keep: np.ndarray | None, target: tuple[int, int, int, int]) -> None:
+        address = self._address(address)
+        now = self.time.now
+        if self._commits[now & 1] == (now, address):
+            self.trap(Trap.BANK_CONFLICT, f"quad {address} is read in the cycle of its write's commit")
+        value = self.quads[address].copy() if keep is None else self.quads[address] & keep
+        self.time.write(now + MEM_READ, self.streams.drive, *target, value, self.name)
+
+    def _write(self, address: int, mask: np.ndarray | None, source: tuple[int, int, int, int]) -> None:
+        address = self._address(address)
+        value = self.streams.sample(*source, self.name).copy()
+        commit = self.time.now + 1
+        self._commits[commit & 1] = commit, address
+        self.time.write(commit, self._commit, address, mask, value)
+
+    def _commit(self, address: int, mask: np.ndarray | None, value: np.ndarray) -> None:
+        if mask is None:
+            self.quads[address] = value
+        else:
+            self.quads[address] ^= (self.quads[address] ^ value) & mask
+
+
+def _write_mask(planes: int, index: numerics.Index) -> np.ndarray | None:
+    """Byte mask [lane] of a write; None where it writes the whole quad."""
+    planes &= index.planes
+    if planes == ALL and index.lanes == (1 << LANES) - 1:
+        return None
+    enabled = np.array([index.lanes >> lane & 1 for lane in range(LANES)], np.int32)
+    return -enabled & LANE_MASKS[planes]
+
+
+class MxmModel(Unit):
+    """An MXM: activation buffer, accumulator file, and MAC steps that are evaluated when somebody looks."""
+
+    def __init__(self, queue: Queue, config: ChipConfig, time: Timeline, streams: Streams):
+        super().__init__(queue, config, time, streams)
+        self._act = [np.zeros(LANES, np.int8) for _ in range(config.act_depth)]
+        self._acc = np.zeros((config.acc_depth, LANES), np.int32)
+        self._steps: list[tuple[int, np.ndarray, np.ndarray, int, bool, bool]] = []
+        outward = Dir.E if queue.position == MXM_E else Dir.W
+        self._outward, self._inward = outward.value, 1 - outward.value
+
+    @property
+    def act(self) -> np.ndarray:
+        """Activation buffer, int8 [entry, lane]."""
+        return np.stack(self._act)
+
+    @property
+    def acc(self) -> np.ndarray:
+        """Accumulator file, int32 [vector, lane]."""
+        self._settle()
+        return self._acc.copy()
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {"act": self.act, "acc": self.acc}
+
+    def dispatch(self, instr: Instr, offsets: tuple[int, int]) -> None:
+        if instr.op is Op.LOAD:
+            group, plane, act = self.group(instr.group), instr.plane, instr.act
+            self.start("load", instr, lambda i: self._load(act + i, group, plane), instr.count, instr.interval)
+        elif instr.op is Op.DRAIN:
+            group, acc = self.group(instr.group), instr.acc
+            self.start("drain", instr, lambda i: self._drain(acc + i, group), instr.count, instr.interval)
+        else:
+            self._start_mac(instr)
+
+    def _start_mac(self, instr: Instr) -> None:
+        acts, accs, act, acc, clear = instr.acts, instr.accs, instr.act, instr.acc, instr.clear
+        narrow = instr.wfmt is Wfmt.INT4
+        inner = acts if instr.order is Order.ROW else accs
+
+        def work(i: int) -> None:
+            outer, within = divmod(i, inner)
+            j, n = (within, outer) if instr.order is Order.ROW else (outer, within)
+            self._mac(act + j, acc + n, bool(clear and j == 0), narrow)
+
+        self.start("mac", instr, work, acts * accs, 1)
+
+    def _load(self, entry: int, group: int, plane: int) -> None:
+        entry = self.check(entry, self.config.act_depth, "activation entry")
+        lanes = self.streams.sample(self._outward, self.position, group, 1 << plane, self.name)
+        self.time.write(self.time.now, self._act.__setitem__, entry, (lanes >> 8 * plane).astype(np.int8))
+
+    def _mac(self, act: int, acc: int, clear: bool, narrow: bool) -> None:
+        entry = self._act[self.check(act, self.config.act_depth, "activation entry")]
+        weights = self.streams.sample_weights(self._outward, self.position, self.name).copy()
+        self._steps.append((self.time.now + MXM_ACC, weights, entry, acc, clear, narrow))
+        if len(self._steps) >= _LAZY:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Commit the MAC steps whose sums are in the accumulator file by now."""
+        steps = self._steps
+        due = len(steps)
+        while due and steps[due - 1][0] > self.time.now:
+            due -= 1
+        if not due:
+            return
+        products = self._products(steps[:due])
+        for (_, _, _, acc, clear, narrow), product in zip(steps[:due], products, strict=True):
+            size = self.config.rows << narrow
+            vector, part = divmod(acc, LANES // size)
+            lanes = self._acc[vector % self.config.acc_depth, part * size : (part + 1) * size]
+            if clear:
+                lanes[:] = product[:size]
+            else:
+                lanes += product[:size]
+        del steps[:due]
+
+    def _products(self, steps: list[tuple[int, np.ndarray, np.ndarray, int, bool, bool]]) -> np.ndarray:
+        """int32 [step, row] of row sums, each as `numerics.dot`; int8 steps use the first half of the rows."""
+        weights = planes_of(np.stack([step[1] for step in steps])).reshape(len(steps), self.config.rows, LANES)
+        acts = np.stack([step[2] for step in steps]).astype(np.int32)
+        weights = weights.view(np.int8).astype(np.int32)
+        narrow = np.array([step[5] for step in steps])
+        if not narrow.any():
+            return np.einsum("srl,sl->sr", weights, acts)
+        nibbles = np.stack([((weights + 8) & 15) - 8, weights >> 4], axis=2).reshape(len(steps), -1, LANES)
+        wide = np.concatenate([weights, np.zeros_like(weights)], axis=1)
+        return np.einsum("srl,sl->sr", np.where(narrow[:, None, None], nibbles, wide), acts)
+
+    def _drain(self, vector: int, group: int) -> None:
+        self._settle()
+        value = self._acc[vector % self.config.acc_depth].copy()
+        self.time.write(self.time.now + MXM_DRAIN, self.streams.drive, self._inward, self.position, group, ALL, value,
+                        self.name)
+
+
+class SxmModel(Unit):
+    """An SXM: permutation maps, the lane engine, and a transpose buffer with an input and an output engine."""
+
+    def __init__(self, queue: Queue, config: ChipConfig, time: Timeline, streams: Streams, maps: np.ndarray):
+        super().__init__(queue, config, time, streams)
+        self._maps = maps
+        self._rows = np.zeros((LANES, LANES), np.uint8)
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {"transpose": self._rows.copy()}
+
+    def dispatch(self, instr: Instr, offsets: tuple[int, int]) -> None:
+        if instr.op is Op.TRANSPOSE_IN:
+            source = instr.src_dir.value, self.position, self.group(instr.src_group), 1 << instr.plane
+            shift = 8 * instr.plane
+            self.start("in", instr, lambda i: self._transpose_in(i, source, shift), instr.count, instr.interval)
+            return
+        target = instr.dst_dir.value, self.position, self.group(instr.dst_group), ALL
+        if instr.op is Op.TRANSPOSE_OUT:
+            self.start("out", instr, lambda i: self._transpose_out(i, target), instr.count, instr.interval)
+            return
+        source = instr.src_dir.value, self.position, self.group(instr.src_group), ALL
+        work = {Op.PERMUTE: self._permute, Op.SHIFT: self._shift, Op.REDUCE: self._reduce}[instr.op](instr)
+        self.start("lanes", instr, lambda i: self._lanes(work(i, self.streams.sample(*source, self.name)), target),
+                   instr.count, instr.interval)
+
+    def _lanes(self, value: np.ndarray, target: tuple[int, int, int, int]) -> None:
+        self.time.write(self.time.now + SXM_DRIVE, self.streams.drive, *target, value, self.name)
+
+    def _permute(self, instr: Instr):
+        lanes = self._maps[self.check(instr.map, self.config.sxm_maps, "map")].copy()
+        return lambda i, x: x[lanes]
+
+    def _shift(self, instr: Instr):
+        lane, step, distribute = instr.lane, instr.lane_inc, instr.distribute
+        spread = np.zeros(LANES, int) if distribute else np.arange(LANES)
+        return lambda i, x: x[(spread + lane + i * step) % LANES]
+
+    def _reduce(self, instr: Instr):
+        red = instr.red
+        if red in (Red.NONE, Red.MAXABS):
+            self.trap(Trap.OPCODE, f"REDUCE must be SUM, MAX or MIN, not {red.name}")
+            red = Red.SUM
+        segment = self.check(instr.segment, 5, "segment")
+        return lambda i, x: numerics.lane_reduce(red, segment, x.astype(np.int64)).astype(np.int32)
+
+    def _transpose_in(self, i: int, source: tuple[int, int, int, int], shift: int) -> None:
+        row = self.check(i, LANES, "transpose row")
+        value = (self.streams.sample(*source, self.name) >> shift).astype(np.uint8)
+        self.time.write(self.time.now, self._rows.__setitem__, row, value)
+
+    def _transpose_out(self, i: int, target: tuple[int, int, int, int]) -> None:
+        column = self._rows[:, self.check(i, LANES, "transpose column")].astype(np.int64)
+        value = (column * 0x01010101).astype(np.uint32).view(np.int32)
+        self._lanes(value, target)

@@ -1,0 +1,155 @@
+"""The VXM of the cycle model.
+
+Operands are collected in the cycle in which an element samples them; elements are computed together when the first
+of their results falls due, which costs one call of `hw.numerics.vxm` for several elements.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from hw import numerics
+from hw.config import LANES, PLANES, ChipConfig
+from hw.isa import FIELDS, VXM_DRIVE, VXM_REDUCE_DRIVE, ErUse, Fmt, Instr, Op, Queue, Red, Src, Trap
+
+from .model_core import Streams, Timeline, Unit
+
+ALL = (1 << PLANES) - 1
+FMT_PLANES = {Fmt.I32: 0b1111, Fmt.LO16: 0b0011, Fmt.HI16: 0b1100,
+              Fmt.B0: 0b0001, Fmt.B1: 0b0010, Fmt.B2: 0b0100, Fmt.B3: 0b1000}
+"""Planes that an operand format consumes."""
+_LANES = np.arange(LANES, dtype=np.int32)
+Operand = Callable[[int], np.ndarray]
+
+
+def stream_of(src: Src) -> tuple[int, int] | None:
+    """(direction, group) of a stream operand, None for the others."""
+    return divmod(src.value - Src.E0.value, 4) if src.value >= Src.E0.value else None
+
+
+class VxmModel(Unit):
+    """The vector unit: register file, exponent file, one pipeline."""
+
+    def __init__(self, queue: Queue, config: ChipConfig, time: Timeline, streams: Streams):
+        super().__init__(queue, config, time, streams)
+        self.rf_vectors = [np.zeros(LANES, np.int32) for _ in range(config.rf_depth)]
+        self.er_vectors = [np.zeros(LANES, np.int8) for _ in range(config.er_depth)]
+        self.reductions = [np.zeros(LANES, np.int64) for _ in range(1 << FIELDS[Op.ALU]["red_slot"].bits)]
+        self._rf_written = -1
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {"rf": np.stack(self.rf_vectors), "er": np.stack(self.er_vectors),
+                "red": np.stack(self.reductions).astype(np.int32)}
+
+    def dispatch(self, instr: Instr, offsets: tuple[int, int]) -> None:
+        burst = VxmBurst(self, instr)
+        self.start("alu", instr, burst.element, instr.count, instr.interval)
+
+    def register(self, register: int) -> int:
+        return self.check(register, self.config.rf_depth, "register")
+
+    def exponent(self, entry: int) -> int:
+        return self.check(entry, self.config.er_depth, "exponent entry")
+
+    def write_rf(self, register: int, value: np.ndarray) -> None:
+        """In the second half of a cycle; only one write a cycle is legal."""
+        if self._rf_written == self.time.now:
+            self.trap(Trap.REGISTER_CONFLICT, f"a second write in one cycle, to register {register}")
+        self._rf_written = self.time.now
+        self.rf_vectors[register] = value
+
+    def write_er(self, entry: int, value: np.ndarray) -> None:
+        self.er_vectors[entry] = value
+
+
+class VxmBurst:
+    """One ALU instruction at work: its operand sources, pending operands, and results."""
+
+    def __init__(self, vxm: VxmModel, instr: Instr):
+        self.vxm = vxm
+        self.instr = instr
+        self._sources = [self._source(name) for name in "abc"]
+        self._er = vxm.exponent(instr.er) if instr.er_use is not ErUse.NONE else None
+        self._er_dst = vxm.exponent(instr.er_dst) if instr.er_we else None
+        self._group = vxm.group(instr.dst_group) if instr.dst_e or instr.dst_w else 0
+        self._pending: list[tuple[np.ndarray, ...]] = []
+        self._results: list[np.ndarray] = []
+        self._exponents: list[np.ndarray] = []
+        self._total = np.zeros(LANES, np.int64)
+
+    def _source(self, name: str) -> Operand:
+        instr, vxm = self.instr, self.vxm
+        src: Src = getattr(instr, f"{name}_src")
+        fmt: Fmt = getattr(instr, f"{name}_fmt")
+        stream = stream_of(src)
+        if stream:
+            direction, group = stream[0], vxm.group(stream[1])
+            planes = FMT_PLANES[fmt]
+            return lambda i: vxm.streams.sample(direction, vxm.position, group, planes, vxm.name).copy()
+        if src is Src.RF:
+            first, step = getattr(instr, f"{name}_rf"), getattr(instr, f"{name}_inc")
+            return lambda i: vxm.rf_vectors[vxm.register(first + i * step)]
+        if src is Src.IOTA:
+            return lambda i: _LANES + LANES * i
+        constant = np.full(LANES, instr.imm, np.int32)
+        return lambda i: constant
+
+    def element(self, i: int) -> None:
+        """Element i samples its operands; its result is computed when the first pending one is due."""
+        vxm, instr = self.vxm, self.instr
+        now = vxm.time.now
+        exponent = vxm.er_vectors[self._er] if self._er is not None else None
+        self._pending.append((*(source(i) for source in self._sources), exponent))
+        vxm.time.write(now + VXM_DRIVE, self._finish, i)
+        if instr.red is not Red.NONE and i == instr.count - 1:
+            vxm.time.write(now + VXM_REDUCE_DRIVE, self._finish_reduction)
+
+    def _compute(self) -> None:
+        """Results of all pending elements."""
+        instr = self.instr
+        columns = list(zip(*self._pending, strict=True))
+        a, b, c = (numerics.take(np.stack(column).astype(np.int64), fmt)
+                   for column, fmt in zip(columns[:3], (instr.a_fmt, instr.b_fmt, instr.c_fmt), strict=True))
+        er = 0 if self._er is None else np.stack(columns[3]).astype(np.int64)
+        y = numerics.vxm(instr, a, b, c, er)
+        self._results.extend(y)
+        if self._er_dst is not None:
+            self._exponents.extend(numerics.exponent(instr, a, y, er).astype(np.int8))
+        self._pending.clear()
+
+    def _finish(self, i: int) -> None:
+        """Second half of the cycle in which element i's result is driven and written."""
+        if i == len(self._results):
+            self._compute()
+        vxm, instr = self.vxm, self.instr
+        y = self._results[i]
+        if instr.dst_e or instr.dst_w:
+            self._drive(numerics.lay(y, instr.rep), instr.dst_e, instr.dst_w, self._group)
+        if instr.rf_we:
+            vxm.write_rf(vxm.register(instr.rf + i * instr.rf_inc), y.astype(np.int32))
+        if self._er_dst is not None:
+            vxm.write_er(self._er_dst, self._exponents[i])
+        if instr.red is not Red.NONE:
+            self._accumulate(y, fresh=i == 0 and not instr.red_keep)
+
+    def _accumulate(self, y: np.ndarray, fresh: bool) -> None:
+        red, slots = self.instr.red, self.vxm.reductions
+        parts = numerics.reduce(red, y[None], 0)  # |y| for MAXABS, else y
+        if not fresh:
+            merge = Red.MAX if red is Red.MAXABS else red
+            parts = numerics.reduce(merge, np.stack([slots[self.instr.red_slot], parts]), 0)
+        slots[self.instr.red_slot] = self._total = parts
+
+    def _finish_reduction(self) -> None:
+        vxm, instr = self.vxm, self.instr
+        total = self._total
+        if instr.red_e or instr.red_w:
+            self._drive(total, instr.red_e, instr.red_w, vxm.group(instr.red_group))
+        if instr.red_we:
+            vxm.write_rf(vxm.register(instr.red_rf), total.astype(np.int32))
+
+    def _drive(self, lanes: np.ndarray, eastward: int, westward: int, group: int) -> None:
+        vxm = self.vxm
+        for direction, enabled in enumerate((eastward, westward)):
+            if enabled:
+                vxm.streams.drive(direction, vxm.position, group, ALL, lanes, vxm.name)
