@@ -1,0 +1,136 @@
+"""The instruction control unit: a queue of words, issued at the cycles that the words themselves name."""
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from .config import ChipConfig
+from .isa import (
+    ADDR_BITS,
+    DELAY_BITS,
+    ICU_OPS,
+    LOOP_LEVELS,
+    MIN_DELAY,
+    MIN_DELAY_JUMP,
+    PC_BITS,
+    UNIT_OPS,
+    Op,
+    Queue,
+    Trap,
+    queue_depth,
+    width,
+)
+from .slice import any_of, fields, trap
+
+
+class Icu(wiring.Component):
+    """Instruction queue of one unit.
+
+    A `start` pulse in cycle t issues the word at the bucket's start PC in cycle t + START (3), and every word issues
+    the next one exactly `delay` cycles later (at least MIN_DELAY, or MIN_DELAY_JUMP for END_LOOP), until SYNC parks
+    the queue: `parked` is high from the cycle behind the SYNC to the start pulse.
+
+    config, queue: the chip, and which of its queues this is.
+
+    start, bucket: a token begins; which start PC to take.
+    word, valid: `valid` marks the cycle in which `word`, an operation of the unit, is dispatched.
+    offsets: what each loop level (0: the outer one) adds to relative addresses; 0 outside the loop. MEM queues only.
+    load_we, load_addr, load_data: writes a word into the queue.
+    table_we, table_addr, table_data: writes the start PC of a bucket.
+    traps: DRY and OPCODE pulses (debug builds).
+
+    Fetch takes two stages: the queue memory's output, then the instruction register `word`. The program counter is
+    one word ahead of the instruction register, so that a word that lasts MIN_DELAY cycles finds its successor ready.
+    """
+
+    def __init__(self, *, config: ChipConfig, queue: Queue):
+        self._config = config
+        self._queue = queue
+        self._depth = queue_depth(config, queue)
+        ports = {
+            "start": In(1), "bucket": In(range(config.buckets)),
+            "word": Out(width(queue.unit)), "valid": Out(1), "parked": Out(1),
+            "load_we": In(1), "load_addr": In(range(self._depth)), "load_data": In(width(queue.unit)),
+            "table_we": In(1), "table_addr": In(range(config.buckets)), "table_data": In(PC_BITS),
+        }
+        if queue.unit == "MEM":
+            ports["offsets"] = Out(ADDR_BITS).array(LOOP_LEVELS)
+        if config.debug:
+            ports["traps"] = Out(len(Trap))
+        super().__init__(ports)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.queue = queue = Memory(shape=width(self._queue.unit), depth=self._depth, init=[])
+        m.submodules.table = table = Memory(shape=PC_BITS, depth=self._config.buckets, init=[])
+        fetch, load = queue.read_port(), queue.write_port()
+        entry, set_entry = table.read_port(domain="comb"), table.write_port()
+
+        word = Signal(width(self._queue.unit), reset_less=True)
+        op = fields(Op.NOP, word).op
+        delay = fields(Op.NOP, word).delay
+        pc = Signal(range(self._depth + 1))  # of the next word; one bit more than needed shows running dry
+        issued = Signal()  # `word` is dispatched in this cycle
+        active = Signal()
+        timer = Signal(DELAY_BITS)
+        issue = Signal()  # the next word is dispatched in the next cycle
+        m.d.comb += [
+            fetch.addr.eq(pc), entry.addr.eq(self.bucket),
+            load.en.eq(self.load_we), load.addr.eq(self.load_addr), load.data.eq(self.load_data),
+            set_entry.en.eq(self.table_we), set_entry.addr.eq(self.table_addr), set_entry.data.eq(self.table_data),
+            issue.eq(active & ~issued & (timer == 0)),
+            self.word.eq(word),
+            self.valid.eq(issued & any_of([op == unit_op for unit_op in UNIT_OPS[self._queue.unit]])),
+            self.parked.eq(~active),
+        ]
+        m.d.sync += [word.eq(fetch.data), issued.eq(issue & ~self.start), timer.eq(timer - 1)]
+        with m.If(issue):
+            m.d.sync += pc.eq(pc + 1)
+        with m.If(issued):
+            m.d.sync += timer.eq(delay - MIN_DELAY)
+            with m.If(op == Op.SYNC):
+                m.d.sync += active.eq(0)
+        level = self._loops(m, word, issued, pc)
+        with m.If(self.start):
+            m.d.sync += [active.eq(1), pc.eq(entry.data), timer.eq(1)]
+        if self._config.debug:
+            self._traps(m, word, issued, pc, level)
+        return m
+
+    def _loops(self, m: Module, word: Signal, issued: Signal, pc: Signal) -> Signal:
+        """Loop levels; returns how many are open."""
+        loop = fields(Op.LOOP, word)
+        enter, close = issued & (loop.op == Op.LOOP), issued & (loop.op == Op.END_LOOP)
+        level = Signal(range(LOOP_LEVELS + 1))
+        for k in range(LOOP_LEVELS):
+            body = Signal.like(pc, name=f"body{k}", reset_less=True)
+            left = Signal.like(loop.count, name=f"left{k}", reset_less=True)
+            stride = Signal.like(loop.stride, name=f"stride{k}", reset_less=True)
+            offset = Signal(ADDR_BITS, name=f"offset{k}")
+            with m.If(enter & (level == k)):
+                m.d.sync += [body.eq(pc), left.eq(loop.count), stride.eq(loop.stride), level.eq(k + 1)]
+            with m.If(close & (level == k + 1)):
+                with m.If(left == 1):
+                    m.d.sync += [level.eq(k), offset.eq(0)]
+                with m.Else():
+                    m.d.sync += [left.eq(left - 1), offset.eq(offset + stride), pc.eq(body)]
+            with m.If(self.start):
+                m.d.sync += offset.eq(0)
+            if self._queue.unit == "MEM":
+                m.d.comb += self.offsets[k].eq(offset)
+        with m.If(self.start):
+            m.d.sync += level.eq(0)
+        return level
+
+    def _traps(self, m: Module, word: Signal, issued: Signal, pc: Signal, level: Signal) -> None:
+        """A word never written reads as 0, whose delay is no legal one."""
+        loop = fields(Op.LOOP, word)
+        known = any_of([loop.op == op for op in (*ICU_OPS, *UNIT_OPS[self._queue.unit])])
+        bad_loop = (loop.op == Op.LOOP) & ((level == LOOP_LEVELS) | (loop.count == 0))
+        bad_end = (loop.op == Op.END_LOOP) & ((level == 0) | (loop.delay < MIN_DELAY_JUMP))
+        empty = word == 0
+        dry = Signal()  # pc was beyond the last word when `word` was fetched
+        m.d.sync += dry.eq(pc >= self._depth)
+        trap(m, self, Trap.DRY, issued & (empty | dry))
+        trap(m, self, Trap.OPCODE, issued & ~empty & ~dry & (~known | bad_loop | bad_end | (loop.delay < MIN_DELAY)))

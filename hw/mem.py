@@ -1,0 +1,247 @@
+"""MEM: a slice of on-chip memory beside the streams, with a read and a write engine."""
+
+from itertools import accumulate
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from .config import LANES, PLANES, ChipConfig
+from .isa import ADDR_BITS, LOOP_LEVELS, Op, Queue, Trap
+from .slice import (
+    GROUP_BITS,
+    PLANE_BITS,
+    Burst,
+    any_of,
+    fields,
+    group_of,
+    group_select,
+    one_hot,
+    trap,
+    unit_ports,
+)
+
+INDEX = data.StructLayout({"offset": 16, "lanes": LANES, "planes": PLANES})
+"""An index register."""
+PROBE = data.StructLayout({"we": GROUP_BITS // 8, "addr": ADDR_BITS, "data": GROUP_BITS,
+                           "index_we": 1, "index": 3, "index_data": INDEX})
+"""What a slice writes at the end of the present cycle: a quad, an index register."""
+
+
+def banks(depth: int) -> list[int]:
+    """`depth` as a sum of falling powers of two."""
+    return [1 << bit for bit in reversed(range(depth.bit_length())) if depth >> bit & 1]
+
+
+class Banked(wiring.Component):
+    """Memory of any depth out of power-of-two banks, so that block RAMs are filled.
+
+    width, depth: of the memory; the write port enables bytes.
+
+    `r_data` is the word at `r_addr` one cycle later; a write of `w_we`'s bytes is done at the end of its cycle. The two
+    must not meet in one address. Addresses beyond `depth` write nothing and read anything.
+    """
+
+    def __init__(self, *, width: int, depth: int):
+        self._width, self._banks = width, banks(depth)
+        super().__init__({
+            "r_addr": In(range(depth)), "r_data": Out(width),
+            "w_addr": In(range(depth)), "w_data": In(width), "w_we": In(width // 8),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        picks, words = [], []
+        for n, (depth, end) in enumerate(zip(self._banks, accumulate(self._banks), strict=True)):
+            bank = Memory(shape=self._width, depth=depth, init=[])
+            m.submodules[f"bank{n}"] = bank
+            read, write = bank.read_port(), bank.write_port(granularity=8)
+            m.d.comb += [
+                read.addr.eq(self.r_addr), write.addr.eq(self.w_addr), write.data.eq(self.w_data),
+                write.en.eq(Mux(self._in_bank(self.w_addr, depth, end), self.w_we, 0)),
+            ]
+            pick = Signal(name=f"pick{n}")
+            m.d.sync += pick.eq(self._in_bank(self.r_addr, depth, end))
+            picks.append(pick)
+            words.append(read.data)
+        m.d.comb += self.r_data.eq(words[0] if len(words) == 1 else one_hot(Cat(picks), words))
+        return m
+
+    def _in_bank(self, addr: Value, depth: int, end: int) -> Value:
+        """Whether the address lies in the bank of `depth` words before `end` (a multiple of `depth`)."""
+        low = depth.bit_length() - 1
+        return addr[low:] == (end - depth) >> low if low < len(addr) else Const(1)
+
+
+class Mem(wiring.Component):
+    """A MEM slice: quads of 4 planes x 16 lanes, one read and one write engine that work independently.
+
+    READ: element i executes in e(i), the quad is driven in e(i) + MEM_READ (2). WRITE: element i samples in e(i), the
+    quad is written at the end of e(i) + 1. INDEX: samples in dispatch + 1, the register is used by whatever is
+    dispatched later. Addresses and masks of a burst are settled at its dispatch.
+
+    config, queue: the chip, and which of its MEM slices this is.
+
+    Ports of every unit (`hw.slice.unit_ports`), and
+    offsets: the loop offsets of the slice's queue, at dispatch.
+    host_addr, host_planes (one-hot), host_we, host_re, host_wdata: a host access to a plane of a quad; no burst is at
+    work. What it writes is seen by an access in the next cycle.
+    host_rdata: the data of a read three cycles after host_re, 0 in all other cycles.
+    """
+
+    def __init__(self, *, config: ChipConfig, queue: Queue):
+        self._config = config
+        self._depth = config.mem_depths[queue.slice]
+        super().__init__({
+            **unit_ports("MEM", config.streams, PROBE if config.debug else None),
+            "offsets": In(ADDR_BITS).array(LOOP_LEVELS),
+            "host_addr": In(ADDR_BITS), "host_planes": In(PLANES), "host_we": In(1), "host_re": In(1),
+            "host_wdata": In(PLANE_BITS), "host_rdata": Out(PLANE_BITS),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.banks = memory = Banked(width=GROUP_BITS, depth=self._depth)
+        m.submodules.reader = reader = Burst(Op.READ)
+        m.submodules.writer = writer = Burst(Op.WRITE)
+        word = fields(Op.READ, self.word)
+        index = self._index_registers(m, word)
+        base = Signal(self._addr_bits())
+        offsets = [Mux(word.rel[k], self.offsets[k], 0) for k in range(LOOP_LEVELS)]
+        m.d.comb += [
+            base.eq(sum(offsets, word.addr) + index.offset),
+            reader.word.eq(word), reader.start.eq(self.valid & (word.op == Op.READ)),
+            writer.word.eq(word), writer.start.eq(self.valid & (word.op == Op.WRITE)),
+            self.busy.eq(reader.busy | writer.busy),
+        ]
+        r_addr = self._address(m, "r_addr", reader, base)
+        w_addr = self._address(m, "w_addr", writer, base)
+        self._read(m, memory, reader, r_addr, index)
+        commit = self._write(m, memory, writer, w_addr, index)
+        if self._config.debug:
+            self._traps(m, reader, writer, (r_addr, w_addr, commit))
+        return m
+
+    def _addr_bits(self) -> int:
+        """Addresses wrap anyway; only a debug build looks at what does not fit the memory."""
+        return ADDR_BITS if self._config.debug else (self._depth - 1).bit_length()
+
+    def _address(self, m: Module, name: str, engine: Burst, base: Value) -> Signal:
+        """The address of an engine's present element."""
+        addr = Signal.like(base, name=name, reset_less=True)
+        with m.If(engine.start):
+            m.d.sync += addr.eq(base)
+        with m.Elif(engine.active):
+            m.d.sync += addr.eq(addr + engine.op.stride)
+        return addr
+
+    def _index_registers(self, m: Module, word: data.View) -> data.View:
+        """INDEX, and the index register that the word at dispatch names."""
+        regs = Memory(shape=INDEX, depth=self._config.index_regs,
+                      init=[{"offset": 0, "lanes": -1, "planes": -1}] * self._config.index_regs)
+        m.submodules.index = regs
+        read, write = regs.read_port(domain="comb"), regs.write_port()
+        load = fields(Op.INDEX, self.word)
+        number = Signal.like(load.index, reset_less=True)
+        select = Signal(2 * self._config.groups)
+        loading = Signal()
+        starts = self.valid & (load.op == Op.INDEX)
+        m.d.sync += [loading.eq(starts), number.eq(load.index),
+                     select.eq(group_select(load.dir, load.group, self._config.groups))]
+        sample = self._sample(select)
+        lane = [Cat(sample[PLANE_BITS * p + 8 * n :][:8] for p in range(2)) for n in range(3)]
+        m.d.comb += [
+            read.addr.eq(word.index), write.addr.eq(number), write.en.eq(loading),
+            write.data.offset.eq(lane[0]), write.data.lanes.eq(lane[1]), write.data.planes.eq(lane[2]),
+        ]
+        index = Signal(INDEX)
+        m.d.comb += index.eq(Mux(word.index == 0, INDEX.const({"offset": 0, "lanes": -1, "planes": -1}), read.data))
+        if self._config.debug:
+            m.d.comb += [self.probe.index_we.eq(loading), self.probe.index.eq(number),
+                         self.probe.index_data.eq(write.data)]
+            self._loads = loading, self._undriven(select)
+        return index
+
+    def _sample(self, select: Value) -> Value:
+        """The 512 bits of the selected group (one-hot)."""
+        groups = range(self._config.groups)
+        return one_hot(select, [group_of(side, g) for side in (self.e_in, self.w_in) for g in groups])
+
+    def _undriven(self, select: Value) -> Value:
+        """Planes of the selected group that nobody drove."""
+        sides = [side[PLANES * g :][:PLANES] for side in (self.e_driven, self.w_driven)
+                 for g in range(self._config.groups)]
+        return ~one_hot(select, sides)
+
+    def _read(self, m: Module, memory: Banked, engine: Burst, addr: Signal, index: data.View) -> None:
+        enabled = Signal(PLANES, reset_less=True)
+        with m.If(engine.start):
+            m.d.sync += enabled.eq(index.planes)
+        host_addr = Signal.like(memory.r_addr, reset_less=True)
+        host = [Signal(PLANES, name=f"host_planes{n}") for n in range(3)]
+        m.d.sync += [host_addr.eq(self.host_addr), host[0].eq(Mux(self.host_re, self.host_planes, 0)),
+                     host[1].eq(host[0]), host[2].eq(host[1])]
+        m.d.comb += memory.r_addr.eq(Mux(host[0].any(), host_addr, addr))
+        quad = Signal(GROUP_BITS, reset_less=True)
+        m.d.sync += quad.eq(memory.r_data)
+        m.d.comb += self.host_rdata.eq(one_hot(host[2], [quad[PLANE_BITS * p :][:PLANE_BITS] for p in range(PLANES)]))
+
+        slots = group_select(engine.op.dir, engine.op.group, self._config.groups)
+        at1 = Signal(2 * self._config.groups)  # group driven one cycle from now
+        planes1, shown1 = Signal(PLANES, reset_less=True), Signal(PLANES, reset_less=True)
+        m.d.sync += [at1.eq(Mux(engine.active, slots, 0)), planes1.eq(engine.op.planes), shown1.eq(enabled)]
+        for side, (drive, out) in enumerate(((self.e_drive, self.e_data), (self.w_drive, self.w_data))):
+            for g in range(self._config.groups):
+                for p in range(PLANES):
+                    s = PLANES * g + p
+                    driven, shown = Signal(name=f"drive{side}_{s}"), Signal(name=f"show{side}_{s}")
+                    here = at1[side * self._config.groups + g] & planes1[p]
+                    m.d.sync += [driven.eq(here), shown.eq(here & shown1[p])]
+                    plane = quad[PLANE_BITS * p :][:PLANE_BITS]
+                    m.d.comb += [drive[s].eq(driven), out[PLANE_BITS * s :][:PLANE_BITS].eq(Mux(shown, plane, 0))]
+
+    def _write(self, m: Module, memory: Banked, engine: Burst, addr: Signal, index: data.View) -> tuple[Value, Value]:
+        """Samples, and writes one cycle later; returns (a burst commits in this cycle, to this address)."""
+        lanes, planes = Signal(LANES, reset_less=True), Signal(PLANES, reset_less=True)
+        select = Signal(2 * self._config.groups, reset_less=True)
+        with m.If(engine.start):
+            op = fields(Op.WRITE, self.word)
+            m.d.sync += [lanes.eq(index.lanes), planes.eq(index.planes & op.planes),
+                         select.eq(group_select(op.dir, op.group, self._config.groups))]
+        c_addr = Signal.like(addr, name="c_addr", reset_less=True)
+        c_data = Signal(GROUP_BITS, reset_less=True)
+        c_we = Signal(GROUP_BITS // 8)
+        here = Mux(engine.active, select, 0)
+        m.d.sync += [c_addr.eq(Mux(self.host_we, self.host_addr, addr)),
+                     c_data.eq(self._sample(here) | Mux(self.host_we, self.host_wdata, 0).replicate(PLANES))]
+        for p in range(PLANES):
+            host = self.host_we & self.host_planes[p]
+            bytes_ = Mux(engine.active & planes[p], lanes, 0) | host.replicate(LANES)
+            m.d.sync += c_we[LANES * p :][:LANES].eq(bytes_)
+        m.d.comb += [memory.w_addr.eq(c_addr), memory.w_data.eq(c_data), memory.w_we.eq(c_we)]
+        committing = Signal()
+        if self._config.debug:
+            m.d.sync += committing.eq(engine.active)
+            m.d.comb += [self.probe.we.eq(c_we), self.probe.addr.eq(c_addr), self.probe.data.eq(c_data)]
+            self._samples = engine.active, self._undriven(select) & engine.op.planes
+        return committing, c_addr
+
+    def _traps(self, m: Module, reader: Burst, writer: Burst, addresses: tuple) -> None:
+        r_addr, w_addr, (committing, c_addr) = addresses
+        word = fields(Op.READ, self.word)
+        index = fields(Op.INDEX, self.word)
+        is_index = index.op == Op.INDEX
+        loading, unloaded = self._loads
+        writing, unwritten = self._samples
+        group = Mux(is_index, index.group, word.group)
+        number = Mux(is_index, index.index, word.index)
+        trap(m, self, Trap.EMPTY_READ, (loading & unloaded.any()) | (writing & unwritten.any()))
+        trap(m, self, Trap.ENGINE_BUSY, reader.conflict | writer.conflict)
+        trap(m, self, Trap.BANK_CONFLICT, reader.active & committing & (r_addr == c_addr))
+        trap(m, self, Trap.ADDRESS, any_of([
+            reader.active & (r_addr >= self._depth), writer.active & (w_addr >= self._depth),
+            self.valid & (group >= self._config.groups), self.valid & (number >= self._config.index_regs),
+        ]))
+        empty = (word.count == 0) | (word.interval == 0)
+        trap(m, self, Trap.OPCODE, self.valid & Mux(is_index, index.index == 0, empty))
