@@ -1,0 +1,61 @@
+# Everything a fresh machine needs besides python3 >= 3.11, a C++ compiler and make is set up by the targets themselves.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+EXTRAS := dev
+
+MODEL  := models/stories263k.bin
+DEVICE := rtl
+PROMPT := Once upon a time
+SIM    := $(BIN)/tsp run $(MODEL) --device $(DEVICE) --prompt "$(PROMPT)"
+BENCH  := $(BIN)/tsp bench $(MODEL)
+DOCS   := $(BIN)/python -m docs.generate
+
+# The virtual environment is current when a stamp of this name stands in it.
+HASH   := $(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
+STAMP  := $(VENV)/.metronome-$(EXTRAS)-$(HASH)
+
+.PHONY: help setup sim test bench lint docs nightly clean
+.DEFAULT_GOAL := help
+
+help:     ## this list
+	@echo "Metronome: a scaled-down Tensor Streaming Processor. Targets, each of which sets up what it needs:"
+	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' Makefile | expand -t 18
+
+setup: $(STAMP) ## the virtual environment (.venv) with exact versions; the other targets do it by themselves
+
+sim: $(STAMP) ## simulate the chip: the RTL tells a story from the shipped model
+	@$(SIM)
+
+test: $(STAMP) ## all tests but the nightly ones
+	@$(BIN)/pytest $(ARGS)
+
+bench: $(STAMP) ## cycles per token, roofline fraction and simulation speed
+	@$(BENCH)
+
+lint: $(STAMP) ## ruff and pyright
+	@$(BIN)/ruff check .
+	@$(BIN)/pyright
+
+docs: $(STAMP) ## write the generated tables of the documentation anew
+	@$(DOCS)
+
+nightly: $(STAMP) ## the tests that take minutes and more
+	@$(BIN)/pytest -m nightly $(ARGS)
+
+clean:    ## remove the virtual environment, caches and what the tools wrote (not ~/.cache/metronome)
+	@rm -rf $(VENV) build dist out .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP):
+	@command -v $(PYTHON) >/dev/null || { echo "make: python3 >= 3.11 is needed; apt-get install python3 python3-venv" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "make: python3 >= 3.11 is needed, not $$($(PYTHON) --version); name another with PYTHON=..." >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	    { echo "make: this python3 cannot make virtual environments; apt-get install python3-venv" >&2; exit 1; }
+	@test -x $(BIN)/python || { echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "installing the exact versions of constraints.txt into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	@rm -f $(VENV)/.metronome-*
+	@touch $@

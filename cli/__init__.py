@@ -1,0 +1,1 @@
+"""The `tsp` command: arguments and output, no logic."""
