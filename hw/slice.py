@@ -1,11 +1,11 @@
-"""What every functional slice is made of: the burst engine, and how int32 lanes lie on the byte planes of a stream group."""
+"""What every functional slice is made of: the burst engine, and how int32 lanes lie on the planes of a group."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from .config import LANES, PLANES
-from .isa import COUNT_BITS, INTERVAL, Dir, Op, Trap, layout, width
+from .isa import COUNT_BITS, FIELDS, INTERVAL, Dir, Op, Trap, layout, width
 
 PLANE_BITS = 8 * LANES
 GROUP_BITS = PLANES * PLANE_BITS
@@ -96,6 +96,18 @@ def group_select(direction: Value, group: Value, groups: int) -> Value:
     return Cat((direction == side) & (group == g) for side in (Dir.E, Dir.W) for g in range(groups))
 
 
+def slots_of(e: Value, w: Value, group: Value, groups: int) -> Value:
+    """One-hot slots (bits as in `group_select`) of a producer that drives `group` eastward, westward, both or not."""
+    return Cat(side & (group == g) for side in (e, w) for g in range(groups))
+
+
+def register(m: Module, value: Value, name: str) -> Signal:
+    """A datapath register without reset, loaded in every cycle."""
+    out = Signal(len(value), name=name, reset_less=True)
+    m.d.sync += out.eq(value)
+    return out
+
+
 def drive(m: Module, unit: wiring.Component, producers: list[tuple[Value, Value]]) -> Value:
     """Connects a unit's drive ports to producers (select as in `group_select`, 512-bit data).
 
@@ -134,3 +146,10 @@ def unit_ports(unit: str, streams: int, probe: data.StructLayout | None) -> dict
 def trap(m: Module, unit: wiring.Component, kind: Trap, condition: Value) -> None:
     """Connects the bit of one kind of trap."""
     m.d.comb += unit.traps[kind.value].eq(condition)
+
+
+def illegal(op: Op, view: data.View) -> Value:
+    """Whether a field of the instruction holds no member of its enumeration."""
+    wrong = [~any_of([getattr(view, name).as_value() == member.value for member in spec.kind])
+             for name, spec in FIELDS[op].items() if spec.kind]
+    return any_of(wrong)[0] if wrong else Const(0)
