@@ -165,7 +165,7 @@ class ModelChip:
             return int.from_bytes(self._mem_bytes(addr).tobytes(), "little")
         if space is Space.ICU:
             queue, instruction, part = addr >> 16, addr >> 2 & 0x3FFF, addr & 3
-            return max(self._queues[queue].words[instruction], 0) >> WORD * part & (1 << WORD) - 1
+            return self._queues[queue].words[instruction] >> WORD * part & (1 << WORD) - 1
         if space is Space.START:
             return self._queues[addr >> 8].starts.get(addr & 0xFF, 0)
         if space is Space.BUCKET:

@@ -20,7 +20,8 @@ from hw.isa import (
 
 from .model_core import Timeline, Unit
 
-_UNUSED = -1
+EMPTY = 0
+"""A word never written: its delay is no legal one."""
 
 
 @dataclass
@@ -64,7 +65,7 @@ class IcuModel:
         self.depth = depth
         self.time = time
         self.unit = unit
-        self.words = [_UNUSED] * depth
+        self.words = [EMPTY] * depth
         self._decoded: list[Instr | IllegalWord | None] = [None] * depth
         self.starts: dict[int, int] = {}
         self.pc = 0
@@ -96,7 +97,7 @@ class IcuModel:
         self.time.trap(trap, self.queue.name, what)
 
     def _fetch(self) -> Instr | None:
-        if self.pc >= self.depth or self.words[self.pc] == _UNUSED:
+        if self.pc >= self.depth or self.words[self.pc] == EMPTY:
             self._trap(Trap.DRY, f"no instruction at {self.pc}")
             return None
         instr = self._decoded[self.pc]

@@ -34,8 +34,7 @@ class MemModel(Unit):
     def __init__(self, queue: Queue, config: ChipConfig, time: Timeline, streams: Streams):
         super().__init__(queue, config, time, streams)
         self.quads = np.zeros((config.mem_depths[queue.slice], LANES), np.int32)
-        self.indices = [numerics.Index(0, 0, 0) for _ in range(config.index_regs)]
-        self.indices[0] = numerics.Index()
+        self.indices = [numerics.Index() for _ in range(config.index_regs)]
         self._commits = [(-1, -1), (-1, -1)]
 
     @property

@@ -227,7 +227,7 @@ def test_index_register_offsets_and_masks():
     put(chip, "MEM_W0", 20, [40, 0x8003, 0b0110, *[0] * 13])
     old = chip.mem("MEM_E0")[47].copy()
     begin(chip, FIRST + 5)
-    assert chip.state()["MEM_E0.index"].tolist()[3] == [0, 0, 0]
+    assert chip.state()["MEM_E0.index"].tolist()[3] == [0, 0xFFFF, 15]
     go(chip, FIRST + 6)
     assert chip.state()["MEM_E0.index"].tolist()[3] == [40, 0x8003, 6]
     go(chip, FIRST + 20)
