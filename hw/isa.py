@@ -385,8 +385,8 @@ def _bits(op: Op, name: str, spec: Field, value: Any) -> int:
     low, high = spec.range
     if not low <= number <= high:
         raise EncodingError(f"{op.name}.{name} must be in {low}..{high}, not {number}")
-    if spec.kind:
-        spec.kind(number)
+    if spec.kind and number not in [member.value for member in spec.kind]:
+        raise EncodingError(f"{op.name}.{name} must be a {spec.kind.__name__}, not {number}")
     return number & ((1 << spec.bits) - 1)
 
 
@@ -401,7 +401,8 @@ def encode(instr: Instr) -> int:
     word |= _bits(instr.op, "delay", HEADER["delay"], instr.delay) << offset
     offset += DELAY_BITS
     for name, spec in specs.items():
-        word |= _bits(instr.op, name, spec, getattr(instr, name)) << offset
+        value = instr.fields[name] if name in instr.fields else getattr(instr, name)
+        word |= _bits(instr.op, name, spec, value) << offset
         offset += spec.bits
     return word
 

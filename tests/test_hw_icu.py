@@ -59,7 +59,7 @@ def expected(program, pc=0):
 
 
 def rtl(runs, config=CONFIG, cycles=None):
-    """Runs (program, start PC, bucket) one after another; for each, what `expected` returns, and the first traps seen."""
+    """Runs (program, start PC, bucket) in turn; for each, what `expected` returns, and the first traps seen."""
     icu = Icu(config=config, queue=QUEUE)
     results = []
 

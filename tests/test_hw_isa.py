@@ -1,0 +1,108 @@
+"""Encodings: every field's limits, round trips, and that the structs of the RTL lie where `encode` puts the bits."""
+
+import pytest
+from amaranth.lib import data
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hw import isa
+from hw.config import CONFIGS
+from hw.isa import FIELDS, HEADER, ICU_OPS, UNIT_OPS, EncodingError, Instr, Op
+
+ALL_FIELDS = [(op, name) for op in Op for name in ("delay", *FIELDS[op])]
+
+
+def instr(op, name, value):
+    if name == "delay":
+        return Instr(op, value)
+    return Instr(op, fields={name: value})
+
+
+def spec_of(op, name):
+    return HEADER["delay"] if name == "delay" else FIELDS[op][name]
+
+
+def legal(spec):
+    """Legal values of a field, as integers."""
+    if spec.kind:
+        return [member.value for member in spec.kind]
+    return list(spec.range)
+
+
+@pytest.mark.parametrize(("op", "name"), ALL_FIELDS, ids=[f"{op.name}.{name}" for op, name in ALL_FIELDS])
+def test_field_limits(op, name):
+    spec = spec_of(op, name)
+    values = legal(spec)
+    for value in values:
+        decoded = isa.decode(isa.encode(instr(op, name, value)))
+        got = decoded.delay if name == "delay" else getattr(decoded, name)
+        assert (got.value if spec.kind else got) == value
+    for value in (max(values) + 1, min(values) - 1) if not spec.kind else (1 << spec.bits, -1):
+        with pytest.raises(EncodingError, match=rf"{op.name}\.{name} must be in .*, not {value}"):
+            isa.encode(instr(op, name, value))
+
+
+def test_a_field_of_another_operation_is_refused():
+    with pytest.raises(EncodingError, match="NOP has no field 'addr'"):
+        isa.encode(Instr(Op.NOP, fields={"addr": 1}))
+    with pytest.raises(AttributeError, match="NOP has no field 'addr'"):
+        _ = Instr(Op.NOP).addr
+
+
+def test_stray_bits_and_illegal_members_are_refused():
+    with pytest.raises(EncodingError, match="stray bits"):
+        isa.decode(isa.encode(Instr(Op.SYNC)) | 1 << 16)
+    low = isa.layout(Op.ALU)["func"].offset
+    with pytest.raises(EncodingError, match=r"ALU\.func must be a Func, not 15"):
+        isa.decode(isa.encode(Instr(Op.ALU)) | 15 << low)
+    with pytest.raises(EncodingError, match=r"ALU\.func must be a Func, not 15"):
+        isa.encode(Instr(Op.ALU, fields={"func": 15}))
+
+
+@st.composite
+def instructions(draw):
+    op = draw(st.sampled_from(list(Op)))
+    fields = {name: draw(st.sampled_from(list(spec.kind)) if spec.kind else st.integers(*spec.range))
+              for name, spec in FIELDS[op].items()}
+    return Instr(op, draw(st.integers(*HEADER["delay"].range)), fields)
+
+
+@settings(deadline=None)
+@given(instructions())
+def test_round_trip(instruction):
+    assert isa.decode(isa.encode(instruction)) == instruction
+
+
+@settings(deadline=None)
+@given(instructions())
+def test_layouts_agree_with_encode(instruction):
+    bits = isa.encode(instruction)
+    view = data.Const(isa.layout(instruction.op), bits)
+    assert (view.op, view.delay) == (instruction.op, instruction.delay)
+    for name, value in instruction.fields.items():
+        assert getattr(view, name) == value
+
+
+def test_header_lies_alike_in_every_layout():
+    for op in Op:
+        layout = isa.layout(op)
+        assert (layout["op"].offset, layout["delay"].offset) == (0, HEADER["op"].bits)
+
+
+def test_every_operation_has_one_home():
+    homes = [*ICU_OPS, *(op for ops in UNIT_OPS.values() for op in ops)]
+    assert sorted(homes, key=lambda op: op.value) == list(Op)
+
+
+@pytest.mark.parametrize("unit", UNIT_OPS)
+def test_words_fit_the_host_words(unit):
+    assert isa.width(unit) <= 4 * 128
+    for op in (*ICU_OPS, *UNIT_OPS[unit]):
+        assert isa.layout(op).size <= isa.width(unit)
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=lambda config: config.name)
+def test_queues_are_numbered_once(config):
+    names = [queue.name for queue in isa.queues(config)]
+    assert len(set(names)) == len(names)
+    assert sum(name.startswith("MEM") for name in names) == 2 * len(config.mem_depths)
