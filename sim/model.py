@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hw.config import LANES, PLANES, ChipConfig
-from hw.isa import START, Control, Queue, Space, Trap, queue_depth, queues, width
+from hw.isa import PC_BITS, START, Control, Queue, Space, Trap, queue_depth, queues, width
 
 from .model_core import ProgramError, Streams, Timeline, Unit
 from .model_icu import IcuModel
@@ -20,8 +20,8 @@ from .model_vxm import VxmModel
 __all__ = ["ModelChip", "ProgramError"]
 
 WORD = 128
+PC_MASK = (1 << PC_BITS) - 1
 _MASK32 = (1 << 32) - 1
-_MASK64 = (1 << 64) - 1
 
 
 @dataclass
@@ -58,7 +58,7 @@ class ModelChip:
                      for queue in queues(config)}
         self._queues = list(self.icus.values())
         self._mems: list[MemModel] = [unit for unit in self.units.values() if isinstance(unit, MemModel)]
-        self._parts: dict[tuple[int, int], dict[int, int]] = {}
+        self._held: dict[int, int] = {}
 
     def _unit(self, queue: Queue) -> Unit:
         common = queue, self.config, self.time, self.streams
@@ -118,20 +118,30 @@ class ModelChip:
         if not seq.run:
             seq.began = seq.pulse = -1
             return
-        bucket, period = self._bucket()
-        seq.began, seq.pulse = now, now + period
+        bucket = self._bucket()
+        if bucket is None:
+            seq.run, seq.began, seq.pulse = 0, -1, -1
+            return
+        seq.began, seq.pulse = now, now + int(self.buckets[bucket, 0])
         seq.position += 1
         for icu in self._queues:
             icu.start(now + START, bucket)
 
-    def _bucket(self) -> tuple[int, int]:
+    def _bucket(self) -> int | None:
+        """The present position's bucket; None if it is beyond all."""
         for bucket, (period, limit) in enumerate(self.buckets.tolist()):
             if limit > self.sequencer.position:
-                if period <= START:
-                    self.time.trap(Trap.NOT_PARKED, "sequencer", f"bucket {bucket} has period {period}")
-                return bucket, max(period, START + 1)
+                if period < self.least_period:
+                    raise ProgramError(Trap.NOT_PARKED, self.now, "sequencer",
+                                       f"period must be at least {self.least_period}, not {period}")
+                return bucket
         self.time.trap(Trap.ADDRESS, "sequencer", f"position {self.sequencer.position} is beyond every bucket")
-        return self.config.buckets - 1, START + 1
+        return None
+
+    @property
+    def least_period(self) -> int:
+        """Cycles in which the sequencer finds the next token's bucket."""
+        return 3 + 2 * self.config.buckets
 
     def _check_parked(self) -> None:
         for name, icu in self.icus.items():
@@ -150,7 +160,7 @@ class ModelChip:
         elif space is Space.ICU:
             self._write_icu(addr, data)
         elif space is Space.START:
-            self._queues[addr >> 8].starts[addr & 0xFF] = data & 0xFFF
+            self._queues[addr >> 8].starts[addr & 0xFF] = data & PC_MASK
         elif space is Space.BUCKET:
             self.buckets[addr] = data & _MASK32, data >> 32 & _MASK32
         elif space is Space.MAP:
@@ -159,20 +169,11 @@ class ModelChip:
             self._write_control(Control(addr), data)
 
     def host_read(self, space: Space, addr: int) -> int:
-        """Read a 128-bit word, as `host_write`."""
+        """Read a 128-bit word. Only MEM and CONTROL can be read; the other spaces read as 0."""
         self._check_idle(space)
         if space is Space.MEM:
             return int.from_bytes(self._mem_bytes(addr).tobytes(), "little")
-        if space is Space.ICU:
-            queue, instruction, part = addr >> 16, addr >> 2 & 0x3FFF, addr & 3
-            return self._queues[queue].words[instruction] >> WORD * part & (1 << WORD) - 1
-        if space is Space.START:
-            return self._queues[addr >> 8].starts.get(addr & 0xFF, 0)
-        if space is Space.BUCKET:
-            return int(self.buckets[addr][0]) | int(self.buckets[addr][1]) << 32
-        if space is Space.MAP:
-            return sum(int(source) << 4 * lane for lane, source in enumerate(self.maps[addr]))
-        return self._read_control(Control(addr))
+        return self._read_control(Control(addr)) if space is Space.CONTROL else 0
 
     def _check_idle(self, space: Space) -> None:
         if space is not Space.CONTROL and self.running:
@@ -182,13 +183,13 @@ class ModelChip:
         return self._mems[addr >> 22].bytes[addr >> 2 & 0xFFFFF, addr & 3]
 
     def _write_icu(self, addr: int, data: int) -> None:
-        queue, instruction, part = addr >> 16, addr >> 2 & 0x3FFF, addr & 3
-        parts = self._parts.setdefault((queue, instruction), {})
-        parts[part] = data
+        """Upper parts are held until part 0 completes a word."""
+        part = addr & 3
+        self._held[part] = data
         if part == 0:
-            icu = self._queues[queue]
-            word = sum(value << WORD * k for k, value in self._parts.pop((queue, instruction)).items())
-            icu.write(instruction, word & (1 << width(icu.queue.unit)) - 1)
+            icu = self._queues[addr >> 16]
+            word = sum(value << WORD * k for k, value in self._held.items())
+            icu.write(addr >> 2 & PC_MASK, word & (1 << width(icu.queue.unit)) - 1)
 
     def _write_control(self, control: Control, data: int) -> None:
         seq = self.sequencer
@@ -209,7 +210,7 @@ class ModelChip:
             Control.CYCLES: self.time.now,
             Control.TOKEN_CYCLES: self.sequencer.token_cycles,
             Control.ERRORS: self.time.errors,
-            Control.IDENTITY: int(self.config.digest(), 16) & _MASK64,
+            Control.IDENTITY: int(self.config.digest(), 16),
         }[control]
 
     # --- bulk access ---------------------------------------------------------------------------------------------

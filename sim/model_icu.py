@@ -71,6 +71,7 @@ class IcuModel:
         self.pc = 0
         self.parked = True
         self.next_dispatch = -1
+        self.issued = -1  # cycle of the last dispatch to the unit
         self.levels: list[Level] = []
 
     def write(self, address: int, word: int) -> None:
@@ -120,6 +121,7 @@ class IcuModel:
         elif op is Op.END_LOOP:
             self._close()
         elif op is not Op.NOP:
+            self.issued = self.time.now
             self.unit.dispatch(instr, self.offsets)
         self._next(self.time.now + instr.delay)
 

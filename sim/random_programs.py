@@ -498,7 +498,8 @@ class Builder:
         if fields["red"] is Red.NONE:
             fields |= {"red_e": 0, "red_w": 0, "red_we": 0}
         else:
-            fields["red_slot"] = (Red.SUM, Red.MAX, Red.MIN, Red.MAXABS).index(fields["red"])
+            # Slot 3 holds absolute values only, so that MAXABS never continues from a negative one.
+            fields["red_slot"] = 3 if fields["red"] is Red.MAXABS else rng.randrange(3)
             fields["red_keep"] = self.bit()
         instr = Instr(Op.ALU, fields=fields)
         return self.fits(queue, window, offset, instr) and self._place_alu(queue, window, offset, instr, every)
