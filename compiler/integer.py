@@ -5,11 +5,14 @@ RTL give these logits, bit for bit. Every line is one VXM operation, matrix prod
 Shifts are the same for all layers because the layers share one loop body; what differs by layer is in arrays.
 """
 
+import functools
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 
 import numpy as np
 
+from compiler.errors import TspError
 from hw import numerics, tables
 from hw.isa import Func
 
@@ -131,6 +134,62 @@ class IntegerModel:
     four_bit: frozenset[str] = frozenset()
 
 
+SIZES = ("dim", "hidden", "layers", "heads", "kv_heads", "head_size", "vocab", "context", "eps")
+MATRICES = ("wq", "wk", "wv", "wo", "w1", "w2", "w3", "classifier")
+
+
+def array_shapes(sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """Shapes of an `IntegerModel`'s arrays: int8 for `MATRICES` and the embedding, int16 for all others."""
+    n, d, f, v = (sizes[name] for name in ("layers", "dim", "hidden", "vocab"))
+    q, kv = (sizes[name] * sizes["head_size"] for name in ("heads", "kv_heads"))
+    rope = (sizes["context"], sizes["head_size"] // 2)
+    outputs = {"wq": (q, d), "wk": (kv, d), "wv": (kv, d), "wo": (d, q), "w1": (f, d), "w2": (d, f), "w3": (f, d)}
+    shapes: dict[str, tuple[int, ...]] = {"embedding": (v, d), "emb_scale": (v,), "classifier": (v, d), "mc": (v,)}
+    for name, (rows, columns) in outputs.items():
+        shapes |= {name: (n, rows, columns), "m" + name[1]: (n, rows)}
+    return shapes | {"g_att": (n, d), "g_ffn": (n, d), "g_final": (d,), "rope_cos": rope, "rope_sin": rope}
+
+
+def to_arrays(model: IntegerModel) -> dict[str, np.ndarray]:
+    """The model as plain arrays by name; `from_arrays` makes the same model of them."""
+    names = array_shapes(vars(model))
+    arrays = {name: getattr(model, name) for name in names if name != "embedding"}
+    if model.embedding is not model.classifier:
+        arrays["embedding"] = model.embedding
+    arrays["sizes"] = np.array([getattr(model, name) for name in SIZES], dtype="<i8")
+    arrays["shifts"] = np.array(list(vars(model.shifts).values()), dtype="<i8")
+    arrays["four_bit"] = np.array([name in model.four_bit for name in MATRICES], dtype="u1")
+    return arrays
+
+
+def from_arrays(arrays: Mapping[str, np.ndarray]) -> IntegerModel:
+    """The model of `to_arrays`. Raises TspError naming an array that is missing, of a wrong type or shape."""
+    header = {"sizes": len(SIZES), "shifts": len(fields(Shifts)), "four_bit": len(MATRICES)}
+    for name, length in header.items():
+        _check_array(arrays, name, np.dtype("u1" if name == "four_bit" else "i8"), (length,))
+    sizes = {name: int(value) for name, value in zip(SIZES, arrays["sizes"], strict=True)}
+    values: dict[str, np.ndarray] = {"embedding": arrays.get("embedding", arrays.get("classifier"))}
+    for name, shape in array_shapes(sizes).items():
+        if name != "embedding" or name in arrays:
+            _check_array(arrays, name, np.dtype("i1" if name in (*MATRICES, "embedding") else "i2"), shape)
+            values[name] = arrays[name]
+    shifts = Shifts(**dict(zip(_shift_names(), arrays["shifts"].tolist(), strict=True)))
+    four_bit = frozenset(name for name, flag in zip(MATRICES, arrays["four_bit"], strict=True) if flag)
+    return IntegerModel(**sizes, **values, shifts=shifts, four_bit=four_bit)
+
+
+def _shift_names() -> list[str]:
+    return [field.name for field in fields(Shifts)]
+
+
+def _check_array(arrays: Mapping[str, np.ndarray], name: str, dtype: np.dtype, shape: tuple[int, ...]) -> None:
+    if name not in arrays:
+        raise TspError(f"integer model: array {name} is missing: the program file is damaged, compile it again")
+    array = arrays[name]
+    if array.dtype != dtype or array.shape != shape:
+        raise TspError(f"integer model: array {name} must be {dtype} {shape}, not {array.dtype} {array.shape}")
+
+
 def rope_tables(context: int, head_size: int, theta: float) -> tuple[np.ndarray, np.ndarray]:
     """(cos, sin) [context, head_size / 2], Q2.14, as the chip has them: rotations by 16 * high and by low, multiplied.
 
@@ -157,127 +216,247 @@ def rope_parts(context: int, rate: np.ndarray) -> tuple[tuple[np.ndarray, np.nda
     return table(np.arange(16)), table(16 * np.arange(math.ceil(context / 16)))
 
 
-def _rsqrt(ss: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(mantissa Q15, k >> 1) of the reciprocal square root of a sum of squares [1]."""
-    k, _ = numerics._mantissa(ss)
-    product, base = numerics._table(Func.RSQRT, ss)
-    return rsr(product, tables.TABLES[Func.RSQRT].frac_bits) + base, k >> 1
+# ---- the reference device ----
+#
+# The state below computes with whole numbers in floating point: exact, because 18 by 18 bits and 24-bit sums fit the
+# mantissas of float64 and float32, and several times faster than numpy's integers. tests/test_compiler_integer.py
+# compares it, bit for bit, with the same operations taken one by one from `hw.numerics.vxm`.
+
+HALF = np.array([0.5])
+EXP_RANGE = 1024
+"""Scores this far (in 1 / 64) below the largest have weight 0."""
+EXP_LAST = np.array([EXP_RANGE - 1.0])
+EXACT_COLUMNS = 1024
+"""Widest int8 product that float32 sums exactly."""
 
 
-def _recip(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(mantissa Q15, k) of 1 / a."""
-    k, _ = numerics._mantissa(a)
-    product, base = numerics._table(Func.RECIP, a)
-    return rsr(product, tables.TABLES[Func.RECIP].frac_bits) + base, k
+Range = tuple[np.ndarray, np.ndarray]
+"""Least and greatest value, as arrays because numpy converts Python numbers slowly."""
 
 
-def _sigmoid(a: np.ndarray) -> np.ndarray:
-    product, base = numerics._table(Func.SIGMOID, a)
-    return rsr(product, tables.TABLES[Func.SIGMOID].frac_bits) + base
+def _range(bits: int) -> Range:
+    limit = (1 << bits - 1) - 1
+    return np.array([float(numerics.INT32[0] if bits == 32 else -limit)]), np.array([float(limit)])
+
+
+SAT = {bits: _range(bits) for bits in (8, 16, 18, 24, 32)}
+SAT8, SAT16, SAT18, SAT24, SAT32 = SAT.values()
+SCALE = {n: np.array([2.0**n]) for n in range(-64, 64)}
+"""Powers of two."""
+
+
+def _scaled(x: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """RSR(x * M, n) with factor = M / 2**n."""
+    y = x * factor
+    y += HALF
+    return np.floor(y, out=y)
+
+
+def _sat(x: np.ndarray, limits: Range) -> np.ndarray:
+    """Clamp in place."""
+    return x.clip(*limits, out=x)
+
+
+def _interpolate(func: Func, a: np.ndarray) -> np.ndarray:
+    product, base = numerics._table(func, a)
+    return rsr(product, tables.TABLES[func].frac_bits) + base
 
 
 def _log2(a: np.ndarray) -> np.ndarray:
-    product, base = numerics._table(Func.LOG2, a)
-    return rsr(product, tables.TABLES[Func.LOG2].frac_bits) + base
+    return _interpolate(Func.LOG2, a)
+
+
+def _reciprocals(count: int) -> np.ndarray:
+    """RECIP's mantissa / 2**exponent for 0..count-1."""
+    a = np.arange(count)
+    k, _ = numerics._mantissa(a)
+    return _interpolate(Func.RECIP, a) * 0.5**k
+
+
+@functools.cache
+def _exp_table() -> np.ndarray:
+    """EXP2's 0..127 for score differences 0, -1, .. 1 - EXP_RANGE."""
+    d = -np.arange(EXP_RANGE)
+    p = numerics.shift_right(numerics._ROM[d & 63, 0], 7 - (d >> SCORE_FRACTION), 1)
+    return np.minimum(p, 127).astype(np.float32)
+
+
+@functools.cache
+def _silu_table() -> np.ndarray:
+    """RSR(a * SIGMOID(a), 15) for all 18-bit a, a = 0 at the middle."""
+    a = np.arange(-131071, 131072)
+    return clip(rsr(a * _interpolate(Func.SIGMOID, a), 15), 18).astype(np.float32)
+
+
+class _Product:
+    """A matrix-vector product and the requantisation of its sums: REQ with saturation, for every layer of a stack."""
+
+    def __init__(
+        self, weights: list[np.ndarray], scales: list[np.ndarray], pre: int, posts: list[int], bits: list[int]
+    ):
+        """Matrices [L, out, in] that meet the same activation, with their channel scales, post shifts and widths."""
+        joined = np.concatenate(weights, axis=1)
+        self.weights = joined.astype(np.float32)
+        factors = [m * 0.5**post for m, post in zip(scales, posts, strict=True)]
+        self.factors = np.concatenate(factors, axis=1)
+        rows = [w.shape[1] for w in weights]
+        self.limits = tuple(np.repeat([SAT[b][side][0] for b in bits], rows) for side in (0, 1))
+        self.pre = pre
+        bound = int(np.abs(joined.astype(np.int64)).sum(-1).max(initial=0)) * 127
+        self.saturates = (bound >> pre) + 1 > SAT18[1]
+
+    def __call__(self, layer: int, act: np.ndarray, exponent: int = 0) -> np.ndarray:
+        """Requantised sums [out] of `act`; exponent: what the post shift is less."""
+        acc = self._sums(self.weights[layer], act.astype(np.float32))
+        if self.pre:
+            acc = _scaled(acc, SCALE[-self.pre])
+        if self.saturates:
+            _sat(acc, SAT18)
+        y = acc * self.factors[layer]
+        if exponent:
+            y *= SCALE[exponent]
+        y += HALF
+        np.floor(y, out=y)
+        return _sat(y, self.limits)
+
+    @staticmethod
+    def _sums(weights: np.ndarray, act: np.ndarray) -> np.ndarray:
+        if len(act) <= EXACT_COLUMNS:
+            return weights.dot(act)
+        parts = range(0, len(act), EXACT_COLUMNS)
+        return sum(weights[:, i : i + EXACT_COLUMNS].dot(act[i : i + EXACT_COLUMNS]).astype(np.float64) for i in parts)
 
 
 class IntegerState:
     """One sequence on an IntegerModel: the K/V cache and the next position."""
 
     def __init__(self, model: IntegerModel) -> None:
-        self.model = model
-        shape = (model.layers, model.kv_heads, model.context, model.head_size)
-        self.k = np.zeros(shape, dtype=np.float32)
-        self.k_scale = np.zeros(shape[:3], dtype=np.int64)
-        self.v = np.zeros(shape, dtype=np.float32)
+        self.model = m = model
+        s = m.shifts
         self.position = 0
-        self._matrices = {
-            name: np.ascontiguousarray(getattr(model, name).astype(np.float32))
-            for name in ("wq", "wk", "wv", "wo", "w1", "w2", "w3", "classifier")
-        }
-
-    def _product(self, name: str, layer: int | None, act: np.ndarray) -> np.ndarray:
-        """Exact int8 matrix-vector product: float32 holds every integer below 2**24, larger sums take float64."""
-        weights = self._matrices[name] if layer is None else self._matrices[name][layer]
-        if weights.shape[1] * 127 * 127 < 1 << 24:
-            return (weights @ act.astype(np.float32)).astype(np.int64)
-        halves = [weights[:, i : i + 1024] @ act[i : i + 1024].astype(np.float32) for i in range(0, len(act), 1024)]
-        return sum(half.astype(np.int64) for half in halves)
-
-    def _normed(self, x: np.ndarray, gain: np.ndarray, post: int, bits: int) -> np.ndarray:
-        s, m = self.model.shifts, self.model
-        xs = clip(rsr(x, s.norm_x), 18)
-        ss = (rsr(xs * xs, s.norm_sq) + m.eps).sum()
-        ss = ss + m.eps * (-m.dim % 16)
-        r, k = _rsqrt(np.array([ss]))
-        xg = clip(rsr(xs * gain, s.norm_g), 18)
-        return clip(rsr(xg * r, int(post + k[0])), bits)
+        self.k = np.zeros((m.layers, m.kv_heads, m.head_size, m.context), dtype=np.float32)
+        self.k_factor = np.zeros((m.layers, m.kv_heads, 1, m.context))
+        self.v = np.zeros((m.layers, m.kv_heads, m.context, m.head_size), dtype=np.float32)
+        self._qkv = _Product([m.wq, m.wk, m.wv], [m.mq, m.mk, m.mv], s.qkv_pre, [s.qk, s.qk, s.v], [16, 16, 8])
+        self._wo = _Product([m.wo], [m.mo], s.wo_pre, [s.wo], [32])
+        self._gate_up = _Product([m.w1, m.w3], [m.m1, m.m3], s.ffn_pre, [s.gate, s.up], [18, 16])
+        self._w2 = _Product([m.w2], [m.m2], s.w2_pre, [s.w2], [32])
+        self._classifier = _Product([m.classifier[None]], [m.mc[None]], s.cls_pre, [s.cls], [24])
+        self._gain = {name: getattr(m, name) * 0.5**s.norm_g for name in ("g_att", "g_ffn", "g_final")}
+        cos, sin = (table * 0.5**ROPE_FRACTION for table in (m.rope_cos, m.rope_sin))
+        self._cos = np.repeat(cos, 2, axis=1)
+        self._sin = np.stack([-sin, sin], axis=2).reshape(self._cos.shape)
+        self._recip_k = _reciprocals(SAT16_COUNT) * 0.5**8
+        self._recip_z = _reciprocals(127 * m.context + 1) * 0.5**s.av
+        self._score_saturates = m.head_size * 127 * 127 >> s.score_pre >= 131071
+        self._av_saturates = 127 * 127 * m.context >> s.av_pre >= 131071
 
     def step(self, token: int) -> np.ndarray:
         """Logits [vocab] (LOGIT_FRACTION fraction bits) after `token` at the present position, which then advances."""
         m, s = self.model, self.model.shifts
         if self.position >= m.context:
             raise ValueError(f"position must be below the context of {m.context}, not {self.position}")
-        x = clip(rsr(m.embedding[token].astype(np.int64) * m.emb_scale[token], s.emb), 32)
+        x = _scaled(m.embedding[token].astype(np.float64), float(m.emb_scale[token]) * 0.5**s.emb)
         for layer in range(m.layers):
             x = self._attention(layer, x)
             x = self._feed_forward(layer, x)
-        h = self._normed(x, m.g_final, s.norm_f, 16)
-        e = int(numerics.bit_length(np.abs(h).max())) - 7
-        acc = self._product("classifier", None, clip(rsr(h, e), 8))
+        h = self._normed(x, self._gain["g_final"][None], 0, s.norm_f, SAT16)
+        h, e = _dynamic(h)
+        logits = self._classifier(0, h, min(e, s.cls))
         self.position += 1
-        return clip(requantise(acc, s.cls_pre, m.mc, max(s.cls - e, 0)), 24)
+        return logits.astype(np.int64)
+
+    def _normed(self, x: np.ndarray, gain: np.ndarray, layer: int, post: int, limits: Range) -> np.ndarray:
+        s, m = self.model.shifts, self.model
+        xs = _sat(_scaled(x, SCALE[-s.norm_x]), SAT18)
+        ss = int(np.add.reduce(_scaled(xs * xs, SCALE[-s.norm_sq]))) + m.eps * (-(-m.dim // 16) * 16)
+        r = _rsqrt(ss) * 0.5**post
+        xg = _sat(_scaled(xs, gain[layer]), SAT18)
+        return _sat(_scaled(xg, np.array([r])), limits)
 
     def _attention(self, layer: int, x: np.ndarray) -> np.ndarray:
         m, s, t = self.model, self.model.shifts, self.position
-        h = self._normed(x, m.g_att[layer], s.norm_h, 8)
-        q = clip(requantise(self._product("wq", layer, h), s.qkv_pre, m.mq[layer], s.qk), 16)
-        k = clip(requantise(self._product("wk", layer, h), s.qkv_pre, m.mk[layer], s.qk), 16)
-        v = clip(requantise(self._product("wv", layer, h), s.qkv_pre, m.mv[layer], s.v), 8)
-        q = clip(rsr(self._rotate(q), Q_SHIFT), 8).reshape(m.kv_heads, -1, m.head_size)
-        k = self._rotate(k).reshape(m.kv_heads, m.head_size)
-        largest = np.abs(k).max(1)
-        r, e = _recip(largest)
-        self.k[layer, :, t] = clip(rsr(k * r[:, None], (8 + e)[:, None]), 8)
-        self.k_scale[layer, :, t] = largest
-        self.v[layer, :, t] = v.reshape(m.kv_heads, m.head_size)
-        scores = q.astype(np.float32) @ self.k[layer, :, : t + 1].transpose(0, 2, 1)
-        scores = clip(rsr(scores.astype(np.int64), s.score_pre), 18) * self.k_scale[layer, :, None, : t + 1]
-        scores = clip(rsr(scores, s.score), 24)
-        d = scores - scores.max(-1, keepdims=True)
-        p = numerics._ROM[d & 63, 0]
-        p = np.minimum(numerics.shift_right(p, np.minimum(7 - (d >> SCORE_FRACTION), 47), 1), 127)
-        r, e = _recip(p.sum(-1))
+        h = self._normed(x, self._gain["g_att"], layer, s.norm_h, SAT8)
+        qkv = self._qkv(layer, h).reshape(-1, m.head_size)
+        rotated = self._rotate(qkv[: m.heads + m.kv_heads])
+        q = _sat(_scaled(rotated[: m.heads], SCALE[-Q_SHIFT]), SAT8).astype(np.float32)
+        k = rotated[m.heads :]
+        largest = np.maximum.reduce(np.abs(k), axis=1)
+        self.k[layer, :, :, t] = _sat(_scaled(k, self._recip_k[largest.astype(np.intp), None]), SAT8)
+        self.k_factor[layer, :, 0, t] = largest * SCALE[-s.score]
+        self.v[layer, :, t] = qkv[m.heads + m.kv_heads :]
+        p = self._weights(q.reshape(m.kv_heads, -1, m.head_size), layer)
+        z = np.add.reduce(p, axis=-1, dtype=np.float64)
         o = self._weighted(p, self.v[layer, :, : t + 1])
-        o = clip(rsr(clip(rsr(o, s.av_pre), 18) * r[..., None], (s.av + e)[..., None]), 8)
-        acc = self._product("wo", layer, o.reshape(-1))
-        return clip(x + clip(requantise(acc, s.wo_pre, m.mo[layer], s.wo), 32), 32)
+        if s.av_pre:
+            o = _scaled(o, SCALE[-s.av_pre])
+        if self._av_saturates:
+            _sat(o, SAT18)
+        o = _sat(_scaled(o, self._recip_z[z.astype(np.intp), None]), SAT8)
+        x += self._wo(layer, o.reshape(-1))
+        return _sat(x, SAT32)
+
+    def _weights(self, q: np.ndarray, layer: int) -> np.ndarray:
+        """exp2 of the scores less their maximum, 0..127 [K, query heads of one, positions], as float32."""
+        s, end = self.model.shifts, self.position + 1
+        scores = np.matmul(q, self.k[layer, :, :, :end])
+        if s.score_pre:
+            scores = _scaled(scores, SCALE[-s.score_pre])
+        if self._score_saturates:
+            _sat(scores, SAT18)
+        scores = _sat(_scaled(scores, self.k_factor[layer, :, :, :end]), SAT24)
+        below = np.maximum.reduce(scores, axis=-1, keepdims=True) - scores
+        np.minimum(below, EXP_LAST, out=below)
+        return _exp_table()[below.astype(np.intp)]
 
     def _weighted(self, p: np.ndarray, v: np.ndarray) -> np.ndarray:
-        """Sum over positions of p [.., T] * v [.., T, hd], exact like `_product`."""
-        parts = range(0, p.shape[-1], 1024)
-        return sum((p[..., i : i + 1024].astype(np.float32) @ v[:, i : i + 1024]).astype(np.int64) for i in parts)
+        """Sum over positions of p [.., T] * v [.., T, hd]; float32 sums EXACT_COLUMNS positions exactly."""
+        if p.shape[-1] <= EXACT_COLUMNS:
+            return np.matmul(p, v)
+        parts = [slice(i, i + EXACT_COLUMNS) for i in range(0, p.shape[-1], EXACT_COLUMNS)]
+        return sum(np.matmul(p[..., part], v[:, part]).astype(np.float64) for part in parts)
 
     def _rotate(self, y: np.ndarray) -> np.ndarray:
-        """RoPE of int16 [n * head_size] in interleaved pairs; each product is rounded, the sum saturates to 16 bits."""
-        m = self.model
-        cos = np.repeat(m.rope_cos[self.position], 2)
-        sin = np.repeat(m.rope_sin[self.position], 2)
-        sin[0::2] *= -1
-        y = y.reshape(-1, m.head_size)
-        swapped = y.reshape(-1, m.head_size // 2, 2)[..., ::-1].reshape(y.shape)
-        return clip(rsr(y * cos, ROPE_FRACTION) + rsr(swapped * sin, ROPE_FRACTION), 16).reshape(-1)
+        """RoPE of int16 [n, head_size] in interleaved pairs; each product is rounded, the sum saturates to 16 bits."""
+        swapped = y.reshape(len(y), -1, 2)[..., ::-1].reshape(y.shape)
+        turned = _scaled(y, self._cos[self.position])
+        turned += _scaled(swapped, self._sin[self.position])
+        return _sat(turned, SAT16)
 
     def _feed_forward(self, layer: int, x: np.ndarray) -> np.ndarray:
         m, s = self.model, self.model.shifts
-        h = self._normed(x, m.g_ffn[layer], s.norm_h, 8)
-        a = clip(requantise(self._product("w1", layer, h), s.ffn_pre, m.m1[layer], s.gate), 18)
-        b = clip(requantise(self._product("w3", layer, h), s.ffn_pre, m.m3[layer], s.up), 16)
-        g = clip(rsr(a * _sigmoid(a), 15), 18)
-        f = clip(rsr(g * b, s.f), 32)
-        e = int(numerics.bit_length(np.abs(f).max())) - 7
-        acc = self._product("w2", layer, clip(rsr(f, e), 8))
-        return clip(x + clip(requantise(acc, s.w2_pre, m.m2[layer], max(s.w2 - e, 0)), 32), 32)
+        h = self._normed(x, self._gain["g_ffn"], layer, s.norm_h, SAT8)
+        ab = self._gate_up(layer, h)
+        g = _silu_table()[(ab[: m.hidden] + SAT18[1]).astype(np.intp)]
+        f, e = _dynamic(_sat(_scaled(g * ab[m.hidden :], SCALE[-s.f]), SAT32))
+        x += self._w2(layer, f, min(e, s.w2))
+        return _sat(x, SAT32)
+
+
+SAT16_COUNT = 32768
+
+
+def _dynamic(x: np.ndarray) -> tuple[np.ndarray, int]:
+    """(int8 values, e): x >> e, with e such that the largest magnitude has 7 bits."""
+    largest = min(int(np.maximum.reduce(np.abs(x))), numerics.INT32[1])
+    e = largest.bit_length() - 7
+    return _sat(_scaled(x, SCALE[-e]), SAT8), e
+
+
+def _rsqrt(ss: int) -> float:
+    """RSQRT's mantissa / 2**(k >> 1) of a sum of squares."""
+    ss = max(ss, 1)
+    k = ss.bit_length() - 1
+    u = (ss >> k - 15 if k >= 15 else ss << 15 - k) - (1 << 15)
+    table = tables.TABLES[Func.RSQRT]
+    base, slope = _rom()[table.start + (u >> table.frac_bits) + 16 * (k & 1)]
+    frac = u & (1 << table.frac_bits) - 1
+    return (base + (slope * frac + (1 << table.frac_bits - 1) >> table.frac_bits)) * 0.5 ** (k >> 1)
+
+
+@functools.cache
+def _rom() -> list[tuple[int, int]]:
+    return tables.rom()
 
 
 class Sampler:

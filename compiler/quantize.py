@@ -18,6 +18,7 @@ from compiler.float_model import FINAL_NORM, LAYER_SITES, X_FINAL, FloatModel, l
 from compiler.integer import (
     GATE_FRACTION,
     LOGIT_FRACTION,
+    MATRICES,
     Q_SHIFT,
     ROPE_FRACTION,
     SCORE_FRACTION,
@@ -40,7 +41,6 @@ F_SHIFT = 8
 """Shift of gate * up: at most 33 - 8 bits remain, so that the exponent of W2's input is at most 18."""
 MAX_M = 32767
 MAX_POST = 47
-MATRICES = ("wq", "wk", "wv", "wo", "w1", "w2", "w3", "classifier")
 
 
 @dataclass(frozen=True, kw_only=True)
