@@ -4,19 +4,30 @@ from amaranth.hdl import Cat, Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from . import mem, mxm, sxm, vxm
 from .config import POSITIONS, ChipConfig
 from .host import WORD, HostPort, Sequencer
 from .icu import Icu
 from .isa import LOOP_LEVELS, PC_BITS, Space, Trap, queue_depth, queues, width
-from .mem import Mem
-from .mxm import Mxm
 from .slice import PLANE_BITS, any_of
 from .stream import Streams
-from .sxm import Sxm
-from .vxm import Vxm
 
-UNITS = {"VXM": Vxm, "SXM": Sxm, "MXM": Mxm, "MEM": Mem}
+UNITS = {"VXM": vxm.Vxm, "SXM": sxm.Sxm, "MXM": mxm.Mxm, "MEM": mem.Mem}
+PROBES = {"VXM": vxm, "SXM": sxm, "MXM": mxm, "MEM": mem}
 HOST_PORT = ("host_space", "host_addr", "host_wdata", "host_write", "host_read", "host_rdata")
+
+
+def probe_ports(config: ChipConfig) -> dict:
+    """Ports that a debug build has besides; see `Chip`."""
+    wide, streams, count = config.streams * PLANE_BITS, config.streams, len(queues(config))
+    ports = {"issued": Out(count), "parked": Out(count)}
+    for p in range(POSITIONS):
+        ports |= {f"e_{p}": Out(wide), f"w_{p}": Out(wide),
+                  f"e_driven_{p}": Out(streams), f"w_driven_{p}": Out(streams)}
+    for queue in queues(config):
+        ports |= {f"probe_{queue.name}": Out(PROBES[queue.unit].probe_layout()),
+                  f"traps_{queue.name}": Out(len(Trap))}
+    return ports
 
 
 class Chip(wiring.Component):
@@ -38,26 +49,14 @@ class Chip(wiring.Component):
     def __init__(self, *, config: ChipConfig):
         self._config = config
         self._queues = queues(config)
-        self._units = [UNITS[queue.unit](config=config, queue=queue) for queue in self._queues]
         ports = {
             "host_space": In(Space), "host_addr": In(32), "host_wdata": In(WORD), "host_write": In(1),
             "host_read": In(1), "host_rdata": Out(WORD),
             "running": Out(1), "token_start": Out(1), "errors": Out(len(Trap)),
         }
         if config.debug:
-            ports |= self._probes()
+            ports |= probe_ports(config)
         super().__init__(ports)
-
-    def _probes(self) -> dict:
-        wide, streams, count = self._config.streams * PLANE_BITS, self._config.streams, len(self._queues)
-        ports = {"issued": Out(count), "parked": Out(count)}
-        for p in range(POSITIONS):
-            ports |= {f"e_{p}": Out(wide), f"w_{p}": Out(wide),
-                      f"e_driven_{p}": Out(streams), f"w_driven_{p}": Out(streams)}
-        for queue, unit in zip(self._queues, self._units, strict=True):
-            ports |= {f"probe_{queue.name}": Out(unit.signature.members["probe"].shape),
-                      f"traps_{queue.name}": Out(len(Trap))}
-        return ports
 
     def elaborate(self, platform):
         m = Module()
@@ -66,19 +65,20 @@ class Chip(wiring.Component):
         m.submodules.streams = streams = Streams(
             config=self._config, positions=tuple(queue.position for queue in self._queues))
         icus = [Icu(config=self._config, queue=queue) for queue in self._queues]
-        for n, (queue, icu, unit) in enumerate(zip(self._queues, icus, self._units, strict=True)):
+        units = [UNITS[queue.unit](config=self._config, queue=queue) for queue in self._queues]
+        for n, (queue, icu, unit) in enumerate(zip(self._queues, icus, units, strict=True)):
             m.submodules[f"icu_{queue.name}"] = icu
             m.submodules[f"unit_{queue.name}"] = unit
             self._connect_queue(m, n, icu, host, sequencer)
             self._connect_unit(m, n, icu, unit, streams)
-        self._connect_host(m, host, sequencer)
-        parked, busy = Cat(icu.parked for icu in icus), Cat(unit.busy for unit in self._units)
+        self._connect_host(m, units, host, sequencer)
+        parked, busy = Cat(icu.parked for icu in icus), Cat(unit.busy for unit in units)
         m.d.comb += [
             sequencer.idle.eq(parked.all() & ~busy.any()),
             self.running.eq(sequencer.running), self.token_start.eq(sequencer.start), self.errors.eq(sequencer.errors),
         ]
         if self._config.debug:
-            self._connect_probes(m, icus, streams, sequencer)
+            self._connect_probes(m, icus, units, streams, sequencer)
         return m
 
     def _connect_queue(self, m: Module, n: int, icu: Icu, host: HostPort, sequencer: Sequencer) -> None:
@@ -105,33 +105,33 @@ class Chip(wiring.Component):
         if self._config.debug:
             m.d.comb += [unit.e_driven.eq(streams.e_driven[position]), unit.w_driven.eq(streams.w_driven[position])]
 
-    def _connect_host(self, m: Module, host: HostPort, sequencer: Sequencer) -> None:
+    def _connect_host(self, m: Module, units: list, host: HostPort, sequencer: Sequencer) -> None:
         for name in HOST_PORT[:-1]:
             m.d.comb += getattr(host, name).eq(getattr(self, name))
-        mems = [unit for unit in self._units if isinstance(unit, Mem)]
-        for n, mem in enumerate(mems):
+        slices = [unit for unit in units if isinstance(unit, mem.Mem)]
+        for n, unit in enumerate(slices):
             m.d.comb += [
-                mem.host_addr.eq(host.mem_addr), mem.host_planes.eq(host.mem_planes), mem.host_wdata.eq(host.wdata),
-                mem.host_we.eq(host.mem_we[n]), mem.host_re.eq(host.mem_re[n]),
+                unit.host_addr.eq(host.mem_addr), unit.host_planes.eq(host.mem_planes),
+                unit.host_wdata.eq(host.wdata), unit.host_we.eq(host.mem_we[n]), unit.host_re.eq(host.mem_re[n]),
             ]
-        for unit in self._units:
-            if isinstance(unit, Sxm):
+        for unit in units:
+            if isinstance(unit, sxm.Sxm):
                 m.d.comb += [unit.map_we.eq(host.map_we), unit.map_index.eq(host.small_addr[: len(unit.map_index)]),
                              unit.map_data.eq(host.wdata[:64])]
         m.d.comb += [
-            self.host_rdata.eq(host.host_rdata), host.mem_rdata.eq(any_of([mem.host_rdata for mem in mems])),
+            self.host_rdata.eq(host.host_rdata), host.mem_rdata.eq(any_of([unit.host_rdata for unit in slices])),
             sequencer.wdata.eq(host.wdata), sequencer.control_we.eq(host.control_we),
             sequencer.bucket_we.eq(host.bucket_we), sequencer.bucket_addr.eq(host.small_addr),
             *(host.control[n].eq(value) for n, value in enumerate(sequencer.control)),
         ]
 
-    def _connect_probes(self, m: Module, icus: list[Icu], streams: Streams, sequencer: Sequencer) -> None:
+    def _connect_probes(self, m: Module, icus: list, units: list, streams: Streams, sequencer: Sequencer) -> None:
         m.d.comb += [self.issued.eq(Cat(icu.valid for icu in icus)), self.parked.eq(Cat(icu.parked for icu in icus))]
         for p in range(POSITIONS):
             for name in ("e", "w", "e_driven", "w_driven"):
                 m.d.comb += getattr(self, f"{name}_{p}").eq(getattr(streams, name)[p])
         traps = []
-        for queue, icu, unit in zip(self._queues, icus, self._units, strict=True):
+        for queue, icu, unit in zip(self._queues, icus, units, strict=True):
             pulses = getattr(self, f"traps_{queue.name}")
             m.d.comb += [getattr(self, f"probe_{queue.name}").eq(unit.probe), pulses.eq(icu.traps | unit.traps)]
             traps.append(pulses)

@@ -24,9 +24,12 @@ from .slice import (
 
 INDEX = data.StructLayout({"offset": 16, "lanes": LANES, "planes": PLANES})
 """An index register."""
-PROBE = data.StructLayout({"we": GROUP_BITS // 8, "addr": ADDR_BITS, "data": GROUP_BITS,
-                           "index_we": 1, "index": 3, "index_data": INDEX})
-"""What a slice writes at the end of the present cycle: a quad, an index register."""
+
+
+def probe_layout() -> data.StructLayout:
+    """State writes of this cycle: a quad (a write enable each byte), an index register."""
+    return data.StructLayout({"we": GROUP_BITS // 8, "addr": ADDR_BITS, "data": GROUP_BITS,
+                              "index_we": 1, "index": 3, "index_data": INDEX})
 
 
 def banks(depth: int) -> list[int]:
@@ -94,7 +97,7 @@ class Mem(wiring.Component):
         self._config = config
         self._depth = config.mem_depths[queue.slice]
         super().__init__({
-            **unit_ports("MEM", config.streams, PROBE if config.debug else None),
+            **unit_ports("MEM", config.streams, probe_layout() if config.debug else None),
             "offsets": In(ADDR_BITS).array(LOOP_LEVELS),
             "host_addr": In(ADDR_BITS), "host_planes": In(PLANES), "host_we": In(1), "host_re": In(1),
             "host_wdata": In(PLANE_BITS), "host_rdata": Out(PLANE_BITS),
