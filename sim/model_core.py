@@ -14,7 +14,7 @@ import numpy as np
 from hw.config import LANES, PLANES, POSITIONS, ChipConfig
 from hw.isa import ENGINE, Instr, Queue, Trap
 
-LANE_MASKS = tuple(
+LANE_MASKS: tuple[np.int32, ...] = tuple(
     np.uint32(sum(0xFF << 8 * plane for plane in range(PLANES) if planes >> plane & 1)).view(np.int32)
     for planes in range(1 << PLANES)
 )

@@ -35,16 +35,20 @@ class MemModel(Unit):
         super().__init__(queue, config, time, streams)
         self.quads = np.zeros((config.mem_depths[queue.slice], LANES), np.int32)
         self.indices = [numerics.Index() for _ in range(config.index_regs)]
-        self._commits = [(-1, -1), (-1, -1)]
+        self.commits = [(-1, -1), (-1, -1)]
+        """(cycle, quad) of the latest commits, even cycles first."""
 
     @property
     def bytes(self) -> np.ndarray:
         """Contents as uint8 [quad, plane, lane] (a writable view)."""
         return planes_of(self.quads)
 
+    def index_fields(self) -> np.ndarray:
+        """(offset, lane mask, plane mask) of every index register."""
+        return np.array([(index.offset, index.lanes, index.planes) for index in self.indices])
+
     def state(self) -> dict[str, np.ndarray]:
-        fields = [(index.offset, index.lanes, index.planes) for index in self.indices]
-        return {"mem": self.bytes.copy(), "index": np.array(fields)}
+        return {"mem": self.bytes.copy(), "index": self.index_fields()}
 
     def dispatch(self, instr: Instr, offsets: tuple[int, int]) -> None:
         group = self.group(instr.group)
@@ -74,10 +78,10 @@ class MemModel(Unit):
     def _address(self, address: int) -> int:
         return self.check(address & _ADDRESS_MASK, len(self.quads), "address")
 
-    def _read(self, address: int, keep: np.ndarray | None, target: tuple[int, int, int, int]) -> None:
+    def _read(self, address: int, keep: np.int32 | None, target: tuple[int, int, int, int]) -> None:
         address = self._address(address)
         now = self.time.now
-        if self._commits[now & 1] == (now, address):
+        if self.commits[now & 1] == (now, address):
             self.trap(Trap.BANK_CONFLICT, f"quad {address} is read in the cycle of its write's commit")
         value = self.quads[address].copy() if keep is None else self.quads[address] & keep
         self.time.write(now + MEM_READ, self.streams.drive, *target, value, self.name)
@@ -86,7 +90,7 @@ class MemModel(Unit):
         address = self._address(address)
         value = self.streams.sample(*source, self.name).copy()
         commit = self.time.now + 1
-        self._commits[commit & 1] = commit, address
+        self.commits[commit & 1] = commit, address
         self.time.write(commit, self._commit, address, mask, value)
 
     def _commit(self, address: int, mask: np.ndarray | None, value: np.ndarray) -> None:

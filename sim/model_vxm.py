@@ -98,7 +98,7 @@ class VxmBurst:
         """Element i samples its operands; its result is computed when the first pending one is due."""
         vxm, instr = self.vxm, self.instr
         now = vxm.time.now
-        exponent = vxm.er_vectors[self._er] if self._er is not None else None
+        exponent = vxm.er_vectors[self._er or 0]
         self._pending.append((*(source(i) for source in self._sources), exponent))
         vxm.time.write(now + VXM_DRIVE, self._finish, i)
         if instr.red is not Red.NONE and i == instr.count - 1:

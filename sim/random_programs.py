@@ -425,10 +425,8 @@ class Builder:
 
     def add_drain(self) -> bool:
         queue = self.some("MXM")
-        burst = self.burst(self.config.acc_depth)
-        burst["count"] = min(burst["count"], self.config.acc_depth)
-        instr = Instr(Op.DRAIN, fields=burst | {"acc": self.rng.randint(0, self.config.acc_depth - burst["count"]),
-                                                "group": self.rng.randrange(self.config.groups)})
+        instr = Instr(Op.DRAIN, fields=self.burst() | {"acc": self.rng.randrange(self.config.acc_depth),
+                                                       "group": self.rng.randrange(self.config.groups)})
         return self.produce(queue, *self.place(queue), instr, MXM_DRAIN, 1 if queue.position else 0, instr.group)
 
     # --- SXM -----------------------------------------------------------------------------------------------------
@@ -491,10 +489,10 @@ class Builder:
         fields |= {
             "er": rng.randrange(self.config.er_depth), "er_dst": rng.randrange(self.config.er_depth),
             "dst_group": rng.randrange(self.config.groups), "red_group": rng.randrange(self.config.groups),
-            "rf_we": self.bit(), "rf_inc": self.bit(), "red_rf": rng.randrange(self.config.rf_depth),
+            "rf_we": self.bit(), "red_rf": rng.randrange(self.config.rf_depth),
             "red": rng.choice([Red.NONE, *Red]), "red_keep": 0,
         }
-        fields["rf"], fields["rf_inc"] = self.registers(fields["rf_inc"], burst["count"])
+        fields["rf"], fields["rf_inc"] = self.registers(self.bit(), burst["count"])
         if fields["red"] is Red.NONE:
             fields |= {"red_e": 0, "red_w": 0, "red_we": 0}
         else:

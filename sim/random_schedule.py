@@ -114,11 +114,16 @@ def layout(rng: Random, phases: Iterable[Phase], starts: list[Instance], strides
     nodes: list[Window | Loop] = []
     for phase in phases:
         if not phase.count or rng.random() < 0.3:
-            nodes.append(Window(phase.length, starts, (*strides, 0, 0)[:2]))
+            nodes.append(Window(phase.length, starts, _two(strides)))
         else:
             nodes.append(_layout_loop(rng, phase, starts, strides, depth))
         starts = [Instance(start.cycle + phase.length, start.passes) for start in starts]
     return nodes
+
+
+def _two(strides: tuple[int, ...]) -> tuple[int, int]:
+    outer, inner = (*strides, 0, 0)[:2]
+    return outer, inner
 
 
 def _layout_loop(rng: Random, phase: Phase, starts: list[Instance], strides: tuple[int, ...], depth: int) -> Loop:
