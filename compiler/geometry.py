@@ -1,0 +1,131 @@
+"""How a model's heads and matrices map on words of 16 lanes, on sides and on rows; no addresses, no time.
+
+A *word* is a vector of 16 lanes. Head sizes below 16 share a word: a *unit* is what K heads share words, that is
+16 / head_size heads in one word, or one head of several words. Units alternate between the two hemispheres.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hw.config import LANES, ChipConfig
+
+from .errors import TspError
+from .integer import IntegerModel
+from .layout import SIDES, ceil_div
+
+NATIVE_HEADS = (8, 16)
+
+
+@dataclass(frozen=True)
+class Head:
+    """A query head: its K/V head, the side that computes it, and which part of the word (hd < 16) is its own."""
+
+    number: int
+    kv: int
+    unit: int
+    rep: int
+    part: int
+
+    @property
+    def side(self) -> str:
+        """Hemisphere of the head's unit."""
+        return SIDES[self.unit % 2]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Sizes in vectors and words of a model on a chip."""
+
+    config: ChipConfig
+    model: IntegerModel
+
+    def __post_init__(self) -> None:
+        size, rows = self.model.head_size, self.config.rows
+        if size not in NATIVE_HEADS and size % LANES:
+            raise TspError(f"head size {size} must be 8 or a multiple of 16: quantize with padding")
+        if min(size, LANES) % rows:
+            raise TspError(f"head size {size} does not suit the {rows} weight rows of config {self.config.name}: "
+                           f"use a config with at most {size} rows")
+
+    @property
+    def dim(self) -> int:
+        """Vectors of the residual."""
+        return ceil_div(self.model.dim, LANES)
+
+    @property
+    def hidden(self) -> int:
+        """Vectors of the feed-forward inner layer."""
+        return ceil_div(self.model.hidden, LANES)
+
+    @property
+    def vocab(self) -> int:
+        """Vectors of the logits."""
+        return ceil_div(self.model.vocab, LANES)
+
+    @property
+    def chunks(self) -> int:
+        """Vectors of positions that the K/V cache holds."""
+        return ceil_div(self.model.context, LANES)
+
+    @property
+    def words(self) -> int:
+        """Words of a head."""
+        return ceil_div(self.model.head_size, LANES)
+
+    @property
+    def per_word(self) -> int:
+        """K/V heads that share a word."""
+        return max(1, LANES // self.model.head_size)
+
+    @property
+    def units(self) -> int:
+        """Units of K/V heads."""
+        return ceil_div(self.model.kv_heads, self.per_word)
+
+    @property
+    def rep(self) -> int:
+        """Query heads of a K/V head."""
+        return self.model.heads // self.model.kv_heads
+
+    @property
+    def steps(self) -> int:
+        """Accumulator entries of a vector, with int8 weights."""
+        return LANES // self.config.rows
+
+    @property
+    def head_steps(self) -> int:
+        """Accumulator entries of one head's attention output."""
+        return self.model.head_size // self.config.rows
+
+    def heads(self, side: str) -> list[Head]:
+        """Query heads of a hemisphere, in order of processing: heads that share an output word are neighbours."""
+        found = []
+        for unit in range(SIDES.index(side), self.units, 2):
+            for rep in range(self.rep):
+                for part in range(self.per_word):
+                    kv = unit * self.per_word + part
+                    if kv < self.model.kv_heads:
+                        found.append(Head(kv * self.rep + rep, kv, unit, rep, part))
+        return found
+
+    def q_words(self) -> list[tuple[int, int, int]]:
+        """(unit, rep, word) of all query (and attention output) words, in order."""
+        return [(u, r, w) for r in range(self.rep) for u in range(self.units) for w in range(self.words)]
+
+    def channels(self, unit: int, rep: int, word: int, heads_per_kv: int) -> np.ndarray:
+        """Channel of a projection that each lane of a word holds, -1 for none [16]."""
+        size = self.model.head_size
+        lanes = np.arange(LANES)
+        part, within = (lanes // size, lanes % size) if size < LANES else (0 * lanes, word * LANES + lanes)
+        kv = unit * self.per_word + part
+        return np.where(kv < self.model.kv_heads, (kv * heads_per_kv + rep) * size + within, -1)
+
+
+def gather(x: np.ndarray, axis: int, channels: np.ndarray) -> np.ndarray:
+    """Take `channels` along an axis, zeros where the channel is -1 or beyond the end."""
+    valid = (channels >= 0) & (channels < x.shape[axis])
+    y = np.take(x, np.where(valid, channels, 0), axis=axis)
+    shape = [1] * y.ndim
+    shape[axis] = len(channels)
+    return np.where(valid.reshape(shape), y, 0).astype(x.dtype)

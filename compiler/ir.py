@@ -1,0 +1,391 @@
+"""The compiler's intermediate form: bursts, the streams that tie them together, and clusters of them.
+
+A *burst* is one instruction: a queue, an operation, the cycle of its first element. A *stream* ties a producing burst
+to its consumers: their distance in time is fixed by the latencies of `hw.isa` and the hops between their positions.
+A *cluster* is a set of bursts so tied; it has one freedom, the cycle at which it starts, and only `schedule` chooses
+that. Clusters depend on each other through *cells*: registers, SRAM quads, buffer and accumulator entries.
+"""
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from hw import config as cfg
+from hw import isa
+from hw.isa import Dir, Fmt, Op, Red, Src
+
+POSITION = {"MXM_W": cfg.MXM_W, "SXM_W": cfg.SXM_W, "VXM": cfg.VXM, "SXM_E": cfg.SXM_E, "MXM_E": cfg.MXM_E}
+MEM_POSITION = {"W": cfg.MEM_W, "E": cfg.MEM_E}
+OUTWARD = {"W": Dir.W, "E": Dir.E}
+INWARD = {"W": Dir.E, "E": Dir.W}
+
+Cell = Hashable
+
+
+def position(queue: str) -> int:
+    """Position in the row of the unit that a queue feeds."""
+    return POSITION[queue] if queue in POSITION else MEM_POSITION[queue[4]]
+
+
+# --- locations -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Reg:
+    """`count` vectors of the VXM's register file from `base` on."""
+
+    base: int
+    count: int = 1
+
+    def __getitem__(self, part: slice) -> "Reg":
+        start, stop, _ = part.indices(self.count)
+        return Reg(self.base + start, stop - start)
+
+
+@dataclass(frozen=True)
+class Mem:
+    """`count` quads of a MEM slice, `stride` apart; `planes` of each are read or written.
+
+    rel: loop levels whose offset is added. index: index register applied. cells: hazard cells in place of one a quad
+    plane; () for constants.
+    """
+
+    slice: str
+    addr: int
+    count: int = 1
+    stride: int = 1
+    planes: int = 15
+    rel: int = 0
+    index: int = 0
+    cells: tuple[Cell, ...] | None = None
+
+    def __getitem__(self, part: slice) -> "Mem":
+        start, stop, step = part.indices(self.count)
+        count = max(0, -(-(stop - start) // step))
+        return Mem(self.slice, self.addr + start * self.stride, count, self.stride * step, self.planes, self.rel,
+                   self.index, self.cells)
+
+    def touched(self, element: int) -> Iterable[Cell]:
+        """Hazard cells of one element."""
+        if self.cells is not None:
+            return self.cells
+        addr = self.addr + element * self.stride
+        return [("mem", self.slice, addr, plane) for plane in range(cfg.PLANES) if self.planes >> plane & 1]
+
+
+@dataclass(frozen=True)
+class Act:
+    """`count` entries of the activation buffer of the MXM on `side`."""
+
+    side: str
+    base: int
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class Acc:
+    """`count` vectors of the accumulator file of the MXM on `side`."""
+
+    side: str
+    vector: int
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class Imm:
+    """The same immediate in every lane."""
+
+    value: int
+
+
+@dataclass(frozen=True)
+class Iota:
+    """lane + 16 * element."""
+
+
+@dataclass(frozen=True)
+class As:
+    """An operand location read in a narrower format."""
+
+    loc: Any
+    fmt: Fmt
+
+
+# --- bursts and streams --------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class Stream:
+    """Values on their way: driven from `source` in cycle `drive` + i * interval, i < count, on one stream group.
+
+    reach: for each direction taken, the farthest position where somebody samples.
+    """
+
+    source: int
+    drive: int
+    count: int
+    interval: int
+    group: int | None = None
+    reach: dict[Dir, int] = field(default_factory=dict)
+
+    def arrival(self, at: int) -> tuple[Dir, int]:
+        """(direction, cycle) in which the first value is sampled at position `at`; the stream is extended to it."""
+        if at == self.source:
+            raise ValueError(f"a unit at position {at} cannot sample its own drive")
+        direction = Dir.E if at > self.source else Dir.W
+        known = self.reach.get(direction, self.source)
+        self.reach[direction] = max(known, at) if direction is Dir.E else min(known, at)
+        return direction, self.drive + abs(at - self.source)
+
+
+@dataclass(eq=False)
+class Burst:
+    """One instruction with the cycle `at` of its first element; `binds` are fields that take a stream's group."""
+
+    queue: str
+    op: Op
+    engine: str
+    at: int
+    count: int
+    interval: int
+    fields: dict[str, Any]
+    binds: dict[str, tuple[Stream, Dir | None]] = field(default_factory=dict)
+
+    @property
+    def last(self) -> int:
+        """Cycle of the last element."""
+        return self.at + (self.count - 1) * self.interval
+
+
+@dataclass(frozen=True)
+class Read:
+    """A cell is read in cycles first..last."""
+
+    cell: Cell
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Write:
+    """A cell's new value appears in cycle `first` at the earliest and is complete in `last`."""
+
+    cell: Cell
+    first: int
+    last: int
+
+
+@dataclass(eq=False)
+class Cluster:
+    """Bursts tied by streams. Times are relative to the cluster's start until it is placed.
+
+    label: what the reports call it. The methods add bursts and return the streams that they drive.
+    """
+
+    label: str
+    bursts: list[Burst] = field(default_factory=list)
+    streams: list[Stream] = field(default_factory=list)
+    reads: list[Read] = field(default_factory=list)
+    writes: list[Write] = field(default_factory=list)
+    rf_writes: list[tuple[int, int, int]] = field(default_factory=list)
+    weight_bytes: int = 0
+
+    # -- producers and consumers --
+
+    def _drive(self, source: str, drive: int, count: int, interval: int, group: int | None = None) -> Stream:
+        stream = Stream(position(source), drive, count, interval, group)
+        self.streams.append(stream)
+        return stream
+
+    def _operand(self, name: str, operand: Any, at: int, count: int, interval: int, burst: Burst,
+                 fetched: dict[Any, Stream]) -> None:
+        loc, fmt = (operand.loc, operand.fmt) if isinstance(operand, As) else (operand, Fmt.I32)
+        burst.fields[f"{name}_fmt"] = fmt
+        match loc:
+            case Imm(value):
+                burst.fields[f"{name}_src"] = Src.IMM
+                if burst.fields.setdefault("imm", value) != value:
+                    raise ValueError(f"{self.label}: one operation has one immediate")
+            case Iota():
+                burst.fields[f"{name}_src"] = Src.IOTA
+            case Reg(base, size):
+                inc = int(size > 1)
+                burst.fields |= {f"{name}_src": Src.RF, f"{name}_rf": base, f"{name}_inc": inc}
+                for i in range(count):
+                    self.reads.append(Read(("rf", base + i * inc), at + i * interval, at + i * interval))
+            case Stream():
+                direction, cycle = loc.arrival(cfg.VXM)
+                if cycle != at:
+                    raise ValueError(f"{self.label}: operand {name} arrives in {cycle}, not {at}")
+                burst.binds[f"{name}_src"] = (loc, direction)
+            case _:
+                if loc not in fetched:
+                    fetched[loc] = self._fetch(loc, cfg.VXM, at, count, interval)
+                stream = fetched[loc]
+                burst.binds[f"{name}_src"] = (stream, stream.arrival(cfg.VXM)[0])
+
+    def _fetch(self, loc: Mem | Acc, to: int, at: int, count: int, interval: int, group: int | None = None) -> Stream:
+        """READ or DRAIN so that the values are sampled at position `to` from cycle `at` on."""
+        if isinstance(loc, Acc):
+            queue, latency = f"MXM_{loc.side}", isa.MXM_DRAIN
+        else:
+            queue, latency = f"MEM_{loc.slice}", isa.MEM_READ
+        drive = at - abs(position(queue) - to)
+        stream = self._drive(queue, drive, count, interval, group)
+        direction, _ = stream.arrival(to)
+        start = drive - latency
+        if isinstance(loc, Acc):
+            burst = Burst(queue, Op.DRAIN, "drain", start, count, interval,
+                          {"acc": loc.vector, "count": count, "interval": interval}, {"group": (stream, None)})
+            self.reads += [Read(("acc", loc.side, loc.vector + i), start + i * interval, start + i * interval)
+                           for i in range(count)]
+        else:
+            stride = loc.stride if loc.count > 1 else 0
+            burst = Burst(queue, Op.READ, "read", start, count, interval,
+                          {"addr": loc.addr, "stride": stride, "count": count, "interval": interval, "rel": loc.rel,
+                           "index": loc.index, "planes": loc.planes, "dir": direction}, {"group": (stream, None)})
+            self._read_mem(loc, start, count, interval)
+        self.bursts.append(burst)
+        return stream
+
+    def _read_mem(self, loc: Mem, start: int, count: int, interval: int) -> None:
+        for i in range(count if loc.cells is None else 1):
+            first = start + i * interval
+            last = first if loc.cells is None else start + (count - 1) * interval
+            element = i if loc.count > 1 else 0
+            self.reads += [Read(cell, first, last + 1) for cell in loc.touched(element)]
+        if loc.index:
+            self.reads.append(Read(("index", loc.slice, loc.index), start, start))
+
+    def write(self, stream: Stream, loc: Mem) -> None:
+        """WRITE the values of a stream to SRAM."""
+        queue = f"MEM_{loc.slice}"
+        direction, at = stream.arrival(position(queue))
+        count, interval = stream.count, stream.interval
+        stride = loc.stride if loc.count > 1 else 0
+        self.bursts.append(Burst(
+            queue, Op.WRITE, "write", at, count, interval,
+            {"addr": loc.addr, "stride": stride, "count": count, "interval": interval, "rel": loc.rel,
+             "index": loc.index, "planes": loc.planes, "dir": direction}, {"group": (stream, None)}))
+        visible = at + isa.MEM_WRITE_TO_READ
+        for i in range(count if loc.cells is None else 1):
+            first = visible + i * interval
+            last = first if loc.cells is None else visible + (count - 1) * interval
+            self.writes += [Write(cell, first, last) for cell in loc.touched(i if loc.count > 1 else 0)]
+        if loc.index:
+            self.reads.append(Read(("index", loc.slice, loc.index), at, at))
+
+    def index(self, stream: Stream, slices: Iterable[str], register: int) -> None:
+        """Load an index register of several slices from the (single) vector of a stream."""
+        for name in slices:
+            queue = f"MEM_{name}"
+            direction, at = stream.arrival(position(queue))
+            self.bursts.append(Burst(queue, Op.INDEX, "index", at, 1, 1, {"index": register, "dir": direction},
+                                     {"group": (stream, None)}))
+            visible = at + isa.MEM_INDEX
+            self.writes.append(Write(("index", name, register), visible, visible))
+
+    def load(self, stream: Stream, act: Act) -> None:
+        """LOAD a stream into an activation buffer (plane 0)."""
+        queue = f"MXM_{act.side}"
+        _, at = stream.arrival(position(queue))
+        count, interval = stream.count, stream.interval
+        self.bursts.append(Burst(queue, Op.LOAD, "load", at, count, interval,
+                                 {"act": act.base, "count": count, "interval": interval}, {"group": (stream, None)}))
+        self.writes += [Write(("act", act.side, act.base + i), *[at + i * interval + isa.MXM_LOAD] * 2)
+                        for i in range(count)]
+
+    def read(self, loc: Mem, to: str, count: int = 0) -> Stream:
+        """Fetch SRAM quads towards a unit (a single one `count` times); the first is sampled there in cycle 0."""
+        return self._fetch(loc, position(to), 0, count or loc.count, 1)
+
+    # -- VXM --
+
+    def alu(self, *, a: Any, b: Any = None, c: Any = None, n: int = 1, at: int = 0, dst: Reg | None = None,
+            er_dst: int | None = None, red: Red = Red.NONE, red_dst: Reg | None = None, **fields: Any,
+            ) -> tuple[Stream, Stream]:
+        """A VXM burst of n elements sampling in cycle `at`: (stream of results, stream of the one reduction).
+
+        The streams cost nothing unless somebody samples them. Further fields as in `hw.isa.FIELDS[Op.ALU]`.
+        """
+        for operand in (a, b, c):
+            loc = operand.loc if isinstance(operand, As) else operand
+            if isinstance(loc, Stream):
+                at = loc.arrival(cfg.VXM)[1]
+        fields = {"round": 1, **fields}
+        burst = Burst("VXM", Op.ALU, "alu", at, n, 1, {**fields, "count": n, "red": red})
+        fetched: dict[Any, Stream] = {}
+        for name, operand in (("a", a), ("b", b), ("c", c)):
+            if operand is not None:
+                self._operand(name, operand, at, n, 1, burst, fetched)
+        self.bursts.append(burst)
+        if dst is not None:
+            burst.fields |= {"rf_we": 1, "rf": dst.base, "rf_inc": int(dst.count > 1)}
+            self._write_rf(dst, at + isa.VXM_RF, n)
+        if er_dst is not None:
+            burst.fields |= {"er_we": 1, "er_dst": er_dst}
+            self.writes.append(Write(("er", er_dst), *[at + isa.VXM_RF] * 2))
+        if "er_use" in fields:
+            self.reads.append(Read(("er", fields["er"]), at, at + n - 1))
+        result = self._drive("VXM", at + isa.VXM_DRIVE, n, 1)
+        burst.binds["dst_group"] = (result, None)
+        reduced = self._reduction(burst, red, red_dst)
+        return result, reduced
+
+    def _reduction(self, burst: Burst, red: Red, red_dst: Reg | None) -> Stream:
+        if red is not Red.NONE:
+            slot = ("red", burst.fields.get("red_slot", 0))
+            if burst.fields.get("red_keep"):
+                self.reads.append(Read(slot, burst.at, burst.last))
+            self.writes.append(Write(slot, burst.at + 1, burst.last + 1))
+        reduced = self._drive("VXM", burst.last + isa.VXM_REDUCE_DRIVE, 1, 1)
+        burst.binds["red_group"] = (reduced, None)
+        if red_dst is not None:
+            burst.fields |= {"red_we": 1, "red_rf": red_dst.base}
+            self._write_rf(red_dst, burst.last + isa.VXM_REDUCE_RF, 1)
+        return reduced
+
+    def _write_rf(self, dst: Reg, visible: int, n: int) -> None:
+        inc = int(dst.count > 1)
+        self.rf_writes.append((visible, n, 1))
+        if inc:
+            self.writes += [Write(("rf", dst.base + i), visible + i, visible + i) for i in range(n)]
+        else:
+            self.writes.append(Write(("rf", dst.base), visible, visible + n - 1))
+
+    # -- SXM --
+
+    def sxm(self, stream: Stream, op: Op, *, count: int | None = None, **fields: Any) -> Stream:
+        """An SXM_E burst on a stream from its west (VXM or MEM), driven back westward."""
+        direction, at = stream.arrival(cfg.SXM_E)
+        count = stream.count if count is None else count
+        result = self._drive("SXM_E", at + isa.SXM_DRIVE, count, stream.interval)
+        self.bursts.append(Burst(
+            "SXM_E", op, "sxm", at, count, stream.interval,
+            {**fields, "src_dir": direction, "dst_dir": Dir.W, "count": count, "interval": stream.interval},
+            {"src_group": (stream, None), "dst_group": (result, None)}))
+        return result
+
+    # -- MXM --
+
+    def mac(self, weights: list[Mem], act: Act, acc: Acc, *, steps: int, first_step: int = 0, accs: int = 0,
+            order: isa.Order = isa.Order.ROW, wfmt: isa.Wfmt = isa.Wfmt.INT8, clear: int = 1) -> None:
+        """Matrix product of act.count activation entries with accs accumulator entries, one MAC element a cycle.
+
+        weights: for each weight group the quads in order of use. steps: accumulator entries of a vector. The entries
+        are `accs` (default: all of acc) from number `first_step` of acc's first vector on.
+        """
+        accs = accs or acc.count * steps
+        acts, total, side = act.count, act.count * accs, act.side
+        queue, entry = f"MXM_{side}", acc.vector * steps + first_step
+        self.bursts.append(Burst(queue, Op.MAC, "mac", 0, total, 1, {
+            "act": act.base, "acc": entry, "acts": acts, "accs": accs, "order": order, "wfmt": wfmt, "clear": clear}))
+        for group, mem in enumerate(weights, start=1):
+            self._fetch(mem, position(queue), 0, total, 1, group)
+        act_step, acc_step = (1, acts) if order is isa.Order.ROW else (accs, 1)
+        self.reads += [Read(("act", side, act.base + k), k * act_step, k * act_step + (accs - 1) * acc_step)
+                       for k in range(acts)]
+        for i in range(accs):
+            first = i * acc_step + isa.MXM_ACC
+            self.writes.append(Write(("acc", side, (entry + i) // steps), first, first + (acts - 1) * act_step))
+        self.weight_bytes += total * len(weights) * cfg.PLANES * cfg.LANES

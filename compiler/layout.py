@@ -1,0 +1,165 @@
+"""Where everything lies: SRAM addresses of a model's tensors, and the order of weights in SRAM.
+
+The only pass that knows addresses. A slice holds first what belongs to layers, a block a layer, then what is global;
+relative addresses of the layer loop are those of layer 0. Weight matrices lie in exactly the order in which an MXM
+consumes them, so that reading one is one burst.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hw.config import LANES, PLANES, ChipConfig
+from hw.isa import Fmt, Wfmt
+
+from .errors import TspError
+from .ir import As, Mem
+
+SIDES = ("W", "E")
+
+
+def ceil_div(a: int, b: int) -> int:
+    """a / b, rounded up."""
+    return -(-a // b)
+
+
+@dataclass(eq=False)
+class Tensor:
+    """A tensor in one slice: `quads` a layer (or in all, if global) from `addr` on, once laid out."""
+
+    name: str
+    slice: str
+    quads: int
+    per_layer: bool
+    addr: int = -1
+
+    def mem(self, start: int = 0, count: int = 0, **kwargs: object) -> Mem:
+        """`count` quads (default: to the end) from number `start` on."""
+        return Mem(self.slice, self.addr + start, count or self.quads - start, rel=int(self.per_layer), **kwargs)
+
+
+@dataclass(eq=False)
+class Halves:
+    """int16 vectors packed two to a quad: vector v in the low (v < quads) or the high planes of quad v mod quads."""
+
+    tensor: Tensor
+    vectors: int
+
+    def __call__(self, start: int = 0, count: int = 1, constant: bool = True) -> As:
+        """Operand of `count` vectors from `start` on, which must lie in one half."""
+        half, first = divmod(start, self.tensor.quads)
+        if first + count > self.tensor.quads:
+            raise ValueError(f"vectors {start}..{start + count - 1} of {self.tensor.name} lie in both halves")
+        cells = () if constant else None
+        return As(self.tensor.mem(first, count, planes=3 << 2 * half, cells=cells), (Fmt.LO16, Fmt.HI16)[half])
+
+
+@dataclass(eq=False)
+class Layout:
+    """Allocates slices of a chip and fills their image."""
+
+    config: ChipConfig
+    layers: int
+    tensors: list[Tensor] = field(default_factory=list)
+    strides: dict[str, int] = field(default_factory=dict)
+    contents: list[tuple[Tensor, np.ndarray]] = field(default_factory=list)
+
+    def depth(self, name: str) -> int:
+        """Quads of a slice."""
+        return self.config.mem_depths[int(name[1:])]
+
+    def _cost(self, name: str) -> int:
+        return sum(t.quads * (self.layers if t.per_layer else 1) for t in self.tensors if t.slice == name)
+
+    def free(self, name: str) -> int:
+        """Quads of a slice that are not yet given away."""
+        return self.depth(name) - self._cost(name)
+
+    def add(self, name: str, slices: str | tuple[str, ...], quads: int, *, per_layer: bool = False) -> Tensor:
+        """Reserve quads in the first of `slices` that has room. Raises TspError if none has."""
+        options = (slices,) if isinstance(slices, str) else slices
+        need = quads * (self.layers if per_layer else 1)
+        for option in options:
+            if self.free(option) >= need:
+                tensor = Tensor(name, option, quads, per_layer)
+                self.tensors.append(tensor)
+                return tensor
+        raise TspError(
+            f"{name} needs {need} quads of 64 bytes, but slice {options[0]} of config {self.config.name} has "
+            f"{self.free(options[0])} of {self.depth(options[0])} left: use a larger config or a shorter --context")
+
+    def place(self) -> None:
+        """Give every tensor its address."""
+        for name in [f"{side}{n}" for side in SIDES for n in range(len(self.config.mem_depths))]:
+            at = 0
+            for tensor in self.tensors:
+                if tensor.slice == name and tensor.per_layer:
+                    tensor.addr, at = at, at + tensor.quads
+            self.strides[name] = at
+            at *= self.layers
+            for tensor in self.tensors:
+                if tensor.slice == name and not tensor.per_layer:
+                    tensor.addr, at = at, at + tensor.quads
+
+    def fill(self, tensor: Tensor, data: np.ndarray) -> None:
+        """Initial bytes [layers if per_layer, quads, planes, lanes] of a tensor; shorter in quads is allowed."""
+        self.contents.append((tensor, data if tensor.per_layer else data[None]))
+
+    def image(self) -> dict[str, np.ndarray]:
+        """Bytes of every slice, uint8 [quads used, planes, lanes]."""
+        used = {name: self._cost(name) for name in self.strides}
+        image = {name: np.zeros((quads, PLANES, LANES), np.uint8) for name, quads in used.items()}
+        for tensor, data in self.contents:
+            for layer, block in enumerate(data):
+                start = tensor.addr + layer * self.strides[tensor.slice]
+                image[tensor.slice][start : start + len(block)] = block
+        return image
+
+
+# --- byte layouts --------------------------------------------------------------------------------------------------
+
+
+def pad_to(x: np.ndarray, axis: int, multiple: int) -> np.ndarray:
+    """Zero-pad one axis to a multiple."""
+    widths = [(0, 0)] * x.ndim
+    widths[axis] = (0, -x.shape[axis] % multiple)
+    return np.pad(x, widths)
+
+
+def quads_of_int32(vectors: np.ndarray) -> np.ndarray:
+    """int32 vectors [.., n, 16] -> bytes [.., n, planes, lanes]."""
+    raw = np.ascontiguousarray(vectors, dtype="<i4").view(np.uint8).reshape(*vectors.shape, PLANES)
+    return np.moveaxis(raw, -1, -2)
+
+
+def quads_of_halves(vectors: np.ndarray, quads: int) -> np.ndarray:
+    """int16 vectors [.., n, 16] -> bytes [.., quads, planes, lanes] as `Halves` reads them."""
+    low, high = vectors[..., :quads, :].astype(np.int64), vectors[..., quads:, :].astype(np.int64)
+    packed = low & 0xFFFF
+    packed[..., : high.shape[-2], :] |= (high & 0xFFFF) << 16
+    return quads_of_int32(((packed + (1 << 31)) & 0xFFFFFFFF) - (1 << 31))
+
+
+def vectors_of(x: np.ndarray) -> np.ndarray:
+    """[.., n] -> zero-padded vectors [.., ceil(n / 16), 16]."""
+    x = pad_to(x, -1, LANES)
+    return x.reshape(*x.shape[:-1], -1, LANES)
+
+
+def pack_weights(w: np.ndarray, rows: int, wfmt: Wfmt, *, act_major: bool = False) -> np.ndarray:
+    """Weights of one side in streaming order.
+
+    w: int8 [.., vectors * 16, acts * 16]. Row order is [vector, step, act]; act_major is [act, vector, step].
+    Returns bytes [.., weight groups, quads, planes, lanes].
+    """
+    lead = w.shape[:-2]
+    per_step = rows * (2 if wfmt is Wfmt.INT4 else 1)
+    steps = w.shape[-2] // per_step
+    w = w.reshape(*lead, steps, per_step, w.shape[-1] // LANES, LANES)
+    if wfmt is Wfmt.INT4:
+        w = (w[..., 0::2, :, :] & 15) | (w[..., 1::2, :, :] << 4)
+    w = w.astype(np.int8).view(np.uint8).reshape(*lead, steps, rows // PLANES, PLANES, -1, LANES)
+    s, g, p, k, lane = (len(lead) + i for i in range(5))
+    outer = (k, s) if act_major else (s, k)
+    w = w.transpose(*range(len(lead)), g, *outer, p, lane)
+    return np.ascontiguousarray(w).reshape(*lead, rows // PLANES, -1, PLANES, LANES)

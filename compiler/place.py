@@ -1,0 +1,258 @@
+"""Lays a model out on a chip: every tensor's slice and address, and the bytes of the SRAM image."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hw.config import LANES, ChipConfig
+from hw.isa import Wfmt
+
+from .errors import TspError
+from .geometry import Geometry, gather
+from .integer import MASKED, GUMBEL_ONE, IntegerModel, rope_parts
+from .layout import SIDES, Halves, Layout, Tensor, ceil_div, pack_weights, quads_of_halves, quads_of_int32, vectors_of
+
+UNKNOWN = -1
+"""Entry of the token table whose token the chip is to choose."""
+
+
+@dataclass(eq=False)
+class Matrix:
+    """A weight matrix on the chip: for each side the output vectors it computes and its tensors, one a weight group.
+
+    scale: int16 channel scales, side W's vectors in the low halves, side E's in the high ones.
+    """
+
+    name: str
+    wfmt: Wfmt
+    steps: int
+    acts: int
+    vectors: dict[str, list[int]]
+    tensors: dict[str, list[Tensor]]
+    scale: Halves
+
+    def scales(self, side: str, start: int, count: int) -> object:
+        """Operand of channel scales of vectors start.. of a side."""
+        return self.scale((self.scale.tensor.quads if side == "E" else 0) + start, count)
+
+
+@dataclass(eq=False)
+class Placement:
+    """Where the tensors of a model lie on a chip."""
+
+    geometry: Geometry
+    layout: Layout
+    matrices: dict[str, Matrix] = field(default_factory=dict)
+    halves: dict[str, Halves] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    k: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    v: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    constants: dict[tuple[int, ...], int] = field(default_factory=dict)
+
+
+def place(config: ChipConfig, model: IntegerModel, rope_rate: np.ndarray) -> Placement:
+    """Allocate all tensors. Raises TspError naming what does not fit."""
+    geometry = Geometry(config, model)
+    placement = Placement(geometry, Layout(config, model.layers))
+    if geometry.vocab * LANES > 1 << 16:
+        raise TspError(f"vocabulary of {model.vocab} tokens: at most 65536 are supported")
+    _Placer(placement, rope_rate).run()
+    return placement
+
+
+class _Placer:
+    def __init__(self, placement: Placement, rope_rate: np.ndarray) -> None:
+        self.p, self.g, self.layout = placement, placement.geometry, placement.layout
+        self.m, self.config = self.g.model, self.g.config
+        self.rate = rope_rate
+        self._fills: list[tuple[Tensor, np.ndarray]] = []
+
+    def run(self) -> None:
+        self._classifier()
+        self._cache()
+        self._layer_matrices()
+        self._norms()
+        self._rope()
+        self._work()
+        self.layout.place()
+        for tensor, data in self._fills:
+            self.layout.fill(tensor, data)
+
+    def _weight_slices(self, side: str, group: int) -> tuple[str, ...]:
+        spill = (f"{side}0",) if self.config.weight_groups == 1 else ()
+        return (f"{side}{group}", *spill)
+
+    def _add(self, name: str, slices: str | tuple[str, ...], quads: int, per_layer: bool = False) -> Tensor:
+        return self.layout.add(name, slices, quads, per_layer=per_layer)
+
+    def _cache(self) -> None:
+        g = self.g
+        for unit in range(g.units):
+            side = SIDES[unit % 2]
+            for group in range(1, self.config.weight_groups + 1):
+                self.p.k[unit, group] = self._add(
+                    f"K cache of unit {unit}", self._weight_slices(side, group), g.chunks * g.steps * g.words, True)
+                for part in range(g.per_word):
+                    kv = unit * g.per_word + part
+                    self.p.v[kv, group] = self._add(
+                        f"V cache of head {kv}", self._weight_slices(side, group), g.chunks * g.head_steps, True)
+        pairs = ceil_div(self.m.kv_heads, 2)
+        self.p.tensors["kscale"] = self._add("K scales", "E0", pairs * g.chunks, True)
+
+    def _matrix(self, name: str, rows: dict[str, np.ndarray], scales: dict[str, np.ndarray],
+                vectors: dict[str, list[int]], *, per_layer: bool, act_major: bool = False) -> None:
+        """rows[side]: int8 [(layers,) vectors * 16, acts * 16]; scales[side]: int16 [(layers,) vectors * 16]."""
+        wfmt = Wfmt.INT4 if name in self.m.four_bit else Wfmt.INT8
+        tensors: dict[str, list[Tensor]] = {}
+        for side in SIDES:
+            packed = pack_weights(rows[side], self.config.rows, wfmt, act_major=act_major)
+            tensors[side] = []
+            for group in range(1, self.config.weight_groups + 1):
+                data = packed[..., group - 1, :, :, :]
+                tensor = self._add(f"weights {name}", self._weight_slices(side, group), data.shape[-3], per_layer)
+                self._fills.append((tensor, data))
+                tensors[side].append(tensor)
+        home = ("E0",) if name in ("wo", "w2") else ("W0", "E0")
+        halves = self._halves(f"scales of {name}", scales["W"], scales["E"], per_layer, home)
+        per_step = self.config.rows * (2 if wfmt is Wfmt.INT4 else 1)
+        self.p.matrices[name] = Matrix(name, wfmt, LANES // per_step, rows["W"].shape[-1] // LANES, vectors, tensors,
+                                       halves)
+
+    def _halves(self, name: str, low: np.ndarray, high: np.ndarray, per_layer: bool,
+                home: tuple[str, ...] = ("E0",)) -> Halves:
+        """Operations that also read the residual or "xg" from W0 want their scales in E0."""
+        low, high = vectors_of(low), vectors_of(high)
+        quads = max(1, low.shape[-2], high.shape[-2])
+        tensor = self._add(name, home, quads, per_layer)
+        both = np.zeros((*low.shape[:-2], 2 * quads, LANES), np.int64)
+        both[..., : low.shape[-2], :] = low
+        both[..., quads : quads + high.shape[-2], :] = high
+        self._fills.append((tensor, quads_of_halves(both, quads)))
+        return Halves(tensor, 2 * quads)
+
+    def _by_channels(self, name: str, weights: np.ndarray, scales: np.ndarray, out: dict[str, list[np.ndarray]],
+                     inputs: np.ndarray, **kwargs: bool) -> None:
+        """A matrix of which side computes the output words `out[side]` (16 channels each) from `inputs` channels."""
+        rows, scale, vectors = {}, {}, {}
+        at = 0
+        for side in SIDES:
+            channels = np.concatenate([np.empty(0, np.int64), *out[side]]).astype(np.int64)
+            rows[side] = gather(gather(weights, weights.ndim - 2, channels), weights.ndim - 1, inputs)
+            scale[side] = gather(scales, scales.ndim - 1, channels)
+            vectors[side] = list(range(at, at + len(out[side])))
+            at += len(out[side])
+        self._matrix(name, rows, scale, vectors, **kwargs)
+
+    def _layer_matrices(self) -> None:
+        g, m = self.g, self.m
+        dim, hidden = np.arange(g.dim * LANES), np.arange(g.hidden * LANES)
+        qkv = np.concatenate([m.wq, m.wk, m.wv], axis=1)
+        scales = np.concatenate([m.mq, m.mk, m.mv], axis=1)
+        out: dict[str, list[np.ndarray]] = {"W": [], "E": []}
+        for side, word in qkv_words(g):
+            kind, unit, rep, w = word
+            channels = g.channels(unit, rep, w, g.rep if kind == "q" else 1)
+            base = {"q": 0, "k": m.wq.shape[1], "v": m.wq.shape[1] + m.wk.shape[1]}[kind]
+            out[side].append(np.where(channels >= 0, channels + base, -1))
+        self._by_channels("qkv", qkv, scales, out, dim, per_layer=True)
+        ffn = {side: [c for c in hidden.reshape(-1, LANES)] for side in SIDES}
+        self._pair("w13", (m.w1, m.w3), (m.m1, m.m3), ffn, dim)
+        self._by_channels("w2", m.w2, m.m2, _halved(g.dim), hidden, per_layer=True)
+        attention = np.concatenate([g.channels(u, r, w, g.rep) for u, r, w in g.q_words()])
+        self._by_channels("wo", m.wo, m.mo, _halved(g.dim), attention, per_layer=True, act_major=True)
+
+    def _pair(self, name: str, weights: tuple, scales: tuple, out: dict, inputs: np.ndarray) -> None:
+        """W1 on the west side and W3 on the east side, so that gate and up arrive together."""
+        rows = {side: gather(gather(w, 1, np.concatenate(out[side])), 2, inputs)
+                for side, w in zip(SIDES, weights, strict=True)}
+        scale = {side: gather(s, 1, np.concatenate(out[side])) for side, s in zip(SIDES, scales, strict=True)}
+        vectors = {side: list(range(len(out[side]))) for side in SIDES}
+        self._matrix(name, rows, scale, vectors, per_layer=True)
+
+    def _classifier(self) -> None:
+        g, m = self.g, self.m
+        dim = np.arange(g.dim * LANES)
+        words = np.arange(g.vocab * LANES).reshape(-1, LANES)
+        out = {side: list(words[i::2]) for i, side in enumerate(SIDES)}
+        self._by_channels("classifier", m.classifier, m.mc, out, dim, per_layer=False)
+        if m.embedding is not m.classifier:
+            self._by_channels("embedding", m.embedding, m.emb_scale, out, dim, per_layer=False)
+        else:
+            self.p.matrices["embedding"] = self.p.matrices["classifier"]
+        scale = vectors_of(m.emb_scale)
+        tensor = self._add("embedding scales", "E0", len(scale))
+        self._fills.append((tensor, quads_of_int32(scale)))
+        self.p.tensors["emb_scale"] = tensor
+
+    def _norms(self) -> None:
+        m = self.m
+        self.p.halves["g_layer"] = self._halves("gains of norms", m.g_att, m.g_ffn, True)
+        self.p.halves["g_final"] = self._halves("gain of final norm", m.g_final, m.g_final[:0], False)
+
+    def _rope(self) -> None:
+        g = self.g
+        low, high = rope_parts(self.m.context, self.rate)
+        for name, (cos, sin), home in (("rope_low", low, "W0"), ("rope_high", high, "E0")):
+            lanes = np.repeat(np.stack([cos, sin]), 2, axis=2)
+            if self.m.head_size < LANES:
+                lanes = np.tile(lanes, (1, 1, g.per_word))
+            lanes = lanes.reshape(2, -1, LANES)
+            tensor = self._add(name, home, lanes.shape[1])
+            self._fills.append((tensor, quads_of_halves(lanes.reshape(-1, LANES), lanes.shape[1])))
+            self.p.tensors[name] = tensor
+
+    def _work(self) -> None:
+        """State, tables written by the host, and temporaries."""
+        g, t = self.g, self.p.tensors
+        for name, home, quads in (
+            ("position", "E0", 1), ("token", "E0", 1), ("temperature", "E0", 1),
+            ("tokens", "W0", g.chunks + 1), ("noise", "W0", g.vocab), ("logits", "W0", g.vocab),
+            ("z", "W0", g.vocab), ("gumbel", "E0", g.vocab), ("mask", "W0", g.chunks), ("x", "W0", g.dim),
+            ("xg", "W0", g.dim), ("f", "W0", g.hidden), ("h16", "E0", g.dim),
+            ("vtemp", "E0", 2), ("mtemp", "E0", 2),
+        ):
+            t[name] = self._add(name, home, quads)
+        for side in SIDES:
+            for buffer in range(2):
+                t[f"t_{side}{buffer}"] = self._add("scores", (f"{side}0", "E0", "W0"), g.chunks)
+        self._constants()
+
+    def _constants(self) -> None:
+        t, config, g = self.p.tensors, self.config, self.g
+        kt = self.p.matrices["embedding"].acts
+        emb_steps = self.p.matrices["embedding"].steps
+        rows = LANES // emb_steps
+        single = {
+            "lanes": (1, 0xFFFF), "planes": (2, 15), "one": (0, 1), "words": (0, g.words), "steps": (0, g.head_steps),
+            "emb_step": (0, kt), "emb_vector": (0, kt * emb_steps),
+        }
+        vectors = {name: np.where(np.arange(LANES) == lane, value, 0) for name, (lane, value) in single.items()}
+        vectors["gumbel_one"] = np.full(LANES, GUMBEL_ONE)
+        vectors["sign"] = np.where(np.arange(LANES) % 2, 1, -1)
+        vectors["part0"] = np.where(np.arange(LANES) < 8, -1, 0)
+        vectors["part1"] = ~vectors["part0"]
+        valid = np.arange(g.vocab * LANES)[-LANES:] < self.m.vocab
+        vectors["padding"] = np.where(valid, 0, MASKED // 2)
+        for name, vector in vectors.items():
+            t[f"c_{name}"] = self._add("constants", "W0" if name in ("planes", "gumbel_one") else "E0", 1)
+            self._fills.append((t[f"c_{name}"], quads_of_int32(vector[None])))
+        if rows != config.rows:
+            raise TspError("an int4 classifier or embedding is not supported: keep it at 8 bits")
+
+
+def _halved(vectors: int) -> dict[str, list[np.ndarray]]:
+    words = list(np.arange(vectors * LANES).reshape(-1, LANES))
+    middle = ceil_div(vectors, 2)
+    return {"W": words[:middle], "E": words[middle:]}
+
+
+def qkv_words(g: Geometry) -> list[tuple[str, tuple[str, int, int, int]]]:
+    """(side, (kind, unit, rep, word)) of the QKV projection's output words in order of computation on each side."""
+    kv = [(SIDES[u % 2], u, w) for u in range(g.units) for w in range(g.words)]
+    found = [(side, ("k", u, 0, w)) for side, u, w in kv]
+    load = {side: sum(1 for s, *_ in kv if s == side) for side in SIDES}
+    for u, r, w in g.q_words():
+        side = SIDES[u % 2] if g.units > 1 else min(SIDES, key=lambda s: load[s])
+        load[side] += 1
+        found.append((side, ("q", u, r, w)))
+    return found + [(side, ("v", u, 0, w)) for side, u, w in kv]
