@@ -46,7 +46,7 @@ class ChipConfig:
     er_depth: int = 16
     index_regs: int = 8
     sxm_maps: int = 16
-    icu_depth: int = 512
+    icu_depth: int = 1024
     vxm_icu_depth: int = 1024
     sxm_west: bool = False
     buckets: int = 8
