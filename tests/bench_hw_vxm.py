@@ -1,0 +1,289 @@
+"""cocotb tests of the VXM in a debug build; started by test_hw_vxm.py."""
+
+import os
+from collections import defaultdict
+
+import cocotb
+import numpy as np
+from unit_bench import Checked, UnitBench, elements, log, pack, traps_of
+
+from hw import numerics
+from hw.config import CONFIGS, LANES
+from hw.isa import (
+    VXM_DRIVE,
+    VXM_REDUCE_DRIVE,
+    VXM_REDUCE_RF,
+    VXM_RF,
+    Alu,
+    Dir,
+    ErUse,
+    Fmt,
+    Func,
+    Instr,
+    Op,
+    Red,
+    Rep,
+    Sat,
+    Src,
+    Trap,
+    encode,
+)
+
+CONFIG = CONFIGS[os.environ.get("CONFIG", "tiny")]
+SOURCES = [Src.IMM, Src.RF, Src.IOTA] + [Src.stream(side, g) for side in Dir for g in range(CONFIG.groups)]
+
+
+def alu(**fields) -> Instr:
+    return Instr(Op.ALU, fields=fields)
+
+
+class VxmBench(Checked):
+    """The VXM with its golden functions: state changes of the end of a cycle are applied at the start of the next."""
+
+    def __init__(self, dut, seed: int = 0):
+        super().__init__(dut, CONFIG.groups, seed)
+        self.rf = np.zeros((CONFIG.rf_depth, LANES), np.int64)
+        self.er = np.zeros((CONFIG.er_depth, LANES), np.int64)
+        self.slots = np.zeros((4, LANES), np.int64)
+        self.events = defaultdict(list)
+        self.probes: dict[int, tuple] = {}
+
+    async def step(self, instr: Instr | None = None, streams=None, word=None) -> None:
+        if instr:
+            for i, cycle in enumerate(elements(self.now, instr)):
+                self.events[cycle].append((self.element, instr, i))
+        await super().step(instr, streams, word)
+
+    def observe(self) -> None:
+        for event, *args in self.events.pop(self.now, ()):
+            event(*args)
+        super().observe()
+        probe = int(self.dut.probe.value)
+        wanted = self.probes.pop(self.now, (None, None))
+        rf = (probe >> 1 & 31, probe >> 6 & (1 << 512) - 1) if probe & 1 else None
+        er = (probe >> 519 & 15, probe >> 523) if probe >> 518 & 1 else None
+        assert (rf, er) == wanted, f"cycle {self.now}: writes {rf}, {er}, expected {wanted}"
+
+    def operand(self, instr: Instr, name: str, i: int) -> np.ndarray:
+        src, rf, inc, fmt = (getattr(instr, f"{name}_{field}") for field in ("src", "rf", "inc", "fmt"))
+        match src:
+            case Src.IMM:
+                x = np.full(LANES, instr.imm)
+            case Src.RF:
+                x = self.rf[rf + inc * i]
+            case Src.IOTA:
+                x = np.arange(LANES) + LANES * i
+            case _:
+                side, group = divmod(src.value - 4, 4)
+                x = self.streams[self.now][side, group]
+        return numerics.take(x, fmt)
+
+    def element(self, instr: Instr, i: int) -> None:
+        a, b, c = (self.operand(instr, name, i) for name in "abc")
+        er = self.er[instr.er]
+        y = numerics.vxm(instr, a, b, c, er)
+        k = numerics.exponent(instr, a, y, er)
+        done = self.now + VXM_DRIVE
+        self.drive(done, instr.dst_e, instr.dst_w, instr.dst_group, numerics.lay(y, instr.rep))
+        self.events[done].append((self.results, instr, i, y, k))
+
+    def drive(self, cycle: int, e: int, w: int, group: int, lanes: np.ndarray) -> None:
+        for side, enabled in enumerate((e, w)):
+            if enabled:
+                self.expected.expected[cycle, side, group] = lanes
+
+    def results(self, instr: Instr, i: int, y: np.ndarray, k: np.ndarray) -> None:
+        rf = self.write(self.rf, instr.rf + i * instr.rf_inc, y, VXM_RF - VXM_DRIVE) if instr.rf_we else None
+        er = None
+        if instr.er_we:
+            self.write(self.er, instr.er_dst, k, VXM_RF - VXM_DRIVE)
+            er = instr.er_dst, int.from_bytes(k.astype(np.uint8).tobytes(), "little")
+        if rf or er:
+            self.probes[self.now] = rf, er
+        if instr.red is Red.NONE:
+            return
+        terms = numerics.reduce(instr.red, y[None], 0)
+        if i or instr.red_keep:
+            merge = Red.MAX if instr.red is Red.MAXABS else instr.red
+            terms = numerics.reduce(merge, np.stack([self.slots[instr.red_slot], terms]), 0)
+        self.slots[instr.red_slot] = terms
+        if i == instr.count - 1:
+            cycle = self.now + VXM_REDUCE_DRIVE - VXM_DRIVE
+            self.drive(cycle, instr.red_e, instr.red_w, instr.red_group, terms)
+            if instr.red_we:
+                self.events[cycle].append((self.reduction, instr.red_rf, terms))
+
+    def reduction(self, register: int, lanes: np.ndarray) -> None:
+        self.probes[self.now] = self.write(self.rf, register, lanes, VXM_REDUCE_RF - VXM_REDUCE_DRIVE), None
+
+    def write(self, file: np.ndarray, index: int, lanes: np.ndarray, wait: int) -> tuple[int, int]:
+        def commit() -> None:
+            file[index] = lanes
+
+        self.events[self.now + wait].insert(0, (commit,))
+        return index, pack(lanes)
+
+    async def run(self, *instrs: Instr, gap: int = 0) -> None:
+        """Dispatches one instruction after the other, each as soon as the engine is free (plus a gap)."""
+        for instr in instrs:
+            await self.step(instr)
+            last = self.now + (instr.count - 1) * instr.interval
+            for _ in range(max(last - self.now, 1) + gap + (instr.red is not Red.NONE)):
+                await self.step()
+
+    async def drain(self) -> None:
+        for _ in range(10):
+            await self.step()
+        assert not self.traps, self.traps
+
+
+def random_instruction(rng: np.random.Generator, **fixed) -> Instr:
+    """Any legal ALU instruction."""
+    def one(kind):
+        return list(kind)[rng.integers(len(kind))]
+
+    count = int(rng.integers(1, 5))
+    last = CONFIG.rf_depth - count
+    fields = {
+        "count": count, "interval": int(rng.choice([1, 1, 1, 2, 3])), "imm": int(rng.integers(-131072, 131072)),
+        "func": one(Func), "pre": int(rng.integers(-32, 32) >> rng.integers(0, 5)), "er_use": one(ErUse),
+        "er": int(rng.integers(CONFIG.er_depth)), "er_neg": int(rng.integers(2)),
+        "post": int(rng.integers(0, 64) >> rng.integers(0, 4)), "round": int(rng.integers(2)),
+        "logical": int(rng.random() < 0.2), "alu": one(Alu), "sat": one(Sat), "rep": one(Rep),
+        "dst_group": int(rng.integers(CONFIG.groups)), "rf": int(rng.integers(last + 1)),
+        "er_dst": int(rng.integers(CONFIG.er_depth)), "red": one(Red), "red_group": int(rng.integers(CONFIG.groups)),
+        "red_rf": int(rng.integers(CONFIG.rf_depth)), "red_slot": int(rng.integers(4)),
+    }
+    flags = ("dst_e", "dst_w", "rf_we", "rf_inc", "er_we", "red_keep", "red_e", "red_w", "red_we")
+    fields |= {name: int(rng.integers(2)) for name in flags}
+    for name in "abc":
+        fields |= {f"{name}_src": SOURCES[rng.integers(len(SOURCES))], f"{name}_rf": int(rng.integers(last + 1)),
+                   f"{name}_inc": int(rng.integers(2)), f"{name}_fmt": Fmt.I32 if rng.random() < 0.5 else one(Fmt)}
+    return alu(**(fields | fixed))
+
+
+async def start(dut, seed: int = 0) -> VxmBench:
+    """A bench whose register file, exponent file and reductions hold random vectors."""
+    bench = VxmBench(dut, seed)
+    await bench.reset()
+    await bench.run(alu(count=CONFIG.rf_depth, a_src=Src.E0, rf_we=1, rf_inc=1))
+    for er in range(CONFIG.er_depth):
+        await bench.run(alu(a_src=Src.E0, er_we=1, er_dst=er, pre=int(bench.rng.integers(0, 4)), sat=Sat.S8))
+    for slot in range(4):
+        await bench.run(alu(a_src=Src.E0, red=Red.MAX, red_slot=slot))
+    return bench
+
+
+@cocotb.test()
+async def random_bursts(dut):
+    bench = await start(dut)
+    for _ in range(1500):
+        await bench.run(random_instruction(bench.rng), gap=int(bench.rng.choice([0, 0, 0, 1, 5])))
+    await bench.drain()
+    log(f"{bench.now} cycles, {bench.driven} stream slots driven")
+    assert bench.driven > 5000
+
+
+@cocotb.test()
+async def every_function_with_every_alu(dut):
+    bench = await start(dut, 1)
+    for func in Func:
+        for one in Alu:
+            await bench.run(random_instruction(bench.rng, func=func, alu=one, a_src=Src.E0, a_fmt=Fmt.I32, er_we=1))
+    await bench.drain()
+
+
+@cocotb.test()
+async def tables_over_all_segments(dut):
+    bench = await start(dut, 2)
+    spread = np.arange(64)[:, None] * 1024 + np.arange(LANES) * 64 - 32768
+    octaves = (1 << 15 | np.arange(64)[:, None] << 9 | np.arange(LANES) << 5)
+    for func, operands, post in ((Func.SIGMOID, spread, 10), (Func.EXP2, -np.arange(1024).reshape(64, LANES), 7),
+                                 (Func.RECIP, octaves, 10), (Func.RSQRT, octaves, 11), (Func.LOG2, octaves, 10),
+                                 (Func.RSQRT, octaves << 1, 11), (Func.RECIP, octaves >> 15, 10)):
+        burst = alu(count=64, func=func, a_src=Src.E0, post=post, round=1, dst_e=1, er_we=1,
+                    alu=Alu.Q if func is Func.EXP2 else Alu.ADD)
+        await bench.step(burst)
+        for lanes in operands:
+            await bench.step(streams=np.broadcast_to(lanes, (2, CONFIG.groups, LANES)))
+    await bench.drain()
+
+
+@cocotb.test()
+async def every_pre_shift(dut):
+    bench = await start(dut, 3)
+    for pre in range(-32, 32):
+        for rounding, logical in ((0, 0), (1, 0), (0, 1), (1, 1)):
+            await bench.run(alu(a_src=Src.W0, pre=pre, round=rounding, logical=logical, dst_w=1))
+    await bench.drain()
+
+
+@cocotb.test()
+async def every_post_shift(dut):
+    bench = await start(dut, 4)
+    for post in range(64):
+        for func in (Func.MUL, Func.SQUARE, Func.PASS):
+            await bench.run(alu(func=func, a_src=Src.W0, b_src=Src.E0, post=post, round=post & 1 ^ 1, dst_w=1))
+    await bench.drain()
+
+
+@cocotb.test()
+async def latencies(dut):
+    """Each latency as the RTL has it: by when a value appears, not by the golden functions."""
+    bench = UnitBench(dut, CONFIG.groups)
+    await bench.reset()
+    zero = np.zeros((2, CONFIG.groups, LANES))
+
+    async def measure(writer: Instr, reader: Instr | None, side: int, value: int) -> int:
+        """Cycles from the first sampling to the first drive of `value`; `reader` is dispatched ever after."""
+        for _ in range(10):
+            await bench.step()
+        await bench.step(writer, zero)
+        sampled = bench.now
+        for _ in range(20):
+            await bench.step(reader, zero)
+            data, drive = bench.seen[side]
+            if drive and data & 255 == value:
+                return bench.now - 1 - sampled
+        raise AssertionError("nothing was driven")
+
+    last = 2
+    burst = alu(count=1 + last, imm=5, dst_e=1, red=Red.SUM, red_w=1)
+    assert await measure(burst, None, 0, 5) == VXM_DRIVE
+    assert await measure(burst, None, 1, 15) == last + VXM_REDUCE_DRIVE
+    # A reader that drives in cycle d sampled in d - VXM_DRIVE.
+    reader = alu(a_src=Src.RF, a_rf=1, dst_e=1)
+    assert await measure(alu(imm=7, rf_we=1, rf=1), reader, 0, 7) == VXM_RF + VXM_DRIVE
+    assert await measure(alu(imm=9, red=Red.SUM, red_we=1, red_rf=1), reader, 0, 9) == VXM_REDUCE_RF + VXM_DRIVE
+    reader = alu(imm=64, er_use=ErUse.PRE, er=1, dst_e=1)
+    assert await measure(alu(imm=3, er_we=1, er_dst=1), reader, 0, 8) == VXM_RF + VXM_DRIVE
+
+
+@cocotb.test()
+async def illegal_programs_trap(dut):
+    bench = UnitBench(dut, CONFIG.groups)
+    await bench.reset()
+    drive = {"dst_e": 1}
+    assert await traps_of(bench, alu(a_src=Src.E0, **drive)) == set()
+    assert await traps_of(bench, alu(count=9), alu()) == {Trap.ENGINE_BUSY}
+    assert await traps_of(bench, alu(count=2), None, alu()) == set()
+    assert await traps_of(bench, encode(Instr(Op.LOAD))) == {Trap.OPCODE}
+    assert await traps_of(bench, encode(alu(func=Func.LOG2)) | 15 << func_bit()) == {Trap.OPCODE}
+    assert await traps_of(bench, alu(red=Red.SUM, red_we=1), alu(rf_we=1)) == {Trap.REGISTER_CONFLICT}
+    assert await traps_of(bench, alu(red=Red.SUM, red_e=1), alu(**drive)) == {Trap.COLLISION}
+    assert await traps_of(bench, alu(red=Red.SUM, red_w=1), alu(**drive)) == set()
+    if CONFIG.groups < 4:
+        assert await traps_of(bench, alu(c_src=Src.W3)) == {Trap.ADDRESS}
+        assert await traps_of(bench, alu(dst_e=1, dst_group=3)) == {Trap.ADDRESS}
+        assert await traps_of(bench, alu(dst_group=3)) == set()
+    assert await traps_of(bench, alu(a_src=Src.RF, a_rf=CONFIG.rf_depth - 1, a_inc=1, count=2)) == {Trap.ADDRESS}
+    dut.e_driven.value = 0xFD
+    assert await traps_of(bench, alu(b_src=Src.E0)) == {Trap.EMPTY_READ}
+    assert await traps_of(bench, alu(b_src=Src.E0, b_fmt=Fmt.HI16)) == set()
+    assert await traps_of(bench, alu(a_src=Src.E0, a_fmt=Fmt.B1)) == {Trap.EMPTY_READ}
+    assert await traps_of(bench, alu(a_src=Src.E1), alu(a_src=Src.W0)) == set()
+
+
+def func_bit() -> int:
+    """Offset of the field `func` in the word."""
+    return next(bit for bit in range(200) if encode(alu(func=Func.MUL)) ^ encode(alu(func=Func.PASS)) == 1 << bit)

@@ -1,0 +1,19 @@
+"""The MXMs against `hw.numerics`, cycle by cycle (bench_hw_mxm.py holds the vectors)."""
+
+import dataclasses
+
+import pytest
+
+from hw.config import CONFIGS
+from hw.isa import queues
+from hw.mxm import Mxm
+from sim.cocotb_runner import run_cocotb
+
+
+@pytest.mark.parametrize(("name", "side"), [("tiny", "E"), ("large", "W")])
+def test_mxm(name: str, side: str):
+    config = dataclasses.replace(CONFIGS[name], debug=True)
+    queue = next(queue for queue in queues(config) if queue.name == f"MXM_{side}")
+    env = {"CONFIG": name, "OUTWARD": str("EW".index(side))}
+    result = run_cocotb(Mxm(config=config, queue=queue), "bench_hw_mxm", toplevel_name="mxm", env=env)
+    assert len(result.passed) == 4

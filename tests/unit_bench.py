@@ -1,0 +1,140 @@
+"""What the cocotb benches of the units share: one dispatch a cycle, streams in, everything the unit drives out."""
+
+from dataclasses import dataclass, field
+
+import cocotb
+import numpy as np
+from cocotb.clock import Clock
+from cocotb.triggers import FallingEdge, RisingEdge
+
+from hw.config import LANES, PLANES
+from hw.isa import ENGINE, Instr, Trap, encode
+
+CORNERS = (0, 1, -1, 2, 127, 128, -128, -129, 32767, 32768, -32768, -32769, 131071, 131072, -131072, -131073,
+           8388607, -8388608, (1 << 31) - 1, -(1 << 31), -(1 << 31) + 1, 1 << 30)
+
+
+def random_lanes(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    """int64 lanes in the int32 range: all magnitudes are common, and so are corner values."""
+    wide = rng.integers(-(1 << 31), 1 << 31, (*shape, LANES))
+    scaled = wide >> rng.integers(0, 32, (*shape, LANES))
+    corner = rng.choice(np.array(CORNERS), (*shape, LANES))
+    return np.where(rng.random((*shape, LANES)) < 0.2, corner, scaled)
+
+
+def pack(groups: np.ndarray) -> int:
+    """int32 lanes [group, lane] (or one group) as the bits of the stream registers."""
+    lanes = np.asarray(groups, np.int64).reshape(-1, LANES).astype(np.uint32)
+    planes = lanes[..., None] >> (8 * np.arange(PLANES, dtype=np.uint32)) & 255
+    return int.from_bytes(np.moveaxis(planes, -1, -2).astype(np.uint8).tobytes(), "little")
+
+
+def unpack(bits: int, groups: int) -> np.ndarray:
+    """The inverse of `pack`: int64 [group, lane]."""
+    planes = np.frombuffer(bits.to_bytes(groups * PLANES * LANES, "little"), np.uint8).reshape(groups, PLANES, LANES)
+    return (planes.astype(np.uint32) << (8 * np.arange(PLANES, dtype=np.uint32))[:, None]).sum(1, dtype=np.uint32).astype(
+        np.int32).astype(np.int64)
+
+
+@dataclass
+class Drives:
+    """What a unit is expected to drive: (cycle, direction, group) -> int32 lanes."""
+
+    expected: dict[tuple[int, int, int], np.ndarray] = field(default_factory=dict)
+
+    def at(self, cycle: int, groups: int, direction: int) -> tuple[int, int]:
+        """Bits of data and of drive of one direction in one cycle."""
+        data, drive = 0, 0
+        for group in range(groups):
+            lanes = self.expected.get((cycle, direction, group))
+            if lanes is not None:
+                data |= pack(lanes) << 512 * group
+                drive |= 15 << 4 * group
+        return data, drive
+
+
+class UnitBench:
+    """Steps a debug build of a unit cycle by cycle; `now` is the cycle that the next step works in."""
+
+    def __init__(self, dut, groups: int, seed: int = 0):
+        self.dut = dut
+        self.groups = groups
+        self.now = 0
+        self.rng = np.random.default_rng(seed)
+        self.traps: list[tuple[int, int]] = []
+        self.streams: dict[int, np.ndarray] = {}
+        self.seen: dict[int, tuple[int, int]] = {}
+
+    async def reset(self) -> None:
+        Clock(self.dut.clk, 10, unit="ns").start()
+        for name in ("word", "valid", "e_in", "w_in"):
+            getattr(self.dut, name).value = 0
+        for name in ("e_driven", "w_driven"):
+            getattr(self.dut, name).value = (1 << 4 * self.groups) - 1
+        self.dut.rst.value = 1
+        for _ in range(2):
+            await RisingEdge(self.dut.clk)
+        self.dut.rst.value = 0
+
+    async def step(self, instr: Instr | None = None, streams: np.ndarray | None = None, word: int | None = None) -> None:
+        """One cycle: dispatch `instr` (or `word`) if there is one, with stream lanes [direction, group, lane] (random)."""
+        dut = self.dut
+        if streams is None:
+            streams = random_lanes(self.rng, 2, self.groups)
+        self.streams[self.now] = streams
+        word = encode(instr) if instr else word
+        dut.valid.value = int(word is not None)
+        dut.word.value = word or 0
+        dut.e_in.value, dut.w_in.value = pack(streams[0]), pack(streams[1])
+        await FallingEdge(dut.clk)
+        if traps := int(dut.traps.value):
+            self.traps.append((self.now, traps))
+        self.seen = self.drives()
+        self.observe()
+        await RisingEdge(dut.clk)
+        self.now += 1
+
+    def observe(self) -> None:
+        """Called in the middle of every cycle."""
+
+    def drives(self) -> dict[int, tuple[int, int]]:
+        """What the unit drives in this cycle: by direction, (data, drive)."""
+        dut = self.dut
+        return {0: (int(dut.e_data.value), int(dut.e_drive.value)), 1: (int(dut.w_data.value), int(dut.w_drive.value))}
+
+
+class Checked(UnitBench):
+    """A bench that compares what is driven in every cycle with `expected`."""
+
+    def __init__(self, dut, groups: int, seed: int = 0):
+        super().__init__(dut, groups, seed)
+        self.expected = Drives()
+        self.driven = 0
+
+    def observe(self) -> None:
+        for direction, seen in self.seen.items():
+            wanted = self.expected.at(self.now, self.groups, direction)
+            assert seen == wanted, (
+                f"cycle {self.now}, {'EW'[direction]}: driven {seen[1]:b}, expected {wanted[1]:b}\n"
+                f"{unpack(seen[0], self.groups)}\n{unpack(wanted[0], self.groups)}")
+            self.driven += seen[1].bit_count()
+
+
+def elements(dispatch: int, instr: Instr) -> list[int]:
+    """The cycles in which the elements of a burst execute."""
+    return [dispatch + ENGINE + i * instr.interval for i in range(instr.count)]
+
+
+async def traps_of(bench: UnitBench, *instrs: Instr | int | None, after: int = 20) -> set[Trap]:
+    """Dispatches words in successive cycles (None: nothing) and returns the traps they cause."""
+    bench.traps.clear()
+    for instr in (*instrs, *[None] * after):
+        if isinstance(instr, int):
+            await bench.step(word=instr)
+        else:
+            await bench.step(instr)
+    return {trap for _, bits in bench.traps for trap in Trap if bits >> trap.value & 1}
+
+
+def log(message: str) -> None:
+    cocotb.log.info(message)
