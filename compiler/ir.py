@@ -20,6 +20,8 @@ OUTWARD = {"W": Dir.W, "E": Dir.E}
 INWARD = {"W": Dir.E, "E": Dir.W}
 
 Cell = Hashable
+BURST_SLOT = 2
+"""Reduction slot of bursts that neither continue a reduction nor are continued: they depend on nobody."""
 
 
 def position(queue: str) -> int:
@@ -333,7 +335,7 @@ class Cluster:
         return result, reduced
 
     def _reduction(self, burst: Burst, red: Red, red_dst: Reg | None) -> Stream:
-        if red is not Red.NONE:
+        if red is not Red.NONE and burst.fields.get("red_slot") != BURST_SLOT:
             slot = ("red", burst.fields.get("red_slot", 0))
             if burst.fields.get("red_keep"):
                 self.reads.append(Read(slot, burst.at, burst.last))

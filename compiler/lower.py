@@ -4,6 +4,7 @@ Three segments: *begin* (position, embedding, masks), *layer* (once a layer, loo
 classifier, choice of the next token). Every operation is a line of `integer.py`; the comments there hold here.
 """
 
+import itertools
 from collections import deque
 from collections.abc import Iterable
 from typing import Any
@@ -17,7 +18,7 @@ from hw.isa import Alu, ErUse, Fmt, Func, Op, Order, Red, Rep, Sat
 from .errors import TspError
 from .geometry import Geometry, Head
 from .integer import MASKED, Q_SHIFT, ROPE_FRACTION, IntegerModel
-from .ir import Acc, Act, As, Cluster, Imm, Iota, Mem, Reg, Stream
+from .ir import BURST_SLOT, Acc, Act, As, Cluster, Imm, Iota, Mem, Reg, Stream
 from .layout import SIDES
 from .place import Matrix, Placement, qkv_words
 from .schedule import Segment
@@ -78,8 +79,10 @@ class Ring:
 class Lower:
     """Builds the segments of one token for `chunks` vectors of positions (a context bucket)."""
 
-    def __init__(self, placement: Placement, chunks: int) -> None:
-        self.p, self.chunks = placement, chunks
+    def __init__(self, placement: Placement, chunks: int, valid: int = 0) -> None:
+        """chunks: vectors of positions that the bucket attends to; the first `valid` of them hold real positions at
+        every token of the bucket (the limit of the bucket before), so that they need no mask."""
+        self.p, self.chunks, self.valid = placement, chunks, valid
         self.g: Geometry = placement.geometry
         self.m: IntegerModel = self.g.model
         self.config: ChipConfig = self.g.config
@@ -167,7 +170,6 @@ class Lower:
         self._position_indices(position)
         self._rotation(position)
         self._masks(position)
-        self._next_token_index(position)
         for part, reg in enumerate(self.parts):
             self._op("constants", a=self._constant(f"part{part}"), dst=reg)
         if self.parts:
@@ -210,16 +212,14 @@ class Lower:
         self._index(label, position, 4, "steps", t2, slices, INDEX_V)
         self._free(t1, t2)
 
-    def _next_token_index(self, position: Reg) -> None:
+    def _next_token_index(self, following: Reg) -> None:
         """W0's index register for the table of tokens, at the next position."""
-        label = "next position"
-        following, hot = self._regs(1), self._regs(1)
-        self._op(label, a=position, alu=Alu.ADD, c=Imm(1), dst=following)
+        label, hot = "next position", self._regs(1)
         self._one_hot(label, following, LANES - 1, hot)
         self._op(label, a=hot, alu=Alu.AND, c=self._constant("lanes"), dst=hot)
         self._op(label, a=hot, alu=Alu.OR, c=self._constant("planes"), dst=hot)
         self._index(label, following, 4, "one", hot, ["W0"], INDEX_TOKENS)
-        self._free(following, hot)
+        self._free(hot)
 
     def _rotation(self, position: Reg) -> None:
         """cos and sin of the position, as the product of two rotations; sin is negated in even lanes."""
@@ -240,9 +240,12 @@ class Lower:
         self._free(low_index, t)
 
     def _masks(self, position: Reg) -> None:
-        mask = self._mem("mask", 0, self.chunks)
-        self._op("mask", a=Iota(), alu=Alu.GT, c=position, n=self.chunks, dst=mask)
-        self._op("mask", a=mask, pre=-MASK_SHIFT, n=self.chunks, dst=mask)
+        label, n, start = "mask", self.chunks - self.valid, self._regs(1)
+        mask = self._mem("mask", 0, n)
+        self._op(label, a=position, alu=Alu.SUB, c=Imm(self.valid * LANES), dst=start)
+        self._op(label, a=Iota(), alu=Alu.GT, c=start, n=n, dst=mask)
+        self._op(label, a=mask, pre=-MASK_SHIFT, n=n, dst=mask)
+        self._free(start)
 
     def _clear_parts(self) -> None:
         """Zero the accumulator vectors of which each head of a shared word writes only its own lanes."""
@@ -322,7 +325,7 @@ class Lower:
         r, er = self._regs(1), self.er.take()
         cluster = self._cluster(label)
         _, total = cluster.alu(a=self.x, pre=s.norm_x, func=Func.SQUARE, post=s.norm_sq, alu=Alu.ADD, c=Imm(self.m.eps),
-                               n=n, red=Red.SUM, red_slot=2)
+                               n=n, red=Red.SUM, red_slot=BURST_SLOT)
         self._put(cluster, a=self._lanes(cluster, total, Red.SUM), func=Func.RSQRT, post=FRAC[Func.RSQRT], alu=Alu.ADD,
                   dst=r, er_dst=er)
         self._op(label, a=self.x, pre=s.norm_x, func=Func.MUL, b=gain, post=s.norm_g, sat=Sat.S18, n=n,
@@ -424,7 +427,7 @@ class Lower:
         label, g, swapped, r, er = "key", self.g, self._swapped, self._regs(1), self.er.take()
         temp = self._mem("mtemp", unit % 2, 1)
         cluster = self._cluster(label)
-        _, largest = cluster.alu(**self._rotation_sum(y, swapped), dst=y, red=Red.MAXABS, red_slot=2)
+        _, largest = cluster.alu(**self._rotation_sum(y, swapped), dst=y, red=Red.MAXABS, red_slot=BURST_SLOT)
         spread = self._lanes(cluster, largest, Red.MAX, min(self.m.head_size, LANES).bit_length() - 1)
         cluster.write(spread, temp)
         self._put(cluster, a=spread, func=Func.RECIP, post=FRAC[Func.RECIP], alu=Alu.ADD, dst=r, er_dst=er)
@@ -452,25 +455,34 @@ class Lower:
         return As(mem, (Fmt.LO16, Fmt.HI16)[half])
 
     def _value(self, matrix: Matrix, unit: int, places: list[tuple[Acc, int]]) -> None:
-        """int8 values, spread lane by lane into the transposed cache."""
-        label, g, rows = "value", self.g, self.config.rows
+        """int8 values of a unit into SRAM, each byte on all planes."""
         for w, (acc, start) in enumerate(places):
-            temp = self._mem("vtemp", (unit + w) % 2, 1)
-            self._requantise(self._cluster(label), matrix, acc, start, self.s.qkv_pre, self.s.v, Sat.S8, rep=Rep.REP8,
-                             dst=temp)
-            span = min(self.m.head_size, LANES)
+            self._requantise(self._cluster("value"), matrix, acc, start, self.s.qkv_pre, self.s.v, Sat.S8,
+                             rep=Rep.REP8, dst=self._value_temp(unit, w))
+
+    def _value_temp(self, unit: int, word: int) -> Mem:
+        return self._mem("vtemp", unit * self.g.words + word, 1)
+
+    def _spread_values(self, unit: int) -> None:
+        """Lane by lane into the transposed cache; a burst fills one plane of one weight group."""
+        g, rows = self.g, self.config.rows
+        span = min(self.m.head_size, LANES)
+        for w in range(g.words):
             for part in range(g.per_word):
                 kv = unit * g.per_word + part
                 if kv >= self.m.kv_heads:
                     continue
                 for row in range(rows):
-                    cluster = self._cluster(label)
-                    copies = cluster.read(temp, "SXM_E", span // rows)
+                    cluster = self._cluster("value")
+                    copies = cluster.read(self._value_temp(unit, w), "SXM_E", span // rows)
                     lanes = cluster.sxm(copies, Op.SHIFT, lane=part * span + row, lane_inc=rows % LANES, distribute=1)
                     group, plane = row // 4 + 1, row % 4
                     tensor = self.p.v[kv, group]
                     cluster.write(lanes, Mem(tensor.slice, tensor.addr + w * LANES // rows, span // rows, 1, 1 << plane,
-                                             1, INDEX_V, (("V", kv, group),)))
+                                             1, INDEX_V, (("V", kv, w, row),)))
+
+    def _value_cells(self, kv: int, group: int) -> tuple:
+        return tuple(("V", kv, w, row) for w in range(self.g.words) for row in range(4 * (group - 1), 4 * group))
 
     def _heads(self, side: str, queries: dict[tuple[int, int], Reg]) -> list:
         """Steps that emit the attention of one side's heads, software-pipelined: scores of the next head before the
@@ -484,7 +496,11 @@ class Lower:
         def rest(i: int) -> None:
             self._softmax(heads[i], state.pop(i))
 
-        steps = [lambda: scores(0)] if heads else []
+        def spread() -> None:
+            for unit in sorted({head.unit for head in heads}):
+                self._spread_values(unit)
+
+        steps = [lambda: scores(0), spread] if heads else []
         for i in range(len(heads)):
             if i + 1 < len(heads):
                 steps.append(lambda i=i: scores(i + 1))
@@ -501,21 +517,27 @@ class Lower:
         cluster.load(q8, act)
         scores, largest = self._mem(f"t_{side}{number % 2}"), self._regs(1)
         slot = SIDES.index(side)
-        for start in range(0, self.chunks, CHUNK):
-            count = min(CHUNK, self.chunks - start)
+        for start, count in self._score_bursts():
             acc = Acc(side, self.acc[side].take(count), count)
             per_chunk = g.steps * g.words
             keys = [self.p.k[head.unit, group].mem(start * per_chunk, count * per_chunk,
                                                    cells=(("K", head.unit, group),))
                     for group in range(1, self.config.weight_groups + 1)]
             self._cluster(label).mac(keys, act, acc, steps=g.steps)
+            masked = start >= self.valid
+            mask = {"alu": Alu.ADD, "c": self._mem("mask", start - self.valid, count)} if masked else {}
             cluster = self._cluster(label)
             _, top = self._put(
-                cluster, a=acc, b=self._scales_of(head.kv, start, count), c=self._mem("mask", start, count),
-                func=Func.MUL, pre=s.score_pre, post=s.score, alu=Alu.ADD, sat=Sat.S24, n=count,
-                dst=scores[start : start + count], red=Red.MAX, red_slot=slot, red_keep=int(start > 0))
+                cluster, a=acc, b=self._scales_of(head.kv, start, count), func=Func.MUL, pre=s.score_pre, post=s.score,
+                sat=Sat.S24, n=count, dst=scores[start : start + count], red=Red.MAX, red_slot=slot,
+                red_keep=int(start > 0), **mask)
         self._put(cluster, a=self._lanes(cluster, top, Red.MAX), dst=largest)
         return {"scores": scores, "largest": largest}
+
+    def _score_bursts(self) -> list[tuple[int, int]]:
+        """(first chunk, chunks) of the bursts that scores are computed in: at most CHUNK, masked or not."""
+        edges = sorted({*range(0, self.valid, CHUNK), self.valid, *range(self.valid, self.chunks, CHUNK), self.chunks})
+        return [(start, end - start) for start, end in itertools.pairwise(edges)]
 
     def _softmax(self, head: Head, state: dict) -> None:
         """Numerators into the activation buffer, value product, division by their sum, output word."""
@@ -524,11 +546,11 @@ class Lower:
         r, er = self._regs(1), self.er.take()
         cluster = self._cluster(label)
         p, total = cluster.alu(a=state["scores"][0:n], func=Func.EXP2, c=state["largest"], post=7, sat=Sat.S8, n=n,
-                               red=Red.SUM, red_slot=2)
+                               red=Red.SUM, red_slot=BURST_SLOT)
         cluster.load(p, act)
         self._put(cluster, a=self._lanes(cluster, total, Red.SUM), func=Func.RECIP, post=FRAC[Func.RECIP], alu=Alu.ADD,
                   dst=r, er_dst=er)
-        values = [self.p.v[head.kv, group].mem(0, n * g.head_steps, cells=(("V", head.kv, group),))
+        values = [self.p.v[head.kv, group].mem(0, n * g.head_steps, cells=self._value_cells(head.kv, group))
                   for group in range(1, self.config.weight_groups + 1)]
         vector = self.parts_acc[side][head.part] if self.parts else self.acc[side].take(g.words)
         acc = Acc(side, vector, g.words)
@@ -644,7 +666,7 @@ class Lower:
         h16, er = self._mem("h16"), self.er.take()
         cluster = self._cluster("final norm")
         _, largest = self._put(cluster, a=self._mem("xg"), func=Func.MUL, b=r, post=s.norm_f, er_use=ErUse.POST,
-                               er=er_norm, sat=Sat.S16, n=g.dim, dst=h16, red=Red.MAXABS, red_slot=2)
+                               er=er_norm, sat=Sat.S16, n=g.dim, dst=h16, red=Red.MAXABS, red_slot=BURST_SLOT)
         self._exponent(cluster, largest, er)
         cluster = self._cluster("final norm")
         h8, _ = cluster.alu(a=h16, er_use=ErUse.PRE, er=er, sat=Sat.S8, n=g.dim)
@@ -709,6 +731,7 @@ class Lower:
         label, n = "choose", self.g.vocab
         position, low, mine, known, keep, chosen = (self._regs(1) for _ in range(6))
         self._op(label, a=self._mem("position"), alu=Alu.ADD, c=Imm(1), dst=position)
+        self._next_token_index(position)
         self._op(label, a=position, alu=Alu.AND, c=Imm(LANES - 1), dst=low)
         self._op(label, a=Iota(), alu=Alu.EQ, c=low, dst=mine)
         cluster = self._cluster(label)
@@ -720,7 +743,7 @@ class Lower:
         z = self._mem("z")
         self._op(label, a=z, alu=Alu.LT, c=best, n=n, dst=z)
         cluster = self._cluster(label)
-        _, first = cluster.alu(a=z, pre=-20, alu=Alu.RSUB, c=Iota(), n=n, red=Red.MIN, red_slot=2)
+        _, first = cluster.alu(a=z, pre=-20, alu=Alu.RSUB, c=Iota(), n=n, red=Red.MIN, red_slot=BURST_SLOT)
         self._put(cluster, a=self._lanes(cluster, first, Red.MIN), alu=Alu.AND, c=keep, dst=chosen)
         cluster = self._cluster(label)
         token, _ = self._put(cluster, a=chosen, alu=Alu.OR, c=known, dst=self._mem("token"))

@@ -209,7 +209,7 @@ class _Placer:
             ("tokens", "W0", g.chunks + 1), ("noise", "W0", g.vocab), ("logits", "W0", g.vocab),
             ("z", "W0", g.vocab), ("gumbel", "E0", g.vocab), ("mask", "W0", g.chunks), ("x", "W0", g.dim),
             ("xg", "W0", g.dim), ("f", "W0", g.hidden), ("h16", "E0", g.dim),
-            ("vtemp", "E0", 2), ("mtemp", "E0", 2),
+            ("vtemp", "E0", g.units * g.words), ("mtemp", "E0", 2),
         ):
             t[name] = self._add(name, home, quads)
         for side in SIDES:
