@@ -135,6 +135,8 @@ void sim_step(Sim* sim, uint64_t cycles) {
 
 int sim_running(const Sim* sim) { return sim->top.running; }
 
+int sim_token_start(const Sim* sim) { return sim->top.token_start; }
+
 // Runs `tokens` tokens from the present position until `running` falls, at most `max_cycles` cycles. Stores the cycles
 // from each token_start pulse to the next, or to the fall of `running`, as counted here. Returns the number of tokens
 // that ended, or -1 if the time ran out.

@@ -78,6 +78,7 @@ _FUNCTIONS = {
     "sim_read_mem": (None, (_SIM, ctypes.c_uint32, ctypes.c_uint64, _U32P)),
     "sim_step": (None, (_SIM, ctypes.c_uint64)),
     "sim_running": (ctypes.c_int, (_SIM,)),
+    "sim_token_start": (ctypes.c_int, (_SIM,)),
     "sim_run": (ctypes.c_int64, (_SIM, ctypes.c_uint32, ctypes.c_uint64, _U64P)),
     "sim_probe_bytes": (ctypes.c_uint64, ()),
     "sim_probes": (None, (_SIM, np.ctypeslib.ndpointer(np.uint8, flags="C"))),
@@ -197,6 +198,11 @@ class VerilatedChip:
     @property
     def running(self) -> bool:
         return bool(self._lib.sim_running(self._sim))
+
+    @property
+    def token_start(self) -> bool:
+        """A start pulse is given in this cycle."""
+        return bool(self._lib.sim_token_start(self._sim))
 
     def step(self, cycles: int = 1) -> None:
         """Pass cycles."""
