@@ -1,6 +1,6 @@
 """The instruction control unit: a queue of words, issued at the cycles that the words themselves name."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -41,7 +41,8 @@ class Icu(wiring.Component):
     traps: DRY and OPCODE pulses (debug builds).
 
     Fetch takes two stages: the queue memory's output, then the instruction register `word`. The program counter is
-    one word ahead of the instruction register, so that a word that lasts MIN_DELAY cycles finds its successor ready.
+    one word ahead of the instruction register, and the memory is addressed one further in the cycle in which its
+    output moves on, so that words may follow each other in every cycle.
     """
 
     def __init__(self, *, config: ChipConfig, queue: Queue):
@@ -76,10 +77,10 @@ class Icu(wiring.Component):
         timer = Signal(DELAY_BITS)
         issue = Signal()  # the next word is dispatched in the next cycle
         m.d.comb += [
-            fetch.addr.eq(pc), entry.addr.eq(self.bucket),
+            fetch.addr.eq(pc + issue), entry.addr.eq(self.bucket),
             load.en.eq(self.load_we), load.addr.eq(self.load_addr), load.data.eq(self.load_data),
             set_entry.en.eq(self.table_we), set_entry.addr.eq(self.table_addr), set_entry.data.eq(self.table_data),
-            issue.eq(active & ~issued & (timer == 0)),
+            issue.eq(active & Mux(issued, (delay == MIN_DELAY) & (op != Op.SYNC), timer == 0)),
             self.word.eq(word),
             self.valid.eq(issued & any_of([op == unit_op for unit_op in UNIT_OPS[self._queue.unit]])),
             self.parked.eq(~active),
@@ -88,7 +89,7 @@ class Icu(wiring.Component):
         with m.If(issue):
             m.d.sync += pc.eq(pc + 1)
         with m.If(issued):
-            m.d.sync += timer.eq(delay - MIN_DELAY)
+            m.d.sync += timer.eq(delay - MIN_DELAY - 1)
             with m.If(op == Op.SYNC):
                 m.d.sync += active.eq(0)
         level = self._loops(m, word, issued, pc)

@@ -27,8 +27,8 @@ START = 3
 """Cycles from a token's start pulse to the first dispatch of every queue."""
 ENGINE = 1
 """Cycles from dispatch to the execution of a burst's first element."""
-MIN_DELAY = 2
-"""Least `delay` of any instruction: queue memory -> instruction register is a two-stage fetch."""
+MIN_DELAY = 1
+"""Least `delay` of any instruction: a queue can issue in every cycle."""
 MIN_DELAY_JUMP = 3
 """Least `delay` of END_LOOP, which redirects the fetch."""
 
