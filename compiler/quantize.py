@@ -8,13 +8,22 @@ quantised with what M then stands for, so that rounding M loses nothing.
 """
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from compiler.calibrate import (
+    CALIBRATION_SEED,
+    CALIBRATION_SEQUENCES,
+    INPUT_SITES,
+    Statistics,
+    calibrate,
+    sample_sequences,
+)
 from compiler.checkpoint import Checkpoint
 from compiler.errors import TspError
-from compiler.float_model import FINAL_NORM, LAYER_SITES, X_FINAL, FloatModel, layer_site
+from compiler.float_model import FINAL_NORM, X_FINAL, FloatModel
 from compiler.integer import (
     GATE_FRACTION,
     LOGIT_FRACTION,
@@ -28,9 +37,8 @@ from compiler.integer import (
     rope_tables,
 )
 from compiler.quality import Quality, kl_top1
+from compiler.rounding import Rows, compensated, integer_scales, nearest, row_steps, searched_steps, total_shift
 
-CALIBRATION_SEQUENCES = 4
-CALIBRATION_SEED = 20_000
 RESIDUAL_BITS = 20
 """Bits of the largest calibrated residual, sign included; 12 more are headroom."""
 NORM_BITS = 17
@@ -39,8 +47,7 @@ MARGIN = 1.15
 """Of static scales of 16-bit values over their calibrated maximum."""
 F_SHIFT = 8
 """Shift of gate * up: at most 33 - 8 bits remain, so that the exponent of W2's input is at most 18."""
-MAX_M = 32767
-MAX_POST = 47
+MAX_PRE, MAX_POST = 31, 47
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +65,7 @@ class Recipe:
     smooth_up: float = 0.75
     clip_att: float = 1.0
     clip_ffn: float = 1.0
+    balance: float = 0.5
     clip_q: float = 1.0
     clip_v: float = 1.0
     av_gain: int = 0
@@ -66,23 +74,6 @@ class Recipe:
 def native_head_size(head_size: int) -> int:
     """The least head size that the chip's lanes serve without padding and that holds `head_size`: 8, 16, 32, 48..."""
     return 8 if head_size <= 8 else -(-head_size // 16) * 16
-
-
-def sample_sequences(model: FloatModel, context: int, count: int, seed: int) -> list[list[int]]:
-    """`count` texts of `context` tokens that the float model writes itself at temperature 1, beginning with BOS."""
-    bos = min(1, model.config.vocab_size - 1)
-    return [[bos, *model.generate([bos], context - 1, temperature=1.0, seed=seed + i)] for i in range(count)]
-
-
-# ---- calibration ----
-
-
-def calibrate(model: FloatModel, sequences: list[list[int]]) -> dict[str, np.ndarray]:
-    """Activations [tokens of all sequences, features] of every site."""
-    seen: dict[str, list[np.ndarray]] = {}
-    for tokens in sequences:
-        model.sequence_logits(tokens, lambda site, values: seen.setdefault(site, []).append(values.astype(np.float32)))
-    return {site: np.concatenate(values) for site, values in seen.items()}
 
 
 def pad_heads(checkpoint: Checkpoint, head_size: int) -> dict[str, np.ndarray]:
@@ -121,50 +112,16 @@ def smooth(act: np.ndarray, weights: np.ndarray, share: float, clip: float, limi
     return scale * (act / scale).max() * clip / limit
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rows:
-    """Integer weights of a stack of matrices with their channel scales: y = (weights @ x) * scale / 2**total."""
-
-    weights: np.ndarray
-    scale: np.ndarray
-    total: int
-
-    def pre(self) -> int:
-        """Least shift that brings every possible int8 product sum to 18 bits."""
-        bound = int(np.abs(self.weights.astype(np.int64)).sum(-1).max()) * 127
-        return max(0, bound.bit_length() - 17)
-
-
-def row_scale(weights: np.ndarray, limit: int) -> np.ndarray:
-    """Largest magnitude of each row in units of `limit`, never 0."""
-    largest = np.abs(weights).max(-1)
-    return np.maximum(largest, 1e-30) / limit
-
-
-def total_shift(*needs: np.ndarray) -> int:
-    """The largest shift at which every channel scale need * 2**shift fits int16."""
-    largest = max(float(need.max()) for need in needs)
-    return min(math.floor(math.log2(MAX_M / largest)), 60)
-
-
-def quantise_rows(weights: np.ndarray, gain: np.ndarray, total: int, limit: int) -> Rows:
-    """Integer rows for y = gain * (weights @ x) [out], given the common shift."""
-    need = row_scale(weights, limit) * gain * 2.0**total
-    scale = np.clip(np.ceil(need * (1 - 1e-12)), 1, MAX_M)
-    step = scale / (gain * 2.0**total)
-    rounded = np.clip(np.rint(weights / step[..., None]), -limit, limit)
-    return Rows(weights=rounded.astype(np.int8), scale=scale.astype(np.int16), total=total)
-
-
-def _limit(name: str, four_bit: frozenset[str]) -> int:
-    return 7 if name in four_bit else 127
-
-
-def _post(rows: Rows, pre: int, what: str) -> int:
-    post = rows.total - pre
-    if not 0 <= post <= MAX_POST:
-        raise TspError(f"quantize: the shift behind {what} must be 0..{MAX_POST}, not {post}: scales out of range")
-    return post
+def check_shifts(shifts: Shifts, context: int) -> None:
+    """Raise TspError where a shift, with the exponents that are added to it, leaves the chip's range."""
+    down = {"norm_h": 15, "norm_f": 15, "w2": 7, "cls": 7, "av": (127 * context).bit_length()}
+    for name, value in vars(shifts).items():
+        low = 8 if name == "cls" else 0
+        high = MAX_PRE if name.endswith("_pre") or name == "norm_x" else MAX_POST - down.get(name, 0)
+        if not low <= value <= high:
+            raise TspError(
+                f"quantize: shift {name} must be {low}..{high}, not {value}: the model's scales are too far apart"
+            )
 
 
 # ---- the model ----
@@ -174,7 +131,7 @@ def quantize(
     checkpoint: Checkpoint,
     *,
     context: int,
-    calibration_tokens: list[list[int]] | None = None,
+    calibration_tokens: Sequence[Sequence[int]] | None = None,
     four_bit: frozenset[str] = frozenset(),
     recipe: Recipe | None = None,
 ) -> IntegerModel:
@@ -191,8 +148,8 @@ def quantize(
         raise TspError(f"quantize: four_bit must name matrices of {', '.join(MATRICES)}, not {', '.join(unknown)}")
     model = FloatModel(checkpoint, np.float32)
     sequences = calibration_tokens or sample_sequences(model, context, CALIBRATION_SEQUENCES, CALIBRATION_SEED)
-    sites = calibrate(model, sequences)
-    return _Quantiser(checkpoint, context, sites, four_bit, recipe or Recipe()).build()
+    statistics = calibrate(model, sequences, four_bit)
+    return _Quantiser(checkpoint, context, statistics, four_bit, recipe or Recipe()).build()
 
 
 class _Quantiser:
@@ -202,7 +159,7 @@ class _Quantiser:
         self,
         checkpoint: Checkpoint,
         context: int,
-        sites: dict[str, np.ndarray],
+        statistics: Statistics,
         four_bit: frozenset[str],
         recipe: Recipe,
     ) -> None:
@@ -212,11 +169,11 @@ class _Quantiser:
         self.weights = pad_heads(checkpoint, self.head_size)
         self.recipe = recipe
         self.four_bit = four_bit
-        layers = range(self.config.n_layers)
-        self.peak = {s: np.stack([np.abs(sites[layer_site(n, s)]).max(0) for n in layers]) for s in LAYER_SITES}
-        self.final_peak = float(np.abs(sites[FINAL_NORM]).max())
-        residual = max(float(self.peak["x_att"].max()), float(self.peak["x_ffn"].max()))
-        self.residual = max(residual, float(np.abs(sites[X_FINAL]).max()))
+        self.statistics = statistics
+        self.peak = statistics.layer_peaks(self.config.n_layers)
+        self.final_peak = float(statistics.peaks[FINAL_NORM].max())
+        residual = max(float(self.peak[site].max()) for site in ("x_att", "x_ffn"))
+        self.residual = max(residual, float(statistics.peaks[X_FINAL].max()))
         self.fraction = RESIDUAL_BITS - 1 - math.ceil(math.log2(self.residual))
 
     def build(self) -> IntegerModel:
@@ -227,6 +184,7 @@ class _Quantiser:
         arrays = {name: value for part, _ in parts for name, value in part.items()}
         shifts = {name: value for _, part in parts for name, value in part.items()}
         eps = arrays.pop("eps")
+        check_shifts(Shifts(**shifts), self.context)
         return IntegerModel(
             dim=c.dim,
             hidden=c.hidden_dim,
@@ -244,30 +202,76 @@ class _Quantiser:
             **arrays,
         )
 
-    def _rows(self, name: str, weights: np.ndarray, gain: np.ndarray | float, total: int | None = None) -> Rows:
-        gain = np.broadcast_to(gain, weights.shape[:-1])
-        limit = _limit(name, self.four_bit)
-        if total is None:
-            total = total_shift(row_scale(weights, limit) * gain)
-        return quantise_rows(weights, gain, total, limit)
+    # -- matrices --
+
+    def _limit(self, name: str) -> int:
+        return 7 if name in self.four_bit else 127
+
+    def _rows(self, name: str, folded: np.ndarray, gain: np.ndarray | float) -> Rows:
+        """Integer rows of a matrix for y = gain * (weights * folded) @ (x / folded).
+
+        folded: scales of the input [L, in]; gain [L, out].
+        """
+        return self._jointly({name: gain}, folded)[0]
+
+    def _jointly(self, gains: dict[str, np.ndarray | float], folded: np.ndarray) -> list[Rows]:
+        """Rows of several matrices of one input whose channel scales share a shift."""
+        stacks = {name: self._stack(name) * folded[:, None, :] for name in gains}
+        wide = {name: np.broadcast_to(gain, stacks[name].shape[:-1]) for name, gain in gains.items()}
+        moments = {name: self._moments(name, folded) for name in gains}
+        steps = {name: self._steps(name, stack, moments[name]) for name, stack in stacks.items()}
+        total = total_shift(*(steps[name] * wide[name] for name in gains))
+        return [self._rounded(name, stacks[name], steps[name], wide[name], total, moments[name]) for name in gains]
+
+    def _stack(self, name: str) -> np.ndarray:
+        """Weights [L, out, in] (one layer of the classifier)."""
+        return self.weights[name].reshape(-1, *self.weights[name].shape[-2:])
+
+    def _moments(self, name: str, folded: np.ndarray) -> np.ndarray | None:
+        """Second moments [L, in, in] of a four-bit matrix' input after folding, heads padded."""
+        if name not in self.four_bit:
+            return None
+        c, moments = self.config, self.statistics.layer_moments(self.config.n_layers, INPUT_SITES[name])
+        if name == "wo" and self.head_size != c.head_dim:
+            pad = (0, self.head_size - c.head_dim)
+            moments = moments.reshape(-1, c.n_heads, c.head_dim, c.n_heads, c.head_dim)
+            size = c.n_heads * self.head_size
+            moments = np.pad(moments, ((0, 0), (0, 0), pad, (0, 0), pad)).reshape(-1, size, size)
+        return moments / folded[..., None] / folded[..., None, :]
+
+    def _steps(self, name: str, stack: np.ndarray, moments: np.ndarray | None) -> np.ndarray:
+        if moments is None:
+            return row_steps(stack, self._limit(name))
+        pairs = zip(stack, moments, strict=True)
+        return np.stack([searched_steps(w, self._limit(name), np.diag(h)) for w, h in pairs])
+
+    def _rounded(
+        self, name: str, stack: np.ndarray, steps: np.ndarray, gain: np.ndarray, total: int, moments: np.ndarray | None
+    ) -> Rows:
+        scale, steps = integer_scales(steps, gain, total)
+        if moments is None:
+            weights = nearest(stack, steps, self._limit(name))
+        else:
+            each = zip(stack, steps, moments, strict=True)
+            weights = np.stack([compensated(w, s, self._limit(name), h) for w, s, h in each])
+        return Rows(weights=weights, scale=scale, total=total)
 
     # -- embedding and classifier --
 
     def _embedding(self) -> tuple[dict, dict]:
-        w = self.weights
+        tok_emb = self.weights["tok_emb"]
         self.final_scale = self.final_peak * 2 * MARGIN / 32767
-        classifier = self._rows("classifier", w["classifier"], self.final_scale * 2.0**LOGIT_FRACTION)
-        shared = w["classifier"] is w["tok_emb"]
-        embedding = classifier.weights if shared else self._rows("embedding", w["tok_emb"], 1.0).weights
-        if shared:
-            step = classifier.scale / (self.final_scale * 2.0 ** (LOGIT_FRACTION + classifier.total))
-        else:
-            step = row_scale(w["tok_emb"], 127)
+        unit = self.final_scale * 2.0**LOGIT_FRACTION
+        rows = self._rows("classifier", np.ones((1, self.config.dim)), unit)
+        classifier = embedding = rows.weights[0]
+        step = rows.scale[0] / (unit * 2.0**rows.total)
+        if self.weights["classifier"] is not tok_emb:
+            step = row_steps(tok_emb, 127)
+            embedding = nearest(tok_emb, step, 127)
         emb = total_shift(step) - self.fraction
         scale = np.rint(step * 2.0 ** (self.fraction + emb)).astype(np.int16)
-        pre = classifier.pre()
-        arrays = {"embedding": embedding, "emb_scale": scale, "classifier": classifier.weights, "mc": classifier.scale}
-        return arrays, {"emb": emb, "cls_pre": pre, "cls": _post(classifier, pre, "the classifier")}
+        arrays = {"embedding": embedding, "emb_scale": scale, "classifier": classifier, "mc": rows.scale[0]}
+        return arrays, {"emb": emb, "cls_pre": rows.pre(), "cls": rows.total - rows.pre()}
 
     # -- norms --
 
@@ -287,11 +291,17 @@ class _Quantiser:
         scale_f = total_shift(np.abs(final))
         arrays = {name: np.rint(g * 2.0**scale_h).astype(np.int16) for name, g in gains.items()}
         arrays["g_final"] = np.rint(final * 2.0**scale_f).astype(np.int16)
-        norm_g = 15
+        norm_g = self._gain_shift(arrays, self.fraction - norm_x)
         eps = c.norm_eps * c.dim / (-(-c.dim // 16) * 16) * 4.0 ** (self.fraction - norm_x) / 2.0**norm_sq
         arrays["eps"] = np.array(round(eps))
         shifts = {"norm_x": norm_x, "norm_sq": norm_sq, "norm_g": norm_g}
         return arrays, shifts | {"norm_h": scale_h + 15 - norm_g, "norm_f": scale_f + 15 - norm_g}
+
+    def _gain_shift(self, gains: dict[str, np.ndarray], fraction: int) -> int:
+        """Shift after the product with the gain: the largest calibrated value has 17 of the operand's 18 bits."""
+        peaks = {"g_att": self.peak["x_att"], "g_ffn": self.peak["x_ffn"], "g_final": self.statistics.peaks[X_FINAL]}
+        largest = max(float((peak * np.abs(gains[name])).max()) for name, peak in peaks.items())
+        return min(max(math.ceil(math.log2(largest * 2.0**fraction / 65535)), 0), 15)
 
     def _smoothed(self, site: str, columns: np.ndarray, share: float, clip: float) -> np.ndarray:
         pairs = zip(self.peak[site], columns, strict=True)
@@ -300,57 +310,58 @@ class _Quantiser:
     # -- attention --
 
     def _attention(self) -> tuple[dict, dict]:
-        w, s = self.weights, self.att_scale[:, None, :]
         q_gain, k_gain, score_total = self._score_scales()
         v_scale = self._v_scale()
-        wq, wk, wv = w["wq"] * s, w["wk"] * s, w["wv"] * s
-        need = [row_scale(x, _limit(n, self.four_bit)) * g for n, x, g in (("wq", wq, q_gain), ("wk", wk, k_gain))]
-        total = total_shift(*need)
-        q, k = self._rows("wq", wq, q_gain, total), self._rows("wk", wk, k_gain, total)
-        v = self._rows("wv", wv, 1 / v_scale)
+        q, k = self._jointly({"wq": q_gain, "wk": k_gain}, self.att_scale)
+        v = self._rows("wv", self.att_scale, 1 / v_scale)
         pre = max(q.pre(), k.pre(), v.pre())
         o_scale = self._per_query_head(v_scale) * 2.0**-self.recipe.av_gain
-        o = self._rows("wo", w["wo"] * o_scale[:, None, :], 2.0**self.fraction)
+        o = self._rows("wo", o_scale, 2.0**self.fraction)
         score_pre = max(0, (self.head_size * 127 * 127).bit_length() - 17)
         av_pre = max(0, (self.context * 127 * 127).bit_length() - 17)
         shifts = {
             "qkv_pre": pre,
-            "qk": _post(q, pre, "Wq and Wk"),
-            "v": _post(v, pre, "Wv"),
+            "qk": q.total - pre,
+            "v": v.total - pre,
             "score_pre": score_pre,
             "score": score_total - score_pre,
             "av_pre": av_pre,
             "av": 15 - av_pre - self.recipe.av_gain,
             "wo_pre": o.pre(),
-            "wo": _post(o, o.pre(), "Wo"),
+            "wo": o.total - o.pre(),
         }
         matrices = {"wq": q, "wk": k, "wv": v, "wo": o}
         arrays = {name: rows.weights for name, rows in matrices.items()}
         return arrays | {"m" + name[1]: rows.scale for name, rows in matrices.items()}, shifts
 
     def _score_scales(self) -> tuple[np.ndarray, np.ndarray, int]:
-        """What q and k are multiplied by [L, rows], and the shifts of the score together.
+        """What the rows of Wq and Wk are multiplied by [L, rows], and the shifts of the score together.
 
+        A RoPE pair of k is divided by a balance that q is multiplied by: their product stays. Then
         (sum q8 * k8) * largest = q.k * (127 / clip) * 128 * k_gain must be the score in log2 units << shifts.
         """
         c = self.config
-        peak_q = np.maximum(self._head_peak("q", "q_proj"), 1e-6)
-        peak_k = np.maximum(self._head_peak("k", "k_proj"), 1e-6)
-        clip = peak_q * self.recipe.clip_q
-        q_gain = 127 * 2.0**Q_SHIFT / clip
-        unit = (1 << SCORE_FRACTION) * math.log2(math.e) / math.sqrt(c.head_dim) * clip / (127 * 128)
+        peak_q, peak_k = self._pair_peak("q", "q_proj"), self._pair_peak("k", "k_proj")
+        balance = peak_k**self.recipe.balance / peak_q ** (1 - self.recipe.balance)
+        clip = (peak_q * balance).max(-1, keepdims=True) * self.recipe.clip_q
+        q_gain = 127 * 2.0**Q_SHIFT / clip * balance
+        unit = (1 << SCORE_FRACTION) * math.log2(math.e) / math.sqrt(c.head_dim) * clip / (127 * 128) / balance
         total = total_shift(unit * peak_k * MARGIN)
-        k_gain = unit * 2.0**total
-        return self._per_query_head(self._expand(q_gain)), self._expand(k_gain), total
+        return self._per_query_head(self._pairs(q_gain)), self._pairs(unit * 2.0**total), total
 
-    def _head_peak(self, *names: str) -> np.ndarray:
-        """Largest magnitude a key/value head [L, K] (of all its query heads) over sites [L, features]."""
+    def _pair_peak(self, *names: str) -> np.ndarray:
+        """Largest magnitude of a RoPE pair [L, K, hd / 2], of all query heads of a key/value head, over sites."""
         c = self.config
-        return np.maximum.reduce([self.peak[n].reshape(c.n_layers, c.n_kv_heads, -1).max(-1) for n in names])
+        shape = (c.n_layers, c.n_kv_heads, -1, c.head_dim // 2, 2)
+        peak = np.maximum.reduce([self.peak[n].reshape(shape).max((2, 4)) for n in names])
+        return np.maximum(peak, 1e-3 * max(float(peak.max()), 1e-20))
 
-    def _expand(self, x: np.ndarray) -> np.ndarray:
-        """[L, K] to [L, K * hd]."""
-        return np.repeat(x, self.head_size, axis=1)
+    def _pairs(self, x: np.ndarray) -> np.ndarray:
+        """[L, K, hd / 2] to [L, K * hd]; padded pairs get the mean."""
+        c = self.config
+        x = np.repeat(x, 2, axis=2)
+        padding = ((0, 0), (0, 0), (0, self.head_size - c.head_dim))
+        return np.pad(x, padding, mode="mean").reshape(c.n_layers, -1)
 
     def _per_query_head(self, x: np.ndarray) -> np.ndarray:
         """[L, K * hd] to [L, H * hd]: a key/value head's channels for each of its query heads."""
@@ -371,29 +382,23 @@ class _Quantiser:
     # -- feed forward --
 
     def _feed_forward(self) -> tuple[dict, dict]:
-        w, s = self.weights, self.ffn_scale[:, None, :]
-        gate = self._rows("w1", w["w1"] * s, 2.0**GATE_FRACTION)
+        gate = self._rows("w1", self.ffn_scale, 2.0**GATE_FRACTION)
         up_gain = self._up_gain()
-        up = self._rows("w3", w["w3"] * s, up_gain)
+        up = self._rows("w3", self.ffn_scale, up_gain)
         pre = max(gate.pre(), up.pre())
         f = F_SHIFT
-        down = self._down(up_gain, f)
+        down = self._rows("w2", 1 / (up_gain * 2.0 ** (GATE_FRACTION - f)), 2.0**self.fraction)
         shifts = {
             "ffn_pre": pre,
-            "gate": _post(gate, pre, "W1"),
-            "up": _post(up, pre, "W3"),
+            "gate": gate.total - pre,
+            "up": up.total - pre,
             "f": f,
             "w2_pre": down.pre(),
-            "w2": _post(down, down.pre(), "W2"),
+            "w2": down.total - down.pre(),
         }
         matrices = {"w1": gate, "w2": down, "w3": up}
         arrays = {name: rows.weights for name, rows in matrices.items()}
         return arrays | {"m" + name[1]: rows.scale for name, rows in matrices.items()}, shifts
-
-    def _down(self, up_gain: np.ndarray, f: int) -> Rows:
-        """W2 with the scale of its input folded into the columns: f is silu(gate) * up * up_gain * 2**(12 - f)."""
-        columns = 1 / (up_gain * 2.0 ** (GATE_FRACTION - f))
-        return self._rows("w2", self.weights["w2"] * columns[:, None, :], 2.0**self.fraction)
 
     def _up_gain(self) -> np.ndarray:
         """What W3's outputs are multiplied by [L, F]: int16 with margin, equalising the channels of W2's input."""
@@ -405,20 +410,14 @@ class _Quantiser:
 # ---- quality ----
 
 
-def integer_logits(model: IntegerModel, tokens: list[int]) -> np.ndarray:
+def integer_logits(model: IntegerModel, tokens: Sequence[int]) -> np.ndarray:
     """Logits [T, vocab] in natural units of the integer model after each token of a sequence."""
     state = IntegerState(model)
     return np.array([state.step(token) for token in tokens]) / (1 << LOGIT_FRACTION)
 
 
-def evaluate(model: IntegerModel, checkpoint: Checkpoint, tokens: list[int] | list[list[int]]) -> Quality:
+def evaluate(model: IntegerModel, checkpoint: Checkpoint, *sequences: Sequence[int]) -> Quality:
     """Distance of the integer model from the float model on one sequence, or on several taken together."""
-    sequences = [tokens] if isinstance(tokens[0], int) else tokens
     reference = FloatModel(checkpoint)
-    floats = np.concatenate([reference.sequence_logits(t) for t in sequences])
-    return kl_top1(floats, np.concatenate([integer_logits(model, t) for t in sequences]))
-
-
-def with_recipe(recipe: Recipe, **changes: float) -> Recipe:
-    """The recipe with some choices changed."""
-    return replace(recipe, **changes)
+    floats = np.concatenate([reference.sequence_logits(tokens) for tokens in sequences])
+    return kl_top1(floats, np.concatenate([integer_logits(model, tokens) for tokens in sequences]))
