@@ -1,0 +1,300 @@
+"""Proves from a program's instruction words alone that it runs without collision, before anybody runs it.
+
+Time is exact on this machine, so the proof is a replay: every queue is unrolled to its dispatches (all passes of all
+loops), every burst to its elements, and everything that two of them could both want is laid out in arrays over
+cycles. Nothing is known of the data, with one exception: index registers hold offsets computed at run time, for
+which the caller vouches (`index_bounds`).
+
+Stricter than the machine, whose traps only fire on what happens:
+- an offset is taken to be anything in 0..bound, for every use of an index register on its own;
+- streams are empty at a token's start, and every effect (drives, commits, registers) has landed when its period ends;
+- queues end in their only SYNC, outside loops; no word stands behind it.
+Not proven, as the machine does not trap it either: that memory was written before it is read, or that a value is
+the one that was meant. `VerifyReport.flows` says which word every sample sees. Accumulator entries wrap.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hw import isa
+from hw.config import LANES, MXM_E, PLANES, ChipConfig
+from hw.isa import Dir, ErUse, Fmt, Op, Order, Red, Src, Trap
+
+from .verify_streams import Flow, Lane, Streams
+from .verify_words import VerifyError, Word, unroll
+
+__all__ = ["Flow", "VerifyError", "VerifyReport", "verify_bucket"]
+
+ALL = (1 << PLANES) - 1
+FMT_PLANES = {Fmt.I32: 0b1111, Fmt.LO16: 0b0011, Fmt.HI16: 0b1100,
+              Fmt.B0: 0b0001, Fmt.B1: 0b0010, Fmt.B2: 0b0100, Fmt.B3: 0b1000}
+"""Planes that an operand format consumes."""
+ENGINES = {Op.READ: "read", Op.WRITE: "write", Op.INDEX: "index", Op.LOAD: "load", Op.MAC: "mac", Op.DRAIN: "drain",
+           Op.ALU: "alu", Op.PERMUTE: "lanes", Op.SHIFT: "lanes", Op.REDUCE: "lanes", Op.TRANSPOSE_IN: "in",
+           Op.TRANSPOSE_OUT: "out"}
+EFFECT = {Op.READ: isa.MEM_READ, Op.WRITE: isa.MEM_WRITE_TO_READ, Op.INDEX: isa.MEM_INDEX, Op.LOAD: isa.MXM_LOAD,
+          Op.MAC: isa.MXM_ACC, Op.DRAIN: isa.MXM_DRAIN, Op.ALU: isa.VXM_RF, Op.PERMUTE: isa.SXM_DRIVE,
+          Op.SHIFT: isa.SXM_DRIVE, Op.REDUCE: isa.SXM_DRIVE, Op.TRANSPOSE_IN: isa.SXM_TRANSPOSE,
+          Op.TRANSPOSE_OUT: isa.SXM_DRIVE}
+"""Cycles from an element to its last effect, but for the reductions of the VXM."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyReport:
+    """What was proven of a bucket's program.
+
+    words: all words of units, by queue and number. elements: executed in a token. last: cycle of the last effect, at
+    most `period`. flows: which word's drives every word samples. unread: (word, direction, group) driven for nobody.
+    """
+
+    period: int
+    last: int
+    words: tuple[Word, ...]
+    elements: int
+    flows: tuple[Flow, ...]
+    unread: tuple[tuple[int, Dir, int], ...]
+
+    def lines(self) -> list[str]:
+        """Producers and consumers as text, a flow a line."""
+        return [f"{self.words[flow.producer].label} -> {flow.direction.name}{flow.group} -> "
+                f"{self.words[flow.consumer].label}: {flow.samples}" for flow in self.flows]
+
+
+def verify_bucket(config: ChipConfig, words: Mapping[str, Sequence[int]], period: int,
+                  index_bounds: Mapping[tuple[str, int], int]) -> VerifyReport:
+    """Prove a bucket's program legal; call it after `assemble`, for every bucket, before a program is written.
+
+    words: of every queue by its name, from the bucket's start PC to SYNC (`Bucket.words`). period: cycles from start
+    pulse to start pulse (`Bucket.period`). index_bounds: greatest offset that an index register holds at any time, by
+    (slice, register) with slices named as in `ir.Mem` ("W0"); a program may use no others but register 0
+    (`compiler.bounds.index_bounds` knows those of compiled programs).
+
+    Raises VerifyError (a TspError of one line that names queue, word, cycle and offence) at the first doubt.
+    """
+    queues = isa.queues(config)
+    if set(words) != {queue.name for queue in queues}:
+        raise VerifyError(Trap.DRY, "program", -1, -1, f"queues must be those of config {config.name}")
+    least = 3 + 2 * config.buckets
+    if period < least:
+        raise VerifyError(Trap.NOT_PARKED, "program", -1, -1, f"period must be at least {least}, not {period}")
+    proof = _Proof(config, period, index_bounds)
+    for queue in queues:
+        depth = isa.queue_depth(config, queue)
+        if len(words[queue.name]) > depth:
+            raise VerifyError(Trap.DRY, queue.name, depth, -1, f"the queue holds {depth} words")
+        for word in unroll(queue, words[queue.name], period):
+            proof.add(word)
+    return proof.conclude()
+
+
+class _Proof:
+    """All words of a program, looked at one by one (`add`), then together (`conclude`)."""
+
+    def __init__(self, config: ChipConfig, period: int, bounds: Mapping[tuple[str, int], int]) -> None:
+        self.config, self.period, self.bounds = config, period, bounds
+        self.words: list[Word] = []
+        self.streams = Streams(period)
+        self.last = 0
+        self.engines: dict[tuple[str, str], list[int]] = defaultdict(list)
+        self.quads: dict[tuple[str, str], list[tuple[np.ndarray, np.ndarray, int, int]]] = defaultdict(list)
+        self.rf_writes: list[tuple[int, np.ndarray]] = []
+
+    def add(self, word: Word) -> None:
+        """Check a word's own fields and lifetime, and note what it wants."""
+        self.words.append(word)
+        self._lifetime(word)
+        op = word.instr.op
+        self.engines[word.queue.name, ENGINES[op]].append(len(self.words) - 1)
+        match op:
+            case Op.READ | Op.WRITE | Op.INDEX:
+                self._mem(word)
+            case Op.LOAD | Op.MAC | Op.DRAIN:
+                self._mxm(word)
+            case Op.ALU:
+                self._vxm(word)
+            case _:
+                self._sxm(word)
+
+    def conclude(self) -> VerifyReport:
+        """Check what words do to each other."""
+        for (_, engine), members in self.engines.items():
+            self._engine_free(engine, [self.words[member] for member in members])
+        for queue in isa.queues(self.config):
+            if queue.unit == "MEM":
+                self._banks_free(queue.name)
+        self._register_file_free()
+        flows, unread = self.streams.replay(self.words)
+        elements = sum(word.burst[0] * len(word.cycles) for word in self.words)
+        return VerifyReport(period=self.period, last=self.last, words=tuple(self.words), elements=elements,
+                            flows=tuple(flows), unread=tuple(unread))
+
+    # -- one word --
+
+    def _lifetime(self, word: Word) -> None:
+        last = int(word.last.max())
+        if last >= self.period:
+            raise word.error(Trap.NOT_PARKED, last, f"an element executes after the period of {self.period}")
+        reduces = word.instr.op is Op.ALU and word.instr.red is not Red.NONE
+        effect = last + (isa.VXM_REDUCE_RF if reduces else EFFECT[word.instr.op])
+        if effect > self.period:
+            raise word.error(Trap.NOT_PARKED, effect, f"its effect comes after the period of {self.period}")
+        self.last = max(self.last, effect)
+
+    def _within(self, word: Word, values: int | np.ndarray, limit: int, what: str) -> None:
+        """`values` (broadcast over passes and elements) must be in 0..limit - 1."""
+        low, high = (values, values) if isinstance(values, int) else (values.min(), values.max())
+        if low >= 0 and high < limit:
+            return
+        every = np.broadcast_to(values, word.elements.shape)
+        at = np.unravel_index(int(np.argmax((every < 0) | (every >= limit))), every.shape)
+        raise word.error(Trap.ADDRESS, word.elements[at], f"{what} must be in 0..{limit - 1}, not {every[at]}")
+
+    def _lane(self, word: Word, direction: Dir, group: int) -> Lane:
+        self._within(word, group, self.config.groups, "stream group")
+        return direction, group
+
+    def _drive(self, word: Word, direction: Dir, group: int, planes: int, cycles: np.ndarray) -> None:
+        lane = self._lane(word, direction, group)
+        self.streams.drive(len(self.words) - 1, word.queue.position, lane, planes, cycles)
+
+    def _sample(self, word: Word, direction: Dir, group: int, planes: int) -> None:
+        lane = self._lane(word, direction, group)
+        self.streams.sample(len(self.words) - 1, word.queue.position, lane, planes, word.elements)
+
+    # -- units --
+
+    def _mem(self, word: Word) -> None:
+        instr = word.instr
+        self._within(word, instr.index, self.config.index_regs, "index register")
+        if instr.op is Op.INDEX:
+            self._sample(word, instr.dir, instr.group, ALL)
+            return
+        low, spread = self._addresses(word)
+        if instr.op is Op.READ:
+            self._drive(word, instr.dir, instr.group, instr.planes, word.elements + isa.MEM_READ)
+        else:
+            self._sample(word, instr.dir, instr.group, instr.planes)
+        busy = word.elements + (0 if instr.op is Op.READ else isa.MEM_WRITE_TO_READ - 1)
+        self.quads[word.queue.name, ENGINES[instr.op]].append((busy, low, spread, len(self.words) - 1))
+
+    def _addresses(self, word: Word) -> tuple[np.ndarray, int]:
+        """(lowest address of every element, quads that an index register may add)."""
+        instr, depth = word.instr, self.config.mem_depths[word.queue.slice]
+        spread = 0
+        if instr.index:
+            key = word.queue.name[4:], instr.index
+            if key not in self.bounds:
+                raise word.error(Trap.ADDRESS, word.first[0], f"index register {instr.index} has no declared bound")
+            spread = self.bounds[key]
+        moved = word.offsets @ np.array([instr.rel & 1, instr.rel >> 1 & 1])
+        low = instr.addr + moved[:, None] + np.arange(instr.count) * instr.stride & (1 << isa.ADDR_BITS) - 1
+        self._within(word, low, depth - spread, f"address (with offsets up to {spread})" if spread else "address")
+        return low, spread
+
+    def _mxm(self, word: Word) -> None:
+        instr = word.instr
+        outward, inward = (Dir.E, Dir.W) if word.queue.position == MXM_E else (Dir.W, Dir.E)
+        if instr.op is Op.DRAIN:
+            self._drive(word, inward, instr.group, ALL, word.elements + isa.MXM_DRAIN)
+            return
+        number = np.arange(word.burst[0])
+        if instr.op is Op.LOAD:
+            self._sample(word, outward, instr.group, 1 << instr.plane)
+        else:
+            number = number % instr.acts if instr.order is Order.ROW else number // instr.accs
+            for group in range(1, self.config.groups):
+                self._sample(word, outward, group, ALL)
+        self._within(word, instr.act + number, self.config.act_depth, "activation entry")
+
+    def _vxm(self, word: Word) -> None:
+        instr, rf = word.instr, self.config.rf_depth
+        number = np.arange(instr.count)
+        for source, fmt, register, inc in (
+            (instr.a_src, instr.a_fmt, instr.a_rf, instr.a_inc), (instr.b_src, instr.b_fmt, instr.b_rf, instr.b_inc),
+            (instr.c_src, instr.c_fmt, instr.c_rf, instr.c_inc),
+        ):
+            if source is Src.RF:
+                self._within(word, register + number * inc, rf, "register")
+            elif source.value >= Src.E0.value:
+                direction, group = divmod(source.value - Src.E0.value, Src.W0.value - Src.E0.value)
+                self._sample(word, Dir(direction), group, FMT_PLANES[fmt])
+        if instr.er_use is not ErUse.NONE:
+            self._within(word, instr.er, self.config.er_depth, "exponent entry")
+        if instr.er_we:
+            self._within(word, instr.er_dst, self.config.er_depth, "exponent entry")
+        if instr.rf_we:
+            self._within(word, instr.rf + number * instr.rf_inc, rf, "register")
+            self.rf_writes.append((len(self.words) - 1, word.elements + isa.VXM_RF))
+        self._drive_both(word, instr.dst_e, instr.dst_w, instr.dst_group, word.elements + isa.VXM_DRIVE)
+        if instr.red is not Red.NONE:
+            self._drive_both(word, instr.red_e, instr.red_w, instr.red_group, word.last + isa.VXM_REDUCE_DRIVE)
+            if instr.red_we:
+                self._within(word, instr.red_rf, rf, "register")
+                self.rf_writes.append((len(self.words) - 1, word.last + isa.VXM_REDUCE_RF))
+
+    def _drive_both(self, word: Word, east: int, west: int, group: int, cycles: np.ndarray) -> None:
+        for direction, enabled in ((Dir.E, east), (Dir.W, west)):
+            if enabled:
+                self._drive(word, direction, group, ALL, cycles)
+
+    def _sxm(self, word: Word) -> None:
+        instr = word.instr
+        match instr.op:
+            case Op.PERMUTE:
+                self._within(word, instr.map, self.config.sxm_maps, "map")
+            case Op.REDUCE:
+                if instr.red in (Red.NONE, Red.MAXABS):
+                    raise word.error(Trap.OPCODE, word.cycles[0], f"red must be SUM, MAX or MIN, not {instr.red.name}")
+                self._within(word, instr.segment, LANES.bit_length(), "segment")
+            case Op.TRANSPOSE_IN | Op.TRANSPOSE_OUT:
+                self._within(word, np.arange(instr.count), LANES, "transpose row")
+        if instr.op is not Op.TRANSPOSE_OUT:
+            self._sample(word, instr.src_dir, instr.src_group, 1 << instr.plane if instr.op is Op.TRANSPOSE_IN else ALL)
+        if instr.op is not Op.TRANSPOSE_IN:
+            self._drive(word, instr.dst_dir, instr.dst_group, ALL, word.elements + isa.SXM_DRIVE)
+
+    # -- all words --
+
+    def _engine_free(self, engine: str, words: Sequence[Word]) -> None:
+        first, last = np.concatenate([word.first for word in words]), np.concatenate([word.last for word in words])
+        owner = np.repeat(np.arange(len(words)), [len(word.cycles) for word in words])
+        order = np.argsort(first)
+        early = last[order][:-1] >= first[order][1:]
+        if early.any():
+            before, after = order[int(np.argmax(early)) :][:2]
+            raise words[owner[after]].error(
+                Trap.ENGINE_BUSY, first[after] - isa.ENGINE,
+                f"engine {engine!r} works for {words[owner[before]].label} until cycle {last[before]}")
+
+    def _banks_free(self, slice_name: str) -> None:
+        """No read of a quad in the cycle of its write's commit; each engine has one element a cycle by now."""
+        reads, commits = (self._by_cycle(self.quads[slice_name, engine]) for engine in ("read", "write"))
+        low, high, owner = reads
+        c_low, c_high, c_owner = commits
+        meet = (owner >= 0) & (c_owner >= 0) & (low <= c_high) & (c_low <= high)
+        if meet.any():
+            cycle = int(np.argmax(meet))
+            what = f"may read quad {max(low[cycle], c_low[cycle])} while {self.words[c_owner[cycle]].label} commits it"
+            raise self.words[owner[cycle]].error(Trap.BANK_CONFLICT, cycle, what)
+
+    def _by_cycle(self, accesses: list[tuple[np.ndarray, np.ndarray, int, int]]) -> tuple[np.ndarray, ...]:
+        """(lowest quad, highest quad, word or -1) of a slice's accesses by cycle."""
+        low, high = np.zeros(self.period + 1, np.int64), np.zeros(self.period + 1, np.int64)
+        owner = np.full(self.period + 1, -1)
+        for cycles, quads, spread, word in accesses:
+            low[cycles], high[cycles], owner[cycles] = quads, quads + spread, word
+        return low, high, owner
+
+    def _register_file_free(self) -> None:
+        """One write a cycle: results of different bursts, and reductions."""
+        written = np.full(self.period + 1, -1)
+        for word, cycles in self.rf_writes:
+            taken = written[cycles] >= 0
+            if taken.any():
+                cycle = int(cycles[taken][0])
+                raise self.words[word].error(Trap.REGISTER_CONFLICT, cycle - 1, "writes the register file, and so does "
+                                             + self.words[written[cycle]].label)
+            written[cycles] = word
