@@ -60,9 +60,13 @@ def library(config: ChipConfig, *, trace: bool = False) -> Path:
     """The shared library of a chip, built if it is not in the cache."""
     probes = " ".join(f"X({name})" for name in probe_table(config))
     head = f"#define PROBES(X) {probes}\n" + ("#define TRACE\n" if trace else "")
+    return build(chip_verilog(config), "chip", head + HARNESS.read_text(), trace=trace)
+
+
+def chip_verilog(config: ChipConfig) -> str:
+    """The chip's Verilog, out of the cache as long as no file of hw/ changes."""
     key = toolchain.source_digest(Path(hw.__file__).parent), repr(config)
-    text = verilog_by_key(lambda: Chip(config=config), "chip", *key)
-    return build(text, "chip", head + HARNESS.read_text(), trace=trace)
+    return verilog_by_key(lambda: Chip(config=config), "chip", *key)
 
 
 _U32P = np.ctypeslib.ndpointer(np.uint32, flags="C")

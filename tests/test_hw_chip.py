@@ -2,12 +2,13 @@
 
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import hw
 from hw import isa, numerics
-from hw.chip import Chip
 from hw.config import CONFIGS, LANES, MEM_E, MEM_W, MXM_E, PLANES, VXM, ChipConfig
 from hw.isa import (
     ENGINE,
@@ -29,8 +30,7 @@ from hw.isa import (
 )
 from sim.model import ModelChip
 from sim.toolchain import find
-from sim.verilated import TimeoutExceeded, VerilatedChip
-from sim.verilog import verilog_of
+from sim.verilated import TimeoutExceeded, VerilatedChip, chip_verilog
 
 TINY = CONFIGS["tiny"]
 
@@ -262,11 +262,14 @@ def test_host_reads(chip):
         assert chip.host_read(isa.Space.MEM, slice_number << 22 | 77 << 2 | 2) == word
 
 
-@pytest.mark.parametrize("config", [TINY, replace(TINY, debug=True)], ids=["plain", "debug"])
+@pytest.mark.parametrize("config", [
+    replace(TINY, debug=True),
+    *(pytest.param(config, marks=pytest.mark.nightly) for config in CONFIGS.values()),
+], ids=lambda config: config.name + "-debug" * config.debug)
 def test_verilog_lints_without_warnings(config: ChipConfig, tmp_path):
-    (tmp_path / "chip.v").write_text(verilog_of(Chip(config=config), "chip"))
+    (tmp_path / "chip.v").write_text(chip_verilog(config))
     tools = find()
-    waivers = __import__("hw").__path__[0] + "/lint.vlt"
+    waivers = Path(hw.__file__).with_name("lint.vlt")
     done = subprocess.run([tools.verilator, "--lint-only", "-Wall", "--top-module", "chip", waivers, "chip.v"],
                           cwd=tmp_path, env=tools.environment(), capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
