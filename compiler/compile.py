@@ -1,0 +1,299 @@
+"""The driver: a checkpoint becomes a program, pass by pass."""
+
+import functools
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from hw import isa
+from hw.config import LANES, ChipConfig
+
+from . import assemble, integer, lower, place, quantize, schedule
+from .checkpoint import Checkpoint, ModelConfig
+from .errors import TspError
+from .float_model import FloatModel
+from .integer import MATRICES, IntegerModel, Shifts
+from .layout import ceil_div
+from .program import EVENT_COLUMNS, Bucket, Program, Segment, Symbol
+from .quality import Quality
+from .tokenizer import Tokenizer
+
+Progress = Callable[[str], None]
+"""Called with the name of each pass as it begins."""
+
+INT4_MATRICES = frozenset(MATRICES) - {"classifier"}
+"""Held in four bits with weights="int4"; the classifier is also the embedding and stays at eight."""
+WEIGHTS = {"int8": frozenset[str](), "int4": INT4_MATRICES}
+TOLERANCE = 1.02
+"""By how much foretold instructions may exceed a queue before the buckets are not even tried."""
+QUALITY_TOKENS = 256
+QUALITY_SEED = 30_000
+"""Text that the quality is measured on; calibration uses other seeds."""
+
+
+def compile_checkpoint(
+    checkpoint: Checkpoint,
+    tokenizer: Tokenizer,
+    *,
+    config: ChipConfig,
+    context: int | None = None,
+    weights: str = "int8",
+    buckets: int | None = None,
+    measure: bool = True,
+    progress: Progress = lambda name: None,
+) -> Program:
+    """Compile for a chip. Raises TspError naming what does not fit.
+
+    context: positions served; by default the checkpoint's, shortened to what fits. weights: a key of `WEIGHTS`.
+    buckets: context buckets; by default as many as the queues hold. measure: compare with the float model.
+    """
+    four_bit = _four_bit(weights)
+    if tokenizer.vocab_size != checkpoint.config.vocab_size:
+        raise TspError(f"the tokenizer has {tokenizer.vocab_size} tokens, the model {checkpoint.config.vocab_size}: "
+                       "it belongs to another model")
+    progress("context")
+    context = choose_context(checkpoint.config, config, context, four_bit)
+    progress("quantize")
+    texts = _calibration(checkpoint, tokenizer, context)
+    model = quantize.quantize(checkpoint, context=context, calibration_tokens=texts, four_bit=four_bit)
+    progress("place")
+    placement = place.place(config, model, rope_rate(checkpoint.config, model))
+    progress("lower, schedule, assemble")
+    built = build_buckets(placement, buckets)
+    progress("quality")
+    quality = measure_quality(checkpoint, tokenizer, model) if measure else None
+    progress("pack")
+    return _pack(checkpoint.config, tokenizer, placement, built, quality)
+
+
+def _four_bit(weights: str) -> frozenset[str]:
+    if weights not in WEIGHTS:
+        raise TspError(f"weights must be one of {', '.join(WEIGHTS)}, not {weights!r}")
+    return WEIGHTS[weights]
+
+
+def rope_rate(config: ModelConfig, model: IntegerModel) -> np.ndarray:
+    """Radians a position of every RoPE pair of a head as the chip stores it; pairs of padding stand still."""
+    rate = config.rope_theta ** (-np.arange(0, config.head_dim, 2) / config.head_dim)
+    return np.pad(rate, (0, model.head_size // 2 - len(rate)))
+
+
+# --- context -------------------------------------------------------------------------------------------------------
+
+
+def choose_context(model: ModelConfig, config: ChipConfig, wanted: int | None, four_bit: frozenset[str]) -> int:
+    """`wanted`, if it fits; by default the largest multiple of 16 (or the model's whole context) that fits.
+
+    Raises TspError naming what does not fit.
+    """
+    if wanted is not None:
+        if not 1 <= wanted <= model.seq_len:
+            raise TspError(f"context must be in 1..{model.seq_len} (the model's context), not {wanted}")
+        check_fit(model, config, wanted, four_bit)
+        return wanted
+    try:
+        check_fit(model, config, model.seq_len, four_bit)
+        return model.seq_len
+    except TspError:
+        low, high = 0, ceil_div(model.seq_len, LANES)
+    if high == 1:
+        check_fit(model, config, model.seq_len, four_bit)
+    check_fit(model, config, LANES, four_bit)
+    low = 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            check_fit(model, config, middle * LANES, four_bit)
+            low = middle
+        except TspError:
+            high = middle
+    return low * LANES
+
+
+def check_fit(model: ModelConfig, config: ChipConfig, context: int, four_bit: frozenset[str]) -> place.Placement:
+    """Place and lower the model's shapes, without weights. Raises TspError naming what does not fit."""
+    sizes = hollow_model(model, context, four_bit)
+    placement = place.place(config, sizes, rope_rate(model, sizes))
+    lower.Lower(placement, placement.geometry.chunks).run()
+    return placement
+
+
+def hollow_model(model: ModelConfig, context: int, four_bit: frozenset[str]) -> IntegerModel:
+    """An integer model of the right shapes whose weights are all 0: time and space depend on nothing else."""
+    sizes = {
+        "dim": model.dim, "hidden": model.hidden_dim, "layers": model.n_layers, "heads": model.n_heads,
+        "kv_heads": model.n_kv_heads, "head_size": quantize.native_head_size(model.head_dim),
+        "vocab": model.vocab_size, "context": context, "eps": 0,
+    }
+    narrow = (*MATRICES, "embedding")
+    arrays = {name: np.broadcast_to(np.zeros((), np.int8 if name in narrow else np.int16), shape)
+              for name, shape in integer.array_shapes(sizes).items()}
+    if model.shared_classifier:
+        arrays["embedding"] = arrays["classifier"]
+    shifts = Shifts(**dict.fromkeys(Shifts.__dataclass_fields__, 0))
+    return IntegerModel(**sizes, **arrays, shifts=shifts, four_bit=four_bit)
+
+
+# --- calibration and quality ---------------------------------------------------------------------------------------
+
+
+def _calibration(checkpoint: Checkpoint, tokenizer: Tokenizer, context: int) -> list[list[int]]:
+    """Texts that the float model writes, for static scales."""
+    model = FloatModel(checkpoint, np.float32)
+    return [_text(model, tokenizer.bos, context, quantize.CALIBRATION_SEED + i)
+            for i in range(quantize.CALIBRATION_SEQUENCES)]
+
+
+def measure_quality(checkpoint: Checkpoint, tokenizer: Tokenizer, model: IntegerModel) -> Quality:
+    """Distance from the float model, on text that the float model writes."""
+    length = min(model.context, QUALITY_TOKENS)
+    tokens = _text(FloatModel(checkpoint, np.float32), tokenizer.bos, length, QUALITY_SEED)
+    return quantize.evaluate(model, checkpoint, tokens)
+
+
+def _text(model: FloatModel, bos: int, length: int, seed: int) -> list[int]:
+    return [bos, *model.generate([bos], length - 1, temperature=1.0, seed=seed)]
+
+
+# --- buckets -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Built:
+    """A bucket's program: attention over `chunks` vectors of positions."""
+
+    chunks: int
+    segments: tuple[schedule.Segment, ...]
+    code: assemble.Bucket
+
+
+def build_buckets(placement: place.Placement, count: int | None = None) -> list[Built]:
+    """Buckets of evenly spaced chunk counts: `count`, or as many as the table and the queues hold.
+
+    Raises TspError naming the queue if even one bucket does not fit.
+    """
+    config, chunks = placement.geometry.config, placement.geometry.chunks
+    known = {chunks: build(placement, chunks)}
+
+    def built(number: int) -> list[Built]:
+        sizes = _even(chunks, number)
+        known.update({size: build(placement, size) for size in sizes if size not in known})
+        return [known[size] for size in sizes]
+
+    most = min(config.buckets, chunks)
+    if count is not None:
+        if not 1 <= count <= most:
+            raise TspError(f"buckets must be in 1..{most}, not {count}")
+        _check_queues(config, built(count))
+        return built(count)
+    _check_queues(config, built(1))
+    likely = _Likely(placement, known[chunks])
+    numbers = (number for number in range(most, 1, -1) if likely.fits(_even(chunks, number)))
+    return next((built(number) for number in numbers if not _overflow(config, built(number))), built(1))
+
+
+def _even(chunks: int, number: int) -> list[int]:
+    """Chunk counts of `number` buckets, evenly spaced."""
+    return [ceil_div(chunks * (i + 1), number) for i in range(number)]
+
+
+class _Likely:
+    """Foretells whether buckets fit the queues, so that few are scheduled in vain.
+
+    A queue's instructions are its bursts, known without scheduling, and a few that only wait: as many as in `full`.
+    """
+
+    def __init__(self, placement: place.Placement, full: Built) -> None:
+        self._placement = placement
+        self._bursts = functools.cache(lambda chunks: _bursts(lower.Lower(placement, chunks).run()))
+        bursts = self._bursts(full.chunks)
+        self._rest = {name: len(words) - bursts[name] for name, words in full.code.words.items()}
+
+    def fits(self, sizes: list[int]) -> bool:
+        """Whether buckets of these chunk counts should fit."""
+        config = self._placement.geometry.config
+        return all(sum(self._bursts(size)[queue.name] + self._rest[queue.name] for size in sizes)
+                   <= isa.queue_depth(config, queue) * TOLERANCE for queue in isa.queues(config))
+
+
+def _bursts(segments: list[schedule.Segment]) -> Counter[str]:
+    """Instructions by queue, without those that wait."""
+    return Counter(b.queue for segment in segments for cluster in segment.clusters for b in cluster.bursts)
+
+
+def build(placement: place.Placement, chunks: int) -> Built:
+    """Lower, schedule and assemble one bucket."""
+    config = placement.geometry.config
+    segments = lower.Lower(placement, chunks).run()
+    for segment in segments:
+        schedule.Scheduler(config).run(segment)
+    limit = chunks * LANES
+    return Built(chunks, tuple(segments), assemble.assemble(config, segments, placement.layout.strides, limit))
+
+
+def _overflow(config: ChipConfig, built: list[Built]) -> str:
+    """What does not fit the queues; nothing if all does."""
+    for queue in isa.queues(config):
+        need, limit = sum(len(b.code.words[queue.name]) for b in built), isa.queue_depth(config, queue)
+        if need > limit:
+            return f"queue {queue.name} needs {need} instructions, config {config.name} has {limit}"
+    return ""
+
+
+def _check_queues(config: ChipConfig, built: list[Built]) -> None:
+    if problem := _overflow(config, built):
+        raise TspError(f"{problem}: use a larger config, a shorter --context or fewer buckets")
+
+
+# --- pack ----------------------------------------------------------------------------------------------------------
+
+
+def _pack(model: ModelConfig, tokenizer: Tokenizer, placement: place.Placement, built: list[Built],
+          quality: Quality | None) -> Program:
+    config, integer_model = placement.geometry.config, placement.geometry.model
+    queues: dict[str, tuple[int, ...]] = {}
+    starts: dict[str, tuple[int, ...]] = {}
+    for queue in isa.queues(config):
+        parts = [b.code.words[queue.name] for b in built]
+        starts[queue.name] = tuple(sum(map(len, parts[:i])) for i in range(len(parts)))
+        queues[queue.name] = tuple(word for part in parts for word in part)
+    texts, events = _schedule_table(built)
+    return Program(
+        config=config, model=model, context=integer_model.context, four_bit=tuple(sorted(integer_model.four_bit)),
+        buckets=tuple(_bucket(b) for b in built), starts=starts, queues=queues,
+        maps={number: tuple(lanes) for number, lanes in lower.PERMUTATIONS.items()},
+        symbols=_symbols(placement), image=placement.layout.image(), tokenizer=tokenizer.to_bytes(),
+        arrays=integer.to_arrays(integer_model), texts=texts, schedule=events, quality=quality,
+    )
+
+
+def _bucket(built: Built) -> Bucket:
+    segments = tuple(Segment(s.name, isa.START + start, s.length, s.passes, s.weight_bytes)
+                     for s, start in zip(built.segments, built.code.starts, strict=True))
+    return Bucket(built.code.limit, built.code.period, built.chunks, segments)
+
+
+def _symbols(placement: place.Placement) -> dict[str, Symbol]:
+    """Every tensor that has a name of its own."""
+    strides = placement.layout.strides
+    return {name: Symbol(t.slice, t.addr, t.quads, strides[t.slice] if t.per_layer else 0)
+            for name, t in sorted(placement.tensors.items())}
+
+
+def _schedule_table(built: list[Built]) -> tuple[tuple[str, ...], np.ndarray]:
+    """(texts, int32 [events, EVENT_COLUMNS]), ordered by bucket and first cycle."""
+    texts: dict[str, int] = {}
+    rows = []
+    for number, bucket in enumerate(built):
+        own = []
+        for segment, start in zip(bucket.segments, bucket.code.starts, strict=True):
+            offset = isa.START + start
+            for p in segment.placed:
+                names = (p.label, p.burst.queue, p.burst.engine, p.burst.op.name, segment.name)
+                last = p.at + (p.burst.count - 1) * p.burst.interval
+                codes = [texts.setdefault(name, len(texts)) for name in names]
+                own.append((number, *codes, offset + p.at, offset + last))
+        rows += sorted(own, key=lambda row: row[-2])
+    return tuple(texts), np.array(rows, "<i4").reshape(-1, len(EVENT_COLUMNS))

@@ -1,0 +1,49 @@
+"""Opens a device by its name."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compiler.errors import TspError
+from hw.config import ChipConfig
+
+from .device import ChipDevice, Device
+
+if TYPE_CHECKING:
+    import numpy as np
+
+NAMES = ("reference", "model", "rtl")
+
+
+def check_name(name: str) -> str:
+    """The name of a device; raises TspError if there is none such."""
+    if name not in NAMES:
+        raise TspError(f"device must be one of {', '.join(NAMES)}, not {name!r}")
+    return name
+
+
+def open_device(name: str, config: ChipConfig, *, trace: Path | None = None) -> Device:
+    """A device with a chip of `config`, just reset. trace: file of waveforms, by the RTL only. Raises TspError."""
+    check_name(name)
+    if trace is not None and name != "rtl":
+        raise TspError(f"only the RTL has waveforms, not device {name}: use --device rtl")
+    if name == "reference":
+        from .reference import ReferenceDevice
+
+        return ReferenceDevice()
+    if name == "model":
+        return ChipDevice(name, _model_chip(config))
+    from .verilated import VerilatedChip
+
+    return ChipDevice(name, VerilatedChip(config, trace=trace))
+
+
+def _model_chip(config: ChipConfig):
+    from .model import ModelChip
+
+    class Chip(ModelChip):
+        def read_mem(self, name: str, at: int = 0, count: int | None = None) -> "np.ndarray":
+            """A copy of quads of a slice."""
+            end = None if count is None else at + count
+            return self.mem(name)[at:end].copy()
+
+    return Chip(config)
