@@ -116,7 +116,7 @@ def test_first_dispatch_is_start_cycles_after_the_pulse():
     assert cycle == isa.START + MIN_DELAY + 1
 
 
-@pytest.mark.parametrize("delay", [MIN_DELAY, 3, 4, 17, (1 << isa.DELAY_BITS) - 1])
+@pytest.mark.parametrize("delay", [MIN_DELAY, 2, 3, 4, 17, (1 << isa.DELAY_BITS) - 1])
 def test_next_dispatch_is_delay_cycles_later(delay):
     check([([read(1, delay), read(2), nop(delay), read(3), SYNC], 0, 0)])
 
@@ -144,12 +144,12 @@ def random_program(rng):
     program, open_loops, tag = [], 0, 0
     for _ in range(rng.randrange(1, 14)):
         kind = rng.choice("rrnle")
-        delay = rng.choice([2, 2, 3, 5])
+        delay = rng.choice([1, 1, 1, 2, 3, 5])
         if kind == "l" and open_loops < 2:
             program.append(loop(rng.randrange(1, 4), rng.randrange(50), delay))
             open_loops += 1
         elif kind == "e" and open_loops:
-            program.append(end(delay + 1))
+            program.append(end(MIN_DELAY_JUMP + delay - 1))
             open_loops -= 1
         elif kind == "n":
             program.append(nop(delay))
