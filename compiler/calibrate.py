@@ -7,7 +7,7 @@ import numpy as np
 
 from compiler.float_model import FINAL_NORM, LAYER_SITES, FloatModel, layer_site
 
-CALIBRATION_SEQUENCES = 6
+CALIBRATION_SEQUENCES = 8
 CALIBRATION_SEED = 20_000
 
 INPUT_SITES = {

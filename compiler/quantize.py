@@ -280,8 +280,10 @@ class _Quantiser:
         w, r, c = self.weights, self.recipe, self.config
         columns_att = np.maximum.reduce([np.abs(w[n]).max(1) for n in ("wq", "wk", "wv")])
         columns_ffn = np.maximum(np.abs(w["w1"]).max(1), np.abs(w["w3"]).max(1))
-        self.att_scale = self._smoothed("att_norm", columns_att, r.smooth_att, r.clip_att)
-        self.ffn_scale = self._smoothed("ffn_norm", columns_ffn, r.smooth_ffn, r.clip_ffn)
+        self.att_scale = self._smoothed(
+            "att_norm", columns_att, self._share(r.smooth_att, "wq", "wk", "wv"), r.clip_att
+        )
+        self.ffn_scale = self._smoothed("ffn_norm", columns_ffn, self._share(r.smooth_ffn, "w1", "w3"), r.clip_ffn)
         norm_x = RESIDUAL_BITS - NORM_BITS
         norm_sq = max(0, math.ceil(math.log2(-(-c.dim // 16) * 16)) + 34 - 31)
         ideal = math.sqrt(c.dim) * 2.0 ** (-norm_sq / 2)
@@ -302,6 +304,10 @@ class _Quantiser:
         peaks = {"g_att": self.peak["x_att"], "g_ffn": self.peak["x_ffn"], "g_final": self.statistics.peaks[X_FINAL]}
         largest = max(float((peak * np.abs(gains[name])).max()) for name, peak in peaks.items())
         return min(max(math.ceil(math.log2(largest * 2.0**fraction / 65535)), 0), 15)
+
+    def _share(self, share: float, *matrices: str) -> float:
+        """0 before matrices of four bits, which have no precision to spare for activations."""
+        return 0.0 if self.four_bit.intersection(matrices) else share
 
     def _smoothed(self, site: str, columns: np.ndarray, share: float, clip: float) -> np.ndarray:
         pairs = zip(self.peak[site], columns, strict=True)
@@ -374,7 +380,7 @@ class _Quantiser:
         c = self.config
         columns = np.abs(self.weights["wo"]).max(1).reshape(c.n_layers, c.n_kv_heads, c.group_size, self.head_size)
         columns = columns.max(2)[..., : c.head_dim].reshape(c.n_layers, -1)
-        scale = self._smoothed("v", columns, self.recipe.smooth_v, self.recipe.clip_v)
+        scale = self._smoothed("v", columns, self._share(self.recipe.smooth_v, "wo"), self.recipe.clip_v)
         scale = scale.reshape(c.n_layers, c.n_kv_heads, c.head_dim)
         padding = ((0, 0), (0, 0), (0, self.head_size - c.head_dim))
         return np.pad(scale, padding, constant_values=1.0).reshape(c.n_layers, -1)
@@ -402,7 +408,7 @@ class _Quantiser:
 
     def _up_gain(self) -> np.ndarray:
         """What W3's outputs are multiplied by [L, F]: int16 with margin, equalising the channels of W2's input."""
-        scale = self._smoothed("silu", np.abs(self.weights["w2"]).max(1), self.recipe.smooth_up, 1.0)
+        scale = self._smoothed("silu", np.abs(self.weights["w2"]).max(1), self._share(self.recipe.smooth_up, "w2"), 1.0)
         headroom = (np.maximum(self.peak["up"], 1e-6) / scale).max() * MARGIN
         return 32767 / (scale * headroom)
 

@@ -1,0 +1,174 @@
+"""compiler.quantize, compiler.calibrate, compiler.rounding."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from checkpoints import REPOSITORY, SHARED_MODELS, random_checkpoint, small_config
+
+from compiler.calibrate import calibrate, sample_sequences
+from compiler.checkpoint import Checkpoint
+from compiler.errors import TspError
+from compiler.float_model import FloatModel, layer_site
+from compiler.frontend import load_checkpoint
+from compiler.integer import MATRICES
+from compiler.quantize import check_shifts, evaluate, native_head_size, quantize
+from compiler.rounding import compensated, integer_scales, nearest, row_steps, searched_steps, total_shift
+
+# ---- the whole ----
+
+CONFIGS = {
+    "grouped, heads of 4 padded to 8": small_config(),
+    "own classifier, heads of 12 padded to 16": small_config(shared_classifier=False, head_dim=12),
+    "one native kv head, other constants": small_config(n_kv_heads=1, head_dim=16, rope_theta=500.0, norm_eps=0.01),
+}
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
+def test_a_random_model_stays_close(config):
+    """Random weights know no text, so calibration on other sequences must carry over to these."""
+    checkpoint = random_checkpoint(config, seed=1)
+    quality = evaluate(
+        quantize(checkpoint, context=32), checkpoint, *sample_sequences(FloatModel(checkpoint), 32, 2, 5)
+    )
+    assert quality.ratio < 0.01 and quality.tokens == 64, str(quality)
+
+
+def test_the_same_input_gives_the_same_model():
+    first, second = (quantize(random_checkpoint(), context=16) for _ in range(2))
+    assert first.shifts == second.shifts
+    for name, value in vars(first).items():
+        if isinstance(value, np.ndarray):
+            np.testing.assert_array_equal(value, getattr(second, name))
+
+
+def test_types_sizes_and_ranges():
+    model = quantize(random_checkpoint(), context=16, four_bit=frozenset({"w2", "wk"}))
+    assert model.head_size == 8 and model.rope_cos.shape == (16, 4)
+    assert model.embedding is model.classifier
+    for name in MATRICES:
+        limit = 7 if name in ("w2", "wk") else 127
+        assert getattr(model, name).dtype == np.int8 and abs(getattr(model, name).astype(int)).max() <= limit, name
+        scale = getattr(model, "m" + ("c" if name == "classifier" else name[1]))
+        assert scale.dtype == np.int16 and scale.min() > 0
+    assert not model.wq.reshape(2, 6, 8, 24)[:, :, 4:].any() and not model.wo.reshape(2, 24, 6, 8)[..., 4:].any()
+
+
+@pytest.mark.parametrize("factor", [1e-3, 30.0])
+def test_scale_of_the_residual_does_not_matter(factor):
+    """Embedding and both blocks' outputs times a factor: the norms take it out again."""
+    checkpoint = random_checkpoint(small_config(norm_eps=1e-12, shared_classifier=False))
+    scaled = {name: getattr(checkpoint, name) * np.float32(factor) for name in ("tok_emb", "wo", "w2")}
+    scaled = Checkpoint(**vars(checkpoint) | scaled)
+    tokens = sample_sequences(FloatModel(checkpoint), 32, 1, 5)[0]
+    assert evaluate(quantize(scaled, context=32), scaled, tokens).ratio < 0.01
+
+
+def test_outlier_channels_are_folded_away():
+    """A norm with channels x50, undone in the weights behind it, changes no logit: smoothing must find that."""
+    checkpoint = random_checkpoint()
+    gain = np.ones(24, np.float32)
+    gain[[3, 11]] = 50
+    changed = {"att_norm": checkpoint.att_norm * gain, "ffn_norm": checkpoint.ffn_norm * gain}
+    changed |= {name: getattr(checkpoint, name) / gain for name in ("wq", "wk", "wv", "w1", "w3")}
+    changed = Checkpoint(**vars(checkpoint) | changed)
+    tokens = sample_sequences(FloatModel(checkpoint), 32, 1, 5)[0]
+    assert evaluate(quantize(changed, context=32), changed, tokens).ratio < 0.01
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"context": 0}, r"context must be 1\.\.32"),
+        ({"context": 33}, r"context must be 1\.\.32"),
+        ({"context": 8, "four_bit": frozenset({"w9"})}, "four_bit must name matrices of wq, .*, not w9"),
+    ],
+)
+def test_wrong_arguments(arguments, message):
+    with pytest.raises(TspError, match=message):
+        quantize(random_checkpoint(), **arguments)
+
+
+def test_shifts_out_of_range_are_named():
+    shifts = quantize(random_checkpoint(), context=8).shifts
+    for change in ({"w2": 41}, {"cls": 7}, {"norm_x": 32}, {"wo": -1}):
+        with pytest.raises(TspError, match=f"shift {next(iter(change))} must be"):
+            check_shifts(replace(shifts, **change), 8)
+
+
+def test_native_head_sizes():
+    assert [native_head_size(n) for n in (2, 4, 8, 12, 16, 24, 48, 64)] == [8, 8, 8, 16, 16, 32, 48, 64]
+
+
+# ---- quality of trained models ----
+
+
+def assert_close(path, context, sequences):
+    """Less than 1 % of the cross-entropy lost, measured on one sequence, calibrated on the others."""
+    checkpoint = load_checkpoint(path)
+    model = quantize(checkpoint, context=context, calibration_tokens=sequences[1:])
+    quality = evaluate(model, checkpoint, sequences[0])
+    assert quality.ratio < 0.01, str(quality)
+
+
+def test_the_shipped_model_at_full_context():
+    path = REPOSITORY / "models" / "stories263k.bin"
+    model = FloatModel(load_checkpoint(path), np.float32)
+    assert_close(path, 256, sample_sequences(model, 256, 4, 77))
+
+
+if SHARED_MODELS.is_dir():  # an extra where the project's shared models lie beside the repository
+
+    @pytest.mark.shared
+    @pytest.mark.parametrize("context", [256, 512])
+    def test_stories260k_at_full_context(context):
+        path = SHARED_MODELS / "stories260K.bin"
+        model = FloatModel(load_checkpoint(path), np.float32)
+        assert_close(path, context, sample_sequences(model, context, 3, 77))
+
+
+# ---- calibration ----
+
+
+def test_statistics_are_those_of_all_sequences():
+    checkpoint = random_checkpoint()
+    model, seen = FloatModel(checkpoint, np.float32), {}
+    sequences = [[1, 2, 3, 4], [9, 8, 7]]
+    for tokens in sequences:
+        model.sequence_logits(tokens, lambda site, values: seen.setdefault(site, []).append(values))
+    statistics = calibrate(model, sequences, {"wo"})
+    assert statistics.moments.keys() == {layer_site(0, "att"), layer_site(1, "att")}
+    for site, values in seen.items():
+        rows = np.concatenate(values)
+        np.testing.assert_array_equal(statistics.peaks[site], abs(rows).max(0))
+        if site in statistics.moments:
+            np.testing.assert_allclose(statistics.moments[site], rows.T @ rows, rtol=1e-4, atol=1e-4)
+
+
+# ---- rounding ----
+
+
+def test_integer_scales_are_exact_and_never_narrow():
+    weights = np.random.default_rng(0).normal(size=(40, 30)) * np.geomspace(1, 300, 40)[:, None]
+    weights[7] = 0
+    wanted, gain = row_steps(weights, 127), np.full(40, 0.37)
+    total = total_shift(wanted * gain)
+    scale, steps = integer_scales(wanted, gain, total)
+    assert scale.dtype == np.int16 and scale.min() >= 1 and 16384 <= scale.max() <= 32767
+    assert (steps >= wanted * (1 - 1e-9)).all()
+    np.testing.assert_allclose(steps * gain * 2.0**total, scale, rtol=1e-14)
+    assert (abs(nearest(weights, steps, 127) * steps[:, None] - weights).max(1) <= steps * 0.500001).all()
+
+
+def test_four_bit_compensation_lowers_the_output_error():
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(500, 48)) @ rng.normal(size=(48, 48))
+    weights, moments = rng.normal(size=(20, 48)), x.T @ x
+    steps = searched_steps(weights, 7, np.diag(moments))
+
+    def error(rounded):
+        return float(((x @ (rounded * steps[:, None] - weights).T) ** 2).sum())
+
+    plain, better = nearest(weights, steps, 7), compensated(weights, steps, 7, moments)
+    assert abs(better).max() <= 7 and error(better) < 0.6 * error(plain)
+    assert ((steps > 0) & (steps <= row_steps(weights, 7))).all()
