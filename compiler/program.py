@@ -1,6 +1,6 @@
 """The program file: everything that a device needs to tell stories, and everything that is known beforehand.
 
-A file is two lines of text, a JSON header in the third, and raw sections behind it, so that `head -3` shows what it is::
+A file is two lines of text, a JSON header in the third, and raw sections behind it; `head -3` shows what it is::
 
     metronome-program 1
     <bytes of the whole file> <sha256 of all that follows this line>
@@ -155,7 +155,7 @@ class Program:
         return weights + c.dim + 2 * c.n_layers * c.n_kv_heads * c.head_dim * (position + 1)
 
     def roofline_fraction(self, position: int | None = None) -> float:
-        """Bytes that a token must read / (weight bytes that the matrix units take in a cycle * cycles); default: mean."""
+        """Bytes that a token must read / (weight bytes the matrix units take in a cycle * cycles); default: the mean."""
         if position is not None:
             return self.bytes_read(position) / (self.config.macs * self.cycles(position))
         return self.bytes_read((self.context - 1) / 2) / (self.config.macs * self.mean_cycles)  # type: ignore[arg-type]

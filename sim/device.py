@@ -50,7 +50,7 @@ class Device(Protocol):
         ...
 
     def start(self, prompt: Sequence[int], temperature: float = 0.0, seed: int = 0) -> None:
-        """Begin at position 0 with the tokens of a prompt (BOS first). Raises TspError on a prompt that does not fit."""
+        """Begin at position 0 with the tokens of a prompt (BOS first). Raises TspError if it does not fit."""
         ...
 
     def run(self, n: int) -> list[TokenResult]:

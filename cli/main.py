@@ -1,0 +1,156 @@
+"""The `tsp` command: arguments in, text out; everything else is elsewhere."""
+
+import os
+
+for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # before numpy is imported
+    os.environ.setdefault(_name, "1")
+
+import importlib.util
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from cli import show
+from compiler.compile import compile_checkpoint
+from compiler.errors import TspError
+from compiler.files import read_model
+from compiler.fit import fit as fit_model
+from compiler.frontend import load_checkpoint
+from compiler.program import DEFAULT_CLOCK_MHZ
+from hw.config import CONFIGS
+from sim.devices import check_name, open_device
+from sim.programs import DEFAULT_CONFIG, config_of, open_program
+from sim.story import BrokenPromise, begin
+
+BROKEN, REFUSED, INTERRUPTED = 1, 2, 130
+"""Exit codes besides 0: a promise of ours is broken; the input is refused; the user has enough."""
+
+commands = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+Config = Annotated[str | None, typer.Option(help=f"Chip: {', '.join(CONFIGS)}.  [default: {DEFAULT_CONFIG}]")]
+Context = Annotated[int | None, typer.Option(help="Positions served.  [default: the checkpoint's, or what fits]")]
+Weights = Annotated[str | None, typer.Option(help="int8 or int4.  [default: int8]")]
+TokenizerFile = Annotated[Path | None, typer.Option(help="tokenizer.bin or tokenizer.json.  [default: next to the "
+                                                         "checkpoint]")]
+Clock = Annotated[float, typer.Option("--clock", help="MHz, for tokens/s.")]
+
+
+@commands.command()
+def run(
+    program: Annotated[Path, typer.Argument(help="Program file, llama2.c checkpoint or Hugging Face folder.")],
+    device: Annotated[str, typer.Option(help="reference, model or rtl.")] = "rtl",
+    prompt: Annotated[str, typer.Option(help="How the story begins.")] = "",
+    tokens: Annotated[int | None, typer.Option(help="New tokens at most.  [default: up to the context]")] = None,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of the sampling noise: the same story on every device.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
+    vcd: Annotated[Path | None, typer.Option(help="Write waveforms (rtl only).")] = None,
+    clock: Clock = DEFAULT_CLOCK_MHZ,
+    config: Config = None,
+    context: Context = None,
+    weights: Weights = None,
+    tokenizer: TokenizerFile = None,
+) -> None:
+    """Tell a story, token by token, in exactly the cycles that are printed beforehand."""
+    check_name(device)
+    check_clock(clock)
+    notes = Console(stderr=True, highlight=False, soft_wrap=True)
+    compiled = open_program(program, config=config, context=context, weights=weights, tokenizer=tokenizer,
+                            say=lambda line: notes.print(line, style="dim", markup=False))
+    machine = open_device(device, compiled.config, trace=vcd)
+    try:
+        machine.load(compiled)
+        story = begin(machine, compiled, prompt=prompt, tokens=tokens, temperature=temperature, seed=seed,
+                      digests=as_json)
+        if as_json:
+            for _ in story.steps():
+                pass
+            print(json.dumps(story.as_json(clock)))
+        else:
+            show.story(story, clock)
+    finally:
+        machine.close()
+
+
+@commands.command()
+def compile(
+    checkpoint: Annotated[Path, typer.Argument(help="llama2.c checkpoint or Hugging Face folder.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Program file to write.")],
+    tokenizer: TokenizerFile = None,
+    config: Config = None,
+    context: Context = None,
+    weights: Weights = None,
+    clock: Clock = DEFAULT_CLOCK_MHZ,
+) -> None:
+    """Compile a checkpoint, and print what is known of every token before anything runs."""
+    check_clock(clock)
+    chip = config_of(config or DEFAULT_CONFIG)
+    with show.passes() as progress:
+        model, tok = read_model(checkpoint, tokenizer)
+        program = compile_checkpoint(model, tok, config=chip, context=context, weights=weights or "int8",
+                                     progress=progress)
+        program.save(output)
+    show.program(program, output, clock)
+
+
+@commands.command()
+def fit(
+    checkpoint: Annotated[Path, typer.Argument(help="llama2.c checkpoint or Hugging Face folder.")],
+    config: Annotated[str | None, typer.Option(help=f"One of {', '.join(CONFIGS)}.  [default: all]")] = None,
+    context: Context = None,
+    weights: Weights = None,
+    clock: Clock = DEFAULT_CLOCK_MHZ,
+) -> None:
+    """Say at once whether a model fits which chip, and what limits it."""
+    check_clock(clock)
+    chips = [config_of(config)] if config else list(CONFIGS.values())
+    model = load_checkpoint(checkpoint)
+    show.fits([fit_model(model.config, chip, context=context, weights=weights or "int8") for chip in chips],
+              checkpoint, model, clock)
+
+
+def check_clock(clock: float) -> None:
+    """Raises TspError unless the clock is a number of MHz."""
+    if not 0 < clock < 1e6:
+        raise TspError(f"clock must be more than 0 and less than 1000000 MHz, not {clock}")
+
+
+if importlib.util.find_spec("cli.report"):
+    from cli.report import report
+
+    commands.command()(report)
+
+
+def app(args: Sequence[str] | None = None) -> int:
+    """Run the command; the exit code. What is refused, or broken, is one line on stderr."""
+    arguments = list(sys.argv[1:] if args is None else args) or ["--help"]
+    command: Callable = typer.main.get_command(commands)
+    try:
+        return command(arguments, prog_name="tsp", standalone_mode=False) or 0
+    except TspError as error:
+        return _fail(str(error), REFUSED)
+    except BrokenPromise as error:
+        return _fail(str(error), BROKEN)
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: no complaint at exit
+        return BROKEN
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # typer's own: a wrong option or number
+            raise
+        return _fail(error.format_message(), REFUSED)
+
+
+def _fail(message: str, code: int) -> int:
+    print("tsp:", " ".join(message.split()), file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(app())

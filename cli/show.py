@@ -1,0 +1,120 @@
+"""What `tsp` prints."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from compiler.checkpoint import Checkpoint
+from compiler.fit import Fit
+from compiler.program import Program
+from sim.story import Story
+
+out = Console(highlight=False, soft_wrap=True)
+
+
+def story(story: Story, clock: float) -> None:
+    """The prediction, the story as it comes, and what it took."""
+    print(prediction(story.program, story.positions, clock))
+    print()
+    began = time.perf_counter()
+    for step in story.steps():
+        sys.stdout.write(step.text)
+        sys.stdout.flush()
+    elapsed = time.perf_counter() - began
+    print("\n")
+    print(summary(story, clock, elapsed))
+
+
+def prediction(program: Program, positions: int, clock: float) -> str:
+    """Cycles of every position that may run."""
+    parts, total = [], 0
+    for bucket in program.buckets:
+        served = [p for p in program.positions(bucket) if p < positions]
+        if served:
+            parts.append(f"{bucket.period:,} (positions {served[0]}..{served[-1]})")
+            total += bucket.period * len(served)
+    return (f"predicted cycles a token on {program.config.name}: {', '.join(parts)}; "
+            f"{positions} tokens: {total:,} cycles, {program.tokens_per_second(clock, total / positions):,.0f} "
+            f"tokens/s at {clock:g} MHz")
+
+
+def summary(story: Story, clock: float, elapsed: float) -> str:
+    """One line: measured == predicted, speed at a clock, roofline, and how fast the simulation was."""
+    count = len(story.done)
+    time_of = (f"measured {story.measured:,} cycles == predicted {story.predicted:,}" if story.measured is not None
+               else f"predicted {story.predicted:,} cycles (the {story.device.name} device has no time)")
+    pace = f"{count / elapsed:,.1f} tokens/s here"
+    if story.measured is not None:
+        pace += f", {story.measured / elapsed:,.0f} cycles/s"
+    return (f"{count} tokens: {time_of}; {story.tokens_per_second(clock):,.0f} tokens/s at {clock:g} MHz, "
+            f"{story.roofline_fraction:.1%} of the SRAM roofline ({story.device.name}: {pace})")
+
+
+@contextmanager
+def passes() -> Iterator[Callable[[str], None]]:
+    """Shows the name of the pass at work, on a terminal."""
+    with Console(stderr=True).status("reading") as status:
+        yield status.update
+
+
+def program(program: Program, path: Path, clock: float) -> None:
+    """A compiled program's figures."""
+    model = program.model
+    out.print(f"{path}: config {program.config.name}, context {program.context} of the model's {model.seq_len}, "
+              f"{path.stat().st_size:,} bytes")
+    if program.context < model.seq_len:
+        out.print(f"the context is shortened to what fits: {program.context} positions")
+    out.print(_cycle_table(program, clock))
+    out.print(_use_table("SRAM slice", "quads", program.sram_use()))
+    out.print(_use_table("queue", "instructions", program.queue_use()))
+    if program.quality is not None:
+        out.print(f"quality: {program.quality} (text by the float model)")
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    for n, column in enumerate(columns):
+        table.add_column(column, justify="right" if n else "left")
+    return table
+
+
+def _cycle_table(program: Program, clock: float) -> Table:
+    table = _table("positions", "cycles a token", f"tokens/s at {clock:g} MHz", "roofline fraction")
+    for bucket in program.buckets:
+        served = program.positions(bucket)
+        table.add_row(f"{served[0]}..{served[-1]}", f"{bucket.period:,}",
+                      f"{program.tokens_per_second(clock, bucket.period):,.0f}",
+                      f"{program.roofline_fraction(served[len(served) // 2]):.3f}")
+    table.add_row("mean", f"{program.mean_cycles:,.1f}", f"{program.tokens_per_second(clock):,.0f}",
+                  f"{program.roofline_fraction():.3f}")
+    return table
+
+
+def _use_table(what: str, unit: str, use: dict[str, tuple[int, int]]) -> Table:
+    table = _table(what, f"{unit} used", "of", "")
+    for name, (used, there) in use.items():
+        table.add_row(name, f"{used:,}", f"{there:,}", f"{used / there:.0%}")
+    return table
+
+
+def fits(found: Sequence[Fit], path: Path, model: Checkpoint, clock: float) -> None:
+    """Which chips a model fits."""
+    out.print(f"{path}: {model.n_parameters:,} parameters, context {model.config.seq_len}")
+    table = _table("config", "context", "cycles a token", f"tokens/s at {clock:g} MHz", "SRAM")
+    for each in found:
+        if not each.context:
+            table.add_row(each.config.name, "does not fit", "", "", "")
+            continue
+        periods = [period for _, period in each.cycles]
+        used, there = (sum(quads) for quads in zip(*each.sram.values(), strict=True))
+        table.add_row(each.config.name, str(each.context), f"{periods[0]:,}..{periods[-1]:,}",
+                      f"{clock * 1e6 / periods[-1]:,.0f}..{clock * 1e6 / periods[0]:,.0f}", f"{used / there:.0%}")
+    out.print(table)
+    for each in found:
+        if each.limit:
+            out.print(f"{each.config.name}: limited by: {each.limit}")

@@ -1,0 +1,80 @@
+"""A program from a program file, or from a checkpoint by way of the cache."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+import compiler
+import hw
+from compiler import program as program_file
+from compiler.compile import WEIGHTS, compile_checkpoint
+from compiler.errors import TspError
+from compiler.files import find_tokenizer, read_model
+from compiler.program import Program
+from hw.config import CONFIGS, ChipConfig
+
+from . import toolchain
+
+DEFAULT_CONFIG = "ulx3s"
+FILE = "program" + program_file.SUFFIX
+
+
+def config_of(name: str) -> ChipConfig:
+    """A named config; raises TspError if there is none such."""
+    if name not in CONFIGS:
+        raise TspError(f"config must be one of {', '.join(CONFIGS)}, not {name!r}")
+    return CONFIGS[name]
+
+
+def open_program(
+    path: Path,
+    *,
+    config: str | None = None,
+    context: int | None = None,
+    weights: str | None = None,
+    tokenizer: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Program:
+    """The program of a file, or of a checkpoint: compiled at the first call and found in the cache afterwards.
+
+    The options are those of compilation; a program file must agree with them. Raises TspError.
+    """
+    if path.exists() and path.is_file() and program_file.is_program(path):
+        return _loaded(path, config, context, weights, tokenizer)
+    if not path.exists():
+        raise TspError(f"{path}: no such program or checkpoint")
+    weights = weights or "int8"
+    chip = config_of(config or DEFAULT_CONFIG)
+    if weights not in WEIGHTS:
+        raise TspError(f"weights must be one of {', '.join(WEIGHTS)}, not {weights!r}")
+    model, tok = read_model(path, tokenizer)
+    sources = [Path(package.__file__ or "").parent for package in (hw, compiler)]
+    weights_bytes = [name.encode() + np.ascontiguousarray(array).tobytes() for name, array in model.weights.items()]
+    key = toolchain.content_key(*map(toolchain.source_digest, sources), np.__version__, repr(model.config),
+                                *weights_bytes, tok.to_bytes(), chip.digest(), str(context), weights)
+    fresh = False
+
+    def make(folder: Path) -> None:
+        nonlocal fresh
+        fresh = True
+        say(f"compiling {path} for {chip.name} (once; then it comes from the cache)")
+        compile_checkpoint(model, tok, config=chip, context=context, weights=weights, measure=False).save(folder / FILE)
+
+    file = toolchain.cached("programs", key, make) / FILE
+    if not fresh:
+        say(f"program of {path} from the cache ({key[:8]})")
+    return program_file.load(file, chip)
+
+
+def _loaded(path: Path, config: str | None, context: int | None, weights: str | None,
+            tokenizer: Path | None) -> Program:
+    """A program file, which the options must not contradict."""
+    program = program_file.load(path, config_of(config) if config else None)
+    fixed = {"--context": context, "--weights": weights, "--tokenizer": tokenizer}
+    if named := [option for option, value in fixed.items() if value is not None]:
+        raise TspError(f"{path} is a compiled program: {' and '.join(named)} is for checkpoints only")
+    return program
+
+
+__all__ = ["DEFAULT_CONFIG", "config_of", "find_tokenizer", "open_program"]
