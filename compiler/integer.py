@@ -9,6 +9,7 @@ import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -167,8 +168,8 @@ def from_arrays(arrays: Mapping[str, np.ndarray]) -> IntegerModel:
     header = {"sizes": len(SIZES), "shifts": len(fields(Shifts)), "four_bit": len(MATRICES)}
     for name, length in header.items():
         _check_array(arrays, name, np.dtype("u1" if name == "four_bit" else "i8"), (length,))
-    sizes = {name: int(value) for name, value in zip(SIZES, arrays["sizes"], strict=True)}
-    values: dict[str, np.ndarray] = {"embedding": arrays.get("embedding", arrays.get("classifier"))}
+    sizes: dict[str, Any] = {name: int(value) for name, value in zip(SIZES, arrays["sizes"], strict=True)}
+    values: dict[str, Any] = {"embedding": arrays.get("embedding", arrays.get("classifier"))}
     for name, shape in array_shapes(sizes).items():
         if name != "embedding" or name in arrays:
             _check_array(arrays, name, np.dtype("i1" if name in (*MATRICES, "embedding") else "i2"), shape)
@@ -300,7 +301,8 @@ class _Product:
         factors = [m * 0.5**post for m, post in zip(scales, posts, strict=True)]
         self.factors = np.concatenate(factors, axis=1)
         rows = [w.shape[1] for w in weights]
-        self.limits = tuple(np.repeat([SAT[b][side][0] for b in bits], rows) for side in (0, 1))
+        low, high = (np.repeat([SAT[b][side][0] for b in bits], rows) for side in (0, 1))
+        self.limits = low, high
         self.pre = pre
         bound = int(np.abs(joined.astype(np.int64)).sum(-1).max(initial=0)) * 127
         self.saturates = (bound >> pre) + 1 > SAT18[1]
@@ -324,7 +326,8 @@ class _Product:
         if len(act) <= EXACT_COLUMNS:
             return weights.dot(act)
         parts = range(0, len(act), EXACT_COLUMNS)
-        return sum(weights[:, i : i + EXACT_COLUMNS].dot(act[i : i + EXACT_COLUMNS]).astype(np.float64) for i in parts)
+        sums = [weights[:, i : i + EXACT_COLUMNS].dot(act[i : i + EXACT_COLUMNS]) for i in parts]
+        return np.sum(sums, axis=0, dtype=np.float64)
 
 
 class IntegerState:
@@ -356,7 +359,7 @@ class IntegerState:
         m, s = self.model, self.model.shifts
         if self.position >= m.context:
             raise ValueError(f"position must be below the context of {m.context}, not {self.position}")
-        x = _scaled(m.embedding[token].astype(np.float64), float(m.emb_scale[token]) * 0.5**s.emb)
+        x = _scaled(m.embedding[token].astype(np.float64), m.emb_scale[token] * SCALE[-s.emb])
         for layer in range(m.layers):
             x = self._attention(layer, x)
             x = self._feed_forward(layer, x)
@@ -414,7 +417,7 @@ class IntegerState:
         if p.shape[-1] <= EXACT_COLUMNS:
             return np.matmul(p, v)
         parts = [slice(i, i + EXACT_COLUMNS) for i in range(0, p.shape[-1], EXACT_COLUMNS)]
-        return sum(np.matmul(p[..., part], v[:, part]).astype(np.float64) for part in parts)
+        return np.sum([np.matmul(p[..., part], v[:, part]) for part in parts], axis=0, dtype=np.float64)
 
     def _rotate(self, y: np.ndarray) -> np.ndarray:
         """RoPE of int16 [n, head_size] in interleaved pairs; each product is rounded, the sum saturates to 16 bits."""
