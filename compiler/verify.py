@@ -264,10 +264,10 @@ class _Proof:
         order = np.argsort(first)
         early = last[order][:-1] >= first[order][1:]
         if early.any():
-            before, after = order[int(np.argmax(early)) :][:2]
-            raise words[owner[after]].error(
+            before, after = (int(member) for member in order[int(np.argmax(early)) :][:2])
+            raise words[int(owner[after])].error(
                 Trap.ENGINE_BUSY, first[after] - isa.ENGINE,
-                f"engine {engine!r} works for {words[owner[before]].label} until cycle {last[before]}")
+                f"engine {engine!r} works for {words[int(owner[before])].label} until cycle {last[before]}")
 
     def _banks_free(self, slice_name: str) -> None:
         """No read of a quad in the cycle of its write's commit; each engine has one element a cycle by now."""

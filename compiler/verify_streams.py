@@ -57,7 +57,8 @@ class _Recorder:
 
     def taps(self) -> _Taps:
         sizes = [len(planes) * cycles.size for _, _, planes, cycles in self.parts]
-        words, positions = (np.repeat([part[k] for part in self.parts], sizes) for k in (0, 1))
+        words = np.repeat([word for word, *_ in self.parts], sizes)
+        positions = np.repeat([position for _, position, *_ in self.parts], sizes)
         planes = np.concatenate([np.repeat(planes, cycles.size) for _, _, planes, cycles in self.parts])
         cycles = np.concatenate([np.tile(cycles, len(planes)) for _, _, planes, cycles in self.parts])
         return _Taps(words, positions, planes, cycles)
@@ -137,13 +138,13 @@ class Streams:
 
 def _collision(lane: Lane, drives: _Taps, lost: np.ndarray, winners: np.ndarray, words: Sequence[Word]) -> None:
     first = int(np.argmin(np.where(lost, drives.cycles, np.iinfo(np.int64).max)))
-    other = words[drives.words[winners[first]]].label
-    raise words[drives.words[first]].error(
+    other = words[int(drives.words[winners[first]])].label
+    raise words[int(drives.words[first])].error(
         Trap.COLLISION, drives.cycles[first],
         f"drives plane {drives.planes[first]} of {lane[0].name} group {lane[1]}, and so does {other}")
 
 
 def _empty_read(lane: Lane, samples: _Taps, at: int, words: Sequence[Word]) -> None:
-    raise words[samples.words[at]].error(
+    raise words[int(samples.words[at])].error(
         Trap.EMPTY_READ, samples.cycles[at],
         f"samples plane {samples.planes[at]} of {lane[0].name} group {lane[1]}, which nobody drove")

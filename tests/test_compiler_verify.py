@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from functools import cache
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,11 +18,12 @@ from compiler.place import Placement, place
 from compiler.quantize import quantize
 from compiler.schedule import Scheduler, Segment
 from compiler.verify import VerifyError, VerifyReport, verify_bucket
-from hw.config import CONFIGS, ChipConfig
+from hw.config import CONFIGS
 from hw.isa import FIELDS, HEADER, START, Dir, Fmt, Instr, Op, Red, Src, Trap, decode, encode, queues
 from hw.numerics import Index
 from sim.image import Image
 from sim.model import ModelChip, ProgramError
+from sim.model_units import MemModel
 from sim.random_programs import MAX_OFFSET, random_image
 
 TINY = CONFIGS["tiny"]
@@ -32,10 +34,10 @@ Program = dict[str, list[int]]
 # ---- programs by hand ----
 
 
-def program(config: ChipConfig = TINY, **given: list[tuple[int, Instr]]) -> Program:
-    """Words of all queues; (cycle of dispatch behind START, instruction) where given, then SYNC."""
+def program(**given: list[tuple[int, Instr]]) -> Program:
+    """Words of all queues of `tiny`; (cycle of dispatch behind START, instruction) where given, then SYNC."""
     words = {}
-    for queue in queues(config):
+    for queue in queues(TINY):
         at, instrs = 0, [Instr(Op.NOP)]
         for cycle, instr in given.get(queue.name, []):
             instrs[-1] = Instr(instrs[-1].op, cycle - at, instrs[-1].fields)
@@ -274,8 +276,8 @@ def judge(image: Image, words: Program, period: int) -> ProgramError | str | Non
         chip.load_mem(name, data)
     watched = []
     for queue in queues(image.config):
-        if queue.unit == "MEM":
-            unit = chip.units[queue.name]
+        unit = chip.units[queue.name]
+        if isinstance(unit, MemModel):
             unit.indices = Watched(unit.indices, MAX_OFFSET)
             watched.append(unit.indices)
     try:
@@ -296,12 +298,12 @@ def mutate(rng: Random, words: Program) -> tuple[Program, str]:
     if kind == "bit":
         changed, field = word ^ 1 << rng.randrange(max(8, word.bit_length())), "bit"
     elif kind == "delay" or not instr.fields:
-        delay = max(HEADER["delay"].low, instr.delay + rng.choice([-2, -1, 1, 2, rng.randint(-9, 30)]))
+        delay = max(HEADER["delay"].range[0], instr.delay + rng.choice([-2, -1, 1, 2, rng.randint(-9, 30)]))
         changed, field = encode(Instr(instr.op, delay, instr.fields)), "delay"
     else:
         field = rng.choice(list(instr.fields))
-        spec = FIELDS[instr.op][field]
-        value = rng.choice(list(spec.kind)) if spec.kind else _near(rng, instr.fields[field], *spec.range)
+        spec: Any = FIELDS[instr.op][field]
+        value = rng.choice([*spec.kind]) if spec.kind else _near(rng, instr.fields[field], *spec.range)
         changed = encode(Instr(instr.op, instr.delay, {**instr.fields, field: value}))
     mutant = {queue: list(part) for queue, part in words.items()}
     mutant[name][number] = changed
