@@ -327,7 +327,7 @@ class _Product:
             return weights.dot(act)
         parts = range(0, len(act), EXACT_COLUMNS)
         sums = [weights[:, i : i + EXACT_COLUMNS].dot(act[i : i + EXACT_COLUMNS]) for i in parts]
-        return np.sum(sums, axis=0, dtype=np.float64)
+        return np.asarray(np.sum(sums, axis=0, dtype=np.float64))
 
 
 class IntegerState:
@@ -417,7 +417,8 @@ class IntegerState:
         if p.shape[-1] <= EXACT_COLUMNS:
             return np.matmul(p, v)
         parts = [slice(i, i + EXACT_COLUMNS) for i in range(0, p.shape[-1], EXACT_COLUMNS)]
-        return np.sum([np.matmul(p[..., part], v[:, part]) for part in parts], axis=0, dtype=np.float64)
+        sums = [np.matmul(p[..., part], v[:, part]) for part in parts]
+        return np.asarray(np.sum(sums, axis=0, dtype=np.float64))
 
     def _rotate(self, y: np.ndarray) -> np.ndarray:
         """RoPE of int16 [n, head_size] in interleaved pairs; each product is rounded, the sum saturates to 16 bits."""

@@ -1,6 +1,7 @@
 """compiler.integer: bit for bit what `hw.numerics` says of the same operations taken one by one."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ from hw.isa import Alu, ErUse, Func, Instr, Op, Red, Sat, Wfmt, encode
 TOKENS = [1, 17, 300, 5, 5, 511, 0, 42, 99, 7, 250, 251]
 
 
-def alu(a, b=0, c=0, er=0, **fields):
+def alu(a, b: Any = 0, c: Any = 0, er: Any = 0, **fields):
     """One VXM operation, rounding, in every lane; the word must be encodable. Returns (result, exponent)."""
     op = Instr(Op.ALU, fields={"round": 1, **fields})
     encode(op)
@@ -51,7 +52,7 @@ def product(weights, act):
     return sum(numerics.dot(weights[:, i : i + 16], act[i : i + 16], Wfmt.INT8) for i in steps)
 
 
-def requantised(acc, pre, scale, post, sat, er=0, **fields):
+def requantised(acc, pre, scale, post, sat, er: Any = 0, **fields):
     return alu(acc, scale, func=Func.MUL, pre=pre, post=post, sat=sat, er=er, er_use=ErUse.POST, er_neg=1, **fields)[0]
 
 
@@ -223,7 +224,8 @@ def test_wide_products_and_long_contexts_are_exact():
 
 def test_the_context_ends():
     state = IntegerState(quantize(random_checkpoint(), context=2))
-    state.step(1), state.step(1)
+    state.step(1)
+    state.step(1)
     with pytest.raises(ValueError, match="position must be below the context of 2, not 2"):
         state.step(1)
 

@@ -1,6 +1,7 @@
 """compiler.quantize, compiler.calibrate, compiler.rounding."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,10 +59,10 @@ def test_types_sizes_and_ranges():
 def test_scale_of_the_residual_does_not_matter(factor):
     """Embedding and both blocks' outputs times a factor: the norms take it out again."""
     checkpoint = random_checkpoint(small_config(norm_eps=1e-12, shared_classifier=False))
-    scaled = {name: getattr(checkpoint, name) * np.float32(factor) for name in ("tok_emb", "wo", "w2")}
-    scaled = Checkpoint(**vars(checkpoint) | scaled)
+    scaled: dict[str, Any] = {name: getattr(checkpoint, name) * np.float32(factor) for name in ("tok_emb", "wo", "w2")}
+    model = Checkpoint(**vars(checkpoint) | scaled)
     tokens = sample_sequences(FloatModel(checkpoint), 32, 1, 5)[0]
-    assert evaluate(quantize(scaled, context=32), scaled, tokens).ratio < 0.01
+    assert evaluate(quantize(model, context=32), model, tokens).ratio < 0.01
 
 
 def test_outlier_channels_are_folded_away():
@@ -69,11 +70,11 @@ def test_outlier_channels_are_folded_away():
     checkpoint = random_checkpoint()
     gain = np.ones(24, np.float32)
     gain[[3, 11]] = 50
-    changed = {"att_norm": checkpoint.att_norm * gain, "ffn_norm": checkpoint.ffn_norm * gain}
+    changed: dict[str, Any] = {"att_norm": checkpoint.att_norm * gain, "ffn_norm": checkpoint.ffn_norm * gain}
     changed |= {name: getattr(checkpoint, name) / gain for name in ("wq", "wk", "wv", "w1", "w3")}
-    changed = Checkpoint(**vars(checkpoint) | changed)
+    model = Checkpoint(**vars(checkpoint) | changed)
     tokens = sample_sequences(FloatModel(checkpoint), 32, 1, 5)[0]
-    assert evaluate(quantize(changed, context=32), changed, tokens).ratio < 0.01
+    assert evaluate(quantize(model, context=32), model, tokens).ratio < 0.01
 
 
 @pytest.mark.parametrize(
