@@ -4,6 +4,7 @@ python -m models.corpus 3 --seed 7      # three stories
 """
 
 import argparse
+import math
 import random
 import re
 from collections.abc import Iterator
@@ -64,10 +65,11 @@ def stories(count: int, seed: int = 0) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Sentence:
-    """A parsed wording: its event, the (role, value) pairs in the order of the text, and where the text goes on."""
+    """A parsed wording: its event, the (role, value) pairs in the order of the text, where they stand, and its end."""
 
     event: str
     slots: tuple[tuple[str, str], ...]
+    spans: tuple[tuple[int, int], ...]
     end: int
 
 
@@ -89,7 +91,7 @@ def _patterns() -> tuple[tuple[str, tuple[str, ...], re.Pattern[str]], ...]:
 def _parse(story: str, at: int, legal: set[str]) -> Sentence | None:
     """The longest wording that begins at `at`; of equally long ones, an event that may happen now."""
     found = [
-        Sentence(event, tuple(zip(roles, match.groups(), strict=True)), match.end())
+        Sentence(event, tuple(zip(roles, match.groups(), strict=True)), match.regs[1:], match.end())
         for event, roles, pattern in _patterns()
         if (match := pattern.match(story, at))
     ]
@@ -123,6 +125,41 @@ def check(story: str) -> list[str]:
         wrong += _clashes(sentence, facts)
         state, at = edges[sentence.event].to, sentence.end + 1
     return wrong if at >= len(story) else [*wrong, f"text after the end: {story[at : at + 60]!r}"]
+
+
+def information(story: str) -> float:
+    """Minus the log of the probability, in nats, with which `generate` tells an accepted story; a model's floor."""
+    facts: dict[str, str] = {}
+    state, at, nats = "start", 0, 0.0
+    while state != "end":
+        edges = {edge.event: edge for edge in EDGES[state] if edge.holds(facts)}
+        sentence = _parse(story, at, set(edges))
+        if sentence is None or sentence.event not in edges:
+            raise ValueError(f"story must be one that the checker accepts, not {story[at : at + 60]!r}")
+        edge = edges[sentence.event]
+        nats += math.log(sum(e.weight for e in edges.values()) / edge.weight)
+        nats += math.log(sum(_fill(t, facts, random.Random(0)) is not None for t in TEMPLATES[edge.event]))
+        for role, value in sentence.slots:
+            nats += math.log(len(domain(role, facts)))
+            facts[role] = value
+        state, at = edge.to, sentence.end + 1
+    return nats
+
+
+def echoes(story: str) -> list[tuple[int, int]]:
+    """Where an accepted story says what its facts already decide: spans of characters no consistent teller can vary."""
+    facts: dict[str, str] = {}
+    state, at, spans = "start", 0, []
+    while state != "end":
+        edges = {edge.event: edge for edge in EDGES[state] if edge.holds(facts)}
+        sentence = _parse(story, at, set(edges))
+        if sentence is None:
+            raise ValueError(f"story must be one that the checker accepts, not {story[at : at + 60]!r}")
+        for (role, value), span in zip(sentence.slots, sentence.spans, strict=True):
+            spans += [span] if domain(role, facts) == [value] else []
+            facts[role] = value
+        state, at = edges[sentence.event].to, sentence.end + 1
+    return spans
 
 
 def main() -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from models.corpus import check, stories
+from models.corpus import check, information, stories
 from models.tokenizer import BOS, Tokenizer
 
+EVAL_SEED = 4
 HERE = Path(__file__).parent
-HEADER = ("dim", "hidden", "layers", "heads", "kv_heads", "vocab", "seq_len")
 Array = np.ndarray
 
 
@@ -23,7 +23,8 @@ class Checkpoint:
 
     def __init__(self, path: Path) -> None:
         data = path.read_bytes()
-        self.__dict__.update(zip(HEADER, struct.unpack_from("<7i", data), strict=True))
+        header = struct.unpack_from("<7i", data)
+        self.dim, self.hidden, self.layers, self.heads, self.kv_heads, self.vocab, self.seq_len = header
         self.head = self.dim // self.heads
         floats, at = np.frombuffer(data, "<f4", offset=28), 0
 
@@ -60,10 +61,10 @@ class Decoder:
         self.m, self.pos = model, 0
         cache = (2, model.layers, batch, model.kv_heads, model.seq_len, model.head)
         self.keys, self.values = np.zeros(cache, np.float32)
-        self.peaks: Counter[str] = Counter()
+        self.peaks: dict[str, float] = {}
 
     def _see(self, kind: str, x: Array) -> Array:
-        self.peaks[kind] = max(self.peaks[kind], float(np.abs(x).max()))
+        self.peaks[kind] = max(self.peaks.get(kind, 0.0), float(np.abs(x).max()))
         return x
 
     def _rotate(self, x: Array) -> Array:
@@ -128,6 +129,21 @@ def openings(count: int, seed: int = 3, sentences: int = 2) -> list[str]:
     return list(found)[:count]
 
 
+def loss(model: Checkpoint, tok: Tokenizer, told: list[str]) -> tuple[float, float]:
+    """Cross-entropy of whole stories (BOS to BOS) and the grammar's own, in nats a token; without too long stories."""
+    kept = [(story, [*tok.encode(story, bos=True), BOS]) for story in told]
+    kept = [(story, ids) for story, ids in kept if len(ids) <= model.seq_len]
+    rows = np.full((len(kept), model.seq_len), BOS)
+    for row, (_, ids) in zip(rows, kept, strict=True):
+        row[: len(ids)] = ids
+    lengths, nats = np.array([len(ids) - 1 for _, ids in kept]), 0.0
+    decoder = Decoder(model, len(kept))
+    for pos in range(lengths.max()):
+        chances = softmax(decoder.step(rows[:, pos]).astype(np.float64))[np.arange(len(rows)), rows[:, pos + 1]]
+        nats -= np.log(chances[pos < lengths]).sum()
+    return nats / lengths.sum(), sum(information(story) for story, _ in kept) / lengths.sum()
+
+
 def measure(
     model: Checkpoint, tok: Tokenizer, prompts: list[str], temperature: float
 ) -> tuple[list[str], list[list[str]]]:
@@ -158,6 +174,8 @@ def main() -> None:
             print(f"    {times:3} x {fault}")
         for story, fault in list(zip(told, faults, strict=True))[: args.show]:
             print(f"    {fault or 'accepted'}\n        {story}")
+    ours, floor = loss(model, tok, list(stories(500, EVAL_SEED)))
+    print(f"loss {ours:.4f} nats a token on 500 stories drawn afresh; the grammar's own entropy is {floor:.4f}")
     peaks = sample(model, [[BOS]] * 100, 1.0)[1].peaks
     print("largest activations:", ", ".join(f"{kind} {peak:.1f}" for kind, peak in peaks.items()))
 

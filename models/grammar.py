@@ -143,9 +143,9 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     ),
     "home": (
         "{He} lived near the {place}.",
-        "{hero} lived near the {place} with {his} {parent}.",
-        "{hero} lived with {his} {parent}.",
-        "{He} lived with {his} {parent} near the {place}.",
+        "{hero} lived near the {place}.",
+        "{He} lived in a house near the {place}.",
+        "{hero} lived in a house near the {place}.",
     ),
     "trait": ("{hero} was a very {trait} {kind}.", "{He} was very {trait}.", "Everyone knew that {hero} was {trait}."),
     # A toy, and the way out.
@@ -175,7 +175,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     ),
     "sad": (
         "{hero} was very sad.",
-        "The {size} {kind} started to cry.",
+        "The poor {kind} started to cry.",
         "{He} sat down and cried.",
         '"Oh no, my {obj}!" said {hero}.',
         "{hero} was sad because {he} loved the {color} {obj}.",
@@ -326,7 +326,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     "alone": (
         "{hero} played alone, but it was not fun.",
         "Now {hero} was alone with the {obj} and had no fun.",
-        "The {size} {kind} had no one to play with.",
+        "The poor {kind} had no one to play with.",
     ),
     "sorry": (
         '{hero} ran to {friend}. "I am sorry. We can share the {obj}," {he} said.',
@@ -405,7 +405,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     "suffer": (
         "Soon {hero} got {effect} and very sad.",
         "It was {weather} {at}, and soon {he} got {effect}.",
-        "Soon the {size} {kind} got {effect} and cried.",
+        "Soon the poor {kind} got {effect} and cried.",
     ),
     "rescue": (
         "Then {his} {parent} came with the {gear} and took {him} home.",
@@ -456,7 +456,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     "guilt": (
         "That night, {hero} could not sleep.",
         "{hero} felt very bad because it was not true.",
-        "All day, the {size} {kind} felt bad.",
+        "All day, the poor {kind} felt bad.",
     ),
     "confess": (
         "At last, {hero} told {his} {parent} the truth.",
@@ -544,7 +544,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     "animal_play": (
         "Then they played {at}.",
         "{hero} and the {animal} played together.",
-        "The {animal} and the {size} {kind} ran and jumped.",
+        "The {animal} and the {kind} ran and jumped.",
     ),
     "end_feed": (
         "From then on, {hero} and the {animal} were good friends.",

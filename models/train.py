@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models import tokenizer
-from models.corpus import stories
+from models.corpus import echoes, stories
 
 EVAL_SEED, TOKENIZER_SEED, TOKENIZER_STORIES = 1, 2, 20_000
 
@@ -121,31 +121,44 @@ def export(model: Llama, path: Path) -> None:
 
 
 def windows(encoded: list[np.ndarray], picked: np.ndarray, length: int) -> np.ndarray:
-    """(picked, length) tokens: each row is BOS and a picked story, then BOS and the one after it, cut at `length`."""
-    rows = np.zeros((len(picked), length), np.int64)
-    for row, j in zip(rows, picked, strict=True):
+    """(2, picked, length) tokens, weights: each row BOS and a picked story, then BOS and the next, cut at `length`."""
+    rows = np.zeros((2, len(picked), length), np.int64)
+    for i, j in enumerate(picked):
         at = 0
         while at < length:
-            part = encoded[j % len(encoded)][: length - at]
-            row[at : at + len(part)] = part
-            at, j = at + len(part), j + 1
+            part = encoded[j % len(encoded)][:, : length - at]
+            rows[:, i, at : at + part.shape[1]] = part
+            at, j = at + part.shape[1], j + 1
     return rows
 
 
-def encode_all(tok: tokenizer.Tokenizer, count: int, seed: int, longest: int) -> list[np.ndarray]:
-    """BOS and tokens of the stories that fit, with the BOS that follows, into the context."""
-    encoded = (tok.encode(story, bos=True) for story in stories(count, seed))
-    return [np.array(e) for e in encoded if len(e) < longest]
+def weigh(tok: tokenizer.Tokenizer, story: str, echo: int) -> np.ndarray:
+    """(2, tokens): BOS and the story, and each token's weight in the loss: `echo` where the facts decide it, else 1."""
+    ids = tok.encode(story, bos=True)
+    heavy = np.zeros(len(story) + 1, bool)  # a character each, after the dummy space
+    for start, end in echoes(story) if echo > 1 else []:
+        heavy[start + 1 : end + 1] = True
+    ends = np.cumsum([len(tok.pieces[i]) for i in ids[1:]])
+    weights = [echo if heavy[end - 1] else 1 for end in ends]
+    return np.array((ids, [1, *weights]))
+
+
+def encode_all(tok: tokenizer.Tokenizer, count: int, seed: int, longest: int, echo: int = 1) -> list[np.ndarray]:
+    """The weighed stories that fit, with the BOS that follows, into the context."""
+    encoded = (weigh(tok, story, echo) for story in stories(count, seed))
+    return [e for e in encoded if e.shape[1] < longest]
 
 
 def loss_of(model: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
-    """Mean cross-entropy in nats a token."""
-    return F.cross_entropy(model(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
+    """Weighed mean of the cross-entropy in nats a token; rows as from `windows`."""
+    tokens, weights = rows[0], rows[1, :, 1:].flatten()
+    losses = F.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
+    return (losses * weights).sum() / weights.sum()
 
 
 def evaluate(model: Llama, rows: Tensor) -> float:
     with torch.no_grad():
-        return float(np.mean([loss_of(model, part).item() for part in rows.split(32)]))
+        return float(np.mean([loss_of(model, part).item() for part in rows.split(32, 1)]))
 
 
 def optimizers_of(model: Llama, lr: float, decay: float, matrices: str) -> list[torch.optim.Optimizer]:
@@ -188,14 +201,16 @@ def train(args: argparse.Namespace) -> None:
     shape, rng = Shape(), np.random.default_rng(args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
     tok = tokenizer.train(stories(TOKENIZER_STORIES, TOKENIZER_SEED), shape.vocab)
+    if args.resume:
+        tok = tokenizer.Tokenizer.load(args.resume / "tok512.bin")
     tok.save(args.out / "tok512.bin")
     unseen = encode_all(tok, 320, EVAL_SEED, shape.seq_len)
     held_out = torch.from_numpy(windows(unseen, np.arange(len(unseen)), shape.seq_len + 1))
-    data = encode_all(tok, args.stories, 10 + args.seed, shape.seq_len)
-    print(f"{len(data)} stories, {sum(map(len, data)) / len(data):.1f} tokens each", flush=True)
+    data = encode_all(tok, args.stories, 10 + args.seed, shape.seq_len, args.echo)
+    print(f"{len(data)} stories, {sum(e.shape[1] for e in data) / len(data):.1f} tokens each", flush=True)
     model = Llama(shape)
     if args.resume:
-        model.load_state_dict(torch.load(args.resume))
+        model.load_state_dict(torch.load(args.resume / "model.pt"))
     compiled = torch.compile(model)  # shares the weights; 1.8 times as fast on one core
     optimizers = optimizers_of(model, args.lr, args.decay, args.matrices)
     log = csv.writer((args.out / "loss.csv").open("w", buffering=1))
@@ -213,7 +228,7 @@ def train(args: argparse.Namespace) -> None:
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
-        step, tokens = step + 1, tokens + rows[:, 1:].numel()
+        step, tokens = step + 1, tokens + rows[0, :, 1:].numel()
         recent.append(loss.item())
         if step % args.every == 0:
             seconds = time.monotonic() - start
@@ -240,7 +255,8 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=100, help="steps")
     parser.add_argument("--every", type=int, default=200, help="steps between evaluations and checkpoints")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resume", type=Path, help="weights (model.pt) to go on from")
+    parser.add_argument("--resume", type=Path, help="an earlier --out folder to go on from")
+    parser.add_argument("--echo", type=int, default=1, help="weight in the loss of what the facts decide")
     train(parser.parse_args())
 
 

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # models/ is no part of the installed package
 
-from models.corpus import _patterns, check, generate, stories  # noqa: E402
+from models.corpus import _patterns, check, echoes, generate, information, stories  # noqa: E402
 from models.evaluate import Checkpoint, Decoder, sample  # noqa: E402
 from models.grammar import BOYS, EDGES, GIRLS, ROLES, TEMPLATES  # noqa: E402
 from models.tokenizer import BOS, BYTES, Tokenizer  # noqa: E402
@@ -87,7 +87,7 @@ def test_the_checker_rejects(old: str, new: str, complaint: str) -> None:
 
 def test_a_changed_name_and_a_lost_ending_are_noticed(told: list[str]) -> None:
     for story in told:
-        hero = re.search(r" named (\w+)", story)[1]
+        hero = re.findall(r" named (\w+)", story)[0]
         other = next(name for name in (GIRLS if hero in GIRLS else BOYS) if name not in story)
         head, _, tail = story.rpartition(hero)
         if hero in head:
@@ -134,6 +134,19 @@ def test_the_model_predicts_stories(model: Checkpoint, tok: Tokenizer) -> None:
         logits = decoder.step(batch[:, pos]).astype(np.float64)
         losses.append(np.log(np.exp(logits).sum(-1)) - logits[np.arange(len(batch)), batch[:, pos + 1]])
     assert np.mean(losses) < 0.4
+
+
+def test_information_is_the_log_of_the_choices() -> None:
+    assert 15 < information(STORY) < 40
+    assert information(STORY.replace("Lily", "Mia")) == pytest.approx(information(STORY))
+    with pytest.raises(ValueError, match="story must be one that the checker accepts"):
+        information("Once upon a midnight dreary.")
+
+
+def test_echoes_are_what_the_facts_decide() -> None:
+    said = [STORY[start:end] for start, end in echoes(STORY)]
+    assert said[:4] == ["She", "Lily", "girl", "Lily"] and "wet" in said and "Her" not in said
+    assert said.count("big umbrella") == 3 and said.count("Lily") == STORY.count("Lily") - 1
 
 
 def test_sampling_keeps_the_prompt_and_ends(model: Checkpoint, tok: Tokenizer) -> None:
