@@ -226,6 +226,10 @@ class ModelChip:
         """Write uint8 [n, plane, lane] to the quads from `at` on."""
         self.mem(name)[at : at + len(data)] = np.asarray(data, np.uint8).reshape(-1, PLANES, LANES)
 
+    def read_mem(self, name: str, at: int = 0, count: int | None = None) -> np.ndarray:
+        """uint8 [count, plane, lane] from quad `at` on, copied; to the end of the slice by default."""
+        return self.mem(name)[at : None if count is None else at + count].copy()
+
     def load_queue(self, name: str, words: Iterable[int], at: int = 0) -> None:
         """Write instruction words into a queue from `at` on."""
         for address, word in enumerate(words, at):

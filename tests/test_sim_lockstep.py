@@ -4,11 +4,12 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
+from small_programs import ILLEGAL, image_of
 
 from hw.config import CONFIGS, ChipConfig
-from hw.isa import Space
+from hw.isa import Space, queues
 from sim.image import Image
-from sim.lockstep import Mismatch, lockstep
+from sim.lockstep import Mismatch, load, lockstep
 from sim.model import ModelChip
 from sim.random_programs import random_image
 
@@ -157,3 +158,22 @@ def test_rtl_agrees_with_the_model_in_every_cycle(seed):
 def test_rtl_agrees_with_the_model_on_many_programs(name):
     for seed in range(2000, 2000 + NIGHTLY):
         rtl_agrees(CONFIGS[name], seed)
+
+
+@pytest.mark.parametrize("case", ILLEGAL.values(), ids=ILLEGAL)
+def test_rtl_traps_what_the_model_traps(case):
+    """The very bit, and nothing before the cycle in which the model raises."""
+    from sim.verilated import VerilatedChip
+
+    trap, cycle, queue, programs, period = case
+    with VerilatedChip(TINY, debug=True) as rtl:
+        load(image_of(programs, period), rtl)
+        rtl.host_write(Space.CONTROL, 0, 1)
+        while rtl.probe("parked"):
+            rtl.step()
+        seen, names = [], [queue.name for queue in queues(TINY)]
+        for now in range(1, period + 8):  # the first cycle in which queues are not parked is the one behind the pulse
+            seen += [(now, name) for name in names if rtl.probe(f"traps_{name}") >> trap.value & 1]
+            rtl.step()
+        assert trap in rtl.errors()
+        assert not seen or seen[0] == (cycle, queue)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from small_programs import FIRST, ILLEGAL, image_of, op, read, wait, write
 
 from hw import isa, numerics
 from hw.config import CONFIGS, LANES, MEM_E, MEM_W, MXM_E, MXM_W, SXM_E, VXM
@@ -20,37 +21,24 @@ from hw.isa import (
     Sat,
     Space,
     Src,
-    Trap,
     Wfmt,
 )
 from sim.model import ModelChip, ProgramError
 
 TINY = CONFIGS["tiny"]
 LARGE = CONFIGS["large"]
-FIRST = isa.START
-"""Cycle of the first dispatch; the start pulse is in cycle 0."""
-
-
-def op(op: Op, delay: int = isa.MIN_DELAY, **fields) -> Instr:
-    return Instr(op, delay, fields)
-
-
-def wait(cycles: int) -> Instr:
-    return op(Op.NOP, cycles)
 
 
 def machine(programs: dict[str, list[Instr]], period: int = 200, config=TINY, strict: bool = True) -> ModelChip:
-    """A chip with its queues loaded (SYNC added), and MEM quads of random bytes."""
+    """A chip loaded with a small program."""
     chip = ModelChip(config, strict=strict)
+    image = image_of(programs, period, config)
     for name in chip.icus:
-        words = [isa.encode(instr) for instr in [*programs.get(name, []), op(Op.SYNC)]]
-        chip.load_queue(name, words)
-        chip.load_starts(name, [0])
-    chip.load_buckets([(period, 1 << 20)])
-    rng = np.random.default_rng(1)
-    for queue in isa.queues(config):
-        if queue.unit == "MEM":
-            chip.load_mem(queue.name, rng.integers(0, 256, chip.mem(queue.name).shape))
+        chip.load_queue(name, image.queues[name])
+        chip.load_starts(name, image.starts[name])
+    for name, data in image.mems.items():
+        chip.load_mem(name, data)
+    chip.load_buckets(image.buckets)
     return chip
 
 
@@ -87,14 +75,6 @@ def ints(chip: ModelChip, name: str, quad: int) -> np.ndarray:
 def put(chip: ModelChip, name: str, quad: int, values) -> None:
     data = np.asarray(np.broadcast_to(values, LANES), "<i4")
     chip.load_mem(name, np.ascontiguousarray(data).view(np.uint8).reshape(LANES, 4).T[None], quad)
-
-
-def read(addr: int, direction: Dir = Dir.E, group: int = 0, delay: int = 2, **fields) -> Instr:
-    return op(Op.READ, delay, **{"addr": addr, "dir": direction, "group": group, "planes": 15} | fields)
-
-
-def write(addr: int, direction: Dir = Dir.E, group: int = 0, delay: int = 2, **fields) -> Instr:
-    return op(Op.WRITE, delay, **{"addr": addr, "dir": direction, "group": group, "planes": 15} | fields)
 
 
 # --- time, queues, sequencer -----------------------------------------------------------------------------------------
@@ -467,32 +447,6 @@ def test_host_must_not_touch_memory_while_a_token_runs():
 
 
 # --- illegal programs ------------------------------------------------------------------------------------------------
-
-ILLEGAL = {
-    "queue not parked": (Trap.NOT_PARKED, 20, "VXM", {"VXM": [wait(17)]}, 20),
-    "engine busy at the end": (Trap.NOT_PARKED, 20, "MEM_E0", {"MEM_E0": [read(0, count=17)]}, 20),
-    "empty write": (Trap.EMPTY_READ, FIRST + 1, "MEM_E0", {"MEM_E0": [write(0)]}, 50),
-    "empty operand": (Trap.EMPTY_READ, FIRST + 1, "VXM", {"VXM": [op(Op.ALU, a_src=Src.W1)]}, 50),
-    "one plane missing": (Trap.EMPTY_READ, FIRST + 4, "VXM",
-                          {"MEM_W0": [read(0, planes=7)], "VXM": [wait(3), op(Op.ALU, a_src=Src.E0)]}, 50),
-    "empty weights": (Trap.EMPTY_READ, FIRST + 1, "MXM_E", {"MXM_E": [op(Op.MAC)]}, 50),
-    "empty load": (Trap.EMPTY_READ, FIRST + 1, "MXM_W", {"MXM_W": [op(Op.LOAD)]}, 50),
-    "empty index": (Trap.EMPTY_READ, FIRST + 1, "MEM_W1", {"MEM_W1": [op(Op.INDEX)]}, 50),
-    "empty permute": (Trap.EMPTY_READ, FIRST + 1, "SXM_E", {"SXM_E": [op(Op.PERMUTE)]}, 50),
-    "two slices, one slot": (Trap.COLLISION, FIRST + 3, "MEM_E1",
-                             {"MEM_E0": [read(0)], "MEM_E1": [read(0, planes=1)]}, 50),
-    "result and reduction in a slot": (
-        Trap.COLLISION, FIRST + 8, "VXM",
-        {"VXM": [op(Op.ALU, red=Red.SUM, red_e=1, count=2), op(Op.ALU, dst_e=1)]}, 50),
-    "engine busy": (Trap.ENGINE_BUSY, FIRST + 2, "MEM_E0", {"MEM_E0": [read(0, count=3), read(0)]}, 50),
-    "address": (Trap.ADDRESS, FIRST + 2, "MEM_E0", {"MEM_E0": [read(255, count=2, stride=1)]}, 50),
-    "negative address": (Trap.ADDRESS, FIRST + 2, "MEM_E0", {"MEM_E0": [read(0, count=2, stride=-1)]}, 50),
-    "stream group": (Trap.ADDRESS, FIRST, "MEM_E0", {"MEM_E0": [read(0, group=2)]}, 50),
-    "opcode": (Trap.OPCODE, FIRST, "VXM", {"VXM": [read(0)]}, 50),
-    "jump too soon": (Trap.OPCODE, FIRST + 2, "VXM", {"VXM": [op(Op.LOOP, count=2), op(Op.END_LOOP, 2)]}, 50),
-    "registers meet": (Trap.REGISTER_CONFLICT, FIRST + 1 + 6 + 1, "VXM",
-                       {"VXM": [op(Op.ALU, count=2, red=Red.SUM, red_we=1), op(Op.ALU, rf_we=1)]}, 50),
-}
 
 
 @pytest.mark.parametrize("case", ILLEGAL.values(), ids=ILLEGAL)
