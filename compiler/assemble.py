@@ -25,19 +25,18 @@ class Bucket:
     starts: tuple[int, ...]
 
 
-def assemble(config: ChipConfig, segments: list[Segment], strides: dict[str, int], limit: int) -> Bucket:
+def assemble(config: ChipConfig, segments: list[Segment], limit: int) -> Bucket:
     """Instruction words of all queues for the segments of one bucket."""
     starts, now = [], 0
     for segment in segments:
         starts.append(now)
         now += segment.length * segment.passes
-    words = {queue.name: _queue(queue, segments, starts, strides) for queue in isa.queues(config)}
+    words = {queue.name: _queue(queue, segments, starts) for queue in isa.queues(config)}
     return Bucket(limit, isa.START + now + FIRST + 1, words, tuple(starts))
 
 
-def _queue(queue: isa.Queue, segments: list[Segment], starts: list[int], strides: dict[str, int]) -> list[int]:
+def _queue(queue: isa.Queue, segments: list[Segment], starts: list[int]) -> list[int]:
     """Words of one queue: (dispatch cycle, operation) events, then delays filled in."""
-    stride = strides[queue.name[4:]] if queue.unit == "MEM" else 0
     events: list[tuple[int, Op, dict]] = [(0, Op.NOP, {})]
     for segment, start in zip(segments, starts, strict=True):
         own = sorted((p.dispatch, p.burst.op, p.fields) for p in segment.placed if p.burst.queue == queue.name)
@@ -45,7 +44,7 @@ def _queue(queue: isa.Queue, segments: list[Segment], starts: list[int], strides
             continue
         body = [(start + at, op, fields) for at, op, fields in own]
         if segment.passes > 1:
-            end = start + segment.length
+            end, stride = start + segment.length, segment.strides.get(queue.name[4:], 0)
             body = [(start - isa.MIN_DELAY, Op.LOOP, {"count": segment.passes, "stride": stride}), (start, Op.NOP, {}),
                     *body, (end - isa.MIN_DELAY_JUMP, Op.END_LOOP, {}),
                     (end + segment.length * (segment.passes - 1), Op.NOP, {})]

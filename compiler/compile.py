@@ -1,6 +1,7 @@
 """The driver: a checkpoint becomes a program, pass by pass."""
 
 import functools
+import itertools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ import numpy as np
 from hw import isa
 from hw.config import LANES, ChipConfig
 
-from . import assemble, integer, lower, place, quantize, schedule
+from . import assemble, integer, lower, place, quantize, schedule, verify
+from .bounds import index_bounds
 from .checkpoint import Checkpoint, ModelConfig
 from .errors import TspError
 from .float_model import FloatModel
@@ -62,6 +64,10 @@ def compile_checkpoint(
     placement = place.place(config, model, rope_rate(checkpoint.config, model))
     progress("lower, schedule, assemble")
     built = build_buckets(placement, buckets)
+    progress("verify")
+    bounds = index_bounds(placement)
+    for bucket in built:
+        verify.verify_bucket(config, bucket.code.words, bucket.code.period, bounds)
     progress("quality")
     quality = measure_quality(checkpoint, tokenizer, model) if measure else None
     progress("pack")
@@ -114,6 +120,9 @@ def choose_context(model: ModelConfig, config: ChipConfig, wanted: int | None, f
 
 def check_fit(model: ModelConfig, config: ChipConfig, context: int, four_bit: frozenset[str]) -> place.Placement:
     """Place and lower the model's shapes, without weights. Raises TspError naming what does not fit."""
+    for name, value in (("dim", model.dim), ("vocab_size", model.vocab_size)):
+        if value <= LANES:
+            raise TspError(f"{name} must be more than {LANES} (each hemisphere takes half), not {value}")
     sizes = hollow_model(model, context, four_bit)
     placement = place.place(config, sizes, rope_rate(model, sizes))
     lower.Lower(placement, placement.geometry.chunks).run()
@@ -175,12 +184,13 @@ def build_buckets(placement: place.Placement, count: int | None = None) -> list[
     Raises TspError naming the queue if even one bucket does not fit.
     """
     config, chunks = placement.geometry.config, placement.geometry.chunks
-    known = {chunks: build(placement, chunks)}
+    known = {(0, chunks): build(placement, chunks)}
 
     def built(number: int) -> list[Built]:
-        sizes = _even(chunks, number)
-        known.update({size: build(placement, size) for size in sizes if size not in known})
-        return [known[size] for size in sizes]
+        borders = list(itertools.pairwise([0, *_even(chunks, number)]))
+        known.update({(valid, size): build(placement, size, valid) for valid, size in borders
+                      if (valid, size) not in known})
+        return [known[border] for border in borders]
 
     most = min(config.buckets, chunks)
     if count is not None:
@@ -189,7 +199,7 @@ def build_buckets(placement: place.Placement, count: int | None = None) -> list[
         _check_queues(config, built(count))
         return built(count)
     _check_queues(config, built(1))
-    likely = _Likely(placement, known[chunks])
+    likely = _Likely(placement, known[0, chunks])
     numbers = (number for number in range(most, 1, -1) if likely.fits(_even(chunks, number)))
     return next((built(number) for number in numbers if not _overflow(config, built(number))), built(1))
 
@@ -223,14 +233,14 @@ def _bursts(segments: list[schedule.Segment]) -> Counter[str]:
     return Counter(b.queue for segment in segments for cluster in segment.clusters for b in cluster.bursts)
 
 
-def build(placement: place.Placement, chunks: int) -> Built:
-    """Lower, schedule and assemble one bucket."""
+def build(placement: place.Placement, chunks: int, valid: int = 0) -> Built:
+    """Lower, schedule and assemble the bucket of `chunks` vectors of positions behind that of `valid`."""
     config = placement.geometry.config
-    segments = lower.Lower(placement, chunks).run()
+    segments = lower.Lower(placement, chunks, valid).run()
     for segment in segments:
         schedule.Scheduler(config).run(segment)
     limit = chunks * LANES
-    return Built(chunks, tuple(segments), assemble.assemble(config, segments, placement.layout.strides, limit))
+    return Built(chunks, tuple(segments), assemble.assemble(config, segments, limit))
 
 
 def _overflow(config: ChipConfig, built: list[Built]) -> str:

@@ -6,7 +6,8 @@ classifier, choice of the next token). Every operation is a line of `integer.py`
 
 import itertools
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,7 @@ class Lower:
         self.m: IntegerModel = self.g.model
         self.config: ChipConfig = self.g.config
         self.s = self.m.shifts
+        self.segments: list[Segment] = []
         self.segment: Segment
         self.rf = Pool(self.config.rf_depth, "registers")
         self.er = Pool(self.config.er_depth, "exponents")
@@ -103,15 +105,19 @@ class Lower:
 
     def run(self) -> list[Segment]:
         """The token's segments."""
-        begin, layer, finish = Segment("begin"), Segment("layer", passes=self.m.layers), Segment("finish")
-        self.segment = begin
+        self._open("begin")
         self._begin()
-        self.segment = layer
+        self._open("layer", self.m.layers, self.p.layout.strides)
         self._attention()
         self._feed_forward()
-        self.segment = finish
+        self._open("finish")
         self._finish()
-        return [begin, layer, finish]
+        return self.segments
+
+    def _open(self, name: str, passes: int = 1, strides: Mapping[str, int] | None = None) -> None:
+        """Begin a segment; `strides` are the quads that relative addresses advance a pass, by slice."""
+        self.segment = Segment(name, passes=passes, strides=strides or {})
+        self.segments.append(self.segment)
 
     # -- small words --
 
@@ -345,11 +351,12 @@ class Lower:
 
     # -- matrix products --
 
-    def _product(self, matrix: Matrix, side: str, act: Act, start: int, count: int) -> Acc:
+    def _product(self, matrix: Matrix, side: str, act: Act, start: int, count: int, rel: int = 0) -> Acc:
         """MAC of output vectors start.. of a side; returns where the accumulators are."""
         acc = Acc(side, self.acc[side].take(count), count)
         per_vector = matrix.steps * matrix.acts
         weights = [t.mem(start * per_vector, count * per_vector, cells=()) for t in matrix.tensors[side]]
+        weights = [replace(mem, rel=mem.rel or rel) for mem in weights]
         self._cluster(f"{matrix.name} product").mac(weights, act, acc, steps=matrix.steps, wfmt=matrix.wfmt)
         return acc
 
@@ -678,46 +685,63 @@ class Lower:
         self.er.give(er_norm)
 
     def _logits(self, acts: dict[str, Act], er: int) -> Reg:
-        """Logits and sampling scores of all tokens in SRAM; the greatest score in every lane of a register."""
-        g, s, matrix = self.g, self.s, self.p.matrices["classifier"]
-        self._noise()
+        """Logits and sampling scores of all tokens in SRAM; the greatest score in every lane of a register.
+
+        A large vocabulary takes a loop of its own; what its passes leave over is straight code.
+        """
+        loop = self.p.vocabulary
         temperature, best = self._regs(1), self._regs(1)
         self._op("sample", a=self._mem("temperature"), dst=temperature)
-        todo = [(side, start, min(CHUNK, len(matrix.vectors[side]) - start))
-                for start in range(0, len(matrix.vectors["W"]), CHUNK) for side in SIDES]
-        todo = [item for item in todo if item[2] > 0]
-        accs = [self._product(matrix, side, acts[side], start, count) for side, start, count in todo[:4]]
-        for n, (side, start, count) in enumerate(todo):
-            acc = accs[n]
-            if n >= 2 and n + 2 < len(todo):
-                accs.append(self._product(matrix, todo[n + 2][0], acts[todo[n + 2][0]], *todo[n + 2][1:]))
-            first = 2 * start + SIDES.index(side)
-            logits = self._mem("logits")[first : first + 2 * acc.count - 1 : 2]
-            padded = self.m.vocab % LANES and first + 2 * acc.count - 1 >= g.vocab
-            scale = {"post": s.cls, "er_use": ErUse.POST, "er": er, "er_neg": 1}
-            cluster = self._cluster("logits")
-            self._put(cluster, a=acc, b=matrix.scales(side, start, acc.count), func=Func.MUL, pre=s.cls_pre, **scale,
-                      sat=Sat.S24, n=acc.count, dst=logits)
-            if padded:
-                tail = self._mem("logits", g.vocab - 1, 1)
-                self._op("logits", a=tail, alu=Alu.ADD, c=self._constant("padding"), dst=tail)
-            cluster = self._cluster("sample")
-            gumbel = self._mem("gumbel")[first : first + 2 * acc.count - 1 : 2]
-            _, top = self._sample_scores(cluster, gumbel, logits, temperature, acc.count, first)
+        lowest = {"a": Imm(-1), "pre": 1 - 32, "red": Red.MAX, "red_slot": 0}
+        self._cluster("sample").alu(**lowest)
+        if loop.passes:
+            self._open("classifier", loop.passes, loop.strides)
+            self._vocabulary(acts, er, temperature, range(loop.body), rel=1)
+            self._open("choose")
+        rest = range(loop.passes * loop.body, len(self.p.matrices["classifier"].vectors["W"]))
+        self._vocabulary(acts, er, temperature, rest, rel=0)
+        cluster = self._cluster("sample")
+        _, top = cluster.alu(**lowest, red_keep=1)
         self._put(cluster, a=self._lanes(cluster, top, Red.MAX), dst=best)
         self._free(temperature)
         return best
 
-    def _sample_scores(self, cluster: Cluster, gumbel: Mem, logits: Mem, temperature: Reg, n: int, first: int,
-                       ) -> tuple[Stream, Stream]:
-        z = self._mem("z")[first : first + 2 * n - 1 : 2]
-        return self._put(cluster, a=gumbel, pre=5, func=Func.MUL, b=temperature, post=15, alu=Alu.RSUB, c=logits, n=n,
-                         dst=z, red=Red.MAX, red_slot=0, red_keep=int(first > 0))
+    def _vocabulary(self, acts: dict[str, Act], er: int, temperature: Reg, part: range, rel: int) -> None:
+        """Vectors `part` of each side: product, logits, noise, scores; two products of a side run ahead."""
+        matrix = self.p.matrices["classifier"]
+        todo = [(side, start, min(CHUNK, part.stop - start, len(matrix.vectors[side]) - start))
+                for start in part[::CHUNK] for side in SIDES]
+        todo = [item for item in todo if item[2] > 0]
+        if todo and not rel:
+            self._noise(2 * part.start, self.g.vocab - 2 * part.start, rel)
+        accs = [self._product(matrix, side, acts[side], start, count, rel) for side, start, count in todo[:4]]
+        for n, (side, start, _) in enumerate(todo):
+            if n >= 2 and n + 2 < len(todo):
+                ahead, *where = todo[n + 2]
+                accs.append(self._product(matrix, ahead, acts[ahead], *where, rel))
+            if rel and side == SIDES[0]:
+                self._noise(2 * start, 2 * accs[n].count, rel)
+            self._token_scores(matrix, accs[n], start, er, temperature, rel)
 
-    def _noise(self) -> None:
-        """xorshift32 of every token's state, then -log2 of an exponential variate into "gumbel"."""
-        label, n = "noise", self.g.vocab
-        state, work = self._mem("noise"), self._mem("gumbel")
+    def _tokens_of(self, name: str, first: int, count: int, rel: int) -> Mem:
+        """Every other vector of a tensor over the vocabulary, from `first` on: one side's share."""
+        return replace(self._mem(name)[first : first + 2 * count - 1 : 2], rel=rel)
+
+    def _token_scores(self, matrix: Matrix, acc: Acc, start: int, er: int, temperature: Reg, rel: int) -> None:
+        g, s, count, first = self.g, self.s, acc.count, 2 * start + SIDES.index(acc.side)
+        logits, gumbel, z = (self._tokens_of(name, first, count, rel) for name in ("logits", "gumbel", "z"))
+        self._put(self._cluster("logits"), a=acc, b=matrix.scales(acc.side, start, count, rel), func=Func.MUL,
+                  pre=s.cls_pre, post=s.cls, er_use=ErUse.POST, er=er, er_neg=1, sat=Sat.S24, n=count, dst=logits)
+        if self.m.vocab % LANES and not rel and first + 2 * count - 1 >= g.vocab:
+            tail = self._mem("logits", g.vocab - 1, 1)
+            self._op("logits", a=tail, alu=Alu.ADD, c=self._constant("padding"), dst=tail)
+        self._op("sample", a=gumbel, pre=5, func=Func.MUL, b=temperature, post=15, alu=Alu.RSUB, c=logits, n=count,
+                 dst=z, red=Red.MAX, red_slot=0, red_keep=1)
+
+    def _noise(self, first: int, count: int, rel: int) -> None:
+        """xorshift32 of the tokens' states, then -log2 of an exponential variate into "gumbel"; vectors from `first`."""
+        label, n = "noise", count
+        state, work = (replace(self._mem(name, first, count), rel=rel) for name in ("noise", "gumbel"))
         self._op(label, a=state, pre=-13, alu=Alu.XOR, c=state, n=n, dst=state)
         self._op(label, a=state, pre=17, logical=1, alu=Alu.XOR, c=state, n=n, dst=state)
         self._op(label, a=state, pre=-5, alu=Alu.XOR, c=state, n=n, dst=state)
@@ -741,9 +765,8 @@ class Lower:
         self._op(label, a=known, alu=Alu.LT, c=Imm(0), dst=keep)
         self._op(label, a=known, alu=Alu.ANDN, c=keep, dst=known)
         z = self._mem("z")
-        self._op(label, a=z, alu=Alu.LT, c=best, n=n, dst=z)
         cluster = self._cluster(label)
-        _, first = cluster.alu(a=z, pre=-20, alu=Alu.RSUB, c=Iota(), n=n, red=Red.MIN, red_slot=BURST_SLOT)
+        _, first = cluster.alu(a=z, alu=Alu.INDEX, b=Iota(), c=best, n=n, red=Red.MIN, red_slot=BURST_SLOT)
         self._put(cluster, a=self._lanes(cluster, first, Red.MIN), alu=Alu.AND, c=keep, dst=chosen)
         cluster = self._cluster(label)
         token, _ = self._put(cluster, a=chosen, alu=Alu.OR, c=known, dst=self._mem("token"))

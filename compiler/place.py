@@ -1,6 +1,6 @@
 """Lays a model out on a chip: every tensor's slice and address, and the bytes of the SRAM image."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -10,8 +10,11 @@ from hw.isa import Wfmt
 from .errors import TspError
 from .geometry import Geometry, gather
 from .integer import MASKED, GUMBEL_ONE, IntegerModel, rope_parts
+from .ir import As, Mem
 from .layout import SIDES, Halves, Layout, Tensor, ceil_div, pack_weights, quads_of_halves, quads_of_int32, vectors_of
 
+LOOPED_BODY = 40
+"""Vectors of a side in a pass of the classifier's loop: enough that filling and draining the pipeline is little."""
 UNKNOWN = -1
 """Entry of the token table whose token the chip is to choose."""
 
@@ -20,7 +23,8 @@ UNKNOWN = -1
 class Matrix:
     """A weight matrix on the chip: for each side the output vectors it computes and its tensors, one a weight group.
 
-    scale: int16 channel scales, side W's vectors in the low halves, side E's in the high ones.
+    scale: int16 channel scales, side W's vectors in the low halves, side E's in the high ones; or, of a classifier
+    whose vectors are looped over, one quad a vector, sides in turn.
     """
 
     name: str
@@ -29,11 +33,23 @@ class Matrix:
     acts: int
     vectors: dict[str, list[int]]
     tensors: dict[str, list[Tensor]]
-    scale: Halves
+    scale: Halves | Tensor
 
-    def scales(self, side: str, start: int, count: int) -> object:
+    def scales(self, side: str, start: int, count: int, rel: int = 0) -> Mem | As:
         """Operand of channel scales of vectors start.. of a side."""
+        if isinstance(self.scale, Tensor):
+            first = 2 * start + SIDES.index(side)
+            return replace(self.scale.mem(cells=())[first : first + 2 * count - 1 : 2], rel=rel)
         return self.scale((self.scale.tensor.quads if side == "E" else 0) + start, count)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Loop over the classifier: `passes` times `body` vectors of each side; strides: quads a pass, by slice."""
+
+    body: int = 0
+    passes: int = 0
+    strides: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -47,7 +63,7 @@ class Placement:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     k: dict[tuple[int, int], Tensor] = field(default_factory=dict)
     v: dict[tuple[int, int], Tensor] = field(default_factory=dict)
-    constants: dict[tuple[int, ...], int] = field(default_factory=dict)
+    vocabulary: Vocabulary = Vocabulary()
 
 
 def place(config: ChipConfig, model: IntegerModel, rope_rate: np.ndarray) -> Placement:
@@ -79,7 +95,7 @@ class _Placer:
             self.layout.fill(tensor, data)
 
     def _weight_slices(self, side: str, group: int) -> tuple[str, ...]:
-        spill = (f"{side}0",) if self.config.weight_groups == 1 else ()
+        spill = (f"{side}0",) if self.config.weight_groups == 1 and not self.p.vocabulary.passes else ()
         return (f"{side}{group}", *spill)
 
     def _add(self, name: str, slices: str | tuple[str, ...], quads: int, per_layer: bool = False) -> Tensor:
@@ -113,10 +129,22 @@ class _Placer:
                 self._fills.append((tensor, data))
                 tensors[side].append(tensor)
         home = ("E0",) if name in ("wo", "w2") else ("W0", "E0")
-        halves = self._halves(f"scales of {name}", scales["W"], scales["E"], per_layer, home)
+        if name == "classifier" and self.p.vocabulary.passes:
+            scale: Halves | Tensor = self._quad_scales(scales)
+        else:
+            scale = self._halves(f"scales of {name}", scales["W"], scales["E"], per_layer, home)
         per_step = self.config.rows * (2 if wfmt is Wfmt.INT4 else 1)
         self.p.matrices[name] = Matrix(name, wfmt, LANES // per_step, rows["W"].shape[-1] // LANES, vectors, tensors,
-                                       halves)
+                                       scale)
+
+    def _quad_scales(self, scales: dict[str, np.ndarray]) -> Tensor:
+        """A looped classifier's scales, sides in turn, so that they advance with the logits."""
+        vectors = np.zeros((self.g.vocab, LANES), np.int64)
+        for i, side in enumerate(SIDES):
+            vectors[i::2] = vectors_of(scales[side])
+        tensor = self._add("scales of classifier", "E0", self.g.vocab)
+        self._fills.append((tensor, quads_of_int32(vectors)))
+        return tensor
 
     def _halves(self, name: str, low: np.ndarray, high: np.ndarray, per_layer: bool,
                 home: tuple[str, ...] = ("E0",)) -> Halves:
@@ -174,6 +202,7 @@ class _Placer:
         dim = np.arange(g.dim * LANES)
         words = np.arange(g.vocab * LANES).reshape(-1, LANES)
         out = {side: list(words[i::2]) for i, side in enumerate(SIDES)}
+        self.p.vocabulary = self._vocabulary(len(out["E"]))
         self._by_channels("classifier", m.classifier, m.mc, out, dim, per_layer=False)
         if m.embedding is not m.classifier:
             self._by_channels("embedding", m.embedding, m.emb_scale, out, dim, per_layer=False)
@@ -183,6 +212,14 @@ class _Placer:
         tensor = self._add("embedding scales", "E0", len(scale))
         self._fills.append((tensor, quads_of_int32(scale)))
         self.p.tensors["emb_scale"] = tensor
+
+    def _vocabulary(self, vectors: int) -> Vocabulary:
+        """The loop over a side's `vectors`, if they are many; its slices hold nothing else that the loop advances."""
+        if vectors <= LOOPED_BODY:
+            return Vocabulary()
+        steps = self.g.steps * self.g.dim * LOOPED_BODY
+        strides = {f"{side}{group}": steps for side in SIDES for group in range(1, self.config.weight_groups + 1)}
+        return Vocabulary(LOOPED_BODY, vectors // LOOPED_BODY, strides | {"W0": 2 * LOOPED_BODY, "E0": 2 * LOOPED_BODY})
 
     def _norms(self) -> None:
         m = self.m

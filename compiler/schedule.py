@@ -6,7 +6,7 @@ so program order is priority, not sequence. A reservation table is one Python in
 """
 
 from collections import defaultdict
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 
 from hw import isa
@@ -37,11 +37,15 @@ class Placed:
 
 @dataclass(eq=False)
 class Segment:
-    """A straight piece of program: clusters in order of priority, issued `passes` times."""
+    """A straight piece of program: clusters in order of priority, issued `passes` times.
+
+    strides: quads that a slice's relative addresses advance with each pass.
+    """
 
     name: str
     clusters: list[Cluster] = field(default_factory=list)
     passes: int = 1
+    strides: Mapping[str, int] = field(default_factory=dict)
     placed: list[Placed] = field(default_factory=list)
     length: int = 0
 

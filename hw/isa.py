@@ -123,6 +123,7 @@ class Alu(enum.Enum, shape=4):
     LT = 10  #: -1 where q < c, else 0
     GT = 11
     EQ = 12
+    INDEX = 13  #: low18(b) where q >= c, else 2**31 - 1: with b = IOTA and red = MIN, an argmax
 
 
 class Sat(enum.Enum, shape=3):

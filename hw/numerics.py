@@ -30,6 +30,11 @@ def sat32(x: np.ndarray) -> np.ndarray:
     return np.clip(x, *INT32)
 
 
+def low18(x: np.ndarray) -> np.ndarray:
+    """The low 18 bits, sign-extended."""
+    return ((x + (1 << 17)) & 0x3FFFF) - (1 << 17)
+
+
 def shift_right(x: np.ndarray, s: np.ndarray | int, rounding: int) -> np.ndarray:
     """RSR: (x + 2**(s-1)) >> s for s > 0 with rounding, plain floor shift without; s >= 0."""
     s = np.asarray(s)
@@ -114,7 +119,7 @@ def vxm(op: Instr, a: np.ndarray, b: np.ndarray, c: np.ndarray, er: np.ndarray |
     if func is Func.PASS:
         p = a
     elif func is Func.MUL:
-        p = np.clip(a, -131071, 131071) * (((b + (1 << 17)) & 0x3FFFF) - (1 << 17))
+        p = np.clip(a, -131071, 131071) * low18(b)
     elif func is Func.SQUARE:
         p = np.clip(a, -131071, 131071) ** 2
     elif func is Func.BITLEN:
@@ -126,7 +131,7 @@ def vxm(op: Instr, a: np.ndarray, b: np.ndarray, c: np.ndarray, er: np.ndarray |
     else:
         p, c = _table(func, a)
     q = sat32(shift_right(p, np.clip(post, *POST_RANGE), op.round))
-    return saturate(_alu(op.alu, q, c), op.sat)
+    return saturate(np.where(q >= c, low18(b), INT32[1]) if op.alu is Alu.INDEX else _alu(op.alu, q, c), op.sat)
 
 
 def exponent(op: Instr, a: np.ndarray, y: np.ndarray, er: np.ndarray | int = 0) -> np.ndarray:

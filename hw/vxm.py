@@ -247,8 +247,10 @@ def _lane(m: Module, decoded: list, rom: Memory, a: Value, b: Value, c: Value, p
     left, right, passed, c, post, k = registers(
         ("left3", chosen.left), ("right3", chosen.right), ("passed3", chosen.passed), ("c3", chosen.c),
         ("post3", _post_amount(m, decoded[2], chosen.octaves, post)), ("k3", chosen.k))
-    q, c, k = registers(("q4", _post_shift(m, decoded[3], left, right, passed, post)), ("c4", c), ("k4", k))
-    y, k = registers(("y5", _alu(m, decoded[4], q, c)), ("k5", k))
+    b, = registers(("b3", b))
+    q, b, c, k = registers(("q4", _post_shift(m, decoded[3], left, right, passed, post)), ("b4", b), ("c4", c),
+                           ("k4", k))
+    y, k = registers(("y5", _alu(m, decoded[4], q, b, c)), ("k5", k))
     return y, Mux(decoded[5], k, y[:8])[:8]
 
 
@@ -360,12 +362,12 @@ def _decode_alu(m: Module, control: data.View) -> SimpleNamespace:
     limit = any_of([Mux(control.sat == sat, Const(value, 31), 0) for sat, value in limits.items()])
     return SimpleNamespace(**{name: register(m, value, f"alu_{name}") for name, value in {
         "invert_q": is_any(Alu.RSUB, Alu.GT),
-        "invert_c": is_any(Alu.SUB, Alu.LT, Alu.MIN, Alu.MAX, Alu.EQ, Alu.ANDN),
+        "invert_c": is_any(Alu.SUB, Alu.LT, Alu.MIN, Alu.MAX, Alu.EQ, Alu.ANDN, Alu.INDEX),
         "carry": ~is_any(Alu.ADD),
         "sum": is_any(Alu.ADD, Alu.SUB, Alu.RSUB),
         "q": is_any(Alu.Q), "min": is_any(Alu.MIN), "max": is_any(Alu.MAX),
         "conjunction": is_any(Alu.AND, Alu.ANDN, Alu.OR), "parity": is_any(Alu.XOR, Alu.OR),
-        "less": is_any(Alu.LT, Alu.GT), "equal": is_any(Alu.EQ),
+        "less": is_any(Alu.LT, Alu.GT), "equal": is_any(Alu.EQ), "index": is_any(Alu.INDEX),
         "limit": limit[:31], "symmetric": control.sat != Sat.S32,
     }.items()})
 
@@ -375,8 +377,8 @@ def _decode_exponent(m: Module, control: data.View) -> Value:
     return register(m, (control.func == Func.RECIP) | (control.func == Func.RSQRT), "exponent_is_k")
 
 
-def _alu(m: Module, decoded: SimpleNamespace, q: Value, c: Value) -> Value:
-    """Stage 4: y = sat(sat32(q) alu c)."""
+def _alu(m: Module, decoded: SimpleNamespace, q: Value, b: Value, c: Value) -> Value:
+    """Stage 4: y = sat(sat32(q) alu c), b for INDEX."""
     over, sign = q[31:] != q[-1].replicate(len(q) - 31), q[-1]
     q33, c33, total, y = (Signal(signed(33), name=name) for name in ("q33", "c33", "total", "unsaturated"))
     less = total[-1]
@@ -390,6 +392,7 @@ def _alu(m: Module, decoded: SimpleNamespace, q: Value, c: Value) -> Value:
             Mux((decoded.min & ~less) | (decoded.max & less), c33, 0),
             Mux(decoded.conjunction, q33 & (c33 ^ decoded.invert_c.replicate(33)), 0),
             Mux(decoded.parity, q33 ^ c33, 0),
+            Mux(decoded.index, Mux(less, INT32[1], Cat(b, b[-1].replicate(33 - FACTOR_BITS))), 0)[:33],
             ((decoded.less & less) | (decoded.equal & (total == 0))).replicate(33),
         ])),
     ]
