@@ -10,13 +10,18 @@ DEVICE := rtl
 PROMPT := Once upon a time
 SIM    := $(BIN)/tsp run $(MODEL) --device $(DEVICE) --prompt "$(PROMPT)"
 BENCH  := $(BIN)/tsp bench $(MODEL)
+BOARD  := ulx3s
+SEED   := 1
+SWEEP  := 1
 DOCS   := $(BIN)/python -m docs.generate
 
 # The virtual environment is current when a stamp of this name stands in it.
 HASH   := $(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
 STAMP  := $(VENV)/.metronome-$(EXTRAS)-$(HASH)
 
-.PHONY: help setup sim test bench lint docs nightly clean
+FPGA_STAMP := $(VENV)/.metronome-fpga-$(HASH)
+
+.PHONY: help setup sim test bench bitstream lint docs nightly clean
 .DEFAULT_GOAL := help
 
 help:     ## this list
@@ -33,6 +38,9 @@ test: $(STAMP) ## all tests but the nightly ones
 
 bench: $(STAMP) ## cycles per token, roofline fraction and simulation speed
 	@$(BENCH)
+
+bitstream: $(FPGA_STAMP) ## a board's bitstream and its report: BOARD=ulx3s SEED=1 SWEEP=1
+	@$(BIN)/python -m fpga.build $(BOARD) --seed $(SEED) --sweep $(SWEEP)
 
 lint: $(STAMP) ## ruff and pyright
 	@$(BIN)/ruff check .
@@ -58,4 +66,9 @@ $(STAMP):
 	@echo "installing the exact versions of constraints.txt into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
 	@rm -f $(VENV)/.metronome-*
+	@touch $@
+
+$(FPGA_STAMP): $(STAMP)
+	@echo "installing yosys, nextpnr and the boards' definitions into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fpga]'
 	@touch $@

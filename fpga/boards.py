@@ -1,0 +1,55 @@
+"""The boards: which chip goes on which, at what clock."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from compiler.errors import TspError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Board:
+    """A board and the named chip config that its bitstream contains.
+
+    platform: module and class of the board's definition in amaranth-boards. mhz: the chip's clock, which is the timing
+    constraint. lut, ff, bram, dsp: what the FPGA has (LUT4, flip-flops, 18-Kbit blocks, 18x18 multipliers).
+    nextpnr: arguments that select the part. pack: the program that makes the bitstream.
+    """
+
+    name: str
+    config: str
+    part: str
+    platform: tuple[str, str]
+    family: str
+    mhz: float
+    baud: int
+    lut: int
+    ff: int
+    bram: int
+    dsp: int
+    nextpnr: tuple[str, ...]
+    pack: str
+
+    def make_platform(self) -> Any:
+        """The board's Amaranth platform."""
+        module, name = self.platform
+        factory: Callable[[], Any] = getattr(import_module(f"amaranth_boards.{module}"), name)
+        return factory()
+
+
+BOARDS = {
+    board.name: board
+    for board in (
+        Board(name="ulx3s", config="ulx3s", part="LFE5U-85F-6BG381C", platform=("ulx3s", "ULX3S_85F_Platform"),
+              family="ecp5", mhz=50.0, baud=3_000_000, lut=83_640, ff=83_640, bram=208, dsp=156,
+              nextpnr=("--85k", "--package", "CABGA381", "--speed", "6"), pack="ecppack"),
+    )
+}
+
+
+def board_of(name: str) -> Board:
+    """The board of that name. Raises TspError naming the known ones."""
+    if name not in BOARDS:
+        raise TspError(f"board must be one of {', '.join(BOARDS)}, not {name!r}")
+    return BOARDS[name]

@@ -1,0 +1,151 @@
+"""`python -m fpga.build BOARD`: a bitstream, and a report of what it takes and how fast it is.
+
+The steps are Amaranth -> RTLIL -> yosys -> nextpnr -> packer. Yosys' netlist is kept in the cache by the RTLIL, the
+script and the versions of the tools, a routed chip by the netlist and the seed.
+"""
+
+import json
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import typer
+from rich.console import Console
+
+from compiler.errors import TspError
+from hw.config import CONFIGS
+from sim.toolchain import cached, content_key
+
+from . import report, tools
+from .boards import BOARDS, Board, board_of
+from .report import Report
+from .top import Top
+
+AREA = "+&scorr;&sweep;&dc2;&dch,-f;&ps;&if,-a,{C},{W},{D},{R};&mfs"
+"""Mapping for area: the chip is bound by LUTs, and its clock by block RAMs and routing."""
+
+
+class Netlist(NamedTuple):
+    """A synthesised board: the folder in the cache, pins and clocks, and how long yosys ran."""
+
+    folder: Path
+    constraints: str
+    user_s: float
+
+
+def yosys_script(name: str) -> str:
+    """RTLIL to an ECP5 netlist.
+
+    Wide multiplexers out of LUT4s are smaller than out of PFUMX cells, which hide logic from the mapper. Block RAMs of
+    one read and one write port are made without the logic that would give a colliding read the old data: the ISA
+    forbids such reads.
+    """
+    synth = f"synth_ecp5 -nowidelut -top {name}"
+    return "\n".join((
+        f"read_rtlil {name}.il", f"scratchpad -set abc9.script {AREA}", f"{synth} -run begin:map_ram",
+        "setparam -set RD_COLLISION_X_MASK 1'1 t:$mem_v2 r:RD_CLK_ENABLE=1'1 %i",
+        f"{synth} -run map_ram:check", "tee -q -o stat.json stat -json", f"write_json {name}.json", "",
+    ))
+
+
+def synthesise(board: Board) -> Netlist:
+    """Elaborate the board's top and synthesise it."""
+    yosys = tools.find("yosys")
+    plan = board.make_platform().prepare(Top(board=board, config=CONFIGS[board.config]), "top")
+    rtlil, script = plan.files["top.il"], yosys_script("top")
+    rtlil = rtlil if isinstance(rtlil, str) else rtlil.decode()
+
+    def make(folder: Path) -> None:
+        (folder / "top.il").write_text(rtlil)
+        (folder / "top.ys").write_text(script)
+        spent = tools.run(yosys, ["-q", "-l", "yosys.log", "top.ys"], folder, "yosys.out")
+        (folder / "seconds").write_text(str(spent.user_s))
+
+    folder = cached("netlist", content_key(rtlil, script, yosys.version), make)
+    lpf = plan.files["top.lpf"]
+    return Netlist(folder, lpf if isinstance(lpf, str) else lpf.decode(), float((folder / "seconds").read_text()))
+
+
+def route(board: Board, netlist: Netlist, seed: int) -> Path:
+    """Place, route and pack: the folder with `top.bit`, `report.json` and the floorplan."""
+    nextpnr, pack = tools.find(f"nextpnr-{board.family}"), tools.find(board.pack)
+    arguments = [*board.nextpnr, "--json", "top.json", "--lpf", "top.lpf", "--textcfg", "top.config",
+                 "--seed", str(seed), "--freq", str(board.mhz), "--router", "router2", "--timing-allow-fail", "--report", "report.json",
+                 "--placed-svg", "placed.svg", "--detailed-timing-report"]
+
+    def make(folder: Path) -> None:
+        shutil.copy(netlist.folder / "top.json", folder)
+        (folder / "top.lpf").write_text(netlist.constraints)
+        spent = tools.run(nextpnr, arguments, folder, "nextpnr.log")
+        tools.run(pack, ["--compress", "--input", "top.config", "--bit", "top.bit"], folder, "pack.log")
+        (folder / "seconds").write_text(str(spent.user_s))
+
+    cells = (netlist.folder / "top.json").read_bytes()
+    key = content_key(cells, netlist.constraints, *arguments, nextpnr.version, pack.version)
+    return cached("bitstream", key, make)
+
+
+def measure(board: Board, netlist: Netlist, routed: Path, seed: int) -> Report:
+    """The report of a routed board."""
+    config = CONFIGS[board.config]
+    found, timing = report.cells((netlist.folder / "stat.json").read_text()), (routed / "report.json").read_text()
+    lut4 = found.get("LUT4", 0)
+    return Report(
+        board=board.name, part=board.part, config=config.name, digest=config.digest(), seed=seed, seeds_tried=1,
+        lut4=lut4, comb=json.loads(timing)["utilization"]["TRELLIS_COMB"]["used"], ff=found.get("TRELLIS_FF", 0),
+        bram=found.get("DP16KD", 0), dsp=found.get("MULT18X18D", 0), fmax_mhz=round(report.fmax(timing), 2),
+        constraint_mhz=board.mhz, critical_path=report.critical_path(timing),
+        versions={name: tools.find(name).version for name in ("yosys", f"nextpnr-{board.family}", board.pack)},
+        seconds={"yosys": netlist.user_s, "nextpnr": float((routed / "seconds").read_text())},
+    )
+
+
+def build(board: Board, seeds: list[int], console: Console) -> tuple[Report, Path]:
+    """The fastest of the seeds, and its bitstream."""
+    console.print(f"[bold]{board.name}[/]: synthesis (minutes where the cache has none)")
+    netlist = synthesise(board)
+    best: tuple[Report, Path] | None = None
+    for seed in seeds:
+        console.print(f"place and route, seed {seed} (up to an hour where the cache has none)")
+        routed = route(board, netlist, seed)
+        result = measure(board, netlist, routed, seed)
+        console.print(f"seed {seed}: {result.fmax_mhz:.1f} MHz")
+        if best is None or result.fmax_mhz > best[0].fmax_mhz:
+            best = result, routed / "top.bit"
+    if best is None:
+        raise TspError("a build needs at least one seed")
+    return replace(best[0], seeds_tried=len(seeds)), best[1]
+
+
+def main(
+    board: Annotated[str, typer.Argument(help=f"one of {', '.join(BOARDS)}")],
+    seed: Annotated[int, typer.Option(help="seed of the placer")] = 1,
+    sweep: Annotated[int, typer.Option(help="try so many seeds, from --seed on, and take the fastest")] = 1,
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder of the bitstream")] = Path("build"),
+) -> None:
+    """Build a board's bitstream. Exits with 1 if the clock constraint is missed, with 2 if it cannot be built."""
+    console = Console()
+    try:
+        if sweep < 1:
+            raise TspError(f"--sweep must be at least 1, not {sweep}")
+        chosen = board_of(board)
+        result, bitstream = build(chosen, list(range(seed, seed + sweep)), console)
+        output.mkdir(parents=True, exist_ok=True)
+        target = output / f"{board}.bit"
+        shutil.copy(bitstream, target)
+    except TspError as error:
+        print(f"fpga.build: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    console.print(result.table(chosen))
+    console.print(f"report: {result.save()}")
+    console.print(f"bitstream: {target}")
+    if not result.met:
+        print(f"fpga.build: {board} reached {result.fmax_mhz:.1f} MHz, its constraint is {result.constraint_mhz:.1f} "
+              "MHz: try --sweep, or see critical_path in the report", file=sys.stderr)
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)
