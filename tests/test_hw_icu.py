@@ -3,6 +3,7 @@
 import random
 import warnings
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from amaranth.sim import Simulator
@@ -11,6 +12,7 @@ from hw import isa
 from hw.config import CONFIGS
 from hw.icu import Icu
 from hw.isa import MIN_DELAY, MIN_DELAY_JUMP, START, Instr, Op, Trap
+from hw.store import Numbers
 
 CONFIG = replace(CONFIGS["tiny"], debug=True)
 QUEUE = next(queue for queue in isa.queues(CONFIG) if queue.unit == "MEM")
@@ -60,7 +62,7 @@ def expected(program, pc=0):
 
 def rtl(runs, config=CONFIG, cycles=None):
     """Runs (program, start PC, bucket) in turn; for each, what `expected` returns, and the first traps seen."""
-    icu = Icu(config=config, queue=QUEUE)
+    icu: Any = Icu(config=config, queue=QUEUE)
     results = []
 
     async def write(ctx, kind, addr, data):
@@ -89,8 +91,11 @@ def rtl(runs, config=CONFIG, cycles=None):
         loaded = None
         for program, pc, bucket in runs:
             if program is not loaded:
+                number = Numbers(config, QUEUE)
                 for addr, instr in enumerate(program):
-                    await write(ctx, "load", addr, instr if isinstance(instr, int) else isa.encode(instr))
+                    word = instr if isinstance(instr, int) else isa.encode(instr)
+                    ctx.set(icu.load_number, number(word))
+                    await write(ctx, "load", addr, word)
                 loaded = program
             await write(ctx, "table", bucket, pc)
             results.append(await run(ctx, bucket))

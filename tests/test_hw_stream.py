@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from amaranth.sim import Simulator
@@ -52,7 +53,7 @@ def bits(array):
 
 def test_every_register_in_every_cycle():
     rng = np.random.default_rng(0)
-    streams = Streams(config=CONFIG, positions=PLACES)
+    streams: Any = Streams(config=CONFIG, positions=PLACES)
     state = {name: (np.zeros((POSITIONS, CONFIG.streams, BYTES), np.uint8), np.zeros((POSITIONS, CONFIG.streams), bool))
              for name in "ew"}
     collisions = []
