@@ -101,6 +101,13 @@ def slots_of(e: Value, w: Value, group: Value, groups: int) -> Value:
     return Cat(side & (group == g) for side in (e, w) for g in range(groups))
 
 
+def named(m: Module, value: Value, name: str) -> Signal:
+    """A value that is used in several places: Amaranth writes an expression out wherever it is used."""
+    out = Signal(len(value), name=name)
+    m.d.comb += out.eq(value)
+    return out
+
+
 def register(m: Module, value: Value, name: str) -> Signal:
     """A datapath register without reset, loaded in every cycle."""
     out = Signal(len(value), name=name, reset_less=True)

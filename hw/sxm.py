@@ -18,6 +18,7 @@ from .slice import (
     group_select,
     illegal,
     lanes_group,
+    named,
     one_hot,
     register,
     slots_of,
@@ -125,7 +126,7 @@ class Sxm(wiring.Component):
                             | Mux(mode[3], fours[n // 4], 0), "crossed2") for n in range(LANES)]
         eights = [_combine(m, later, crossed[n], crossed[n + 4]) for n in (0, 8)]
         everything = _combine(m, later, *eights)
-        return lanes_group([Mux(later[3], everything, Mux(later[2], eights[n // 8], crossed[n]))[:32]
+        return lanes_group([named(m, Mux(later[3], everything, Mux(later[2], eights[n // 8], crossed[n])), "out2")
                             for n in range(LANES)])
 
     def _picks(self, m: Module, engine: Burst) -> list[Value]:
@@ -142,9 +143,9 @@ class Sxm(wiring.Component):
             m.d.sync += lane.eq(Mux(first.op == Op.SHIFT, first.lane, 0))
         with m.Elif(engine.active):
             m.d.sync += lane.eq(Mux(shift.op == Op.SHIFT, lane + shift.lane_inc, 0))
-        permuting = shift.op == Op.PERMUTE
-        spread = (shift.op == Op.SHIFT) & shift.distribute
-        crossing = (shift.op != Op.REDUCE) | (reduce.segment == 0)
+        permuting = named(m, shift.op == Op.PERMUTE, "permuting")
+        spread = named(m, (shift.op == Op.SHIFT) & shift.distribute, "spread")
+        crossing = named(m, (shift.op != Op.REDUCE) | (reduce.segment == 0), "crossing")
         picks = []
         for n in range(LANES):
             index = Signal(LANE_BITS, name="index")

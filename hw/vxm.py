@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
 
 from . import tables
 from .config import LANES, PLANES, ChipConfig
@@ -22,6 +23,7 @@ from .slice import (
     group_of,
     illegal,
     lanes_group,
+    named,
     one_hot,
     register,
     slots_of,
@@ -72,8 +74,6 @@ class Vxm(wiring.Component):
         m.submodules.engine = engine = Burst(Op.ALU)
         m.submodules.rf = rf = Memory(shape=GROUP_BITS, depth=self._config.rf_depth, init=[])
         m.submodules.er = er = Memory(shape=PLANE_BITS, depth=self._config.er_depth, init=[])
-        m.submodules.rom = rom = Memory(shape=tables.BASE_BITS + tables.SLOPE_BITS, depth=tables.ROM_DEPTH,
-                                        init=_rom_words())
         word = fields(Op.ALU, self.word)
         known = word.op == Op.ALU
         m.d.comb += [engine.word.eq(word), engine.start.eq(self.valid & known)]
@@ -81,10 +81,14 @@ class Vxm(wiring.Component):
         control = self._control(m, engine)
         operands = [self._operand(m, engine, word, rf, name) for name in "abc"]
         amounts = _amounts(m, engine.op, er)
-        decoded = [None, _decode_shift(m, control[0]), _decode_func(m, control[1]), control[3],
-                   _decode_alu(m, control[3]), _decode_exponent(m, control[4])]
-        lanes = [_lane(m, decoded, rom, *lane) for lane in zip(*(o.lanes for o in operands), *amounts, strict=True)]
-        y, exponents = zip(*lanes, strict=True)
+        decoded = _decode(m, control)
+        y, exponents = [], []
+        for n, (a, b, c, pre, post) in enumerate(zip(*(o.lanes for o in operands), *amounts, strict=True)):
+            m.submodules[f"lane{n}"] = lane = Lane()
+            m.d.comb += [lane.decoded.eq(decoded), lane.a.eq(a), lane.b.eq(b), lane.c.eq(c), lane.pre.eq(pre),
+                         lane.post.eq(post)]
+            y.append(lane.y)
+            exponents.append(lane.exponent)
 
         result, laid = Signal(GROUP_BITS), Signal(GROUP_BITS)
         now = control[5]
@@ -96,7 +100,7 @@ class Vxm(wiring.Component):
         collision = drive(m, self, [
             (register(m, slots_of(before.valid & before.dst_e, before.valid & before.dst_w, before.dst_group, groups),
                       "result_slots"), laid),
-            (slots_of(reduced.e, reduced.w, reduced.group, groups), reduction),
+            (named(m, slots_of(reduced.e, reduced.w, reduced.group, groups), "reduction_slots"), reduction),
         ])
         m.d.comb += self.busy.eq(engine.busy)
         if self._config.debug:
@@ -204,20 +208,25 @@ def _take(m: Module, raw: Value, fmt: Value, name: str) -> list[Value]:
 
     p0, p1, p2, p3 = (raw[PLANE_BITS * p : PLANE_BITS * (p + 1)] for p in range(PLANES))
     whole, half, byte = fmt == Fmt.I32, is_any(Fmt.LO16, Fmt.HI16), is_any(Fmt.B0, Fmt.B1, Fmt.B2, Fmt.B3)
-    low = one_hot(Cat(is_any(Fmt.I32, Fmt.LO16, Fmt.B0), fmt == Fmt.B1, is_any(Fmt.HI16, Fmt.B2), fmt == Fmt.B3),
-                  [p0, p1, p2, p3])
-    high = one_hot(Cat(is_any(Fmt.I32, Fmt.LO16), fmt == Fmt.HI16), [p1, p3])
-    bare = Signal(GROUP_BITS, name=f"{name}_bare")
-    m.d.comb += bare.eq(Cat(low, high, Mux(whole, p2, 0)[:PLANE_BITS], Mux(whole, p3, 0)[:PLANE_BITS]))
-    return [lane | Cat(Const(0, 8), (byte & lane[7]).replicate(8), ((byte & lane[7]) | (half & lane[15])).replicate(16))
-            for lane in group_lanes(bare)]
+    low = named(m, Cat(is_any(Fmt.I32, Fmt.LO16, Fmt.B0), fmt == Fmt.B1, is_any(Fmt.HI16, Fmt.B2), fmt == Fmt.B3),
+                f"{name}_low")
+    high = named(m, Cat(is_any(Fmt.I32, Fmt.LO16), fmt == Fmt.HI16), f"{name}_high")
+    bare = named(m, Cat(one_hot(low, [p0, p1, p2, p3]), one_hot(high, [p1, p3]), Mux(whole, Cat(p2, p3), 0)),
+                 f"{name}_bare")
+    extend8, extend16 = named(m, byte, f"{name}_extend8"), named(m, half, f"{name}_extend16")
+    lanes = []
+    for lane in group_lanes(bare):
+        sign8 = named(m, extend8 & lane[7], f"{name}_sign8")
+        sign16 = named(m, sign8 | (extend16 & lane[15]), f"{name}_sign16")
+        lanes.append(lane | Cat(Const(0, 8), sign8.replicate(8), sign16.replicate(16)))
+    return lanes
 
 
 def _amounts(m: Module, op: data.View, er: Memory) -> tuple[list[Value], list[Value]]:
     """Pre and post shift of every lane with the exponents: the first clamped to +-31, the second not yet clamped."""
     port = er.read_port(domain="comb")
     m.d.comb += port.addr.eq(op.er)
-    to_pre, to_post = op.er_use == ErUse.PRE, op.er_use == ErUse.POST
+    to_pre, to_post = named(m, op.er_use == ErUse.PRE, "to_pre"), named(m, op.er_use == ErUse.POST, "to_post")
     base = Signal(signed(8), name="shift_base")
     m.d.comb += base.eq(Mux(to_pre, op.pre, op.post))
     pre, post = [], []
@@ -228,65 +237,109 @@ def _amounts(m: Module, op: data.View, er: Memory) -> tuple[list[Value], list[Va
             total.eq(Mux(op.er_neg, base - exponent, base + exponent)),
             own_pre.eq(Mux(to_pre, total, op.pre)),
         ]
-        pre.append(_clamp(own_pre, PRE_RANGE[1]))
+        pre.append(_clamp(m, own_pre, PRE_RANGE[1]))
         post.append(Mux(to_post, total, op.post)[:9])
     return pre, post
 
 
+def _decode(m: Module, control: list[data.View]) -> data.View:
+    """The lanes' controls, registered for their stages (stage k decodes what stage k - 1 holds)."""
+    decoded = Signal(DECODED, reset_less=True)
+    shift, func, multiply, alu, write = control[0], control[1], control[2], control[3], control[4]
+
+    def is_any(*ops):
+        return any_of([alu.alu == one for one in ops])
+
+    limits = {Sat.S32: INT32[1], **SAT_LIMIT}
+    m.d.sync += [getattr(decoded, name).eq(value) for name, value in {
+        "arithmetic": ~shift.logical, "round1": shift.round & ~shift.logical,
+        **{one.name.lower(): func.func == one for one in Func},
+        "interpolate": any_of([func.func == one for one in INTERPOLATED]),
+        "round3": multiply.round,
+        "invert_q": is_any(Alu.RSUB, Alu.GT),
+        "invert_c": is_any(Alu.SUB, Alu.LT, Alu.MIN, Alu.MAX, Alu.EQ, Alu.ANDN, Alu.INDEX),
+        "carry": ~is_any(Alu.ADD),
+        "sum": is_any(Alu.ADD, Alu.SUB, Alu.RSUB),
+        "q": is_any(Alu.Q), "min": is_any(Alu.MIN), "max": is_any(Alu.MAX),
+        "conjunction": is_any(Alu.AND, Alu.ANDN, Alu.OR), "parity": is_any(Alu.XOR, Alu.OR),
+        "less": is_any(Alu.LT, Alu.GT), "equal": is_any(Alu.EQ), "index": is_any(Alu.INDEX),
+        "limit": any_of([Mux(alu.sat == sat, Const(value, 31), 0) for sat, value in limits.items()]),
+        "symmetric": alu.sat != Sat.S32,
+        "exponent_is_k": (write.func == Func.RECIP) | (write.func == Func.RSQRT),
+    }.items()]
+    return decoded
+
+
 # --- stages 1..4, one lane --------------------------------------------------------------------------------------------
 
-
-def _lane(m: Module, decoded: list, rom: Memory, a: Value, b: Value, c: Value, pre: Value, post: Value) -> tuple:
-    """One lane from its operands in stage 0 to y and what an exponent entry gets, from registers, in stage 5."""
-    def registers(*pairs):
-        return [register(m, value, name) for name, value in pairs]
-
-    a, b, c, pre, post = registers(("a1", a), ("b1", b[:FACTOR_BITS]), ("c1", c), ("pre1", pre), ("post1", post))
-    a, b, c, post = registers(("a2", _pre_shift(decoded[1], a, pre)), ("b2", b), ("c2", c), ("post2", post))
-    chosen = _function(m, decoded[2], rom, a, b, c)
-    left, right, passed, c, post, k = registers(
-        ("left3", chosen.left), ("right3", chosen.right), ("passed3", chosen.passed), ("c3", chosen.c),
-        ("post3", _post_amount(m, decoded[2], chosen.octaves, post)), ("k3", chosen.k))
-    b, = registers(("b3", b))
-    q, b, c, k = registers(("q4", _post_shift(m, decoded[3], left, right, passed, post)), ("b4", b), ("c4", c),
-                           ("k4", k))
-    y, k = registers(("y5", _alu(m, decoded[4], q, b, c)), ("k5", k))
-    return y, Mux(decoded[5], k, y[:8])[:8]
+DECODED = data.StructLayout({
+    "arithmetic": 1, "round1": 1, **{func.name.lower(): 1 for func in Func}, "interpolate": 1, "round3": 1,
+    **dict.fromkeys(("invert_q", "invert_c", "carry", "sum", "q", "min", "max", "conjunction", "parity", "less",
+                     "equal", "index", "symmetric"), 1),
+    "limit": 31, "exponent_is_k": 1,
+})
+"""Controls of a lane, each registered for the stage that uses it: the same for all lanes."""
 
 
-def _clamp(value: Value, limit: int) -> Value:
+class Lane(wiring.Component):
+    """Stages 1..4 of one lane.
+
+    decoded: controls, each in its stage. a, b, c, pre, post: operands and shift amounts, in stage 0.
+    y, exponent: the result, and what an exponent entry gets, from registers, in stage 5.
+    """
+
+    decoded: In(DECODED)
+    a: In(32)
+    b: In(FACTOR_BITS)
+    c: In(32)
+    pre: In(6)
+    post: In(9)
+    y: Out(32)
+    exponent: Out(8)
+
+    def elaborate(self, platform):
+        m = Module()
+        decoded = self.decoded
+        m.submodules.rom = rom = Memory(shape=tables.BASE_BITS + tables.SLOPE_BITS, depth=tables.ROM_DEPTH,
+                                        init=_rom_words())
+
+        def registers(*pairs):
+            return [register(m, value, name) for name, value in pairs]
+
+        a, b, c, pre, post = registers(("a1", self.a), ("b1", self.b), ("c1", self.c), ("pre1", self.pre),
+                                       ("post1", self.post))
+        a, b, c, post = registers(("a2", _pre_shift(m, decoded, a, pre)), ("b2", b), ("c2", c), ("post2", post))
+        chosen = _function(m, decoded, rom, a, b, c)
+        left, right, passed, b, c, post, k = registers(
+            ("left3", chosen.left), ("right3", chosen.right), ("passed3", chosen.passed), ("b3", b), ("c3", chosen.c),
+            ("post3", _post_amount(m, decoded, chosen.octaves, post)), ("k3", chosen.k))
+        q, b, c, k = registers(("q4", _post_shift(m, decoded, left, right, passed, post)), ("b4", b), ("c4", c),
+                               ("k4", k))
+        y, k = registers(("y5", _alu(m, decoded, q, b, c)), ("k5", k))
+        m.d.comb += [self.y.eq(y), self.exponent.eq(Mux(decoded.exponent_is_k, k, y[:8]))]
+        return m
+
+
+def _clamp(m: Module, value: Value, limit: int) -> Value:
     """A signed value clamped to +-limit, limit = 2**n - 1: n + 1 bits, two's complement."""
     bits = limit.bit_length()
     sign, upper = value[-1], value[bits:-1]
-    most = ~sign & upper.any()
-    least = sign & (~upper.all() | ~value[:bits].any())
+    most = named(m, ~sign & upper.any(), "most")
+    least = named(m, sign & (~upper.all() | ~value[:bits].any()), "least")
     return Mux(most, limit, Mux(least, -limit & (2 * limit + 1), value[: bits + 1]))[: bits + 1]
 
 
-def _decode_shift(m: Module, control: data.View) -> SimpleNamespace:
-    """Controls of the pre shift, registered for stage 1."""
-    return SimpleNamespace(arithmetic=register(m, ~control.logical, "arithmetic"),
-                           round=register(m, control.round & ~control.logical, "pre_round"))
-
-
-def _pre_shift(decoded: SimpleNamespace, a: Value, amount: Value) -> Value:
+def _pre_shift(m: Module, decoded: data.View, a: Value, amount: Value) -> Value:
     """a shifted right by amount (left if negative): a left shift by n is the upper half of {a, 0} >> (32 - n)."""
     left = amount[5]
     sign = (decoded.arithmetic & a[31]).replicate(31)
     funnel = Cat(Const(0, 1), Mux(left, 0, a)[:32], Mux(left, a[:31], sign))
-    shifted = (funnel >> amount[:5])[:33]
-    return (shifted[1:] + (decoded.round & shifted[0]))[:32]
+    shifted = named(m, (funnel >> amount[:5])[:33], "shifted")
+    return (shifted[1:] + (decoded.round1 & shifted[0]))[:32]
 
 
 def _rom_words() -> list[int]:
     return [base | (slope & ((1 << tables.SLOPE_BITS) - 1)) << tables.BASE_BITS for base, slope in tables.rom()]
-
-
-def _decode_func(m: Module, control: data.View) -> SimpleNamespace:
-    """One-hot functions, registered for stage 2."""
-    decoded = {func: register(m, control.func == func, f"is_{func.name.lower()}") for func in Func}
-    return SimpleNamespace(func=decoded, interpolate=register(
-        m, any_of([control.func == func for func in INTERPOLATED]), "interpolate"))
 
 
 def _normalise(m: Module, x: Value) -> tuple[Value, Value]:
@@ -301,15 +354,15 @@ def _normalise(m: Module, x: Value) -> tuple[Value, Value]:
     return ~Cat(reversed(zeros)), x
 
 
-def _function(m: Module, decoded: SimpleNamespace, rom: Memory, a: Value, b: Value, c: Value) -> SimpleNamespace:
+def _function(m: Module, decoded: data.View, rom: Memory, a: Value, b: Value, c: Value) -> SimpleNamespace:
     """Stage 2: the multiplier's factors (or 0), the value that passes by it (or 0), c or what takes its place, k and
     the octaves by which EXP2 grows the post shift (0 or less)."""
-    is_, sign = decoded.func, a[31]
+    is_, sign = {func: getattr(decoded, func.name.lower()) for func in Func}, a[31]
     length, normal = _normalise(m, Mux(sign, Mux(is_[Func.BITLEN], ~a, 0), a)[:31])
     k, below = Signal(5, name="k"), Signal(signed(33), name="below")
     m.d.comb += [k.eq(Mux(normal[30], length - 1, 0)), below.eq(a.as_signed() - c.as_signed())]
     u = {func: normal[MANTISSA_BITS : 2 * MANTISSA_BITS] for func in INTERPOLATED}
-    u[Func.SIGMOID] = _clamp(a, 32767) ^ 0x8000
+    u[Func.SIGMOID] = _clamp(m, a, 32767) ^ 0x8000
     u[Func.EXP2] = Mux(below[-1], below[: tables.EXP2_FRACTION], 0)
     segment = {func: value[tables.TABLES[func].frac_bits :] for func, value in u.items()}
     segment[Func.RSQRT] = Cat(segment[Func.RSQRT], k[0])
@@ -319,7 +372,7 @@ def _function(m: Module, decoded: SimpleNamespace, rom: Memory, a: Value, b: Val
     m.d.comb += [
         entry.eq(any_of([Mux(is_[func], segment[func] | table.start, 0) for func, table in tables.TABLES.items()])),
         fraction.eq(any_of([Mux(is_[func], u[func][: tables.TABLES[func].frac_bits], 0) for func in INTERPOLATED])),
-        port.addr.eq(entry), pair.eq(port.data), saturated.eq(_clamp(a, FACTOR_MAX)),
+        port.addr.eq(entry), pair.eq(port.data), saturated.eq(_clamp(m, a, FACTOR_MAX)),
     ]
     base, slope = pair[: tables.BASE_BITS], pair[tables.BASE_BITS :]
     slope = Cat(slope, slope[-1].replicate(FACTOR_BITS - tables.SLOPE_BITS))
@@ -334,7 +387,7 @@ def _function(m: Module, decoded: SimpleNamespace, rom: Memory, a: Value, b: Val
         octaves=Mux(is_[Func.EXP2] & below[-1], below[tables.EXP2_FRACTION :], 0)[: 33 - tables.EXP2_FRACTION])
 
 
-def _post_amount(m: Module, decoded: SimpleNamespace, octaves: Value, post: Value) -> Value:
+def _post_amount(m: Module, decoded: data.View, octaves: Value, post: Value) -> Value:
     """Stage 2: the post shift, grown by the octaves of an EXP2, clamped to 0..47."""
     far = octaves[-1] & ~octaves[8:].all()
     total = Signal(signed(11), name="post_total")
@@ -342,7 +395,7 @@ def _post_amount(m: Module, decoded: SimpleNamespace, octaves: Value, post: Valu
     return Mux(total[-1], 0, Mux(total[:10] > POST_RANGE[1], POST_RANGE[1], total[:6]))[:6]
 
 
-def _post_shift(m: Module, control: data.View, left: Value, right: Value, passed: Value, amount: Value) -> Value:
+def _post_shift(m: Module, decoded: data.View, left: Value, right: Value, passed: Value, amount: Value) -> Value:
     """Stage 3: (product or passed value) >> amount, rounded: 36 bits."""
     p = Signal(signed(2 * FACTOR_BITS), name="p")
     shifted = Signal(signed(2 * FACTOR_BITS + 1), name="p_shifted")
@@ -350,36 +403,12 @@ def _post_shift(m: Module, control: data.View, left: Value, right: Value, passed
         p.eq((left.as_signed() * right.as_signed()) | passed.as_signed()),
         shifted.eq(Cat(Const(0, 1), p).as_signed() >> amount),
     ]
-    return (shifted[1:] + (control.round & shifted[0]))[: 2 * FACTOR_BITS]
+    return (shifted[1:] + (decoded.round3 & shifted[0]))[: 2 * FACTOR_BITS]
 
 
-def _decode_alu(m: Module, control: data.View) -> SimpleNamespace:
-    """Controls of ALU and saturation, registered for stage 4."""
-    def is_any(*ops):
-        return any_of([control.alu == one for one in ops])
-
-    limits = {Sat.S32: INT32[1], **SAT_LIMIT}
-    limit = any_of([Mux(control.sat == sat, Const(value, 31), 0) for sat, value in limits.items()])
-    return SimpleNamespace(**{name: register(m, value, f"alu_{name}") for name, value in {
-        "invert_q": is_any(Alu.RSUB, Alu.GT),
-        "invert_c": is_any(Alu.SUB, Alu.LT, Alu.MIN, Alu.MAX, Alu.EQ, Alu.ANDN, Alu.INDEX),
-        "carry": ~is_any(Alu.ADD),
-        "sum": is_any(Alu.ADD, Alu.SUB, Alu.RSUB),
-        "q": is_any(Alu.Q), "min": is_any(Alu.MIN), "max": is_any(Alu.MAX),
-        "conjunction": is_any(Alu.AND, Alu.ANDN, Alu.OR), "parity": is_any(Alu.XOR, Alu.OR),
-        "less": is_any(Alu.LT, Alu.GT), "equal": is_any(Alu.EQ), "index": is_any(Alu.INDEX),
-        "limit": limit[:31], "symmetric": control.sat != Sat.S32,
-    }.items()})
-
-
-def _decode_exponent(m: Module, control: data.View) -> Value:
-    """Whether an exponent entry gets k rather than y, registered for stage 5."""
-    return register(m, (control.func == Func.RECIP) | (control.func == Func.RSQRT), "exponent_is_k")
-
-
-def _alu(m: Module, decoded: SimpleNamespace, q: Value, b: Value, c: Value) -> Value:
+def _alu(m: Module, decoded: data.View, q: Value, b: Value, c: Value) -> Value:
     """Stage 4: y = sat(sat32(q) alu c), b for INDEX."""
-    over, sign = q[31:] != q[-1].replicate(len(q) - 31), q[-1]
+    over, sign = named(m, q[31:] != q[-1].replicate(len(q) - 31), "over"), q[-1]
     q33, c33, total, y = (Signal(signed(33), name=name) for name in ("q33", "c33", "total", "unsaturated"))
     less = total[-1]
     m.d.comb += [
@@ -399,7 +428,7 @@ def _alu(m: Module, decoded: SimpleNamespace, q: Value, b: Value, c: Value) -> V
     return _saturate(decoded, y)
 
 
-def _saturate(decoded: SimpleNamespace, y: Value) -> Value:
+def _saturate(decoded: data.View, y: Value) -> Value:
     """y clamped to 32 bits: a bit above the limit's bits differs from the sign, or y = -limit - 1 where symmetric."""
     sign, limit = y[-1], Cat(decoded.limit, Const(0, 1))
     excess = ((y[:32] ^ sign.replicate(32)) & ~limit).any()
@@ -428,8 +457,9 @@ def _reduce(m: Module, now: data.View, y: list[Value]) -> tuple[Value, data.View
     ]
     m.submodules.reductions = slots = Memory(shape=GROUP_BITS, depth=1 << len(now.red_slot), init=[])
     old, new = slots.read_port(domain="comb"), slots.write_port()
-    summing, least, absolute = now.red == Red.SUM, now.red == Red.MIN, now.red == Red.MAXABS
-    fresh = now.first & ~now.red_keep
+    summing, least, absolute, fresh = (named(m, value, name) for name, value in (
+        ("summing", now.red == Red.SUM), ("least", now.red == Red.MIN), ("absolute", now.red == Red.MAXABS),
+        ("fresh", now.first & ~now.red_keep)))
     totals = []
     for n, value in enumerate(y):
         before = old.data[32 * n : 32 * n + 32].as_signed()

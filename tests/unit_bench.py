@@ -32,8 +32,8 @@ def pack(groups: np.ndarray) -> int:
 def unpack(bits: int, groups: int) -> np.ndarray:
     """The inverse of `pack`: int64 [group, lane]."""
     planes = np.frombuffer(bits.to_bytes(groups * PLANES * LANES, "little"), np.uint8).reshape(groups, PLANES, LANES)
-    return (planes.astype(np.uint32) << (8 * np.arange(PLANES, dtype=np.uint32))[:, None]).sum(1, dtype=np.uint32).astype(
-        np.int32).astype(np.int64)
+    lanes = (planes.astype(np.uint32) << (8 * np.arange(PLANES, dtype=np.uint32))[:, None]).sum(1, dtype=np.uint32)
+    return lanes.astype(np.int32).astype(np.int64)
 
 
 @dataclass
@@ -76,8 +76,10 @@ class UnitBench:
             await RisingEdge(self.dut.clk)
         self.dut.rst.value = 0
 
-    async def step(self, instr: Instr | None = None, streams: np.ndarray | None = None, word: int | None = None) -> None:
-        """One cycle: dispatch `instr` (or `word`) if there is one, with stream lanes [direction, group, lane] (random)."""
+    async def step(
+        self, instr: Instr | None = None, streams: np.ndarray | None = None, word: int | None = None
+    ) -> None:
+        """One cycle: dispatch `instr` (or `word`), if any, with stream lanes [direction, group, lane] (else random)."""
         dut = self.dut
         if streams is None:
             streams = random_lanes(self.rng, 2, self.groups)
