@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hw.config import LANES, PLANES, ChipConfig
-from hw.isa import PC_BITS, START, Control, Queue, Space, Trap, queue_depth, queues, width
+from hw.isa import ICU_QUEUE, PC_BITS, START, Control, Queue, Space, Trap, queue_depth, queues, width
 
 from .model_core import ProgramError, Streams, Timeline, Unit
 from .model_icu import IcuModel
@@ -187,7 +187,7 @@ class ModelChip:
         part = addr & 3
         self._held[part] = data
         if part == 0:
-            icu = self._queues[addr >> 16]
+            icu = self._queues[addr >> ICU_QUEUE]
             word = sum(value << WORD * k for k, value in self._held.items())
             icu.write(addr >> 2 & PC_MASK, word & (1 << width(icu.queue.unit)) - 1)
 

@@ -23,8 +23,10 @@ from hw.isa import (
     SXM_TRANSPOSE,
     VXM_DRIVE,
     VXM_REDUCE_DRIVE,
+    Alu,
     Dir,
     Fmt,
+    Func,
     Instr,
     Op,
     Order,
@@ -499,6 +501,10 @@ class Builder:
             # Slot 3 holds absolute values only, so that MAXABS never continues from a negative one.
             fields["red_slot"] = 3 if fields["red"] is Red.MAXABS else rng.randrange(3)
             fields["red_keep"] = self.bit()
+        if fields["alu"] is Alu.INDEX:
+            fields["func"] = Func.PASS
+        elif fields["func"] is Func.EXP2:
+            fields["alu"] = Alu.Q
         instr = Instr(Op.ALU, fields=fields)
         return self.fits(queue, window, offset, instr) and self._place_alu(queue, window, offset, instr, every)
 
