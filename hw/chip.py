@@ -87,6 +87,7 @@ class Chip(wiring.Component):
             icu.start.eq(sequencer.start), icu.bucket.eq(sequencer.bucket),
             icu.load_we.eq(host.icu_we[n]),
             icu.load_addr.eq(host.icu_addr[: (queue_depth(self._config, queue) - 1).bit_length()]),
+            icu.load_number.eq(host.icu_number[: len(icu.load_number)]),
             icu.load_data.eq(host.icu_data[: width(queue.unit)]),
             icu.table_we.eq(host.table_we[n]), icu.table_addr.eq(host.table_addr[: len(icu.table_addr)]),
             icu.table_data.eq(host.wdata[:PC_BITS]),

@@ -32,6 +32,8 @@ class ChipConfig:
     rf_depth, er_depth: vectors in the VXM's register file, and in its shift-amount (exponent) file.
     index_regs: index registers a MEM slice (register 0 reads as "no index").
     icu_depth: instructions in every queue but the VXM's, which has vxm_icu_depth.
+    icu_words: distinct words that the queues of VXM, SXM, MXM and of each MEM slice hold, in this order (see
+    `hw.store`); empty: as many as instructions. icu_entry_bits: of an instruction's number and delay together.
     sxm_west: the western SXM exists (the compiler needs only the eastern one).
     buckets: entries of the static table of context buckets.
     debug: carry a driven bit with each stream slot and trap illegal programs (never in a bitstream).
@@ -48,6 +50,8 @@ class ChipConfig:
     sxm_maps: int = 16
     icu_depth: int = 1024
     vxm_icu_depth: int = 1024
+    icu_words: tuple[int, ...] = ()
+    icu_entry_bits: int = 18
     sxm_west: bool = False
     buckets: int = 8
     debug: bool = False
@@ -67,6 +71,12 @@ class ChipConfig:
                 raise ValueError(f"{field} must be a power of two, not {getattr(self, field)!r}")
         if len(self.mem_depths) < 1 + self.weight_groups:
             raise ValueError(f"mem_depths must name at least {1 + self.weight_groups} slices, not {self.mem_depths!r}")
+        if self.icu_words and len(self.icu_words) != 3 + len(self.mem_depths):
+            raise ValueError(f"icu_words must name {3 + len(self.mem_depths)} sizes or none, not {self.icu_words!r}")
+        if not all(16 <= words <= 512 for words in self.icu_words):
+            raise ValueError(f"icu_words must be in 16..512, not {self.icu_words!r}")
+        if not 16 <= self.icu_entry_bits <= 36:
+            raise ValueError(f"icu_entry_bits must be in 16..36, not {self.icu_entry_bits!r}")
         if not all(16 <= depth <= 1 << 20 for depth in self.mem_depths):
             raise ValueError(f"mem_depths must be in 16..1048576, not {self.mem_depths!r}")
 
@@ -107,7 +117,7 @@ CONFIGS = {
     for config in (
         ChipConfig(name="tiny", mem_depths=(256, 256), act_depth=16, acc_depth=4, icu_depth=512, vxm_icu_depth=512,
                    buckets=4),
-        ChipConfig(name="ulx3s", mem_depths=(512, 2560)),
+        ChipConfig(name="ulx3s", mem_depths=(512, 2560), icu_words=(512, 64, 512, 160, 80)),
         ChipConfig(name="large", weight_groups=2, mem_depths=(16384, 65536, 65536), act_depth=256, acc_depth=32,
                    icu_depth=2048, vxm_icu_depth=4096, sxm_west=True, buckets=16),
     )

@@ -6,7 +6,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from .config import ChipConfig
-from .isa import ADDR_BITS, HOST_READ, PC_BITS, Control, Space, Trap, queues, width
+from .isa import ADDR_BITS, HOST_READ, ICU_NUMBER, ICU_QUEUE, PC_BITS, Control, Space, Trap, queues, width
 from .slice import one_hot
 
 WORD = 128
@@ -27,8 +27,8 @@ class HostPort(wiring.Component):
 
     Strobes, each in the cycle after the access:
     mem_we, mem_re (a bit each slice), mem_addr, mem_planes (one-hot), wdata; mem_rdata is the OR of all slices.
-    icu_we (a bit each queue), icu_addr, icu_data: a whole instruction word; its upper part was kept when it was
-    written. table_we (a bit each queue), table_addr: start PC in the low bits of wdata.
+    icu_we (a bit each queue), icu_addr, icu_number, icu_data: a whole instruction word; its upper part was kept when
+    it was written. table_we (a bit each queue), table_addr: start PC in the low bits of wdata.
     bucket_we, map_we, small_addr: entry of the bucket table, permutation map.
     control_we (a bit each register); control: present value of each register.
     """
@@ -43,7 +43,8 @@ class HostPort(wiring.Component):
             "wdata": Out(WORD),
             "mem_we": Out(self._slices), "mem_re": Out(self._slices), "mem_addr": Out(ADDR_BITS),
             "mem_planes": Out(4), "mem_rdata": In(WORD),
-            "icu_we": Out(self._queues), "icu_addr": Out(PC_BITS), "icu_data": Out(PARTS * WORD),
+            "icu_we": Out(self._queues), "icu_addr": Out(PC_BITS), "icu_number": Out(PC_BITS),
+            "icu_data": Out(PARTS * WORD),
             "table_we": Out(self._queues), "table_addr": Out(8),
             "bucket_we": Out(1), "map_we": Out(1), "small_addr": Out(8),
             "control_we": Out(len(Control)), "control": In(COUNTER).array(len(Control)),
@@ -56,7 +57,7 @@ class HostPort(wiring.Component):
         m.d.sync += [space.eq(self.host_space), addr.eq(self.host_addr), self.wdata.eq(self.host_wdata),
                      write.eq(self.host_write), read.eq(self.host_read)]
         is_mem, is_icu = space == Space.MEM, space == Space.ICU
-        at_slice, at_queue, at_table = addr[ADDR_BITS + 2 :], addr[16:], addr[8:]
+        at_slice, at_queue, at_table = addr[ADDR_BITS + 2 :], addr[ICU_QUEUE:], addr[8:]
         part = addr[:2]
         upper = [Signal(WORD, name=f"part{n}", reset_less=True) for n in range(1, PARTS)]
         for n, held in enumerate(upper, 1):
@@ -67,7 +68,7 @@ class HostPort(wiring.Component):
             self.mem_planes.eq(_decode(part, 4, Const(1))),
             self.mem_we.eq(_decode(at_slice, self._slices, write & is_mem)),
             self.mem_re.eq(_decode(at_slice, self._slices, read & is_mem)),
-            self.icu_addr.eq(addr[2:]),
+            self.icu_addr.eq(addr[2:]), self.icu_number.eq(addr[ICU_NUMBER:]),
             self.icu_data.eq(Cat(self.wdata, *upper)),
             self.icu_we.eq(_decode(at_queue, self._queues, write & is_icu & (part == 0))),
             self.table_addr.eq(addr),

@@ -1,7 +1,7 @@
 """The instruction control unit: a queue of words, issued at the cycles that the words themselves name."""
 
-from amaranth.hdl import Module, Mux, Signal
-from amaranth.lib import wiring
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
@@ -9,6 +9,7 @@ from .config import ChipConfig
 from .isa import (
     ADDR_BITS,
     DELAY_BITS,
+    HEADER,
     ICU_OPS,
     LOOP_LEVELS,
     MIN_DELAY,
@@ -21,7 +22,8 @@ from .isa import (
     queue_depth,
     width,
 )
-from .slice import any_of, fields, trap
+from .slice import any_of, fields, register, trap
+from .store import SHALLOW, store_of
 
 
 class Icu(wiring.Component):
@@ -36,23 +38,25 @@ class Icu(wiring.Component):
     start, bucket: a token begins; which start PC to take.
     word, valid: `valid` marks the cycle in which `word`, an operation of the unit, is dispatched.
     offsets: what each loop level (0: the outer one) adds to relative addresses; 0 outside the loop. MEM queues only.
-    load_we, load_addr, load_data: writes a word into the queue.
+    load_we, load_addr, load_number, load_data: writes a word into the queue, as number `load_number` of its store.
     table_we, table_addr, table_data: writes the start PC of a bucket.
     traps: DRY and OPCODE pulses (debug builds).
 
-    Fetch takes two stages: the queue memory's output, then the instruction register `word`. The program counter is
-    one word ahead of the instruction register, and the memory is addressed one further in the cycle in which its
-    output moves on, so that words may follow each other in every cycle.
+    Fetch takes two stages: an entry of the queue, then the word that it names (`hw.store`), with the entry's delay.
+    The program counter is one instruction ahead of `word`, and the queue is addressed one further in the cycle in which
+    its output moves on, so that words may follow each other in every cycle.
     """
 
     def __init__(self, *, config: ChipConfig, queue: Queue):
         self._config = config
         self._queue = queue
         self._depth = queue_depth(config, queue)
+        self._store = store_of(config, queue)
         ports = {
             "start": In(1), "bucket": In(range(config.buckets)),
             "word": Out(width(queue.unit)), "valid": Out(1), "parked": Out(1),
-            "load_we": In(1), "load_addr": In(range(self._depth)), "load_data": In(width(queue.unit)),
+            "load_we": In(1), "load_addr": In(range(self._depth)), "load_number": In(range(self._store.words)),
+            "load_data": In(width(queue.unit)),
             "table_we": In(1), "table_addr": In(range(config.buckets)), "table_data": In(PC_BITS),
         }
         if queue.unit == "MEM":
@@ -63,12 +67,11 @@ class Icu(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.queue = queue = Memory(shape=width(self._queue.unit), depth=self._depth, init=[])
         m.submodules.table = table = Memory(shape=PC_BITS, depth=self._config.buckets, init=[])
-        fetch, load = queue.read_port(), queue.write_port()
         entry, set_entry = table.read_port(domain="comb"), table.write_port()
 
-        word = Signal(width(self._queue.unit), reset_less=True)
+        word, ahead = Signal(width(self._queue.unit)), Signal(range(self._depth))
+        self._fetch(m, ahead, word)
         op = fields(Op.NOP, word).op
         delay = fields(Op.NOP, word).delay
         pc = Signal(range(self._depth + 1))  # of the next word; one bit more than needed shows running dry
@@ -77,15 +80,14 @@ class Icu(wiring.Component):
         timer = Signal(DELAY_BITS)
         issue = Signal()  # the next word is dispatched in the next cycle
         m.d.comb += [
-            fetch.addr.eq(pc + issue), entry.addr.eq(self.bucket),
-            load.en.eq(self.load_we), load.addr.eq(self.load_addr), load.data.eq(self.load_data),
+            ahead.eq(pc + issue), entry.addr.eq(self.bucket),
             set_entry.en.eq(self.table_we), set_entry.addr.eq(self.table_addr), set_entry.data.eq(self.table_data),
             issue.eq(active & Mux(issued, (delay == MIN_DELAY) & (op != Op.SYNC), timer == 0)),
             self.word.eq(word),
             self.valid.eq(issued & any_of([op == unit_op for unit_op in UNIT_OPS[self._queue.unit]])),
             self.parked.eq(~active),
         ]
-        m.d.sync += [word.eq(fetch.data), issued.eq(issue & ~self.start), timer.eq(timer - 1)]
+        m.d.sync += [issued.eq(issue & ~self.start), timer.eq(timer - 1)]
         with m.If(issue):
             m.d.sync += pc.eq(pc + 1)
         with m.If(issued):
@@ -98,6 +100,27 @@ class Icu(wiring.Component):
         if self._config.debug:
             self._traps(m, word, issued, pc, level)
         return m
+
+    def _fetch(self, m: Module, ahead: Signal, word: Signal) -> None:
+        """`word` is the instruction that `ahead` addressed two cycles ago."""
+        store = self._store
+        shape = data.StructLayout({"number": store.number_bits, "delay": store.delay_bits})
+        style = "distributed" if store.words < SHALLOW else "block"
+        m.submodules.queue = queue = Memory(shape=shape, depth=store.depth, init=[])
+        m.submodules.words = words = Memory(shape=len(store.kept), depth=store.words, init=[],
+                                            attrs={"ram_style": style})
+        fetch, load, look, enter = queue.read_port(), queue.write_port(), words.read_port(), words.write_port()
+        delay = register(m, fetch.data.delay, "delay")
+        bits = {bit: look.data[n] for n, bit in enumerate(store.kept)}
+        bits |= {HEADER["op"].bits + n: delay[n] for n in range(store.delay_bits)}
+        m.d.comb += [
+            fetch.addr.eq(ahead), look.addr.eq(fetch.data.number),
+            word.eq(Cat(bits.get(n, 0) for n in range(len(word)))),
+            load.en.eq(self.load_we), load.addr.eq(self.load_addr), load.data.number.eq(self.load_number),
+            load.data.delay.eq(fields(Op.NOP, self.load_data).delay),
+            enter.en.eq(self.load_we), enter.addr.eq(self.load_number),
+            enter.data.eq(Cat(self.load_data[bit] for bit in store.kept)),
+        ]
 
     def _loops(self, m: Module, word: Signal, issued: Signal, pc: Signal) -> Signal:
         """Loop levels; returns how many are open."""

@@ -465,11 +465,23 @@ class Space(enum.Enum, shape=3):
     """What a host access addresses. Words are 128 bits; unused upper bits read as 0."""
 
     MEM = 0  #: address = slice number (west slices first, then east) << 22 | quad << 2 | plane
-    ICU = 1  #: address = queue number << 16 | instruction << 2 | 128-bit part of the word (write part 0 last)
+    ICU = 1  #: address: see `icu_address`
     START = 2  #: address = queue number << 8 | bucket: start PC of the queue in that bucket
     BUCKET = 3  #: address = bucket: bits 0..31 period in cycles, bits 32..63 first position that is beyond it
     MAP = 4  #: address = permutation map: 16 nibbles, lane 0 lowest
     CONTROL = 5  #: see `Control`
+
+
+ICU_QUEUE, ICU_NUMBER = 26, 14
+"""Where queue number and word number begin in an ICU address."""
+
+
+def icu_address(queue: int, instruction: int, number: int, part: int) -> int:
+    """Address of a 128-bit part of an instruction; part 0 is written last.
+
+    `number` is that of the word among the queue's distinct words (`hw.store`), whose own number 0 is "no word".
+    """
+    return queue << ICU_QUEUE | number << ICU_NUMBER | instruction << 2 | part
 
 
 class Control(enum.Enum, shape=4):

@@ -7,7 +7,8 @@ from typing import Protocol
 import numpy as np
 
 from hw.config import LANES, PLANES, ChipConfig
-from hw.isa import Control, Space, queues, width
+from hw.isa import Control, Space, icu_address, queues, width
+from hw.store import Numbers
 
 WORD_BITS = 128
 
@@ -44,11 +45,13 @@ class Image:
             for address, row in enumerate(np.ascontiguousarray(data, np.uint8).reshape(-1, LANES)):
                 yield Space.MEM, base + address, int.from_bytes(row.tobytes(), "little")
         for number, queue in enumerate(queues(self.config)):
+            number_of = Numbers(self.config, queue)
             parts = range((width(queue.unit) - 1) // WORD_BITS, -1, -1)
             for address, word in enumerate(self.queues.get(queue.name, ())):
+                name = number_of(word)
                 for part in parts:
                     data = word >> WORD_BITS * part & (1 << WORD_BITS) - 1
-                    yield Space.ICU, number << 16 | address << 2 | part, data
+                    yield Space.ICU, icu_address(number, address, name, part), data
             for bucket, pc in enumerate(self.starts.get(queue.name, ())):
                 yield Space.START, number << 8 | bucket, pc
         for bucket, (period, limit) in enumerate(self.buckets):

@@ -13,7 +13,8 @@ import hw
 from hw.chip import Chip, probe_ports
 from hw.config import LANES, PLANES, POSITIONS, ChipConfig
 from hw.host import WORD
-from hw.isa import Control, Space, Trap, queues, width
+from hw.isa import Control, Space, Trap, icu_address, queues, width
+from hw.store import Numbers
 from sim import toolchain
 from sim.verilate import build
 from sim.verilog import verilog_by_key
@@ -108,6 +109,8 @@ class VerilatedChip:
     def __init__(self, config: ChipConfig, debug: bool = False, trace: str | Path | None = None):
         self.config = replace(config, debug=debug)
         self._queues = {queue.name: n for n, queue in enumerate(queues(config))}
+        self._by_name = {queue.name: queue for queue in queues(config)}
+        self._numbers: dict[str, Numbers] = {}
         self._widths = {queue.name: width(queue.unit) for queue in queues(config)}
         self._slices = {queue.name: n for n, queue in enumerate(q for q in queues(config) if q.unit == "MEM")}
         self._lib = _bind(library(self.config, trace=trace is not None))
@@ -165,8 +168,11 @@ class VerilatedChip:
 
     def load_queue(self, name: str, words: Iterable[int], at: int = 0) -> None:
         """Write instruction words into a queue from `at` on, each from its upper part to part 0."""
+        if at == 0 or name not in self._numbers:
+            self._numbers[name] = Numbers(self.config, self._by_name[name])
+        number = self._numbers[name]
         parts = range(-(-self._widths[name] // WORD) - 1, -1, -1)
-        writes = [(self._queues[name] << 16 | n << 2 | part, word >> WORD * part & (1 << WORD) - 1)
+        writes = [(icu_address(self._queues[name], n, number(word), part), word >> WORD * part & (1 << WORD) - 1)
                   for n, word in enumerate(words, at) for part in parts]
         if writes:
             self._load(Space.ICU, [addr for addr, _ in writes], np.concatenate([_words(data) for _, data in writes]))

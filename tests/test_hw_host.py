@@ -14,7 +14,7 @@ from amaranth.sim import Simulator
 
 from hw.config import CONFIGS
 from hw.host import HostPort, Sequencer
-from hw.isa import HOST_READ, Control, Space, Trap, queues
+from hw.isa import HOST_READ, Control, Space, Trap, icu_address, queues
 
 CONFIG = replace(CONFIGS["tiny"], buckets=5)
 NAMES = [queue.name for queue in queues(CONFIG)]
@@ -221,11 +221,12 @@ def test_strobes():
             assert strobes(bench) == {"mem_we": 1 << n}
             assert (get(bench.port.mem_addr), get(bench.port.mem_planes), get(bench.port.wdata)) == (200, 8, 7)
         for n in range(len(NAMES)):
-            await bench.write(Space.ICU, n << 16 | 300 << 2 | 1, 0xABC)
+            await bench.write(Space.ICU, icu_address(n, 300, 77, 1), 0xABC)
             assert strobes(bench) == {}
-            await bench.write(Space.ICU, n << 16 | 300 << 2, 0x123)
+            await bench.write(Space.ICU, icu_address(n, 300, 77, 0), 0x123)
             assert strobes(bench) == {"icu_we": 1 << n}
-            assert (get(bench.port.icu_addr), get(bench.port.icu_data)) == (300, 0xABC << 128 | 0x123)
+            assert (get(bench.port.icu_addr), get(bench.port.icu_number)) == (300, 77)
+            assert get(bench.port.icu_data) == 0xABC << 128 | 0x123
             await bench.write(Space.START, n << 8 | 3, 99)
             assert strobes(bench) == {"table_we": 1 << n} and get(bench.port.table_addr) == 3
         await bench.write(Space.MAP, 5, 1)

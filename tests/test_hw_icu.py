@@ -12,6 +12,7 @@ from hw import isa
 from hw.config import CONFIGS
 from hw.icu import Icu
 from hw.isa import MIN_DELAY, MIN_DELAY_JUMP, START, Instr, Op, Trap
+from hw.store import Numbers
 
 CONFIG = replace(CONFIGS["tiny"], debug=True)
 QUEUE = next(queue for queue in isa.queues(CONFIG) if queue.unit == "MEM")
@@ -90,8 +91,11 @@ def rtl(runs, config=CONFIG, cycles=None):
         loaded = None
         for program, pc, bucket in runs:
             if program is not loaded:
+                number = Numbers(config, QUEUE)
                 for addr, instr in enumerate(program):
-                    await write(ctx, "load", addr, instr if isinstance(instr, int) else isa.encode(instr))
+                    word = instr if isinstance(instr, int) else isa.encode(instr)
+                    ctx.set(icu.load_number, number(word))
+                    await write(ctx, "load", addr, word)
                 loaded = program
             await write(ctx, "table", bucket, pc)
             results.append(await run(ctx, bucket))

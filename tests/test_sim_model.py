@@ -428,7 +428,7 @@ def test_host_port():
     assert chip.host_read(Space.MEM, 3 << 22 | 17 << 2 | 2) == value
     word = isa.encode(op(Op.ALU, 77, red_rf=31))
     for part in (1, 0):
-        chip.host_write(Space.ICU, 5 << 2 | part, word >> 128 * part & (1 << 128) - 1)
+        chip.host_write(Space.ICU, isa.icu_address(0, 5, 9, part), word >> 128 * part & (1 << 128) - 1)
     assert chip.icus["VXM"].words[5] == word
     chip.host_write(Space.MAP, 1, 0xFEDCBA9876543210)
     assert chip.maps[1].tolist() == list(range(16))
