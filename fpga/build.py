@@ -72,8 +72,8 @@ def route(board: Board, netlist: Netlist, seed: int) -> Path:
     """Place, route and pack: the folder with `top.bit`, `report.json` and the floorplan."""
     nextpnr, pack = tools.find(f"nextpnr-{board.family}"), tools.find(board.pack)
     arguments = [*board.nextpnr, "--json", "top.json", "--lpf", "top.lpf", "--textcfg", "top.config",
-                 "--seed", str(seed), "--freq", str(board.mhz), "--router", "router2", "--timing-allow-fail", "--report", "report.json",
-                 "--placed-svg", "placed.svg", "--detailed-timing-report"]
+                 "--seed", str(seed), "--freq", str(board.mhz), "--router", "router2", "--timing-allow-fail",
+                 "--report", "report.json", "--placed-svg", "placed.svg", "--detailed-timing-report"]
 
     def make(folder: Path) -> None:
         shutil.copy(netlist.folder / "top.json", folder)

@@ -51,7 +51,8 @@ class Report:
         for column in ("", "used", "there are", "share"):
             table.add_column(column, justify="left" if not column else "right")
         for name, used, there in (("LUT4", self.lut4, board.lut),
-                                  ("LUT4 with carry and LUT memory", self.comb, board.lut), ("flip-flops", self.ff, board.ff), ("block RAM", self.bram, board.bram),
+                                  ("LUT4 with carry and LUT memory", self.comb, board.lut),
+                                  ("flip-flops", self.ff, board.ff), ("block RAM", self.bram, board.bram),
                                   ("multipliers", self.dsp, board.dsp)):
             table.add_row(name, f"{used:,}", f"{there:,}", f"{used / there:.0%}")
         verdict = "met" if self.met else "MISSED"
