@@ -1,0 +1,122 @@
+"""`tsp report`: where a program's cycles and its memory go."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from cli import show
+from compiler import picture, trace
+from compiler import report as figures
+from compiler.errors import TspError
+from compiler.program import Program
+from sim.programs import open_program
+
+WIDTH = 110
+"""Letters that the tables may take."""
+
+
+def report(
+    program: Annotated[Path, typer.Argument(help="Program file (or checkpoint: its program for the default chip).")],
+    bucket: Annotated[int | None, typer.Option(help="Context bucket, from 0.  [default: the last]")] = None,
+    trace_file: Annotated[Path | None, typer.Option("--trace", help="Write a trace for ui.perfetto.dev.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with the schedule, space by time.")] = None,
+    svg: Annotated[Path | None, typer.Option(help="Write the picture of the longest segment alone.")] = None,
+) -> None:
+    """Say which operation takes which cycles, what lies where, and draw the schedule."""
+    compiled = open_program(program)
+    number = len(compiled.buckets) - 1 if bucket is None else bucket
+    figures.get_bucket(compiled, number)
+    if trace_file:
+        _write(trace_file, json.dumps(trace.chrome_trace(compiled, number), separators=(",", ":")) + "\n")
+    if html:
+        _write(html, picture.page(compiled, number, program.name))
+    if svg:
+        _write(svg, picture.segment_svg(compiled, number, picture.longest_segment(compiled, number)))
+    _print(compiled, number)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file. Raises TspError."""
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise TspError(f"{path}: cannot write: {error.strerror}") from error
+
+
+def _print(program: Program, number: int) -> None:
+    bucket = program.buckets[number]
+    served = program.positions(bucket)
+    print(f"bucket {number} of {len(program.buckets)}: positions {served[0]}..{served[-1]}, {bucket.period:,} cycles a "
+          f"token on {program.config.name}\n")
+    _show(_operations(program, number))
+    _show(_totals(program, number))
+    show.out.print(picture.NOTE + "\n", style="dim")
+    for table in (_buckets(program), _sram(program), _queues(program)):
+        _show(table)
+
+
+def _show(table: Table) -> None:
+    """Print a table and an empty line; wider than the terminal rather than with cut words."""
+    Console(width=max(show.out.width, WIDTH), highlight=False).print(table)
+    print(flush=True)
+
+
+def _table(*columns: str, texts: int = 1) -> Table:
+    """A table whose first `texts` columns are texts, the others numbers."""
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    for n, column in enumerate(columns):
+        table.add_column(column, justify="left" if n < texts else "right", no_wrap=True)
+    return table
+
+
+def _operations(program: Program, number: int) -> Table:
+    table = _table("operation", "segment", "passes", "cycles", "span", "MXM busy", "VXM busy", "exposed", texts=2)
+    for o in figures.operations(program, number):
+        table.add_row(o.label, o.segment, str(o.passes), f"{o.first:,}..{o.last:,}",
+                      *(f"{cycles:,}" for cycles in (o.span, o.mxm, o.vxm, o.exposed)))
+    return table
+
+
+def _totals(program: Program, number: int) -> Table:
+    period = program.buckets[number].period
+    table = _table("segment", "cycles a pass", "passes", "MXM busy", "VXM busy", "exposed", "weight bytes",
+                   "a token", "")
+    found = figures.totals(program, number)
+    for t in found:
+        table.add_row(t.segment, f"{t.length:,}", str(t.passes), f"{t.mxm:,}", f"{t.vxm:,}", f"{t.exposed:,}",
+                      f"{t.weight_bytes:,}", f"{t.length * t.passes:,}", f"{t.length * t.passes / period:.1%}")
+    mxm, vxm, exposed = (sum(getattr(t, name) * t.passes for t in found) for name in ("mxm", "vxm", "exposed"))
+    table.add_row("token", "", "", f"{mxm:,}", f"{vxm:,}", f"{exposed:,}", f"{sum(t.weight_bytes for t in found):,}",
+                  f"{period:,}", "100.0%")
+    return table
+
+
+def _buckets(program: Program) -> Table:
+    table = _table("positions", "cycles a token", "roofline fraction")
+    for bucket in program.buckets:
+        served = program.positions(bucket)
+        table.add_row(f"{served[0]}..{served[-1]}", f"{bucket.period:,}",
+                      f"{program.roofline_fraction(served[len(served) // 2]):.3f}")
+    table.add_row("mean", f"{program.mean_cycles:,.1f}", f"{program.roofline_fraction():.3f}")
+    return table
+
+
+def _sram(program: Program) -> Table:
+    table = _table("slice", "tensor", "from quad", "quads", "of slice", texts=2)
+    for name, tensors in figures.sram_map(program).items():
+        used, there = program.sram_use()[name]
+        table.add_row(name, f"[b]{len(tensors)} tensors[/b]", "", f"{used:,}", f"{used / there:.1%}")
+        for t in tensors:
+            table.add_row("", t.name, f"{t.addr:,}", f"{t.quads:,}", f"{t.share:.1%}")
+    return table
+
+
+def _queues(program: Program) -> Table:
+    table = _table("queue", "words", "of", "")
+    for name, (used, there) in program.queue_use().items():
+        table.add_row(name, f"{used:,}", f"{there:,}", f"{used / there:.0%}")
+    return table
