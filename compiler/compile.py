@@ -286,10 +286,12 @@ def _bucket(built: Built) -> Bucket:
 
 
 def _symbols(placement: place.Placement) -> dict[str, Symbol]:
-    """Every tensor that has a name of its own."""
+    """Every tensor, by its own name or by what it holds and its slice ("weights w2 E1")."""
     strides = placement.layout.strides
+    own = {id(t) for t in placement.tensors.values()}
+    named = placement.tensors | {f"{t.name} {t.slice}": t for t in placement.layout.tensors if id(t) not in own}
     return {name: Symbol(t.slice, t.addr, t.quads, strides[t.slice] if t.per_layer else 0)
-            for name, t in sorted(placement.tensors.items())}
+            for name, t in sorted(named.items())}
 
 
 def _schedule_table(built: list[Built]) -> tuple[tuple[str, ...], np.ndarray]:
