@@ -8,6 +8,7 @@ and occupies is free (`sim.random_schedule`). Every bucket is a program of its o
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from random import Random
+from typing import Protocol
 
 import numpy as np
 from hypothesis import strategies
@@ -37,6 +38,7 @@ from hw.isa import (
     encode,
     queues,
 )
+from hw.store import store_of
 
 from .image import Image, quads_of
 from .random_schedule import Instance, Loop, Reservations, Window, layout, random_phases
@@ -45,6 +47,8 @@ INDEX_QUADS = 8
 """The first quads of every slice hold index vectors, and no program writes them."""
 MAX_OFFSET = 7
 """Greatest offset of an index vector."""
+ICU_WORDS = 36
+"""Distinct NOP, SYNC, LOOP and END_LOOP words that a queue's three programs have at most, and the empty word."""
 MARGIN = 20
 """Cycles between the last element of a token and the next start pulse, at least."""
 FMT_PLANES = {Fmt.I32: 15, Fmt.LO16: 3, Fmt.HI16: 12, Fmt.B0: 1, Fmt.B1: 2, Fmt.B2: 4, Fmt.B3: 8}
@@ -83,17 +87,35 @@ def random_image(config: ChipConfig, seed: int, attempts: int = 400) -> tuple[Im
     rng = Random(seed)
     words: dict[str, list[int]] = {queue.name: [] for queue in queues(config)}
     starts: dict[str, list[int]] = {queue.name: [] for queue in queues(config)}
+    stores = {queue.name: store_of(config, queue) for queue in queues(config)}
+    room = {name: store.words - ICU_WORDS for name, store in stores.items()}
     buckets, position = [], 0
     for _ in range(rng.randint(1, min(3, config.buckets))):
-        program = Builder(config, rng).build(attempts)
+        program = Builder(config, rng, room).build(attempts)
         for name, nodes in program.layout.items():
             starts[name].append(len(words[name]))
-            words[name] += [encode(instr) for node in nodes for instr in node.emit()] + [encode(Instr(Op.SYNC))]
+            words[name] += [encode(instr) for node in nodes for instr in node.emit(stores[name].max_delay)]
+            words[name].append(encode(Instr(Op.SYNC)))
         position += rng.randint(1, 2)
         buckets.append((program.end + MARGIN + rng.randint(0, 30), position))
-    maps = [[rng.randrange(LANES) for _ in range(LANES)] for _ in range(config.sxm_maps)]
+    maps = [random_map(rng) for _ in range(config.sxm_maps)]
     return Image(config=config, queues=words, starts=starts, buckets=buckets, maps=maps,
                  mems=_memories(config, rng)), position
+
+
+class Chance(Protocol):
+    """What `random.Random` and numpy's generators have in common."""
+
+    def random(self) -> float: ...
+
+
+def random_map(rng: Chance) -> list[int]:
+    """A random permutation map that the SXM can do (`hw.isa.routable`)."""
+    lanes = [0] * LANES
+    for k in range((LANES - 1).bit_length()):
+        bits = [int(rng.random() < 0.5) for _ in range(2 << k)]
+        lanes = [taken | bits[lane & (2 << k) - 1] << k for lane, taken in enumerate(lanes)]
+    return lanes
 
 
 def images(config: ChipConfig) -> strategies.SearchStrategy[tuple[Image, int]]:
@@ -116,10 +138,11 @@ def _memories(config: ChipConfig, rng: Random) -> dict[str, np.ndarray]:
 
 
 class Builder:
-    """Makes one bucket's program."""
+    """Makes one bucket's program. `room`: unit operations that each queue's store still has room for."""
 
-    def __init__(self, config: ChipConfig, rng: Random):
+    def __init__(self, config: ChipConfig, rng: Random, room: dict[str, int]):
         self.config = config
+        self.room = room
         self.rng = rng
         self.queues = queues(config)
         self.kinds = {
@@ -212,7 +235,7 @@ class Builder:
 
     def fits(self, queue: Queue, window: Window, offset: int, instr: Instr) -> bool:
         """The window accepts a word there, and the engine is free and done before the token ends."""
-        if not window.accepts(offset):
+        if not self.room[queue.name] or not window.accepts(offset):
             return False
         count, interval = _burst(instr)
         engine = self.program.taken.engines[queue.name, ENGINES[instr.op]]
@@ -227,6 +250,7 @@ class Builder:
     def keep(self, queue: Queue, window: Window, offset: int, instr: Instr) -> None:
         """Put the word there and occupy its engine."""
         window.words[offset] = instr
+        self.room[queue.name] -= 1
         engine = self.program.taken.engines[queue.name, ENGINES[instr.op]]
         for _, cycles in self.elements(window, offset, *_burst(instr)):
             engine.update(range(cycles[0], cycles[-1] + 1))

@@ -52,12 +52,16 @@ class Window:
     def instances(self, offset: int) -> list[Instance]:
         return [Instance(start.cycle + offset, start.passes) for start in self.starts]
 
-    def emit(self) -> Iterator[Instr]:
+    def emit(self, max_delay: int) -> Iterator[Instr]:
         """The window's words with their delays, which fill it exactly."""
         words = {0: Instr(Op.NOP)} | self.words
         offsets = [*sorted(words), self.length]
         for offset, after in itertools.pairwise(offsets):
-            yield Instr(words[offset].op, after - offset, words[offset].fields)
+            gap, instr = after - offset, words[offset]
+            while gap:
+                delay = gap if gap <= max_delay else min(max_delay, gap - MIN_DELAY)
+                yield Instr(instr.op, delay, instr.fields)
+                gap, instr = gap - delay, Instr(Op.NOP)
 
 
 @dataclass
@@ -68,10 +72,10 @@ class Loop:
     stride: int
     body: "list[Window | Loop]"
 
-    def emit(self) -> Iterator[Instr]:
+    def emit(self, max_delay: int) -> Iterator[Instr]:
         yield Instr(Op.LOOP, MIN_DELAY, {"count": self.count, "stride": self.stride})
         for node in self.body:
-            yield from node.emit()
+            yield from node.emit(max_delay)
         yield Instr(Op.END_LOOP, MIN_DELAY_JUMP)
 
     def windows(self) -> Iterator[Window]:
