@@ -1,14 +1,14 @@
 """From placed bursts to the words of the instruction queues, with every delay counted out."""
 
+import itertools
 from dataclasses import dataclass
 
 from hw import isa
 from hw.config import ChipConfig
 from hw.isa import Instr, Op
+from hw.store import store_of
 
 from .schedule import FIRST, Segment
-
-MAX_DELAY = (1 << isa.DELAY_BITS) - 1
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,13 @@ def assemble(config: ChipConfig, segments: list[Segment], limit: int) -> Bucket:
     for segment in segments:
         starts.append(now)
         now += segment.length * segment.passes
-    words = {queue.name: _queue(queue, segments, starts) for queue in isa.queues(config)}
+    words = {queue.name: _queue(queue, segments, starts, store_of(config, queue).max_delay)
+             for queue in isa.queues(config)}
     return Bucket(limit, isa.START + now + FIRST + 1, words, tuple(starts))
 
 
-def _queue(queue: isa.Queue, segments: list[Segment], starts: list[int]) -> list[int]:
-    """Words of one queue: (dispatch cycle, operation) events, then delays filled in."""
+def _queue(queue: isa.Queue, segments: list[Segment], starts: list[int], longest: int) -> list[int]:
+    """Words of one queue: (dispatch cycle, operation) events, then delays of at most `longest` filled in."""
     events: list[tuple[int, Op, dict]] = [(0, Op.NOP, {})]
     for segment, start in zip(segments, starts, strict=True):
         own = sorted((p.dispatch, p.burst.op, p.fields) for p in segment.placed if p.burst.queue == queue.name)
@@ -51,28 +52,28 @@ def _queue(queue: isa.Queue, segments: list[Segment], starts: list[int]) -> list
         events += body
     end = starts[-1] + segments[-1].length * segments[-1].passes
     last = events[-1][0]
-    events.append((max(last + isa.MIN_DELAY, min(end, last + MAX_DELAY)), Op.SYNC, {}))
-    return _with_delays(events)
+    events.append((max(last + isa.MIN_DELAY, min(end, last + longest)), Op.SYNC, {}))
+    return _with_delays(events, longest)
 
 
-def _with_delays(events: list[tuple[int, Op, dict]]) -> list[int]:
+def _with_delays(events: list[tuple[int, Op, dict]], longest: int) -> list[int]:
     """Words; END_LOOP's delay is the jump's, whatever time its loop takes in all."""
     words = []
-    for (at, op, fields), (following, *_) in zip(events, events[1:], strict=False):
+    for (at, op, fields), (following, *_) in itertools.pairwise(events):
         gap = isa.MIN_DELAY_JUMP if op is Op.END_LOOP else following - at
-        delay = _first_delay(gap)
+        delay = _first_delay(gap, longest)
         words.append(isa.encode(Instr(op, delay, fields)))
         gap -= delay
         while gap:
-            delay = _first_delay(gap)
+            delay = _first_delay(gap, longest)
             words.append(isa.encode(Instr(Op.NOP, delay)))
             gap -= delay
     words.append(isa.encode(Instr(events[-1][1], isa.MIN_DELAY, events[-1][2])))
     return words
 
 
-def _first_delay(gap: int) -> int:
+def _first_delay(gap: int, longest: int) -> int:
     """The longest delay that leaves nothing, or at least MIN_DELAY."""
-    if gap <= MAX_DELAY:
+    if gap <= longest:
         return gap
-    return MAX_DELAY if gap - MAX_DELAY >= isa.MIN_DELAY else MAX_DELAY - isa.MIN_DELAY
+    return longest if gap - longest >= isa.MIN_DELAY else longest - isa.MIN_DELAY

@@ -15,6 +15,8 @@ from .layout import SIDES, Halves, Layout, Tensor, ceil_div, pack_weights, quads
 
 LOOPED_BODY = 40
 """Vectors of a side in a pass of the classifier's loop: enough that filling and draining the pipeline is little."""
+LOOKED_UP = ("classifier", "embedding")
+"""Matrices of which both sides are read at a token's offset: the shorter side is padded."""
 UNKNOWN = -1
 """Entry of the token table whose token the chip is to choose."""
 
@@ -120,12 +122,15 @@ class _Placer:
         """rows[side]: int8 [(layers,) vectors * 16, acts * 16]; scales[side]: int16 [(layers,) vectors * 16]."""
         wfmt = Wfmt.INT4 if name in self.m.four_bit else Wfmt.INT8
         tensors: dict[str, list[Tensor]] = {}
+        most = 0
         for side in SIDES:
             packed = pack_weights(rows[side], self.config.rows, wfmt, act_major=act_major)
             tensors[side] = []
             for group in range(1, self.config.weight_groups + 1):
                 data = packed[..., group - 1, :, :, :]
-                tensor = self._add(f"weights {name}", self._weight_slices(side, group), data.shape[-3], per_layer)
+                most = max(most, data.shape[-3])
+                quads = most if name in LOOKED_UP else data.shape[-3]
+                tensor = self._add(f"weights {name}", self._weight_slices(side, group), quads, per_layer)
                 self._fills.append((tensor, data))
                 tensors[side].append(tensor)
         home = ("E0",) if name in ("wo", "w2") else ("W0", "E0")
