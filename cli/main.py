@@ -1,12 +1,8 @@
 """The `tsp` command: arguments in, text out; everything else is elsewhere."""
 
-import os
-
-for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # before numpy is imported
-    os.environ.setdefault(_name, "1")
-
 import importlib.util
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+import cli.one_thread  # noqa: F401  before anything that imports numpy
 from cli import show
 from compiler.compile import compile_checkpoint
 from compiler.errors import TspError
@@ -25,7 +22,7 @@ from compiler.program import DEFAULT_CLOCK_MHZ
 from hw.config import CONFIGS
 from sim.devices import check_name, open_device
 from sim.programs import DEFAULT_CONFIG, config_of, open_program
-from sim.story import BrokenPromise, begin
+from sim.story import BrokenPromise, begin, plan
 
 BROKEN, REFUSED, INTERRUPTED = 1, 2, 130
 """Exit codes besides 0: a promise of ours is broken; the input is refused; the user has enough."""
@@ -59,18 +56,18 @@ def run(
     """Tell a story, token by token, in exactly the cycles that are printed beforehand."""
     check_name(device)
     check_clock(clock)
-    notes = Console(stderr=True, highlight=False, soft_wrap=True)
+    notes = Console(stderr=as_json, highlight=False, soft_wrap=True)
     compiled = open_program(program, config=config, context=context, weights=weights, tokenizer=tokenizer,
                             say=lambda line: notes.print(line, style="dim", markup=False))
+    wanted = plan(compiled, prompt, tokens=tokens, temperature=temperature, seed=seed)
+    if not as_json:
+        print(show.prediction(compiled, wanted.positions, clock), flush=True)
     machine = open_device(device, compiled.config, trace=vcd)
     try:
         machine.load(compiled)
-        story = begin(machine, compiled, prompt=prompt, tokens=tokens, temperature=temperature, seed=seed,
-                      digests=as_json)
+        story = begin(machine, compiled, wanted, digests=as_json)
         if as_json:
-            for _ in story.steps():
-                pass
-            print(json.dumps(story.as_json(clock)))
+            print(json.dumps(show.as_json(story, clock)))
         else:
             show.story(story, clock)
     finally:

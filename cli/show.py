@@ -18,8 +18,7 @@ out = Console(highlight=False, soft_wrap=True)
 
 
 def story(story: Story, clock: float) -> None:
-    """The prediction, the story as it comes, and what it took."""
-    print(prediction(story.program, story.positions, clock))
+    """The story as it comes, and what it took."""
     print()
     began = time.perf_counter()
     for step in story.steps():
@@ -28,6 +27,13 @@ def story(story: Story, clock: float) -> None:
     elapsed = time.perf_counter() - began
     print("\n")
     print(summary(story, clock, elapsed))
+
+
+def as_json(story: Story, clock: float) -> dict[str, object]:
+    """The whole story, told without a word."""
+    for _ in story.steps():
+        pass
+    return story.as_json(clock)
 
 
 def prediction(program: Program, positions: int, clock: float) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hw import isa
+from hw import isa, store
 from hw.config import LANES, ChipConfig
 
 from . import assemble, integer, lower, place, quantize, schedule, verify
@@ -18,6 +18,7 @@ from .errors import TspError
 from .float_model import FloatModel
 from .integer import MATRICES, IntegerModel, Shifts
 from .layout import ceil_div
+from .lifetimes import check_lifetimes
 from .program import EVENT_COLUMNS, Bucket, Program, Segment, Symbol
 from .quality import Quality
 from .tokenizer import Tokenizer
@@ -94,20 +95,19 @@ def choose_context(model: ModelConfig, config: ChipConfig, wanted: int | None, f
 
     Raises TspError naming what does not fit.
     """
-    if wanted is not None:
-        if not 1 <= wanted <= model.seq_len:
-            raise TspError(f"context must be in 1..{model.seq_len} (the model's context), not {wanted}")
-        check_fit(model, config, wanted, four_bit)
-        return wanted
+    if wanted is not None and not 1 <= wanted <= model.seq_len:
+        raise TspError(f"context must be in 1..{model.seq_len} (the model's context), not {wanted}")
+    full = model.seq_len if wanted is None else wanted
     try:
-        check_fit(model, config, model.seq_len, four_bit)
-        return model.seq_len
-    except TspError:
-        low, high = 0, ceil_div(model.seq_len, LANES)
-    if high == 1:
-        check_fit(model, config, model.seq_len, four_bit)
+        check_fit(model, config, full, four_bit)
+        return full
+    except TspError as error:
+        if wanted is not None:
+            raise TspError(f"a context of {wanted} does not fit: {error}") from None
+        if full <= LANES:
+            raise
     check_fit(model, config, LANES, four_bit)
-    low = 1
+    low, high = 1, ceil_div(full, LANES)
     while high - low > 1:
         middle = (low + high) // 2
         try:
@@ -125,7 +125,7 @@ def check_fit(model: ModelConfig, config: ChipConfig, context: int, four_bit: fr
             raise TspError(f"{name} must be more than {LANES} (each hemisphere takes half), not {value}")
     sizes = hollow_model(model, context, four_bit)
     placement = place.place(config, sizes, rope_rate(model, sizes))
-    lower.Lower(placement, placement.geometry.chunks).run()
+    check_lifetimes(config, lower.Lower(placement, placement.geometry.chunks).run())
     return placement
 
 
@@ -245,11 +245,8 @@ def build(placement: place.Placement, chunks: int, valid: int = 0) -> Built:
 
 def _overflow(config: ChipConfig, built: list[Built]) -> str:
     """What does not fit the queues; nothing if all does."""
-    for queue in isa.queues(config):
-        need, limit = sum(len(b.code.words[queue.name]) for b in built), isa.queue_depth(config, queue)
-        if need > limit:
-            return f"queue {queue.name} needs {need} instructions, config {config.name} has {limit}"
-    return ""
+    return store.overflow(config, {queue.name: [word for b in built for word in b.code.words[queue.name]]
+                                   for queue in isa.queues(config)})
 
 
 def _check_queues(config: ChipConfig, built: list[Built]) -> None:

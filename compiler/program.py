@@ -125,10 +125,9 @@ class Program:
 
     def bucket(self, position: int) -> Bucket:
         """The bucket that serves a position. Raises TspError beyond the context."""
-        for bucket in self.buckets:
-            if 0 <= position < bucket.limit:
-                return bucket
-        raise TspError(f"position must be in 0..{self.context - 1} (the program's context), not {position}")
+        if not 0 <= position < self.context:
+            raise TspError(f"position must be in 0..{self.context - 1} (the program's context), not {position}")
+        return next(bucket for bucket in self.buckets if position < bucket.limit)
 
     def cycles(self, position: int) -> int:
         """Cycles that the token at `position` takes: a promise, not an estimate."""
@@ -155,7 +154,7 @@ class Program:
         return weights + c.dim + 2 * c.n_layers * c.n_kv_heads * c.head_dim * (position + 1)
 
     def roofline_fraction(self, position: int | None = None) -> float:
-        """Bytes that a token must read / (weight bytes the matrix units take in a cycle * cycles); default: the mean."""
+        """Bytes that a token must read / (weight bytes the matrix units take a cycle * cycles); by default the mean."""
         if position is not None:
             return self.bytes_read(position) / (self.config.macs * self.cycles(position))
         return self.bytes_read((self.context - 1) / 2) / (self.config.macs * self.mean_cycles)  # type: ignore[arg-type]

@@ -34,7 +34,16 @@ def open_device(name: str, config: ChipConfig, *, trace: Path | None = None) -> 
         return ChipDevice(name, _model_chip(config))
     from .verilated import VerilatedChip
 
+    if trace is not None:
+        _check_writable(trace)
     return ChipDevice(name, VerilatedChip(config, trace=trace))
+
+
+def _check_writable(path: Path) -> None:
+    try:
+        path.open("ab").close()
+    except OSError as error:
+        raise TspError(f"{path}: cannot write the waveforms: {error.strerror}") from error
 
 
 def _model_chip(config: ChipConfig):

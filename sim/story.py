@@ -12,7 +12,7 @@ from compiler.errors import TspError
 from compiler.program import Program
 from compiler.tokenizer import Tokenizer
 
-from .device import Device
+from .device import Device, check_prompt, sampler_of
 
 BLOCK_SECONDS = 0.1
 """Tokens run in blocks of about this long, so that the text flows."""
@@ -67,7 +67,8 @@ class Story:
             for result in results:
                 position = len(self.done)
                 ends = self._ends(position, result.token)
-                text = decode(b"" if ends else self.tokenizer.piece(previous, result.token), ends)
+                piece = b"" if ends else self.tokenizer.piece(previous, result.token)
+                text = decode(piece, ends or position + 1 == self.positions)
                 previous = result.token
                 step = Step(position, result.token, text, self.program.cycles(position), result.cycles, digest)
                 self.done.append(step)
@@ -139,25 +140,36 @@ def logits_digest(logits: np.ndarray) -> str:
     return hashlib.sha256(np.asarray(logits).astype("<i4").tobytes()).hexdigest()
 
 
-def begin(
-    device: Device,
-    program: Program,
-    *,
-    prompt: str = "",
-    tokens: int | None = None,
-    temperature: float = 0.0,
-    seed: int = 0,
-    digests: bool = False,
-) -> Story:
-    """Start a story on a device that has the program loaded.
+@dataclass(frozen=True)
+class Plan:
+    """A story that a program can tell: prompt tokens (BOS first), positions to run at most, and the sampling."""
 
-    tokens: at most so many new ones, and at most up to the context. digests: hash the logits of every token, which are
-    then run one by one. Raises TspError on a prompt or number that does not fit.
+    prompt: list[int]
+    positions: int
+    temperature: float
+    seed: int
+
+
+def plan(program: Program, prompt: str = "", *, tokens: int | None = None, temperature: float = 0.0,
+         seed: int = 0) -> Plan:
+    """Check what is asked of a program, before any device is opened.
+
+    tokens: at most so many new ones, and at most up to the context. Raises TspError on a prompt or number that does not
+    fit.
     """
     if tokens is not None and tokens < 1:
         raise TspError(f"tokens must be at least 1, not {tokens}")
-    tokenizer = Tokenizer.from_bytes(program.tokenizer)
-    ids = tokenizer.encode(prompt)
-    device.start(ids, temperature, seed)
+    ids = Tokenizer.from_bytes(program.tokenizer).encode(prompt)
+    check_prompt(program, ids)
+    sampler_of(program, temperature, seed)
     room = program.context if tokens is None else min(program.context, len(ids) - 1 + tokens)
-    return Story(device, program, tokenizer, ids, room, digests)
+    return Plan(ids, room, temperature, seed)
+
+
+def begin(device: Device, program: Program, plan: Plan, *, digests: bool = False) -> Story:
+    """Start a story on a device that has the program loaded.
+
+    digests: hash the logits of every token, which are then run one by one.
+    """
+    device.start(plan.prompt, plan.temperature, plan.seed)
+    return Story(device, program, Tokenizer.from_bytes(program.tokenizer), plan.prompt, plan.positions, digests)

@@ -1,0 +1,43 @@
+"""Proves that no matrix unit's buffer is too small for what a model keeps in it.
+
+Lowering gives out accumulator vectors and activation entries in turn. A small buffer could be given out again while
+its value still waits to be used, which no later pass would notice: the schedule would be legal, the numbers wrong.
+"""
+
+from collections.abc import Iterable
+
+from hw.config import LANES, ChipConfig
+from hw.isa import Op, Wfmt
+
+from .errors import TspError
+from .ir import Burst, Cell, Cluster
+from .schedule import Segment
+
+BUFFERS = {"acc": "accumulator file", "act": "activation buffer"}
+
+
+def check_lifetimes(config: ChipConfig, segments: Iterable[Segment]) -> None:
+    """Raises TspError if, in program order, a buffer entry is overwritten before anything used it."""
+    waiting: dict[Cell, str] = {}
+    for cluster in (cluster for segment in segments for cluster in segment.clusters):
+        for read in cluster.reads:
+            waiting.pop(read.cell, None)
+        for cell in _whole_writes(config, cluster):
+            if cell in waiting:
+                kind, side, _ = cell
+                raise TspError(f"the {BUFFERS[kind]} of MXM_{side} is too small for this model on config "
+                               f"{config.name}: {waiting[cell]!r} is not used before {cluster.label!r}; "
+                               "use a larger config")
+            waiting[cell] = cluster.label
+
+
+def _whole_writes(config: ChipConfig, cluster: Cluster) -> list[tuple[str, str, int]]:
+    """Buffer cells that a cluster gives a new value, but for sums that go on and heads that fill parts of a vector."""
+    if any(burst.op is Op.MAC and not _is_whole(config, burst) for burst in cluster.bursts):
+        return []
+    return sorted({write.cell for write in cluster.writes if write.cell[0] in BUFFERS})  # type: ignore[index]
+
+
+def _is_whole(config: ChipConfig, burst: Burst) -> bool:
+    steps = LANES // (config.rows * (2 if burst.fields["wfmt"] is Wfmt.INT4 else 1))
+    return bool(burst.fields["clear"]) and burst.fields["acc"] % steps == 0 and burst.fields["accs"] % steps == 0

@@ -1,0 +1,241 @@
+"""The `tsp` command: what it prints, and that everything it refuses is one line and exit code 2."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from checkpoints import REPOSITORY, random_checkpoint, small_config, write_hf, write_llama2c
+from programs import TINY, small_program, write_letters
+
+from cli.main import app
+from hw.config import CONFIGS
+
+SHIPPED = REPOSITORY / "models" / "stories263k.bin"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("METRONOME_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a good checkpoint, tokenizer and program, and with bad ones."""
+    folder = tmp_path_factory.mktemp("files")
+    checkpoint = random_checkpoint(small_config(**TINY))
+    write_llama2c(folder / "model.bin", checkpoint)
+    write_letters(folder / "tokenizer.bin", TINY["vocab_size"])
+    write_letters(folder / "foreign.bin", 110)
+    small_program().save(folder / "good.tsp")
+    good, model = (folder / "good.tsp").read_bytes(), (folder / "model.bin").read_bytes()
+    (folder / "short.tsp").write_bytes(good[:10_000])
+    (folder / "altered.tsp").write_bytes(good[:-1] + bytes([good[-1] ^ 4]))
+    (folder / "empty.tsp").write_bytes(b"")
+    (folder / "short.bin").write_bytes(model[:10_000])
+    (folder / "empty.bin").write_bytes(b"")
+    (folder / "noise.bin").write_bytes(bytes(range(256)) * 40)
+    (folder / "folder").mkdir()
+    (folder / "alone").mkdir()
+    write_llama2c(folder / "alone" / "model.bin", checkpoint)
+    write_llama2c(folder / "big.bin", random_checkpoint(small_config(**TINY | {"n_layers": 40})))
+    write_hf(folder / "gelu", checkpoint)
+    config = json.loads((folder / "gelu" / "config.json").read_text())
+    (folder / "gelu" / "config.json").write_text(json.dumps(config | {"hidden_act": "gelu"}))
+    return folder
+
+
+BAD = [
+    (["run", "none.bin"], "no such program or checkpoint"),
+    (["run", "none.tsp"], "no such program or checkpoint"),
+    (["run", "folder"], "config.json"),
+    (["run", "short.tsp"], "cut short"),
+    (["run", "empty.tsp"], "not a Metronome program"),
+    (["run", "altered.tsp"], "checksum"),
+    (["run", "good.tsp", "--config", "ulx3s"], CONFIGS["ulx3s"].digest()),
+    (["run", "good.tsp", "--context", "16"], "--context is for checkpoints"),
+    (["run", "good.tsp", "--config", "huge"], "config must be one of tiny, ulx3s, large, not 'huge'"),
+    (["run", "good.tsp", "--device", "fpga9"], "device must be one of"),
+    (["run", "good.tsp", "--prompt", "abc def " * 40], "context"),
+    (["run", "good.tsp", "--tokens", "0"], "tokens must be at least 1"),
+    (["run", "good.tsp", "--tokens", "many"], "--tokens"),
+    (["run", "good.tsp", "--temperature", "-1"], "temperature must be in 0..10"),
+    (["run", "good.tsp", "--temperature", "nan"], "temperature must be in 0..10"),
+    (["run", "good.tsp", "--seed", "-3"], "seed must be in"),
+    (["run", "good.tsp", "--clock", "0"], "clock must be"),
+    (["run", "good.tsp", "--clock", "nan"], "clock must be"),
+    (["run", "good.tsp", "--device", "model", "--vcd", "a.vcd"], "only the RTL has waveforms"),
+    (["run", "good.tsp", "--colour"], "--colour"),
+    (["run"], "argument"),
+    (["walk"], "walk"),
+    (["run", "short.bin", "--config", "tiny"], "truncated"),
+    (["run", "empty.bin", "--config", "tiny"], "truncated"),
+    (["run", "noise.bin", "--config", "tiny"], "llama2.c"),
+    (["run", "model.bin", "--config", "tiny", "--weights", "int3"], "weights must be one of int8, int4"),
+    (["run", "model.bin", "--config", "tiny", "--tokenizer", "foreign.bin"], "foreign.bin"),
+    (["run", "model.bin", "--config", "tiny", "--tokenizer", "none"], "cannot read the tokenizer"),
+    (["run", "big.bin", "--config", "tiny"], "config tiny"),
+    (["compile", "model.bin"], "output"),
+    (["compile", "none.bin", "-o", "out.tsp"], "no such checkpoint"),
+    (["compile", "alone/model.bin", "-o", "out.tsp"], "--tokenizer"),
+    (["compile", "model.bin", "--config", "tiny", "-o", "none/out.tsp"], "cannot write"),
+    (["compile", "model.bin", "--config", "tiny", "-o", "folder"], "cannot write"),
+    (["compile", "model.bin", "--config", "tiny", "--context", "41", "-o", "out.tsp"], "context must be in 1..40"),
+    (["compile", "model.bin", "--config", "tiny", "--context", "x", "-o", "out.tsp"], "--context"),
+    (["compile", "big.bin", "--config", "tiny", "-o", "out.tsp"], "config tiny"),
+    (["compile", "gelu", "--config", "tiny", "-o", "out.tsp"], "gelu"),
+    (["compile", "good.tsp", "-o", "out.tsp"], "good.tsp"),
+    (["fit", "none.bin"], "no such checkpoint"),
+    (["fit", "model.bin", "--config", "huge"], "config must be one of"),
+    (["fit", "model.bin", "--context", "1000"], "context must be in 1..40"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), BAD, ids=[" ".join(a)[:60] for a, _ in BAD])
+def test_what_is_refused_is_one_line(
+    arguments: list[str], words: str, files: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(files)
+    before = sorted(files.rglob("*"))
+    assert app(arguments) == 2
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("tsp: "), lines
+    assert words in lines[0]
+    assert sorted(files.rglob("*")) == before
+
+
+def tsp(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess:
+    """The command as a process of its own."""
+    return subprocess.run([sys.executable, "-m", "cli.main", *arguments], cwd=cwd, capture_output=True, text=True,
+                          timeout=120, env={**os.environ, "PYTHONPATH": str(REPOSITORY), **env})
+
+
+def test_a_process_refuses_in_one_line(files: Path):
+    done = tsp("run", "altered.tsp", cwd=files)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("tsp: altered.tsp: ") and done.stderr.count("\n") == 1
+
+
+def test_help_is_printed(capfd: pytest.CaptureFixture[str]):
+    for arguments in ([], ["--help"], ["run", "--help"]):
+        assert app(arguments) == 0
+    assert "--temperature" in capfd.readouterr().out
+
+
+# ---- run ----
+
+
+def told(capfd: pytest.CaptureFixture[str], *arguments: str) -> dict:
+    assert app(["run", *arguments, "--json"]) == 0
+    return json.loads(capfd.readouterr().out)
+
+
+@pytest.mark.parametrize("device", ["reference", "model"])
+def test_a_story_as_json(device: str, files: Path, capfd: pytest.CaptureFixture[str]):
+    program = small_program()
+    options = "--prompt", "abc", "--tokens", "3", "--clock", "50"
+    story = told(capfd, str(files / "good.tsp"), "--device", device, *options)
+    count = len(story["tokens"])
+    assert count == len(story["prompt_tokens"]) - 1 + 3
+    assert story["prompt_tokens"][1:] == story["tokens"][:-3]
+    assert story["predicted_cycles"] == [program.cycles(p) for p in range(count)]
+    assert story["measured_cycles"] == (story["predicted_cycles"] if device == "model" else [None] * count)
+    assert story["text"].startswith("abc")
+    assert story["clock_mhz"] == 50
+    assert story["tokens_per_second"] == pytest.approx(50e6 * count / sum(story["predicted_cycles"]))
+    assert 0 < story["roofline_fraction"] < 1
+    assert all(len(digest) == 64 for digest in story["logits_digest"])
+
+
+def test_devices_tell_the_same_sampled_story(files: Path, capfd: pytest.CaptureFixture[str]):
+    options = str(files / "good.tsp"), "--tokens", "4", "--temperature", "1.5", "--seed", "7"
+    first, second = (told(capfd, *options, "--device", device) for device in ("reference", "model"))
+    for key in ("tokens", "text", "logits_digest", "predicted_cycles"):
+        assert first[key] == second[key]
+    other = told(capfd, *options[:-1], "8", "--device", "reference")
+    assert other["tokens"] != first["tokens"]
+
+
+def test_the_prediction_comes_first_and_the_sum_last(files: Path, capfd: pytest.CaptureFixture[str]):
+    assert app(["run", str(files / "good.tsp"), "--device", "model", "--tokens", "3"]) == 0
+    cycles = 3 * small_program().cycles(0)
+    lines = capfd.readouterr().out.splitlines()
+    assert f"3 tokens: {cycles:,} cycles" in lines[0]
+    assert f"measured {cycles:,} cycles == predicted {cycles:,}" in lines[-1]
+    assert "at 25 MHz" in lines[-1] and "roofline" in lines[-1]
+
+
+def test_a_checkpoint_is_compiled_once(files: Path, capfd: pytest.CaptureFixture[str]):
+    arguments = ["run", str(files / "model.bin"), "--config", "tiny", "--device", "reference", "--tokens", "2"]
+    outputs = []
+    for _ in range(2):
+        assert app(arguments) == 0
+        outputs.append(capfd.readouterr().out)
+    assert "compiling" in outputs[0] and "from the cache" in outputs[1]
+    assert outputs[0].split("\n", 1)[1].split("(reference")[0] == outputs[1].split("\n", 1)[1].split("(reference")[0]
+
+
+def test_a_cycle_too_many_is_an_error(
+    files: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    from sim.device import ChipDevice, TokenResult
+
+    run = ChipDevice.run
+    monkeypatch.setattr(ChipDevice, "run", lambda self, n: [
+        TokenResult(r.token, (r.cycles or 0) + (self.counters.tokens == 3)) for r in run(self, n)])
+    assert app(["run", str(files / "good.tsp"), "--device", "model", "--json"]) == 1
+    cycles = small_program().cycles(2)
+    assert capfd.readouterr().err == f"tsp: token 2 took {cycles + 1} cycles, {cycles} were predicted\n"
+
+
+def test_a_chips_error_is_an_error(files: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
+    from hw.isa import Trap
+    from sim.device import ChipDevice
+
+    monkeypatch.setattr(ChipDevice, "errors", {Trap.NOT_PARKED})
+    assert app(["run", str(files / "good.tsp"), "--device", "model"]) == 1
+    assert "NOT_PARKED" in capfd.readouterr().err
+
+
+# ---- compile and fit ----
+
+
+def test_compiling_prints_what_is_known(files: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path):
+    out = tmp_path / "out.tsp"
+    assert app(["compile", str(files / "model.bin"), "--config", "tiny", "-o", str(out), "--clock", "40"]) == 0
+    text = capfd.readouterr().out
+    program = small_program()
+    for bucket in program.buckets:
+        assert f"{bucket.period:,}" in text and f"{40e6 / bucket.period:,.0f}" in text
+    assert "tokens/s at 40 MHz" in text and "KL" in text and "top-1" in text
+    for name in ("VXM", "MEM_W0", "W0", "E1"):
+        assert name in text
+    assert told(capfd, str(out), "--device", "reference", "--tokens", "2")["config"] == "tiny"
+
+
+def test_compiling_is_deterministic_across_processes(files: Path, tmp_path: Path):
+    images = []
+    for seed in ("1", "2"):
+        done = tsp("compile", str(files / "model.bin"), "--config", "tiny", "-o", "a.tsp", cwd=tmp_path,
+                   PYTHONHASHSEED=seed)
+        assert done.returncode == 0, done.stderr
+        images.append((tmp_path / "a.tsp").read_bytes())
+    assert images[0] == images[1]
+
+
+def test_fit_names_the_limit(files: Path, capfd: pytest.CaptureFixture[str]):
+    assert app(["fit", str(files / "big.bin")]) == 0
+    text = capfd.readouterr().out
+    assert "tiny" in text and "does not fit" in text and "limited by" in text and "ulx3s" in text
+    assert app(["fit", str(files / "model.bin"), "--config", "tiny"]) == 0
+    text = capfd.readouterr().out
+    assert "does not fit" not in text and f"{small_program().cycles(39):,}" in text
+
+
+def test_the_shipped_model_fits_the_default_chip(capfd: pytest.CaptureFixture[str]):
+    assert app(["fit", str(SHIPPED), "--config", "ulx3s"]) == 0
+    assert "limited" not in capfd.readouterr().out

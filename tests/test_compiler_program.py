@@ -1,0 +1,292 @@
+"""The program file: what is written is read back, and anything else is refused in one line."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checkpoints import random_checkpoint, small_config
+from programs import TINY, random_tokenizer, small_program
+
+from compiler import program as program_file
+from compiler.compile import compile_checkpoint
+from compiler.errors import TspError
+from compiler.integer import from_arrays
+from compiler.program import EVENT_COLUMNS, from_bytes, is_program, load
+from compiler.tokenizer import Tokenizer
+from hw import isa
+from hw.config import CONFIGS, ChipConfig
+
+
+@pytest.fixture(scope="module")
+def program():
+    return small_program()
+
+
+@pytest.fixture(scope="module")
+def image(program) -> bytes:
+    return program.to_bytes()
+
+
+def refused(data: bytes, config: ChipConfig | None = None) -> str:
+    """The one line with which a file is refused."""
+    with pytest.raises(TspError) as caught:
+        from_bytes(data, config)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def compiled(config: ChipConfig, **options):
+    return compile_checkpoint(random_checkpoint(small_config(**TINY)), random_tokenizer(TINY["vocab_size"]),
+                              config=config, measure=False, **options)
+
+
+# ---- written and read ----
+
+
+def test_what_is_saved_is_loaded(program, tmp_path: Path):
+    path = tmp_path / "a.tsp"
+    program.save(path)
+    again = load(path)
+    assert again.to_bytes() == program.to_bytes() == path.read_bytes()
+    for name in ("config", "model", "context", "four_bit", "buckets", "starts", "queues", "maps", "symbols", "texts",
+                 "tokenizer", "quality"):
+        assert getattr(again, name) == getattr(program, name), name
+    assert np.array_equal(again.schedule, program.schedule)
+    for name in ("image", "arrays"):
+        ours, theirs = getattr(program, name), getattr(again, name)
+        assert list(ours) and sorted(ours) == sorted(theirs)
+        assert all(np.array_equal(ours[key], theirs[key]) for key in ours)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.tsp"]
+
+
+def test_the_first_lines_say_what_it_is(image: bytes):
+    first, second, header, _ = image.split(b"\n", 3)
+    assert first == b"metronome-program 1"
+    assert second.startswith(str(len(image)).encode())
+    assert b'"config":"tiny"' in header
+
+
+def test_the_same_input_gives_the_same_bytes(image: bytes):
+    assert compiled(CONFIGS["tiny"]).to_bytes() == image
+
+
+def test_the_parts_are_usable(program):
+    assert from_arrays(program.arrays).context == program.context
+    assert Tokenizer.from_bytes(program.tokenizer).vocab_size == program.model.vocab_size
+
+
+def test_a_quality_survives(program):
+    measured = compile_checkpoint(random_checkpoint(small_config(**TINY)), random_tokenizer(TINY["vocab_size"]),
+                                  config=CONFIGS["tiny"])
+    assert measured.quality is not None and 0 < measured.quality.kl < 1
+    assert from_bytes(measured.to_bytes()).quality == measured.quality
+
+
+# ---- refused ----
+
+
+def test_a_file_cut_short_is_refused(image: bytes):
+    lengths = {*range(0, 200), *range(200, len(image), len(image) // 97), len(image) - 1}
+    for length in sorted(lengths):
+        message = refused(image[:length])
+        assert "cut short" in message or (not length and "not a Metronome program" in message), (length, message)
+    assert f"{len(image)} bytes expected, 5000 found" in refused(image[:5000])
+
+
+def test_a_file_with_a_tail_is_refused(image: bytes):
+    assert "too long" in refused(image + b"\0")
+
+
+def test_a_flipped_bit_anywhere_is_refused(image: bytes):
+    rng = np.random.default_rng(0)
+    for at in [*range(300), *rng.integers(300, len(image), 150).tolist(), len(image) - 1]:
+        for bit in range(8) if at < 300 else rng.integers(0, 8, 1).tolist():
+            altered = bytearray(image)
+            altered[at] ^= 1 << bit
+            assert refused(bytes(altered)), (at, bit)
+
+
+def test_another_chip_is_refused_with_both_digests(image: bytes):
+    message = refused(image, CONFIGS["ulx3s"])
+    assert CONFIGS["tiny"].digest() in message and CONFIGS["ulx3s"].digest() in message
+    changed = replace(CONFIGS["tiny"], er_depth=8)
+    assert changed.digest() in refused(image, changed)
+    assert from_bytes(image, replace(CONFIGS["tiny"], debug=True)).config.debug
+
+
+def test_an_unknown_chip_is_refused():
+    own = replace(CONFIGS["tiny"], name="mine")
+    data = compiled(own).to_bytes()
+    assert "'mine'" in refused(data)
+    assert from_bytes(data, own).config == own
+
+
+def test_another_instruction_set_is_refused(image: bytes, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(program_file, "isa_digest", lambda: "0" * 16)
+    assert "instruction set" in refused(image)
+
+
+def test_another_version_is_refused(image: bytes):
+    assert "version '2'" in refused(image.replace(b"program 1", b"program 2", 1))
+
+
+@pytest.mark.parametrize("data", [b"", b"\n", b"\n\n\n", b"metronome\n\n\n", b"\0" * 5000, b"PK\x03\x04" * 100])
+def test_what_is_no_program_is_refused(data: bytes):
+    assert "not a Metronome program" in refused(data)
+
+
+def test_a_consistent_frame_around_nonsense_is_refused():
+    for body in (b"", b"no newline", b"[]\n", b"{}\n", b'{"config":"tiny"}\n', b"\xff\n"):
+        head = program_file.MAGIC + b"%d\n" % program_file.VERSION
+        data = head + program_file._second_line(len(head), body) + body
+        assert "compile it again" in refused(data)
+
+
+def test_sections_that_contradict_the_header_are_refused(program, image: bytes):
+    lines = image.split(b"\n", 3)
+    for old, new in ((b'"schedule","<i4"', b'"schedule","<i8"'), (b'"schedule","<i4"', b'"schedule","|O8"'),
+                     (b'"context":40', b'"context":"x"'), (b'"queue/VXM"', b'"queue/XVM"')):
+        body = lines[2].replace(old, new) + b"\n" + lines[3]
+        assert body != lines[2] + b"\n" + lines[3]
+        head = lines[0] + b"\n"
+        assert "contradicts" in refused(head + program_file._second_line(len(head), body) + body)
+
+
+def test_files_that_cannot_be_read_or_written(program, tmp_path: Path):
+    for path in (tmp_path / "none.tsp", tmp_path):
+        with pytest.raises(TspError, match="cannot read"):
+            load(path)
+    with pytest.raises(TspError, match="cannot write"):
+        program.save(tmp_path / "no" / "a.tsp")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_save_leaves_what_was_there(program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "a.tsp"
+    path.write_text("before")
+    monkeypatch.setattr(type(program), "to_bytes", lambda self: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        program.save(path)
+    assert path.read_text() == "before" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_programs_are_told_from_checkpoints(image: bytes, tmp_path: Path):
+    for name, data, answer in (("a.tsp", b"", True), ("b.bin", image, True), ("c.bin", b"x", False)):
+        (tmp_path / name).write_bytes(data)
+        assert is_program(tmp_path / name) is answer
+
+
+# ---- what is known beforehand ----
+
+
+def test_every_position_has_its_cycles(program):
+    last = 0
+    for position in range(program.context):
+        bucket = program.bucket(position)
+        assert position in program.positions(bucket)
+        assert program.cycles(position) == bucket.period >= last
+        last = bucket.period
+    assert program.mean_cycles == np.mean([program.cycles(p) for p in range(program.context)])
+    for position in (-1, program.context):
+        with pytest.raises(TspError, match="position must be"):
+            program.cycles(position)
+
+
+def test_bytes_read_are_the_models_own(program):
+    c = program.model
+    layer = 2 * c.dim * 32 + 2 * c.dim * 16 + 3 * c.dim * c.hidden_dim
+    assert program.bytes_read(0) == c.n_layers * layer + c.vocab_size * c.dim + c.dim + 2 * c.n_layers * 16
+    assert program.bytes_read(7) - program.bytes_read(6) == 2 * c.n_layers * 16
+    four = small_program(weights="int4")
+    assert four.bytes_read(0) == program.bytes_read(0) - c.n_layers * layer / 2
+
+
+def test_roofline_fraction_is_bytes_over_bandwidth(program):
+    assert program.config.macs == 128
+    assert program.roofline_fraction(3) == program.bytes_read(3) / 128 / program.cycles(3)
+    fractions = [program.bytes_read(p) for p in range(program.context)]
+    assert program.roofline_fraction() == pytest.approx(np.mean(fractions) / 128 / program.mean_cycles)
+    assert program.tokens_per_second(10, 1000) == 10_000
+
+
+def test_use_is_within_the_chip(program):
+    for use in (program.sram_use(), program.queue_use()):
+        assert all(0 < used <= there for used, there in use.values())
+
+
+def test_events_lie_in_their_segments(program):
+    assert program.schedule.shape[1] == len(EVENT_COLUMNS)
+    queues = {queue.name for queue in isa.queues(program.config)}
+    for number, bucket in enumerate(program.buckets):
+        events = program.events(number)
+        segments = {s.name: s for s in bucket.segments}
+        assert [e.first for e in events] == sorted(e.first for e in events)
+        for event in events:
+            segment = segments[event.segment]
+            assert event.queue in queues and isa.Op[event.op]
+            assert segment.start <= event.first <= event.last < bucket.period
+        macs = sum(e.last - e.first + 1 for e in events if e.op == "MAC" and e.segment == "layer")
+        assert macs * 64 * program.model.n_layers == segments["layer"].weight_bytes
+
+
+# ---- choices of the compiler ----
+
+
+def test_buckets_are_as_many_as_the_queues_hold():
+    config = CONFIGS["tiny"]
+    program = compiled(config)
+    chunks = [bucket.chunks for bucket in program.buckets]
+    assert chunks[-1] == 3 and 1 < len(chunks) <= config.buckets
+    assert [bucket.limit for bucket in program.buckets] == [16 * n for n in chunks]
+    single = compiled(config, buckets=1)
+    assert [bucket.chunks for bucket in single.buckets] == [3]
+    deep = compiled(replace(config, name="deep", icu_depth=4096, vxm_icu_depth=4096))
+    assert [bucket.chunks for bucket in deep.buckets] == [1, 2, 3]
+
+
+def test_a_queue_that_is_too_short_is_named():
+    short = replace(CONFIGS["tiny"], name="short", vxm_icu_depth=64)
+    with pytest.raises(TspError, match=r"queue VXM needs \d+ instructions, config short has 64"):
+        compiled(short)
+    with pytest.raises(TspError, match=r"buckets must be in 1\.\.3, not 4"):
+        compiled(CONFIGS["tiny"], buckets=4)
+
+
+def test_the_context_is_shortened_to_what_fits():
+    long = random_checkpoint(small_config(**TINY | {"seq_len": 512}))
+    program = compile_checkpoint(long, random_tokenizer(TINY["vocab_size"]), config=CONFIGS["tiny"], measure=False)
+    assert program.context % 16 == 0 and 16 <= program.context < 512
+    with pytest.raises(TspError, match="context"):
+        compile_checkpoint(long, random_tokenizer(TINY["vocab_size"]), config=CONFIGS["tiny"],
+                           context=program.context + 16)
+
+
+@pytest.mark.parametrize(("sizes", "what"), [({"vocab_size": 300}, "classifier"), ({"hidden_dim": 100}, "w13")])
+def test_a_buffer_that_is_too_small_is_named(sizes: dict, what: str):
+    """Without the check these programs would be legal, and their logits wrong."""
+    with pytest.raises(TspError, match=f"accumulator file of MXM_W is too small.*{what}"):
+        small_program(**sizes)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"context": 0}, "context must be in 1..40"),
+        ({"context": 41}, "context must be in 1..40"),
+        ({"weights": "int2"}, "weights must be one of int8, int4"),
+        ({"buckets": 0}, "buckets must be in"),
+    ],
+)
+def test_bad_options_are_refused(options: dict, words: str):
+    with pytest.raises(TspError, match=words):
+        compiled(CONFIGS["tiny"], **options)
+
+
+def test_a_foreign_tokenizer_and_small_models_are_refused():
+    checkpoint = random_checkpoint(small_config(**TINY))
+    with pytest.raises(TspError, match="110 tokens, the model 100"):
+        compile_checkpoint(checkpoint, random_tokenizer(110), config=CONFIGS["tiny"])
+    narrow = random_checkpoint(small_config(**TINY | {"dim": 16}))
+    with pytest.raises(TspError, match="dim must be more than 16"):
+        compile_checkpoint(narrow, random_tokenizer(TINY["vocab_size"]), config=CONFIGS["tiny"])

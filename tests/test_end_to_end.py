@@ -1,0 +1,195 @@
+"""From checkpoint to tokens: reference, cycle model and RTL give the same bits, in the cycles that were predicted."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from checkpoints import REPOSITORY
+from programs import small_program
+
+from compiler.compile import compile_checkpoint
+from compiler.errors import TspError
+from compiler.files import read_model
+from compiler.program import Program
+from compiler.tokenizer import Tokenizer
+from hw.config import CONFIGS
+from sim.device import ChipDevice, Device, TokenResult
+from sim.devices import open_device
+from sim.story import begin, plan
+
+SHIPPED = REPOSITORY / "models" / "stories263k.bin"
+PROMPT = "Once upon a time"
+BEGINNING = "Once upon a time there was a "
+SAMPLED = {"temperature": 1.0, "seed": 7}
+
+SHAPES = {
+    "heads that share a word": {"dim": 24, "head_dim": 4, "n_heads": 6, "n_kv_heads": 3},
+    "padded heads": {"dim": 33, "head_dim": 6, "n_heads": 5, "n_kv_heads": 5, "hidden_dim": 45, "vocab_size": 300},
+    "wide heads": {"head_dim": 32, "n_heads": 4, "n_kv_heads": 2, "n_layers": 3},
+    "own classifier": {"shared_classifier": False, "dim": 100, "hidden_dim": 130, "n_kv_heads": 2},
+    "int4 weights": {"weights": "int4", "hidden_dim": 100},
+}
+
+
+@contextmanager
+def opened(name: str, program: Program) -> Iterator[Device]:
+    """A device with the program loaded."""
+    device = open_device(name, program.config)
+    try:
+        device.load(program)
+        yield device
+    finally:
+        device.close()
+
+
+def alike(program: Program, name: str, prompt: list[int], positions: int, **sampling: float) -> None:
+    """Logits, tokens and cycles of the first positions are those of the reference and of the prediction."""
+    with opened("reference", program) as reference, opened(name, program) as device:
+        for each in (reference, device):
+            each.start(prompt, **sampling)  # type: ignore[arg-type]
+        for position in range(positions):
+            (expected,), (result,) = reference.run(1), device.run(1)
+            assert np.array_equal(device.logits(), reference.logits()), f"logits at position {position}"
+            assert result == TokenResult(expected.token, program.cycles(position)), f"position {position}"
+        assert not device.errors
+        assert device.counters.tokens == positions
+        assert device.counters.cycles == sum(program.cycles(p) for p in range(positions))
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Program:
+    checkpoint, tokenizer = read_model(SHIPPED)
+    return compile_checkpoint(checkpoint, tokenizer, config=CONFIGS["ulx3s"], measure=False)
+
+
+# ---- small models ----
+
+
+@pytest.mark.parametrize("sampling", [{}, SAMPLED], ids=["greedy", "sampled"])
+def test_a_small_model_over_its_whole_context_on_the_rtl(sampling: dict):
+    program = small_program()
+    assert len(program.buckets) > 1
+    alike(program, "rtl", [1, 5, 9], program.context, **sampling)
+
+
+def test_a_small_model_over_a_bucket_border_on_the_cycle_model():
+    program = small_program(n_layers=1, vocab_size=50)
+    assert len(program.buckets) > 1
+    alike(program, "model", [1, 5, 9], program.buckets[0].limit + 2, **SAMPLED)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_models_of_many_shapes_on_the_cycle_model(shape: str):
+    alike(small_program("ulx3s", **SHAPES[shape]), "model", [1], 2, **SAMPLED)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_models_of_many_shapes_on_the_rtl(shape: str):
+    """20 positions cross a chunk and a bucket border."""
+    program = small_program("ulx3s", **SHAPES[shape])
+    assert program.buckets[0].limit <= 32
+    alike(program, "rtl", [1], 40, **SAMPLED)
+
+
+@pytest.mark.parametrize("name", ["reference", "model", "rtl"])
+def test_a_restart_tells_the_same_story(name: str):
+    program = small_program()
+    with opened(name, program) as device:
+        stories = []
+        for seed, count in ((3, 6), (4, 8), (3, 6)):
+            device.start([1, 5], 1.0, seed)
+            stories.append((device.run(count), device.logits().tolist()))
+        assert stories[0] == stories[2] and stories[0][0] != stories[1][0][:6]
+        assert device.counters.tokens == 20
+
+
+@pytest.mark.parametrize("name", ["reference", "model", "rtl"])
+def test_tokens_run_alone_or_in_blocks(name: str):
+    program = small_program()
+    with opened(name, program) as device:
+        device.start([1, 5], 1.0, 3)
+        together = device.run(10)
+        device.start([1, 5], 1.0, 3)
+        assert device.run(0) == []
+        assert [*device.run(1), *device.run(6), *device.run(3)] == together
+
+
+@pytest.mark.parametrize("name", ["reference", "model"])
+def test_what_does_not_fit_the_context_is_refused(name: str):
+    program = small_program()
+    with opened(name, program) as device:
+        device.start([1])
+        with pytest.raises(TspError, match="exceed the program's context of 40"):
+            device.run(41)
+        for prompt, words in (([], "BOS"), ([1] * 41, "41 tokens"), ([1, 100], "0..99, not 100"), ([-1], "not -1")):
+            with pytest.raises(TspError, match=words):
+                device.start(prompt)
+
+
+def test_a_chip_refuses_a_foreign_program():
+    device = open_device("model", CONFIGS["ulx3s"])
+    with pytest.raises(TspError, match=CONFIGS["tiny"].digest()):
+        device.load(small_program())
+
+
+def test_a_prompt_as_long_as_the_context():
+    program = small_program()
+    tokens = [1, *range(3, 42)]
+    with opened("reference", program) as reference, opened("rtl", program) as rtl:
+        results = []
+        for device in (reference, rtl):
+            device.start(tokens)
+            results.append([result.token for result in device.run(40)])
+        assert results[0] == results[1] and results[0][:39] == tokens[1:]
+
+
+# ---- the shipped model ----
+
+
+def test_the_shipped_model_on_the_cycle_model(shipped: Program):
+    prompt = Tokenizer.from_bytes(shipped.tokenizer).encode(PROMPT)
+    alike(shipped, "model", prompt[:2], 3, **SAMPLED)
+
+
+@pytest.mark.parametrize("sampling", [{}, SAMPLED], ids=["greedy", "sampled"])
+def test_the_shipped_model_on_the_rtl(shipped: Program, sampling: dict):
+    """In blocks that end at the borders of the buckets, in the middle of them, and at the end of the context."""
+    prompt = Tokenizer.from_bytes(shipped.tokenizer).encode(PROMPT)
+    borders = sorted({b.limit + offset for b in shipped.buckets for offset in (-1, 0, 1)} | {7, 20, shipped.context})
+    with opened("reference", shipped) as reference, opened("rtl", shipped) as rtl:
+        for device in (reference, rtl):
+            device.start(prompt, **sampling)
+        done = 0
+        for border in (b for b in borders if b <= shipped.context):
+            expected, results = reference.run(border - done), rtl.run(border - done)
+            assert np.array_equal(rtl.logits(), reference.logits()), f"logits before position {border}"
+            assert [r.token for r in results] == [r.token for r in expected]
+            assert [r.cycles for r in results] == [shipped.cycles(p) for p in range(done, border)]
+            done = border
+        assert done == shipped.context and not rtl.errors
+
+
+def test_the_shipped_model_tells_a_story_on_the_rtl(shipped: Program):
+    with opened("rtl", shipped) as device:
+        story = begin(device, shipped, plan(shipped, PROMPT, tokens=20))
+        steps = list(story.steps())
+    assert len(steps) == len(story.prompt) - 1 + 20
+    assert story.text.startswith(BEGINNING)
+    assert story.measured == story.predicted
+
+
+def test_a_story_ends_where_the_model_ends_it(shipped: Program):
+    with opened("reference", shipped) as device:
+        story = begin(device, shipped, plan(shipped, PROMPT))
+        steps = list(story.steps())
+    assert steps[-1].token in (story.tokenizer.bos, story.tokenizer.eos) and len(steps) < shipped.context
+    assert story.text == story.tokenizer.decode([*story.prompt[:1], *(step.token for step in steps)])
+    assert story.text.endswith(".")
+
+
+def test_devices_are_devices():
+    for name in ("reference", "model"):
+        device: Device = open_device(name, CONFIGS["tiny"])
+        assert device.name == name
+        assert isinstance(device, ChipDevice) is (name == "model")
