@@ -1,0 +1,287 @@
+"""Writes the generated blocks of README.md and docs/*.md: `python -m docs.generate [--check | --rtl]`.
+
+A block stands between `<!-- generated: NAME -->` and `<!-- end generated -->`; NAME is a key of `BLOCKS`. Blocks of
+the instruction set come from `hw.isa`; figures and stories come from compiling and running the shipped model. The one
+block that needs the RTL (`make sim` as it ran) is renewed by `--rtl` only, because its simulation speed is the
+machine's own.
+"""
+
+import argparse
+import ast
+import functools
+import itertools
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cli.one_thread  # noqa: F401  before anything that imports numpy
+from compiler.fit import fit
+from compiler.frontend import load_checkpoint
+from compiler.program import Program
+from hw import isa, tables
+from hw.config import CONFIGS
+from hw.isa import Field, Op
+from sim.devices import open_device
+from sim.programs import DEFAULT_CONFIG, open_program
+from sim.story import begin, plan
+
+ROOT = Path(__file__).parents[1]
+BLOCK = re.compile(r"(<!-- generated: ([\w-]+) -->\n)(.*?)(<!-- end generated -->)", re.DOTALL)
+MODEL = Path("models/stories263k.bin")
+PROMPT, TEMPERATURE, SEEDS = "Once upon a time", 0.7, (1, 7, 8)
+STATUS = {
+    "tiny": "random programs in lockstep, unit benches; too small for the shipped model",
+    "ulx3s": "the default of everything; what an ECP5-85F is to hold",
+    "large": "simulation of larger models only",
+}
+
+
+SET_UP = ("creating", "installing", "program of", "compiling", "building", "simulator of")
+"""How lines of `make sim` begin that are there at the first call, or differ with it."""
+
+
+def files() -> list[Path]:
+    """Every file that may hold generated blocks."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def blocks(text: str) -> Iterator[tuple[str, str]]:
+    """(name, contents) of the blocks in a text."""
+    return ((found[2], found[3]) for found in BLOCK.finditer(text))
+
+
+def renewed(text: str, rtl: bool = False) -> str:
+    """The text with its blocks written anew."""
+
+    def fresh(found: re.Match[str]) -> str:
+        if found[2] in RTL_BLOCKS and not rtl:
+            return found[0]
+        return found[1] + BLOCKS[found[2]]().rstrip("\n") + "\n" + found[4]
+
+    return BLOCK.sub(fresh, text)
+
+
+def table(*rows: tuple[str, ...]) -> str:
+    """A Markdown table; the first row is the head."""
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    lines.insert(1, "|" + "---|" * len(rows[0]))
+    return "\n".join(lines)
+
+
+# --- the instruction set ---------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _source() -> tuple[ast.Module, list[str]]:
+    text = Path(isa.__file__).read_text()
+    return ast.parse(text), text.splitlines()
+
+
+def _docstrings() -> dict[str, str]:
+    """What the string behind each module constant says."""
+    body = _source()[0].body
+    return {node.targets[0].id: " ".join(after.value.value.split())
+            for node, after in itertools.pairwise(body)
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+            and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)}
+
+
+def _comments(kind: type) -> dict[str, str]:
+    """What the `#:` comment beside each member of an enumeration says."""
+    tree, lines = _source()
+    node = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == kind.__name__)
+    members = [item for item in node.body if isinstance(item, ast.Assign)]
+    return {item.targets[0].id: lines[item.lineno - 1].partition("#:")[2].strip()  # type: ignore[attr-defined]
+            for item in members}
+
+
+def _enum(kind: Any) -> str:
+    comments = _comments(kind)
+    return table(("value", "name", "meaning"),
+                 *((str(member.value), f"`{member.name}`", comments.get(member.name, "")) for member in kind))
+
+
+def _latencies() -> str:
+    names = ("START", "ENGINE", "MIN_DELAY", "MIN_DELAY_JUMP", "MEM_READ", "MEM_WRITE_TO_READ", "MEM_INDEX",
+             "VXM_DRIVE", "VXM_RF", "VXM_REDUCE_DRIVE", "VXM_REDUCE_RF", "SXM_DRIVE", "SXM_TRANSPOSE", "MXM_LOAD",
+             "MXM_ACC", "MXM_DRAIN", "HOST_READ")
+    said = _docstrings()
+    return table(("constant", "cycles", "from → to"),
+                 *((f"`{name}`", str(getattr(isa, name)), said[name]) for name in names))
+
+
+def _opcodes() -> str:
+    comments = _comments(Op)
+    unit = {op: name for name, ops in isa.UNIT_OPS.items() for op in ops}
+    fields = {op: ", ".join(f"`{name}`" for name in isa.FIELDS[op]) or "none" for op in Op}
+    return table(("opcode", "operation", "unit", "bits", "fields behind the header"),
+                 *((str(op.value), f"`{op.name}`", unit.get(op, "every queue"), str(isa.layout(op).size),
+                    comments.get(op.name) if op in (Op.SYNC, Op.LOOP) and not isa.FIELDS[op] else fields[op])
+                   for op in Op))
+
+
+def _icu() -> str:
+    comments = _comments(Op)
+    return table(("operation", "meaning"), *((f"`{op.name}`", comments[op.name] or "ends the body of a `LOOP`")
+                                             for op in isa.ICU_OPS))
+
+
+def _widths() -> str:
+    return table(("queues of", "word", "operations"),
+                 *((unit, f"{isa.width(unit)} bits", ", ".join(f"`{op.name}`" for op in (*isa.ICU_OPS, *ops)))
+                   for unit, ops in isa.UNIT_OPS.items()))
+
+
+def _kind(spec: Field) -> str:
+    low, high = spec.range
+    return f"`{spec.kind.__name__}`" if spec.kind else f"{low}..{high}"
+
+
+def _fields() -> str:
+    """A table for every layout that some operations share."""
+    parts = ["Every word begins with the header.\n", _layout(isa.HEADER, 0)]
+    layouts: dict[tuple, list[Op]] = {}
+    for op in Op:
+        if isa.FIELDS[op]:
+            layouts.setdefault(tuple(isa.FIELDS[op].items()), []).append(op)
+    start = sum(spec.bits for spec in isa.HEADER.values())
+    for items, ops in layouts.items():
+        parts += ["\n### " + ", ".join(f"`{op.name}`" for op in ops) + "\n", _layout(dict(items), start)]
+    return "\n".join(parts)
+
+
+def _layout(fields: Any, at: int) -> str:
+    rows = []
+    for name, spec in fields.items():
+        doc = spec.doc or (_enum_doc(spec.kind) if spec.kind else "")
+        rows.append((f"{at}..{at + spec.bits - 1}" if spec.bits > 1 else str(at), f"`{name}`", _kind(spec), doc))
+        at += spec.bits
+    return table(("bits", "field", "values", "meaning"), *rows)
+
+
+def _enum_doc(kind: type) -> str:
+    return " ".join((kind.__doc__ or "").split()).split(". ")[0].rstrip(".")
+
+
+def _enums() -> str:
+    kinds = (isa.Dir, isa.Src, isa.Fmt, isa.Func, isa.Alu, isa.Sat, isa.Rep, isa.ErUse, isa.Red, isa.Order, isa.Wfmt)
+    return "\n\n".join(f"### `{kind.__name__}`\n\n{' '.join((kind.__doc__ or '').split())}\n\n{_enum(kind)}"
+                       for kind in kinds)
+
+
+def _queues() -> str:
+    rows = []
+    for config in CONFIGS.values():
+        for n, queue in enumerate(isa.queues(config)):
+            rows.append((config.name, str(n), f"`{queue.name}`", str(queue.position),
+                         str(isa.queue_depth(config, queue))))
+    return table(("config", "number", "queue", "position", "instructions"), *rows)
+
+
+def _tables() -> str:
+    return table(("function", "first word", "words", "fraction bits within a segment"),
+                 *((f"`{func.name}`", str(t.start), str(t.segments), str(t.frac_bits) if t.frac_bits else "direct")
+                   for func, t in tables.TABLES.items()))
+
+
+# --- figures of the shipped model ------------------------------------------------------------------------------------
+
+
+@functools.cache
+def program() -> Program:
+    """The shipped model on the default config."""
+    return open_program(ROOT / MODEL)
+
+
+def _configs() -> str:
+    model = load_checkpoint(ROOT / MODEL).config
+    rows = [("config", "SRAM", "int8 MACs a cycle", "cycles a token", "of the SRAM roofline", "use")]
+    for config in CONFIGS.values():
+        cycles, fraction = "", ""
+        if config.name == DEFAULT_CONFIG:
+            periods = [bucket.period for bucket in program().buckets]
+            cycles = f"{min(periods):,}..{max(periods):,}, mean {program().mean_cycles:,.0f}"
+            fraction = f"{program().roofline_fraction():.1%}"
+        elif (found := fit(model, config)).context:
+            periods = [period for _, period in found.cycles]
+            cycles = f"{min(periods):,}..{max(periods):,}"
+        rows.append((f"`{config.name}`", f"{config.sram_bytes / 1024:,.0f} KiB", str(config.macs), cycles, fraction,
+                     STATUS[config.name]))
+    return table(*rows)
+
+
+def _buckets() -> str:
+    rows = [("positions", "cycles a token", "of the SRAM roofline in the middle")]
+    for bucket in program().buckets:
+        served = program().positions(bucket)
+        rows.append((f"{served[0]}..{served[-1]}", f"{bucket.period:,}",
+                     f"{program().roofline_fraction(served[len(served) // 2]):.1%}"))
+    rows.append(("mean", f"{program().mean_cycles:,.1f}", f"{program().roofline_fraction():.1%}"))
+    return table(*rows)
+
+
+def _segments() -> str:
+    rows = [("positions", *(f"{s.name}" for s in program().buckets[0].segments), "period")]
+    for bucket in program().buckets:
+        served = program().positions(bucket)
+        rows.append((f"{served[0]}..{served[-1]}", *(
+            f"{s.passes} x {s.length:,}" if s.passes > 1 else f"{s.length:,}" for s in bucket.segments),
+            f"{bucket.period:,}"))
+    return table(*rows)
+
+
+def told(seed: int) -> str:
+    """A story as the reference device tells it."""
+    device = open_device("reference", program().config)
+    device.load(program())
+    story = begin(device, program(), plan(program(), PROMPT, temperature=TEMPERATURE, seed=seed))
+    return "".join(step.text for step in story.steps()).strip()
+
+
+def _stories() -> str:
+    return "\n\n".join(f"> {told(seed)}\n>\n> *seed {seed}*" for seed in SEEDS)
+
+
+def _sim() -> str:
+    environment = os.environ | {"COLUMNS": "10000"}
+    done = subprocess.run(["make", "--no-print-directory", "sim"], cwd=ROOT, env=environment, text=True, check=True,
+                          capture_output=True)
+    lines = [line for line in done.stdout.strip().splitlines() if not line.startswith(SET_UP)]
+    return "```\n$ make sim\n" + "\n".join(lines) + "\n```"
+
+
+RTL_BLOCKS = {"sim": _sim}
+"""Blocks that `--rtl` alone renews."""
+BLOCKS: dict[str, Callable[[], str]] = {
+    "isa-latencies": _latencies, "isa-opcodes": _opcodes, "isa-icu": _icu, "isa-widths": _widths,
+    "isa-fields": _fields, "isa-enums": _enums, "isa-queues": _queues, "isa-spaces": lambda: _enum(isa.Space),
+    "isa-control": lambda: _enum(isa.Control), "isa-traps": lambda: _enum(isa.Trap), "tables": _tables,
+    "configs": _configs, "buckets": _buckets, "segments": _segments, "stories": _stories, **RTL_BLOCKS,
+}
+"""Contents of a block, by name."""
+
+
+def main() -> int:
+    """Write the blocks, or with --check say which differ; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m docs.generate", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--check", action="store_true", help="write nothing, exit 1 if a block is out of date")
+    parser.add_argument("--rtl", action="store_true", help="also the output of `make sim`, which runs the RTL")
+    options = parser.parse_args()
+    stale = []
+    for path in files():
+        old = path.read_text()
+        new = renewed(old, rtl=options.rtl)
+        if new != old:
+            stale.append(path.relative_to(ROOT).as_posix())
+            if not options.check:
+                path.write_text(new)
+    print("\n".join(f"{'out of date' if options.check else 'written'}: {name}" for name in stale) or "all up to date")
+    return int(options.check and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""The documentation: generated blocks are up to date, links lead somewhere, commands exist."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # docs/ is no part of the installed package
+
+from cli.main import app, commands  # noqa: E402
+from docs import generate  # noqa: E402
+
+LINK = re.compile(r"\]\(([^)#\s]+)(#[^)]*)?\)")
+FIGURES = {"configs", "buckets", "segments", "stories"}
+PAGES = [*generate.files(), ROOT / "CHANGELOG.md", ROOT / "models" / "README.md"]
+NAMES = [path.relative_to(ROOT).as_posix() for path in PAGES]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(names: set[str]) -> list[tuple[Path, str, str]]:
+    return [(path, name, text) for path in generate.files() for name, text in generate.blocks(path.read_text())
+            if name in names]
+
+
+def test_every_block_is_used_and_closed():
+    used = [name for path in generate.files() for name, _ in generate.blocks(path.read_text())]
+    assert sorted(used) == sorted(generate.BLOCKS)
+    for path in generate.files():
+        text = path.read_text()
+        assert text.count("<!-- generated: ") == text.count("<!-- end generated -->") == len([*generate.blocks(text)])
+
+
+@pytest.mark.parametrize("names", [generate.BLOCKS.keys() - FIGURES - generate.RTL_BLOCKS.keys(), FIGURES],
+                         ids=["isa", "figures"])
+def test_generated_blocks_are_up_to_date(names: set[str]):
+    for path, name, text in blocks(names):
+        assert text.strip() == generate.BLOCKS[name]().strip(), f"{path.name}: {name}: run `make docs`"
+
+
+def test_the_output_of_make_sim_is_that_of_this_program(capsys: pytest.CaptureFixture[str]):
+    """All but the speed of the simulating machine, which stands in the last bracket."""
+    ((_, _, block),) = blocks({"sim"})
+    assert app(["run", str(ROOT / generate.MODEL), "--device", "reference", "--prompt", "Once upon a time"]) == 0
+    out = capsys.readouterr().out
+    predicted, _, story, _, _ = out[out.index("predicted cycles"):].strip().splitlines()
+    assert predicted in block and story in block, "run `python -m docs.generate --rtl`"
+    total = re.search(r"predicted ([\d,]+) cycles", out.splitlines()[-1])
+    assert total and f"measured {total[1]} cycles == predicted {total[1]};" in block
+
+
+@pytest.mark.parametrize("path", PAGES, ids=NAMES)
+def test_links_exist(path: Path):
+    for target, anchor in LINK.findall(path.read_text()):
+        if "://" in target:
+            continue
+        file = path.parent / target
+        assert file.exists(), f"{path.name}: {target}"
+        headings = {re.sub(r"[^\w -]", "", line.lstrip("# ")).strip().lower().replace(" ", "-")
+                    for line in file.read_text().splitlines() if line.startswith("#")} if anchor else set()
+        assert not anchor or anchor[1:] in headings, f"{path.name}: {target}{anchor}"
+
+
+def code_lines() -> list[str]:
+    """Lines of README's plain code blocks and of its spans of code."""
+    text = re.sub(r"<!-- generated.*?<!-- end generated -->", "", README, flags=re.DOTALL)
+    fenced = [line for block in re.findall(r"```\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    return fenced + re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+
+
+def test_make_targets_of_the_readme_exist():
+    known = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {line.split()[1] for line in code_lines() if line.startswith("make ")}
+    assert {"sim", "test"} <= named <= known
+
+
+def test_tsp_commands_of_the_readme_exist():
+    group = typer.main.get_command(commands)
+    seen = set()
+    for line in code_lines():
+        words = shlex.split(line, comments=True)
+        if not words or not words[0].endswith("tsp") or len(words) < 2:
+            continue
+        command = group.commands[words[1]]  # type: ignore[attr-defined]
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert {word for word in words if word.startswith("-")} <= options, line
+        seen.add(words[1])
+    assert {"run", "compile", "fit"} <= seen
