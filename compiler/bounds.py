@@ -4,7 +4,7 @@ import numpy as np
 
 from hw.config import LANES
 
-from .lower import (
+from .lower_base import (
     INDEX_EMB_SCALE,
     INDEX_EMBEDDING,
     INDEX_HIGH,
