@@ -87,7 +87,8 @@ def _docstrings() -> dict[str, str]:
     return {node.targets[0].id: " ".join(after.value.value.split())
             for node, after in itertools.pairwise(body)
             if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
-            and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)}
+            and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+            and isinstance(after.value.value, str)}
 
 
 def _comments(kind: type) -> dict[str, str]:
@@ -115,12 +116,11 @@ def _latencies() -> str:
 
 
 def _opcodes() -> str:
-    comments = _comments(Op)
     unit = {op: name for name, ops in isa.UNIT_OPS.items() for op in ops}
     fields = {op: ", ".join(f"`{name}`" for name in isa.FIELDS[op]) or "none" for op in Op}
     return table(("opcode", "operation", "unit", "bits", "fields behind the header"),
                  *((str(op.value), f"`{op.name}`", unit.get(op, "every queue"), str(isa.layout(op).size),
-                    comments.get(op.name) if op in (Op.SYNC, Op.LOOP) and not isa.FIELDS[op] else fields[op])
+                    fields[op])
                    for op in Op))
 
 

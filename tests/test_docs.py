@@ -88,4 +88,4 @@ def test_tsp_commands_of_the_readme_exist():
         options = {option for parameter in command.params for option in parameter.opts}
         assert {word for word in words if word.startswith("-")} <= options, line
         seen.add(words[1])
-    assert {"run", "compile", "fit"} <= seen
+    assert {"run", "compile", "fit", "report"} <= seen
