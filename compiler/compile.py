@@ -237,6 +237,7 @@ def build(placement: place.Placement, chunks: int, valid: int = 0) -> Built:
     """Lower, schedule and assemble the bucket of `chunks` vectors of positions behind that of `valid`."""
     config = placement.geometry.config
     segments = lower.Lower(placement, chunks, valid).run()
+    check_lifetimes(config, segments)
     for segment in segments:
         schedule.Scheduler(config).run(segment)
     limit = chunks * LANES
