@@ -14,7 +14,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from enum import Enum
@@ -94,6 +94,17 @@ EVENT_COLUMNS = ("bucket", *Event._fields)
 """Columns of `Program.schedule`: the bucket, then an event's fields, texts as indices into `Program.texts`."""
 
 
+def bytes_read(model: ModelConfig, position: float, four_bit: Collection[str] = ()) -> float:
+    """Bytes that the token at `position` must read: every weight matrix once, and its keys and values.
+
+    The least possible: no padding, no second pass where heads share keys, of the embedding one row. four_bit: names of
+    matrices held in half a byte an element.
+    """
+    shapes = {name: shape for name, shape in model.shapes().items() if len(shape) == 3 or name == "classifier"}
+    weights = sum(math.prod(shape) / (2 if name in four_bit else 1) for name, shape in shapes.items())
+    return weights + model.dim + 2 * model.n_layers * model.n_kv_heads * model.head_dim * (position + 1)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Program:
     """A compiled model.
@@ -143,21 +154,15 @@ class Program:
         """Mean over all positions of the context."""
         return sum(b.period * len(self.positions(b)) for b in self.buckets) / self.context
 
-    def bytes_read(self, position: int) -> float:
-        """Bytes that the token at `position` must read: every weight matrix once, and its keys and values.
-
-        The least possible: no padding, no second pass where heads share keys, of the embedding one row.
-        """
-        c = self.model
-        shapes = {name: shape for name, shape in c.shapes().items() if len(shape) == 3 or name == "classifier"}
-        weights = sum(math.prod(shape) / (2 if name in self.four_bit else 1) for name, shape in shapes.items())
-        return weights + c.dim + 2 * c.n_layers * c.n_kv_heads * c.head_dim * (position + 1)
+    def bytes_read(self, position: float) -> float:
+        """Bytes that the token at `position` must read."""
+        return bytes_read(self.model, position, self.four_bit)
 
     def roofline_fraction(self, position: int | None = None) -> float:
         """Bytes that a token must read / (weight bytes the matrix units take a cycle * cycles); by default the mean."""
         if position is not None:
             return self.bytes_read(position) / (self.config.macs * self.cycles(position))
-        return self.bytes_read((self.context - 1) / 2) / (self.config.macs * self.mean_cycles)  # type: ignore[arg-type]
+        return self.bytes_read((self.context - 1) / 2) / (self.config.macs * self.mean_cycles)
 
     def tokens_per_second(self, clock_mhz: float, cycles: float | None = None) -> float:
         """At a clock, of a token of `cycles` cycles; by default of the mean."""
