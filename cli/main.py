@@ -1,6 +1,5 @@
 """The `tsp` command: arguments in, text out; everything else is elsewhere."""
 
-import importlib.util
 import json
 import os
 import sys
@@ -13,6 +12,8 @@ from rich.console import Console
 
 import cli.one_thread  # noqa: F401  before anything that imports numpy
 from cli import show
+from cli.bench import bench
+from cli.report import report
 from compiler.compile import compile_checkpoint
 from compiler.errors import TspError
 from compiler.files import read_model
@@ -117,10 +118,8 @@ def check_clock(clock: float) -> None:
         raise TspError(f"clock must be more than 0 and less than 1000000 MHz, not {clock}")
 
 
-if importlib.util.find_spec("cli.report"):
-    from cli.report import report
-
-    commands.command()(report)
+commands.command()(report)
+commands.command()(bench)
 
 
 def app(args: Sequence[str] | None = None) -> int:

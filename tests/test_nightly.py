@@ -1,0 +1,38 @@
+"""Every token over the full context, greedy and sampled: logits and cycles of reference, cycle model and RTL."""
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+from checkpoints import SHARED_MODELS
+from test_end_to_end import PROMPT, SAMPLED, SHIPPED, alike
+
+from compiler.compile import compile_checkpoint
+from compiler.files import read_model
+from compiler.program import Program
+from compiler.tokenizer import Tokenizer
+from hw.config import CONFIGS
+
+pytestmark = pytest.mark.nightly
+
+STORIES260K = SHARED_MODELS / "stories260K.bin"
+MODELS = [
+    pytest.param(SHIPPED, id="shipped"),
+    pytest.param(STORIES260K, id="stories260K", marks=[
+        pytest.mark.shared, pytest.mark.skipif(not STORIES260K.exists(), reason="needs METRONOME_SHARED")]),
+]
+
+
+@cache
+def program_of(path: Path) -> Program:
+    """For the default chip, at the longest context that fits."""
+    return compile_checkpoint(*read_model(path, None), config=CONFIGS["ulx3s"], measure=False)
+
+
+@pytest.mark.parametrize("device", ["rtl", "model"])
+@pytest.mark.parametrize("sampling", [{}, SAMPLED], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("path", MODELS)
+def test_every_token_over_the_full_context(path: Path, sampling: dict, device: str):
+    program = program_of(path)
+    prompt = Tokenizer.from_bytes(program.tokenizer).encode(PROMPT)
+    alike(program, device, prompt, program.context, **sampling)
