@@ -2,6 +2,7 @@
 
 import json
 import sys
+from typing import Any
 
 import pytest
 from amaranth.sim import Simulator
@@ -60,7 +61,8 @@ def frame(space, addr, data=0, read=False):
 
 
 def test_bridge_writes_and_reads():
-    bridge, divisor = Bridge(divisor=5), 5
+    divisor = 5
+    bridge: Any = Bridge(divisor=divisor)
     data, answer = 0x0123456789ABCDEF_FEDCBA9876543210, 0xA5 << 120 | 0x42
     seen, sent = [], []
 
