@@ -6,6 +6,7 @@ from hw import numerics
 from hw.config import LANES, MXM_E, PLANES, ChipConfig
 from hw.isa import (
     ADDR_BITS,
+    ENGINE,
     MEM_READ,
     MXM_ACC,
     MXM_DRAIN,
@@ -55,7 +56,7 @@ class MemModel(Unit):
         register = self.check(instr.index, self.config.index_regs, "index register")
         direction = instr.dir.value
         if instr.op is Op.INDEX:
-            self.start("index", instr, lambda _: self._load_index(register, direction, group), 1, 1)
+            self.time.read(self.time.now + ENGINE, self._load_index, register, direction, group)
             return
         index = self.indices[register]
         base = instr.addr + index.offset + sum(offset for k, offset in enumerate(offsets) if instr.rel >> k & 1)

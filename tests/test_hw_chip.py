@@ -23,6 +23,7 @@ from hw.isa import (
     Dir,
     Instr,
     Op,
+    Red,
     Src,
     Trap,
     encode,
@@ -214,6 +215,45 @@ def test_busy_engine_by_one_cycle(chip):
         rewind(chip)
         chip.run(1)
         assert chip.errors() == traps
+
+
+ENGINES = {
+    "MEM_W1": [(Op.READ, {"count": 9, "interval": 2}, 17), (Op.WRITE, {"count": 9}, 9), (Op.INDEX, {}, 0)],
+    "MXM_E": [(Op.LOAD, {"count": 9}, 9), (Op.MAC, {"acts": 3, "accs": 4}, 12), (Op.DRAIN, {"count": 9}, 9)],
+    "VXM": [(Op.ALU, {"count": 9, "red": Red.SUM, "red_we": 1}, 9)],
+    "SXM_E": [(Op.PERMUTE, {"count": 9}, 9), (Op.REDUCE, {"count": 9, "red": Red.MAX}, 9),
+              (Op.TRANSPOSE_IN, {"count": 9}, 9), (Op.TRANSPOSE_OUT, {"count": 9}, 9)],
+}
+"""By queue: operations, and for how many cycles their engine is busy."""
+
+
+@pytest.mark.parametrize(("queue", "op", "fields", "busy"), [
+    pytest.param(queue, *case, id=case[0].name) for queue, cases in ENGINES.items() for case in cases])
+def test_busy_means_the_same_in_the_model(chip, queue, op, fields, busy):
+    """An engine has an element to execute; results in flight, and INDEX, which is none, do not count."""
+    schedule = {queue: [(20, op, fields)]}
+    least = max(20 + ENGINE + busy, parks(schedule))
+    for period in (least, least - 1):
+        model = ModelChip(TINY, strict=False)
+        load_program(chip, schedule, [(period, 100)])
+        load_program(model, schedule, [(period, 100)])
+        rewind(chip)
+        chip.run(1)
+        model.run(1)
+        assert chip.control(Control.ERRORS) == model.host_read(isa.Space.CONTROL, Control.ERRORS.value)
+        assert (Trap.NOT_PARKED in chip.errors()) == (period < least)
+
+
+def test_index_registers_power_up_as_no_index():
+    data = np.random.default_rng(5).integers(0, 256, (1, PLANES, LANES), dtype=np.uint8)
+    schedule = {"MEM_W0": [(START, Op.READ, {"addr": 7, "planes": 15, "index": 5})],
+                "MEM_E0": [(START + MEM_READ + MEM_E - MEM_W, Op.WRITE, {"addr": 9, "planes": 15, "index": 6})]}
+    with VerilatedChip(TINY, debug=True) as chip:
+        for device in (chip, ModelChip(TINY)):
+            device.load_mem("MEM_W0", data, 7)
+            load_program(device, schedule, [(40, 100)])
+            device.run(1)
+            assert (device.read_mem("MEM_E0", 9, 1) == data).all()
 
 
 def test_collision_and_empty_read(chip):
