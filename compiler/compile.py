@@ -5,6 +5,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -136,9 +137,9 @@ def hollow_model(model: ModelConfig, context: int, four_bit: frozenset[str]) -> 
         "kv_heads": model.n_kv_heads, "head_size": quantize.native_head_size(model.head_dim),
         "vocab": model.vocab_size, "context": context, "eps": 0,
     }
-    narrow = (*MATRICES, "embedding")
-    arrays = {name: np.broadcast_to(np.zeros((), np.int8 if name in narrow else np.int16), shape)
-              for name, shape in integer.array_shapes(sizes).items()}
+    kinds = {name: np.int8 if name in (*MATRICES, "embedding") else np.int16 for name in integer.array_shapes(sizes)}
+    arrays: dict[str, Any] = {name: np.broadcast_to(np.zeros((), kinds[name]), shape)
+                              for name, shape in integer.array_shapes(sizes).items()}
     if model.shared_classifier:
         arrays["embedding"] = arrays["classifier"]
     shifts = Shifts(**dict.fromkeys(Shifts.__dataclass_fields__, 0))

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
@@ -379,7 +379,7 @@ def _from_sections(sections: Mapping[str, np.ndarray], config: ChipConfig) -> di
 
 
 _ADAPTERS: dict[str, TypeAdapter] = {
-    f.name: TypeAdapter(f.type) for f in fields(Program) if f.name in _HEADER
+    name: TypeAdapter(kind) for name, kind in get_type_hints(Program).items() if name in _HEADER
 }
 
 
