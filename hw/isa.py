@@ -12,7 +12,7 @@ All latencies below are relative to e(i). *Sampling* in cycle e reads the stream
 q > p, westward q < p), until it leaves the edge or another unit drives over it. Nothing waits for anything.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -320,7 +320,7 @@ FIELDS: Mapping[Op, Mapping[str, Field]] = MappingProxyType({
         "red_e": Field(1, doc="drive the reduction eastward"), "red_w": Field(1, doc="drive the reduction westward"),
         "red_group": Field(2), "red_we": Field(1, doc="write the reduction to register red_rf"), "red_rf": Field(5),
     },
-    Op.PERMUTE: {**_SXM, "map": Field(5, doc="permutation map: output lane l takes input lane map[l]")},
+    Op.PERMUTE: {**_SXM, "map": Field(5, doc="permutation map: output lane l takes input lane map[l]; see `routable`")},
     Op.SHIFT: {**_SXM, "lane": Field(4, doc="ROTATE: output lane l takes lane (l + lane) mod 16; DISTRIBUTE: every "
                                             "output lane takes `lane`"),
                "lane_inc": Field(4, doc="added to `lane` (mod 16) after each element"),
@@ -343,6 +343,16 @@ UNIT_OPS: Mapping[str, tuple[Op, ...]] = MappingProxyType({
 })
 """Operations of each kind of unit, besides the ICU's own NOP, LOOP, END_LOOP, SYNC."""
 ICU_OPS = (Op.NOP, Op.LOOP, Op.END_LOOP, Op.SYNC)
+
+
+def routable(lanes: Sequence[int]) -> bool:
+    """Whether a permutation map is one that the SXM's crossbar, four stages of exchanges, can do.
+
+    Bit k of the lane taken must follow from bits 0..k of the lane that takes it: rotations, broadcasts (also within
+    segments), exchanges of neighbours or halves, reversals, and what becomes of these one after the other.
+    """
+    return all((lanes[lane] ^ lanes[lane & (2 << k) - 1]) >> k & 1 == 0
+               for k in range((cfg.LANES - 1).bit_length()) for lane in range(cfg.LANES))
 
 
 def layout(op: Op) -> data.StructLayout:
@@ -468,7 +478,7 @@ class Space(enum.Enum, shape=3):
     ICU = 1  #: address: see `icu_address`
     START = 2  #: address = queue number << 8 | bucket: start PC of the queue in that bucket
     BUCKET = 3  #: address = bucket: bits 0..31 period in cycles, bits 32..63 first position that is beyond it
-    MAP = 4  #: address = permutation map: 16 nibbles, lane 0 lowest
+    MAP = 4  #: address = permutation map: 16 nibbles, lane 0 lowest (see `routable`)
     CONTROL = 5  #: see `Control`
 
 

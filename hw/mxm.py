@@ -109,7 +109,8 @@ class Mxm(wiring.Component):
         m.submodules.load = load = Burst(Op.LOAD)
         m.submodules.mac = mac = MacLoops()
         m.submodules.drain = drain = Burst(Op.DRAIN)
-        m.submodules.act = act = Memory(shape=PLANE_BITS, depth=config.act_depth, init=[])
+        m.submodules.act = act = Memory(shape=PLANE_BITS, depth=config.act_depth, init=[],
+                                        attrs={"ram_style": "distributed"})  # too shallow for block RAMs
         m.submodules.acc = acc = Memory(shape=ACC_BITS * LANES, depth=config.acc_depth, init=[])
         for engine, op in ((load, Op.LOAD), (mac, Op.MAC), (drain, Op.DRAIN)):
             word = fields(op, self.word)

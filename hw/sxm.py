@@ -1,6 +1,6 @@
 """The SXM: what moves between lanes - permutations, rotations, broadcasts, reductions over lanes, transposition."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In
@@ -44,9 +44,10 @@ class Sxm(wiring.Component):
     element samples in e it drives in e + SXM_DRIVE, on all planes; a row that TRANSPOSE_IN samples in e is in the
     columns of a TRANSPOSE_OUT element that executes in e + SXM_TRANSPOSE.
 
-    One crossbar serves PERMUTE and SHIFT. A reduction combines up to four lanes in e + 1 and these fours in e + 2. The
-    byte of row r and column c lies in bank (r + c) % 16 of the transpose buffer at address r, so that a row, and a
-    column, touch each bank once.
+    One crossbar serves PERMUTE and SHIFT: in its stage k every lane takes its own value or that of the lane whose
+    number differs in bit k, which does all maps that are `isa.routable`. A reduction combines up to four lanes in e + 1
+    and these fours in e + 2. The byte of row r and column c lies in bank (r + c) % 16 of the transpose buffer at
+    address r, so that a row, and a column, touch each bank once.
 
     word, valid: the instruction and its dispatch pulse. e_in, w_in / e_data, e_drive, w_data, w_drive: streams.
     map_we, map_index, map_data: the host writes a permutation map (nibble l: the lane that output lane l takes).
@@ -110,19 +111,21 @@ class Sxm(wiring.Component):
     def _lanes(self, m: Module, engine: Burst, sampled: Value) -> Value:
         """PERMUTE, SHIFT and REDUCE: the group to drive in e + 2."""
         lanes = [register(m, lane, "sampled1") for lane in group_lanes(sampled)]
-        crossing = [register(m, pick, "pick1") for pick in self._picks(m, engine)]
+        picks = [register(m, pick, "pick1") for pick in self._picks(m, engine)]
         reduce = fields(Op.REDUCE, engine.op.as_value())
         reducing = reduce.op == Op.REDUCE
         mode = [register(m, value, name) for name, value in (
             ("summing1", reduce.red == Red.SUM), ("least1", reduce.red == Red.MIN),
-            ("pairs1", reducing & (reduce.segment == 1)), ("fours1", reducing & (reduce.segment >= 2)))]
+            ("pairs1", reducing & (reduce.segment == 1)), ("fours1", reducing & (reduce.segment >= 2)),
+            ("crossing1", ~reducing | (reduce.segment == 0)))]
         later = [register(m, register(m, value, f"{name}1"), f"{name}2") for name, value in (
             ("summing", reduce.red == Red.SUM), ("least", reduce.red == Red.MIN),
             ("eights", reducing & (reduce.segment == 3)), ("all", reducing & (reduce.segment == 4)))]
 
         pairs = [_combine(m, mode, a, b) for a, b in zip(lanes[::2], lanes[1::2], strict=True)]
         fours = [_combine(m, mode, a, b) for a, b in zip(pairs[::2], pairs[1::2], strict=True)]
-        crossed = [register(m, one_hot(crossing[n], lanes) | Mux(mode[2], pairs[n // 2], 0)
+        routed = self._cross(m, lanes, picks)
+        crossed = [register(m, Mux(mode[4], routed[n], 0) | Mux(mode[2], pairs[n // 2], 0)
                             | Mux(mode[3], fours[n // 4], 0), "crossed2") for n in range(LANES)]
         eights = [_combine(m, later, crossed[n], crossed[n + 4]) for n in (0, 8)]
         everything = _combine(m, later, *eights)
@@ -130,14 +133,14 @@ class Sxm(wiring.Component):
                             for n in range(LANES)])
 
     def _picks(self, m: Module, engine: Burst) -> list[Value]:
-        """For each output lane, one-hot, the lane it takes in the crossbar; none in a reduction of several lanes."""
+        """For each lane, whether it takes the other lane's value in stage 0, 1, 2 and 3 of the crossbar."""
         m.submodules.maps = maps = Memory(shape=MAP_BITS, depth=self._config.sxm_maps, init=[])
         write, read = maps.write_port(), maps.read_port(domain="comb")
         m.d.comb += [
             write.en.eq(self.map_we), write.addr.eq(self.map_index), write.data.eq(self.map_data),
             read.addr.eq(fields(Op.PERMUTE, engine.op.as_value()).map),
         ]
-        shift, reduce, first = engine.op, fields(Op.REDUCE, engine.op.as_value()), engine.word
+        shift, first = engine.op, engine.word
         lane = Signal(LANE_BITS, reset_less=True)
         with m.If(engine.start):
             m.d.sync += lane.eq(Mux(first.op == Op.SHIFT, first.lane, 0))
@@ -145,14 +148,20 @@ class Sxm(wiring.Component):
             m.d.sync += lane.eq(Mux(shift.op == Op.SHIFT, lane + shift.lane_inc, 0))
         permuting = named(m, shift.op == Op.PERMUTE, "permuting")
         spread = named(m, (shift.op == Op.SHIFT) & shift.distribute, "spread")
-        crossing = named(m, (shift.op != Op.REDUCE) | (reduce.segment == 0), "crossing")
         picks = []
         for n in range(LANES):
             index = Signal(LANE_BITS, name="index")
             m.d.comb += index.eq(Mux(permuting, read.data[LANE_BITS * n : LANE_BITS * (n + 1)],
                                      Mux(spread, lane, lane + n)))
-            picks.append(Mux(crossing, Const(1, LANES) << index, 0)[:LANES])
+            picks.append(index ^ n)
         return picks
+
+    def _cross(self, m: Module, lanes: list[Value], picks: list[Value]) -> list[Value]:
+        """The crossbar."""
+        for stage in range(LANE_BITS):
+            lanes = [named(m, Mux(picks[n][stage], lanes[n ^ 1 << stage], lanes[n]), f"crossing{stage}")
+                     for n in range(LANES)]
+        return lanes
 
     # --- transposition ---------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hw.config import LANES, PLANES, ChipConfig
-from hw.isa import ICU_QUEUE, PC_BITS, START, Control, Queue, Space, Trap, queue_depth, queues, width
+from hw.isa import ICU_QUEUE, PC_BITS, START, Control, Queue, Space, Trap, queue_depth, queues, routable, width
 
 from .model_core import ProgramError, Streams, Timeline, Unit
 from .model_icu import IcuModel
@@ -164,7 +164,7 @@ class ModelChip:
         elif space is Space.BUCKET:
             self.buckets[addr] = data & _MASK32, data >> 32 & _MASK32
         elif space is Space.MAP:
-            self.maps[addr] = [data >> 4 * lane & 15 for lane in range(LANES)]
+            self.load_map(addr, [data >> 4 * lane & 15 for lane in range(LANES)])
         else:
             self._write_control(Control(addr), data)
 
@@ -246,6 +246,8 @@ class ModelChip:
 
     def load_map(self, number: int, lanes: Sequence[int]) -> None:
         """Permutation map: output lane l takes input lane lanes[l]."""
+        if not routable(lanes):
+            raise ValueError(f"map {number} must be routable (see hw.isa.routable), not {list(lanes)}")
         self.maps[number] = lanes
 
     # --- inspection ----------------------------------------------------------------------------------------------

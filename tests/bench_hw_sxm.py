@@ -10,6 +10,7 @@ from unit_bench import Checked, UnitBench, elements, log, traps_of
 from hw import numerics
 from hw.config import CONFIGS, LANES, PLANES
 from hw.isa import SXM_DRIVE, SXM_TRANSPOSE, Dir, Instr, Op, Red, Trap, encode
+from sim.random_programs import random_map
 
 CONFIG = CONFIGS[os.environ.get("CONFIG", "tiny")]
 REDUCTIONS = (Red.SUM, Red.MAX, Red.MIN)
@@ -28,7 +29,7 @@ class SxmBench(Checked):
 
     def __init__(self, dut, seed: int = 0):
         super().__init__(dut, CONFIG.groups, seed)
-        self.maps = self.rng.integers(0, LANES, (CONFIG.sxm_maps, LANES))
+        self.maps = np.array([random_map(self.rng) for _ in range(CONFIG.sxm_maps)])
         self.rows = np.zeros((LANES, LANES), np.int64)
         self.samples = defaultdict(list)
         self.commits = defaultdict(list)

@@ -112,3 +112,13 @@ def test_queues_are_numbered_once(config):
     names = [queue.name for queue in isa.queues(config)]
     assert len(set(names)) == len(names)
     assert sum(name.startswith("MEM") for name in names) == 2 * len(config.mem_depths)
+
+
+def test_routable_maps():
+    """Rotations, broadcasts, exchanges, reversals and what they compose to; not any map."""
+    lanes = range(16)
+    legal = [[(lane + n) % 16 for lane in lanes] for n in lanes] + [[lane ^ n for lane in lanes] for n in lanes]
+    legal += [[n] * 16 for n in lanes] + [[(lane & 12) | 2 for lane in lanes], [(15 - lane) & 7 for lane in lanes]]
+    assert all(isa.routable(lanes) for lanes in legal)
+    assert not isa.routable([3, 3, 0, 15, *range(12)])
+    assert not isa.routable([2 * lane % 15 for lane in lanes])

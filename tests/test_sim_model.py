@@ -383,7 +383,7 @@ def test_drain_sees_the_sum_after_mxm_acc(side):
 # --- SXM -------------------------------------------------------------------------------------------------------------
 
 SAMPLE_SXM = FIRST + 1 + 2 + 1
-MAP = [3, 3, 0, 15, *range(12)]
+MAP = [(lane + 3) % 16 ^ 4 for lane in range(16)]
 
 
 @pytest.mark.parametrize(("instr", "function"), [
