@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from amaranth.back import verilog
 
 from .chip import Chip
 from .config import CONFIGS
+from .verilog import complete, convert
 
 
 def main(
@@ -20,7 +20,7 @@ def main(
     if config not in CONFIGS:
         raise typer.BadParameter(f"config must be one of {', '.join(CONFIGS)}, not {config!r}")
     chip = Chip(config=replace(CONFIGS[config], debug=debug))
-    output.write_text(verilog.convert(chip, name="chip", emit_src=False, strip_internal_attrs=True))
+    output.write_text(complete(convert(chip, "chip")))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from itertools import accumulate
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -22,6 +22,8 @@ from .slice import (
     unit_ports,
 )
 
+DEEP = 4096
+"""Banks of more words are hw/ram.v: Amaranth would write their initial words out one by one, a hundred megabytes."""
 INDEX = data.StructLayout({"offset": 16, "lanes": LANES, "planes": PLANES})
 """An index register."""
 
@@ -43,7 +45,8 @@ class Banked(wiring.Component):
     width, depth: of the memory; the write port enables bytes.
 
     `r_data` is the word at `r_addr` one cycle later; a write of `w_we`'s bytes is done at the end of its cycle. The two
-    must not meet in one address. Addresses beyond `depth` write nothing and read anything.
+    must not meet in one address. Addresses beyond `depth` write nothing and read anything. Amaranth's own simulator
+    knows nothing of the module "ram" that a bank of more than `DEEP` words is.
     """
 
     def __init__(self, *, width: int, depth: int):
@@ -57,19 +60,28 @@ class Banked(wiring.Component):
         m = Module()
         picks, words = [], []
         for n, (depth, end) in enumerate(zip(self._banks, accumulate(self._banks), strict=True)):
-            bank = Memory(shape=self._width, depth=depth, init=[])
-            m.submodules[f"bank{n}"] = bank
-            read, write = bank.read_port(), bank.write_port(granularity=8)
-            m.d.comb += [
-                read.addr.eq(self.r_addr), write.addr.eq(self.w_addr), write.data.eq(self.w_data),
-                write.en.eq(Mux(self._in_bank(self.w_addr, depth, end), self.w_we, 0)),
-            ]
+            read = self._bank(m, n, depth, Mux(self._in_bank(self.w_addr, depth, end), self.w_we, 0))
             pick = Signal(name=f"pick{n}")
             m.d.sync += pick.eq(self._in_bank(self.r_addr, depth, end))
             picks.append(pick)
-            words.append(read.data)
+            words.append(read)
         m.d.comb += self.r_data.eq(words[0] if len(words) == 1 else one_hot(Cat(picks), words))
         return m
+
+    def _bank(self, m: Module, n: int, depth: int, we: Value) -> Value:
+        """Bank n, its bytes written where `we` is set; returns the word read."""
+        if depth > DEEP:
+            bits = (depth - 1).bit_length()
+            word = Signal(self._width, name=f"word{n}")
+            m.submodules[f"bank{n}"] = Instance(
+                "ram", p_DEPTH=depth, p_WIDTH=self._width, i_clk=ClockSignal(), i_r_addr=self.r_addr[:bits],
+                o_r_data=word, i_w_addr=self.w_addr[:bits], i_w_data=self.w_data, i_w_we=we)
+            return word
+        m.submodules[f"bank{n}"] = bank = Memory(shape=self._width, depth=depth, init=[])
+        read, write = bank.read_port(), bank.write_port(granularity=8)
+        m.d.comb += [read.addr.eq(self.r_addr), write.addr.eq(self.w_addr), write.data.eq(self.w_data),
+                     write.en.eq(we)]
+        return read.data
 
     def _in_bank(self, addr: Value, depth: int, end: int) -> Value:
         """Whether the address lies in the bank of `depth` words before `end` (a multiple of `depth`)."""

@@ -4,9 +4,10 @@ import re
 from collections.abc import Callable
 from importlib.metadata import version
 
-from amaranth.back import rtlil, verilog
+from amaranth.back import rtlil
 from amaranth.hdl import Elaboratable
 
+from hw.verilog import complete, convert
 from sim import toolchain
 
 
@@ -18,7 +19,7 @@ def verilog_of(component: Elaboratable, name: str) -> str:
     """
     text = rtlil.convert(component, name=name, emit_src=False)
     key = toolchain.content_key(text, *_versions())
-    return toolchain.cached_text("verilog", key, lambda: _convert(component, name))
+    return complete(toolchain.cached_text("verilog", key, lambda: _convert(component, name)))
 
 
 def verilog_by_key(make: Callable[[], Elaboratable], name: str, *key: str) -> str:
@@ -26,13 +27,12 @@ def verilog_by_key(make: Callable[[], Elaboratable], name: str, *key: str) -> st
 
     For the chip: `verilog_by_key(lambda: Chip(config), "chip", toolchain.source_digest(hw_folder), config.digest)`.
     """
-    return toolchain.cached_text(
-        "verilog", toolchain.content_key(name, *key, *_versions()), lambda: _convert(make(), name)
-    )
+    key_text = toolchain.content_key(name, *key, *_versions())
+    return complete(toolchain.cached_text("verilog", key_text, lambda: _convert(make(), name)))
 
 
 def _convert(component: Elaboratable, name: str) -> str:
-    return fold_memories(verilog.convert(component, name=name, emit_src=False, strip_internal_attrs=True))
+    return fold_memories(convert(component, name))
 
 
 _FILL = re.compile(r"  initial begin\n    (\S+ ?)\[0\] = ([^;\n]+);\n(?:    \1\[\d+\] = \2;\n)+  end\n")

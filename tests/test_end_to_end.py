@@ -92,6 +92,12 @@ def test_models_of_many_shapes_on_the_rtl(shape: str):
     alike(program, "rtl", [1], 40, **SAMPLED)
 
 
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", ["model", "rtl"])
+def test_a_small_model_on_the_largest_chip(name: str):
+    alike(small_program("large"), name, [1, 5], 20, **SAMPLED)
+
+
 @pytest.mark.parametrize("name", ["reference", "model", "rtl"])
 def test_a_restart_tells_the_same_story(name: str):
     program = small_program()

@@ -12,7 +12,10 @@ from sim.cocotb_runner import run_cocotb
 CONFIG = replace(CONFIGS["tiny"], mem_depths=(256, 80), debug=True)
 
 
-def test_mem():
+@pytest.mark.parametrize("deep", [4096, 8], ids=["memory", "ram.v"])
+def test_mem(deep: int, monkeypatch: pytest.MonkeyPatch):
+    """With Amaranth's memories as banks, and with the module that stands for the banks of the largest chip."""
+    monkeypatch.setattr("hw.mem.DEEP", deep)
     queue = next(queue for queue in queues(CONFIG) if queue.name == "MEM_E1")
     result = run_cocotb(Mem(config=CONFIG, queue=queue), "bench_hw_mem", toplevel_name="mem")
     assert len(result.passed) == 5
