@@ -138,9 +138,10 @@ def app(args: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: no complaint at exit
         return BROKEN
     except Exception as error:
-        if not hasattr(error, "format_message"):  # typer's own: a wrong option or number
+        format_message = getattr(error, "format_message", None)  # typer's own: a wrong option or number
+        if format_message is None:
             raise
-        return _fail(error.format_message(), REFUSED)
+        return _fail(format_message(), REFUSED)
 
 
 def _fail(message: str, code: int) -> int:
