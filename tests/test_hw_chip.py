@@ -304,7 +304,8 @@ def test_host_reads(chip):
 
 @pytest.mark.parametrize("config", [
     replace(TINY, debug=True),
-    *(pytest.param(config, marks=pytest.mark.nightly) for config in CONFIGS.values()),
+    *(pytest.param(replace(config, debug=debug), marks=pytest.mark.nightly) for config in CONFIGS.values()
+      for debug in (False, True) if config != TINY or not debug),
 ], ids=lambda config: config.name + "-debug" * config.debug)
 def test_verilog_lints_without_warnings(config: ChipConfig, tmp_path):
     (tmp_path / "chip.v").write_text(chip_verilog(config))
