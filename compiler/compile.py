@@ -35,6 +35,8 @@ TOLERANCE = 1.02
 QUALITY_TOKENS = 256
 QUALITY_SEED = 30_000
 """Text that the quality is measured on; calibration uses other seeds."""
+MANY_PARAMETERS = 2_000_000
+"""From here on texts are written together: a model beyond the processor's cache is as slow as its weights are read."""
 
 
 def compile_checkpoint(
@@ -60,7 +62,7 @@ def compile_checkpoint(
     progress("context")
     context = choose_context(checkpoint.config, config, context, four_bit)
     progress("quantize")
-    texts = _calibration(checkpoint, tokenizer, context)
+    *texts, unseen = write_texts(checkpoint, tokenizer, context)
     model = quantize.quantize(checkpoint, context=context, calibration_tokens=texts, four_bit=four_bit)
     progress("place")
     placement = place.place(config, model, rope_rate(checkpoint.config, model))
@@ -71,7 +73,7 @@ def compile_checkpoint(
     for bucket in built:
         verify.verify_bucket(config, bucket.code.words, bucket.code.period, bounds)
     progress("quality")
-    quality = measure_quality(checkpoint, tokenizer, model) if measure else None
+    quality = quantize.evaluate(model, checkpoint, unseen[:QUALITY_TOKENS]) if measure else None
     progress("pack")
     return _pack(checkpoint.config, tokenizer, placement, built, quality)
 
@@ -149,22 +151,15 @@ def hollow_model(model: ModelConfig, context: int, four_bit: frozenset[str]) -> 
 # --- calibration and quality ---------------------------------------------------------------------------------------
 
 
-def _calibration(checkpoint: Checkpoint, tokenizer: Tokenizer, context: int) -> list[list[int]]:
-    """Texts that the float model writes, for static scales."""
+def write_texts(checkpoint: Checkpoint, tokenizer: Tokenizer, context: int) -> list[list[int]]:
+    """Texts that the float model writes: those that static scales are taken from, and one to measure quality on."""
     model = FloatModel(checkpoint, np.float32)
-    return [_text(model, tokenizer.bos, context, quantize.CALIBRATION_SEED + i)
-            for i in range(quantize.CALIBRATION_SEQUENCES)]
-
-
-def measure_quality(checkpoint: Checkpoint, tokenizer: Tokenizer, model: IntegerModel) -> Quality:
-    """Distance from the float model, on text that the float model writes."""
-    length = min(model.context, QUALITY_TOKENS)
-    tokens = _text(FloatModel(checkpoint, np.float32), tokenizer.bos, length, QUALITY_SEED)
-    return quantize.evaluate(model, checkpoint, tokens)
-
-
-def _text(model: FloatModel, bos: int, length: int, seed: int) -> list[int]:
-    return [bos, *model.generate([bos], length - 1, temperature=1.0, seed=seed)]
+    seeds = [*(quantize.CALIBRATION_SEED + i for i in range(quantize.CALIBRATION_SEQUENCES)), QUALITY_SEED]
+    if checkpoint.n_parameters >= MANY_PARAMETERS:
+        texts = model.generate_together(tokenizer.bos, context - 1, seeds)
+    else:
+        texts = [model.generate([tokenizer.bos], context - 1, temperature=1.0, seed=seed) for seed in seeds]
+    return [[tokenizer.bos, *text] for text in texts]
 
 
 # --- buckets -------------------------------------------------------------------------------------------------------

@@ -50,6 +50,10 @@ class _Cache:
     v: np.ndarray
 
 
+_Caches = _Cache | list[_Cache]
+"""Of one sequence, or of several that advance together."""
+
+
 class FloatModel:
     """A Llama with a KV cache, in `dtype` (float64 is the reference, float32 half the memory traffic).
 
@@ -105,13 +109,29 @@ class FloatModel:
                 logits = self.step(token, len(prompt) + len(tokens) - 1)
         return tokens
 
+    def generate_together(self, first: int, n: int, seeds: Sequence[int]) -> list[list[int]]:
+        """Several texts at temperature 1, each of `n` tokens after `first`, each from a generator of its seed.
+
+        The same as `generate` for each seed, but for the order of sums; weights are read once for all texts.
+        """
+        caches = [self._new_cache(n) for _ in seeds]
+        generators = [np.random.default_rng(seed) for seed in seeds]
+        steps = [[first] * len(seeds)]
+        for position in range(n):
+            logits = self._forward(steps[-1], position, caches, None)
+            steps.append([_choose(row, 1.0, rng) for row, rng in zip(logits, generators, strict=True)])
+        return [list(text[1:]) for text in zip(*steps, strict=True)]
+
     def _new_cache(self, capacity: int) -> _Cache:
         shape = (self.config.n_layers, self.config.n_kv_heads, capacity, self.config.head_dim)
         return _Cache(k=np.zeros(shape, self.dtype), v=np.zeros(shape, self.dtype))
 
-    def _forward(self, tokens: Sequence[int], start: int, cache: _Cache, observe: Observe | None) -> np.ndarray:
-        """Logits [T, vocab] of `tokens` at positions start, start+1, ...; the cache must hold 0..start-1."""
-        ids = self._check(tokens, start)
+    def _forward(self, tokens: Sequence[int], start: int, cache: _Caches, observe: Observe | None) -> np.ndarray:
+        """Logits [T, vocab] of `tokens` at positions start, start+1, ...; the cache must hold 0..start-1.
+
+        With several caches, the tokens all are at position `start`, each of a sequence of its own.
+        """
+        ids = self._check(tokens, start, len(tokens) if isinstance(cache, _Cache) else 1)
         see = observe or _ignore
         x = self._w["tok_emb"][ids]
         see(EMBEDDING, x)
@@ -125,12 +145,12 @@ class FloatModel:
         see(LOGITS, logits)
         return logits
 
-    def _check(self, tokens: Sequence[int], start: int) -> np.ndarray:
+    def _check(self, tokens: Sequence[int], start: int, positions: int) -> np.ndarray:
         ids = np.asarray(tokens, np.int64)
-        if not len(ids) or start < 0 or start + len(ids) > self.config.seq_len:
+        if not len(ids) or start < 0 or start + positions > self.config.seq_len:
             raise TspError(
                 f"positions must lie in 0..{self.config.seq_len - 1} (the model's context),"
-                f" not {start}..{start + len(ids) - 1}"
+                f" not {start}..{start + positions - 1}"
             )
         if ids.min() < 0 or ids.max() >= self.config.vocab_size:
             raise TspError(
@@ -143,9 +163,9 @@ class FloatModel:
         scale = np.einsum("td,td->t", x, x) / x.shape[1] + self.config.norm_eps
         return x * (1 / np.sqrt(scale))[:, None] * weight
 
-    def _attention(self, x: np.ndarray, layer: int, start: int, cache: _Cache, see: Observe) -> np.ndarray:
+    def _attention(self, x: np.ndarray, layer: int, start: int, cache: _Caches, see: Observe) -> np.ndarray:
         """What the attention block adds to the residual x [T, dim]."""
-        c, end = self.config, start + len(x)
+        c = self.config
         see(layer_site(layer, "x_att"), x)
         h = self._norm(x, self._w["att_norm"][layer])
         see(layer_site(layer, "att_norm"), h)
@@ -154,17 +174,28 @@ class FloatModel:
         q, k, v = qkv[:, :q_dim], qkv[:, q_dim : q_dim + kv_dim], qkv[:, q_dim + kv_dim :]
         see(layer_site(layer, "q_proj"), q)
         see(layer_site(layer, "k_proj"), k)
-        q, k = self._rope(q, start), self._rope(k, start)
+        positions = start + (np.arange(len(x)) if isinstance(cache, _Cache) else np.zeros(len(x), int))
+        q, k = self._rope(q, positions), self._rope(k, positions)
         see(layer_site(layer, "q"), q)
         see(layer_site(layer, "k"), k)
         see(layer_site(layer, "v"), v)
-        cache.k[layer, :, start:end] = self._by_head(k)
-        cache.v[layer, :, start:end] = self._by_head(v)
-        att = self._attend(q, cache.k[layer, :, :end], cache.v[layer, :, :end])
+        att = self._remember_and_attend(q, k, v, layer, start, cache)
         see(layer_site(layer, "att"), att)
         out = att @ self._w["wo"][layer].T
         see(layer_site(layer, "wo"), out)
         return out
+
+    def _remember_and_attend(
+        self, q: np.ndarray, k: np.ndarray, v: np.ndarray, layer: int, start: int, cache: _Caches
+    ) -> np.ndarray:
+        """Keys and values [T, KV*hd] into the cache, then attention over all it holds; [T, H*hd]."""
+        if not isinstance(cache, _Cache):
+            rows = ((q[i : i + 1], k[i : i + 1], v[i : i + 1], layer, start, one) for i, one in enumerate(cache))
+            return np.concatenate([self._remember_and_attend(*row) for row in rows])
+        end = start + len(q)
+        cache.k[layer, :, start:end] = self._by_head(k)
+        cache.v[layer, :, start:end] = self._by_head(v)
+        return self._attend(q, cache.k[layer, :, :end], cache.v[layer, :, :end])
 
     def _attend(self, q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
         """Causal attention of queries [T, H*hd], the last T of S positions, over k and v [KV, S, hd]; [T, H*hd]."""
@@ -193,10 +224,10 @@ class FloatModel:
         see(layer_site(layer, "w2"), out)
         return out
 
-    def _rope(self, x: np.ndarray, start: int) -> np.ndarray:
-        """Rotate the pairs (2i, 2i+1) of every head of x [T, heads*hd] by their position."""
+    def _rope(self, x: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """Rotate the pairs (2i, 2i+1) of every head of x [T, heads*hd] by their position [T]."""
         pairs = x.reshape(len(x), -1, self.config.head_dim // 2, 2)
-        cos, sin = (table[start : start + len(x), None, :] for table in (self._cos, self._sin))
+        cos, sin = (table[positions, None, :] for table in (self._cos, self._sin))
         out = np.empty_like(pairs)
         out[..., 0] = pairs[..., 0] * cos - pairs[..., 1] * sin
         out[..., 1] = pairs[..., 0] * sin + pairs[..., 1] * cos

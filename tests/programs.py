@@ -1,11 +1,14 @@
 """Small programs for tests: random models compiled for small chips."""
 
 import functools
+import itertools
 import tempfile
 from pathlib import Path
 
+import numpy as np
 from checkpoints import random_checkpoint, small_config, tokenizer_bin
 
+from compiler.checkpoint import Checkpoint
 from compiler.compile import compile_checkpoint
 from compiler.program import Program
 from compiler.tokenizer import Tokenizer, load_tokenizer
@@ -16,9 +19,24 @@ TINY = {"dim": 32, "hidden_dim": 40, "n_layers": 2, "n_heads": 2, "n_kv_heads": 
 """Fits `tiny`; 40 positions are two and a half chunks."""
 
 
+FIFTEEN = {"dim": 288, "hidden_dim": 768, "n_layers": 6, "n_heads": 6, "n_kv_heads": 6, "head_dim": 48,
+           "vocab_size": 32000, "seq_len": 256}
+"""The sizes of llama2.c's model of 15 million weights."""
+
+
+def fifteen_million(**sizes: int) -> Checkpoint:
+    """Random weights of these sizes, some changed, about as large as trained ones."""
+    config = small_config(**FIFTEEN | sizes)
+    rng = np.random.default_rng(15)
+    weights = {name: np.ones(shape, np.float32) if "norm" in name
+               else rng.standard_normal(shape, np.float32) * np.float32(shape[-1] ** -0.5)
+               for name, shape in config.shapes().items()}
+    return Checkpoint(config=config, **weights | {"classifier": weights["tok_emb"]})
+
+
 @functools.cache
 def random_tokenizer(vocab: int) -> Tokenizer:
-    """A tokenizer of letters and pairs of them."""
+    """A tokenizer of letters, pairs and triples of them."""
     with tempfile.TemporaryDirectory() as folder:
         return load_tokenizer(write_letters(Path(folder) / "tokenizer.bin", vocab), vocab)
 
@@ -26,8 +44,8 @@ def random_tokenizer(vocab: int) -> Tokenizer:
 def write_letters(path: Path, vocab: int) -> Path:
     """A tokenizer.bin of any size from 40 on: no byte tokens, so that it suits the smallest models."""
     letters = [bytes([c]) for c in b" abcdefghijklmnopqrstuvwxyz.,!\n'"]
-    pairs = [a + b for a in letters for b in letters]
-    pieces = [b"<unk>", b"\n<s>\n", b"\n</s>\n", *letters, *pairs][:vocab]
+    words = (b"".join(word) for length in (1, 2, 3) for word in itertools.product(letters, repeat=length))
+    pieces = [b"<unk>", b"\n<s>\n", b"\n</s>\n", *itertools.islice(words, vocab - 3)]
     path.write_bytes(tokenizer_bin(pieces, [-float(i) for i in range(len(pieces))]))
     return path
 

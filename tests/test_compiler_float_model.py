@@ -1,6 +1,7 @@
 """compiler.float_model and compiler.quality: against plain loops, against itself, and against what run.c prints."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -128,7 +129,7 @@ def test_the_sequence_pass_leaves_the_cache_alone():
 
 def test_large_gates_do_not_overflow():
     checkpoint = random_checkpoint()
-    big = Checkpoint(**vars(checkpoint) | {"w1": checkpoint.w1 * np.float32(1e5)})
+    big = replace(checkpoint, w1=checkpoint.w1 * np.float32(1e5))
     assert np.isfinite(FloatModel(big, np.float32).sequence_logits(TOKENS)).all()
 
 
@@ -142,6 +143,14 @@ def test_generate_greedy_and_sampled():
     assert sampled[0] == sampled[1] != sampled[2]
     assert model.generate([1, 5], 8, temperature=1e-9) == greedy
     assert model.generate([1], 0) == []
+
+
+@pytest.mark.parametrize("n", [0, 1, 32])
+def test_texts_written_together_are_those_written_one_by_one(n):
+    model = FloatModel(random_checkpoint())
+    texts = [model.generate([1], n, temperature=1.0, seed=seed) for seed in (3, 8, 5)]
+    assert model.generate_together(1, n, [3, 8, 5]) == texts
+    assert n < 32 or len({tuple(text) for text in texts}) == 3
 
 
 def test_sampling_follows_the_distribution():

@@ -1,17 +1,21 @@
 """From checkpoint to tokens: reference, cycle model and RTL give the same bits, in the cycles that were predicted."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoints import REPOSITORY
-from programs import small_program
+from checkpoints import REPOSITORY, write_llama2c
+from programs import FIFTEEN, fifteen_million, random_tokenizer, small_program, write_letters
 
-from compiler.compile import compile_checkpoint
+from compiler.compile import MANY_PARAMETERS, compile_checkpoint
 from compiler.errors import TspError
 from compiler.files import read_model
-from compiler.program import Program
+from compiler.program import Program, load
 from compiler.tokenizer import Tokenizer
 from hw.config import CONFIGS
 from sim.device import ChipDevice, Device, TokenResult
@@ -96,6 +100,34 @@ def test_models_of_many_shapes_on_the_rtl(shape: str):
 @pytest.mark.parametrize("name", ["model", "rtl"])
 def test_a_small_model_on_the_largest_chip(name: str):
     alike(small_program("large"), name, [1, 5], 20, **SAMPLED)
+
+
+# ---- a large model ----
+
+
+def test_a_model_of_millions_of_weights_compiles():
+    checkpoint = fifteen_million(vocab_size=4096, n_layers=2, seq_len=64)
+    assert checkpoint.n_parameters > MANY_PARAMETERS
+    program = compile_checkpoint(checkpoint, random_tokenizer(4096), config=CONFIGS["large"])
+    assert program.quality is not None and program.quality.ratio < 0.01, str(program.quality)
+    assert program.context == 64
+
+
+@pytest.mark.nightly
+def test_fifteen_million_weights_compile_in_half_a_minute_and_run(tmp_path: Path):
+    write_llama2c(tmp_path / "model.bin", fifteen_million())
+    write_letters(tmp_path / "tokenizer.bin", FIFTEEN["vocab_size"])
+    command = [sys.executable, "-m", "cli.main", "compile", "model.bin", "--config", "large", "-o", "model.tsp"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    assert usage.ru_utime + usage.ru_stime < 30, "seconds"
+    assert usage.ru_maxrss < 4 << 20, "KiB"
+    alike(load(tmp_path / "model.tsp"), "rtl", [1, 20000], 3)
+
+
+# ---- what every device does ----
 
 
 @pytest.mark.parametrize("name", ["reference", "model", "rtl"])
