@@ -6,6 +6,7 @@ A *cluster* is a set of bursts so tied; it has one freedom, the cycle at which i
 that. Clusters depend on each other through *cells*: registers, SRAM quads, buffer and accumulator entries.
 """
 
+import builtins
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -61,7 +62,7 @@ class Mem:
     index: int = 0
     cells: tuple[Cell, ...] | None = None
 
-    def __getitem__(self, part: slice) -> "Mem":
+    def __getitem__(self, part: builtins.slice) -> "Mem":
         start, stop, step = part.indices(self.count)
         count = max(0, -(-(stop - start) // step))
         return Mem(self.slice, self.addr + start * self.stride, count, self.stride * step, self.planes, self.rel,

@@ -6,6 +6,7 @@ consumes them, so that reading one is one burst.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ class Tensor:
     per_layer: bool
     addr: int = -1
 
-    def mem(self, start: int = 0, count: int = 0, **kwargs: object) -> Mem:
+    def mem(self, start: int = 0, count: int = 0, **kwargs: Any) -> Mem:
         """`count` quads (default: to the end) from number `start` on."""
         return Mem(self.slice, self.addr + start, count or self.quads - start, rel=int(self.per_layer), **kwargs)
 

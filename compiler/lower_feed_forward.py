@@ -15,7 +15,7 @@ class FeedForward(Base):
         s, g = self.s, self.g
         acts = self._normed_acts("ffn norm", self._gain("g_layer", 1))
         matrix, f = self.p.matrices["w13"], self._mem("f")
-        accs = []
+        accs: list[tuple[int, list]] = []
         for start in range(0, g.hidden, CHUNK):
             count = min(CHUNK, g.hidden - start)
             accs.append((start, [self._product(matrix, side, acts[side], start, count) for side in SIDES]))

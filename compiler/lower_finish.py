@@ -65,8 +65,8 @@ class Finish(Base):
         accs = [self._product(matrix, side, acts[side], start, count, rel) for side, start, count in todo[:4]]
         for n, (side, start, _) in enumerate(todo):
             if n >= 2 and n + 2 < len(todo):
-                ahead, *where = todo[n + 2]
-                accs.append(self._product(matrix, ahead, acts[ahead], *where, rel))
+                ahead, first, vectors = todo[n + 2]
+                accs.append(self._product(matrix, ahead, acts[ahead], first, vectors, rel))
             if rel and side == SIDES[0]:
                 self._noise(2 * start, 2 * accs[n].count, rel)
             self._token_scores(matrix, accs[n], start, er, temperature, rel)

@@ -9,7 +9,7 @@ from hw.isa import Wfmt
 
 from .errors import TspError
 from .geometry import Geometry, gather
-from .integer import MASKED, GUMBEL_ONE, IntegerModel, rope_parts
+from .integer import GUMBEL_ONE, MASKED, IntegerModel, rope_parts
 from .ir import As, Mem
 from .layout import SIDES, Halves, Layout, Tensor, ceil_div, pack_weights, quads_of_halves, quads_of_int32, vectors_of
 

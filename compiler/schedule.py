@@ -203,7 +203,7 @@ def _bind(burst: Burst, groups: dict[Stream, int]) -> dict:
     """Fields with stream groups, and the drive bits of the directions that somebody samples."""
     fields = dict(burst.fields)
     for name, (stream, direction) in burst.binds.items():
-        if name.endswith("_src"):
+        if direction is not None:
             fields[name] = isa.Src.stream(direction, groups[stream])
             continue
         fields[name] = groups.get(stream, 0)

@@ -312,8 +312,8 @@ FIELDS: Mapping[Op, Mapping[str, Field]] = MappingProxyType({
         "dst_group": Field(2, doc="group of the driven result"),
         "rf_we": Field(1, doc="write the result to register rf"), "rf": Field(5, doc="destination register"),
         "rf_inc": Field(1, doc="destination register advances with each element"),
-        "er_we": Field(1, doc="write exponent er_dst: the result's low byte, but for RECIP the exponent k of a' and for RSQRT "
-                              "k >> 1 (k = bit length - 1)"), "er_dst": Field(4),
+        "er_we": Field(1, doc="write exponent er_dst: the result's low byte, but for RECIP the exponent k of a' and "
+                              "for RSQRT k >> 1 (k = bit length - 1)"), "er_dst": Field(4),
         "red": _enum(Red, "reduction over the burst, of the result y"),
         "red_slot": Field(2, doc="reduction accumulator used"),
         "red_keep": Field(1, doc="continue from the accumulator's value instead of starting anew"),
@@ -333,7 +333,8 @@ FIELDS: Mapping[Op, Mapping[str, Field]] = MappingProxyType({
 })
 """Fields of every operation behind the common header (op, delay)."""
 
-HEADER = MappingProxyType({"op": _enum(Op), "delay": Field(DELAY_BITS, low=MIN_DELAY, doc="cycles to the next dispatch")})
+HEADER = MappingProxyType({
+    "op": _enum(Op), "delay": Field(DELAY_BITS, low=MIN_DELAY, doc="cycles to the next dispatch")})
 
 UNIT_OPS: Mapping[str, tuple[Op, ...]] = MappingProxyType({
     "MEM": (Op.READ, Op.WRITE, Op.INDEX),

@@ -20,7 +20,7 @@ INT32 = (-(1 << 31), (1 << 31) - 1)
 _ROM = np.array(tables.rom(), dtype=np.int64)
 
 
-def wrap32(x: np.ndarray) -> np.ndarray:
+def wrap32(x: np.ndarray | np.integer) -> np.ndarray:
     """Two's complement wrap to 32 bits."""
     return ((x + (1 << 31)) & 0xFFFFFFFF) - (1 << 31)
 
@@ -95,10 +95,7 @@ def _table(func: Func, a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _pre_shift(op: Instr, a: np.ndarray, amount: np.ndarray) -> np.ndarray:
     right = np.maximum(amount, 0)
-    if op.logical:
-        shifted = wrap32((a & 0xFFFFFFFF) >> right)
-    else:
-        shifted = shift_right(a, right, op.round)
+    shifted = wrap32((a & 0xFFFFFFFF) >> right) if op.logical else shift_right(a, right, op.round)
     return np.where(amount < 0, wrap32(a << np.maximum(-amount, 0)), shifted)
 
 

@@ -270,7 +270,7 @@ def _fields(shape: object, value: int) -> Mapping[str, int]:
     """Flat fields of a struct, nested ones as "outer.inner"."""
     found: dict[str, int] = {}
     assert isinstance(shape, layouts.Layout)
-    for name, field in shape:
+    for name, field in iter(shape):  # type: ignore[call-overload]
         part = value >> field.offset & (1 << Shape.cast(field.shape).width) - 1
         if isinstance(field.shape, layouts.Layout):
             found |= {f"{name}.{inner}": number for inner, number in _fields(field.shape, part).items()}

@@ -49,7 +49,7 @@ class MxmBench(Checked):
         super().__init__(dut, CONFIG.groups, seed)
         self.act = np.zeros((CONFIG.act_depth, LANES), np.int8)
         self.acc = np.zeros((CONFIG.acc_depth, LANES), np.int64)
-        self.events = defaultdict(list)
+        self.events: defaultdict[int, list[tuple]] = defaultdict(list)
         self.free = {Op.LOAD: 0, Op.MAC: 0, Op.DRAIN: 0}
 
     async def step(self, instr: Instr | None = None, streams=None, word=None) -> None:

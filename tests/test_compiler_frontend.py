@@ -289,13 +289,13 @@ def test_hf_bad_tensors(tmp_path):
 
 def test_checkpoint_checks_its_weights():
     good = random_checkpoint()
-    fields = vars(good)
+    fields: dict[str, Any] = vars(good)
     with pytest.raises(TspError, match="weight w2 must be float32, not float64"):
-        Checkpoint(**fields | {"w2": good.w2.astype(np.float64)})
+        Checkpoint(**{**fields, "w2": good.w2.astype(np.float64)})
     with pytest.raises(TspError, match=r"weight wo must have shape \(2, 24, 24\), not \(24, 24\)"):
-        Checkpoint(**fields | {"wo": good.wo[0]})
+        Checkpoint(**{**fields, "wo": good.wo[0]})
     with pytest.raises(TspError, match="must be tok_emb itself"):
-        Checkpoint(**fields | {"classifier": good.tok_emb.copy()})
+        Checkpoint(**{**fields, "classifier": good.tok_emb.copy()})
 
 
 if SHARED_MODELS.is_dir():  # an extra where the project's shared models lie beside the repository

@@ -184,7 +184,7 @@ def compiled(name: str, **changes) -> tuple[Placement, list[tuple[list[Segment],
         segments = Lower(placement, chunks).run()
         for segment in segments:
             Scheduler(config).run(segment)
-        buckets.append((segments, assemble(config, segments, placement.layout.strides, chunks * 16)))
+        buckets.append((segments, assemble(config, segments, chunks * 16)))
     return placement, buckets
 
 

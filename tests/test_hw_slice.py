@@ -1,5 +1,7 @@
 """The burst engine in Amaranth's own simulator: which cycles it works in, for any count and interval."""
 
+from typing import Any
+
 import pytest
 from amaranth.sim import Simulator
 
@@ -9,7 +11,8 @@ from hw.slice import Burst
 
 def run(op: Op, dispatches: dict[int, Instr], cycles: int = 60) -> list[dict[str, int]]:
     """The engine's outputs in every cycle."""
-    dut, seen = Burst(op), []
+    dut: Any = Burst(op)
+    seen = []
 
     async def bench(ctx):
         for cycle in range(cycles):

@@ -1,4 +1,5 @@
 """The runner itself: it passes what passes and, above all, fails what fails."""
+# pyright: reportInvalidTypeForm=false
 
 from pathlib import Path
 

@@ -1,6 +1,7 @@
 """Model and RTL agree in every cycle on random legal programs; and the comparison notices what is wrong."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -120,7 +121,7 @@ def _driven_bit(chip: ModelChip) -> None:
 
 def _register(chip: ModelChip) -> None:
     if chip.now >= 60:
-        state = chip.units["VXM"]
+        state: Any = chip.units["VXM"]
         state.rf_vectors[3] = state.rf_vectors[3] + 1
 
 

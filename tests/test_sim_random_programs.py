@@ -57,7 +57,7 @@ def test_everything_occurs():
     assert all(operations[op] >= 20 for op in Op)
     for op in Op:
         for name, spec in FIELDS[op].items():
-            expected = len(list(spec.kind)) if spec.kind else 2
+            expected = len([*spec.kind]) if spec.kind else 2  # type: ignore[call-overload]
             if (op, name) in {(Op.REDUCE, "red")}:
                 expected = 3
             if name.endswith("_src"):

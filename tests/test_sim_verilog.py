@@ -1,4 +1,5 @@
 """Verilog from Amaranth: complete, the same every time, and short where memories start out uniform."""
+# pyright: reportInvalidTypeForm=false, reportAttributeAccessIssue=false
 
 import os
 import subprocess
