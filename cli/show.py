@@ -37,16 +37,16 @@ def as_json(story: Story, clock: float) -> dict[str, object]:
 
 
 def prediction(program: Program, positions: int, clock: float) -> str:
-    """Cycles of every position that may run."""
+    """Cycles of every position that may run, and of all of them."""
     parts, total = [], 0
     for bucket in program.buckets:
         served = [p for p in program.positions(bucket) if p < positions]
         if served:
             parts.append(f"{bucket.period:,} (positions {served[0]}..{served[-1]})")
             total += bucket.period * len(served)
-    return (f"predicted cycles a token on {program.config.name}: {', '.join(parts)}; "
-            f"{positions} tokens: {total:,} cycles, {program.tokens_per_second(clock, total / positions):,.0f} "
-            f"tokens/s at {clock:g} MHz")
+    speed = program.tokens_per_second(clock, total / positions)
+    return (f"predicted cycles a token on {program.config.name}: {', '.join(parts)}\n"
+            f"at most {positions} tokens in {total:,} cycles, {speed:,.0f} tokens/s at {clock:g} MHz")
 
 
 def summary(story: Story, clock: float, elapsed: float) -> str:

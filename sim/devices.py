@@ -40,8 +40,11 @@ def open_device(name: str, config: ChipConfig, *, trace: Path | None = None) -> 
 
 
 def _check_writable(path: Path) -> None:
+    fresh = not path.exists()
     try:
         path.open("ab").close()
+        if fresh:
+            path.unlink()
     except OSError as error:
         raise TspError(f"{path}: cannot write the waveforms: {error.strerror}") from error
 
