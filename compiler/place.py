@@ -17,6 +17,8 @@ LOOPED_BODY = 40
 """Vectors of a side in a pass of the classifier's loop: enough that filling and draining the pipeline is little."""
 LOOKED_UP = ("classifier", "embedding")
 """Matrices of which both sides are read at a token's offset: the shorter side is padded."""
+JOINED = {"qkv": {"wq", "wk", "wv"}, "w13": {"w1", "w3"}}
+"""Matrices that share an activation and are streamed as one: in four bits only if all their parts are."""
 UNKNOWN = -1
 """Entry of the token table whose token the chip is to choose."""
 
@@ -120,7 +122,7 @@ class _Placer:
     def _matrix(self, name: str, rows: dict[str, np.ndarray], scales: dict[str, np.ndarray],
                 vectors: dict[str, list[int]], *, per_layer: bool, act_major: bool = False) -> None:
         """rows[side]: int8 [(layers,) vectors * 16, acts * 16]; scales[side]: int16 [(layers,) vectors * 16]."""
-        wfmt = Wfmt.INT4 if name in self.m.four_bit else Wfmt.INT8
+        wfmt = Wfmt.INT4 if self.m.four_bit.issuperset(JOINED.get(name, {name})) else Wfmt.INT8
         tensors: dict[str, list[Tensor]] = {}
         most = 0
         for side in SIDES:
