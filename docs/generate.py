@@ -1,8 +1,8 @@
 """Writes the generated blocks of README.md and docs/*.md: `python -m docs.generate [--check | --rtl]`.
 
 A block stands between `<!-- generated: NAME -->` and `<!-- end generated -->`; NAME is a key of `BLOCKS`. Blocks of
-the instruction set come from `hw.isa`; figures and stories come from compiling and running the shipped model. The one
-block that needs the RTL (`make sim` as it ran) is renewed by `--rtl` only, because its simulation speed is the
+the instruction set come from `hw.isa`; figures and stories come from compiling and running the shipped model. The
+blocks that need the RTL (`make sim` and `make bench` as they ran) are renewed by `--rtl` only, because speeds are the
 machine's own.
 """
 
@@ -246,15 +246,15 @@ def _stories() -> str:
     return "\n\n".join(f"> {told(seed)}\n>\n> *seed {seed}*" for seed in SEEDS)
 
 
-def _sim() -> str:
+def _made(target: str) -> str:
     environment = os.environ | {"COLUMNS": "10000"}
-    done = subprocess.run(["make", "--no-print-directory", "sim"], cwd=ROOT, env=environment, text=True, check=True,
+    done = subprocess.run(["make", "--no-print-directory", target], cwd=ROOT, env=environment, text=True, check=True,
                           capture_output=True)
-    lines = [line for line in done.stdout.strip().splitlines() if not line.startswith(SET_UP)]
-    return "```\n$ make sim\n" + "\n".join(lines) + "\n```"
+    lines = [line.rstrip() for line in done.stdout.strip().splitlines() if not line.startswith(SET_UP)]
+    return f"```\n$ make {target}\n" + "\n".join(lines) + "\n```"
 
 
-RTL_BLOCKS = {"sim": _sim}
+RTL_BLOCKS = {"sim": lambda: _made("sim"), "bench": lambda: _made("bench")}
 """Blocks that `--rtl` alone renews."""
 BLOCKS: dict[str, Callable[[], str]] = {
     "isa-latencies": _latencies, "isa-opcodes": _opcodes, "isa-icu": _icu, "isa-widths": _widths,

@@ -28,7 +28,7 @@ from .programs import DEFAULT_CONFIG, open_program
 ROOT = Path(__file__).parents[1]
 POSITIONS = 256
 """Positions that means are taken over, as far as a model has them."""
-TOKENS = {"reference": POSITIONS, "model": 1, "rtl": 64}
+TOKENS = {"reference": POSITIONS, "model": 8, "rtl": 64}
 """Positions that a device's speed is measured on."""
 SHAPE_15M = ModelConfig(dim=288, hidden_dim=768, n_layers=6, n_heads=6, n_kv_heads=6, head_dim=48, vocab_size=32000,
                         seq_len=512, shared_classifier=True)
