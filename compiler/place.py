@@ -224,9 +224,11 @@ class _Placer:
         """The loop over a side's `vectors`, if they are many; its slices hold nothing else that the loop advances."""
         if vectors <= LOOPED_BODY:
             return Vocabulary()
+        padded = self.m.vocab % LANES > 0  # the last vector is masked behind the loop
         steps = self.g.steps * self.g.dim * LOOPED_BODY
         strides = {f"{side}{group}": steps for side in SIDES for group in range(1, self.config.weight_groups + 1)}
-        return Vocabulary(LOOPED_BODY, vectors // LOOPED_BODY, strides | {"W0": 2 * LOOPED_BODY, "E0": 2 * LOOPED_BODY})
+        strides |= {"W0": 2 * LOOPED_BODY, "E0": 2 * LOOPED_BODY}
+        return Vocabulary(LOOPED_BODY, (vectors - padded) // LOOPED_BODY, strides)
 
     def _norms(self) -> None:
         m = self.m

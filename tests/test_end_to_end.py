@@ -12,6 +12,7 @@ import pytest
 from checkpoints import REPOSITORY, write_llama2c
 from programs import FIFTEEN, fifteen_million, random_tokenizer, small_program, write_letters
 
+from compiler import place
 from compiler.compile import MANY_PARAMETERS, compile_checkpoint
 from compiler.errors import TspError
 from compiler.files import read_model
@@ -85,6 +86,14 @@ def test_a_small_model_over_a_bucket_border_on_the_cycle_model():
 @pytest.mark.parametrize("shape", SHAPES)
 def test_models_of_many_shapes_on_the_cycle_model(shape: str):
     alike(small_program("ulx3s", **SHAPES[shape]), "model", [1], 2, **SAMPLED)
+
+
+def test_a_looped_classifier_whose_last_vector_is_padded(monkeypatch: pytest.MonkeyPatch):
+    """12 vectors a side are three whole passes of 4, but the loop must leave the padding to the code behind it."""
+    monkeypatch.setattr(place, "LOOPED_BODY", 4)
+    program = small_program("ulx3s", vocab_size=378)
+    assert [segment.passes for segment in program.buckets[0].segments if segment.name == "classifier"] == [2]
+    alike(program, "model", [1], 6, temperature=10.0, seed=3)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
