@@ -5,11 +5,11 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from . import mem, mxm, sxm, vxm
-from .config import POSITIONS, ChipConfig
+from .config import MXM_W, PLANES, POSITIONS, ChipConfig
 from .host import WORD, HostPort, Sequencer
 from .icu import Icu
 from .isa import LOOP_LEVELS, PC_BITS, Space, Trap, queue_depth, queues, width
-from .slice import PLANE_BITS, any_of
+from .slice import GROUP_BITS, PLANE_BITS, any_of
 from .stream import Streams
 
 UNITS = {"VXM": vxm.Vxm, "SXM": sxm.Sxm, "MXM": mxm.Mxm, "MEM": mem.Mem}
@@ -63,7 +63,9 @@ class Chip(wiring.Component):
         m.submodules.host = host = HostPort(config=self._config)
         m.submodules.sequencer = sequencer = Sequencer(config=self._config)
         m.submodules.streams = streams = Streams(
-            config=self._config, positions=tuple(queue.position for queue in self._queues))
+            config=self._config, positions=tuple(queue.position for queue in self._queues),
+            slices=tuple(self._config.weight_group(queue.slice) if queue.unit == "MEM" else 0
+                         for queue in self._queues))
         icus = [Icu(config=self._config, queue=queue) for queue in self._queues]
         units = [UNITS[queue.unit](config=self._config, queue=queue) for queue in self._queues]
         for n, (queue, icu, unit) in enumerate(zip(self._queues, icus, units, strict=True)):
@@ -94,17 +96,26 @@ class Chip(wiring.Component):
         ]
 
     def _connect_unit(self, m: Module, n: int, icu: Icu, unit: wiring.Component, streams: Streams) -> None:
-        position = self._queues[n].position
+        queue = self._queues[n]
+        e, w = streams.e[queue.position], streams.w[queue.position]
         m.d.comb += [
             unit.word.eq(icu.word), unit.valid.eq(icu.valid),
-            unit.e_in.eq(streams.e[position]), unit.w_in.eq(streams.w[position]),
+            unit.e_in.eq(e[:GROUP_BITS]), unit.w_in.eq(w[:GROUP_BITS]),
             streams.e_data[n].eq(unit.e_data), streams.e_drive[n].eq(unit.e_drive),
             streams.w_data[n].eq(unit.w_data), streams.w_drive[n].eq(unit.w_drive),
         ]
-        if self._queues[n].unit == "MEM":
-            m.d.comb += [unit.offsets[k].eq(icu.offsets[k]) for k in range(LOOP_LEVELS)]
+        if queue.unit == "MEM":
+            m.d.comb += [
+                *(unit.offsets[k].eq(icu.offsets[k]) for k in range(LOOP_LEVELS)),
+                streams.weights_data[n].eq(unit.weights_data), streams.weights_drive[n].eq(unit.weights_drive),
+            ]
+        if queue.unit == "MXM":
+            m.d.comb += unit.weights.eq((w if queue.position == MXM_W else e)[GROUP_BITS:])
         if self._config.debug:
-            m.d.comb += [unit.e_driven.eq(streams.e_driven[position]), unit.w_driven.eq(streams.w_driven[position])]
+            driven = streams.e_driven[queue.position], streams.w_driven[queue.position]
+            m.d.comb += [unit.e_driven.eq(driven[0][:PLANES]), unit.w_driven.eq(driven[1][:PLANES])]
+            if queue.unit == "MXM":
+                m.d.comb += unit.weights_driven.eq(driven[queue.position == MXM_W][PLANES:])
 
     def _connect_host(self, m: Module, units: list, host: HostPort, sequencer: Sequencer) -> None:
         for name in HOST_PORT[:-1]:

@@ -6,7 +6,8 @@ A chip is a row of functional slices at seven positions, mirrored about the VXM:
                MXM_W  SXM_W  MEM_W..  VXM  MEM_E..  SXM_E  MXM_E
 
 Streams are carried in groups of four byte planes, so that one group is one int32 vector, one MEM quad, or four
-rows of int8 weights. Group 0 carries vectors; groups 1..weight_groups feed the MXM rows.
+rows of int8 weights. Group 0, the vector group, runs through the whole row in both directions. Groups
+1..weight_groups, the weight groups, run outward only, from the MEM slices to the MXM of their hemisphere.
 """
 
 import hashlib
@@ -87,8 +88,12 @@ class ChipConfig:
 
     @property
     def streams(self) -> int:
-        """Byte streams in each direction (S)."""
+        """Byte streams in each direction (S), at the positions of the MXMs and the outer SXMs."""
         return self.groups * PLANES
+
+    def weight_group(self, slice_: int) -> int:
+        """The weight group that a MEM slice drives."""
+        return min(max(1, slice_), self.weight_groups)
 
     @property
     def rows(self) -> int:

@@ -39,13 +39,13 @@ MEM_WRITE_TO_READ = 2
 Reading an address in the very cycle of its commit (e + 1) is forbidden (block RAM collision)."""
 MEM_INDEX = 2
 """INDEX samples in e; an instruction whose first element executes at e + MEM_INDEX or later uses the new value."""
-VXM_DRIVE = 5
+VXM_DRIVE = 7
 """VXM operand sampling -> result driven."""
-VXM_RF = 6
+VXM_RF = 8
 """VXM operand sampling -> result readable from the register file or the exponent file."""
-VXM_REDUCE_DRIVE = 6
+VXM_REDUCE_DRIVE = 8
 """VXM sampling of a burst's last element -> burst reduction driven (once)."""
-VXM_REDUCE_RF = 7
+VXM_REDUCE_RF = 9
 """VXM sampling of a burst's last element -> burst reduction readable from the register file."""
 SXM_DRIVE = 2
 """SXM sampling -> result driven."""
@@ -146,24 +146,18 @@ class Red(enum.Enum, shape=3):
     MAXABS = 4  #: the SXM has no MAXABS
 
 
-class Src(enum.Enum, shape=4):
-    """Where a VXM operand comes from. E0..E3: eastward stream groups; W0..W3: westward ones."""
+class Src(enum.Enum, shape=3):
+    """Where a VXM operand comes from."""
 
     IMM = 0  #: the sign-extended immediate in every lane
     RF = 1  #: register `rf` (+ element index where `inc`)
     IOTA = 2  #: lane + 16 * element index
-    E0 = 4
-    E1 = 5
-    E2 = 6
-    E3 = 7
-    W0 = 8
-    W1 = 9
-    W2 = 10
-    W3 = 11
+    E = 4  #: the eastward vector stream
+    W = 5  #: the westward vector stream
 
     @staticmethod
-    def stream(direction: Dir, group: int) -> "Src":
-        return Src((4 if direction is Dir.E else 8) + group)
+    def stream(direction: Dir) -> "Src":
+        return Src.E if direction is Dir.E else Src.W
 
 
 class Fmt(enum.Enum, shape=3):
@@ -249,8 +243,7 @@ def _enum(kind: type, doc: str = "") -> Field:
 
 COUNT = Field(COUNT_BITS, low=1, doc="elements of the burst")
 INTERVAL = Field(8, low=1, doc="cycles between elements")
-GROUP = Field(2, doc="stream group")
-_STREAM = {"dir": _enum(Dir, "direction of the stream"), "group": GROUP}
+_DIR = {"dir": _enum(Dir, "direction of the stream")}
 _BURST = {"count": COUNT, "interval": INTERVAL}
 
 _MEM = {
@@ -259,7 +252,7 @@ _MEM = {
     "stride": Field(10, signed=True, doc="quads between elements"),
     "rel": Field(LOOP_LEVELS, doc="bit k: add the offset of loop level k (count of finished passes x its stride)"),
     "index": Field(3, doc="index register (0: none): its offset is added to the address, its masks are applied"),
-    **_STREAM,
+    **_DIR,
     "planes": Field(cfg.PLANES, doc="planes driven (READ) or written (WRITE)"),
 }
 
@@ -273,32 +266,24 @@ def _operand(name: str) -> dict[str, Field]:
     }
 
 
-_SXM = {
-    **_BURST,
-    "src_dir": _enum(Dir, "direction of the sampled stream"),
-    "src_group": Field(2, doc="group of the sampled stream"),
-    "dst_dir": _enum(Dir, "direction of the driven stream"),
-    "dst_group": Field(2, doc="group of the driven stream"),
-}
-
 FIELDS: Mapping[Op, Mapping[str, Field]] = MappingProxyType({
     Op.NOP: {},
     Op.LOOP: {"count": COUNT, "stride": Field(ADDR_BITS, doc="quads added to relative addresses a pass")},
     Op.END_LOOP: {},
     Op.SYNC: {},
-    Op.READ: _MEM,
+    Op.READ: {**_MEM, "weights": Field(1, doc="drive the slice's weight group outward, not the vector group to `dir`")},
     Op.WRITE: _MEM,
     Op.INDEX: {"index": Field(3, low=1, doc="register loaded: lane 0 = offset (16 bits), lane 1 = lane mask (16 bits), "
-                                            "lane 2 = plane mask (4 bits)"), **_STREAM},
-    Op.LOAD: {**_BURST, "act": Field(8, doc="first activation entry"), "group": GROUP,
-              "plane": Field(2, doc="plane of the group that holds the int8 vector")},
+                                            "lane 2 = plane mask (4 bits)"), **_DIR},
+    Op.LOAD: {**_BURST, "act": Field(8, doc="first activation entry"),
+              "plane": Field(2, doc="plane that holds the int8 vector")},
     Op.MAC: {"act": Field(8, doc="first activation entry"),
              "acc": Field(8, doc="first accumulator entry: a step of rows; 16 / rows steps make a vector"),
              "acts": Field(COUNT_BITS, low=1, doc="activation entries"),
              "accs": Field(COUNT_BITS, low=1, doc="accumulator entries"),
              "order": _enum(Order), "wfmt": _enum(Wfmt),
              "clear": Field(1, doc="the first activation entry overwrites the accumulator instead of adding")},
-    Op.DRAIN: {**_BURST, "acc": Field(6, doc="first accumulator vector"), "group": GROUP},
+    Op.DRAIN: {**_BURST, "acc": Field(6, doc="first accumulator vector")},
     Op.ALU: {
         **_BURST, **_operand("a"), **_operand("b"), **_operand("c"),
         "imm": Field(18, signed=True, doc="immediate of operands with source IMM"),
@@ -309,7 +294,6 @@ FIELDS: Mapping[Op, Mapping[str, Field]] = MappingProxyType({
         "logical": Field(1, doc="the pre shift is logical"),
         "alu": _enum(Alu), "sat": _enum(Sat), "rep": _enum(Rep),
         "dst_e": Field(1, doc="drive the result eastward"), "dst_w": Field(1, doc="drive the result westward"),
-        "dst_group": Field(2, doc="group of the driven result"),
         "rf_we": Field(1, doc="write the result to register rf"), "rf": Field(5, doc="destination register"),
         "rf_inc": Field(1, doc="destination register advances with each element"),
         "er_we": Field(1, doc="write exponent er_dst: the result's low byte, but for RECIP the exponent k of a' and "
@@ -318,18 +302,17 @@ FIELDS: Mapping[Op, Mapping[str, Field]] = MappingProxyType({
         "red_slot": Field(2, doc="reduction accumulator used"),
         "red_keep": Field(1, doc="continue from the accumulator's value instead of starting anew"),
         "red_e": Field(1, doc="drive the reduction eastward"), "red_w": Field(1, doc="drive the reduction westward"),
-        "red_group": Field(2), "red_we": Field(1, doc="write the reduction to register red_rf"), "red_rf": Field(5),
+        "red_we": Field(1, doc="write the reduction to register red_rf"), "red_rf": Field(5),
     },
-    Op.PERMUTE: {**_SXM, "map": Field(5, doc="permutation map: output lane l takes input lane map[l]; see `routable`")},
-    Op.SHIFT: {**_SXM, "lane": Field(4, doc="ROTATE: output lane l takes lane (l + lane) mod 16; DISTRIBUTE: every "
+    Op.PERMUTE: {**_BURST, "map": Field(5, doc="permutation map: output lane l takes input lane map[l]; see `routable`")},
+    Op.SHIFT: {**_BURST, "lane": Field(4, doc="ROTATE: output lane l takes lane (l + lane) mod 16; DISTRIBUTE: every "
                                             "output lane takes `lane`"),
                "lane_inc": Field(4, doc="added to `lane` (mod 16) after each element"),
                "distribute": Field(1, doc="0: rotate, 1: distribute")},
-    Op.REDUCE: {**_SXM, "red": _enum(Red), "segment": Field(3, doc="log2 of the lanes reduced together; the result is "
+    Op.REDUCE: {**_BURST, "red": _enum(Red), "segment": Field(3, doc="log2 of the lanes reduced together; the result is "
                                                                    "broadcast within the segment (0..4)")},
-    Op.TRANSPOSE_IN: {**_BURST, "src_dir": _enum(Dir), "src_group": Field(2),
-                      "plane": Field(2, doc="byte plane taken; element i becomes row i")},
-    Op.TRANSPOSE_OUT: {**_BURST, "dst_dir": _enum(Dir), "dst_group": Field(2)},  # element i: column i, on all planes
+    Op.TRANSPOSE_IN: {**_BURST, "plane": Field(2, doc="byte plane taken; element i becomes row i")},
+    Op.TRANSPOSE_OUT: _BURST,  # element i: column i, on all planes
 })
 """Fields of every operation behind the common header (op, delay)."""
 

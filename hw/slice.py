@@ -5,7 +5,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from .config import LANES, PLANES
-from .isa import COUNT_BITS, FIELDS, INTERVAL, Dir, Op, Trap, layout, width
+from .isa import COUNT_BITS, FIELDS, INTERVAL, Op, Trap, layout, width
 
 PLANE_BITS = 8 * LANES
 GROUP_BITS = PLANES * PLANE_BITS
@@ -62,15 +62,9 @@ class Burst(wiring.Component):
         return m
 
 
-def group_of(streams: Value, group: int) -> Value:
-    """The 512 bits of one stream group."""
-    return streams[GROUP_BITS * group : GROUP_BITS * (group + 1)]
-
-
-def group_lanes(streams: Value, group: int = 0) -> list[Value]:
-    """The 16 int32 lanes (32 bits each, plane 0 least significant) of one group."""
-    base = GROUP_BITS * group
-    return [Cat(streams[base + PLANE_BITS * p + 8 * lane :][:8] for p in range(PLANES)) for lane in range(LANES)]
+def group_lanes(group: Value) -> list[Value]:
+    """The 16 int32 lanes (32 bits each, plane 0 least significant) of a group."""
+    return [Cat(group[PLANE_BITS * p + 8 * lane :][:8] for p in range(PLANES)) for lane in range(LANES)]
 
 
 def lanes_group(lanes: list[Value]) -> Value:
@@ -91,16 +85,6 @@ def one_hot(select: Value, values: list[Value]) -> Value:
     return any_of([Mux(select[i], value, 0)[: len(value)] for i, value in enumerate(values)])
 
 
-def group_select(direction: Value, group: Value, groups: int) -> Value:
-    """One-hot select of a stream group: bit g eastward group g, bit `groups` + g westward group g."""
-    return Cat((direction == side) & (group == g) for side in (Dir.E, Dir.W) for g in range(groups))
-
-
-def slots_of(e: Value, w: Value, group: Value, groups: int) -> Value:
-    """One-hot slots (bits as in `group_select`) of a producer that drives `group` eastward, westward, both or not."""
-    return Cat(side & (group == g) for side in (e, w) for g in range(groups))
-
-
 def named(m: Module, value: Value, name: str) -> Signal:
     """A value that is used in several places: Amaranth writes an expression out wherever it is used."""
     out = Signal(len(value), name=name)
@@ -115,38 +99,19 @@ def register(m: Module, value: Value, name: str) -> Signal:
     return out
 
 
-def drive(m: Module, unit: wiring.Component, producers: list[tuple[Value, Value]]) -> Value:
-    """Connects a unit's drive ports to producers (select as in `group_select`, 512-bit data).
-
-    Data is 0 where nothing is driven. Returns a bit that is set where two producers meet in a slot.
-    """
-    groups = len(unit.e_drive) // PLANES
-    for side, ports in enumerate(((unit.e_data, unit.e_drive), (unit.w_data, unit.w_drive))):
-        for g in range(groups):
-            slot = side * groups + g
-            m.d.comb += [
-                group_of(ports[0], g).eq(any_of([Mux(select[slot], value, 0) for select, value in producers])),
-                ports[1][PLANES * g : PLANES * (g + 1)].eq(
-                    any_of([select[slot].replicate(PLANES) for select, _ in producers])),
-            ]
-    meet = [a[0] & b[0] for i, a in enumerate(producers) for b in producers[i + 1 :]]
-    return any_of(meet).any() if meet else 0
-
-
-def stream_ports(streams: int) -> dict:
-    """Ports of a unit that taps and drives the streams in both directions."""
-    wide = streams * PLANE_BITS
+def stream_ports() -> dict:
+    """Ports of a unit that taps and drives the vector group in both directions; data counts only where it drives."""
     return {
-        "e_in": In(wide), "w_in": In(wide),
-        "e_data": Out(wide), "w_data": Out(wide), "e_drive": Out(streams), "w_drive": Out(streams),
+        "e_in": In(GROUP_BITS), "w_in": In(GROUP_BITS),
+        "e_data": Out(GROUP_BITS), "w_data": Out(GROUP_BITS), "e_drive": Out(PLANES), "w_drive": Out(PLANES),
     }
 
 
-def unit_ports(unit: str, streams: int, probe: data.StructLayout | None) -> dict:
+def unit_ports(unit: str, probe: data.StructLayout | None) -> dict:
     """Ports of every functional unit; `probe` (state writes) and the trap ports only in debug builds (not None)."""
-    ports = {"word": In(width(unit)), "valid": In(1), "busy": Out(1), **stream_ports(streams)}
+    ports = {"word": In(width(unit)), "valid": In(1), "busy": Out(1), **stream_ports()}
     if probe is not None:
-        ports |= {"e_driven": In(streams), "w_driven": In(streams), "traps": Out(len(Trap)), "probe": Out(probe)}
+        ports |= {"e_driven": In(PLANES), "w_driven": In(PLANES), "traps": Out(len(Trap)), "probe": Out(probe)}
     return ports
 
 

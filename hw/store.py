@@ -13,7 +13,6 @@ from .isa import DELAY_BITS, FIELDS, HEADER, ICU_OPS, UNIT_OPS, Op, Queue, queue
 
 SHALLOW = 256
 """Stores of fewer words are made of LUTs, which a block RAM would leave mostly empty."""
-NARROW_GROUPS = ("group", "src_group", "dst_group", "red_group")
 
 
 @dataclass(frozen=True)
@@ -62,9 +61,7 @@ def _used(config: ChipConfig, queue: Queue, op: Op) -> int:
     mask, at = 0, 0
     for name, field in FIELDS[op].items():
         bits = field.bits
-        if name in NARROW_GROUPS:
-            bits = (config.groups - 1).bit_length()
-        elif name == "addr" or (op is Op.LOOP and name == "stride"):
+        if name == "addr" or (op is Op.LOOP and name == "stride"):
             bits = (config.mem_depths[queue.slice] - 1).bit_length() if queue.unit == "MEM" else 0
         mask |= ((1 << min(bits, field.bits)) - 1) << at
         at += field.bits

@@ -1,36 +1,43 @@
 """The stream registers: two rows of registers through which every value of the chip moves, one position a cycle."""
 
-from amaranth.hdl import Const, Module, Signal, Value
+from amaranth.hdl import Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from .config import POSITIONS, ChipConfig
-from .slice import PLANE_BITS, any_of
+from .config import MEM_E, MEM_W, MXM_E, MXM_W, PLANES, POSITIONS, ChipConfig
+from .slice import GROUP_BITS, PLANE_BITS, any_of
+
+WEIGHTS = {"w": (MEM_W, MXM_W), "e": (MEM_E, MXM_E)}
+"""Where the weight streams of a hemisphere begin and end; they run outward, which is `w` or `e`."""
 
 
 class Streams(wiring.Component):
-    """Stream registers E[0..6] and W[0..6] of a chip.
+    """Stream registers E[0..6] and W[0..6] of a chip, each of the vector group and, outward of MEM, the weight groups.
 
     What a unit drives at position p in cycle t stands in E[p + 1] (or W[p - 1]) in cycle t + 1; where nobody drives,
     the value that stands at p in t moves on. E[0] and W[6] are 0: nothing enters at the ends. Several units may share
-    a position.
+    a position. What a slot holds that nobody has driven is not defined.
 
-    config: the chip. positions: the position of each unit, in the order of the ports below.
+    config: the chip. positions: the position of each unit, in the order of the ports below. slices: of the units at a
+    MEM position, the weight group that each drives; 0 for all other units.
 
-    e, w: the registers at each position.
-    e_data, w_data, e_drive, w_drive: what each unit drives (data is 0 where drive is 0).
+    e, w: the registers at each position, the vector group lowest.
+    e_data, w_data, e_drive, w_drive: what each unit drives on the vector group; a drive bit each plane.
+    weights_data, weights_drive: what each unit drives outward on its weight group.
     e_driven, w_driven: which streams of the registers hold a driven value (debug builds).
     collision: two units at one position drive the same stream of one direction (debug builds).
     """
 
-    def __init__(self, *, config: ChipConfig, positions: tuple[int, ...]):
+    def __init__(self, *, config: ChipConfig, positions: tuple[int, ...], slices: tuple[int, ...]):
         self._config = config
         self._positions = positions
+        self._slices = slices
         wide, streams, units = config.streams * PLANE_BITS, config.streams, len(positions)
         ports = {
             "e": Out(wide).array(POSITIONS), "w": Out(wide).array(POSITIONS),
-            "e_data": In(wide).array(units), "e_drive": In(streams).array(units),
-            "w_data": In(wide).array(units), "w_drive": In(streams).array(units),
+            "e_data": In(GROUP_BITS).array(units), "e_drive": In(PLANES).array(units),
+            "w_data": In(GROUP_BITS).array(units), "w_drive": In(PLANES).array(units),
+            "weights_data": In(GROUP_BITS).array(units), "weights_drive": In(PLANES).array(units),
         }
         if config.debug:
             ports |= {"e_driven": Out(streams).array(POSITIONS), "w_driven": Out(streams).array(POSITIONS),
@@ -40,28 +47,53 @@ class Streams(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         clashes = []
-        for p in range(POSITIONS):
-            here = [n for n, position in enumerate(self._positions) if position == p]
-            for name, beyond in (("e", p + 1), ("w", p - 1)):
-                drives = [getattr(self, f"{name}_drive")[n] for n in here] or [Const(0, self._config.streams)]
-                if 0 <= beyond < POSITIONS:
-                    data = [getattr(self, f"{name}_data")[n] for n in here]
-                    self._hop(m, name, p, beyond, data, any_of(drives))
-                clashes += [(a & b).any() for i, a in enumerate(drives) for b in drives[i + 1 :]]
+        for name, step in (("e", 1), ("w", -1)):
+            for p in range(POSITIONS):
+                if not 0 <= p + step < POSITIONS:
+                    continue
+                for group in range(self._config.groups):
+                    producers = self._producers(name, p, group)
+                    if group == 0 or self._outward(name, p):
+                        self._hop(m, name, (p, p + step), group, producers)
+                    clashes += [(a & b).any() for i, (_, a) in enumerate(producers) for _, b in producers[i + 1 :]]
         if self._config.debug:
             m.d.comb += self.collision.eq(any_of(clashes))
         return m
 
-    def _hop(self, m: Module, name: str, p: int, beyond: int, data: list[Value], drive: Value) -> None:
-        here, there = getattr(self, name)[p], getattr(self, name)[beyond]
-        for s in range(self._config.streams):
-            bits = slice(PLANE_BITS * s, PLANE_BITS * (s + 1))
+    def _outward(self, name: str, p: int) -> bool:
+        """Whether weight streams run through the hop behind position p."""
+        low, high = sorted(WEIGHTS[name])
+        return low <= p <= high
+
+    def _passes(self, name: str, p: int, group: int) -> bool:
+        """Whether anything can come to position p from the hop before it."""
+        return p != (WEIGHTS[name][0] if group else {"e": 0, "w": POSITIONS - 1}[name])
+
+    def _producers(self, name: str, p: int, group: int) -> list[tuple[Value, Value]]:
+        """(data, drive) of the units at a position that drive a group in direction `name`."""
+        here = [n for n, position in enumerate(self._positions) if position == p]
+        if group == 0:
+            return [(getattr(self, f"{name}_data")[n], getattr(self, f"{name}_drive")[n]) for n in here]
+        if p != WEIGHTS[name][0]:
+            return []
+        return [(self.weights_data[n], self.weights_drive[n]) for n in here if self._slices[n] == group]
+
+    def _hop(self, m: Module, name: str, hop: tuple[int, int], group: int, producers: list[tuple[Value, Value]]) -> None:
+        (p, beyond), row = hop, getattr(self, name)
+        for plane in range(PLANES):
+            s = PLANES * group + plane
+            bits = slice(PLANE_BITS * plane, PLANE_BITS * (plane + 1))
+            values = [(data[bits], drive[plane]) for data, drive in producers]
+            if self._passes(name, p, group):
+                values.insert(0, (row[p][PLANE_BITS * s : PLANE_BITS * (s + 1)], Const(1)))
+            value = values[0][0] if values else Const(0, PLANE_BITS)
+            for data, drive in values[1:]:
+                value = Mux(drive, data, value)
             register = Signal(PLANE_BITS, name=f"{name}{beyond}_{s}", reset_less=True)
-            passing = here[bits] & ~drive[s].replicate(PLANE_BITS)
-            m.d.sync += register.eq(any_of([passing, *(value[bits] for value in data)]))
-            m.d.comb += there[bits].eq(register)
+            m.d.sync += register.eq(value)
+            m.d.comb += row[beyond][PLANE_BITS * s : PLANE_BITS * (s + 1)].eq(register)
         if self._config.debug:
-            row = getattr(self, f"{name}_driven")
-            driven = Signal(self._config.streams, name=f"{name}{beyond}_driven")
-            m.d.sync += driven.eq(row[p] | drive)
-            m.d.comb += row[beyond].eq(driven)
+            driven, bits = getattr(self, f"{name}_driven"), slice(PLANES * group, PLANES * (group + 1))
+            register = Signal(PLANES, name=f"{name}{beyond}_driven{group}")
+            m.d.sync += register.eq(any_of([driven[p][bits], *(drive for _, drive in producers)]))
+            m.d.comb += driven[beyond][bits].eq(register)

@@ -14,6 +14,9 @@ CORNERS = (0, 1, -1, 2, 127, 128, -128, -129, 32767, 32768, -32768, -32769, 1310
            8388607, -8388608, (1 << 31) - 1, -(1 << 31), -(1 << 31) + 1, 1 << 30)
 
 
+ALL = (1 << PLANES) - 1
+
+
 def random_lanes(rng: np.random.Generator, *shape: int) -> np.ndarray:
     """int64 lanes in the int32 range: all magnitudes are common, and so are corner values."""
     wide = rng.integers(-(1 << 31), 1 << 31, (*shape, LANES))
@@ -36,33 +39,36 @@ def unpack(bits: int, groups: int) -> np.ndarray:
     return lanes.astype(np.int32).astype(np.int64)
 
 
+E, W, WEIGHTS = range(3)
+"""What a unit may drive: the vector group eastward and westward, and its weight group."""
+
+
 @dataclass
 class Drives:
-    """What a unit is expected to drive: (cycle, direction, group) -> int32 lanes."""
+    """What a unit is expected to drive: (cycle, E, W or WEIGHTS) -> int32 lanes, on all planes."""
 
-    expected: dict[tuple[int, int, int], np.ndarray] = field(default_factory=dict)
+    expected: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
 
-    def at(self, cycle: int, groups: int, direction: int) -> tuple[int, int]:
-        """Bits of data and of drive of one direction in one cycle."""
-        data, drive = 0, 0
-        for group in range(groups):
-            lanes = self.expected.get((cycle, direction, group))
-            if lanes is not None:
-                data |= pack(lanes) << 512 * group
-                drive |= 15 << 4 * group
-        return data, drive
+    def at(self, cycle: int, way: int) -> tuple[int, int]:
+        """Bits of data and of drive of one way in one cycle."""
+        lanes = self.expected.get((cycle, way))
+        return (0, 0) if lanes is None else (pack(lanes), ALL)
 
 
 class UnitBench:
-    """Steps a debug build of a unit cycle by cycle; `now` is the cycle that the next step works in."""
+    """Steps a debug build of a unit cycle by cycle; `now` is the cycle that the next step works in.
 
-    def __init__(self, dut, groups: int, seed: int = 0):
+    weight_groups: of an MXM, the weight groups that stream into it; they are random in every cycle.
+    """
+
+    def __init__(self, dut, seed: int = 0, weight_groups: int = 0):
         self.dut = dut
-        self.groups = groups
         self.now = 0
         self.rng = np.random.default_rng(seed)
         self.traps: list[tuple[int, int]] = []
         self.streams: dict[int, np.ndarray] = {}
+        self.weights: dict[int, np.ndarray] = {}
+        self.weight_groups = weight_groups
         self.seen: dict[int, tuple[int, int]] = {}
 
     async def reset(self) -> None:
@@ -70,24 +76,33 @@ class UnitBench:
         for name in ("word", "valid", "e_in", "w_in"):
             getattr(self.dut, name).value = 0
         for name in ("e_driven", "w_driven"):
-            getattr(self.dut, name).value = (1 << 4 * self.groups) - 1
+            getattr(self.dut, name).value = ALL
+        if self.weight_groups:
+            self.dut.weights.value = 0
+            self.dut.weights_driven.value = (1 << PLANES * self.weight_groups) - 1
         self.dut.rst.value = 1
         for _ in range(2):
             await RisingEdge(self.dut.clk)
         self.dut.rst.value = 0
 
     async def step(
-        self, instr: Instr | None = None, streams: np.ndarray | None = None, word: int | None = None
+        self, instr: Instr | None = None, streams: np.ndarray | None = None, word: int | None = None,
+        weights: np.ndarray | None = None,
     ) -> None:
-        """One cycle: dispatch `instr` (or `word`), if any, with stream lanes [direction, group, lane] (else random)."""
+        """One cycle: dispatch `instr` (or `word`), if any, with stream lanes [direction, lane] and weights
+        [group, lane] (random if not given)."""
         dut = self.dut
         if streams is None:
-            streams = random_lanes(self.rng, 2, self.groups)
+            streams = random_lanes(self.rng, 2)
         self.streams[self.now] = streams
+        if self.weight_groups:
+            weights = random_lanes(self.rng, self.weight_groups) if weights is None else weights
+            self.weights[self.now] = weights
+            dut.weights.value = pack(weights)
         word = encode(instr) if instr else word
         dut.valid.value = int(word is not None)
         dut.word.value = word or 0
-        dut.e_in.value, dut.w_in.value = pack(streams[0]), pack(streams[1])
+        dut.e_in.value, dut.w_in.value = pack(streams[E]), pack(streams[W])
         await FallingEdge(dut.clk)
         if traps := int(dut.traps.value):
             self.traps.append((self.now, traps))
@@ -100,25 +115,34 @@ class UnitBench:
         """Called in the middle of every cycle."""
 
     def drives(self) -> dict[int, tuple[int, int]]:
-        """What the unit drives in this cycle: by direction, (data, drive)."""
+        """What the unit drives in this cycle: by way, (data, drive); data is 0 on planes that it does not drive."""
         dut = self.dut
-        return {0: (int(dut.e_data.value), int(dut.e_drive.value)), 1: (int(dut.w_data.value), int(dut.w_drive.value))}
+        ports = [(E, dut.e_data, dut.e_drive), (W, dut.w_data, dut.w_drive)]
+        if hasattr(dut, "weights_data"):
+            ports.append((WEIGHTS, dut.weights_data, dut.weights_drive))
+        return {way: _driven(int(data.value), int(drive.value)) for way, data, drive in ports}
+
+
+def _driven(data: int, drive: int) -> tuple[int, int]:
+    plane = (1 << 8 * LANES) - 1
+    mask = sum(plane << 8 * LANES * p for p in range(PLANES) if drive >> p & 1)
+    return data & mask, drive
 
 
 class Checked(UnitBench):
     """A bench that compares what is driven in every cycle with `expected`."""
 
-    def __init__(self, dut, groups: int, seed: int = 0):
-        super().__init__(dut, groups, seed)
+    def __init__(self, dut, seed: int = 0, weight_groups: int = 0):
+        super().__init__(dut, seed, weight_groups)
         self.expected = Drives()
         self.driven = 0
 
     def observe(self) -> None:
-        for direction, seen in self.seen.items():
-            wanted = self.expected.at(self.now, self.groups, direction)
+        for way, seen in self.seen.items():
+            wanted = self.expected.at(self.now, way)
             assert seen == wanted, (
-                f"cycle {self.now}, {'EW'[direction]}: driven {seen[1]:b}, expected {wanted[1]:b}\n"
-                f"{unpack(seen[0], self.groups)}\n{unpack(wanted[0], self.groups)}")
+                f"cycle {self.now}, {('E', 'W', 'weights')[way]}: driven {seen[1]:b}, expected {wanted[1]:b}\n"
+                f"{unpack(seen[0], 1)}\n{unpack(wanted[0], 1)}")
             self.driven += seen[1].bit_count()
 
 
