@@ -23,6 +23,7 @@ def index_bounds(placement: Placement) -> dict[tuple[str, int], int]:
     positions = g.chunks * LANES
     bounds = {
         ("E0", INDEX_SCALE): g.chunks - 1,
+        ("W0", INDEX_SCALE): g.chunks - 1,
         ("E0", INDEX_HIGH): (g.chunks - 1) * g.words,
         ("E0", INDEX_EMB_SCALE): (g.model.vocab - 1) // LANES,
         ("W0", INDEX_LOW): (LANES - 1) * g.words,

@@ -235,7 +235,7 @@ def build(placement: place.Placement, chunks: int, valid: int = 0) -> Built:
     segments = lower.Lower(placement, chunks, valid).run()
     check_lifetimes(config, segments)
     for segment in segments:
-        schedule.Scheduler(config).run(segment)
+        schedule.Scheduler().run(segment)
     limit = chunks * LANES
     return Built(chunks, tuple(segments), assemble.assemble(config, segments, limit))
 

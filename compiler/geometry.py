@@ -98,6 +98,10 @@ class Geometry:
         """Accumulator entries of one head's attention output."""
         return self.model.head_size // self.config.rows
 
+    def kv_heads(self, side: str) -> list[int]:
+        """K/V heads of a hemisphere."""
+        return [kv for kv in range(self.model.kv_heads) if SIDES[kv // self.per_word % 2] == side]
+
     def heads(self, side: str) -> list[Head]:
         """Query heads of a hemisphere, in order of processing: heads that share an output word are neighbours."""
         found = []

@@ -121,14 +121,15 @@ class As:
 class Stream:
     """Values on their way: driven from `source` in cycle `drive` + i * interval, i < count, on one stream group.
 
-    reach: for each direction taken, the farthest position where somebody samples.
+    group: the vector group (0) or a weight group. reach: for each direction taken, the farthest position where
+    somebody samples.
     """
 
     source: int
     drive: int
     count: int
     interval: int
-    group: int | None = None
+    group: int = 0
     reach: dict[Dir, int] = field(default_factory=dict)
 
     def arrival(self, at: int) -> tuple[Dir, int]:
@@ -143,7 +144,7 @@ class Stream:
 
 @dataclass(eq=False)
 class Burst:
-    """One instruction with the cycle `at` of its first element; `binds` are fields that take a stream's group."""
+    """One instruction with the cycle `at` of its first element; `drives`: what a VXM burst drives, by field prefix."""
 
     queue: str
     op: Op
@@ -152,7 +153,7 @@ class Burst:
     count: int
     interval: int
     fields: dict[str, Any]
-    binds: dict[str, tuple[Stream, Dir | None]] = field(default_factory=dict)
+    drives: dict[str, Stream] = field(default_factory=dict)
 
     @property
     def last(self) -> int:
@@ -195,7 +196,7 @@ class Cluster:
 
     # -- producers and consumers --
 
-    def _drive(self, source: str, drive: int, count: int, interval: int, group: int | None = None) -> Stream:
+    def _drive(self, source: str, drive: int, count: int, interval: int, group: int = 0) -> Stream:
         stream = Stream(position(source), drive, count, interval, group)
         self.streams.append(stream)
         return stream
@@ -220,14 +221,14 @@ class Cluster:
                 direction, cycle = loc.arrival(cfg.VXM)
                 if cycle != at:
                     raise ValueError(f"{self.label}: operand {name} arrives in {cycle}, not {at}")
-                burst.binds[f"{name}_src"] = (loc, direction)
+                burst.fields[f"{name}_src"] = Src.stream(direction)
             case _:
                 if loc not in fetched:
                     fetched[loc] = self._fetch(loc, cfg.VXM, at, count, interval)
                 stream = fetched[loc]
-                burst.binds[f"{name}_src"] = (stream, stream.arrival(cfg.VXM)[0])
+                burst.fields[f"{name}_src"] = Src.stream(stream.arrival(cfg.VXM)[0])
 
-    def _fetch(self, loc: Mem | Acc, to: int, at: int, count: int, interval: int, group: int | None = None) -> Stream:
+    def _fetch(self, loc: Mem | Acc, to: int, at: int, count: int, interval: int, group: int = 0) -> Stream:
         """READ or DRAIN so that the values are sampled at position `to` from cycle `at` on."""
         if isinstance(loc, Acc):
             queue, latency = f"MXM_{loc.side}", isa.MXM_DRAIN
@@ -239,14 +240,14 @@ class Cluster:
         start = drive - latency
         if isinstance(loc, Acc):
             burst = Burst(queue, Op.DRAIN, "drain", start, count, interval,
-                          {"acc": loc.vector, "count": count, "interval": interval}, {"group": (stream, None)})
+                          {"acc": loc.vector, "count": count, "interval": interval})
             self.reads += [Read(("acc", loc.side, loc.vector + i), start + i * interval, start + i * interval)
                            for i in range(count)]
         else:
             stride = loc.stride if loc.count > 1 else 0
             burst = Burst(queue, Op.READ, "read", start, count, interval,
                           {"addr": loc.addr, "stride": stride, "count": count, "interval": interval, "rel": loc.rel,
-                           "index": loc.index, "planes": loc.planes, "dir": direction}, {"group": (stream, None)})
+                           "index": loc.index, "planes": loc.planes, "dir": direction, "weights": int(group > 0)})
             self._read_mem(loc, start, count, interval)
         self.bursts.append(burst)
         return stream
@@ -269,7 +270,7 @@ class Cluster:
         self.bursts.append(Burst(
             queue, Op.WRITE, "write", at, count, interval,
             {"addr": loc.addr, "stride": stride, "count": count, "interval": interval, "rel": loc.rel,
-             "index": loc.index, "planes": loc.planes, "dir": direction}, {"group": (stream, None)}))
+             "index": loc.index, "planes": loc.planes, "dir": direction}))
         visible = at + isa.MEM_WRITE_TO_READ
         for i in range(count if loc.cells is None else 1):
             first = visible + i * interval
@@ -283,8 +284,7 @@ class Cluster:
         for name in slices:
             queue = f"MEM_{name}"
             direction, at = stream.arrival(position(queue))
-            self.bursts.append(Burst(queue, Op.INDEX, "index", at, 1, 1, {"index": register, "dir": direction},
-                                     {"group": (stream, None)}))
+            self.bursts.append(Burst(queue, Op.INDEX, "index", at, 1, 1, {"index": register, "dir": direction}))
             visible = at + isa.MEM_INDEX
             self.writes.append(Write(("index", name, register), visible, visible))
 
@@ -294,7 +294,7 @@ class Cluster:
         _, at = stream.arrival(position(queue))
         count, interval = stream.count, stream.interval
         self.bursts.append(Burst(queue, Op.LOAD, "load", at, count, interval,
-                                 {"act": act.base, "count": count, "interval": interval}, {"group": (stream, None)}))
+                                 {"act": act.base, "count": count, "interval": interval}))
         self.writes += [Write(("act", act.side, act.base + i), *[at + i * interval + isa.MXM_LOAD] * 2)
                         for i in range(count)]
 
@@ -331,7 +331,7 @@ class Cluster:
         if "er_use" in fields:
             self.reads.append(Read(("er", fields["er"]), at, at + n - 1))
         result = self._drive("VXM", at + isa.VXM_DRIVE, n, 1)
-        burst.binds["dst_group"] = (result, None)
+        burst.drives["dst"] = result
         reduced = self._reduction(burst, red, red_dst)
         return result, reduced
 
@@ -342,7 +342,7 @@ class Cluster:
                 self.reads.append(Read(slot, burst.at, burst.last))
             self.writes.append(Write(slot, burst.at + 1, burst.last + 1))
         reduced = self._drive("VXM", burst.last + isa.VXM_REDUCE_DRIVE, 1, 1)
-        burst.binds["red_group"] = (reduced, None)
+        burst.drives["red"] = reduced
         if red_dst is not None:
             burst.fields |= {"red_we": 1, "red_rf": red_dst.base}
             self._write_rf(red_dst, burst.last + isa.VXM_REDUCE_RF, 1)
@@ -360,13 +360,12 @@ class Cluster:
 
     def sxm(self, stream: Stream, op: Op, *, count: int | None = None, **fields: Any) -> Stream:
         """An SXM_E burst on a stream from its west (VXM or MEM), driven back westward."""
-        direction, at = stream.arrival(cfg.SXM_E)
+        _, at = stream.arrival(cfg.SXM_E)
         count = stream.count if count is None else count
         result = self._drive("SXM_E", at + isa.SXM_DRIVE, count, stream.interval)
         self.bursts.append(Burst(
             "SXM_E", op, "sxm", at, count, stream.interval,
-            {**fields, "src_dir": direction, "dst_dir": Dir.W, "count": count, "interval": stream.interval},
-            {"src_group": (stream, None), "dst_group": (result, None)}))
+            {**fields, "count": count, "interval": stream.interval}))
         return result
 
     # -- MXM --

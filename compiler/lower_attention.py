@@ -10,8 +10,8 @@ from .geometry import Head
 from .integer import Q_SHIFT, ROPE_FRACTION
 from .ir import BURST_SLOT, Acc, Act, As, Mem, Reg
 from .layout import SIDES
-from .lower_base import CHUNK, FRAC, INDEX_K, INDEX_SCALE, INDEX_V, SWAP_MAP, Base
-from .place import Matrix, qkv_words
+from .lower_base import FRAC, INDEX_K, INDEX_SCALE, INDEX_V, SWAP_MAP, Base
+from .place import CHUNK, Matrix, qkv_words
 
 
 class Attention(Base):
@@ -106,8 +106,9 @@ class Attention(Base):
         self.er.give(er)
 
     def _scales_of(self, kv: int, start: int, count: int, index: int = 0) -> As:
-        tensor, half = self.p.tensors["kscale"], kv % 2
-        mem = tensor.mem(kv // 2 * self.g.chunks + start, count, planes=3 << 2 * half, index=index,
+        side = SIDES[kv // self.g.per_word % 2]
+        pair, half = divmod(self.g.kv_heads(side).index(kv), 2)
+        mem = self.p.tensors[f"kscale_{side}"].mem(pair * self.g.chunks + start, count, planes=3 << 2 * half, index=index,
                          cells=(("kscale", kv),))
         return As(mem, (Fmt.LO16, Fmt.HI16)[half])
 
@@ -181,15 +182,29 @@ class Attention(Base):
                                                    cells=(("K", head.unit, group),))
                     for group in range(1, self.config.weight_groups + 1)]
             self._cluster(label).mac(keys, act, acc, steps=g.steps)
-            masked = start >= self.valid
-            mask = {"alu": Alu.ADD, "c": self._mem("mask", start - self.valid, count)} if masked else {}
+            part = scores[start : start + count]
+            scaled = {"a": acc, "b": self._scales_of(head.kv, start, count), "func": Func.MUL, "pre": s.score_pre,
+                      "post": s.score, "sat": Sat.S24, "n": count, "dst": part}
+            if start >= self.valid:
+                scaled = self._masked(label, scaled, start - self.valid, count)
             cluster = self._cluster(label)
-            _, top = self._put(
-                cluster, a=acc, b=self._scales_of(head.kv, start, count), func=Func.MUL, pre=s.score_pre, post=s.score,
-                sat=Sat.S24, n=count, dst=scores[start : start + count], red=Red.MAX, red_slot=slot,
-                red_keep=int(start > 0), **mask)
+            _, top = self._put(cluster, **scaled, red=Red.MAX, red_slot=slot, red_keep=int(start > 0))
         self._put(cluster, a=self._lanes(cluster, top, Red.MAX), dst=largest)
         return {"scores": scores, "largest": largest}
+
+    def _masked(self, label: str, scaled: dict[str, Any], first: int, count: int) -> dict[str, Any]:
+        """The operation that ends `scaled` scores with mask vectors first.. added; what it needs goes before."""
+        if self.mask:
+            return scaled | {"alu": Alu.ADD, "c": self.mask[first : first + count]}
+        part = scaled["dst"]
+        self._op(label, **scaled | {"sat": Sat.S32})
+        add = {"a": part, "alu": Alu.ADD, "sat": Sat.S24, "n": count, "dst": part}
+        if self.g.words > 1:
+            return add | {"c": self._mem("mask_W0" if part.slice == "E0" else "mask_E0", first, count)}
+        mask = self._regs(count)
+        self._op(label, a=self._mem("mask_W0", first, count), n=count, dst=mask)
+        self._free(mask)
+        return add | {"c": mask}
 
     def _score_bursts(self) -> list[tuple[int, int]]:
         """(first chunk, chunks) of the bursts that scores are computed in: at most CHUNK, masked or not."""

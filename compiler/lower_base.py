@@ -14,20 +14,20 @@ from .geometry import Geometry
 from .integer import IntegerModel
 from .ir import BURST_SLOT, Acc, Act, As, Cluster, Imm, Mem, Reg, Stream
 from .layout import SIDES
-from .place import Matrix, Placement
+from .place import CHUNK, Matrix, Placement
 from .schedule import Segment
 
 FRAC = {func: table.frac_bits for func, table in tables.TABLES.items()}
 SWAP_MAP = 0
 """Permutation map that exchanges neighbouring lanes (RoPE pairs)."""
 PERMUTATIONS = {SWAP_MAP: [lane ^ 1 for lane in range(LANES)]}
-CHUNK = 4
-"""Vectors drained from an accumulator file in one burst."""
 INDEX_K, INDEX_V, INDEX_EMBEDDING = 1, 2, 3
 """Index registers of the weight slices."""
-INDEX_SCALE, INDEX_EMB_SCALE, INDEX_HIGH = 4, 5, 6
+INDEX_SCALE = 4
+"""Index register of the K scales, in E0 and W0."""
+INDEX_EMB_SCALE, INDEX_HIGH = 5, 6
 """Index registers of E0."""
-INDEX_LOW, INDEX_TOKENS = 4, 5
+INDEX_LOW, INDEX_TOKENS = 5, 6
 """Index registers of W0."""
 
 
@@ -90,6 +90,7 @@ class Base:
         self.acc = {side: Ring(self.config.acc_depth - reserved) for side in SIDES}
         self.act = {side: Ring(self.config.act_depth - len(self.g.q_words())) for side in SIDES}
         self.cos, self.sin = self._regs(self.g.words), self._regs(self.g.words)
+        self.mask: Reg | None = None
         self.parts = [self._regs(1) for _ in range(self.g.per_word)] if self.g.per_word > 1 else []
         self._words: dict[tuple[int, int], dict[str, Act]] = {}
         self._first_part: dict[str, Reg] = {}
@@ -209,6 +210,13 @@ class Base:
             for start in range(0, acc.count, CHUNK):
                 count = min(CHUNK, acc.count - start)
                 x = self.x[first + start : first + start + count]
-                self._op(f"{matrix.name} residual", a=Acc(side, acc.vector + start, count),
-                         b=matrix.scales(side, start, count), func=Func.MUL, pre=pre, **post, alu=Alu.ADD, c=x, n=count,
-                         dst=x)
+                product = {"a": Acc(side, acc.vector + start, count), "b": matrix.scales(side, start, count),
+                           "func": Func.MUL, "pre": pre, **post}
+                label = f"{matrix.name} residual"
+                if isinstance(x, Reg):
+                    self._op(label, **product, alu=Alu.ADD, c=x, n=count, dst=x)
+                    continue
+                part = self._regs(count)
+                self._op(label, **product, n=count, dst=part)
+                self._op(label, a=part, alu=Alu.ADD, c=x, n=count, dst=x)
+                self._free(part)

@@ -8,7 +8,7 @@ from .integer import ROPE_FRACTION
 from .ir import Acc, As, Imm, Iota, Reg
 from .layout import SIDES
 from .lower_base import INDEX_EMB_SCALE, INDEX_EMBEDDING, INDEX_HIGH, INDEX_K, INDEX_LOW, INDEX_SCALE, INDEX_V, Base
-from .place import Matrix
+from .place import CHUNK, Matrix
 
 MASK_SHIFT = 23
 """A masked score is at least 2**23 below: see `integer.MASKED`."""
@@ -49,7 +49,7 @@ class Begin(Base):
         self._one_hot(label, position, LANES - 1, t1)
         self._op(label, a=t1, alu=Alu.AND, c=self._constant("lanes"), dst=t2)
         self._op(label, a=t2, alu=Alu.OR, c=self._constant("planes"), dst=t2)
-        self._index(label, position, 4, "one", t2, ["E0"], INDEX_SCALE)
+        self._index(label, position, 4, "one", t2, ["E0", "W0"], INDEX_SCALE)
         slices = sorted(set().union(*self._weight_slices(self.p.v).values()))
         self._index(label, position, 4, "steps", t2, slices, INDEX_V)
         self._free(t1, t2)
@@ -73,11 +73,22 @@ class Begin(Base):
         self._free(low_index, t)
 
     def _masks(self, position: Reg) -> None:
+        """What masked scores are added to: 0, or at least 2**23 below.
+
+        A few stay in registers, where heads of one word leave room for them; heads of several words have them in both
+        inner slices.
+        """
         label, n, start = "mask", self.chunks - self.valid, self._regs(1)
-        mask = self._mem("mask", 0, n)
+        few = self.g.words == 1 and n <= CHUNK
+        mask = self._regs(n) if few else self._mem("mask_W0", 0, n)
         self._op(label, a=position, alu=Alu.SUB, c=Imm(self.valid * LANES), dst=start)
         self._op(label, a=Iota(), alu=Alu.GT, c=start, n=n, dst=mask)
-        self._op(label, a=mask, pre=-MASK_SHIFT, n=n, dst=mask)
+        cluster = self._cluster(label)
+        stream, _ = self._put(cluster, a=mask, pre=-MASK_SHIFT, n=n, dst=mask)
+        if isinstance(mask, Reg):
+            self.mask = mask
+        elif self.g.words > 1:
+            cluster.write(stream, self._mem("mask_E0", 0, n))
         self._free(start)
 
     def _clear_parts(self) -> None:
@@ -129,16 +140,14 @@ class Begin(Base):
         return scale
 
     def _unpack_embedding(self, table: Matrix, kt: int, scale: Reg) -> None:
-        label, work = "embedding", self._mem("xg") if kt > 6 else self._regs(kt)
+        label = "embedding"
+        work, part = ((self._mem("xg"), self._mem("h16")) if kt > 6 else (self._regs(kt), self._regs(kt)))
         for group in range(self.config.weight_groups):
             west, east = (table.tensors[side][group].mem(0, kt, index=INDEX_EMBEDDING, cells=()) for side in SIDES)
+            self._op(label, a=west, alu=Alu.OR, c=east, n=kt, dst=part if group else work)
             if group:
-                self._op(label, a=work, alu=Alu.OR, c=west, n=kt, dst=work)
-                self._op(label, a=work, alu=Alu.OR, c=east, n=kt, dst=work)
-            else:
-                self._op(label, a=west, alu=Alu.OR, c=east, n=kt, dst=work)
+                self._op(label, a=work, alu=Alu.OR, c=part, n=kt, dst=work)
         self._op(label, a=As(work, Fmt.HI16), alu=Alu.OR, c=As(work, Fmt.LO16), n=kt, dst=work)
-        part = self._mem("h16") if kt > 6 else self._regs(kt)
         post = {"func": Func.MUL, "b": scale, "post": self.s.emb, "n": kt}
         self._op(label, a=As(work, Fmt.B0), **post, dst=part)
         self._op(label, a=As(work, Fmt.B1), **post, alu=Alu.ADD, c=part, dst=self.x)

@@ -4,8 +4,8 @@ from hw.isa import Alu, ErUse, Func, Red, Sat
 
 from .ir import Acc, Act, Mem
 from .layout import SIDES
-from .lower_base import CHUNK, FRAC, Base
-from .place import Matrix
+from .lower_base import FRAC, Base
+from .place import CHUNK, Matrix
 
 
 class FeedForward(Base):

@@ -7,8 +7,8 @@ from hw.isa import Alu, ErUse, Func, Red, Sat
 
 from .ir import BURST_SLOT, Acc, Act, Imm, Iota, Mem, Reg
 from .layout import SIDES
-from .lower_base import CHUNK, FRAC, INDEX_TOKENS, Base
-from .place import Matrix
+from .lower_base import FRAC, INDEX_TOKENS, Base
+from .place import CHUNK, Matrix
 
 
 class Finish(Base):

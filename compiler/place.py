@@ -1,5 +1,6 @@
 """Lays a model out on a chip: every tensor's slice and address, and the bytes of the SRAM image."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -13,6 +14,10 @@ from .integer import GUMBEL_ONE, MASKED, IntegerModel, rope_parts
 from .ir import As, Mem
 from .layout import SIDES, Halves, Layout, Tensor, ceil_div, pack_weights, quads_of_halves, quads_of_int32, vectors_of
 
+CHUNK = 4
+"""Vectors drained from an accumulator file in one burst."""
+ACROSS = {"W": "E0", "E": "W0"}
+"""Slice for what a VXM operation combines with the products of a side."""
 LOOPED_BODY = 40
 """Vectors of a side in a pass of the classifier's loop: enough that filling and draining the pipeline is little."""
 LOOKED_UP = ("classifier", "embedding")
@@ -27,8 +32,8 @@ UNKNOWN = -1
 class Matrix:
     """A weight matrix on the chip: for each side the output vectors it computes and its tensors, one a weight group.
 
-    scale: int16 channel scales, side W's vectors in the low halves, side E's in the high ones; or, of a classifier
-    whose vectors are looped over, one quad a vector, sides in turn.
+    scale: int16 channel scales of each side's vectors; or, of a classifier whose vectors are looped over, one quad a
+    vector, sides in turn. They lie in the other hemisphere, for a VXM operation takes one operand from each.
     """
 
     name: str
@@ -37,14 +42,15 @@ class Matrix:
     acts: int
     vectors: dict[str, list[int]]
     tensors: dict[str, list[Tensor]]
-    scale: Halves | Tensor
+    scale: Mapping[str, Halves | Tensor]
 
     def scales(self, side: str, start: int, count: int, rel: int = 0) -> Mem | As:
         """Operand of channel scales of vectors start.. of a side."""
-        if isinstance(self.scale, Tensor):
+        scale = self.scale[side]
+        if isinstance(scale, Tensor):
             first = 2 * start + SIDES.index(side)
-            return replace(self.scale.mem(cells=())[first : first + 2 * count - 1 : 2], rel=rel)
-        return self.scale((self.scale.tensor.quads if side == "E" else 0) + start, count)
+            return replace(scale.mem(cells=())[first : first + 2 * count - 1 : 2], rel=rel)
+        return scale(start, count)
 
 
 @dataclass(frozen=True)
@@ -116,8 +122,9 @@ class _Placer:
                     kv = unit * g.per_word + part
                     self.p.v[kv, group] = self._add(
                         f"V cache of head {kv}", self._weight_slices(side, group), g.chunks * g.head_steps, True)
-        pairs = ceil_div(self.m.kv_heads, 2)
-        self.p.tensors["kscale"] = self._add("K scales", "E0", pairs * g.chunks, True)
+        for side in SIDES:
+            pairs = max(1, ceil_div(len(g.kv_heads(side)), 2))
+            self.p.tensors[f"kscale_{side}"] = self._add("K scales", ACROSS[side], pairs * g.chunks, True)
 
     def _matrix(self, name: str, rows: dict[str, np.ndarray], scales: dict[str, np.ndarray],
                 vectors: dict[str, list[int]], *, per_layer: bool, act_major: bool = False) -> None:
@@ -135,28 +142,34 @@ class _Placer:
                 tensor = self._add(f"weights {name}", self._weight_slices(side, group), quads, per_layer)
                 self._fills.append((tensor, data))
                 tensors[side].append(tensor)
-        home = ("E0",) if name in ("wo", "w2") else ("W0", "E0")
         if name == "classifier" and self.p.vocabulary.passes:
-            scale: Halves | Tensor = self._quad_scales(scales)
+            scale: dict[str, Halves | Tensor] = self._quad_scales(scales)
         else:
-            scale = self._halves(f"scales of {name}", scales["W"], scales["E"], per_layer, home)
+            scale = {side: self._scales(f"scales of {name}", scales[side], per_layer, ACROSS[side]) for side in SIDES}
         per_step = self.config.rows * (2 if wfmt is Wfmt.INT4 else 1)
         self.p.matrices[name] = Matrix(name, wfmt, LANES // per_step, rows["W"].shape[-1] // LANES, vectors, tensors,
                                        scale)
 
-    def _quad_scales(self, scales: dict[str, np.ndarray]) -> Tensor:
+    def _quad_scales(self, scales: dict[str, np.ndarray]) -> dict[str, Halves | Tensor]:
         """A looped classifier's scales, sides in turn, so that they advance with the logits."""
         vectors = np.zeros((self.g.vocab, LANES), np.int64)
         for i, side in enumerate(SIDES):
             vectors[i::2] = vectors_of(scales[side])
-        tensor = self._add("scales of classifier", "E0", self.g.vocab)
-        self._fills.append((tensor, quads_of_int32(vectors)))
-        return tensor
+        tensors: dict[str, Halves | Tensor] = {}
+        for side in SIDES:
+            tensors[side] = tensor = self._add("scales of classifier", ACROSS[side], self.g.vocab)
+            self._fills.append((tensor, quads_of_int32(vectors)))
+        return tensors
 
-    def _halves(self, name: str, low: np.ndarray, high: np.ndarray, per_layer: bool,
-                home: tuple[str, ...] = ("E0",)) -> Halves:
-        """Operations that also read the residual or "xg" from W0 want their scales in E0."""
-        low, high = vectors_of(low), vectors_of(high)
+    def _scales(self, name: str, values: np.ndarray, per_layer: bool, home: str) -> Halves:
+        """Channel scales, used in bursts of at most CHUNK vectors from a multiple of CHUNK on."""
+        vectors = vectors_of(values)
+        count = vectors.shape[-2]
+        quads = min(count, ceil_div(ceil_div(count, 2), CHUNK) * CHUNK)
+        return self._halves(name, vectors[..., :quads, :], vectors[..., quads:, :], per_layer, home)
+
+    def _halves(self, name: str, low: np.ndarray, high: np.ndarray, per_layer: bool, home: str) -> Halves:
+        """Two vectors of int16 to a quad."""
         quads = max(1, low.shape[-2], high.shape[-2])
         tensor = self._add(name, home, quads, per_layer)
         both = np.zeros((*low.shape[:-2], 2 * quads, LANES), np.int64)
@@ -232,8 +245,9 @@ class _Placer:
 
     def _norms(self) -> None:
         m = self.m
-        self.p.halves["g_layer"] = self._halves("gains of norms", m.g_att, m.g_ffn, True)
-        self.p.halves["g_final"] = self._halves("gain of final norm", m.g_final, m.g_final[:0], False)
+        layer, final = (vectors_of(m.g_att), vectors_of(m.g_ffn)), vectors_of(m.g_final)
+        self.p.halves["g_layer"] = self._halves("gains of norms", *layer, True, "E0")
+        self.p.halves["g_final"] = self._halves("gain of final norm", final, final[:0], False, "E0")
 
     def _rope(self) -> None:
         g = self.g
@@ -253,11 +267,13 @@ class _Placer:
         for name, home, quads in (
             ("position", "E0", 1), ("token", "E0", 1), ("temperature", "E0", 1),
             ("tokens", "W0", g.chunks + 1), ("noise", "W0", g.vocab), ("logits", "W0", g.vocab),
-            ("z", "W0", g.vocab), ("gumbel", "E0", g.vocab), ("mask", "W0", g.chunks), ("x", "W0", g.dim),
+            ("z", "W0", g.vocab), ("gumbel", "E0", g.vocab), ("mask_W0", "W0", g.chunks), ("x", "W0", g.dim),
             ("xg", "W0", g.dim), ("f", "W0", g.hidden), ("h16", "E0", g.dim),
             ("vtemp", "E0", g.units * g.words), ("mtemp", "E0", 2),
         ):
             t[name] = self._add(name, home, quads)
+        if g.words > 1:
+            t["mask_E0"] = self._add("mask", "E0", g.chunks)
         for side in SIDES:
             for buffer in range(2):
                 t[f"t_{side}{buffer}"] = self._add("scores", (f"{side}0", "E0", "W0"), g.chunks)

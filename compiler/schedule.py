@@ -10,7 +10,6 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 
 from hw import isa
-from hw.config import ChipConfig
 from hw.isa import Dir
 
 from .errors import TspError
@@ -88,7 +87,7 @@ class _Tables:
         self._busy[need.resource] |= need.mask << at + need.start
 
 
-def _fixed_needs(cluster: Cluster) -> list[_Need]:
+def _needs(cluster: Cluster) -> list[_Need]:
     needs = []
     for burst in cluster.bursts:
         needs.append(_Need(("dispatch", burst.queue), burst.at - isa.ENGINE, (1 << isa.MIN_DELAY) - 1, True))
@@ -96,6 +95,8 @@ def _fixed_needs(cluster: Cluster) -> list[_Need]:
         needs.append(_Need(("engine", burst.queue, burst.engine), burst.at, (1 << span) - 1, True))
     needs += [_Need("rf write", visible, _mask(count, interval), interval == 1)
               for visible, count, interval in cluster.rf_writes]
+    for stream in cluster.streams:
+        needs += _stream_needs(stream)
     return needs
 
 
@@ -109,21 +110,18 @@ def _check_alone(cluster: Cluster, needs: list[_Need]) -> None:
         taken[need.resource] |= need.mask << need.start - low
 
 
-def _stream_needs(stream: Stream, group: int) -> list[_Need]:
+def _stream_needs(stream: Stream) -> list[_Need]:
     needs, mask = [], _mask(stream.count, stream.interval)
     for direction, end in stream.reach.items():
         sign = 1 if direction is Dir.E else -1
         for position in range(stream.source + sign, end + sign, sign):
-            needs.append(_Need(("stream", direction, group, position), stream.drive + abs(position - stream.source),
-                               mask, stream.interval == 1))
+            needs.append(_Need(("stream", direction, stream.group, position),
+                               stream.drive + abs(position - stream.source), mask, stream.interval == 1))
     return needs
 
 
 class Scheduler:
     """Places the clusters of a segment."""
-
-    def __init__(self, config: ChipConfig) -> None:
-        self._groups = range(config.groups)
 
     def run(self, segment: Segment) -> None:
         """Fill in `placed` and `length`."""
@@ -150,47 +148,17 @@ class Scheduler:
 
     def _place(self, cluster: Cluster, segment: Segment) -> int:
         """Reserve the cluster; returns the cycle in which its last effect is complete."""
-        fixed = _fixed_needs(cluster)
-        _check_alone(cluster, fixed)
-        streams = [(stream, [g for g in self._groups if stream.group in (None, g)])
-                   for stream in cluster.streams if stream.reach]
-        options = {stream: {g: _stream_needs(stream, g) for g in groups} for stream, groups in streams}
+        needs = _needs(cluster)
+        _check_alone(cluster, needs)
         at = self._earliest(cluster)
-        while True:
-            wait = max((self._tables.delay(need, at) for need in fixed), default=0)
-            if not wait:
-                chosen, wait = self._choose_groups(options, at)
-            if not wait:
-                break
+        while wait := max((self._tables.delay(need, at) for need in needs), default=0):
             at += wait
-        for need in fixed + [need for stream, group in chosen.items() for need in options[stream][group]]:
+        for need in needs:
             self._tables.reserve(need, at)
         self._commit(cluster, at)
         for burst in cluster.bursts:
-            segment.placed.append(Placed(burst, at + burst.at, _bind(burst, chosen), cluster.label))
+            segment.placed.append(Placed(burst, at + burst.at, _bind(burst), cluster.label))
         return at + _end(cluster)
-
-    def _choose_groups(self, options: dict, at: int) -> tuple[dict[Stream, int], int]:
-        """A free group for every stream, or the cycles to wait before trying again."""
-        chosen: dict[Stream, int] = {}
-        taken: dict[Hashable, int] = defaultdict(int)
-        for stream, groups in options.items():
-            waits = []
-            for group, needs in groups.items():
-                wait = max(self._tables.delay(need, at) for need in needs)
-                if not wait and any(taken[need.resource] & need.mask << at + need.start for need in needs):
-                    wait = 1 if len(groups) > 1 else -1
-                if not wait:
-                    chosen[stream] = group
-                    for need in needs:
-                        taken[need.resource] |= need.mask << at + need.start
-                    break
-                waits.append(wait)
-            else:
-                if waits == [-1]:
-                    raise TspError(f"schedule: a cluster needs stream group {next(iter(groups))} twice in one cycle")
-                return {}, max(1, min(waits))
-        return chosen, 0
 
     def _commit(self, cluster: Cluster, at: int) -> None:
         for read in cluster.reads:
@@ -199,17 +167,11 @@ class Scheduler:
             self._ready[write.cell] = max(self._ready.get(write.cell, 0), at + write.last)
 
 
-def _bind(burst: Burst, groups: dict[Stream, int]) -> dict:
-    """Fields with stream groups, and the drive bits of the directions that somebody samples."""
+def _bind(burst: Burst) -> dict:
+    """Fields with the drive bits of the directions that somebody samples."""
     fields = dict(burst.fields)
-    for name, (stream, direction) in burst.binds.items():
-        if direction is not None:
-            fields[name] = isa.Src.stream(direction, groups[stream])
-            continue
-        fields[name] = groups.get(stream, 0)
-        if burst.queue == "VXM":
-            prefix = "red" if name == "red_group" else "dst"
-            fields |= {f"{prefix}_e": int(Dir.E in stream.reach), f"{prefix}_w": int(Dir.W in stream.reach)}
+    for prefix, stream in burst.drives.items():
+        fields |= {f"{prefix}_e": int(Dir.E in stream.reach), f"{prefix}_w": int(Dir.W in stream.reach)}
     return fields
 
 

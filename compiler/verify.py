@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hw import isa
-from hw.config import LANES, MXM_E, PLANES, ChipConfig
+from hw.config import LANES, MEM_E, MXM_E, PLANES, SXM_E, ChipConfig
 from hw.isa import Dir, ErUse, Fmt, Op, Order, Red, Src, Trap
 
 from .verify_streams import Flow, Lane, Streams
@@ -29,6 +29,8 @@ from .verify_words import VerifyError, Word, unroll
 __all__ = ["Flow", "VerifyError", "VerifyReport", "verify_bucket"]
 
 ALL = (1 << PLANES) - 1
+VECTOR = 0
+"""Number of the vector group."""
 FMT_PLANES = {Fmt.I32: 0b1111, Fmt.LO16: 0b0011, Fmt.HI16: 0b1100,
               Fmt.B0: 0b0001, Fmt.B1: 0b0010, Fmt.B2: 0b0100, Fmt.B3: 0b1000}
 """Planes that an operand format consumes."""
@@ -152,16 +154,10 @@ class _Proof:
         at = np.unravel_index(int(np.argmax((every < 0) | (every >= limit))), every.shape)
         raise word.error(Trap.ADDRESS, word.elements[at], f"{what} must be in 0..{limit - 1}, not {every[at]}")
 
-    def _lane(self, word: Word, direction: Dir, group: int) -> Lane:
-        self._within(word, group, self.config.groups, "stream group")
-        return direction, group
-
-    def _drive(self, word: Word, direction: Dir, group: int, planes: int, cycles: np.ndarray) -> None:
-        lane = self._lane(word, direction, group)
+    def _drive(self, word: Word, lane: Lane, planes: int, cycles: np.ndarray) -> None:
         self.streams.drive(len(self.words) - 1, word.queue.position, lane, planes, cycles)
 
-    def _sample(self, word: Word, direction: Dir, group: int, planes: int) -> None:
-        lane = self._lane(word, direction, group)
+    def _sample(self, word: Word, lane: Lane, planes: int) -> None:
         self.streams.sample(len(self.words) - 1, word.queue.position, lane, planes, word.elements)
 
     # -- units --
@@ -170,15 +166,24 @@ class _Proof:
         instr = word.instr
         self._within(word, instr.index, self.config.index_regs, "index register")
         if instr.op is Op.INDEX:
-            self._sample(word, instr.dir, instr.group, ALL)
+            self._sample(word, (instr.dir, VECTOR), ALL)
             return
         low, spread = self._addresses(word)
         if instr.op is Op.READ:
-            self._drive(word, instr.dir, instr.group, instr.planes, word.elements + isa.MEM_READ)
+            self._drive(word, self._read_lane(word), instr.planes, word.elements + isa.MEM_READ)
         else:
-            self._sample(word, instr.dir, instr.group, instr.planes)
+            self._sample(word, (instr.dir, VECTOR), instr.planes)
         busy = word.elements + (0 if instr.op is Op.READ else isa.MEM_WRITE_TO_READ - 1)
         self.quads[word.queue.name, ENGINES[instr.op]].append((busy, low, spread, len(self.words) - 1))
+
+    def _read_lane(self, word: Word) -> Lane:
+        instr, slice_ = word.instr, word.queue.slice
+        outward = Dir.E if word.queue.position == MEM_E else Dir.W
+        if instr.weights:
+            return outward, self.config.weight_group(slice_)
+        if slice_ and instr.dir is outward:
+            raise word.error(Trap.ADDRESS, word.first[0], "only slice 0 drives the vector group outward")
+        return instr.dir, VECTOR
 
     def _addresses(self, word: Word) -> tuple[np.ndarray, int]:
         """(lowest address of every element, quads that an index register may add)."""
@@ -198,15 +203,15 @@ class _Proof:
         instr = word.instr
         outward, inward = (Dir.E, Dir.W) if word.queue.position == MXM_E else (Dir.W, Dir.E)
         if instr.op is Op.DRAIN:
-            self._drive(word, inward, instr.group, ALL, word.elements + isa.MXM_DRAIN)
+            self._drive(word, (inward, VECTOR), ALL, word.elements + isa.MXM_DRAIN)
             return
         number = np.arange(word.burst[0])
         if instr.op is Op.LOAD:
-            self._sample(word, outward, instr.group, 1 << instr.plane)
+            self._sample(word, (outward, VECTOR), 1 << instr.plane)
         else:
             number = number % instr.acts if instr.order is Order.ROW else number // instr.accs
             for group in range(1, self.config.groups):
-                self._sample(word, outward, group, ALL)
+                self._sample(word, (outward, group), ALL)
         self._within(word, instr.act + number, self.config.act_depth, "activation entry")
 
     def _vxm(self, word: Word) -> None:
@@ -218,9 +223,8 @@ class _Proof:
         ):
             if source is Src.RF:
                 self._within(word, register + number * inc, rf, "register")
-            elif source.value >= Src.E0.value:
-                direction, group = divmod(source.value - Src.E0.value, Src.W0.value - Src.E0.value)
-                self._sample(word, Dir(direction), group, FMT_PLANES[fmt])
+            elif source in (Src.E, Src.W):
+                self._sample(word, (Dir.E if source is Src.E else Dir.W, VECTOR), FMT_PLANES[fmt])
         if instr.er_use is not ErUse.NONE:
             self._within(word, instr.er, self.config.er_depth, "exponent entry")
         if instr.er_we:
@@ -228,17 +232,17 @@ class _Proof:
         if instr.rf_we:
             self._within(word, instr.rf + number * instr.rf_inc, rf, "register")
             self.rf_writes.append((len(self.words) - 1, word.elements + isa.VXM_RF))
-        self._drive_both(word, instr.dst_e, instr.dst_w, instr.dst_group, word.elements + isa.VXM_DRIVE)
+        self._drive_both(word, instr.dst_e, instr.dst_w, word.elements + isa.VXM_DRIVE)
         if instr.red is not Red.NONE:
-            self._drive_both(word, instr.red_e, instr.red_w, instr.red_group, word.last + isa.VXM_REDUCE_DRIVE)
+            self._drive_both(word, instr.red_e, instr.red_w, word.last + isa.VXM_REDUCE_DRIVE)
             if instr.red_we:
                 self._within(word, instr.red_rf, rf, "register")
                 self.rf_writes.append((len(self.words) - 1, word.last + isa.VXM_REDUCE_RF))
 
-    def _drive_both(self, word: Word, east: int, west: int, group: int, cycles: np.ndarray) -> None:
+    def _drive_both(self, word: Word, east: int, west: int, cycles: np.ndarray) -> None:
         for direction, enabled in ((Dir.E, east), (Dir.W, west)):
             if enabled:
-                self._drive(word, direction, group, ALL, cycles)
+                self._drive(word, (direction, VECTOR), ALL, cycles)
 
     def _sxm(self, word: Word) -> None:
         instr = word.instr
@@ -251,10 +255,11 @@ class _Proof:
                 self._within(word, instr.segment, LANES.bit_length(), "segment")
             case Op.TRANSPOSE_IN | Op.TRANSPOSE_OUT:
                 self._within(word, np.arange(instr.count), LANES, "transpose row")
+        outward, inward = (Dir.E, Dir.W) if word.queue.position == SXM_E else (Dir.W, Dir.E)
         if instr.op is not Op.TRANSPOSE_OUT:
-            self._sample(word, instr.src_dir, instr.src_group, 1 << instr.plane if instr.op is Op.TRANSPOSE_IN else ALL)
+            self._sample(word, (outward, VECTOR), 1 << instr.plane if instr.op is Op.TRANSPOSE_IN else ALL)
         if instr.op is not Op.TRANSPOSE_IN:
-            self._drive(word, instr.dst_dir, instr.dst_group, ALL, word.elements + isa.SXM_DRIVE)
+            self._drive(word, (inward, VECTOR), ALL, word.elements + isa.SXM_DRIVE)
 
     # -- all words --
 

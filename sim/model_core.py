@@ -95,17 +95,16 @@ class Streams:
     def _slot(self, direction: int, position: int) -> int:
         return (self._time.now + position if direction else self._time.now - position) % RING
 
-    def sample(self, direction: int, position: int, group: int, planes: int, queue: str) -> np.ndarray:
-        """int32 lanes (a view, valid within this cycle's first half) of a group; `planes` must be driven."""
+    def sample(self, direction: int, position: int, planes: int, queue: str) -> np.ndarray:
+        """int32 lanes (a view, valid within this cycle's first half) of the vector group; `planes` must be driven."""
         slot = self._slot(direction, position)
-        missing = planes & ~(self._driven[direction][slot] >> PLANES * group)
+        missing = planes & ~self._driven[direction][slot]
         if missing:
-            self._time.trap(Trap.EMPTY_READ, queue,
-                            f"{'EW'[direction]} group {group}: nobody drove planes {missing:04b}")
-        return self._packets[direction][slot][group]
+            self._time.trap(Trap.EMPTY_READ, queue, f"{'EW'[direction]} vector: nobody drove planes {missing:04b}")
+        return self._packets[direction][slot][0]
 
     def sample_weights(self, direction: int, position: int, queue: str) -> np.ndarray:
-        """int32 lanes of groups 1 and up (a view), all of which must be driven."""
+        """int32 lanes of the weight groups (a view), all of which must be driven."""
         slot = self._slot(direction, position)
         packet = self._packets[direction][slot]
         missing = (1 << PLANES * len(packet)) - 16 & ~self._driven[direction][slot]
@@ -113,7 +112,7 @@ class Streams:
             self._time.trap(Trap.EMPTY_READ, queue, f"{'EW'[direction]} weights: nobody drove streams {missing:b}")
         return packet[1:]
 
-    def drive(self, direction: int, position: int, group: int, planes: int, value: np.ndarray, queue: str) -> None:
+    def drive(self, direction: int, position: int, planes: int, value: np.ndarray, queue: str, group: int = 0) -> None:
         """In a cycle's second half: put int32 lanes on `planes` of a group, readable behind `position` from now + 1."""
         slot = self._slot(direction, position)
         bits = planes << PLANES * group
@@ -193,9 +192,6 @@ class Unit:
         if not 0 <= value < limit:
             self.trap(Trap.ADDRESS, f"{what} must be in 0..{limit - 1}, not {value}")
         return value % limit
-
-    def group(self, group: int) -> int:
-        return self.check(group, self.config.groups, "stream group")
 
     def start(self, engine: str, instr: Instr, work: Callable[[int], None], count: int, interval: int) -> None:
         """Occupy an engine: `work(i)` runs in the cycle in which element i executes."""

@@ -3,7 +3,7 @@
 import numpy as np
 
 from hw import numerics
-from hw.config import LANES, MXM_E, PLANES, ChipConfig
+from hw.config import LANES, MEM_E, MXM_E, PLANES, SXM_E, ChipConfig
 from hw.isa import (
     ADDR_BITS,
     ENGINE,
@@ -34,6 +34,8 @@ class MemModel(Unit):
 
     def __init__(self, queue: Queue, config: ChipConfig, time: Timeline, streams: Streams):
         super().__init__(queue, config, time, streams)
+        outward = Dir.E if queue.position == MEM_E else Dir.W
+        self._outward, self._outer, self._weight_group = outward.value, queue.slice > 0, config.weight_group(queue.slice)
         self.quads = np.zeros((config.mem_depths[queue.slice], LANES), np.int32)
         self.indices = [numerics.Index() for _ in range(config.index_regs)]
         self.commits = [(-1, -1), (-1, -1)]
@@ -52,28 +54,36 @@ class MemModel(Unit):
         return {"mem": self.bytes.copy(), "index": self.index_fields()}
 
     def dispatch(self, instr: Instr, offsets: tuple[int, int]) -> None:
-        group = self.group(instr.group)
         register = self.check(instr.index, self.config.index_regs, "index register")
         direction = instr.dir.value
         if instr.op is Op.INDEX:
-            self.time.read(self.time.now + ENGINE, self._load_index, register, direction, group)
+            self.time.read(self.time.now + ENGINE, self._load_index, register, direction)
             return
         index = self.indices[register]
         base = instr.addr + index.offset + sum(offset for k, offset in enumerate(offsets) if instr.rel >> k & 1)
         stride, planes = instr.stride, instr.planes
         if instr.op is Op.READ:
             keep = None if index.planes == ALL else LANE_MASKS[index.planes]
-            target = direction, self.position, group, planes
+            target = self._target(instr)
             self.start("read", instr, lambda i: self._read(base + i * stride, keep, target), instr.count,
                        instr.interval)
         else:
             mask = _write_mask(planes, index)
-            source = direction, self.position, group, planes
+            source = direction, self.position, planes
             self.start("write", instr, lambda i: self._write(base + i * stride, mask, source), instr.count,
                        instr.interval)
 
-    def _load_index(self, register: int, direction: int, group: int) -> None:
-        value = numerics.Index.of(self.streams.sample(direction, self.position, group, ALL, self.name))
+    def _target(self, instr: Instr) -> tuple[int, int, int, int]:
+        """(direction, position, planes, group) that a READ drives."""
+        if instr.weights:
+            return self._outward, self.position, instr.planes, self._weight_group
+        direction = instr.dir.value
+        if self._outer and direction == self._outward:
+            self.trap(Trap.ADDRESS, "only slice 0 drives the vector group outward")
+        return direction, self.position, instr.planes, 0
+
+    def _load_index(self, register: int, direction: int) -> None:
+        value = numerics.Index.of(self.streams.sample(direction, self.position, ALL, self.name))
         self.time.write(self.time.now, self.indices.__setitem__, register, value)
 
     def _address(self, address: int) -> int:
@@ -85,9 +95,10 @@ class MemModel(Unit):
         if self.commits[now & 1] == (now, address):
             self.trap(Trap.BANK_CONFLICT, f"quad {address} is read in the cycle of its write's commit")
         value = self.quads[address].copy() if keep is None else self.quads[address] & keep
-        self.time.write(now + MEM_READ, self.streams.drive, *target, value, self.name)
+        direction, position, planes, group = target
+        self.time.write(now + MEM_READ, self.streams.drive, direction, position, planes, value, self.name, group)
 
-    def _write(self, address: int, mask: np.ndarray | None, source: tuple[int, int, int, int]) -> None:
+    def _write(self, address: int, mask: np.ndarray | None, source: tuple[int, int, int]) -> None:
         address = self._address(address)
         value = self.streams.sample(*source, self.name).copy()
         commit = self.time.now + 1
@@ -137,11 +148,11 @@ class MxmModel(Unit):
 
     def dispatch(self, instr: Instr, offsets: tuple[int, int]) -> None:
         if instr.op is Op.LOAD:
-            group, plane, act = self.group(instr.group), instr.plane, instr.act
-            self.start("load", instr, lambda i: self._load(act + i, group, plane), instr.count, instr.interval)
+            plane, act = instr.plane, instr.act
+            self.start("load", instr, lambda i: self._load(act + i, plane), instr.count, instr.interval)
         elif instr.op is Op.DRAIN:
-            group, acc = self.group(instr.group), instr.acc
-            self.start("drain", instr, lambda i: self._drain(acc + i, group), instr.count, instr.interval)
+            acc = instr.acc
+            self.start("drain", instr, lambda i: self._drain(acc + i), instr.count, instr.interval)
         else:
             self._start_mac(instr)
 
@@ -157,9 +168,9 @@ class MxmModel(Unit):
 
         self.start("mac", instr, work, acts * accs, 1)
 
-    def _load(self, entry: int, group: int, plane: int) -> None:
+    def _load(self, entry: int, plane: int) -> None:
         entry = self.check(entry, self.config.act_depth, "activation entry")
-        lanes = self.streams.sample(self._outward, self.position, group, 1 << plane, self.name)
+        lanes = self.streams.sample(self._outward, self.position, 1 << plane, self.name)
         self.time.write(self.time.now, self._act.__setitem__, entry, (lanes >> 8 * plane).astype(np.int8))
 
     def _mac(self, act: int, acc: int, clear: bool, narrow: bool) -> None:
@@ -200,11 +211,10 @@ class MxmModel(Unit):
         wide = np.concatenate([weights, np.zeros_like(weights)], axis=1)
         return np.einsum("srl,sl->sr", np.where(narrow[:, None, None], nibbles, wide), acts)
 
-    def _drain(self, vector: int, group: int) -> None:
+    def _drain(self, vector: int) -> None:
         self._settle()
         value = self._acc[vector % self.config.acc_depth].copy()
-        self.time.write(self.time.now + MXM_DRAIN, self.streams.drive, self._inward, self.position, group, ALL, value,
-                        self.name)
+        self.time.write(self.time.now + MXM_DRAIN, self.streams.drive, self._inward, self.position, ALL, value, self.name)
 
 
 class SxmModel(Unit):
@@ -213,6 +223,8 @@ class SxmModel(Unit):
     def __init__(self, queue: Queue, config: ChipConfig, time: Timeline, streams: Streams, maps: np.ndarray):
         super().__init__(queue, config, time, streams)
         self._maps = maps
+        outward = Dir.E if queue.position == SXM_E else Dir.W
+        self._outward, self._inward = outward.value, 1 - outward.value
         self._rows = np.zeros((LANES, LANES), np.uint8)
 
     def state(self) -> dict[str, np.ndarray]:
@@ -220,21 +232,22 @@ class SxmModel(Unit):
 
     def dispatch(self, instr: Instr, offsets: tuple[int, int]) -> None:
         if instr.op is Op.TRANSPOSE_IN:
-            source = instr.src_dir.value, self.position, self.group(instr.src_group), 1 << instr.plane
+            plane = 1 << instr.plane
             shift = 8 * instr.plane
-            self.start("in", instr, lambda i: self._transpose_in(i, source, shift), instr.count, instr.interval)
+            self.start("in", instr, lambda i: self._transpose_in(i, plane, shift), instr.count, instr.interval)
             return
-        target = instr.dst_dir.value, self.position, self.group(instr.dst_group), ALL
         if instr.op is Op.TRANSPOSE_OUT:
-            self.start("out", instr, lambda i: self._transpose_out(i, target), instr.count, instr.interval)
+            self.start("out", instr, self._transpose_out, instr.count, instr.interval)
             return
-        source = instr.src_dir.value, self.position, self.group(instr.src_group), ALL
         work = {Op.PERMUTE: self._permute, Op.SHIFT: self._shift, Op.REDUCE: self._reduce}[instr.op](instr)
-        self.start("lanes", instr, lambda i: self._lanes(work(i, self.streams.sample(*source, self.name)), target),
-                   instr.count, instr.interval)
+        self.start("lanes", instr, lambda i: self._drive(work(i, self._sample(ALL))), instr.count, instr.interval)
 
-    def _lanes(self, value: np.ndarray, target: tuple[int, int, int, int]) -> None:
-        self.time.write(self.time.now + SXM_DRIVE, self.streams.drive, *target, value, self.name)
+    def _sample(self, planes: int) -> np.ndarray:
+        return self.streams.sample(self._outward, self.position, planes, self.name)
+
+    def _drive(self, value: np.ndarray) -> None:
+        self.time.write(self.time.now + SXM_DRIVE, self.streams.drive, self._inward, self.position, ALL, value,
+                        self.name)
 
     def _permute(self, instr: Instr):
         lanes = self._maps[self.check(instr.map, self.config.sxm_maps, "map")].copy()
@@ -253,12 +266,12 @@ class SxmModel(Unit):
         segment = self.check(instr.segment, 5, "segment")
         return lambda i, x: numerics.lane_reduce(red, segment, x.astype(np.int64)).astype(np.int32)
 
-    def _transpose_in(self, i: int, source: tuple[int, int, int, int], shift: int) -> None:
+    def _transpose_in(self, i: int, planes: int, shift: int) -> None:
         row = self.check(i, LANES, "transpose row")
-        value = (self.streams.sample(*source, self.name) >> shift).astype(np.uint8)
+        value = (self._sample(planes) >> shift).astype(np.uint8)
         self.time.write(self.time.now, self._rows.__setitem__, row, value)
 
-    def _transpose_out(self, i: int, target: tuple[int, int, int, int]) -> None:
+    def _transpose_out(self, i: int) -> None:
         column = self._rows[:, self.check(i, LANES, "transpose column")].astype(np.int64)
         value = (column * 0x01010101).astype(np.uint32).view(np.int32)
-        self._lanes(value, target)
+        self._drive(value)

@@ -22,9 +22,8 @@ _LANES = np.arange(LANES, dtype=np.int32)
 Operand = Callable[[int], np.ndarray]
 
 
-def stream_of(src: Src) -> tuple[int, int] | None:
-    """(direction, group) of a stream operand, None for the others."""
-    return divmod(src.value - Src.E0.value, 4) if src.value >= Src.E0.value else None
+STREAMS = {Src.E: 0, Src.W: 1}
+"""Direction of the operands that come from a stream."""
 
 
 class VxmModel(Unit):
@@ -71,7 +70,6 @@ class VxmBurst:
         self._sources = [self._source(name) for name in "abc"]
         self._er = vxm.exponent(instr.er) if instr.er_use is not ErUse.NONE else None
         self._er_dst = vxm.exponent(instr.er_dst) if instr.er_we else None
-        self._group = vxm.group(instr.dst_group) if instr.dst_e or instr.dst_w else 0
         self._pending: list[tuple[np.ndarray, ...]] = []
         self._results: list[np.ndarray] = []
         self._exponents: list[np.ndarray] = []
@@ -81,11 +79,9 @@ class VxmBurst:
         instr, vxm = self.instr, self.vxm
         src: Src = getattr(instr, f"{name}_src")
         fmt: Fmt = getattr(instr, f"{name}_fmt")
-        stream = stream_of(src)
-        if stream:
-            direction, group = stream[0], vxm.group(stream[1])
-            planes = FMT_PLANES[fmt]
-            return lambda i: vxm.streams.sample(direction, vxm.position, group, planes, vxm.name).copy()
+        if src in STREAMS:
+            direction, planes = STREAMS[src], FMT_PLANES[fmt]
+            return lambda i: vxm.streams.sample(direction, vxm.position, planes, vxm.name).copy()
         if src is Src.RF:
             first, step = getattr(instr, f"{name}_rf"), getattr(instr, f"{name}_inc")
             return lambda i: vxm.rf_vectors[vxm.register(first + i * step)]
@@ -124,7 +120,7 @@ class VxmBurst:
         vxm, instr = self.vxm, self.instr
         y = self._results[i]
         if instr.dst_e or instr.dst_w:
-            self._drive(numerics.lay(y, instr.rep), instr.dst_e, instr.dst_w, self._group)
+            self._drive(numerics.lay(y, instr.rep), instr.dst_e, instr.dst_w)
         if instr.rf_we:
             vxm.write_rf(vxm.register(instr.rf + i * instr.rf_inc), y.astype(np.int32))
         if self._er_dst is not None:
@@ -144,12 +140,12 @@ class VxmBurst:
         vxm, instr = self.vxm, self.instr
         total = self._total
         if instr.red_e or instr.red_w:
-            self._drive(total, instr.red_e, instr.red_w, vxm.group(instr.red_group))
+            self._drive(total, instr.red_e, instr.red_w)
         if instr.red_we:
             vxm.write_rf(vxm.register(instr.red_rf), total.astype(np.int32))
 
-    def _drive(self, lanes: np.ndarray, eastward: int, westward: int, group: int) -> None:
+    def _drive(self, lanes: np.ndarray, eastward: int, westward: int) -> None:
         vxm = self.vxm
         for direction, enabled in enumerate((eastward, westward)):
             if enabled:
-                vxm.streams.drive(direction, vxm.position, group, ALL, lanes, vxm.name)
+                vxm.streams.drive(direction, vxm.position, ALL, lanes, vxm.name)

@@ -183,7 +183,7 @@ def compiled(name: str, **changes) -> tuple[Placement, list[tuple[list[Segment],
     for chunks in range(1, placement.geometry.chunks + 1):
         segments = Lower(placement, chunks).run()
         for segment in segments:
-            Scheduler(config).run(segment)
+            Scheduler().run(segment)
         buckets.append((segments, assemble(config, segments, chunks * 16)))
     return placement, buckets
 
