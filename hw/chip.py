@@ -62,10 +62,7 @@ class Chip(wiring.Component):
         m = Module()
         m.submodules.host = host = HostPort(config=self._config)
         m.submodules.sequencer = sequencer = Sequencer(config=self._config)
-        m.submodules.streams = streams = Streams(
-            config=self._config, positions=tuple(queue.position for queue in self._queues),
-            slices=tuple(self._config.weight_group(queue.slice) if queue.unit == "MEM" else 0
-                         for queue in self._queues))
+        m.submodules.streams = streams = Streams(config=self._config, queues=self._queues)
         icus = [Icu(config=self._config, queue=queue) for queue in self._queues]
         units = [UNITS[queue.unit](config=self._config, queue=queue) for queue in self._queues]
         for n, (queue, icu, unit) in enumerate(zip(self._queues, icus, units, strict=True)):

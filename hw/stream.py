@@ -5,6 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from .config import MEM_E, MEM_W, MXM_E, MXM_W, PLANES, POSITIONS, ChipConfig
+from .isa import Queue
 from .slice import GROUP_BITS, PLANE_BITS, any_of
 
 WEIGHTS = {"w": (MEM_W, MXM_W), "e": (MEM_E, MXM_E)}
@@ -18,8 +19,7 @@ class Streams(wiring.Component):
     the value that stands at p in t moves on. E[0] and W[6] are 0: nothing enters at the ends. Several units may share
     a position. What a slot holds that nobody has driven is not defined.
 
-    config: the chip. positions: the position of each unit, in the order of the ports below. slices: of the units at a
-    MEM position, the weight group that each drives; 0 for all other units.
+    config: the chip. queues: its units, in the order of the ports below.
 
     e, w: the registers at each position, the vector group lowest.
     e_data, w_data, e_drive, w_drive: what each unit drives on the vector group; a drive bit each plane.
@@ -28,11 +28,10 @@ class Streams(wiring.Component):
     collision: two units at one position drive the same stream of one direction (debug builds).
     """
 
-    def __init__(self, *, config: ChipConfig, positions: tuple[int, ...], slices: tuple[int, ...]):
+    def __init__(self, *, config: ChipConfig, queues: tuple[Queue, ...]):
         self._config = config
-        self._positions = positions
-        self._slices = slices
-        wide, streams, units = config.streams * PLANE_BITS, config.streams, len(positions)
+        self._queues = queues
+        wide, streams, units = config.streams * PLANE_BITS, config.streams, len(queues)
         ports = {
             "e": Out(wide).array(POSITIONS), "w": Out(wide).array(POSITIONS),
             "e_data": In(GROUP_BITS).array(units), "e_drive": In(PLANES).array(units),
@@ -71,12 +70,13 @@ class Streams(wiring.Component):
 
     def _producers(self, name: str, p: int, group: int) -> list[tuple[Value, Value]]:
         """(data, drive) of the units at a position that drive a group in direction `name`."""
-        here = [n for n, position in enumerate(self._positions) if position == p]
+        here = [(n, queue) for n, queue in enumerate(self._queues) if queue.position == p]
         if group == 0:
-            return [(getattr(self, f"{name}_data")[n], getattr(self, f"{name}_drive")[n]) for n in here]
+            return [(getattr(self, f"{name}_data")[n], getattr(self, f"{name}_drive")[n]) for n, _ in here]
         if p != WEIGHTS[name][0]:
             return []
-        return [(self.weights_data[n], self.weights_drive[n]) for n in here if self._slices[n] == group]
+        return [(self.weights_data[n], self.weights_drive[n]) for n, queue in here
+                if self._config.weight_group(queue.slice) == group]
 
     def _hop(self, m: Module, name: str, hop: tuple[int, int], group: int, producers: list[tuple[Value, Value]]) -> None:
         (p, beyond), row = hop, getattr(self, name)

@@ -25,7 +25,7 @@ from hw.isa import (
     Wfmt,
 )
 
-from .random_placement import Placement, Program
+from .random_placement import Placement, Program, outward
 from .random_schedule import Instance, Loop, Window, layout, random_phases
 
 INDEX_QUADS = 8
@@ -96,7 +96,11 @@ class Builder(Placement):
     def add_read(self) -> bool:
         queue = self.some("MEM")
         window, offset = self.place(queue)
-        fields = self.burst() | {"dir": self.rng.choice(list(Dir)), "group": self.rng.randrange(self.config.groups),
+        weights = self.bit(0.2)
+        away = Dir(outward(queue)) if weights else self.rng.choice(list(Dir))
+        if queue.slice and not weights:
+            away = Dir(1 - outward(queue))
+        fields = self.burst() | {"dir": away, "weights": weights,
                                  "planes": 15 if self.bit(0.7) else self.rng.randrange(16)}
         return self.read(queue, window, offset, fields)
 
@@ -107,7 +111,8 @@ class Builder(Placement):
         instr = Instr(Op.READ, fields=fields | address)
         accesses = self.accesses(window, offset, instr, 0)
         if not self.banks_free(queue, True, accesses) or not self.produce(
-                queue, window, offset, instr, MEM_READ, instr.dir.value, instr.group, instr.planes):
+                queue, window, offset, instr, MEM_READ, instr.dir.value, instr.planes,
+                self.config.weight_group(queue.slice) if instr.weights else 0):
             return False
         self.book(queue, True, accesses)
         return True
@@ -121,11 +126,11 @@ class Builder(Placement):
         address = self.addresses(queue, window, offset, burst, write=True)
         if not address:
             return False
-        stream = {"dir": Dir(run.direction), "group": run.group, "planes": planes}
+        stream = {"dir": Dir(run.direction), "planes": planes}
         instr = Instr(Op.WRITE, fields=burst | address | stream)
         accesses = self.accesses(window, offset, instr, 1)
         if not (self.fits(queue, window, offset, instr) and self.banks_free(queue, False, accesses)
-                and self.sampled(queue, window, offset, instr, run.direction, run.group, planes)):
+                and self.sampled(queue, window, offset, instr, run.direction, planes)):
             return False
         self.keep(queue, window, offset, instr)
         self.book(queue, False, accesses)
@@ -137,35 +142,33 @@ class Builder(Placement):
         others = [other for other in self.queues if other.unit == "MEM" and other.position != queue.position]
         target = self.rng.choice(others)
         direction = Dir.E if target.position > queue.position else Dir.W
-        group = self.rng.randrange(self.config.groups)
         window, offset = self.place(queue)
-        vector = Instr(Op.READ, fields={"addr": self.rng.randrange(INDEX_QUADS), "dir": direction, "group": group,
+        vector = Instr(Op.READ, fields={"addr": self.rng.randrange(INDEX_QUADS), "dir": direction,
                                         "planes": 15})
         hops = MEM_READ + abs(target.position - queue.position)
         found = self.window_at(target, window.starts[0].cycle + offset + hops)
-        load = Instr(Op.INDEX, fields={"index": self.rng.randint(1, self.config.index_regs - 1), "dir": direction,
-                                       "group": group})
+        load = Instr(Op.INDEX, fields={"index": self.rng.randint(1, self.config.index_regs - 1), "dir": direction})
         if not found or not self.fits(target, *found, load):
             return False
         cycles = [instance.cycle + ENGINE for instance in found[0].instances(found[1])]
         if cycles != [instance.cycle + ENGINE + hops for instance in window.instances(offset)]:
             return False
         between = range(min(queue.position, target.position) + 1, max(queue.position, target.position))
-        if not all(self.program.taken.drivable(direction.value, group, 15, queue.position, cycle - hops + MEM_READ)
-                   and not self._driven_between(direction.value, group, target.position, cycle, between)
+        if not all(self.program.taken.drivable(direction.value, 0, 15, queue.position, cycle - hops + MEM_READ)
+                   and not self._driven_between(direction.value, target.position, cycle, between)
                    for cycle in cycles):
             return False
         accesses = self.accesses(window, offset, vector, 0)
-        if not self.produce(queue, window, offset, vector, MEM_READ, direction.value, group):
+        if not self.produce(queue, window, offset, vector, MEM_READ, direction.value):
             return False
         self.book(queue, True, accesses)
         self.keep(target, *found, load)
         for cycle in cycles:
-            self.program.taken.freeze(direction.value, group, queue.position, target.position, cycle)
+            self.program.taken.freeze(direction.value, 0, queue.position, target.position, cycle)
         return True
 
-    def _driven_between(self, direction: int, group: int, position: int, cycle: int, between: range) -> bool:
-        sources = [self.program.taken.source(direction, group, plane, position, cycle) for plane in range(4)]
+    def _driven_between(self, direction: int, position: int, cycle: int, between: range) -> bool:
+        sources = [self.program.taken.source(direction, 0, plane, position, cycle) for plane in range(4)]
         return any(source in between for source in sources)
 
     # --- MXM -----------------------------------------------------------------------------------------------------
@@ -178,9 +181,9 @@ class Builder(Placement):
         plane = self.rng.randrange(4)
         burst["count"] = min(burst["count"], self.config.act_depth)
         act = self.rng.randint(0, self.config.act_depth - burst["count"])
-        instr = Instr(Op.LOAD, fields=burst | {"act": act, "group": run.group, "plane": plane})
+        instr = Instr(Op.LOAD, fields=burst | {"act": act, "plane": plane})
         if not (self.fits(queue, window, offset, instr)
-                and self.sampled(queue, window, offset, instr, run.direction, run.group, 1 << plane)):
+                and self.sampled(queue, window, offset, instr, run.direction, 1 << plane)):
             return False
         self.keep(queue, window, offset, instr)
         return True
@@ -190,7 +193,9 @@ class Builder(Placement):
         rng, config = self.rng, self.config
         queue = self.some("MXM")
         direction = 0 if queue.position else 1
-        slices = rng.sample([q for q in self.queues if q.unit == "MEM"], config.weight_groups)
+        mine = [q for q in self.queues if q.unit == "MEM" and outward(q) == direction]
+        slices = [rng.choice([q for q in mine if config.weight_group(q.slice) == group])
+                  for group in range(1, config.groups)]
         acts = rng.choice([1, 2, 3, rng.randint(1, config.act_depth)])
         accs = rng.choice([1, 2, 4, rng.randint(1, 20)])
         if acts * accs > 80:
@@ -202,13 +207,13 @@ class Builder(Placement):
             "accs": accs, "order": rng.choice(list(Order)), "wfmt": rng.choice(list(Wfmt)), "clear": self.bit()})
         if not self.fits(queue, window, offset, instr):
             return False
-        for group, source in enumerate(slices, 1):
+        for source in slices:
             cycle = arrival - abs(queue.position - source.position) - MEM_READ - ENGINE
             found = self.window_at(source, cycle)
-            fields = {"count": acts * accs, "interval": 1, "dir": Dir(direction), "group": group, "planes": 15}
+            fields = {"count": acts * accs, "interval": 1, "dir": Dir(direction), "weights": 1, "planes": 15}
             if not found or not self.read(source, *found, fields):
                 return False
-        if not all(self.sampled(queue, window, offset, instr, direction, group, 15)
+        if not all(self.sampled(queue, window, offset, instr, direction, 15, group)
                    for group in range(1, config.groups)):
             return False
         self.keep(queue, window, offset, instr)
@@ -216,9 +221,8 @@ class Builder(Placement):
 
     def add_drain(self) -> bool:
         queue = self.some("MXM")
-        instr = Instr(Op.DRAIN, fields=self.burst() | {"acc": self.rng.randrange(self.config.acc_depth),
-                                                       "group": self.rng.randrange(self.config.groups)})
-        return self.produce(queue, *self.place(queue), instr, MXM_DRAIN, 1 if queue.position else 0, instr.group)
+        instr = Instr(Op.DRAIN, fields=self.burst() | {"acc": self.rng.randrange(self.config.acc_depth)})
+        return self.produce(queue, *self.place(queue), instr, MXM_DRAIN, 1 - outward(queue))
 
     # --- SXM -----------------------------------------------------------------------------------------------------
 
@@ -228,16 +232,14 @@ class Builder(Placement):
             return False
         rng = self.rng
         queue, run, window, offset, burst = target
-        dst, group = rng.choice(list(Dir)), rng.randrange(self.config.groups)
         op, own = rng.choice([
             (Op.PERMUTE, {"map": rng.randrange(self.config.sxm_maps)}),
             (Op.SHIFT, {"lane": rng.randrange(16), "lane_inc": rng.randrange(16), "distribute": self.bit()}),
             (Op.REDUCE, {"red": rng.choice([Red.SUM, Red.MAX, Red.MIN]), "segment": rng.randint(0, 4)}),
         ])
-        instr = Instr(op, fields=burst | own | {"src_dir": Dir(run.direction), "src_group": run.group, "dst_dir": dst,
-                                                "dst_group": group})
-        return (self.sampled(queue, window, offset, instr, run.direction, run.group, 15)
-                and self.produce(queue, window, offset, instr, SXM_DRIVE, dst.value, group))
+        instr = Instr(op, fields=burst | own)
+        return (self.sampled(queue, window, offset, instr, run.direction, 15)
+                and self.produce(queue, window, offset, instr, SXM_DRIVE, 1 - outward(queue)))
 
     def add_transpose_in(self) -> bool:
         target = self.target("SXM")
@@ -246,10 +248,9 @@ class Builder(Placement):
         queue, run, window, offset, burst = target
         burst["count"] = min(burst["count"], LANES)
         plane = self.rng.randrange(4)
-        instr = Instr(Op.TRANSPOSE_IN, fields=burst | {"src_dir": Dir(run.direction), "src_group": run.group,
-                                                       "plane": plane})
+        instr = Instr(Op.TRANSPOSE_IN, fields=burst | {"plane": plane})
         if not (self.fits(queue, window, offset, instr)
-                and self.sampled(queue, window, offset, instr, run.direction, run.group, 1 << plane)):
+                and self.sampled(queue, window, offset, instr, run.direction, 1 << plane)):
             return False
         self.keep(queue, window, offset, instr)
         last = instr.interval * (instr.count - 1) + SXM_TRANSPOSE
@@ -261,9 +262,8 @@ class Builder(Placement):
         return self.transpose_out(queue, *self.place(queue))
 
     def transpose_out(self, queue: Queue, window: Window, offset: int) -> bool:
-        stream = {"dst_dir": self.rng.choice(list(Dir)), "dst_group": self.rng.randrange(self.config.groups)}
-        instr = Instr(Op.TRANSPOSE_OUT, fields=self.burst(LANES) | stream)
-        return self.produce(queue, window, offset, instr, SXM_DRIVE, instr.dst_dir.value, instr.dst_group)
+        instr = Instr(Op.TRANSPOSE_OUT, fields=self.burst(LANES))
+        return self.produce(queue, window, offset, instr, SXM_DRIVE, 1 - outward(queue))
 
     # --- VXM -----------------------------------------------------------------------------------------------------
 
@@ -279,7 +279,6 @@ class Builder(Placement):
             fields |= self.operand(name, queue, samples, burst["count"])
         fields |= {
             "er": rng.randrange(self.config.er_depth), "er_dst": rng.randrange(self.config.er_depth),
-            "dst_group": rng.randrange(self.config.groups), "red_group": rng.randrange(self.config.groups),
             "rf_we": self.bit(), "red_rf": rng.randrange(self.config.rf_depth),
             "red": rng.choice([Red.NONE, *Red]), "red_keep": 0,
         }
@@ -303,8 +302,8 @@ class Builder(Placement):
         for _, cycles in every:
             last = cycles[-1] + VXM_REDUCE_DRIVE
             results = [cycle + VXM_DRIVE for cycle in cycles]
-            drives += [(d, instr.dst_group, 15, results) for d, on in enumerate((instr.dst_e, instr.dst_w)) if on]
-            drives += [(d, instr.red_group, 15, [last]) for d, on in enumerate((instr.red_e, instr.red_w)) if on]
+            drives += [(d, 0, 15, results) for d, on in enumerate((instr.dst_e, instr.dst_w)) if on]
+            drives += [(d, 0, 15, [last]) for d, on in enumerate((instr.red_e, instr.red_w)) if on]
             writes += results * instr.rf_we + [last] * instr.red_we
         if len(set(writes)) < len(writes) or not taken.rf_writes.isdisjoint(writes) or not self.drivable(queue, drives):
             return False
@@ -317,8 +316,8 @@ class Builder(Placement):
         """Fields of one operand, from a stream wherever one may be sampled."""
         stream = self.readable_operand(queue, samples) if self.bit(0.8) else None
         if stream:
-            direction, group, formats = stream
-            return {f"{name}_src": Src.stream(Dir(direction), group), f"{name}_fmt": self.rng.choice(formats)}
+            direction, formats = stream
+            return {f"{name}_src": Src.stream(Dir(direction)), f"{name}_fmt": self.rng.choice(formats)}
         register, inc = self.registers(self.bit(), count)
         return {f"{name}_src": self.rng.choice([Src.IMM, Src.RF, Src.RF, Src.IOTA]), f"{name}_rf": register,
                 f"{name}_inc": inc}

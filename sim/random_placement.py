@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from random import Random
 
-from hw.config import ChipConfig
+from hw.config import VXM, ChipConfig
 from hw.isa import ENGINE, Fmt, Instr, Op, Queue, queues
 
 from .random_schedule import Instance, Loop, Reservations, Window
@@ -81,11 +81,12 @@ class Placement:
     def target(self, *units: str, index_vectors: bool = False) -> tuple[Queue, Run, Window, int, dict] | None:
         """A consumer for something driven: queue, run, window and offset, and a burst that meets its elements."""
         rng = self.rng
-        runs = [run for run in self.program.runs[-60:] if run.index_vectors or not index_vectors]
+        runs = [run for run in self.program.runs[-60:] if run.group == 0 and (run.index_vectors or not index_vectors)]
         if not runs:
             return None
         run = rng.choice(runs)
         behind = [queue for queue in self.queues if queue.unit in units
+                  and (queue.unit != "SXM" or run.direction == outward(queue))
                   and (queue.position < run.position if run.direction else queue.position > run.position)]
         if not behind:
             return None
@@ -106,15 +107,14 @@ class Placement:
                     return window, cycle - start.cycle
         return None
 
-    def readable_operand(self, queue: Queue, cycles: list[int]) -> tuple[int, int, list[Fmt]] | None:
-        """A random stream group of which some formats may be sampled in all these cycles."""
+    def readable_operand(self, queue: Queue, cycles: list[int]) -> tuple[int, list[Fmt]] | None:
+        """A random direction of the vector group of which some formats may be sampled in all these cycles."""
         choices = []
         for direction in (0, 1):
-            for group in range(self.config.groups):
-                formats = [fmt for fmt, planes in FMT_PLANES.items() if all(
-                    self.program.taken.readable(direction, group, planes, queue.position, cycle) for cycle in cycles)]
-                if formats:
-                    choices.append((direction, group, formats))
+            formats = [fmt for fmt, planes in FMT_PLANES.items() if all(
+                self.program.taken.readable(direction, 0, planes, queue.position, cycle) for cycle in cycles)]
+            if formats:
+                choices.append((direction, formats))
         return self.rng.choice(choices) if choices else None
 
     # --- placing -------------------------------------------------------------------------------------------------
@@ -168,13 +168,13 @@ class Placement:
                 self.program.runs.append(Run(direction, group, planes, queue.position, cycles[0], interval,
                                              len(cycles), index_vectors))
 
-    def sampled(self, queue: Queue, window: Window, offset: int, instr: Instr, direction: int, group: int,
-                planes: int) -> bool:
+    def sampled(self, queue: Queue, window: Window, offset: int, instr: Instr, direction: int, planes: int,
+                group: int = 0) -> bool:
         return all(self.program.taken.readable(direction, group, planes, queue.position, cycle)
                    for _, cycles in self.elements(window, offset, *burst_of(instr)) for cycle in cycles)
 
-    def produce(self, queue: Queue, window: Window, offset: int, instr: Instr, latency: int, direction: int, group: int,
-                planes: int = 15) -> bool:
+    def produce(self, queue: Queue, window: Window, offset: int, instr: Instr, latency: int, direction: int,
+                planes: int = 15, group: int = 0) -> bool:
         """Place a producer of one result an element, if it is legal there."""
         if not self.fits(queue, window, offset, instr):
             return False
@@ -185,6 +185,11 @@ class Placement:
         self.keep(queue, window, offset, instr)
         self.drive(queue, drives)
         return True
+
+
+def outward(queue: Queue) -> int:
+    """Direction in which the vector group leaves the VXM on the side of a queue's unit."""
+    return int(queue.position < VXM)
 
 
 def burst_of(instr: Instr) -> tuple[int, int]:
