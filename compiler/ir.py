@@ -144,7 +144,10 @@ class Stream:
 
 @dataclass(eq=False)
 class Burst:
-    """One instruction with the cycle `at` of its first element; `drives`: what a VXM burst drives, by field prefix."""
+    """One instruction with the cycle `at` of its first element.
+
+    samples, drives: the streams that it ties together (weights aside), those driven by their field prefix in the VXM.
+    """
 
     queue: str
     op: Op
@@ -153,6 +156,7 @@ class Burst:
     count: int
     interval: int
     fields: dict[str, Any]
+    samples: list[Stream] = field(default_factory=list)
     drives: dict[str, Stream] = field(default_factory=dict)
 
     @property
@@ -222,11 +226,13 @@ class Cluster:
                 if cycle != at:
                     raise ValueError(f"{self.label}: operand {name} arrives in {cycle}, not {at}")
                 burst.fields[f"{name}_src"] = Src.stream(direction)
+                burst.samples.append(loc)
             case _:
                 if loc not in fetched:
                     fetched[loc] = self._fetch(loc, cfg.VXM, at, count, interval)
                 stream = fetched[loc]
                 burst.fields[f"{name}_src"] = Src.stream(stream.arrival(cfg.VXM)[0])
+                burst.samples.append(stream)
 
     def _fetch(self, loc: Mem | Acc, to: int, at: int, count: int, interval: int, group: int = 0) -> Stream:
         """READ or DRAIN so that the values are sampled at position `to` from cycle `at` on."""
@@ -240,14 +246,15 @@ class Cluster:
         start = drive - latency
         if isinstance(loc, Acc):
             burst = Burst(queue, Op.DRAIN, "drain", start, count, interval,
-                          {"acc": loc.vector, "count": count, "interval": interval})
+                          {"acc": loc.vector, "count": count, "interval": interval}, drives={"": stream})
             self.reads += [Read(("acc", loc.side, loc.vector + i), start + i * interval, start + i * interval)
                            for i in range(count)]
         else:
             stride = loc.stride if loc.count > 1 else 0
             burst = Burst(queue, Op.READ, "read", start, count, interval,
                           {"addr": loc.addr, "stride": stride, "count": count, "interval": interval, "rel": loc.rel,
-                           "index": loc.index, "planes": loc.planes, "dir": direction, "weights": int(group > 0)})
+                           "index": loc.index, "planes": loc.planes, "dir": direction, "weights": int(group > 0)},
+                          drives={"": stream})
             self._read_mem(loc, start, count, interval)
         self.bursts.append(burst)
         return stream
@@ -270,7 +277,7 @@ class Cluster:
         self.bursts.append(Burst(
             queue, Op.WRITE, "write", at, count, interval,
             {"addr": loc.addr, "stride": stride, "count": count, "interval": interval, "rel": loc.rel,
-             "index": loc.index, "planes": loc.planes, "dir": direction}))
+             "index": loc.index, "planes": loc.planes, "dir": direction}, [stream]))
         visible = at + isa.MEM_WRITE_TO_READ
         for i in range(count if loc.cells is None else 1):
             first = visible + i * interval
@@ -284,7 +291,7 @@ class Cluster:
         for name in slices:
             queue = f"MEM_{name}"
             direction, at = stream.arrival(position(queue))
-            self.bursts.append(Burst(queue, Op.INDEX, "index", at, 1, 1, {"index": register, "dir": direction}))
+            self.bursts.append(Burst(queue, Op.INDEX, "index", at, 1, 1, {"index": register, "dir": direction}, [stream]))
             visible = at + isa.MEM_INDEX
             self.writes.append(Write(("index", name, register), visible, visible))
 
@@ -294,7 +301,7 @@ class Cluster:
         _, at = stream.arrival(position(queue))
         count, interval = stream.count, stream.interval
         self.bursts.append(Burst(queue, Op.LOAD, "load", at, count, interval,
-                                 {"act": act.base, "count": count, "interval": interval}))
+                                 {"act": act.base, "count": count, "interval": interval}, [stream]))
         self.writes += [Write(("act", act.side, act.base + i), *[at + i * interval + isa.MXM_LOAD] * 2)
                         for i in range(count)]
 
@@ -365,7 +372,7 @@ class Cluster:
         result = self._drive("SXM_E", at + isa.SXM_DRIVE, count, stream.interval)
         self.bursts.append(Burst(
             "SXM_E", op, "sxm", at, count, stream.interval,
-            {**fields, "count": count, "interval": stream.interval}))
+            {**fields, "count": count, "interval": stream.interval}, [stream], {"": result}))
         return result
 
     # -- MXM --

@@ -168,9 +168,9 @@ class Scheduler:
 
 
 def _bind(burst: Burst) -> dict:
-    """Fields with the drive bits of the directions that somebody samples."""
+    """Fields with, in the VXM, the drive bits of the directions that somebody samples."""
     fields = dict(burst.fields)
-    for prefix, stream in burst.drives.items():
+    for prefix, stream in burst.drives.items() if burst.queue == "VXM" else ():
         fields |= {f"{prefix}_e": int(Dir.E in stream.reach), f"{prefix}_w": int(Dir.W in stream.reach)}
     return fields
 

@@ -19,7 +19,7 @@ from compiler.quantize import quantize
 from compiler.schedule import Scheduler, Segment
 from compiler.verify import VerifyError, VerifyReport, verify_bucket
 from hw.config import CONFIGS
-from hw.isa import FIELDS, HEADER, START, Dir, Fmt, Instr, Op, Red, Src, Trap, decode, encode, queues
+from hw.isa import FIELDS, HEADER, START, VXM_DRIVE, Dir, Fmt, Instr, Op, Red, Src, Trap, decode, encode, queues
 from hw.numerics import Index
 from sim.image import Image
 from sim.model import ModelChip, ProgramError
@@ -48,12 +48,12 @@ def program(**given: list[tuple[int, Instr]]) -> Program:
     return words
 
 
-def read(group: int = 0, **fields) -> Instr:
-    return Instr(Op.READ, fields={"dir": Dir.E, "planes": 15, "group": group, "stride": 1, **fields})
+def read(**fields) -> Instr:
+    return Instr(Op.READ, fields={"dir": Dir.E, "planes": 15, "stride": 1, **fields})
 
 
-def write(group: int = 0, **fields) -> Instr:
-    return Instr(Op.WRITE, fields={"dir": Dir.E, "planes": 15, "group": group, "stride": 1, **fields})
+def write(**fields) -> Instr:
+    return Instr(Op.WRITE, fields={"dir": Dir.E, "planes": 15, "stride": 1, **fields})
 
 
 def alu(**fields) -> Instr:
@@ -72,7 +72,7 @@ def test_copy_is_legal_and_reported():
 
 
 def test_overwritten_on_its_way_shows_in_the_flows():
-    report = verify_bucket(TINY, program(**COPY, VXM=[(2, alu(dst_e=1))]), PERIOD, {})
+    report = verify_bucket(TINY, program(**COPY, VXM=[(8 - VXM_DRIVE, alu(dst_e=1))]), PERIOD, {})
     flows = {(report.words[f.producer].queue.name, f.samples) for f in report.flows}
     assert flows == {("MEM_W0", 12), ("VXM", 4)}
 
@@ -80,20 +80,20 @@ def test_overwritten_on_its_way_shows_in_the_flows():
 REFUSED = {
     "too early for the data": (COPY | {"MEM_E0": [(5, write(count=4))]}, Trap.EMPTY_READ, "MEM_E0 word 1, cycle 9"),
     "plane not driven": (COPY | {"MEM_W0": [(2, read(count=4, planes=7))]}, Trap.EMPTY_READ, "plane 3"),
-    "other group": (COPY | {"MEM_W0": [(2, read(1, count=4))]}, Trap.EMPTY_READ, "nobody drove"),
+    "other group": (COPY | {"MEM_W0": [(2, read(weights=1, count=4))]}, Trap.EMPTY_READ, "nobody drove"),
     "two drives": ({"MEM_W0": [(2, read(count=4))], "MEM_W1": [(2, read(count=1))]}, Trap.COLLISION, "and so does"),
     "engine busy": ({"MEM_W0": [(2, read(count=4)), (5, read())]}, Trap.ENGINE_BUSY, "until cycle 9"),
     "address": ({"MEM_W0": [(2, read(addr=254, count=3))]}, Trap.ADDRESS, "cycle 8: ADDRESS: READ: address must be in"),
     "negative address": ({"MEM_W0": [(2, read(addr=1, count=3, stride=-1))]}, Trap.ADDRESS, "not 1048575"),
     "index beyond": ({"MEM_W0": [(2, read(addr=250, index=1))]}, Trap.ADDRESS, "offsets up to 7"),
-    "group": ({"MEM_W0": [(2, read(2))]}, Trap.ADDRESS, "stream group must be in 0..1"),
+    "outward": ({"MEM_E1": [(2, read())]}, Trap.ADDRESS, "only slice 0 drives the vector group outward"),
     "bank": (COPY | {"MEM_E0": [(6, write(count=4, addr=8)), (8, read(addr=9))]}, Trap.BANK_CONFLICT, "quad 9"),
     "bank by index": (COPY | {"MEM_E0": [(6, write(count=4, addr=8)), (8, read(addr=2, index=1))]}, Trap.BANK_CONFLICT,
                       "may read quad 9"),
     "register conflict": ({"VXM": [(2, alu(count=2, red=Red.SUM, red_we=1)), (4, alu(rf_we=1))]},
                           Trap.REGISTER_CONFLICT, "VXM word 1"),
     "register": ({"VXM": [(2, alu(rf_we=1, rf=30, rf_inc=1, count=3))]}, Trap.ADDRESS, "register must be in 0..31"),
-    "operand": ({"VXM": [(2, alu(c_src=Src.W1, c_fmt=Fmt.B2))]}, Trap.EMPTY_READ, "plane 2 of W group 1"),
+    "operand": ({"VXM": [(2, alu(c_src=Src.W, c_fmt=Fmt.B2))]}, Trap.EMPTY_READ, "plane 2 of W group 0"),
     "map": ({"SXM_E": [(2, Instr(Op.PERMUTE, fields={"map": 16}))]}, Trap.ADDRESS, "map must be"),
     "reduce": ({"SXM_E": [(2, Instr(Op.REDUCE, fields={"red": Red.MAXABS}))]}, Trap.OPCODE, "MAXABS"),
     "transpose": ({"SXM_E": [(2, Instr(Op.TRANSPOSE_OUT, fields={"count": 17}))]}, Trap.ADDRESS, "transpose row"),
@@ -140,7 +140,7 @@ def test_undeclared_index_register():
 
 def sweeps() -> dict[str, list[dict]]:
     """Families of programs that cross a border of legality, a step at a time."""
-    result, reduction = alu(rf_we=1, dst_e=1), alu(count=2, red=Red.SUM, red_we=1, red_e=1, red_group=1)
+    result, reduction = alu(rf_we=1, dst_e=1), alu(count=2, red=Red.SUM, red_we=1, red_w=1)
     return {
         "bank": [COPY | {"MEM_E0": [(6, write(count=4, addr=8)), (at, read(addr=addr, count=2))]}
                  for at in range(7, 15) for addr in range(7, 12)],
@@ -214,10 +214,10 @@ def planned(segments: list[Segment], bucket: Bucket) -> set[tuple]:
     ends: dict[Stream, tuple[list, list]] = {}
     for segment, begins in zip(segments, bucket.starts, strict=True):
         for placed in segment.placed:
-            for name, (stream, _) in placed.burst.binds.items():
-                consumes = "src" in name or placed.burst.op in (Op.WRITE, Op.INDEX, Op.LOAD)
-                place = placed.burst.queue, START + begins + placed.dispatch
-                ends.setdefault(stream, ([], []))[consumes].append(place)
+            place = placed.burst.queue, START + begins + placed.dispatch
+            for consumes, streams in enumerate((placed.burst.drives.values(), placed.burst.samples)):
+                for stream in streams:
+                    ends.setdefault(stream, ([], []))[consumes].append(place)
     return {(*source, *sink) for sources, sinks in ends.values() for source in sources for sink in sinks}
 
 

@@ -81,8 +81,8 @@ def add_program():
     quads = {"count": COUNT, "stride": 1, "planes": 15}
     return {
         "MEM_W0": [(read, Op.READ, {**quads, "dir": Dir.E}), (arrive - ENGINE, Op.WRITE, {**quads, "dir": Dir.W})],
-        "MEM_E1": [(read, Op.READ, {**quads, "dir": Dir.W, "group": 1})],
-        "VXM": [(sample - ENGINE, Op.ALU, {"count": COUNT, "a_src": Src.E0, "c_src": Src.W1, "alu": Alu.ADD,
+        "MEM_E1": [(read, Op.READ, {**quads, "dir": Dir.W})],
+        "VXM": [(sample - ENGINE, Op.ALU, {"count": COUNT, "a_src": Src.E, "c_src": Src.W, "alu": Alu.ADD,
                                            "dst_e": 1, "dst_w": 1})],
         "MEM_E0": [(arrive - ENGINE, Op.WRITE, {**quads, "addr": 16, "dir": Dir.E})],
     }
@@ -118,7 +118,7 @@ def matrix_program():
     weights = mac - (MXM_E - MEM_E) - MEM_READ - ENGINE
     return {
         "MEM_W0": [(START, Op.READ, {"addr": 32, "count": ACTS, "stride": 1, "planes": 1, "dir": Dir.E})],
-        "MEM_E1": [(weights, Op.READ, {"addr": 64, "count": ACTS * ACCS, "stride": 1, "planes": 15, "group": 1})],
+        "MEM_E1": [(weights, Op.READ, {"addr": 64, "count": ACTS * ACCS, "stride": 1, "planes": 15, "weights": 1})],
         "MXM_E": [(load - ENGINE, Op.LOAD, {"count": ACTS}),
                   (mac - ENGINE, Op.MAC, {"acts": ACTS, "accs": ACCS, "clear": 1}),
                   (drain - ENGINE, Op.DRAIN, {})],

@@ -147,27 +147,31 @@ def test_bucket_chooses_start_pc():
 
 
 @pytest.mark.parametrize(("name", "direction", "position", "hops"), [
-    ("MEM_E0", Dir.E, SXM_E, 1), ("MEM_E1", Dir.E, MXM_E, 2), ("MEM_E0", Dir.W, VXM, 1), ("MEM_E1", Dir.W, MXM_W, 4),
-    ("MEM_W0", Dir.E, VXM, 1), ("MEM_W0", Dir.E, MXM_E, 4), ("MEM_W1", Dir.W, MXM_W, 2),
+    ("MEM_E0", Dir.E, SXM_E, 1), ("MEM_E0", Dir.E, MXM_E, 2), ("MEM_E0", Dir.W, VXM, 1), ("MEM_E1", Dir.W, MXM_W, 4),
+    ("MEM_W0", Dir.E, VXM, 1), ("MEM_W1", Dir.E, MXM_E, 4), ("MEM_W0", Dir.W, MXM_W, 2),
 ])
-def test_read_is_driven_and_travels(name, direction, position, hops):
-    chip = machine({name: [read(5, direction, 1, count=3, interval=2, stride=-2)]})
+@pytest.mark.parametrize("weights", [0, 1])
+def test_read_is_driven_and_travels(name, direction, position, hops, weights):
+    outward = Dir.E if name[4] == "E" else Dir.W
+    if weights and direction is not outward:
+        position, hops, direction = (MXM_E if outward is Dir.E else MXM_W), 2, outward
+    chip = machine({name: [read(5, direction, count=3, interval=2, stride=-2, weights=weights)]})
     begin(chip, 0)
     for cycle in range(FIRST + 1 + 2 + hops + 8):
         element, rest = divmod(go(chip, cycle).now - (FIRST + 1 + 2 + hops), 2)
         present = rest == 0 and 0 <= element < 3
-        assert driven(chip, direction, position, 1) == (15 if present else 0)
+        assert driven(chip, direction, position, weights) == (15 if present else 0)
         expected = chip.mem(name)[5 - 2 * element] if present else np.zeros((4, LANES))
-        assert (stream(chip, direction, position, 1) == expected).all()
+        assert (stream(chip, direction, position, weights) == expected).all()
 
 
 def test_read_drives_only_its_planes():
-    chip = machine({"MEM_E0": [read(5, planes=0b0101)], "MEM_E1": [read(6, planes=0b1000)]})
+    chip = machine({"MEM_E0": [read(5, Dir.W, planes=0b0101)], "MEM_E1": [read(6, Dir.W, planes=0b1000)]})
     begin(chip, FIRST + 4)
-    assert driven(chip, Dir.E, SXM_E) == 0b1101
-    assert (stream(chip, Dir.E, SXM_E)[[0, 2]] == chip.mem("MEM_E0")[5, [0, 2]]).all()
-    assert (stream(chip, Dir.E, SXM_E)[3] == chip.mem("MEM_E1")[6, 3]).all()
-    assert not stream(chip, Dir.E, SXM_E)[1].any()
+    assert driven(chip, Dir.W, VXM) == 0b1101
+    assert (stream(chip, Dir.W, VXM)[[0, 2]] == chip.mem("MEM_E0")[5, [0, 2]]).all()
+    assert (stream(chip, Dir.W, VXM)[3] == chip.mem("MEM_E1")[6, 3]).all()
+    assert not stream(chip, Dir.W, VXM)[1].any()
 
 
 def test_write_commits_one_cycle_behind_its_sample():
@@ -230,26 +234,26 @@ E_VXM = FIRST + 1
 
 def test_vxm_drives_both_ways_with_rep():
     alu = op(Op.ALU, a_src=Src.IOTA, c_src=Src.IMM, imm=-3, alu=Alu.ADD, count=2, interval=3, dst_e=1, dst_w=1,
-             dst_group=1, rep=Rep.REP16)
-    chip = begin(machine({"VXM": [alu]}), E_VXM + 5)
-    assert driven(chip, Dir.E, MEM_E, 1) == driven(chip, Dir.W, MEM_W, 1) == 0
-    go(chip, E_VXM + 6)
+             rep=Rep.REP16)
+    chip = begin(machine({"VXM": [alu]}), E_VXM + isa.VXM_DRIVE)
+    assert driven(chip, Dir.E, MEM_E) == driven(chip, Dir.W, MEM_W) == 0
+    go(chip, E_VXM + isa.VXM_DRIVE + 1)
     y = (np.arange(LANES) - 3 & 0xFFFF) * 0x10001
-    assert (lanes(stream(chip, Dir.E, MEM_E, 1)) & 0xFFFFFFFF == y).all()
-    assert (lanes(stream(chip, Dir.W, MEM_W, 1)) & 0xFFFFFFFF == y).all()
-    go(chip, E_VXM + 9)
-    assert (lanes(stream(chip, Dir.E, MEM_E, 1)) == (np.arange(LANES) + 13) * 0x10001).all()
+    assert (lanes(stream(chip, Dir.E, MEM_E)) & 0xFFFFFFFF == y).all()
+    assert (lanes(stream(chip, Dir.W, MEM_W)) & 0xFFFFFFFF == y).all()
+    go(chip, E_VXM + isa.VXM_DRIVE + 4)
+    assert (lanes(stream(chip, Dir.E, MEM_E)) == (np.arange(LANES) + 13) * 0x10001).all()
 
 
 def test_vxm_writes_registers_and_exponents_exactly_once_readable():
     programs = {"VXM": [op(Op.ALU, a_src=Src.IOTA, c_src=Src.IMM, imm=200, alu=Alu.ADD, rf_we=1, rf=4, rf_inc=1,
                            er_we=1, er_dst=2, count=2)]}
-    chip = begin(machine(programs), E_VXM + 5)
+    chip = begin(machine(programs), E_VXM + isa.VXM_DRIVE)
     assert not chip.state()["VXM.rf"].any()
-    state = go(chip, E_VXM + 6).state()
+    state = go(chip, E_VXM + isa.VXM_DRIVE + 1).state()
     assert (state["VXM.rf"][4] == np.arange(LANES) + 200).all() and not state["VXM.rf"][5].any()
     assert (state["VXM.er"][2] == (np.arange(LANES) + 200).astype(np.int8)).all()
-    state = go(chip, E_VXM + 7).state()
+    state = go(chip, E_VXM + isa.VXM_DRIVE + 2).state()
     assert (state["VXM.rf"][5] == np.arange(LANES) + 216).all()
     assert (state["VXM.er"][2] == (np.arange(LANES) + 216).astype(np.int8)).all()
 
@@ -267,16 +271,16 @@ def test_vxm_register_read_latency(late):
 def test_vxm_reduction(red):
     count, interval = 5, 3
     programs = {"MEM_W0": [read(10, count=count, stride=1, interval=interval)],
-                "VXM": [wait(3), op(Op.ALU, a_src=Src.E0, count=count, interval=interval, red=red, red_w=1, red_group=1,
+                "VXM": [wait(3), op(Op.ALU, a_src=Src.E, count=count, interval=interval, red=red, red_w=1,
                                     red_we=1, red_rf=3)]}
     chip = machine(programs)
     expected = numerics.reduce(red, np.stack([ints(chip, "MEM_W0", 10 + i) for i in range(count)]), 0)
     last = FIRST + 1 + 2 + 1 + (count - 1) * interval
     begin(chip, last + isa.VXM_REDUCE_DRIVE)
-    assert not chip.state()["VXM.rf"].any() and not driven(chip, Dir.W, MEM_W, 1)
+    assert not chip.state()["VXM.rf"].any() and not driven(chip, Dir.W, MEM_W)
     go(chip, last + isa.VXM_REDUCE_RF)
     assert (chip.state()["VXM.rf"][3] == expected).all()
-    assert (lanes(stream(chip, Dir.W, MEM_W, 1)) == expected).all()
+    assert (lanes(stream(chip, Dir.W, MEM_W)) == expected).all()
 
 
 def test_vxm_reductions_in_slots_continue():
@@ -291,7 +295,7 @@ def test_vxm_reductions_in_slots_continue():
 
 def test_vxm_formats_shifts_and_exponents():
     """A whole burst from two streams, registers and exponents, against hw.numerics."""
-    alu = op(Op.ALU, a_src=Src.E0, a_fmt=Fmt.HI16, b_src=Src.W0, b_fmt=Fmt.B2, c_src=Src.RF, c_rf=0, func=Func.MUL,
+    alu = op(Op.ALU, a_src=Src.E, a_fmt=Fmt.HI16, b_src=Src.W, b_fmt=Fmt.B2, c_src=Src.RF, c_rf=0, func=Func.MUL,
              pre=-2, post=3, er_use=ErUse.POST, er=1, er_neg=1, round=1, alu=Alu.RSUB, sat=Sat.S16, count=3, rf_we=1,
              rf=8, rf_inc=1, rep=Rep.REP8)
     setup = op(Op.ALU, 10, a_src=Src.IMM, imm=3, alu=Alu.ADD, c_src=Src.IOTA, rf_we=1, rf=0, er_we=1, er_dst=1)
@@ -320,11 +324,11 @@ def mac_machine(mac: Instr, acts: int, steps: int, config=TINY, side: str = "E",
     t_load = FIRST + 1 + 2 + 2  # before the MXM
     slices = range(1, 1 + config.weight_groups)
     programs = {f"MEM_{side}0": [read(0, direction, count=acts, stride=1)],
-                **{f"MEM_{side}{g}": [wait(20), read(0, direction, g, count=steps, stride=1)] for g in slices},
-                f"MXM_{side}": [wait(t_load - FIRST - 1), op(Op.LOAD, 20 + FIRST + 5 - t_load, act=1, group=0, plane=2,
+                **{f"MEM_{side}{g}": [wait(20), read(0, direction, weights=1, count=steps, stride=1)] for g in slices},
+                f"MXM_{side}": [wait(t_load - FIRST - 1), op(Op.LOAD, 20 + FIRST + 5 - t_load, act=1, plane=2,
                                                              count=acts), mac]}
     if drain:
-        programs[f"MXM_{side}"] += [wait(isa.MXM_ACC + steps - 3), op(Op.DRAIN, acc=0, count=drain, group=1)]
+        programs[f"MXM_{side}"] += [wait(isa.MXM_ACC + steps - 3), op(Op.DRAIN, acc=0, count=drain)]
     chip = machine(programs, config=config)
     act = chip.mem(f"MEM_{side}0")[:acts, 2].view(np.int8).copy()
     weights = np.concatenate([chip.mem(f"MEM_{side}{g}")[:steps] for g in slices], axis=1).view(np.int8)
@@ -377,7 +381,7 @@ def test_drain_sees_the_sum_after_mxm_acc(side):
     assert not driven(chip, inward, neighbour, 1)
     go(chip, drain + isa.MXM_DRAIN + 1)
     expected = accumulate(np.zeros((TINY.acc_depth, LANES), np.int64), act, weights, mac)
-    assert (lanes(stream(chip, inward, neighbour, 1)) == expected[0]).all() and expected[0].any()
+    assert (lanes(stream(chip, inward, neighbour)) == expected[0]).all() and expected[0].any()
 
 
 # --- SXM -------------------------------------------------------------------------------------------------------------
@@ -394,21 +398,21 @@ MAP = [(lane + 3) % 16 ^ 4 for lane in range(16)]
       for red in (Red.SUM, Red.MAX, Red.MIN) for segment in range(5)),
 ], ids=lambda x: f"{x.op.name}" if isinstance(x, Instr) else "")
 def test_sxm(instr, function):
-    sxm = Instr(instr.op, 2, {**instr.fields, "count": 3, "interval": 2, "dst_dir": Dir.W, "dst_group": 1})
+    sxm = Instr(instr.op, 2, {**instr.fields, "count": 3, "interval": 2})
     programs = {"MEM_E0": [read(0, count=3, interval=2, stride=1)], "SXM_E": [wait(SAMPLE_SXM - FIRST - 1), sxm]}
     chip = machine(programs)
     chip.load_map(2, MAP)
     begin(chip, SAMPLE_SXM + isa.SXM_DRIVE)
-    assert not driven(chip, Dir.W, MEM_E, 1)
+    assert not driven(chip, Dir.W, MEM_E)
     for i in range(3):
         go(chip, SAMPLE_SXM + 2 * i + isa.SXM_DRIVE + 1)
-        assert (lanes(stream(chip, Dir.W, MEM_E, 1)) == function(ints(chip, "MEM_E0", i), i)).all()
+        assert (lanes(stream(chip, Dir.W, MEM_E)) == function(ints(chip, "MEM_E0", i), i)).all()
 
 
 def test_transpose():
     programs = {"MEM_E0": [read(0, count=16, stride=1)],
-                "SXM_E": [wait(SAMPLE_SXM - FIRST - 1), op(Op.TRANSPOSE_IN, 16, count=16, plane=1, src_dir=Dir.E),
-                          op(Op.TRANSPOSE_OUT, count=16, dst_dir=Dir.W)]}
+                "SXM_E": [wait(SAMPLE_SXM - FIRST - 1), op(Op.TRANSPOSE_IN, 16, count=16, plane=1),
+                          op(Op.TRANSPOSE_OUT, count=16)]}
     chip = machine(programs)
     begin(chip, SAMPLE_SXM + 16 + isa.SXM_DRIVE)
     assert (chip.state()["SXM_E.transpose"] == chip.mem("MEM_E0")[:16, 1]).all()
