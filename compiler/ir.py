@@ -291,7 +291,8 @@ class Cluster:
         for name in slices:
             queue = f"MEM_{name}"
             direction, at = stream.arrival(position(queue))
-            self.bursts.append(Burst(queue, Op.INDEX, "index", at, 1, 1, {"index": register, "dir": direction}, [stream]))
+            fields = {"index": register, "dir": direction}
+            self.bursts.append(Burst(queue, Op.INDEX, "index", at, 1, 1, fields, [stream]))
             visible = at + isa.MEM_INDEX
             self.writes.append(Write(("index", name, register), visible, visible))
 

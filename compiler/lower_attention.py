@@ -108,7 +108,8 @@ class Attention(Base):
     def _scales_of(self, kv: int, start: int, count: int, index: int = 0) -> As:
         side = SIDES[kv // self.g.per_word % 2]
         pair, half = divmod(self.g.kv_heads(side).index(kv), 2)
-        mem = self.p.tensors[f"kscale_{side}"].mem(pair * self.g.chunks + start, count, planes=3 << 2 * half, index=index,
+        table = self.p.tensors[f"kscale_{side}"]
+        mem = table.mem(pair * self.g.chunks + start, count, planes=3 << 2 * half, index=index,
                          cells=(("kscale", kv),))
         return As(mem, (Fmt.LO16, Fmt.HI16)[half])
 

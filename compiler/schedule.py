@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from hw import isa
 from hw.isa import Dir
 
-from .errors import TspError
 from .ir import Burst, Cell, Cluster, Stream
 
 FIRST = 1 + isa.MIN_DELAY

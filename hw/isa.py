@@ -304,13 +304,14 @@ FIELDS: Mapping[Op, Mapping[str, Field]] = MappingProxyType({
         "red_e": Field(1, doc="drive the reduction eastward"), "red_w": Field(1, doc="drive the reduction westward"),
         "red_we": Field(1, doc="write the reduction to register red_rf"), "red_rf": Field(5),
     },
-    Op.PERMUTE: {**_BURST, "map": Field(5, doc="permutation map: output lane l takes input lane map[l]; see `routable`")},
+    Op.PERMUTE: {**_BURST, "map": Field(5, doc="permutation map: output lane l takes input lane map[l]; see "
+                                               "`routable`")},
     Op.SHIFT: {**_BURST, "lane": Field(4, doc="ROTATE: output lane l takes lane (l + lane) mod 16; DISTRIBUTE: every "
                                             "output lane takes `lane`"),
                "lane_inc": Field(4, doc="added to `lane` (mod 16) after each element"),
                "distribute": Field(1, doc="0: rotate, 1: distribute")},
-    Op.REDUCE: {**_BURST, "red": _enum(Red), "segment": Field(3, doc="log2 of the lanes reduced together; the result is "
-                                                                   "broadcast within the segment (0..4)")},
+    Op.REDUCE: {**_BURST, "red": _enum(Red), "segment": Field(3, doc="log2 of the lanes reduced together; the result "
+                                                                     "is broadcast within the segment (0..4)")},
     Op.TRANSPOSE_IN: {**_BURST, "plane": Field(2, doc="byte plane taken; element i becomes row i")},
     Op.TRANSPOSE_OUT: _BURST,  # element i: column i, on all planes
 })

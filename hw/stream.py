@@ -53,7 +53,7 @@ class Streams(wiring.Component):
                 for group in range(self._config.groups):
                     producers = self._producers(name, p, group)
                     if group == 0 or self._outward(name, p):
-                        self._hop(m, name, (p, p + step), group, producers)
+                        self._hop(m, name, p, group, producers)
                     clashes += [(a & b).any() for i, (_, a) in enumerate(producers) for _, b in producers[i + 1 :]]
         if self._config.debug:
             m.d.comb += self.collision.eq(any_of(clashes))
@@ -78,8 +78,8 @@ class Streams(wiring.Component):
         return [(self.weights_data[n], self.weights_drive[n]) for n, queue in here
                 if self._config.weight_group(queue.slice) == group]
 
-    def _hop(self, m: Module, name: str, hop: tuple[int, int], group: int, producers: list[tuple[Value, Value]]) -> None:
-        (p, beyond), row = hop, getattr(self, name)
+    def _hop(self, m: Module, name: str, p: int, group: int, producers: list[tuple[Value, Value]]) -> None:
+        beyond, row = p + (1 if name == "e" else -1), getattr(self, name)
         for plane in range(PLANES):
             s = PLANES * group + plane
             bits = slice(PLANE_BITS * plane, PLANE_BITS * (plane + 1))

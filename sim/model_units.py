@@ -35,7 +35,8 @@ class MemModel(Unit):
     def __init__(self, queue: Queue, config: ChipConfig, time: Timeline, streams: Streams):
         super().__init__(queue, config, time, streams)
         outward = Dir.E if queue.position == MEM_E else Dir.W
-        self._outward, self._outer, self._weight_group = outward.value, queue.slice > 0, config.weight_group(queue.slice)
+        self._outward, self._outer = outward.value, queue.slice > 0
+        self._weight_group = config.weight_group(queue.slice)
         self.quads = np.zeros((config.mem_depths[queue.slice], LANES), np.int32)
         self.indices = [numerics.Index() for _ in range(config.index_regs)]
         self.commits = [(-1, -1), (-1, -1)]
@@ -214,7 +215,8 @@ class MxmModel(Unit):
     def _drain(self, vector: int) -> None:
         self._settle()
         value = self._acc[vector % self.config.acc_depth].copy()
-        self.time.write(self.time.now + MXM_DRAIN, self.streams.drive, self._inward, self.position, ALL, value, self.name)
+        self.time.write(self.time.now + MXM_DRAIN, self.streams.drive, self._inward, self.position, ALL, value,
+                        self.name)
 
 
 class SxmModel(Unit):
