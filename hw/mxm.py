@@ -12,23 +12,18 @@ from .isa import COUNT_BITS, Op, Order, Queue, Trap, Wfmt, layout
 from .slice import (
     PLANE_BITS,
     Burst,
-    any_of,
-    drive,
     fields,
     illegal,
     lanes_group,
-    one_hot,
+    named,
+    part_of_four,
     register,
-    slots_of,
     trap,
     unit_ports,
 )
 
-HIGH = 13
-"""Bit of the packed product at which the high nibble's product begins; the low one needs 12 bits, a pair of them 13."""
-FACTOR_BITS = 18
-PRODUCT_BITS = 26
-SUM_BITS = 20
+HIGH = 14
+"""Bit of the packed product at which the high nibble's product begins; the low one needs 12 bits, four of them 14."""
 ACC_BITS = 32
 
 
@@ -82,26 +77,32 @@ class Mxm(wiring.Component):
     """The matrix unit: R = 4 * weight_groups rows x 16 lanes of int8 x int8, or 2 R rows of int4 x int8.
 
     Three engines that work independently. Outward is E for MXM_E and W for MXM_W.
-    LOAD: samples one plane of an outward group in e; a MAC step in e + MXM_LOAD sees the entry.
-    MAC: samples the weights (row r is outward stream 4 + r) and the activation entry in e; the accumulators hold the
-    sum for a DRAIN element in e + MXM_ACC. Accumulator entry n is part n % p of vector n // p (modulo the file), where
-    a vector has p = 16 // rows parts. INT4 exists only where its 2 R rows fit a vector.
+    LOAD: samples one plane of the outward vector stream in e; a MAC step in e + MXM_LOAD sees the entry.
+    MAC: samples the weights (row r is byte plane r of `weights`) and the activation entry in e; the accumulators hold
+    the sum for a DRAIN element in e + MXM_ACC. Accumulator entry n is part n % p of vector n // p (modulo the file),
+    where a vector has p = 16 // rows parts. INT4 exists only where its 2 R rows fit a vector.
     DRAIN: reads a vector in e, drives it inward in e + MXM_DRAIN.
 
-    One 18 x 8 multiplier a row and lane: an int4 factor is high * 2**13 + low, so that both products stand in one.
-    Pipeline of MAC: e factors; e + 1 multiply; e + 2 add pairs, part the packed products, add fours; e + 3 add
-    all; e + 4 accumulate.
+    One 18 x 8 multiplier a row and lane: whatever the format, it multiplies high * 2**14 + low, the upper nibble and
+    the lower one without sign (0..15), so that the products of both stand in one and four of them can be added as they
+    are. An int8 sum is 16 * high + low. For int4 the lower nibble is sampled with 8 added, so that 8 times the sum of
+    the activations is too much in the sum of the low ones.
+    Pipeline of MAC: e factors; e + 1 multiply; e + 2 add fours; e + 3 part high and low, add all; e + 4 accumulate.
 
     word, valid: the instruction and its dispatch pulse. e_in, w_in / e_data, e_drive, w_data, w_drive: streams.
+    weights: the weight groups of the hemisphere's outward streams.
     busy: an engine is; sums may still be in flight.
-    Debug builds: e_driven, w_driven, traps, probe.
+    Debug builds: e_driven, w_driven, weights_driven, traps, probe.
     """
 
     def __init__(self, *, config: ChipConfig, queue: Queue):
         self._config = config
         self._eastern = queue.position == MXM_E
         self._int4 = 2 * config.rows <= LANES
-        super().__init__(unit_ports("MXM", config.streams, probe_layout() if config.debug else None))
+        ports = {**unit_ports("MXM", probe_layout() if config.debug else None), "weights": In(PLANE_BITS * config.rows)}
+        if config.debug:
+            ports["weights_driven"] = In(config.rows)
+        super().__init__(ports)
 
     def elaborate(self, platform):
         m = Module()
@@ -117,12 +118,11 @@ class Mxm(wiring.Component):
             m.d.comb += [engine.word.eq(word), engine.start.eq(self.valid & (word.op == op))]
         m.d.comb += self.busy.eq(load.busy | mac.active | drain.busy)
 
-        outward = self.e_in if self._eastern else self.w_in
-        tap, act_write = self._load(m, load, act, outward)
-        acc_write = self._mac(m, mac, act, acc, outward)
+        act_write = self._load(m, load, act)
+        acc_write = self._mac(m, mac, act, acc)
         self._drain(m, drain, acc)
         if config.debug:
-            self._check(m, load, mac, drain, tap)
+            self._check(m, load, mac, drain)
             m.d.comb += [
                 self.probe.act_we.eq(act_write.en), self.probe.act_index.eq(act_write.addr),
                 self.probe.act_data.eq(act_write.data), self.probe.acc_we.eq(acc_write.en),
@@ -130,38 +130,37 @@ class Mxm(wiring.Component):
             ]
         return m
 
-    def _load(self, m: Module, engine: Burst, act: Memory, outward: Value):
-        """LOAD; returns the streams it taps, one-hot, and the write port."""
-        streams = self._config.streams
-        tap = Signal(streams, reset_less=True)
-        with m.If(engine.start):
-            m.d.sync += tap.eq(1 << Cat(engine.word.plane, engine.word.group))
+    def _load(self, m: Module, engine: Burst, act: Memory):
+        """LOAD; returns the write port."""
         port = act.write_port()
+        outward = self.e_in if self._eastern else self.w_in
         m.d.comb += [
             port.en.eq(engine.active), port.addr.eq(engine.op.act + engine.index),
-            port.data.eq(one_hot(tap, [outward[PLANE_BITS * s : PLANE_BITS * (s + 1)] for s in range(streams)])),
+            port.data.eq(part_of_four(outward, engine.op.plane)),
         ]
-        return tap, port
+        return port
 
-    def _mac(self, m: Module, mac: MacLoops, act: Memory, acc: Memory, outward: Value):
+    def _mac(self, m: Module, mac: MacLoops, act: Memory, acc: Memory):
         """MAC; returns the write port of the accumulator file."""
-        rows = self._config.rows
         nibbles = self._nibbles(m, mac)
         port = act.read_port(domain="comb")
         m.d.comb += port.addr.eq(mac.act)
-        lanes = range(LANES)
-        held = [register(m, port.data[8 * lane : 8 * lane + 8], f"act1_{lane}").as_signed() for lane in lanes]
+        held = [register(m, port.data[8 * lane : 8 * lane + 8], f"act1_{lane}").as_signed() for lane in range(LANES)]
+        excess = self._excess(m, held)
         low, high = [], []
-        for row in range(rows):
-            weights = outward[PLANE_BITS * (PLANES + row) :][:PLANE_BITS]
-            factors = [register(m, self._factor(weights[8 * lane : 8 * lane + 8], nibbles[0]), f"factor1_{row}_{lane}")
-                       for lane in lanes]
-            products = [register(m, (factors[lane].as_signed() * held[lane])[:PRODUCT_BITS], f"product2_{row}_{lane}")
-                        for lane in lanes]
-            whole, upper = self._add(m, products, nibbles[2])
-            low.append(whole)
+        for row in range(self._config.rows):
+            weights = self.weights[PLANE_BITS * row : PLANE_BITS * (row + 1)]
+            products = []
+            for lane in range(LANES):
+                weight = weights[8 * lane : 8 * lane + 8] ^ (nibbles[0] << 3)
+                factor = register(m, weight[:8], f"factor1_{row}_{lane}")
+                packed = Cat(factor[:4], Const(0, HIGH - 4), factor[4:]).as_signed()
+                products.append(register(m, packed * held[lane], f"product2_{row}_{lane}"))
+            fours = [register(m, four, f"four3_{row}") for four in _fours(m, products, "products")]
+            lower, upper = self._part(m, fours, nibbles[3], excess)
+            low.append(lower)
             high.append(upper)
-        sums = [register(m, total, "sum4") for total in self._outputs(low, high, nibbles[3])]
+        sums = [register(m, total, "sum4").as_signed() for total in self._outputs(low, high, nibbles[3])]
         return self._accumulate(m, mac, acc, sums)
 
     def _nibbles(self, m: Module, mac: MacLoops) -> list[Value]:
@@ -173,35 +172,23 @@ class Mxm(wiring.Component):
             stages.append(register(m, stages[-1], f"nibbles{k}"))
         return stages
 
-    def _factor(self, weight: Value, nibbles: Value) -> Value:
-        """A weight as an 18-bit factor: int8, or high * 2**13 + low of two int4."""
-        low = Cat(weight[:4], weight[3].replicate(HIGH - 4))
-        high = weight[4:].as_signed() - weight[3]
-        return Mux(nibbles, Cat(low, high)[:FACTOR_BITS], Cat(weight, weight[7].replicate(FACTOR_BITS - 8)))
+    def _excess(self, m: Module, held: list[Value]) -> Value:
+        """Stage 3: the sum of the activations, which is an eighth of what the low sums of an INT4 step are too much."""
+        fours = [register(m, four, "acts2") for four in _fours(m, held, "acts")]
+        return register(m, _fours(m, fours, "act_fours")[0], "excess3").as_signed()
 
-    def _add(self, m: Module, products: list[Value], nibbles: Value) -> tuple[Value, Value]:
-        """Stages 2 and 3: the sum of a row's products (of the low nibbles' products), and that of the high ones.
+    def _part(self, m: Module, fours: list[Value], nibbles: Value, excess: Value) -> tuple[Value, Value]:
+        """Stage 3: a row's sum, of the bytes or of the low nibbles, and that of the high nibbles.
 
-        The high part of a packed pair lacks 1 where the low part is negative: these bits are the carries of the adders
-        that follow, but for the last, for which there is no adder left.
+        The high part of four products lacks 1 where their low part is negative: these bits are carries of the adders,
+        but for the last, for which there is no adder left.
         """
-        pairs = [Signal(PRODUCT_BITS + 1, name="pair2") for _ in range(LANES // 2)]
-        m.d.comb += [pair.eq(a.as_signed() + b.as_signed())
-                     for pair, a, b in zip(pairs, products[::2], products[1::2], strict=True)]
-        whole = [Cat(pair[:HIGH], Mux(nibbles, pair[HIGH - 1].replicate(4), pair[HIGH : HIGH + 4])) for pair in pairs]
-        whole = self._fours(m, whole, [Const(0)] * 4, "low3")
-        if not self._int4:
-            return _sum_of(m, whole, [Const(0)] * 3), Const(0, SUM_BITS)
-        *upper, last = [pair[HIGH:] for pair in pairs]
-        *carries, carry = [pair[HIGH - 1] for pair in pairs]
-        upper = self._fours(m, [*upper, (last.as_signed() + carry)[: len(last)]], carries[:4], "high3")
-        late = [register(m, bit, "carry3") for bit in carries[4:]]
-        return _sum_of(m, whole, [Const(0)] * 3), _sum_of(m, upper, late)
-
-    def _fours(self, m: Module, values: list[Value], carries: list[Value], name: str) -> list[Value]:
-        """Sums of pairs (with carries), registered."""
-        return [register(m, _add_carry(a, b, carry), name)
-                for a, b, carry in zip(values[::2], values[1::2], carries, strict=True)]
+        low = named(m, _fours(m, [four[:HIGH] for four in fours], "lows")[0], "low3")
+        upper, carries = [four[HIGH:] for four in fours], [four[HIGH - 1] for four in fours]
+        halves = [_add_carry(upper[0], upper[1], carries[0]), _add_carry(upper[2], upper[3], carries[1])]
+        high = named(m, (_add_carry(*halves, carries[2]) + carries[3])[:-1], "high3").as_signed()
+        rest = Mux(nibbles, low[3:].as_signed() - excess, low[3:].as_signed() + (high << 1))
+        return named(m, Cat(low[:3], rest), "total3").as_signed(), high
 
     def _outputs(self, low: list[Value], high: list[Value], nibbles: Value) -> list[Value]:
         """Stage 3: sums by output row of a step; int8 rows are repeated where a step of int4 has more."""
@@ -231,52 +218,51 @@ class Mxm(wiring.Component):
         for lane in range(LANES):
             bits = slice(ACC_BITS * lane, ACC_BITS * (lane + 1))
             m.d.comb += write.data[bits].eq(Mux(now.clear, 0, read.data[bits])
-                                            + sums[lane % len(sums)].as_signed())
+                                            + sums[lane % len(sums)])
         return write
 
     def _drain(self, m: Module, engine: Burst, acc: Memory) -> None:
         port = acc.read_port(domain="comb")
-        m.d.comb += port.addr.eq(engine.op.acc + engine.index)
         vector = register(m, port.data, "drained")
-        never = Const(0)
-        sides = (never, engine.active) if self._eastern else (engine.active, never)
-        inward = slots_of(*sides, engine.op.group, self._config.groups)
-        drive(m, self, [(register(m, inward, "drain_slots"),
-                         lanes_group([vector[ACC_BITS * lane : ACC_BITS * (lane + 1)] for lane in range(LANES)]))])
+        lanes = [vector[ACC_BITS * lane : ACC_BITS * (lane + 1)] for lane in range(LANES)]
+        data, drive = (self.w_data, self.w_drive) if self._eastern else (self.e_data, self.e_drive)
+        m.d.comb += [
+            port.addr.eq(engine.op.acc + engine.index), data.eq(lanes_group(lanes)),
+            drive.eq(register(m, engine.active, "drain_drive").replicate(PLANES)),
+        ]
 
-    def _check(self, m: Module, load: Burst, mac: MacLoops, drain: Burst, tap: Value) -> None:
+    def _check(self, m: Module, load: Burst, mac: MacLoops, drain: Burst) -> None:
         """Everything a debug build traps."""
         config = self._config
-        empty = ~(self.e_driven if self._eastern else self.w_driven)
-        trap(m, self, Trap.EMPTY_READ, (load.active & (empty & tap).any()) | (mac.active & empty[PLANES:].any()))
+        driven = self.e_driven if self._eastern else self.w_driven
+        trap(m, self, Trap.EMPTY_READ, (load.active & ~driven.bit_select(load.op.plane, 1))
+             | (mac.active & ~self.weights_driven.all()))
         trap(m, self, Trap.ENGINE_BUSY, load.conflict | mac.conflict | drain.conflict)
         wrong = [(self.word[:4] != op.value) | illegal(op, fields(op, self.word))
                  for op in (Op.LOAD, Op.MAC, Op.DRAIN)]
         if not self._int4:
             wrong[1] |= fields(Op.MAC, self.word).wfmt == Wfmt.INT4
         trap(m, self, Trap.OPCODE, self.valid & wrong[0] & wrong[1] & wrong[2])
-        trap(m, self, Trap.ADDRESS, any_of([
-            load.active & (load.op.act + load.index >= config.act_depth),
-            load.active & (load.op.group >= config.groups),
-            mac.active & (mac.act >= config.act_depth),
-            drain.active & (drain.op.group >= config.groups),
-        ]))
+        trap(m, self, Trap.ADDRESS, (load.active & (load.op.act + load.index >= config.act_depth))
+             | (mac.active & (mac.act >= config.act_depth)))
+
+
+def _fours(m: Module, values: list[Value], name: str) -> list[Value]:
+    """Sums of each four neighbours, signed and two bits wider.
+
+    The last sign is made of the carry by hand: where one adder alone uses what another gives, yosys makes one adder of
+    many operands, out of LUTs.
+    """
+    pairs = [named(m, a.as_signed() + b.as_signed(), f"{name}_pair")
+             for a, b in zip(values[::2], values[1::2], strict=True)]
+    totals = [named(m, a + b, f"{name}_total") for a, b in zip(pairs[::2], pairs[1::2], strict=True)]
+    return [Cat(total[:-1], total[-1] ^ a[-1] ^ b[-1])
+            for total, a, b in zip(totals, pairs[::2], pairs[1::2], strict=True)]
 
 
 def _add_carry(a: Value, b: Value, carry: Value) -> Value:
-    """a + b + carry, signed, one bit wider; a carry enters below the lowest bit, where an adder has room."""
-    if isinstance(carry, Const):
-        return a.as_signed() + b.as_signed()
-    return (Cat(Const(1, 1), a).as_signed() + Cat(carry, b).as_signed())[1:]
-
-
-def _sum_of(m: Module, values: list[Value], carries: list[Value]) -> Value:
-    """Stage 3: the sum of four, SUM_BITS wide."""
-    left = _add_carry(values[0], values[1], carries[0])
-    right = _add_carry(values[2], values[3], carries[1])
-    total = Signal(SUM_BITS, name="sum3")
-    m.d.comb += total.eq(_add_carry(left, right, carries[2]).as_signed())
-    return total
+    """a + b + carry, signed, one bit wider; the carry enters below the lowest bit, where an adder has room."""
+    return (Cat(Const(1, 1), a, a[-1]) + Cat(carry, b, b[-1]))[1:-1]
 
 
 def _split(entry: Value, parts: int) -> tuple[Value, Value]:

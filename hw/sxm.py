@@ -1,27 +1,23 @@
 """The SXM: what moves between lanes - permutations, rotations, broadcasts, reductions over lanes, transposition."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In
 
-from .config import LANES, PLANES, ChipConfig
+from .config import LANES, PLANES, SXM_E, ChipConfig
 from .isa import Op, Queue, Red, Trap
 from .slice import (
     PLANE_BITS,
     Burst,
     any_of,
-    drive,
     fields,
     group_lanes,
-    group_of,
-    group_select,
     illegal,
     lanes_group,
     named,
-    one_hot,
+    part_of_four,
     register,
-    slots_of,
     trap,
     unit_ports,
 )
@@ -40,14 +36,16 @@ def probe_layout() -> data.StructLayout:
 class Sxm(wiring.Component):
     """The lane switch.
 
-    Three engines that work independently: lanes (PERMUTE, SHIFT, REDUCE), TRANSPOSE_IN and TRANSPOSE_OUT. What an
-    element samples in e it drives in e + SXM_DRIVE, on all planes; a row that TRANSPOSE_IN samples in e is in the
-    columns of a TRANSPOSE_OUT element that executes in e + SXM_TRANSPOSE.
+    Three engines that work independently: lanes (PERMUTE, SHIFT, REDUCE), TRANSPOSE_IN and TRANSPOSE_OUT. Outward is E
+    for SXM_E and W for SXM_W. What an element samples of the outward stream in e it drives inward in e + SXM_DRIVE, on
+    all planes; a row that TRANSPOSE_IN samples in e is in the columns of a TRANSPOSE_OUT element that executes in
+    e + SXM_TRANSPOSE.
 
-    One crossbar serves PERMUTE and SHIFT: in its stage k every lane takes its own value or that of the lane whose
-    number differs in bit k, which does all maps that are `isa.routable`. A reduction combines up to four lanes in e + 1
-    and these fours in e + 2. The byte of row r and column c lies in bank (r + c) % 16 of the transpose buffer at
-    address r, so that a row, and a column, touch each bank once.
+    All that is driven comes out of one crossbar, in e + 2: in its stage k every lane takes its own value or that of the
+    lane whose number differs in bit k, which does all maps that are `isa.routable`. On the way to it, a reduction
+    combines up to four lanes in e and these fours in e + 1, each into the lowest lane of its segment, which the
+    crossbar broadcasts. The byte of row r and column c lies in bank r ^ c of the transpose buffer at address r, so that
+    a row, and a column, touch each bank once; a column meets the crossbar where two of its stages are left.
 
     word, valid: the instruction and its dispatch pulse. e_in, w_in / e_data, e_drive, w_data, w_drive: streams.
     map_we, map_index, map_data: the host writes a permutation map (nibble l: the lane that output lane l takes).
@@ -57,8 +55,9 @@ class Sxm(wiring.Component):
 
     def __init__(self, *, config: ChipConfig, queue: Queue):
         self._config = config
+        self._eastern = queue.position == SXM_E
         super().__init__({
-            **unit_ports("SXM", config.streams, probe_layout() if config.debug else None),
+            **unit_ports("SXM", probe_layout() if config.debug else None),
             "map_we": In(1), "map_index": In(range(config.sxm_maps)), "map_data": In(MAP_BITS),
         })
 
@@ -74,66 +73,48 @@ class Sxm(wiring.Component):
             columns.word.eq(self.word), columns.start.eq(self.valid & (op == Op.TRANSPOSE_OUT)),
             self.busy.eq(lanes.busy | rows.busy | columns.busy),
         ]
-        lane_select, sampled = self._sample(m, lanes, "lane")
-        row_select, row_group = self._sample(m, rows, "row")
-        plane = Signal(PLANES, name="row_plane", reset_less=True)
-        with m.If(rows.start):
-            m.d.sync += plane.eq(1 << rows.word.plane)
-        row = one_hot(plane, [row_group[PLANE_BITS * p : PLANE_BITS * (p + 1)] for p in range(PLANES)])
+        outward = self.e_in if self._eastern else self.w_in
+        row = named(m, part_of_four(outward, rows.op.plane), "row")
         column = self._transpose(m, rows, columns, row)
-        result = self._lanes(m, lanes, sampled)
-        collision = drive(m, self, [(self._slots(m, lanes, "lane"), result),
-                                    (self._slots(m, columns, "column"), Cat(column for _ in range(PLANES)))])
+        levels = self._levels(m, lanes)
+        reduced = self._reduce(m, lanes, levels, group_lanes(outward))
+        routed = self._cross(m, reduced, self._picks(m, lanes, columns, levels), column)
+        lane_drives, column_drives = (register(m, register(m, engine.active, f"{name}_active1"), f"{name}_active2")
+                                      for engine, name in ((lanes, "lane"), (columns, "column")))
+        data, drive = (self.w_data, self.w_drive) if self._eastern else (self.e_data, self.e_drive)
+        m.d.comb += [data.eq(lanes_group(routed)), drive.eq((lane_drives | column_drives).replicate(PLANES))]
         if self._config.debug:
-            self._check(m, lanes, rows, columns, (lane_select, row_select, plane))
-            trap(m, self, Trap.COLLISION, collision)
+            self._check(m, lanes, rows, columns)
+            trap(m, self, Trap.COLLISION, lane_drives & column_drives)
             m.d.comb += [self.probe.row_we.eq(rows.active), self.probe.row_index.eq(rows.index),
                          self.probe.row_data.eq(row)]
         return m
 
-    def _sample(self, m: Module, engine: Burst, name: str) -> tuple[Value, Value]:
-        """The group that an engine samples: one-hot select (set at dispatch), and the group."""
-        groups, word = self._config.groups, engine.word
-        select = Signal(2 * groups, name=f"{name}_select", reset_less=True)
-        with m.If(engine.start):
-            m.d.sync += select.eq(group_select(word.src_dir, word.src_group, groups))
-        return select, one_hot(select, [group_of(streams, g) for streams in (self.e_in, self.w_in)
-                                        for g in range(groups)])
-
-    def _slots(self, m: Module, engine: Burst, name: str) -> Value:
-        """One-hot slots that an engine's element drives, two cycles later."""
-        active, west = engine.active, engine.op.dst_dir.as_value()[0]
-        slots = slots_of(active & ~west, active & west, engine.op.dst_group, self._config.groups)
-        return register(m, register(m, slots, f"{name}_slots1"), f"{name}_slots2")
-
     # --- the lane engine -------------------------------------------------------------------------------------------
 
-    def _lanes(self, m: Module, engine: Burst, sampled: Value) -> Value:
-        """PERMUTE, SHIFT and REDUCE: the group to drive in e + 2."""
-        lanes = [register(m, lane, "sampled1") for lane in group_lanes(sampled)]
-        picks = [register(m, pick, "pick1") for pick in self._picks(m, engine)]
+    def _levels(self, m: Module, engine: Burst) -> list[Value]:
+        """Whether the element reduces pairs, fours, eights, and all lanes."""
         reduce = fields(Op.REDUCE, engine.op.as_value())
         reducing = reduce.op == Op.REDUCE
-        mode = [register(m, value, name) for name, value in (
-            ("summing1", reduce.red == Red.SUM), ("least1", reduce.red == Red.MIN),
-            ("pairs1", reducing & (reduce.segment == 1)), ("fours1", reducing & (reduce.segment >= 2)),
-            ("crossing1", ~reducing | (reduce.segment == 0)))]
-        later = [register(m, register(m, value, f"{name}1"), f"{name}2") for name, value in (
-            ("summing", reduce.red == Red.SUM), ("least", reduce.red == Red.MIN),
-            ("eights", reducing & (reduce.segment == 3)), ("all", reducing & (reduce.segment == 4)))]
+        return [named(m, reducing & (reduce.segment > level), f"level{level}") for level in range(LANE_BITS)]
 
-        pairs = [_combine(m, mode, a, b) for a, b in zip(lanes[::2], lanes[1::2], strict=True)]
-        fours = [_combine(m, mode, a, b) for a, b in zip(pairs[::2], pairs[1::2], strict=True)]
-        routed = self._cross(m, lanes, picks)
-        crossed = [register(m, Mux(mode[4], routed[n], 0) | Mux(mode[2], pairs[n // 2], 0)
-                            | Mux(mode[3], fours[n // 4], 0), "crossed2") for n in range(LANES)]
-        eights = [_combine(m, later, crossed[n], crossed[n + 4]) for n in (0, 8)]
-        everything = _combine(m, later, *eights)
-        return lanes_group([named(m, Mux(later[3], everything, Mux(later[2], eights[n // 8], crossed[n])), "out2")
-                            for n in range(LANES)])
+    def _reduce(self, m: Module, engine: Burst, levels: list[Value], lanes: list[Value]) -> list[Value]:
+        """The lanes that the crossbar takes in e + 2: as sampled, but for the lowest of each segment reduced."""
+        red = fields(Op.REDUCE, engine.op.as_value()).red
+        summing, least = named(m, red == Red.SUM, "summing"), named(m, red == Red.MIN, "least")
+        modes = [Cat(level & summing, level & ~summing, least) for level in levels]
+        for level, mode in enumerate(modes):
+            mode = mode if level < 2 else register(m, mode, f"mode1_{level}")
+            step = 1 << level
+            lanes = [lane if n % (2 * step) else _combine(m, mode, lane, lanes[n + step])
+                     for n, lane in enumerate(lanes)]
+            if level % 2:
+                lanes = [register(m, lane, f"lane{1 + level // 2}_{n}") for n, lane in enumerate(lanes)]
+        return lanes
 
-    def _picks(self, m: Module, engine: Burst) -> list[Value]:
-        """For each lane, whether it takes the other lane's value in stage 0, 1, 2 and 3 of the crossbar."""
+    def _picks(self, m: Module, engine: Burst, columns: Burst, levels: list[Value]) -> list[Value]:
+        """For each lane, in e + 2: whether it takes its own value in stage 0 of the crossbar, and whether it takes the
+        other lane's in stage 0, 1, 2 and 3. It takes neither in stage 0 where there is no element."""
         m.submodules.maps = maps = Memory(shape=MAP_BITS, depth=self._config.sxm_maps, init=[])
         write, read = maps.write_port(), maps.read_port(domain="comb")
         m.d.comb += [
@@ -148,50 +129,56 @@ class Sxm(wiring.Component):
             m.d.sync += lane.eq(Mux(shift.op == Op.SHIFT, lane + shift.lane_inc, 0))
         permuting = named(m, shift.op == Op.PERMUTE, "permuting")
         spread = named(m, (shift.op == Op.SHIFT) & shift.distribute, "spread")
+        active = register(m, engine.active, "routing1")
+        turning, turn = register(m, columns.active, "turning1"), register(m, columns.index[:LANE_BITS], "turn1")
         picks = []
         for n in range(LANES):
             index = Signal(LANE_BITS, name="index")
             m.d.comb += index.eq(Mux(permuting, read.data[LANE_BITS * n : LANE_BITS * (n + 1)],
                                      Mux(spread, lane, lane + n)))
-            picks.append(index ^ n)
+            lowest = Cat(level if n >> bit & 1 else 0 for bit, level in enumerate(levels))
+            pick = register(m, (index ^ n) | lowest, f"pick1_{n}")
+            picks.append(register(m, Cat(active & ~pick[0], active & pick[0], Mux(turning, turn[1:], pick[1:])),
+                                  f"pick2_{n}"))
         return picks
 
-    def _cross(self, m: Module, lanes: list[Value], picks: list[Value]) -> list[Value]:
-        """The crossbar."""
-        for stage in range(LANE_BITS):
-            lanes = [named(m, Mux(picks[n][stage], lanes[n ^ 1 << stage], lanes[n]), f"crossing{stage}")
-                     for n in range(LANES)]
-        return lanes
+    def _cross(self, m: Module, lanes: list[Value], picks: list[Value], column: list[Value]) -> list[Value]:
+        """The crossbar; the column joins behind stage 1, where lanes are 0 if none is driven."""
+        lanes = [named(m, Mux(pick[0], lanes[n], 0) | Mux(pick[1], lanes[n ^ 1], 0), f"crossing0_{n}")
+                 for n, pick in enumerate(picks)]
+        lanes = _exchange(m, lanes, 1, [pick[2] for pick in picks], "crossing1")
+        lanes = [lane | byte.replicate(PLANES) for lane, byte in zip(lanes, column, strict=True)]
+        lanes = _exchange(m, lanes, 2, [pick[3] for pick in picks], "crossing2")
+        return _exchange(m, lanes, 3, [pick[4] for pick in picks], "crossing3")
 
     # --- transposition ---------------------------------------------------------------------------------------------
 
-    def _transpose(self, m: Module, rows: Burst, columns: Burst, row: Value) -> Value:
-        """The byte plane of a column, in e + 2 of a TRANSPOSE_OUT element."""
-        turned = _rotate(m, row, 0 - rows.index[:LANE_BITS], "row")
-        column = columns.index[:LANE_BITS]
-        banks = []
+    def _transpose(self, m: Module, rows: Burst, columns: Burst, row: Value) -> list[Value]:
+        """The bytes of a column in e + 2 of a TRANSPOSE_OUT element (otherwise 0): row r is byte r ^ (column & 12)."""
+        turned = [row[8 * lane : 8 * lane + 8] for lane in range(LANES)]
+        for stage in range(LANE_BITS):
+            turned = _exchange(m, turned, stage, [rows.index[stage]] * LANES, f"row{stage}")
+        gathered = []
         for b in range(LANES):
             m.submodules[f"bank{b}"] = bank = Memory(shape=8, depth=LANES, init=[])
             write, read = bank.write_port(), bank.read_port(domain="comb")
             m.d.comb += [
-                write.en.eq(rows.active), write.addr.eq(rows.index), write.data.eq(turned[8 * b : 8 * b + 8]),
-                read.addr.eq(b - column),
+                write.en.eq(rows.active), write.addr.eq(rows.index), write.data.eq(turned[b]),
+                read.addr.eq(columns.index[:LANE_BITS] ^ b),
             ]
-            banks.append(read.data)
-        gathered = register(m, Cat(banks), "column1")
-        amount = register(m, column, "column_index1")
-        return register(m, _rotate(m, gathered, amount, "column"), "column2")
+            gathered.append(register(m, read.data, f"gathered1_{b}"))
+        active, turn = register(m, columns.active, "gathering1"), register(m, columns.index[:2], "gathering_turn1")
+        for stage in range(2):
+            gathered = _exchange(m, gathered, stage, [turn[stage]] * LANES, f"column{stage}")
+        return [register(m, Mux(active, byte, 0), f"column2_{n}") for n, byte in enumerate(gathered)]
 
     # --- debug builds ----------------------------------------------------------------------------------------------
 
-    def _check(self, m: Module, lanes: Burst, rows: Burst, columns: Burst, taps: tuple[Value, Value, Value]) -> None:
+    def _check(self, m: Module, lanes: Burst, rows: Burst, columns: Burst) -> None:
         """Everything a debug build traps."""
-        groups = self._config.groups
-        lane_select, row_select, plane = taps
-        empty = [~streams[PLANES * g : PLANES * (g + 1)] for streams in (self.e_driven, self.w_driven)
-                 for g in range(groups)]
-        trap(m, self, Trap.EMPTY_READ, (lanes.active & one_hot(lane_select, empty).any())
-             | (rows.active & (one_hot(row_select, empty) & plane).any()))
+        driven = self.e_driven if self._eastern else self.w_driven
+        trap(m, self, Trap.EMPTY_READ, (lanes.active & ~driven.all())
+             | (rows.active & ~driven.bit_select(rows.op.plane, 1)))
         trap(m, self, Trap.ENGINE_BUSY, lanes.conflict | rows.conflict | columns.conflict)
         reduce = fields(Op.REDUCE, self.word)
         no_reduction = (reduce.op == Op.REDUCE) & ((reduce.red == Red.NONE) | (reduce.red == Red.MAXABS))
@@ -200,27 +187,26 @@ class Sxm(wiring.Component):
         trap(m, self, Trap.OPCODE, self.valid & (Cat(wrong).all() | no_reduction))
         permute, running = (fields(op, lanes.op.as_value()) for op in (Op.PERMUTE, Op.REDUCE))
         trap(m, self, Trap.ADDRESS, any_of([
-            lanes.active & ((lanes.op.src_group >= groups) | (lanes.op.dst_group >= groups)),
             lanes.active & (permute.op == Op.PERMUTE) & (permute.map >= self._config.sxm_maps),
-            lanes.active & (running.op == Op.REDUCE) & (running.segment > 4),
-            rows.active & ((rows.op.src_group >= groups) | (rows.index >= LANES)),
-            columns.active & ((columns.op.dst_group >= groups) | (columns.index >= LANES)),
+            lanes.active & (running.op == Op.REDUCE) & (running.segment > LANE_BITS),
+            rows.active & (rows.index >= LANES),
+            columns.active & (columns.index >= LANES),
         ]))
 
 
-def _combine(m: Module, mode: list[Value], a: Value, b: Value) -> Value:
-    """Sum, maximum or minimum of two int32 lanes; mode is (summing, least, ...)."""
-    summing, least = mode[:2]
-    x, y, less = a.as_signed(), b.as_signed(), Signal(name="less")
-    out = Signal(signed(32), name="combined")
-    m.d.comb += [less.eq(x < y), out.eq(Mux(summing, x + y, Mux(less == least, x, y)))]
+def _combine(m: Module, mode: Value, a: Value, b: Value) -> Value:
+    """Two int32 lanes in one carry chain; mode is (sum, choose, least): a + b, the greater or lesser, or just a."""
+    summing, choosing, least = mode
+    x, y, total = a.as_signed(), b.as_signed(), Signal(33, name="total")
+    take_b, out = Signal(name="take_b"), Signal(32, name="combined")
+    m.d.comb += [
+        total.eq(Mux(choosing, x - y, x + y)),
+        take_b.eq(choosing & (total[32] ^ least)),
+        out.eq(Mux(summing, total, Mux(take_b, y, x))),
+    ]
     return out
 
 
-def _rotate(m: Module, lanes: Value, amount: Value, name: str) -> Value:
-    """Byte lane l of the result is lane (l + amount) % 16."""
-    for bit in range(LANE_BITS):
-        out = Signal(PLANE_BITS, name=f"{name}_rotated{bit}")
-        m.d.comb += out.eq(Mux(amount[bit], lanes.rotate_right(8 << bit), lanes))
-        lanes = out
-    return lanes
+def _exchange(m: Module, lanes: list[Value], stage: int, picks: list[Value], name: str) -> list[Value]:
+    """Every lane's own value, or that of the lane whose number differs in bit `stage`."""
+    return [named(m, Mux(pick, lanes[n ^ 1 << stage], lanes[n]), f"{name}_{n}") for n, pick in enumerate(picks)]

@@ -46,16 +46,16 @@ class MxmBench(Checked):
     """An MXM with its golden functions; `free` is when each engine can be started again."""
 
     def __init__(self, dut, seed: int = 0):
-        super().__init__(dut, CONFIG.groups, seed)
+        super().__init__(dut, seed, CONFIG.weight_groups)
         self.act = np.zeros((CONFIG.act_depth, LANES), np.int8)
         self.acc = np.zeros((CONFIG.acc_depth, LANES), np.int64)
         self.events: defaultdict[int, list[tuple]] = defaultdict(list)
         self.free = {Op.LOAD: 0, Op.MAC: 0, Op.DRAIN: 0}
 
-    async def step(self, instr: Instr | None = None, streams=None, word=None) -> None:
+    async def step(self, instr: Instr | None = None, streams=None, word=None, weights=None) -> None:
         if instr:
             self.schedule(instr)
-        await super().step(instr, streams, word)
+        await super().step(instr, streams, word, weights)
 
     def schedule(self, instr: Instr) -> None:
         if instr.op is Op.MAC:
@@ -76,7 +76,7 @@ class MxmBench(Checked):
         super().observe()
 
     def load_element(self, instr: Instr, i: int) -> None:
-        row = int8_planes(self.streams[self.now][OUT])[PLANES * instr.group + instr.plane]
+        row = int8_planes(self.streams[self.now][OUT, None])[instr.plane]
 
         def commit() -> None:
             self.act[instr.act + i] = row
@@ -84,7 +84,7 @@ class MxmBench(Checked):
         self.events[self.now + MXM_LOAD].append((commit,))
 
     def mac_step(self, instr: Instr, act: int, acc: int) -> None:
-        weights = int8_planes(self.streams[self.now][OUT])[PLANES:]
+        weights = int8_planes(self.weights[self.now])
         sums = numerics.dot(weights, self.act[instr.act + act], instr.wfmt)
         vector, part = divmod(instr.acc + acc, LANES // len(sums))
         lanes = self.acc[vector % CONFIG.acc_depth, part * len(sums) : (part + 1) * len(sums)]
@@ -96,7 +96,7 @@ class MxmBench(Checked):
 
     def drain_element(self, instr: Instr, i: int) -> None:
         vector = self.acc[(instr.acc + i) % CONFIG.acc_depth].copy()
-        self.expected.expected[self.now + MXM_DRAIN, IN, instr.group] = vector
+        self.expected.expected[self.now + MXM_DRAIN, IN] = vector
 
 
 def random_instruction(rng: np.random.Generator) -> Instr:
@@ -104,19 +104,18 @@ def random_instruction(rng: np.random.Generator) -> Instr:
     match rng.integers(4):
         case 0:
             return load(count=count, interval=interval, act=int(rng.integers(CONFIG.act_depth - count + 1)),
-                        group=int(rng.integers(CONFIG.groups)), plane=int(rng.integers(PLANES)))
+                        plane=int(rng.integers(PLANES)))
         case 1:
-            return drain(count=count, interval=interval, acc=int(rng.integers(CONFIG.acc_depth)),
-                         group=int(rng.integers(CONFIG.groups)))
+            return drain(count=count, interval=interval, acc=int(rng.integers(CONFIG.acc_depth)))
     acts, accs = int(rng.integers(1, 6)), int(rng.integers(1, 6))
     return mac(act=int(rng.integers(CONFIG.act_depth - acts + 1)), acc=int(rng.integers(16)), acts=acts, accs=accs,
                order=Order(int(rng.integers(2))), wfmt=Wfmt(int(rng.integers(1 + HAS_INT4))),
                clear=int(rng.random() < 0.3))
 
 
-def extreme_lanes(rng: np.random.Generator) -> np.ndarray:
-    """Streams of which every third is full of -128, 127, 0x88 or 0x77 bytes."""
-    lanes = rng.integers(-(1 << 31), 1 << 31, (2, CONFIG.groups, LANES))
+def extreme_weights(rng: np.random.Generator) -> np.ndarray:
+    """Weights of which every third step is full of -128, 127, 0x88 or 0x77 bytes."""
+    lanes = rng.integers(-(1 << 31), 1 << 31, (CONFIG.weight_groups, LANES))
     if rng.random() < 0.33:
         lanes[:] = numerics.wrap32(int(rng.choice([0x80, 0x7F, 0x88, 0x77, 0x78, 0x87])) * np.int64(0x1010101))
     return lanes
@@ -140,10 +139,10 @@ async def random_bursts(dut):
     for _ in range(2500):
         instr = random_instruction(bench.rng)
         while bench.now < bench.free[instr.op]:
-            await bench.step(streams=extreme_lanes(bench.rng))
-        await bench.step(instr, extreme_lanes(bench.rng))
+            await bench.step(weights=extreme_weights(bench.rng))
+        await bench.step(instr, weights=extreme_weights(bench.rng))
         if bench.rng.random() < 0.7:  # nothing forbids an instruction a cycle here, the ICU does
-            await bench.step(streams=extreme_lanes(bench.rng))
+            await bench.step(weights=extreme_weights(bench.rng))
     await bench.step(drain(count=CONFIG.acc_depth))
     for _ in range(CONFIG.acc_depth + 10):
         await bench.step()
@@ -157,15 +156,15 @@ async def extremes(dut):
     """Every sum at its limits, in all formats; accumulators wrap."""
     bench = await start(dut, 1)
     for act in (-128, 127, -1, 0):
-        await bench.step(load(), np.full((2, CONFIG.groups, LANES), 0))
-        await bench.step(streams=np.full((2, CONFIG.groups, LANES), act & 255))
+        await bench.step(load())
+        await bench.step(streams=np.full((2, LANES), act & 255))
         for wfmt in list(Wfmt)[: 1 + HAS_INT4]:
             for byte in (0x80, 0x7F, 0x88, 0x77, 0x78, 0x87, 0xFF, 0x0F, 0xF0, 0x08):
-                lanes = np.full((2, CONFIG.groups, LANES), numerics.wrap32(byte * np.int64(0x1010101)))
-                await bench.step(mac(acts=1, accs=1, wfmt=wfmt, clear=byte & 1), lanes)
+                weights = np.full((CONFIG.weight_groups, LANES), numerics.wrap32(byte * np.int64(0x1010101)))
+                await bench.step(mac(acts=1, accs=1, wfmt=wfmt, clear=byte & 1), weights=weights)
                 for _ in range(6):
-                    await bench.step(streams=lanes)
-                await bench.step(drain(), lanes)
+                    await bench.step(weights=weights)
+                await bench.step(drain())
     for _ in range(5):
         await bench.step()
     assert not bench.traps, bench.traps
@@ -174,54 +173,53 @@ async def extremes(dut):
 @cocotb.test()
 async def latencies(dut):
     """Each latency as the RTL has it: by when a value appears, not by the golden functions."""
-    bench = UnitBench(dut, CONFIG.groups)
+    bench = UnitBench(dut, weight_groups=CONFIG.weight_groups)
     await bench.reset()
-    ones = np.full((2, CONFIG.groups, LANES), 0x1010101)
+    ones = np.full((2, LANES), 0x1010101)
+    steady = {"weights": np.full((CONFIG.weight_groups, LANES), 0x1010101)}
 
     async def idle(cycles: int) -> None:
         for _ in range(cycles):
-            await bench.step(streams=ones)
+            await bench.step(streams=ones, **steady)
 
     async def first_drain(value: int) -> int:
         """Cycles from now (the present cycle samples) to the first DRAIN element that reads the value in lane 0."""
         sampled = bench.now
         for _ in range(12):
-            await bench.step(drain(), ones)
+            await bench.step(drain(), ones, **steady)
             data, drive = bench.seen[IN]
             if drive and data & 255 == value:
                 return bench.now - 1 - MXM_DRAIN - sampled
         raise AssertionError("never drained")
 
-    await bench.step(drain(), ones)
+    await bench.step(drain(), ones, **steady)
     sampled = bench.now
     while not bench.seen[IN][1]:
-        await bench.step(streams=ones)
+        await bench.step(streams=ones, **steady)
     assert bench.now - 1 - sampled == MXM_DRAIN
-    await bench.step(load(), ones)
-    await bench.step(streams=ones)
-    await bench.step(mac(clear=1), ones)
+    await bench.step(load(), ones, **steady)
+    await bench.step(streams=ones, **steady)
+    await bench.step(mac(clear=1), ones, **steady)
     assert await first_drain(LANES) == MXM_ACC
     # Steps in four successive cycles on an entry that a LOAD overwrites in the second of them (in e).
-    await bench.step(load(), ones)
-    await bench.step(streams=ones)
-    threes = ones.copy()
-    threes[:, 0] *= 3
-    await bench.step(mac(accs=4, clear=1), ones)
-    await bench.step(load(), ones)
-    await bench.step(streams=threes)
+    await bench.step(load(), ones, **steady)
+    await bench.step(streams=ones, **steady)
+    await bench.step(mac(accs=4, clear=1), ones, **steady)
+    await bench.step(load(), ones, **steady)
+    await bench.step(streams=3 * ones, **steady)
     await idle(8)
-    await bench.step(drain(count=2), ones)
+    await bench.step(drain(count=2), ones, **steady)
     sums = []
     for _ in range(3):
-        await bench.step(streams=ones)
+        await bench.step(streams=ones, **steady)
         data, drive = bench.seen[IN]
-        sums += [int(lane) for lane in unpack(data, CONFIG.groups)[0]] if drive else []
+        sums += [int(lane) for lane in unpack(data, 1)[0]] if drive else []
     assert sums[: 4 * CONFIG.rows : CONFIG.rows] == [LANES if k < 1 + MXM_LOAD else 3 * LANES for k in range(4)]
 
 
 @cocotb.test()
 async def illegal_programs_trap(dut):
-    bench = UnitBench(dut, CONFIG.groups)
+    bench = UnitBench(dut, weight_groups=CONFIG.weight_groups)
     await bench.reset()
     assert await traps_of(bench, load(), mac(), drain()) == set()
     for first, second in ((load(count=4), load()), (mac(acts=3), mac()), (mac(accs=3), mac()),
@@ -231,11 +229,9 @@ async def illegal_programs_trap(dut):
     assert await traps_of(bench, encode(Instr(Op.ALU)) & (1 << 59) - 1) == {Trap.OPCODE}
     assert await traps_of(bench, load(act=CONFIG.act_depth - 1, count=2)) == {Trap.ADDRESS}
     assert await traps_of(bench, mac(act=CONFIG.act_depth - 1, acts=2)) == {Trap.ADDRESS}
-    if CONFIG.groups < 4:
-        assert await traps_of(bench, load(group=3)) >= {Trap.ADDRESS}
-        assert await traps_of(bench, drain(group=3)) == {Trap.ADDRESS}
-    outward = dut.w_driven if OUT else dut.e_driven
-    outward.value = (1 << 4 * CONFIG.groups) - 1 - 0x12
+    dut.weights_driven.value = (1 << CONFIG.rows) - 2
     assert await traps_of(bench, mac()) == {Trap.EMPTY_READ}
+    outward = dut.w_driven if OUT else dut.e_driven
+    outward.value = 0xD
     assert await traps_of(bench, load(plane=1)) == {Trap.EMPTY_READ}
     assert await traps_of(bench, load(plane=0)) == set()

@@ -9,10 +9,12 @@ from unit_bench import Checked, UnitBench, elements, log, traps_of
 
 from hw import numerics
 from hw.config import CONFIGS, LANES, PLANES
-from hw.isa import SXM_DRIVE, SXM_TRANSPOSE, Dir, Instr, Op, Red, Trap, encode
+from hw.isa import SXM_DRIVE, SXM_TRANSPOSE, Instr, Op, Red, Trap, encode
 from sim.random_programs import random_map
 
 CONFIG = CONFIGS[os.environ.get("CONFIG", "tiny")]
+OUT = int(os.environ["OUTWARD"])
+IN = 1 - OUT
 REDUCTIONS = (Red.SUM, Red.MAX, Red.MIN)
 
 
@@ -28,7 +30,7 @@ class SxmBench(Checked):
     """An SXM with its golden functions; `free` is when each engine can be started again."""
 
     def __init__(self, dut, seed: int = 0):
-        super().__init__(dut, CONFIG.groups, seed)
+        super().__init__(dut, seed)
         self.maps = np.array([random_map(self.rng) for _ in range(CONFIG.sxm_maps)])
         self.rows = np.zeros((LANES, LANES), np.int64)
         self.samples = defaultdict(list)
@@ -62,9 +64,9 @@ class SxmBench(Checked):
 
     def element(self, instr: Instr, i: int) -> None:
         if instr.op is Op.TRANSPOSE_OUT:
-            self.drive(instr, numerics.wrap32(self.rows[:, i] * 0x1010101))
+            self.drive(numerics.wrap32(self.rows[:, i] * 0x1010101))
             return
-        x = self.streams[self.now][instr.src_dir.value, instr.src_group]
+        x = self.streams[self.now][OUT]
         match instr.op:
             case Op.TRANSPOSE_IN:
                 self.commits[self.now + SXM_TRANSPOSE].append((i, x >> 8 * instr.plane & 255))
@@ -76,20 +78,20 @@ class SxmBench(Checked):
                 y = x[(base + instr.lane + i * instr.lane_inc) % LANES]
             case Op.REDUCE:
                 y = numerics.lane_reduce(instr.red, instr.segment, x)
-        self.drive(instr, y)
+        self.drive(y)
 
-    def drive(self, instr: Instr, lanes: np.ndarray) -> None:
-        slot = self.now + SXM_DRIVE, instr.dst_dir.value, instr.dst_group
+    def drive(self, lanes: np.ndarray) -> None:
+        slot = self.now + SXM_DRIVE, IN
         assert slot not in self.expected.expected, "the bench makes no collisions"
         self.expected.expected[slot] = lanes
 
     def collides(self, instr: Instr) -> bool:
-        """Whether the instruction, dispatched now, would drive a slot that an earlier one drives."""
+        """Whether the instruction, dispatched now, would drive in a cycle in which an earlier one drives."""
         if instr.op is Op.TRANSPOSE_IN:
             return False
-        taken = {(cycle, other.dst_dir, other.dst_group) for cycle, items in self.samples.items()
+        taken = {cycle for cycle, items in self.samples.items()
                  for other, _ in items if other.op is not Op.TRANSPOSE_IN}
-        return any((cycle, instr.dst_dir, instr.dst_group) in taken for cycle in elements(self.now, instr))
+        return not taken.isdisjoint(elements(self.now, instr))
 
     async def issue(self, instr: Instr) -> None:
         """Dispatches the instruction as soon as it may be."""
@@ -105,21 +107,19 @@ class SxmBench(Checked):
 
 def random_instruction(rng: np.random.Generator) -> Instr:
     op = [Op.PERMUTE, Op.SHIFT, Op.REDUCE, Op.TRANSPOSE_IN, Op.TRANSPOSE_OUT][rng.integers(5)]
-    source = {"src_dir": Dir(int(rng.integers(2))), "src_group": int(rng.integers(CONFIG.groups))}
-    target = {"dst_dir": Dir(int(rng.integers(2))), "dst_group": int(rng.integers(CONFIG.groups))}
     burst = {"count": int(rng.integers(1, 17)), "interval": int(rng.choice([1, 1, 1, 2, 3]))}
     match op:
         case Op.TRANSPOSE_IN:
-            return sxm(op, **burst, **source, plane=int(rng.integers(PLANES)))
+            return sxm(op, **burst, plane=int(rng.integers(PLANES)))
         case Op.TRANSPOSE_OUT:
-            return sxm(op, **burst, **target)
+            return sxm(op, **burst)
         case Op.PERMUTE:
             own = {"map": int(rng.integers(CONFIG.sxm_maps))}
         case Op.SHIFT:
             own = {"lane": int(rng.integers(16)), "lane_inc": int(rng.integers(16)), "distribute": int(rng.integers(2))}
         case Op.REDUCE:
             own = {"red": REDUCTIONS[rng.integers(3)], "segment": int(rng.integers(5))}
-    return sxm(op, **burst, **source, **target, **own)
+    return sxm(op, **burst, **own)
 
 
 @cocotb.test()
@@ -153,7 +153,7 @@ async def every_shift_and_reduction(dut):
     for lanes in (-(1 << 31), (1 << 31) - 1, -1):
         for red in REDUCTIONS:
             await bench.issue(sxm(Op.REDUCE, red=red, segment=4))
-            await bench.step(streams=np.full((2, CONFIG.groups, LANES), lanes))
+            await bench.step(streams=np.full((2, LANES), lanes))
     await bench.finish()
 
 
@@ -169,7 +169,7 @@ async def transpositions_overlap(dut):
         await bench.issue(sxm(Op.TRANSPOSE_OUT, count=LANES))
         for _ in range(LANES - 2):
             await bench.step()
-        await bench.issue(sxm(Op.TRANSPOSE_IN, count=LANES, plane=2, src_dir=Dir.W))
+        await bench.issue(sxm(Op.TRANSPOSE_IN, count=LANES, plane=2))
     await bench.finish()
     assert bench.driven >= 8 * LANES * PLANES
 
@@ -177,14 +177,14 @@ async def transpositions_overlap(dut):
 @cocotb.test()
 async def latencies(dut):
     """Each latency as the RTL has it: by when a value appears, not by the golden functions."""
-    bench = UnitBench(dut, CONFIG.groups)
+    bench = UnitBench(dut)
     dut.map_we.value = 0
     await bench.reset()
-    zero = np.zeros((2, CONFIG.groups, LANES))
+    zero = np.zeros((2, LANES))
     for instr in (sxm(Op.PERMUTE), sxm(Op.SHIFT), sxm(Op.REDUCE, red=Red.SUM), sxm(Op.TRANSPOSE_OUT)):
         await bench.step(instr, zero)
         sampled = bench.now
-        while not bench.seen[0][1]:
+        while not bench.seen[IN][1]:
             await bench.step(streams=zero)
         assert bench.now - 1 - sampled == SXM_DRIVE, instr.op
     for _ in range(4):
@@ -198,13 +198,13 @@ async def latencies(dut):
     seen = []
     for _ in range(6):
         await bench.step(sxm(Op.TRANSPOSE_OUT), zero)
-        seen += [bench.now - 1 - SXM_DRIVE - sampled] if bench.seen[0][1] and bench.seen[0][0] & 255 == 5 else []
+        seen += [bench.now - 1 - SXM_DRIVE - sampled] if bench.seen[IN][1] and bench.seen[IN][0] & 255 == 5 else []
     assert seen[0] == SXM_TRANSPOSE
 
 
 @cocotb.test()
 async def illegal_programs_trap(dut):
-    bench = UnitBench(dut, CONFIG.groups)
+    bench = UnitBench(dut)
     dut.map_we.value = 0
     await bench.reset()
     legal = (sxm(Op.PERMUTE), sxm(Op.SHIFT), sxm(Op.REDUCE, red=Red.MAX), sxm(Op.TRANSPOSE_IN), sxm(Op.TRANSPOSE_OUT))
@@ -213,7 +213,7 @@ async def illegal_programs_trap(dut):
     for op in (Op.SHIFT, Op.TRANSPOSE_IN, Op.TRANSPOSE_OUT):
         assert await traps_of(bench, sxm(op, count=4), sxm(op)) == {Trap.ENGINE_BUSY}
     assert await traps_of(bench, sxm(Op.SHIFT, count=4), sxm(Op.PERMUTE)) == {Trap.ENGINE_BUSY}
-    assert await traps_of(bench, sxm(Op.SHIFT, count=4), sxm(Op.TRANSPOSE_OUT, dst_dir=Dir.W)) == set()
+    assert await traps_of(bench, sxm(Op.SHIFT, count=4), sxm(Op.TRANSPOSE_IN)) == set()
     assert await traps_of(bench, sxm(Op.SHIFT, count=4), sxm(Op.TRANSPOSE_OUT)) == {Trap.COLLISION}
     assert await traps_of(bench, encode(Instr(Op.LOAD))) == {Trap.OPCODE}
     assert await traps_of(bench, sxm(Op.REDUCE, red=Red.MAXABS)) == {Trap.OPCODE}
@@ -222,9 +222,8 @@ async def illegal_programs_trap(dut):
     assert await traps_of(bench, sxm(Op.TRANSPOSE_OUT, count=17)) == {Trap.ADDRESS}
     if CONFIG.sxm_maps < 32:
         assert await traps_of(bench, sxm(Op.PERMUTE, map=CONFIG.sxm_maps)) == {Trap.ADDRESS}
-    if CONFIG.groups < 4:
-        assert await traps_of(bench, sxm(Op.SHIFT, dst_group=3)) == {Trap.ADDRESS}
-    dut.w_driven.value = 0xD
-    assert await traps_of(bench, sxm(Op.SHIFT, src_dir=Dir.W)) == {Trap.EMPTY_READ}
-    assert await traps_of(bench, sxm(Op.TRANSPOSE_IN, src_dir=Dir.W, plane=1)) == {Trap.EMPTY_READ}
-    assert await traps_of(bench, sxm(Op.TRANSPOSE_IN, src_dir=Dir.W, plane=0), sxm(Op.SHIFT)) == set()
+    outward = dut.w_driven if OUT else dut.e_driven
+    outward.value = 0xD
+    assert await traps_of(bench, sxm(Op.SHIFT)) == {Trap.EMPTY_READ}
+    assert await traps_of(bench, sxm(Op.TRANSPOSE_IN, plane=1)) == {Trap.EMPTY_READ}
+    assert await traps_of(bench, sxm(Op.TRANSPOSE_IN, plane=0), sxm(Op.TRANSPOSE_OUT)) == set()

@@ -2,15 +2,18 @@
 
 import dataclasses
 
+import pytest
+
 from hw.config import CONFIGS
 from hw.isa import queues
 from hw.sxm import Sxm
 from sim.cocotb_runner import run_cocotb
 
-CONFIG = dataclasses.replace(CONFIGS["tiny"], debug=True)
 
-
-def test_sxm():
-    queue = next(queue for queue in queues(CONFIG) if queue.unit == "SXM")
-    result = run_cocotb(Sxm(config=CONFIG, queue=queue), "bench_hw_sxm", toplevel_name="sxm")
+@pytest.mark.parametrize(("name", "side"), [("tiny", "E"), ("large", "W")])
+def test_sxm(name: str, side: str):
+    config = dataclasses.replace(CONFIGS[name], debug=True)
+    queue = next(queue for queue in queues(config) if queue.name == f"SXM_{side}")
+    env = {"CONFIG": name, "OUTWARD": str("EW".index(side))}
+    result = run_cocotb(Sxm(config=config, queue=queue), "bench_hw_sxm", toplevel_name="sxm", env=env)
     assert len(result.passed) == 5
