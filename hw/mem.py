@@ -7,20 +7,9 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from .config import LANES, PLANES, ChipConfig
-from .isa import ADDR_BITS, LOOP_LEVELS, Op, Queue, Trap
-from .slice import (
-    GROUP_BITS,
-    PLANE_BITS,
-    Burst,
-    any_of,
-    fields,
-    group_of,
-    group_select,
-    one_hot,
-    trap,
-    unit_ports,
-)
+from .config import LANES, MEM_E, PLANES, ChipConfig
+from .isa import ADDR_BITS, LOOP_LEVELS, Dir, Op, Queue, Trap
+from .slice import GROUP_BITS, PLANE_BITS, Burst, any_of, fields, one_hot, register, trap, unit_ports
 
 DEEP = 4096
 """Banks of more words are hw/ram.v: Amaranth would write their initial words out one by one, a hundred megabytes."""
@@ -96,9 +85,11 @@ class Mem(wiring.Component):
     quad is written at the end of e(i) + 1. INDEX: samples in dispatch + 1, the register is used by whatever is
     dispatched later. Addresses and masks of a burst are settled at its dispatch.
 
-    config, queue: the chip, and which of its MEM slices this is.
+    config, queue: the chip, and which of its MEM slices this is. Slice 0 drives the vector group in both directions,
+    the others inward only.
 
     Ports of every unit (`hw.slice.unit_ports`), and
+    weights_data, weights_drive: what the slice drives outward on its weight group; a drive bit each plane.
     offsets: the loop offsets of the slice's queue, at dispatch.
     host_addr, host_planes (one-hot), host_we, host_re, host_wdata: a host access to a plane of a quad; no burst is at
     work. What it writes is seen by an access in the next cycle.
@@ -108,8 +99,11 @@ class Mem(wiring.Component):
     def __init__(self, *, config: ChipConfig, queue: Queue):
         self._config = config
         self._depth = config.mem_depths[queue.slice]
+        inward = Dir.W if queue.position == MEM_E else Dir.E
+        self._ways = (Dir.E, Dir.W) if queue.slice == 0 else (inward,)
         super().__init__({
-            **unit_ports("MEM", config.streams, probe_layout() if config.debug else None),
+            **unit_ports("MEM", probe_layout() if config.debug else None),
+            "weights_data": Out(GROUP_BITS), "weights_drive": Out(PLANES),
             "offsets": In(ADDR_BITS).array(LOOP_LEVELS),
             "host_addr": In(ADDR_BITS), "host_planes": In(PLANES), "host_we": In(1), "host_re": In(1),
             "host_wdata": In(PLANE_BITS), "host_rdata": Out(PLANE_BITS),
@@ -133,6 +127,7 @@ class Mem(wiring.Component):
         r_addr = self._address(m, "r_addr", reader, base)
         w_addr = self._address(m, "w_addr", writer, base)
         self._read(m, memory, reader, r_addr, index)
+        self._drive(m, reader)
         commit = self._write(m, memory, writer, w_addr, index)
         if self._config.debug:
             self._traps(m, reader, writer, (r_addr, w_addr, commit))
@@ -158,13 +153,10 @@ class Mem(wiring.Component):
         m.submodules.index = regs
         read, write = regs.read_port(domain="comb"), regs.write_port()
         load = fields(Op.INDEX, self.word)
-        number = Signal.like(load.index, reset_less=True)
-        select = Signal(2 * self._config.groups)
         loading = Signal()
-        starts = self.valid & (load.op == Op.INDEX)
-        m.d.sync += [loading.eq(starts), number.eq(load.index),
-                     select.eq(group_select(load.dir, load.group, self._config.groups))]
-        sample = self._sample(select)
+        m.d.sync += loading.eq(self.valid & (load.op == Op.INDEX))
+        number, way = register(m, load.index, "number"), register(m, load.dir.as_value(), "way")
+        sample = Mux(way, self.w_in, self.e_in)
         lane = [Cat(sample[PLANE_BITS * p + 8 * n :][:8] for p in range(2)) for n in range(3)]
         m.d.comb += [
             read.addr.eq(word.index), write.addr.eq(number), write.en.eq(loading),
@@ -175,71 +167,64 @@ class Mem(wiring.Component):
         if self._config.debug:
             m.d.comb += [self.probe.index_we.eq(loading), self.probe.index.eq(number),
                          self.probe.index_data.eq(write.data)]
-            self._loads = loading, self._undriven(select)
+            self._loads = loading, self._undriven(way)
         return index
 
-    def _sample(self, select: Value) -> Value:
-        """The 512 bits of the selected group (one-hot)."""
-        groups = range(self._config.groups)
-        return one_hot(select, [group_of(side, g) for side in (self.e_in, self.w_in) for g in groups])
-
-    def _undriven(self, select: Value) -> Value:
-        """Planes of the selected group that nobody drove."""
-        sides = [side[PLANES * g :][:PLANES] for side in (self.e_driven, self.w_driven)
-                 for g in range(self._config.groups)]
-        return ~one_hot(select, sides)
+    def _undriven(self, way: Value) -> Value:
+        """Planes of the vector group in that direction that nobody drove."""
+        return ~Mux(way, self.w_driven, self.e_driven)
 
     def _read(self, m: Module, memory: Banked, engine: Burst, addr: Signal, index: data.View) -> None:
-        enabled = Signal(PLANES, reset_less=True)
+        """Everything that is driven shows one register, of which planes that nobody reads or sees are 0."""
+        visible = Signal(PLANES, reset_less=True)
         with m.If(engine.start):
-            m.d.sync += enabled.eq(index.planes)
+            m.d.sync += visible.eq(index.planes)
         host_addr = Signal.like(memory.r_addr, reset_less=True)
-        host = [Signal(PLANES, name=f"host_planes{n}") for n in range(3)]
-        m.d.sync += [host_addr.eq(self.host_addr), host[0].eq(Mux(self.host_re, self.host_planes, 0)),
-                     host[1].eq(host[0]), host[2].eq(host[1])]
-        m.d.comb += memory.r_addr.eq(Mux(host[0].any(), host_addr, addr))
+        host_planes, shown = Signal(PLANES), Signal(PLANES)
+        m.d.sync += [host_addr.eq(self.host_addr), host_planes.eq(Mux(self.host_re, self.host_planes, 0)),
+                     shown.eq(Mux(engine.active, visible, host_planes))]
+        asked = register(m, host_planes.any(), "asked")
+        answers = register(m, asked, "answers")
+        m.d.comb += memory.r_addr.eq(Mux(host_planes.any(), host_addr, addr))
         quad = Signal(GROUP_BITS, reset_less=True)
-        m.d.sync += quad.eq(memory.r_data)
-        m.d.comb += self.host_rdata.eq(one_hot(host[2], [quad[PLANE_BITS * p :][:PLANE_BITS] for p in range(PLANES)]))
+        planes = [quad[PLANE_BITS * p :][:PLANE_BITS] for p in range(PLANES)]
+        for p, plane in enumerate(planes):
+            # A LUT each bit would do as well; this is the flip-flops' own synchronous reset.
+            m.d.sync += plane.eq(Mux(shown[p], memory.r_data[PLANE_BITS * p :][:PLANE_BITS], 0))
+        m.d.comb += [self.e_data.eq(quad), self.w_data.eq(quad), self.weights_data.eq(quad),
+                     self.host_rdata.eq(Mux(answers, any_of(planes), 0))]
 
-        slots = group_select(engine.op.dir, engine.op.group, self._config.groups)
-        at1 = Signal(2 * self._config.groups)  # group driven one cycle from now
-        planes1, shown1 = Signal(PLANES, reset_less=True), Signal(PLANES, reset_less=True)
-        m.d.sync += [at1.eq(Mux(engine.active, slots, 0)), planes1.eq(engine.op.planes), shown1.eq(enabled)]
-        for side, (drive, out) in enumerate(((self.e_drive, self.e_data), (self.w_drive, self.w_data))):
-            for g in range(self._config.groups):
-                for p in range(PLANES):
-                    s = PLANES * g + p
-                    driven, shown = Signal(name=f"drive{side}_{s}"), Signal(name=f"show{side}_{s}")
-                    here = at1[side * self._config.groups + g] & planes1[p]
-                    m.d.sync += [driven.eq(here), shown.eq(here & shown1[p])]
-                    plane = quad[PLANE_BITS * p :][:PLANE_BITS]
-                    m.d.comb += [drive[s].eq(driven), out[PLANE_BITS * s :][:PLANE_BITS].eq(Mux(shown, plane, 0))]
+    def _drive(self, m: Module, engine: Burst) -> None:
+        """The drive bits, two cycles after the element."""
+        op = engine.op
+        planes = register(m, Mux(engine.active, op.planes, 0), "planes")
+        for drive, chosen in (
+            *((getattr(self, f"{way.name.lower()}_drive"), ~op.weights & (op.dir == way)) for way in self._ways),
+            (self.weights_drive, op.weights),
+        ):
+            m.d.sync += drive.eq(Mux(register(m, chosen, f"{drive.name}s"), planes, 0))
 
     def _write(self, m: Module, memory: Banked, engine: Burst, addr: Signal, index: data.View) -> tuple[Value, Value]:
         """Samples, and writes one cycle later; returns (a burst commits in this cycle, to this address)."""
         lanes, planes = Signal(LANES, reset_less=True), Signal(PLANES, reset_less=True)
-        select = Signal(2 * self._config.groups, reset_less=True)
         with m.If(engine.start):
-            op = fields(Op.WRITE, self.word)
-            m.d.sync += [lanes.eq(index.lanes), planes.eq(index.planes & op.planes),
-                         select.eq(group_select(op.dir, op.group, self._config.groups))]
+            m.d.sync += [lanes.eq(index.lanes), planes.eq(index.planes & engine.word.planes)]
         c_addr = Signal.like(addr, name="c_addr", reset_less=True)
         c_data = Signal(GROUP_BITS, reset_less=True)
         c_we = Signal(GROUP_BITS // 8)
-        here = Mux(engine.active, select, 0)
+        way = engine.op.dir.as_value()
+        sample = Mux(way, self.w_in, self.e_in)
         m.d.sync += [c_addr.eq(Mux(self.host_we, self.host_addr, addr)),
-                     c_data.eq(self._sample(here) | Mux(self.host_we, self.host_wdata, 0).replicate(PLANES))]
+                     c_data.eq(Mux(self.host_we, self.host_wdata.replicate(PLANES), sample))]
         for p in range(PLANES):
-            host = self.host_we & self.host_planes[p]
-            bytes_ = Mux(engine.active & planes[p], lanes, 0) | host.replicate(LANES)
-            m.d.sync += c_we[LANES * p :][:LANES].eq(bytes_)
+            bursts, host = engine.active & planes[p], self.host_we & self.host_planes[p]
+            m.d.sync += c_we[LANES * p :][:LANES].eq(Mux(bursts, lanes, 0) | host.replicate(LANES))
         m.d.comb += [memory.w_addr.eq(c_addr), memory.w_data.eq(c_data), memory.w_we.eq(c_we)]
         committing = Signal()
         if self._config.debug:
             m.d.sync += committing.eq(engine.active)
             m.d.comb += [self.probe.we.eq(c_we), self.probe.addr.eq(c_addr), self.probe.data.eq(c_data)]
-            self._samples = engine.active, self._undriven(select) & engine.op.planes
+            self._samples = engine.active, self._undriven(way) & engine.op.planes
         return committing, c_addr
 
     def _traps(self, m: Module, reader: Burst, writer: Burst, addresses: tuple) -> None:
@@ -249,14 +234,14 @@ class Mem(wiring.Component):
         is_index = index.op == Op.INDEX
         loading, unloaded = self._loads
         writing, unwritten = self._samples
-        group = Mux(is_index, index.group, word.group)
         number = Mux(is_index, index.index, word.index)
+        no_way = ~word.weights & ~any_of([word.dir == way for way in self._ways])
         trap(m, self, Trap.EMPTY_READ, (loading & unloaded.any()) | (writing & unwritten.any()))
         trap(m, self, Trap.ENGINE_BUSY, reader.conflict | writer.conflict)
         trap(m, self, Trap.BANK_CONFLICT, reader.active & committing & (r_addr == c_addr))
         trap(m, self, Trap.ADDRESS, any_of([
             reader.active & (r_addr >= self._depth), writer.active & (w_addr >= self._depth),
-            self.valid & (group >= self._config.groups), self.valid & (number >= self._config.index_regs),
+            reader.start & no_way, self.valid & (number >= self._config.index_regs),
         ]))
         empty = (word.count == 0) | (word.interval == 0)
         trap(m, self, Trap.OPCODE, self.valid & Mux(is_index, index.index == 0, empty))

@@ -1,18 +1,19 @@
 """cocotb bench of a MEM slice: random bursts, index registers, host accesses and traps, against a small reference."""
 
+import os
 from collections import defaultdict
 
 import cocotb
 import numpy as np
-from unit_bench import UnitBench, pack, traps_of
+from unit_bench import WEIGHTS, E, UnitBench, W, pack, traps_of
 
-from hw.config import CONFIGS, LANES, PLANES
+from hw.config import LANES, PLANES
 from hw.isa import HOST_READ, MEM_INDEX, MEM_READ, MEM_WRITE_TO_READ, Dir, Instr, Op, Trap
 from hw.numerics import Index
 
-GROUPS = CONFIGS["tiny"].groups
-DEPTH = 80
-"""As in test_hw_mem.py: a bank of 64 quads and one of 16."""
+DEPTH = int(os.environ["DEPTH"])
+WAYS = [Dir[way] for way in os.environ["WAYS"]]
+"""Directions in which the slice drives the vector group."""
 HOST_LATENCY = HOST_READ - 1
 """From host_re to host_rdata: the host port has one register more."""
 
@@ -26,12 +27,11 @@ class Reference(UnitBench):
     """A MEM bench with the slice's contents, index registers and everything still to happen."""
 
     def __init__(self, dut, seed=0):
-        super().__init__(dut, GROUPS, seed)
+        super().__init__(dut, seed)
         self.mem = np.zeros((DEPTH, PLANES, LANES), np.uint8)
         self.index = [Index() for _ in range(8)]
         self.todo = defaultdict(list)
-        self.driven = defaultdict(lambda: (np.zeros((2, GROUPS, PLANES, LANES), np.uint8),
-                                           np.zeros((2, GROUPS, PLANES), bool)))
+        self.driven = {}
         self.reads, self.commits = {}, {}
         self.rdata = {}
         self.free = {Op.READ: 0, Op.WRITE: 0}
@@ -57,11 +57,8 @@ class Reference(UnitBench):
 
     def observe(self):
         self.rdata[self.now] = int(self.dut.host_rdata.value)
-        data, drive = self.driven.pop(self.now, (np.zeros(0, np.uint8), np.zeros(0, bool)))
-        for side in (0, 1):
-            bits = int.from_bytes(data[side].tobytes(), "little") if len(data) else 0
-            wanted = sum(1 << s for s, on in enumerate(drive[side].ravel()) if on) if len(drive) else 0
-            assert self.seen[side] == (bits, wanted), f"cycle {self.now}, {'EW'[side]}"
+        wanted = {E: (0, 0), W: (0, 0), WEIGHTS: (0, 0)} | self.driven.pop(self.now, {})
+        assert self.seen == wanted, f"cycle {self.now}"
 
     def plan(self, instr, offsets):
         """Schedules an instruction dispatched now, or returns False where it would be illegal."""
@@ -75,6 +72,8 @@ class Reference(UnitBench):
         if self.free[instr.op] >= first or not all(addr < DEPTH for _, addr in work):
             return False
         if instr.op is Op.READ:
+            if not instr.weights and instr.dir not in WAYS:
+                return False
             if any(self.commits.get(cycle) == addr for cycle, addr in work):
                 return False
             self.reads.update(work)
@@ -88,14 +87,14 @@ class Reference(UnitBench):
         return True
 
     def element(self, instr, addr, index):
-        side, planes = instr.dir.value, np.array([instr.planes >> p & 1 for p in range(PLANES)], bool)
+        planes = np.array([instr.planes >> p & 1 for p in range(PLANES)], bool)
         shown = np.array([index.planes >> p & 1 for p in range(PLANES)], bool)
         if instr.op is Op.READ:
-            data, drive = self.driven[self.now + MEM_READ]
-            data[side, instr.group] = self.mem[addr] * (planes & shown)[:, None]
-            drive[side, instr.group] = planes
+            data = self.mem[addr] * (planes & shown)[:, None]
+            way = WEIGHTS if instr.weights else instr.dir.value
+            self.driven[self.now + MEM_READ] = {way: (int.from_bytes(data.tobytes(), "little"), instr.planes)}
             return None
-        sample = planes_of(self.streams[self.now][side, instr.group])
+        sample = planes_of(self.streams[self.now][instr.dir.value])
         lanes = np.array([index.lanes >> lane & 1 for lane in range(LANES)], bool)
         mask = (planes & shown)[:, None] & lanes
 
@@ -106,7 +105,7 @@ class Reference(UnitBench):
         return None
 
     def load_index(self, instr):
-        lanes = self.streams[self.now][instr.dir.value, instr.group]
+        lanes = self.streams[self.now][instr.dir.value]
 
         def commit():
             self.index[instr.index] = Index.of(lanes)
@@ -118,7 +117,7 @@ class Reference(UnitBench):
         self.dut.offsets__0.value, self.dut.offsets__1.value = offsets
         now = self.now
         if streams is None:
-            streams = self.rng.integers(-(1 << 31), 1 << 31, (2, GROUPS, LANES))
+            streams = self.rng.integers(-(1 << 31), 1 << 31, (2, LANES))
         self.streams[now] = streams
         commits = [action() for action in self.todo.pop(now, ())]
         await self.step(instr, streams)
@@ -129,13 +128,14 @@ class Reference(UnitBench):
 
 def random_instr(rng):
     op = rng.choice([Op.READ, Op.READ, Op.WRITE, Op.WRITE, Op.INDEX])
-    stream = {"dir": Dir(int(rng.integers(2))), "group": int(rng.integers(GROUPS))}
+    way = {"dir": Dir(int(rng.integers(2)))}
     if op is Op.INDEX:
-        return Instr(op, fields={"index": int(rng.integers(1, 8)), **stream})
+        return Instr(op, fields={"index": int(rng.integers(1, 8)), **way})
+    weights = {"weights": int(rng.integers(2))} if op is Op.READ else {}
     return Instr(op, fields={
         "count": int(rng.integers(1, 7)), "interval": int(rng.choice([1, 1, 2, 3])),
-        "addr": int(rng.integers(56, DEPTH)), "stride": int(rng.integers(-3, 4)), "rel": int(rng.integers(4)),
-        "index": int(rng.integers(8)), "planes": int(rng.choice([15, 15, rng.integers(16)])), **stream})
+        "addr": int(rng.integers(DEPTH - 24, DEPTH)), "stride": int(rng.integers(-3, 4)), "rel": int(rng.integers(4)),
+        "index": int(rng.integers(8)), "planes": int(rng.choice([15, 15, rng.integers(16)])), **way, **weights})
 
 
 @cocotb.test()
@@ -147,9 +147,9 @@ async def random_bursts(dut):
     dispatched = {Op.READ: 0, Op.WRITE: 0, Op.INDEX: 0}
     offset = 1
     for _ in range(2500):
-        streams = bench.rng.integers(-(1 << 31), 1 << 31, (2, GROUPS, LANES))
+        streams = bench.rng.integers(-(1 << 31), 1 << 31, (2, LANES))
         if any(bench.todo.get(bench.now, ())):
-            streams[:, :, 0] = bench.rng.integers(0, 8, (2, GROUPS)) | streams[:, :, 0] & 0xFFFF0000
+            streams[:, 0] = bench.rng.integers(0, 8, 2) | streams[:, 0] & 0xFFFF0000
         instr = random_instr(bench.rng)
         offsets = (int(bench.rng.integers(4)), (1 << 20) - offset)
         offset = int(bench.rng.integers(1, 4))
@@ -182,7 +182,7 @@ async def host_read_after_write(dut):
     """A read in the cycle behind a write of the same quad sees it; no other cycle shows data."""
     bench = Reference(dut, 1)
     await bench.start()
-    for quad in (0, 63, 64, DEPTH - 1):
+    for quad in (0, DEPTH - 17, DEPTH - 16, DEPTH - 1):
         data = bench.rng.integers(1, 256, LANES, dtype=np.uint8)
         await bench.host(quad, 2, data)
         issued = bench.now
@@ -208,19 +208,19 @@ async def write_to_read_and_index_latencies(dut):
         await bench.pass_cycle(write)
         for _ in range(gap - 1):
             await bench.pass_cycle()
-        read = Instr(Op.READ, fields={"addr": 9, "planes": 15})
+        read = Instr(Op.READ, fields={"addr": 9, "planes": 15, "dir": WAYS[0]})
         assert bench.plan(read, (0, 0))
         await bench.pass_cycle(read)
         for _ in range(5):
             await bench.pass_cycle()
-    vector = np.zeros((2, GROUPS, LANES), np.int64)
+    vector = np.zeros((2, LANES), np.int64)
     index = Instr(Op.INDEX, fields={"index": 1})
     for offset, planes in ((2, 15), (7, 5)):
-        vector[:, :, :3] = offset, 0xFFFF, planes
+        vector[:, :3] = offset, 0xFFFF, planes
         assert bench.plan(index, (0, 0))
         await bench.pass_cycle(index)
         for n in range(1, MEM_INDEX + 1):
-            read = Instr(Op.READ, fields={"addr": 3, "index": int(n == 2 or offset == 7), "planes": 15, "dir": Dir.W})
+            read = Instr(Op.READ, fields={"addr": 3, "index": int(n == 2 or offset == 7), "planes": 15, "weights": 1})
             assert bench.plan(read, (0, 0))
             await bench.pass_cycle(read, streams=vector if n == 1 else None)
         for _ in range(5):
@@ -237,7 +237,7 @@ async def traps(dut):
     await bench.start()
 
     def read(**fields):
-        return Instr(Op.READ, fields={"planes": 15, **fields})
+        return Instr(Op.READ, fields={"planes": 15, "dir": WAYS[0], **fields})
 
     def write(**fields):
         return Instr(Op.WRITE, fields={"planes": 15, **fields})
@@ -251,12 +251,14 @@ async def traps(dut):
     assert await traps_of(bench, read(addr=DEPTH - 1, count=2, stride=1)) == {Trap.ADDRESS}
     assert await traps_of(bench, write(addr=0, count=2, stride=-1)) == {Trap.ADDRESS}
     assert await traps_of(bench, write(addr=DEPTH - 1, count=2, stride=-1)) == set()
-    assert await traps_of(bench, read(group=GROUPS)) == {Trap.ADDRESS}
-    dut.e_driven.value = 0xF7
+    for way in Dir:
+        assert await traps_of(bench, read(dir=way)) == (set() if way in WAYS else {Trap.ADDRESS})
+        assert await traps_of(bench, read(dir=way, weights=1), write(dir=way)) == set()
+    dut.e_driven.value = 7
     assert await traps_of(bench, write()) == {Trap.EMPTY_READ}
-    assert await traps_of(bench, write(planes=7), write(group=1), write(dir=Dir.W)) == set()
+    assert await traps_of(bench, write(planes=7), write(dir=Dir.W)) == set()
     assert await traps_of(bench, Instr(Op.INDEX)) == {Trap.EMPTY_READ}
-    assert await traps_of(bench, Instr(Op.INDEX, fields={"group": 1})) == set()
+    assert await traps_of(bench, Instr(Op.INDEX, fields={"dir": Dir.W})) == set()
 
 
 @cocotb.test()

@@ -9,15 +9,18 @@ from hw.isa import queues
 from hw.mem import Mem, banks
 from sim.cocotb_runner import run_cocotb
 
-CONFIG = replace(CONFIGS["tiny"], mem_depths=(256, 80), debug=True)
+CONFIG = replace(CONFIGS["tiny"], mem_depths=(64, 80), debug=True)
+QUEUES = {queue.name: queue for queue in queues(CONFIG)}
 
 
-@pytest.mark.parametrize("deep", [4096, 8], ids=["memory", "ram.v"])
-def test_mem(deep: int, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(("name", "ways", "deep"), [("MEM_E0", "EW", 4096), ("MEM_W1", "E", 4096), ("MEM_E1", "W", 8)],
+                         ids=["one bank", "two banks", "ram.v"])
+def test_mem(name: str, ways: str, deep: int, monkeypatch: pytest.MonkeyPatch):
     """With Amaranth's memories as banks, and with the module that stands for the banks of the largest chip."""
     monkeypatch.setattr("hw.mem.DEEP", deep)
-    queue = next(queue for queue in queues(CONFIG) if queue.name == "MEM_E1")
-    result = run_cocotb(Mem(config=CONFIG, queue=queue), "bench_hw_mem", toplevel_name="mem")
+    queue = QUEUES[name]
+    env = {"DEPTH": str(CONFIG.mem_depths[queue.slice]), "WAYS": ways}
+    result = run_cocotb(Mem(config=CONFIG, queue=queue), "bench_hw_mem", toplevel_name="mem", env=env)
     assert len(result.passed) == 5
 
 
