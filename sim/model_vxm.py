@@ -10,7 +10,7 @@ import numpy as np
 
 from hw import numerics
 from hw.config import LANES, PLANES, ChipConfig
-from hw.isa import FIELDS, VXM_DRIVE, VXM_REDUCE_DRIVE, ErUse, Fmt, Instr, Op, Queue, Red, Src, Trap
+from hw.isa import FIELDS, VXM_DRIVE, VXM_REDUCE_DRIVE, Dir, ErUse, Fmt, Instr, Op, Queue, Red, Src, Trap
 
 from .model_core import Streams, Timeline, Unit
 
@@ -18,13 +18,10 @@ ALL = (1 << PLANES) - 1
 FMT_PLANES = {Fmt.I32: 0b1111, Fmt.LO16: 0b0011, Fmt.HI16: 0b1100,
               Fmt.B0: 0b0001, Fmt.B1: 0b0010, Fmt.B2: 0b0100, Fmt.B3: 0b1000}
 """Planes that an operand format consumes."""
+DIRECTIONS = {Src.stream(direction): direction for direction in Dir}
+"""Directions of the stream operands."""
 _LANES = np.arange(LANES, dtype=np.int32)
 Operand = Callable[[int], np.ndarray]
-
-
-def stream_of(src: Src) -> tuple[int, int] | None:
-    """(direction, group) of a stream operand, None for the others."""
-    return divmod(src.value - Src.E0.value, 4) if src.value >= Src.E0.value else None
 
 
 class VxmModel(Unit):
@@ -71,7 +68,6 @@ class VxmBurst:
         self._sources = [self._source(name) for name in "abc"]
         self._er = vxm.exponent(instr.er) if instr.er_use is not ErUse.NONE else None
         self._er_dst = vxm.exponent(instr.er_dst) if instr.er_we else None
-        self._group = vxm.group(instr.dst_group) if instr.dst_e or instr.dst_w else 0
         self._pending: list[tuple[np.ndarray, ...]] = []
         self._results: list[np.ndarray] = []
         self._exponents: list[np.ndarray] = []
@@ -81,11 +77,9 @@ class VxmBurst:
         instr, vxm = self.instr, self.vxm
         src: Src = getattr(instr, f"{name}_src")
         fmt: Fmt = getattr(instr, f"{name}_fmt")
-        stream = stream_of(src)
-        if stream:
-            direction, group = stream[0], vxm.group(stream[1])
-            planes = FMT_PLANES[fmt]
-            return lambda i: vxm.streams.sample(direction, vxm.position, group, planes, vxm.name).copy()
+        if src in DIRECTIONS:
+            direction, planes = DIRECTIONS[src].value, FMT_PLANES[fmt]
+            return lambda i: vxm.streams.sample(direction, vxm.position, planes, vxm.name).copy()
         if src is Src.RF:
             first, step = getattr(instr, f"{name}_rf"), getattr(instr, f"{name}_inc")
             return lambda i: vxm.rf_vectors[vxm.register(first + i * step)]
@@ -124,7 +118,7 @@ class VxmBurst:
         vxm, instr = self.vxm, self.instr
         y = self._results[i]
         if instr.dst_e or instr.dst_w:
-            self._drive(numerics.lay(y, instr.rep), instr.dst_e, instr.dst_w, self._group)
+            self._drive(numerics.lay(y, instr.rep), instr.dst_e, instr.dst_w)
         if instr.rf_we:
             vxm.write_rf(vxm.register(instr.rf + i * instr.rf_inc), y.astype(np.int32))
         if self._er_dst is not None:
@@ -144,12 +138,12 @@ class VxmBurst:
         vxm, instr = self.vxm, self.instr
         total = self._total
         if instr.red_e or instr.red_w:
-            self._drive(total, instr.red_e, instr.red_w, vxm.group(instr.red_group))
+            self._drive(total, instr.red_e, instr.red_w)
         if instr.red_we:
             vxm.write_rf(vxm.register(instr.red_rf), total.astype(np.int32))
 
-    def _drive(self, lanes: np.ndarray, eastward: int, westward: int, group: int) -> None:
+    def _drive(self, lanes: np.ndarray, eastward: int, westward: int) -> None:
         vxm = self.vxm
         for direction, enabled in enumerate((eastward, westward)):
             if enabled:
-                vxm.streams.drive(direction, vxm.position, group, ALL, lanes, vxm.name)
+                vxm.streams.drive(direction, vxm.position, ALL, lanes, vxm.name)
