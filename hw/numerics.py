@@ -77,7 +77,10 @@ def _mantissa(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _table(func: Func, a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(product, base) of an interpolating table function at pre-shifted operand a."""
+    """(product, base) of an interpolating table function at pre-shifted operand a.
+
+    Two segments share the base in their middle, from which the fraction in the first of them counts back.
+    """
     table = tables.TABLES[func]
     k = np.zeros_like(a)
     if func is Func.SIGMOID:
@@ -87,10 +90,11 @@ def _table(func: Func, a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     segment = u >> table.frac_bits
     if func is Func.RSQRT:
         segment = segment + 16 * (k & 1)
-    base, slope = np.moveaxis(_ROM[table.start + segment], -1, 0)
+    base, slope = _ROM[table.start + (segment | 1), 0], _ROM[table.start + segment, 1]
+    fraction = (u & ((1 << table.frac_bits) - 1)) - np.where(segment & 1, 0, 1 << table.frac_bits)
     if func is Func.LOG2:
         base = base + (k << tables.LOG2_FRACTION)
-    return slope * (u & ((1 << table.frac_bits) - 1)), base
+    return slope * fraction, base
 
 
 def _pre_shift(op: Instr, a: np.ndarray, amount: np.ndarray) -> np.ndarray:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from .isa import Func
 
-BASE_BITS = 17
-"""Unsigned."""
-SLOPE_BITS = 14
+CENTRE_BITS = 15
+"""Unsigned: of a base in the middle of two segments, and of a power."""
+SLOPE_BITS = 12
 """Two's complement."""
 ROM_DEPTH = 256
 LOG2_FRACTION = 15
@@ -37,6 +37,9 @@ TABLES = {
     Func.LOG2: Table(192, 32, 10),
 }
 
+FIRST_INTERPOLATED = min(table.start for table in TABLES.values() if table.frac_bits)
+"""Below it, `centres` and `slopes` are 0: what the other functions look up."""
+
 
 def _interpolated(function: Callable[[float], float], segments: int) -> list[tuple[int, int]]:
     """(base, slope) of `segments` equal parts of [0, 1), through the rounded values at their ends."""
@@ -59,3 +62,19 @@ def rom() -> list[tuple[int, int]]:
     for func, table in TABLES.items():
         words[table.start : table.start + table.segments] = parts[func]
     return words
+
+
+def centres() -> list[int]:
+    """The base in the middle of each pair of segments: the end of the first is the start of the second."""
+    return [base * (entry >= FIRST_INTERPOLATED) for entry, (base, _) in enumerate(rom())][1::2]
+
+
+def slopes() -> list[int]:
+    """The slope of each segment, in SLOPE_BITS bits."""
+    return [slope & (1 << SLOPE_BITS) - 1 for _, slope in rom()]
+
+
+def powers() -> list[int]:
+    """The values of EXP2."""
+    table = TABLES[Func.EXP2]
+    return [base for base, _ in rom()[table.start : table.start + table.segments]]

@@ -10,34 +10,35 @@ from amaranth.lib.wiring import In, Out
 
 from . import tables
 from .config import LANES, PLANES, ChipConfig
-from .isa import Alu, Dir, ErUse, Fmt, Func, Op, Queue, Red, Rep, Sat, Src, Trap
+from .isa import VXM_DRIVE, Alu, ErUse, Fmt, Func, Op, Queue, Red, Rep, Sat, Src, Trap
 from .numerics import INT32, POST_RANGE, PRE_RANGE, SAT_LIMIT
 from .slice import (
     GROUP_BITS,
     PLANE_BITS,
     Burst,
     any_of,
-    drive,
     fields,
     group_lanes,
-    group_of,
     illegal,
     lanes_group,
     named,
-    one_hot,
     register,
-    slots_of,
     trap,
     unit_ports,
 )
 
-CARRIED = ("func", "logical", "round", "alu", "sat", "rep", "dst_e", "dst_w", "dst_group", "rf_we", "er_we", "er_dst",
-           "red", "red_slot", "red_keep", "red_e", "red_w", "red_group", "red_we", "red_rf")
+CARRIED = ("func", "logical", "round", "alu", "sat", "rep", "dst_e", "dst_w", "rf_we", "er_we", "er_dst",
+           "red", "red_slot", "red_keep", "red_e", "red_w", "red_we", "red_rf")
 """Instruction fields that travel down the pipeline with an element."""
+LAST = VXM_DRIVE
+"""The stage that drives and writes results."""
 FACTOR_BITS = 18
-FACTOR_MAX = (1 << FACTOR_BITS - 1) - 1
+PRODUCT_BITS = 2 * FACTOR_BITS - 1
+"""A product of factors of which one is not -2**17."""
 MANTISSA_BITS = 15
+IOTA_BITS = (LANES - 1).bit_length()
 INTERPOLATED = (Func.RECIP, Func.RSQRT, Func.SIGMOID, Func.LOG2)
+SATURATED_BITS = sorted(limit.bit_length() for limit in (*SAT_LIMIT.values(), INT32[1]))
 
 
 def probe_layout() -> data.StructLayout:
@@ -57,8 +58,8 @@ class Vxm(wiring.Component):
     `red` is NONE.
 
     Pipeline (stage k works in cycle e + k): 0 select operands, add exponents to shift amounts; 1 pre shift;
-    2 normalise, look up, choose factors; 3 multiply, post shift; 4 ALU, saturate; 5 drive, write, reduce; 6 drive and
-    write the reduction.
+    2 normalise, choose factors and table entry; 3 look up; 4 multiply, post shift; 5 ALU; 6 saturate; 7 drive, write,
+    reduce; 8 drive and write the reduction.
 
     word, valid: the instruction and its dispatch pulse. e_in, w_in / e_data, e_drive, w_data, w_drive: streams.
     busy: the engine is (see `Burst`); results may still be in flight.
@@ -67,23 +68,23 @@ class Vxm(wiring.Component):
 
     def __init__(self, *, config: ChipConfig, queue: Queue):
         self._config = config
-        super().__init__(unit_ports("VXM", config.streams, probe_layout() if config.debug else None))
+        super().__init__(unit_ports("VXM", probe_layout() if config.debug else None))
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.engine = engine = Burst(Op.ALU)
-        m.submodules.rf = rf = Memory(shape=GROUP_BITS, depth=self._config.rf_depth, init=[])
+        m.submodules.rf = rf = RegisterFile(self._config.rf_depth)
         m.submodules.er = er = Memory(shape=PLANE_BITS, depth=self._config.er_depth, init=[])
         word = fields(Op.ALU, self.word)
         known = word.op == Op.ALU
         m.d.comb += [engine.word.eq(word), engine.start.eq(self.valid & known)]
 
         control = self._control(m, engine)
-        operands = [self._operand(m, engine, word, rf, name) for name in "abc"]
+        operands = [self._operand(m, engine, rf, name) for name in "abc"]
         amounts = _amounts(m, engine.op, er)
         decoded = _decode(m, control)
         y, exponents = [], []
-        for n, (a, b, c, pre, post) in enumerate(zip(*(o.lanes for o in operands), *amounts, strict=True)):
+        for n, (a, b, c, pre, post) in enumerate(zip(*operands, *amounts, strict=True)):
             m.submodules[f"lane{n}"] = lane = Lane()
             m.d.comb += [lane.decoded.eq(decoded), lane.a.eq(a), lane.b.eq(b), lane.c.eq(c), lane.pre.eq(pre),
                          lane.post.eq(post)]
@@ -91,33 +92,32 @@ class Vxm(wiring.Component):
             exponents.append(lane.exponent)
 
         result, laid = Signal(GROUP_BITS), Signal(GROUP_BITS)
-        now = control[5]
+        now = control[LAST]
         m.d.comb += [result.eq(lanes_group(y)), laid.eq(_lay(result, now.rep))]
-        reduction, reduced = _reduce(m, now, y)
-        write = self._write(m, rf, er, now, result, Cat(exponents), reduced, reduction)
-        groups = self._config.groups
-        before = control[4]
-        collision = drive(m, self, [
-            (register(m, slots_of(before.valid & before.dst_e, before.valid & before.dst_w, before.dst_group, groups),
-                      "result_slots"), laid),
-            (named(m, slots_of(reduced.e, reduced.w, reduced.group, groups), "reduction_slots"), reduction),
-        ])
+        reduced = _reduce(m, now, y)
+        write = self._write(m, rf, er, now, result, Cat(exponents), reduced)
+        for name in "ew":
+            drives, reduces = now.valid & getattr(now, f"dst_{name}"), getattr(reduced, name)
+            m.d.comb += [
+                getattr(self, f"{name}_data").eq(Mux(reduces, reduced.value, laid)),
+                getattr(self, f"{name}_drive").eq((drives | reduces).replicate(PLANES)),
+            ]
         m.d.comb += self.busy.eq(engine.busy)
         if self._config.debug:
             trap(m, self, Trap.ENGINE_BUSY, engine.conflict)
             trap(m, self, Trap.OPCODE, self.valid & (~known | illegal(Op.ALU, word)))
-            trap(m, self, Trap.COLLISION, collision)
+            trap(m, self, Trap.COLLISION, now.valid & ((now.dst_e & reduced.e) | (now.dst_w & reduced.w)))
             trap(m, self, Trap.REGISTER_CONFLICT, write.conflict)
-            self._check_sources(m, engine, operands)
-            self._check_addresses(m, engine, operands)
+            trap(m, self, Trap.EMPTY_READ, engine.active & self._empty(engine.op))
+            trap(m, self, Trap.ADDRESS, engine.active & self._beyond(engine))
             m.d.comb += [getattr(self.probe, name).eq(getattr(write, name)) for name in self.probe.shape().members]
         return m
 
     def _control(self, m: Module, engine: Burst) -> list[data.View]:
-        """What travels with an element, in stages 0..5."""
+        """What travels with an element, in stages 0..LAST."""
         op = engine.op
         members = {"valid": 1, "first": 1, "last": 1, "rf": 5, **{name: op.shape().members[name] for name in CARRIED}}
-        control = [Signal(data.StructLayout(members), name=f"control{k}") for k in range(6)]
+        control = [Signal(data.StructLayout(members), name=f"control{k}") for k in range(LAST + 1)]
         here = control[0]
         m.d.comb += [getattr(here, name).eq(getattr(op, name)) for name in CARRIED]
         m.d.comb += [
@@ -127,69 +127,104 @@ class Vxm(wiring.Component):
         m.d.sync += [after.eq(before) for before, after in pairwise(control)]
         return control
 
-    def _operand(self, m: Module, engine: Burst, word: data.View, rf: Memory, name: str) -> SimpleNamespace:
-        """Lanes of one operand in stage 0, and what the debug checks must know of it."""
-        op, groups = engine.op, self._config.groups
-        source, fmt = getattr(op, f"{name}_src"), getattr(op, f"{name}_fmt")
-        sources = [Src.stream(side, g) for side in Dir for g in range(groups)] + [Src.RF, Src.IMM, Src.IOTA]
-        select = Signal(len(sources), name=f"{name}_select", reset_less=True)
-        with m.If(engine.start):
-            m.d.sync += select.eq(Cat(getattr(word, f"{name}_src") == one for one in sources))
-        port = rf.read_port(domain="comb")
-        index = Signal(13, name=f"{name}_index")
-        m.d.comb += [
-            index.eq(getattr(op, f"{name}_rf") + Mux(getattr(op, f"{name}_inc"), engine.index, 0)),
-            port.addr.eq(index),
-        ]
-        imm = Cat(op.imm, op.imm[-1].replicate(32 - len(op.imm)))
-        iota = [Cat(Const(lane, 4), engine.index, Const(0, 16)) for lane in range(LANES)]
-        raw = Signal(GROUP_BITS, name=f"{name}_raw")
-        m.d.comb += raw.eq(one_hot(select, [
-            *(group_of(streams, g) for streams in (self.e_in, self.w_in) for g in range(groups)),
-            port.data, lanes_group([imm] * LANES), lanes_group(iota),
-        ]))
-        return SimpleNamespace(lanes=_take(m, raw, fmt, name), source=source, select=select, fmt=fmt, index=index)
+    def _operand(self, m: Module, engine: Burst, rf: "RegisterFile", name: str) -> list[Value]:
+        """Lanes of one operand in stage 0.
 
-    def _write(self, m: Module, rf: Memory, er: Memory, now: data.View, result: Value, exponents: Value,
-               reduced: data.View, reduction: Value) -> data.View:
+        Streams and constants meet in one LUT a bit, both banks of the register file and these in a second one: what
+        is constant over the lanes (the immediate, the upper bits of IOTA, the bank) comes as both streams selected.
+        """
+        op = engine.op
+        source = getattr(op, f"{name}_src")
+        index = _register_index(engine, name)
+        from_e, from_w, from_rf, from_imm, from_iota = (
+            named(m, source == one, f"{name}_{one.name.lower()}") for one in (Src.E, Src.W, Src.RF, Src.IMM, Src.IOTA))
+        even, odd = rf.read(m, index)
+        one, iota = Signal(32, name=f"{name}_constant"), from_iota.replicate(IOTA_BITS)
+        m.d.comb += one.eq(Mux(from_imm, op.imm, 0) | Mux(from_iota, engine.index << IOTA_BITS, 0)
+                           | Mux(from_rf & rf.bank(index), Const(-1), 0))
+        eastward, westward = ([named(m, (one | Mux(lanes, iota, 0) | taken.replicate(32))[:32], f"{name}_{way}")
+                               for lanes in (0, 1)] for way, taken in (("e", from_e), ("w", from_w)))
+        lanes = []
+        for n, (e, w, low, high) in enumerate(zip(*map(group_lanes, (self.e_in, self.w_in, even, odd)), strict=True)):
+            e_bits, w_bits = (Cat(way[n >> bit & 1 if bit < IOTA_BITS else 0][bit] for bit in range(32))
+                              for way in (eastward, westward))
+            first = named(m, _pick(e, e_bits, w, w_bits), f"{name}_first{n}")
+            lanes.append(named(m, Mux(from_rf, (first & high) | (~first & low), first), f"{name}_raw{n}"))
+        return _take(m, lanes, getattr(op, f"{name}_fmt"), name)
+
+    def _write(self, m: Module, rf: "RegisterFile", er: Memory, now: data.View, result: Value, exponents: Value,
+               reduced: SimpleNamespace) -> data.View:
         """The files' write ports; a reduction goes before a result."""
-        rf_port, er_port = rf.write_port(), er.write_port()
+        er_port = er.write_port()
         write = Signal(data.StructLayout({**probe_layout().members, "conflict": 1}))
         result_we, reduce_we = now.valid & now.rf_we, reduced.rf_we
         m.d.comb += [
             write.rf_we.eq(result_we | reduce_we),
             write.rf_index.eq(Mux(reduce_we, reduced.rf, now.rf)),
-            write.rf_data.eq(Mux(reduce_we, reduction, result)),
+            write.rf_data.eq(Mux(reduce_we, reduced.value, result)),
             write.er_we.eq(now.valid & now.er_we), write.er_index.eq(now.er_dst), write.er_data.eq(exponents),
             write.conflict.eq(result_we & reduce_we),
-            rf_port.en.eq(write.rf_we), rf_port.addr.eq(write.rf_index), rf_port.data.eq(write.rf_data),
+            rf.we.eq(write.rf_we), rf.index.eq(write.rf_index), rf.data.eq(write.rf_data),
             er_port.en.eq(write.er_we), er_port.addr.eq(write.er_index), er_port.data.eq(write.er_data),
         ]
         return write
 
-    def _check_sources(self, m: Module, engine: Burst, operands: list[SimpleNamespace]) -> None:
+    def _empty(self, op: data.View) -> Value:
         """EMPTY_READ: an operand takes bytes of a slot that nobody has driven."""
-        groups = self._config.groups
-        empty = Cat(streams[PLANES * g : PLANES * (g + 1)] for streams in (~self.e_driven, ~self.w_driven)
-                    for g in range(groups))
-        taken = [any_of([Mux(operand.select[g], empty[PLANES * g : PLANES * (g + 1)], 0) for g in range(2 * groups)])
-                 & _planes_of(operand.fmt) for operand in operands]
-        trap(m, self, Trap.EMPTY_READ, engine.active & any_of(taken).any())
+        empty = []
+        for name in "abc":
+            source, planes = getattr(op, f"{name}_src"), _planes_of(getattr(op, f"{name}_fmt"))
+            empty += [((source == Src.E) & (planes & ~self.e_driven).any()),
+                      ((source == Src.W) & (planes & ~self.w_driven).any())]
+        return Cat(empty).any()
 
-    def _check_addresses(self, m: Module, engine: Burst, operands: list[SimpleNamespace]) -> None:
-        """ADDRESS: a register, exponent or group beyond the configured ones."""
+    def _beyond(self, engine: Burst) -> Value:
+        """ADDRESS: a register or exponent beyond the configured ones."""
         config, op = self._config, engine.op
-        beyond = [(operand.source == Src.RF) & (operand.index >= config.rf_depth) for operand in operands]
-        beyond += [(operand.source.as_value()[2:] != 0) & (operand.source.as_value()[:2] >= config.groups)
-                   for operand in operands]
+        beyond = [(getattr(op, f"{name}_src") == Src.RF) & (_register_index(engine, name) >= config.rf_depth)
+                  for name in "abc"]
         beyond += [
             op.rf_we & (op.rf + Mux(op.rf_inc, engine.index, 0) >= config.rf_depth),
             (op.red != Red.NONE) & op.red_we & (op.red_rf >= config.rf_depth),
             (op.er_use != ErUse.NONE) & (op.er >= config.er_depth), op.er_we & (op.er_dst >= config.er_depth),
-            (op.dst_e | op.dst_w) & (op.dst_group >= config.groups),
-            (op.red != Red.NONE) & (op.red_e | op.red_w) & (op.red_group >= config.groups),
         ]
-        trap(m, self, Trap.ADDRESS, engine.active & Cat(beyond).any())
+        return Cat(beyond).any()
+
+
+class RegisterFile(wiring.Component):
+    """The registers in two banks, so that whoever reads chooses between the banks in a multiplexer of his own.
+
+    we, index, data: a write at the end of this cycle. Reads (`read`) show what stands there in this cycle.
+    """
+
+    def __init__(self, depth: int):
+        self._index_bits = (depth - 1).bit_length()
+        self._banks = [Memory(shape=GROUP_BITS, depth=depth // 2, init=[]) for _ in range(2)]
+        super().__init__({"we": In(1), "index": In(5), "data": In(GROUP_BITS)})
+
+    def bank(self, index: Value) -> Value:
+        """The bank of a register."""
+        return index[self._index_bits - 1]
+
+    def read(self, m: Module, index: Value) -> list[Value]:
+        """What a register's place holds in either bank; before elaboration."""
+        ports = [bank.read_port(domain="comb") for bank in self._banks]
+        m.d.comb += [port.addr.eq(index[: self._index_bits - 1]) for port in ports]
+        return [port.data for port in ports]
+
+    def elaborate(self, platform):
+        m = Module()
+        for number, bank in enumerate(self._banks):
+            m.submodules[f"bank{number}"] = bank
+            port = bank.write_port()
+            m.d.comb += [port.en.eq(self.we & (self.bank(self.index) == number)), port.data.eq(self.data),
+                         port.addr.eq(self.index[: self._index_bits - 1])]
+        return m
+
+
+def _pick(x: Value, take_x: Value, y: Value, take_y: Value) -> Value:
+    """x or y, 0 if neither is taken, 1 if both are: the four states of a LUT with two data inputs."""
+    return (x & take_x) | (y & take_y) | (take_x & take_y)
 
 
 # --- stage 0 ----------------------------------------------------------------------------------------------------------
@@ -201,25 +236,31 @@ def _planes_of(fmt: Value) -> Value:
     return any_of([Mux(fmt == one, Const(mask, PLANES), 0) for one, mask in masks.items()])
 
 
-def _take(m: Module, raw: Value, fmt: Value, name: str) -> list[Value]:
-    """The lanes of a group with the bytes that `fmt` selects, sign-extended."""
-    def is_any(*formats):
-        return any_of([fmt == one for one in formats])
+def _register_index(engine: Burst, name: str) -> Value:
+    """The register that an operand of this element names."""
+    op = engine.op
+    return getattr(op, f"{name}_rf") + Mux(getattr(op, f"{name}_inc"), engine.index, 0)
 
-    p0, p1, p2, p3 = (raw[PLANE_BITS * p : PLANE_BITS * (p + 1)] for p in range(PLANES))
-    whole, half, byte = fmt == Fmt.I32, is_any(Fmt.LO16, Fmt.HI16), is_any(Fmt.B0, Fmt.B1, Fmt.B2, Fmt.B3)
-    low = named(m, Cat(is_any(Fmt.I32, Fmt.LO16, Fmt.B0), fmt == Fmt.B1, is_any(Fmt.HI16, Fmt.B2), fmt == Fmt.B3),
-                f"{name}_low")
-    high = named(m, Cat(is_any(Fmt.I32, Fmt.LO16), fmt == Fmt.HI16), f"{name}_high")
-    bare = named(m, Cat(one_hot(low, [p0, p1, p2, p3]), one_hot(high, [p1, p3]), Mux(whole, Cat(p2, p3), 0)),
-                 f"{name}_bare")
-    extend8, extend16 = named(m, byte, f"{name}_extend8"), named(m, half, f"{name}_extend16")
-    lanes = []
-    for lane in group_lanes(bare):
-        sign8 = named(m, extend8 & lane[7], f"{name}_sign8")
-        sign16 = named(m, sign8 | (extend16 & lane[15]), f"{name}_sign16")
-        lanes.append(lane | Cat(Const(0, 8), sign8.replicate(8), sign16.replicate(16)))
-    return lanes
+
+def _take(m: Module, lanes: list[Value], fmt: Value, name: str) -> list[Value]:
+    """The lanes with the bytes that `fmt` selects, sign-extended."""
+    def is_any(which, *formats):
+        return named(m, any_of([fmt == one for one in formats]), f"{name}_{which}")
+
+    whole, byte = is_any("whole", Fmt.I32), is_any("byte", Fmt.B0, Fmt.B1, Fmt.B2, Fmt.B3)
+    upper, odd = is_any("upper", Fmt.HI16, Fmt.B2, Fmt.B3), is_any("odd", Fmt.B1, Fmt.B3)
+    plain, high = is_any("plain", Fmt.I32, Fmt.LO16), is_any("high", Fmt.HI16)
+    taken = []
+    for n, lane in enumerate(lanes):
+        p0, p1, p2, p3 = (lane[8 * p : 8 * p + 8] for p in range(PLANES))
+        first = named(m, Mux(upper, odd.replicate(8), Mux(odd, p1, p0)), f"{name}_lower{n}")
+        low = named(m, Mux(upper, (first & p3) | (~first & p2), first), f"{name}_low{n}")
+        sign8 = byte & low[7]
+        middle = named(m, _pick(p1, named(m, plain | sign8, f"{name}_p1_{n}").replicate(8),
+                                p3, named(m, high | sign8, f"{name}_p3_{n}").replicate(8)), f"{name}_middle{n}")
+        sign16 = named(m, ~whole & middle[7], f"{name}_sign{n}")
+        taken.append(Cat(low, middle, Mux(whole, Cat(p2, p3), sign16.replicate(16))))
+    return taken
 
 
 def _amounts(m: Module, op: data.View, er: Memory) -> tuple[list[Value], list[Value]]:
@@ -231,61 +272,78 @@ def _amounts(m: Module, op: data.View, er: Memory) -> tuple[list[Value], list[Va
     m.d.comb += base.eq(Mux(to_pre, op.pre, op.post))
     pre, post = [], []
     for lane in range(LANES):
-        exponent = port.data[8 * lane : 8 * lane + 8].as_signed()
-        total, own_pre = Signal(signed(9), name="shift_total"), Signal(signed(9), name="pre_total")
-        m.d.comb += [
-            total.eq(Mux(op.er_neg, base - exponent, base + exponent)),
-            own_pre.eq(Mux(to_pre, total, op.pre)),
-        ]
-        pre.append(_clamp(m, own_pre, PRE_RANGE[1]))
+        exponent = (port.data[8 * lane : 8 * lane + 8] ^ op.er_neg.replicate(8)).as_signed()
+        total = _sum(m, base, exponent, op.er_neg, 9, "shift_total")
+        pre.append(_clamp(m, Mux(to_pre, total, op.pre), PRE_RANGE[1]))
         post.append(Mux(to_post, total, op.post)[:9])
     return pre, post
+
+
+def _sum(m: Module, a: Value, b: Value, carry: Value, bits: int, name: str) -> Signal:
+    """a + b + carry (signed) in one carry chain."""
+    chain, out = Signal(bits + 1, name=f"{name}_chain"), Signal(signed(bits), name=name)
+    m.d.comb += [
+        chain.eq(Cat(Const(1, 1), Value.cast(a)).as_signed() + Cat(carry, Value.cast(b)).as_signed()),
+        out.eq(chain[1:]),
+    ]
+    return out
 
 
 def _decode(m: Module, control: list[data.View]) -> data.View:
     """The lanes' controls, registered for their stages (stage k decodes what stage k - 1 holds)."""
     decoded = Signal(DECODED, reset_less=True)
-    shift, func, multiply, alu, write = control[0], control[1], control[2], control[3], control[4]
+    shift, function, lookup, multiply, alu, saturate, write = control[:7]
 
-    def is_any(*ops):
-        return any_of([alu.alu == one for one in ops])
+    def func(stage, *funcs):
+        return any_of([stage.func == one for one in funcs])
+
+    def ops(stage, *alus):
+        return any_of([stage.alu == one for one in alus])
 
     limits = {Sat.S32: INT32[1], **SAT_LIMIT}
+    compares = ops(saturate, Alu.LT, Alu.GT, Alu.EQ)
+    limit = any_of([Mux(saturate.sat == sat, Const(value, 31), 0) for sat, value in limits.items()])
     m.d.sync += [getattr(decoded, name).eq(value) for name, value in {
         "arithmetic": ~shift.logical, "round1": shift.round & ~shift.logical,
-        **{one.name.lower(): func.func == one for one in Func},
-        "interpolate": any_of([func.func == one for one in INTERPOLATED]),
-        "round3": multiply.round,
-        "invert_q": is_any(Alu.RSUB, Alu.GT),
-        "invert_c": is_any(Alu.SUB, Alu.LT, Alu.MIN, Alu.MAX, Alu.EQ, Alu.ANDN, Alu.INDEX),
-        "carry": ~is_any(Alu.ADD),
-        "sum": is_any(Alu.ADD, Alu.SUB, Alu.RSUB),
-        "q": is_any(Alu.Q), "min": is_any(Alu.MIN), "max": is_any(Alu.MAX),
-        "conjunction": is_any(Alu.AND, Alu.ANDN, Alu.OR), "parity": is_any(Alu.XOR, Alu.OR),
-        "less": is_any(Alu.LT, Alu.GT), "equal": is_any(Alu.EQ), "index": is_any(Alu.INDEX),
-        "limit": any_of([Mux(alu.sat == sat, Const(value, 31), 0) for sat, value in limits.items()]),
-        "symmetric": alu.sat != Sat.S32,
-        "exponent_is_k": (write.func == Func.RECIP) | (write.func == Func.RSQRT),
+        **{f"{one.name.lower()}2": func(function, one) for one in (Func.MUL, Func.SQUARE, Func.RSQRT, Func.SIGMOID)},
+        "mantissa2": func(function, Func.RECIP, Func.RSQRT, Func.LOG2),
+        "interpolate2": func(function, *INTERPOLATED),
+        **{f"{one.name.lower()}3": func(lookup, one) for one in (Func.BITLEN, Func.EXP2, Func.RSQRT, Func.LOG2)},
+        "interpolate3": func(lookup, *INTERPOLATED),
+        "table3": any_of([Mux(lookup.func == one, tables.TABLES[one].start >> 6, 0) for one in INTERPOLATED]),
+        "invert_c3": ops(lookup, Alu.SUB, Alu.LT, Alu.MIN, Alu.MAX, Alu.EQ, Alu.ANDN, Alu.OR, Alu.INDEX),
+        "pass4": func(multiply, Func.PASS), "bypass4": func(multiply, Func.PASS, Func.BITLEN, Func.EXP2),
+        "round4": multiply.round,
+        "invert_q": ops(alu, Alu.RSUB, Alu.GT, Alu.OR), "carry": ~ops(alu, Alu.ADD),
+        "sum": ops(alu, Alu.ADD, Alu.SUB, Alu.RSUB, Alu.LT, Alu.GT, Alu.EQ),
+        "min": ops(alu, Alu.MIN), "max": ops(alu, Alu.MAX), "index": ops(alu, Alu.INDEX),
+        "conjunction": ops(alu, Alu.AND, Alu.ANDN, Alu.OR, Alu.XOR), "parity": ops(alu, Alu.XOR),
+        "invert_y": ops(alu, Alu.OR),
+        "limit": Mux(compares, 0, limit), "symmetric": saturate.sat != Sat.S32,
+        "compare": compares, "equal": ops(saturate, Alu.EQ),
+        "exponent_is_k": func(write, Func.RECIP, Func.RSQRT),
     }.items()]
     return decoded
 
 
-# --- stages 1..4, one lane --------------------------------------------------------------------------------------------
+# --- stages 1..6, one lane --------------------------------------------------------------------------------------------
 
 DECODED = data.StructLayout({
-    "arithmetic": 1, "round1": 1, **{func.name.lower(): 1 for func in Func}, "interpolate": 1, "round3": 1,
-    **dict.fromkeys(("invert_q", "invert_c", "carry", "sum", "q", "min", "max", "conjunction", "parity", "less",
-                     "equal", "index", "symmetric"), 1),
-    "limit": 31, "exponent_is_k": 1,
+    **dict.fromkeys(("arithmetic", "round1", "mul2", "square2", "rsqrt2", "sigmoid2", "mantissa2", "interpolate2",
+                     "bitlen3", "exp23", "rsqrt3", "log23", "interpolate3"), 1),
+    "table3": 2,
+    **dict.fromkeys(("invert_c3", "pass4", "bypass4", "round4", "invert_q", "carry", "sum", "min", "max", "index",
+                     "conjunction", "parity", "invert_y"), 1),
+    "limit": 31, "symmetric": 1, "compare": 1, "equal": 1, "exponent_is_k": 1,
 })
 """Controls of a lane, each registered for the stage that uses it: the same for all lanes."""
 
 
 class Lane(wiring.Component):
-    """Stages 1..4 of one lane.
+    """Stages 1..6 of one lane.
 
     decoded: controls, each in its stage. a, b, c, pre, post: operands and shift amounts, in stage 0.
-    y, exponent: the result, and what an exponent entry gets, from registers, in stage 5.
+    y, exponent: the result, and what an exponent entry gets, from registers, in stage 7.
     """
 
     decoded: In(DECODED)
@@ -300,23 +358,18 @@ class Lane(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         decoded = self.decoded
-        m.submodules.rom = rom = Memory(shape=tables.BASE_BITS + tables.SLOPE_BITS, depth=tables.ROM_DEPTH,
-                                        init=_rom_words())
 
-        def registers(*pairs):
-            return [register(m, value, name) for name, value in pairs]
+        def registers(stage, **values):
+            return SimpleNamespace(**{name: register(m, value, f"{name}{stage}") for name, value in values.items()})
 
-        a, b, c, pre, post = registers(("a1", self.a), ("b1", self.b), ("c1", self.c), ("pre1", self.pre),
-                                       ("post1", self.post))
-        a, b, c, post = registers(("a2", _pre_shift(m, decoded, a, pre)), ("b2", b), ("c2", c), ("post2", post))
-        chosen = _function(m, decoded, rom, a, b, c)
-        left, right, passed, b, c, post, k = registers(
-            ("left3", chosen.left), ("right3", chosen.right), ("passed3", chosen.passed), ("b3", b), ("c3", chosen.c),
-            ("post3", _post_amount(m, decoded, chosen.octaves, post)), ("k3", chosen.k))
-        q, b, c, k = registers(("q4", _post_shift(m, decoded, left, right, passed, post)), ("b4", b), ("c4", c),
-                               ("k4", k))
-        y, k = registers(("y5", _alu(m, decoded, q, b, c)), ("k5", k))
-        m.d.comb += [self.y.eq(y), self.exponent.eq(Mux(decoded.exponent_is_k, k, y[:8]))]
+        s = registers(1, a=self.a, b=self.b, c=self.c, pre=self.pre, post=self.post)
+        s = registers(2, a=_pre_shift(m, decoded, s.a, s.pre), b=s.b, c=s.c, post=s.post)
+        s = registers(3, **_function(m, decoded, s.a, s.b, s.c), a=s.a, b=s.b, c=s.c, post=s.post)
+        s = registers(4, **_look_up(m, decoded, s), left=s.left, b=s.b)
+        s = registers(5, q=_post_shift(m, decoded, s.left, s.right, s.passed, s.post), b=s.b, c=s.c, k=s.k)
+        s = registers(6, **_alu(m, decoded, s.q, s.b, s.c), k=s.k)
+        s = registers(7, y=_saturate(m, decoded, s.y, s.beyond), k=s.k)
+        m.d.comb += [self.y.eq(s.y), self.exponent.eq(Mux(decoded.exponent_is_k, s.k, s.y[:8]))]
         return m
 
 
@@ -331,112 +384,161 @@ def _clamp(m: Module, value: Value, limit: int) -> Value:
 
 def _pre_shift(m: Module, decoded: data.View, a: Value, amount: Value) -> Value:
     """a shifted right by amount (left if negative): a left shift by n is the upper half of {a, 0} >> (32 - n)."""
-    left = amount[5]
-    sign = (decoded.arithmetic & a[31]).replicate(31)
-    funnel = Cat(Const(0, 1), Mux(left, 0, a)[:32], Mux(left, a[:31], sign))
-    shifted = named(m, (funnel >> amount[:5])[:33], "shifted")
-    return (shifted[1:] + (decoded.round1 & shifted[0]))[:32]
+    left, far, fill = amount[5], amount[4], decoded.arithmetic & a[31]
+    right_near, right_far, left_near, left_far = (named(m, value, name) for name, value in (
+        ("right_near", ~left & ~far), ("right_far", ~left & far),
+        ("left_near", left & ~far), ("left_far", left & far)))
+    far_fill, fill = named(m, right_far & fill, "far_fill"), named(m, ~left & fill, "fill")
 
+    def choose(x, take_x, y, take_y):
+        return _pick(x, take_x.replicate(len(x)), y, take_y.replicate(len(y)))
 
-def _rom_words() -> list[int]:
-    return [base | (slope & ((1 << tables.SLOPE_BITS) - 1)) << tables.BASE_BITS for base, slope in tables.rom()]
+    x = named(m, Cat(
+        right_far & a[15],
+        choose(a[:16], right_near, a[16:], right_far),
+        choose(a[16:], named(m, right_near | far_fill, "take_high"), a[:16], named(m, left_far | far_fill, "take_low")),
+        choose(a[:15], named(m, left_near | fill, "left_low"), a[16:31], named(m, left_far | fill, "left_high")),
+    ), "shifted16")
+    for bit in (3, 2, 1, 0):
+        x = named(m, Mux(amount[bit], x[1 << bit :], x[: len(x) - (1 << bit)]), f"shifted{1 << bit}")
+    return (x[1:] + (decoded.round1 & x[0]))[:32]
 
 
 def _normalise(m: Module, x: Value) -> tuple[Value, Value]:
-    """Bit length of x (31 bits, unsigned), and x shifted left until its top bit is set."""
+    """Bit length of x (31 bits, unsigned), and the upper half of x shifted left until its top bit is set."""
     zeros = []
     for width in (16, 8, 4, 2, 1):
         zero = Signal(name=f"zeros{width}")
-        shifted = Signal(31, name=f"normal{width}")
-        m.d.comb += [zero.eq(~x[31 - width :].any()), shifted.eq(Mux(zero, x << width, x))]
-        x = shifted
+        shifted = Signal(len(x), name=f"normal{width}")
+        m.d.comb += [zero.eq(~x[-width:].any()), shifted.eq(Mux(zero, x << width, x))]
+        x = shifted[len(x) - (MANTISSA_BITS + width) :]
         zeros.append(zero)
     return ~Cat(reversed(zeros)), x
 
 
-def _function(m: Module, decoded: data.View, rom: Memory, a: Value, b: Value, c: Value) -> SimpleNamespace:
-    """Stage 2: the multiplier's factors (or 0), the value that passes by it (or 0), c or what takes its place, k and
-    the octaves by which EXP2 grows the post shift (0 or less)."""
-    is_, sign = {func: getattr(decoded, func.name.lower()) for func in Func}, a[31]
-    length, normal = _normalise(m, Mux(sign, Mux(is_[Func.BITLEN], ~a, 0), a)[:31])
-    k, below = Signal(5, name="k"), Signal(signed(33), name="below")
-    m.d.comb += [k.eq(Mux(normal[30], length - 1, 0)), below.eq(a.as_signed() - c.as_signed())]
-    u = {func: normal[MANTISSA_BITS : 2 * MANTISSA_BITS] for func in INTERPOLATED}
-    u[Func.SIGMOID] = _clamp(m, a, 32767) ^ 0x8000
-    u[Func.EXP2] = Mux(below[-1], below[: tables.EXP2_FRACTION], 0)
-    segment = {func: value[tables.TABLES[func].frac_bits :] for func, value in u.items()}
-    segment[Func.RSQRT] = Cat(segment[Func.RSQRT], k[0])
-    port = rom.read_port(domain="comb")
-    entry, fraction, pair = Signal(8, name="entry"), Signal(11, name="fraction"), Signal(31, name="pair")
-    saturated = Signal(FACTOR_BITS, name="saturated")
-    m.d.comb += [
-        entry.eq(any_of([Mux(is_[func], segment[func] | table.start, 0) for func, table in tables.TABLES.items()])),
-        fraction.eq(any_of([Mux(is_[func], u[func][: tables.TABLES[func].frac_bits], 0) for func in INTERPOLATED])),
-        port.addr.eq(entry), pair.eq(port.data), saturated.eq(_clamp(m, a, FACTOR_MAX)),
-    ]
-    base, slope = pair[: tables.BASE_BITS], pair[tables.BASE_BITS :]
+def _function(m: Module, decoded: data.View, a: Value, b: Value, c: Value) -> dict[str, Value]:
+    """Stage 2: the multiplier's left factor (a fraction for tables), its right one but for tables, bit length, entry of
+    the tables, exponent, and a - c."""
+    sign = a[31]
+    length, normal = _normalise(m, a[:31] ^ sign.replicate(31))
+    positive = named(m, ~sign & normal[-1], "positive")
+    mantissa = named(m, decoded.mantissa2 & ~sign, "mantissa")
+    k = named(m, Mux(positive, length - 1, 0)[:5], "k")
+
+    low, middle, high = a[:15].any(), a[15:17], a[17:31] ^ sign.replicate(14)
+    far = named(m, high.any(), "far")
+    over18 = named(m, far | (sign & ~low & ~middle.any()), "over18")
+    over16 = named(m, far | (middle ^ sign.replicate(2)).any() | (sign & ~low), "over16")
+
+    def clamped(taken, over, bits, name):
+        """Controls of `_pick`: bits of a clamped symmetrically, sign left out; 0 if not taken."""
+        take = named(m, taken & ~over, f"{name}_take")
+        most = named(m, taken & over & ~sign, f"{name}_most")
+        return take.replicate(bits), Cat(taken & over, most.replicate(bits - 1))
+
+    take, ones = clamped(decoded.sigmoid2, over16, MANTISSA_BITS, "sigmoid")
+    u = named(m, Cat((a[:15] & take) | ones | (normal[:15] & mantissa.replicate(15)), decoded.sigmoid2 & ~sign), "u")
+    rsqrt, lower_half = decoded.rsqrt2, Signal(name="lower_half")
+    m.d.comb += lower_half.eq(decoded.interpolate2 & ~Mux(rsqrt, u[11], u[10]))
+    fraction = Cat(u[:10], Mux(rsqrt, u[10], lower_half), lower_half.replicate(FACTOR_BITS - 11))
+    entry = Cat(Mux(rsqrt, u[11:15], u[10:14]), Mux(rsqrt, k[0], u[14]), u[15] | rsqrt)
+
+    take, ones = clamped(decoded.mul2 | decoded.square2, over18, FACTOR_BITS - 1, "left")
+    left = Cat((a[:17] & take) | ones, (decoded.mul2 | decoded.square2) & sign) | fraction
+    take, ones = clamped(decoded.square2, over18, FACTOR_BITS - 1, "right")
+    right = _pick(Cat(a[:17], sign), Cat(take | ones, decoded.square2),
+                  b, Cat(ones, Const(0, 1)) | decoded.mul2.replicate(FACTOR_BITS))
+    below = a.as_signed() - c.as_signed()
+    return {"left": left, "right": right, "length": length, "entry": entry, "k": k, "below": below}
+
+
+def _look_up(m: Module, decoded: data.View, s: SimpleNamespace) -> dict[str, Value]:
+    """Stage 3: the tables; what the multiplier, or who passes it by, and the ALU get from them."""
+    negative = s.below[-1]
+    base, slope, power = (_rom(m, name, words, bits, address) for name, words, bits, address in (
+        ("centres", tables.centres(), tables.CENTRE_BITS, Cat(s.entry, decoded.table3)[1:]),
+        ("slopes", tables.slopes(), tables.SLOPE_BITS, Cat(s.entry, decoded.table3)),
+        ("powers", tables.powers(), tables.CENTRE_BITS, Mux(negative, s.below[: tables.EXP2_FRACTION], 0))))
     slope = Cat(slope, slope[-1].replicate(FACTOR_BITS - tables.SLOPE_BITS))
-    multiply, square, table = is_[Func.MUL], is_[Func.SQUARE], decoded.interpolate
-    left = Mux(multiply | square, saturated, 0) | Mux(table, fraction, 0)
-    right = Mux(multiply, b, 0) | Mux(square, saturated, 0) | Mux(table, slope, 0)
-    passed = Mux(is_[Func.PASS], a, 0) | Mux(is_[Func.BITLEN], length, 0) | Mux(is_[Func.EXP2], base, 0)
-    replaced = base | Mux(is_[Func.LOG2], k, 0) << tables.LOG2_FRACTION
-    return SimpleNamespace(
-        left=left[:FACTOR_BITS], right=right[:FACTOR_BITS], passed=passed[:32], c=Mux(table, replaced, c)[:32],
-        k=Mux(is_[Func.RSQRT], k[1:], k)[:5],
-        octaves=Mux(is_[Func.EXP2] & below[-1], below[tables.EXP2_FRACTION :], 0)[: 33 - tables.EXP2_FRACTION])
+    exponent = Mux(decoded.log23, s.k, 0) << tables.LOG2_FRACTION
+    c = (Mux(decoded.interpolate3, 0, s.c) | base | exponent)[:32]
+    passed = Mux(decoded.exp23, power, Mux(decoded.bitlen3, s.length, s.a[: tables.CENTRE_BITS]))
+    return {
+        "right": s.right | slope, "c": c ^ decoded.invert_c3.replicate(32),
+        "passed": Cat(passed[: tables.CENTRE_BITS], s.a[tables.CENTRE_BITS :]),
+        "post": _post_amount(m, decoded.exp23 & negative, s.below[tables.EXP2_FRACTION :], s.post),
+        "k": Mux(decoded.rsqrt3, s.k[1:], s.k),
+    }
 
 
-def _post_amount(m: Module, decoded: data.View, octaves: Value, post: Value) -> Value:
-    """Stage 2: the post shift, grown by the octaves of an EXP2, clamped to 0..47."""
-    far = octaves[-1] & ~octaves[8:].all()
-    total = Signal(signed(11), name="post_total")
-    m.d.comb += total.eq(post.as_signed() - Mux(far, -256, octaves[:9].as_signed()))
-    return Mux(total[-1], 0, Mux(total[:10] > POST_RANGE[1], POST_RANGE[1], total[:6]))[:6]
+def _rom(m: Module, name: str, words: list[int], bits: int, address: Value) -> Value:
+    """The addressed word of a ROM."""
+    m.submodules[name] = rom = Memory(shape=bits, depth=len(words), init=words)
+    port = rom.read_port(domain="comb")
+    m.d.comb += port.addr.eq(address)
+    return port.data
+
+
+def _post_amount(m: Module, grows: Value, octaves: Value, post: Value) -> Value:
+    """The post shift, less the octaves of an EXP2 (negative) if it grows, clamped to 0..47."""
+    far = named(m, grows & ~octaves[8:].all(), "post_far")
+    total = _sum(m, post.as_signed(), ~Mux(grows, octaves[:9], 0)[:9].as_signed(), Const(1, 1), 10, "post_total")
+    most = named(m, far | (~total[-1] & (total[6:9].any() | total[4:6].all())), "post_most")
+    take = named(m, ~far & ~total[-1] & ~most, "post_take")
+    return Mux(take, total[:6], 0) | Mux(most, POST_RANGE[1], 0)
 
 
 def _post_shift(m: Module, decoded: data.View, left: Value, right: Value, passed: Value, amount: Value) -> Value:
-    """Stage 3: (product or passed value) >> amount, rounded: 36 bits."""
-    p = Signal(signed(2 * FACTOR_BITS), name="p")
-    shifted = Signal(signed(2 * FACTOR_BITS + 1), name="p_shifted")
-    m.d.comb += [
-        p.eq((left.as_signed() * right.as_signed()) | passed.as_signed()),
-        shifted.eq(Cat(Const(0, 1), p).as_signed() >> amount),
-    ]
-    return (shifted[1:] + (decoded.round3 & shifted[0]))[: 2 * FACTOR_BITS]
+    """Stage 4: (product or passed value) >> amount, rounded."""
+    p, q = Signal(signed(PRODUCT_BITS), name="p"), Signal(PRODUCT_BITS, name="q")
+    by = Cat(decoded.bypass4.replicate(tables.CENTRE_BITS), decoded.pass4.replicate(32 - tables.CENTRE_BITS))
+    m.d.comb += p.eq((left.as_signed() * right.as_signed()) | (passed & by).as_signed())
+    sign, x = p[-1], Cat(Const(0, 1), p)
+    for bit in (5, 4, 3, 2, 1, 0):
+        x = named(m, Mux(amount[bit], Cat(x[1 << bit :], sign.replicate(1 << bit)), x), f"shifted{1 << bit}")
+    m.d.comb += q.eq(x[1:] + (decoded.round4 & x[0]))
+    return q
 
 
-def _alu(m: Module, decoded: data.View, q: Value, b: Value, c: Value) -> Value:
-    """Stage 4: y = sat(sat32(q) alu c), b for INDEX."""
-    over, sign = named(m, q[31:] != q[-1].replicate(len(q) - 31), "over"), q[-1]
-    q33, c33, total, y = (Signal(signed(33), name=name) for name in ("q33", "c33", "total", "unsaturated"))
+def _alu(m: Module, decoded: data.View, q: Value, b: Value, c: Value) -> dict[str, Value]:
+    """Stage 5: sat32(q) alu c, b for INDEX, not yet saturated; c comes inverted where the ALU wants it.
+
+    A comparison leaves its difference here, an INDEX that has found nothing is `beyond` any limit.
+    """
+    sign = q[-1]
+    over = named(m, q[31:-1] != sign.replicate(PRODUCT_BITS - 32), "over")
+    lower = Mux(over, (~sign).replicate(31), q[:31])
+    q = named(m, Cat(lower, sign) ^ decoded.invert_q.replicate(32), "limited")
+    total = _sum(m, q.as_signed(), c.as_signed(), decoded.carry, 33, "total")
     less = total[-1]
-    m.d.comb += [
-        q33.eq(Mux(over, Cat((~sign).replicate(31), sign), q[:32]).as_signed()),
-        c33.eq(c.as_signed()),
-        total.eq((q33 ^ decoded.invert_q.replicate(33)) + (c33 ^ decoded.invert_c.replicate(33)) + decoded.carry),
-        y.eq(any_of([
-            Mux(decoded.sum, total, 0),
-            Mux(decoded.q | (decoded.min & less) | (decoded.max & ~less), q33, 0),
-            Mux((decoded.min & ~less) | (decoded.max & less), c33, 0),
-            Mux(decoded.conjunction, q33 & (c33 ^ decoded.invert_c.replicate(33)), 0),
-            Mux(decoded.parity, q33 ^ c33, 0),
-            Mux(decoded.index, Mux(less, INT32[1], Cat(b, b[-1].replicate(33 - FACTOR_BITS))), 0)[:33],
-            ((decoded.less & less) | (decoded.equal & (total == 0))).replicate(33),
-        ])),
-    ]
-    return _saturate(decoded, y)
+    take_c = named(m, (decoded.min & ~less) | (decoded.max & less), "take_c")
+    both, parity = decoded.conjunction, named(m, decoded.parity | take_c, "parity_or_c")
+    logic = named(m, Mux(both, Mux(parity, q ^ c, q & c), Mux(parity, c, q)), "logic")
+    inverted = named(m, decoded.invert_y | take_c, "inverted")
+    y = named(m, Mux(decoded.sum, total[:33], Cat(logic, logic[-1]) ^ inverted.replicate(33)), "unsaturated")
+    found = named(m, decoded.index & ~less, "found")
+    return {"y": Mux(found, Cat(b, b[-1].replicate(33 - FACTOR_BITS)), y), "beyond": decoded.index & less}
 
 
-def _saturate(decoded: data.View, y: Value) -> Value:
-    """y clamped to 32 bits: a bit above the limit's bits differs from the sign, or y = -limit - 1 where symmetric."""
-    sign, limit = y[-1], Cat(decoded.limit, Const(0, 1))
-    excess = ((y[:32] ^ sign.replicate(32)) & ~limit).any()
-    least = decoded.symmetric & sign & ~(y[:31] & decoded.limit).any()
-    return Mux(excess | least, Mux(sign, ~limit | decoded.symmetric, limit), y[:32])[:32]
+def _saturate(m: Module, decoded: data.View, y: Value, beyond: Value) -> Value:
+    """Stage 6: y clamped to 32 bits; of a comparison, whose limit is 0, all bits or none.
+
+    y is beyond the limit if a bit above the limit's differs from the sign, or if y = -limit - 1 where symmetric.
+    """
+    sign, limit = y[-1], decoded.limit
+    spans = list(pairwise((0, *SATURATED_BITS, 32)))
+    differs = [named(m, (y[low:high] ^ sign.replicate(high - low)).any(), f"differs{low}") for low, high in spans[1:]]
+    excess = any_of([d & ~(limit[low] if low < 31 else 0) for d, (low, _) in zip(differs, spans[1:], strict=True)])
+    some = named(m, y[spans[0][0] : spans[0][1]].any(), "some")
+    zero = ~any_of([some, *(y[low:high].any() & limit[low] for low, high in spans[1:-1])])
+    least = decoded.symmetric & sign & zero
+    beneath = named(m, Mux(decoded.equal, ~(sign | some | any_of(differs)), sign & ~beyond), "beneath")
+    over = named(m, excess | least | decoded.compare | beyond, "saturated")
+    first = Mux(beneath, decoded.symmetric | decoded.compare, limit[0])
+    return Mux(over, Cat(first, limit[1:] ^ beneath.replicate(30), beneath), y[:32])
 
 
-# --- stages 5 and 6 ---------------------------------------------------------------------------------------------------
+# --- stages 7 and 8 ---------------------------------------------------------------------------------------------------
 
 
 def _lay(result: Value, rep: Value) -> Value:
@@ -446,33 +548,34 @@ def _lay(result: Value, rep: Value) -> Value:
     return Cat(p0, Mux(byte, p0, p1), Mux(byte | half, p0, p2), Mux(byte, p0, Mux(half, p1, p3)))
 
 
-def _reduce(m: Module, now: data.View, y: list[Value]) -> tuple[Value, data.View]:
-    """The reduction over a burst (512 bits) and, in stage 6 of its last element, where it goes."""
-    reduced = Signal(data.StructLayout({"e": 1, "w": 1, "group": 2, "rf_we": 1, "rf": 5}))
+def _reduce(m: Module, now: data.View, y: list[Value]) -> SimpleNamespace:
+    """The reduction over a burst and, in stage 8 of its last element, where it goes.
+
+    A term that is to be compared comes as its complement, so that sums and comparisons need one adder.
+    """
+    layout = {"e": 1, "w": 1, "rf_we": 1, "rf": 5}
+    reduced = Signal(data.StructLayout(layout))
     valid = now.valid & (now.red != Red.NONE)
     done = valid & now.last
-    m.d.sync += [
-        reduced.e.eq(done & now.red_e), reduced.w.eq(done & now.red_w), reduced.group.eq(now.red_group),
-        reduced.rf_we.eq(done & now.red_we), reduced.rf.eq(now.red_rf),
-    ]
     m.submodules.reductions = slots = Memory(shape=GROUP_BITS, depth=1 << len(now.red_slot), init=[])
     old, new = slots.read_port(domain="comb"), slots.write_port()
     summing, least, absolute, fresh = (named(m, value, name) for name, value in (
         ("summing", now.red == Red.SUM), ("least", now.red == Red.MIN), ("absolute", now.red == Red.MAXABS),
         ("fresh", now.first & ~now.red_keep)))
-    totals = []
-    for n, value in enumerate(y):
-        before = old.data[32 * n : 32 * n + 32].as_signed()
-        x, less = Signal(signed(32), name="reduced_x"), Signal(name="reduced_less")
-        m.d.comb += [
-            x.eq(Mux(absolute & value[31], Mux(value == 1 << 31, INT32[1], -value.as_signed()), value)),
-            less.eq(x < before),
-        ]
-        totals.append(Mux(fresh | (~summing & (less == least)), x, Mux(summing, before + x, before))[:32])
-    total = Signal(len(totals) * 32, name="reduction_total")
-    m.d.comb += [
-        total.eq(Cat(totals)), old.addr.eq(now.red_slot),
-        new.addr.eq(now.red_slot), new.data.eq(total), new.en.eq(valid),
+    m.d.sync += [
+        reduced.e.eq(done & now.red_e), reduced.w.eq(done & now.red_w),
+        reduced.rf_we.eq(done & now.red_we), reduced.rf.eq(now.red_rf),
     ]
-    reduction = register(m, total, "reduction")
-    return lanes_group([reduction[32 * n : 32 * n + 32] for n in range(LANES)]), reduced
+    adding, comparing = named(m, summing & ~fresh, "adding"), named(m, ~summing, "comparing")
+    totals = []
+    for value, before in zip(y, group_lanes(old.data), strict=True):
+        negate = named(m, absolute & value[31], "negate")
+        decrement = named(m, negate & value[:31].any(), "decrement")
+        term = Signal(32, name="term")
+        m.d.comb += term.eq((value ^ (comparing & ~negate).replicate(32)) + decrement.replicate(32))
+        total = _sum(m, before.as_signed(), term.as_signed(), comparing, 33, "reduction_total")
+        replace = named(m, fresh | (total[-1] ^ least), "replace")
+        totals.append(Mux(adding, total[:32], Mux(replace, term ^ comparing.replicate(32), before)))
+    total = named(m, lanes_group(totals), "reduction_total")
+    m.d.comb += [old.addr.eq(now.red_slot), new.addr.eq(now.red_slot), new.data.eq(total), new.en.eq(valid)]
+    return SimpleNamespace(**{name: getattr(reduced, name) for name in layout}, value=register(m, total, "reduction"))

@@ -5,7 +5,7 @@ from collections import defaultdict
 
 import cocotb
 import numpy as np
-from unit_bench import Checked, UnitBench, elements, log, pack, traps_of
+from unit_bench import Checked, E, UnitBench, W, elements, log, pack, traps_of
 
 from hw import numerics
 from hw.config import CONFIGS, LANES
@@ -15,7 +15,6 @@ from hw.isa import (
     VXM_REDUCE_RF,
     VXM_RF,
     Alu,
-    Dir,
     ErUse,
     Fmt,
     Func,
@@ -30,7 +29,6 @@ from hw.isa import (
 )
 
 CONFIG = CONFIGS[os.environ.get("CONFIG", "tiny")]
-SOURCES = [Src.IMM, Src.RF, Src.IOTA] + [Src.stream(side, g) for side in Dir for g in range(CONFIG.groups)]
 
 
 def alu(**fields) -> Instr:
@@ -41,7 +39,7 @@ class VxmBench(Checked):
     """The VXM with its golden functions: state changes of the end of a cycle are applied at the start of the next."""
 
     def __init__(self, dut, seed: int = 0):
-        super().__init__(dut, CONFIG.groups, seed)
+        super().__init__(dut, seed)
         self.rf = np.zeros((CONFIG.rf_depth, LANES), np.int64)
         self.er = np.zeros((CONFIG.er_depth, LANES), np.int64)
         self.slots = np.zeros((4, LANES), np.int64)
@@ -74,8 +72,7 @@ class VxmBench(Checked):
             case Src.IOTA:
                 x = np.arange(LANES) + LANES * i
             case _:
-                side, group = divmod(src.value - 4, 4)
-                x = self.streams[self.now][side, group]
+                x = self.streams[self.now][E if src is Src.E else W]
         return numerics.take(x, fmt)
 
     def element(self, instr: Instr, i: int) -> None:
@@ -84,13 +81,13 @@ class VxmBench(Checked):
         y = numerics.vxm(instr, a, b, c, er)
         k = numerics.exponent(instr, a, y, er)
         done = self.now + VXM_DRIVE
-        self.drive(done, instr.dst_e, instr.dst_w, instr.dst_group, numerics.lay(y, instr.rep))
+        self.drive(done, instr.dst_e, instr.dst_w, numerics.lay(y, instr.rep))
         self.events[done].append((self.results, instr, i, y, k))
 
-    def drive(self, cycle: int, e: int, w: int, group: int, lanes: np.ndarray) -> None:
-        for side, enabled in enumerate((e, w)):
+    def drive(self, cycle: int, e: int, w: int, lanes: np.ndarray) -> None:
+        for way, enabled in ((E, e), (W, w)):
             if enabled:
-                self.expected.expected[cycle, side, group] = lanes
+                self.expected.expected[cycle, way] = lanes
 
     def results(self, instr: Instr, i: int, y: np.ndarray, k: np.ndarray) -> None:
         rf = self.write(self.rf, instr.rf + i * instr.rf_inc, y, VXM_RF - VXM_DRIVE) if instr.rf_we else None
@@ -109,7 +106,7 @@ class VxmBench(Checked):
         self.slots[instr.red_slot] = terms
         if i == instr.count - 1:
             cycle = self.now + VXM_REDUCE_DRIVE - VXM_DRIVE
-            self.drive(cycle, instr.red_e, instr.red_w, instr.red_group, terms)
+            self.drive(cycle, instr.red_e, instr.red_w, terms)
             if instr.red_we:
                 self.events[cycle].append((self.reduction, instr.red_rf, terms))
 
@@ -132,7 +129,7 @@ class VxmBench(Checked):
                 await self.step()
 
     async def drain(self) -> None:
-        for _ in range(10):
+        for _ in range(VXM_REDUCE_RF + 2):
             await self.step()
         assert not self.traps, self.traps
 
@@ -150,14 +147,14 @@ def random_instruction(rng: np.random.Generator, **fixed) -> Instr:
         "er": int(rng.integers(CONFIG.er_depth)), "er_neg": int(rng.integers(2)),
         "post": int(rng.integers(0, 64) >> rng.integers(0, 4)), "round": int(rng.integers(2)),
         "logical": int(rng.random() < 0.2), "alu": one(Alu), "sat": one(Sat), "rep": one(Rep),
-        "dst_group": int(rng.integers(CONFIG.groups)), "rf": int(rng.integers(last + 1)),
-        "er_dst": int(rng.integers(CONFIG.er_depth)), "red": one(Red), "red_group": int(rng.integers(CONFIG.groups)),
+        "rf": int(rng.integers(last + 1)),
+        "er_dst": int(rng.integers(CONFIG.er_depth)), "red": one(Red),
         "red_rf": int(rng.integers(CONFIG.rf_depth)), "red_slot": int(rng.integers(4)),
     }
     flags = ("dst_e", "dst_w", "rf_we", "rf_inc", "er_we", "red_keep", "red_e", "red_w", "red_we")
     fields |= {name: int(rng.integers(2)) for name in flags}
     for name in "abc":
-        fields |= {f"{name}_src": SOURCES[rng.integers(len(SOURCES))], f"{name}_rf": int(rng.integers(last + 1)),
+        fields |= {f"{name}_src": one(Src), f"{name}_rf": int(rng.integers(last + 1)),
                    f"{name}_inc": int(rng.integers(2)), f"{name}_fmt": Fmt.I32 if rng.random() < 0.5 else one(Fmt)}
     return alu(**(fields | fixed))
 
@@ -166,11 +163,11 @@ async def start(dut, seed: int = 0) -> VxmBench:
     """A bench whose register file, exponent file and reductions hold random vectors."""
     bench = VxmBench(dut, seed)
     await bench.reset()
-    await bench.run(alu(count=CONFIG.rf_depth, a_src=Src.E0, rf_we=1, rf_inc=1))
+    await bench.run(alu(count=CONFIG.rf_depth, a_src=Src.E, rf_we=1, rf_inc=1))
     for er in range(CONFIG.er_depth):
-        await bench.run(alu(a_src=Src.E0, er_we=1, er_dst=er, pre=int(bench.rng.integers(0, 4)), sat=Sat.S8))
+        await bench.run(alu(a_src=Src.E, er_we=1, er_dst=er, pre=int(bench.rng.integers(0, 4)), sat=Sat.S8))
     for slot in range(4):
-        await bench.run(alu(a_src=Src.E0, red=Red.MAX, red_slot=slot))
+        await bench.run(alu(a_src=Src.E, red=Red.MAX, red_slot=slot))
     return bench
 
 
@@ -189,7 +186,7 @@ async def every_function_with_every_alu(dut):
     bench = await start(dut, 1)
     for func in Func:
         for one in Alu:
-            await bench.run(random_instruction(bench.rng, func=func, alu=one, a_src=Src.E0, a_fmt=Fmt.I32, er_we=1))
+            await bench.run(random_instruction(bench.rng, func=func, alu=one, a_src=Src.E, a_fmt=Fmt.I32, er_we=1))
     await bench.drain()
 
 
@@ -201,11 +198,11 @@ async def tables_over_all_segments(dut):
     for func, operands, post in ((Func.SIGMOID, spread, 10), (Func.EXP2, -np.arange(1024).reshape(64, LANES), 7),
                                  (Func.RECIP, octaves, 10), (Func.RSQRT, octaves, 11), (Func.LOG2, octaves, 10),
                                  (Func.RSQRT, octaves << 1, 11), (Func.RECIP, octaves >> 15, 10)):
-        burst = alu(count=64, func=func, a_src=Src.E0, post=post, round=1, dst_e=1, er_we=1,
+        burst = alu(count=64, func=func, a_src=Src.E, post=post, round=1, dst_e=1, er_we=1,
                     alu=Alu.Q if func is Func.EXP2 else Alu.ADD)
         await bench.step(burst)
         for lanes in operands:
-            await bench.step(streams=np.broadcast_to(lanes, (2, CONFIG.groups, LANES)))
+            await bench.step(streams=np.broadcast_to(lanes, (2, LANES)))
     await bench.drain()
 
 
@@ -214,7 +211,7 @@ async def every_pre_shift(dut):
     bench = await start(dut, 3)
     for pre in range(-32, 32):
         for rounding, logical in ((0, 0), (1, 0), (0, 1), (1, 1)):
-            await bench.run(alu(a_src=Src.W0, pre=pre, round=rounding, logical=logical, dst_w=1))
+            await bench.run(alu(a_src=Src.W, pre=pre, round=rounding, logical=logical, dst_w=1))
     await bench.drain()
 
 
@@ -223,20 +220,20 @@ async def every_post_shift(dut):
     bench = await start(dut, 4)
     for post in range(64):
         for func in (Func.MUL, Func.SQUARE, Func.PASS):
-            await bench.run(alu(func=func, a_src=Src.W0, b_src=Src.E0, post=post, round=post & 1 ^ 1, dst_w=1))
+            await bench.run(alu(func=func, a_src=Src.W, b_src=Src.E, post=post, round=post & 1 ^ 1, dst_w=1))
     await bench.drain()
 
 
 @cocotb.test()
 async def latencies(dut):
     """Each latency as the RTL has it: by when a value appears, not by the golden functions."""
-    bench = UnitBench(dut, CONFIG.groups)
+    bench = UnitBench(dut)
     await bench.reset()
-    zero = np.zeros((2, CONFIG.groups, LANES))
+    zero = np.zeros((2, LANES))
 
     async def measure(writer: Instr, reader: Instr | None, side: int, value: int) -> int:
         """Cycles from the first sampling to the first drive of `value`; `reader` is dispatched ever after."""
-        for _ in range(10):
+        for _ in range(12):
             await bench.step()
         await bench.step(writer, zero)
         sampled = bench.now
@@ -261,10 +258,10 @@ async def latencies(dut):
 
 @cocotb.test()
 async def illegal_programs_trap(dut):
-    bench = UnitBench(dut, CONFIG.groups)
+    bench = UnitBench(dut)
     await bench.reset()
     drive = {"dst_e": 1}
-    assert await traps_of(bench, alu(a_src=Src.E0, **drive)) == set()
+    assert await traps_of(bench, alu(a_src=Src.E, **drive)) == set()
     assert await traps_of(bench, alu(count=9), alu()) == {Trap.ENGINE_BUSY}
     assert await traps_of(bench, alu(count=2), None, alu()) == set()
     assert await traps_of(bench, encode(Instr(Op.LOAD))) == {Trap.OPCODE}
@@ -272,16 +269,12 @@ async def illegal_programs_trap(dut):
     assert await traps_of(bench, alu(red=Red.SUM, red_we=1), alu(rf_we=1)) == {Trap.REGISTER_CONFLICT}
     assert await traps_of(bench, alu(red=Red.SUM, red_e=1), alu(**drive)) == {Trap.COLLISION}
     assert await traps_of(bench, alu(red=Red.SUM, red_w=1), alu(**drive)) == set()
-    if CONFIG.groups < 4:
-        assert await traps_of(bench, alu(c_src=Src.W3)) == {Trap.ADDRESS}
-        assert await traps_of(bench, alu(dst_e=1, dst_group=3)) == {Trap.ADDRESS}
-        assert await traps_of(bench, alu(dst_group=3)) == set()
     assert await traps_of(bench, alu(a_src=Src.RF, a_rf=CONFIG.rf_depth - 1, a_inc=1, count=2)) == {Trap.ADDRESS}
-    dut.e_driven.value = 0xFD
-    assert await traps_of(bench, alu(b_src=Src.E0)) == {Trap.EMPTY_READ}
-    assert await traps_of(bench, alu(b_src=Src.E0, b_fmt=Fmt.HI16)) == set()
-    assert await traps_of(bench, alu(a_src=Src.E0, a_fmt=Fmt.B1)) == {Trap.EMPTY_READ}
-    assert await traps_of(bench, alu(a_src=Src.E1), alu(a_src=Src.W0)) == set()
+    dut.e_driven.value = 0b1101
+    assert await traps_of(bench, alu(b_src=Src.E)) == {Trap.EMPTY_READ}
+    assert await traps_of(bench, alu(b_src=Src.E, b_fmt=Fmt.HI16)) == set()
+    assert await traps_of(bench, alu(a_src=Src.E, a_fmt=Fmt.B1)) == {Trap.EMPTY_READ}
+    assert await traps_of(bench, alu(b_src=Src.W)) == set()
 
 
 def func_bit() -> int:
