@@ -195,16 +195,18 @@ class Sxm(wiring.Component):
 
 
 def _combine(m: Module, mode: Value, a: Value, b: Value) -> Value:
-    """Two int32 lanes in one carry chain; mode is (sum, choose, least): a + b, the greater or lesser, or just a."""
+    """Two int32 lanes; mode is (sum, choose, least): a + b, the greater or the lesser, or just a.
+
+    The greater is a + max(b - a, 0): one adder and a LUT4 in front of it do all modes.
+    """
     summing, choosing, least = mode
-    x, y, total = a.as_signed(), b.as_signed(), Signal(33, name="total")
-    take_b, out = Signal(name="take_b"), Signal(32, name="combined")
+    above, take, added = Signal(33, name="above"), Signal(name="take"), Signal(32, name="added")
     m.d.comb += [
-        total.eq(Mux(choosing, x - y, x + y)),
-        take_b.eq(choosing & (total[32] ^ least)),
-        out.eq(Mux(summing, total, Mux(take_b, y, x))),
+        above.eq(b.as_signed() - a.as_signed()),
+        take.eq(choosing & (above[32] == least)),
+        added.eq(Mux(take, above, 0) | Mux(summing, b, 0)),
     ]
-    return out
+    return named(m, (a + added)[:32], "combined")
 
 
 def _exchange(m: Module, lanes: list[Value], stage: int, picks: list[Value], name: str) -> list[Value]:
