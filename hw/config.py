@@ -33,8 +33,9 @@ class ChipConfig:
     rf_depth, er_depth: vectors in the VXM's register file, and in its shift-amount (exponent) file.
     index_regs: index registers a MEM slice (register 0 reads as "no index").
     icu_depth: instructions in every queue but the VXM's, which has vxm_icu_depth.
-    icu_words: distinct words that the queues of VXM, SXM, MXM and of each MEM slice hold, in this order (see
-    `hw.store`); empty: as many as instructions. icu_entry_bits: of an instruction's number and delay together.
+    icu_words: distinct words that the queues of VXM, SXM, MXM and of each MEM slice hold, in this order; two numbers
+    are of the distinct lower and upper halves of MXM or MEM words (see `hw.store`). Empty: as many as instructions.
+    icu_entry_bits: of an instruction's number and delay together.
     sxm_west: the western SXM exists (the compiler needs only the eastern one).
     buckets: entries of the static table of context buckets.
     debug: carry a driven bit with each stream slot and trap illegal programs (never in a bitstream).
@@ -51,7 +52,7 @@ class ChipConfig:
     sxm_maps: int = 16
     icu_depth: int = 1024
     vxm_icu_depth: int = 1024
-    icu_words: tuple[int, ...] = ()
+    icu_words: tuple[tuple[int, ...], ...] = ()
     icu_entry_bits: int = 18
     sxm_west: bool = False
     buckets: int = 8
@@ -74,8 +75,8 @@ class ChipConfig:
             raise ValueError(f"mem_depths must name at least {1 + self.weight_groups} slices, not {self.mem_depths!r}")
         if self.icu_words and len(self.icu_words) != 3 + len(self.mem_depths):
             raise ValueError(f"icu_words must name {3 + len(self.mem_depths)} sizes or none, not {self.icu_words!r}")
-        if not all(16 <= words <= 512 for words in self.icu_words):
-            raise ValueError(f"icu_words must be in 16..512, not {self.icu_words!r}")
+        if not all(8 <= words <= 512 for sizes in self.icu_words for words in sizes):
+            raise ValueError(f"icu_words must be in 8..512, not {self.icu_words!r}")
         if not 16 <= self.icu_entry_bits <= 36:
             raise ValueError(f"icu_entry_bits must be in 16..36, not {self.icu_entry_bits!r}")
         if not all(16 <= depth <= 1 << 20 for depth in self.mem_depths):
@@ -122,7 +123,8 @@ CONFIGS = {
     for config in (
         ChipConfig(name="tiny", mem_depths=(256, 256), act_depth=16, acc_depth=4, icu_depth=512, vxm_icu_depth=512,
                    buckets=4),
-        ChipConfig(name="ulx3s", mem_depths=(512, 2560), vxm_icu_depth=2048, icu_words=(512, 64, 512, 160, 80)),
+        ChipConfig(name="ulx3s", mem_depths=(512, 2560), vxm_icu_depth=2048,
+                   icu_words=((512,), (256,), (512, 8), (64, 64), (32, 48))),
         ChipConfig(name="large", weight_groups=2, mem_depths=(16384, 65536, 65536), act_depth=256, acc_depth=32,
                    icu_depth=2048, vxm_icu_depth=4096, sxm_west=True, buckets=16),
     )

@@ -1,6 +1,6 @@
 """The instruction control unit: a queue of words, issued at the cycles that the words themselves name."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -8,13 +8,13 @@ from amaranth.lib.wiring import In, Out
 from .config import ChipConfig
 from .isa import (
     ADDR_BITS,
-    DELAY_BITS,
     HEADER,
     ICU_OPS,
     LOOP_LEVELS,
     MIN_DELAY,
     MIN_DELAY_JUMP,
     PC_BITS,
+    START,
     UNIT_OPS,
     Op,
     Queue,
@@ -23,7 +23,7 @@ from .isa import (
     width,
 )
 from .slice import any_of, fields, register, trap
-from .store import SHALLOW, store_of
+from .store import SHALLOW, Part, store_of
 
 
 class Icu(wiring.Component):
@@ -55,7 +55,7 @@ class Icu(wiring.Component):
         ports = {
             "start": In(1), "bucket": In(range(config.buckets)),
             "word": Out(width(queue.unit)), "valid": Out(1), "parked": Out(1),
-            "load_we": In(1), "load_addr": In(range(self._depth)), "load_number": In(range(self._store.words)),
+            "load_we": In(1), "load_addr": In(range(self._depth)), "load_number": In(self._store.number_bits),
             "load_data": In(width(queue.unit)),
             "table_we": In(1), "table_addr": In(range(config.buckets)), "table_data": In(PC_BITS),
         }
@@ -70,33 +70,32 @@ class Icu(wiring.Component):
         m.submodules.table = table = Memory(shape=PC_BITS, depth=self._config.buckets, init=[])
         entry, set_entry = table.read_port(domain="comb"), table.write_port()
 
-        word, ahead = Signal(width(self._queue.unit)), Signal(range(self._depth))
+        word = Signal(width(self._queue.unit))
+        ahead = Signal(range(self._depth + 1))  # one bit more than needed shows running dry
         self._fetch(m, ahead, word)
         op = fields(Op.NOP, word).op
         delay = fields(Op.NOP, word).delay
-        pc = Signal(range(self._depth + 1))  # of the next word; one bit more than needed shows running dry
+        pc = Signal.like(ahead)  # of the next word
         issued = Signal()  # `word` is dispatched in this cycle
         active = Signal()
-        timer = Signal(DELAY_BITS)
+        timer = Signal(self._store.delay_bits)  # delay of the last word; one less in each cycle from the second on
         issue = Signal()  # the next word is dispatched in the next cycle
         m.d.comb += [
             ahead.eq(pc + issue), entry.addr.eq(self.bucket),
             set_entry.en.eq(self.table_we), set_entry.addr.eq(self.table_addr), set_entry.data.eq(self.table_data),
-            issue.eq(active & Mux(issued, (delay == MIN_DELAY) & (op != Op.SYNC), timer == 0)),
+            issue.eq(active & Mux(issued, (delay == MIN_DELAY) & (op != Op.SYNC), timer == MIN_DELAY + 1)),
             self.word.eq(word),
             self.valid.eq(issued & any_of([op == unit_op for unit_op in UNIT_OPS[self._queue.unit]])),
             self.parked.eq(~active),
         ]
-        m.d.sync += [issued.eq(issue & ~self.start), timer.eq(timer - 1)]
-        with m.If(issue):
-            m.d.sync += pc.eq(pc + 1)
+        m.d.sync += [issued.eq(issue & ~self.start), timer.eq(timer - 1), pc.eq(ahead)]
         with m.If(issued):
-            m.d.sync += timer.eq(delay - MIN_DELAY - 1)
+            m.d.sync += timer.eq(delay)
             with m.If(op == Op.SYNC):
                 m.d.sync += active.eq(0)
         level = self._loops(m, word, issued, pc)
         with m.If(self.start):
-            m.d.sync += [active.eq(1), pc.eq(entry.data), timer.eq(1)]
+            m.d.sync += [active.eq(1), pc.eq(entry.data), timer.eq(START)]
         if self._config.debug:
             self._traps(m, word, issued, pc, level)
         return m
@@ -105,22 +104,31 @@ class Icu(wiring.Component):
         """`word` is the instruction that `ahead` addressed two cycles ago."""
         store = self._store
         shape = data.StructLayout({"number": store.number_bits, "delay": store.delay_bits})
-        style = "distributed" if store.words < SHALLOW else "block"
         m.submodules.queue = queue = Memory(shape=shape, depth=store.depth, init=[])
-        m.submodules.words = words = Memory(shape=len(store.kept), depth=store.words, init=[],
-                                            attrs={"ram_style": style})
-        fetch, load, look, enter = queue.read_port(), queue.write_port(), words.read_port(), words.write_port()
+        fetch, load = queue.read_port(), queue.write_port()
         delay = register(m, fetch.data.delay, "delay")
-        bits = {bit: look.data[n] for n, bit in enumerate(store.kept)}
-        bits |= {HEADER["op"].bits + n: delay[n] for n in range(store.delay_bits)}
+        bits = {HEADER["op"].bits + n: delay[n] for n in range(store.delay_bits)}
+        at = 0
+        for n, part in enumerate(store.parts):
+            number = slice(at, at := at + part.number_bits)
+            bits |= self._part(m, n, part, fetch.data.number[number], self.load_number[number])
         m.d.comb += [
-            fetch.addr.eq(ahead), look.addr.eq(fetch.data.number),
-            word.eq(Cat(bits.get(n, 0) for n in range(len(word)))),
+            fetch.addr.eq(ahead), word.eq(Cat(bits.get(n, 0) for n in range(len(word)))),
             load.en.eq(self.load_we), load.addr.eq(self.load_addr), load.data.number.eq(self.load_number),
             load.data.delay.eq(fields(Op.NOP, self.load_data).delay),
-            enter.en.eq(self.load_we), enter.addr.eq(self.load_number),
-            enter.data.eq(Cat(self.load_data[bit] for bit in store.kept)),
         ]
+
+    def _part(self, m: Module, n: int, part: Part, number: Value, load_number: Value) -> dict[int, Value]:
+        """The bits of a word that part n of the store holds, one cycle behind their number."""
+        words = Memory(shape=len(part.kept), depth=part.words, init=[],
+                       attrs={"ram_style": "distributed" if part.words < SHALLOW else "block"})
+        m.submodules[f"words{n}"] = words
+        look, enter = words.read_port(), words.write_port()
+        m.d.comb += [
+            look.addr.eq(number), enter.en.eq(self.load_we), enter.addr.eq(load_number),
+            enter.data.eq(Cat(self.load_data[bit] for bit in part.kept)),
+        ]
+        return dict(zip(part.kept, look.data, strict=True))
 
     def _loops(self, m: Module, word: Signal, issued: Signal, pc: Signal) -> Signal:
         """Loop levels; returns how many are open."""

@@ -7,7 +7,7 @@ import pytest
 from hw import isa
 from hw.config import CONFIGS
 from hw.isa import Instr, Op
-from hw.store import Numbers, distinct, overflow, store_of
+from hw.store import SHALLOW, Numbers, distinct, overflow, store_of
 
 ULX3S = CONFIGS["ulx3s"]
 QUEUES = {queue.name: queue for queue in isa.queues(ULX3S)}
@@ -19,19 +19,24 @@ def read(delay=1, **fields):
 
 def test_equal_words_share_a_number_whatever_their_delays():
     number = Numbers(ULX3S, QUEUES["MEM_E0"])
-    assert [number(word) for word in (0, read(2, addr=5), read(9, addr=5), read(2, addr=6))] == [0, 1, 1, 2]
-    assert distinct([0, read(2, addr=5), read(9, addr=5)]) == 1
+    words = [0, read(2, addr=5), read(9, addr=5), read(2, addr=6), read(2, addr=8 + 5)]
+    assert [number(word) for word in words] == [0, 1, 1, 2, 1 << 6 | 1]
+    assert [distinct(part, words) for part in store_of(ULX3S, QUEUES["MEM_E0"]).parts] == [2, 1]
+    number = Numbers(ULX3S, QUEUES["SXM_E"])
+    assert [number(isa.encode(Instr(Op.SHIFT, delay, {"lane": lane}))) for delay, lane in ((1, 3), (2, 3), (1, 4))] == [
+        1, 1, 2]
 
 
 def test_what_does_not_fit_is_named():
     number = Numbers(ULX3S, QUEUES["MEM_E1"])
-    for addr in range(79):
-        number(read(addr=addr))
-    with pytest.raises(ValueError, match="queue MEM_E1 of config ulx3s holds 79 distinct words"):
-        number(read(addr=79))
+    for count in range(1, 32):
+        number(read(count=count))
+    with pytest.raises(ValueError, match=r"queue MEM_E1 of config ulx3s holds 31 distinct values of bits 0\.\.38, not"):
+        number(read(count=32))
     with pytest.raises(ValueError, match="queue VXM of config ulx3s holds delays up to 511, not 512"):
         Numbers(ULX3S, QUEUES["VXM"])(isa.encode(Instr(Op.NOP, 512)))
-    assert overflow(ULX3S, {"MEM_E1": [read(addr=n) for n in range(80)]}).startswith("queue MEM_E1 needs 80 distinct")
+    assert overflow(ULX3S, {"MEM_E1": [read(addr=8 * n) for n in range(49)]}) == (
+        "queue MEM_E1 needs 48 distinct values of bits 39..76, config ulx3s has 47")
     assert overflow(ULX3S, {"MEM_E1": [read()] * 1025}).startswith("queue MEM_E1 needs 1025 instructions")
     assert overflow(ULX3S, {"MEM_E1": [read()] * 1024}) == ""
 
@@ -42,18 +47,36 @@ def test_kept_bits_hold_every_legal_word():
         ("MEM_E1", read(addr=2559, stride=-1, rel=3, index=7, dir=isa.Dir.W, weights=1, planes=15, count=4095,
                         interval=255)),
         ("MEM_E0", read(addr=511, weights=1)),
-        ("SXM_E", isa.encode(Instr(Op.SHIFT, 1, {"lane": 15, "lane_inc": 15}))),
+        ("SXM_E", isa.encode(Instr(Op.SHIFT, 1, {"lane": 15, "lane_inc": 15, "distribute": 1}))),
     ):
-        kept = sum(1 << bit for bit in store_of(ULX3S, QUEUES[name]).kept)
-        assert word & ~0xFFF0 & ~kept == 0
+        parts = [part.of(word) for part in store_of(ULX3S, QUEUES[name]).parts]
+        assert sum(parts) == word & ~0xFFF0
 
 
-def test_vxm_words_fill_four_block_rams():
-    assert len(store_of(ULX3S, QUEUES["VXM"]).kept) <= 144
+def test_a_debug_build_gives_words_the_same_numbers():
+    """An image is loaded into either, so that words must be cut at one place."""
+    debug = replace(ULX3S, debug=True)
+    for queue in isa.queues(ULX3S):
+        ours, theirs = store_of(ULX3S, queue).parts, store_of(debug, queue).parts
+        assert [part.words for part in ours] == [part.words for part in theirs]
+        for mine, other in zip(ours, theirs, strict=True):
+            assert set(mine.kept) <= set(other.kept)
+
+
+def test_queues_fill_sixteen_block_rams():
+    """Of 1,024 x 18 bits for entries, of 512 x 36 for words."""
+    blocks = 0
+    for queue in QUEUES.values():
+        store = store_of(ULX3S, queue)
+        assert store.number_bits <= isa.PC_BITS
+        assert store.number_bits + store.delay_bits <= 18
+        blocks += store.depth // 1024
+        blocks += sum(-(-len(part.kept) // 36) for part in store.parts if part.words >= SHALLOW)
+    assert blocks == 16
 
 
 def test_configs_name_a_size_for_each_kind_of_queue():
     with pytest.raises(ValueError, match="icu_words must name 5 sizes"):
-        replace(ULX3S, icu_words=(512, 64))
-    with pytest.raises(ValueError, match=r"icu_words must be in 16\.\.512"):
-        replace(ULX3S, icu_words=(512, 64, 512, 160, 1024))
+        replace(ULX3S, icu_words=((512,), (64,)))
+    with pytest.raises(ValueError, match=r"icu_words must be in 8\.\.512"):
+        replace(ULX3S, icu_words=(*ULX3S.icu_words[:4], (1024,)))
