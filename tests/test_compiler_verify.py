@@ -24,7 +24,8 @@ from hw.numerics import Index
 from sim.image import Image
 from sim.model import ModelChip, ProgramError
 from sim.model_units import MemModel
-from sim.random_programs import MAX_OFFSET, random_image
+from sim.random_instructions import MAX_OFFSET
+from sim.random_programs import random_image
 
 TINY = CONFIGS["tiny"]
 PERIOD = 200
