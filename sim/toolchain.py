@@ -124,12 +124,29 @@ def content_key(*parts: str | bytes) -> str:
 
 
 def source_digest(*folders: Path) -> str:
-    """A hash of every Python file in the folders, names included: stands for what those sources would produce."""
+    """A hash of every Python file in the folders, names included: stands for what those sources would produce.
+
+    If one of them is younger than this process, which may have imported an older one, the hash is the process's own:
+    what it produces goes by no name under which another process would look for it.
+    """
     parts: list[str | bytes] = []
+    youngest = 0.0
     for folder in folders:
         for path in sorted(folder.rglob("*.py")):
             parts += [str(path.relative_to(folder)), path.read_bytes()]
-    return content_key(*parts)
+            youngest = max(youngest, path.stat().st_mtime)
+    return content_key(*parts, *([f"process {os.getpid()} of {_began()}"] if youngest >= _began() else []))
+
+
+@cache
+def _began() -> float:
+    """When this process began, as files' times count; 0 where Linux does not tell, as if all files were younger."""
+    try:
+        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        uptime = float(Path("/proc/uptime").read_text().split()[0])
+    except OSError:
+        return 0.0
+    return time.time() - uptime + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def cache_root() -> Path:

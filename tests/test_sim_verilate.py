@@ -136,3 +136,18 @@ def test_an_interrupted_entry_is_made_again():
         toolchain.cached("kind", "key", fail)
     entry = toolchain.cached("kind", "key", lambda folder: None)
     assert os.listdir(entry) == []
+
+
+def test_sources_younger_than_the_process_have_a_digest_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What was imported may be what stood there before."""
+    source = tmp_path / "unit.py"
+    source.write_text("delay = 1")
+    edited = toolchain.source_digest(tmp_path)
+    assert edited == toolchain.source_digest(tmp_path)
+    os.utime(source, (1e9, 1e9))
+    old = toolchain.source_digest(tmp_path)
+    assert old != edited
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    assert toolchain.source_digest(tmp_path) == old
+    os.utime(source)
+    assert toolchain.source_digest(tmp_path) not in (old, edited)
