@@ -34,6 +34,8 @@ UNITS = {
     "mem": ("test_hw_mem", "test_mem", {"deep": 4096}),
     "mxm": ("test_hw_mxm", "test_mxm", {"name": "tiny", "side": "E"}),
     "sxm": ("test_hw_sxm", "test_sxm", {}), "vxm": ("test_hw_vxm", "test_vxm", {}),
+    "icu": ("test_hw_icu", "test_icu", {}), "streams": ("test_hw_stream", "test_streams", {}),
+    "host": ("test_hw_host", "test_host", {}),
 }
 """Module, test and arguments that run a unit's bench."""
 

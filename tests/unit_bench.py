@@ -1,4 +1,4 @@
-"""What the cocotb benches of the units share: one dispatch a cycle, streams in, everything the unit drives out."""
+"""What the cocotb benches share: time in steps of a cycle; for units one dispatch a cycle, streams in, drives out."""
 
 from dataclasses import dataclass, field
 
@@ -53,28 +53,57 @@ class Drives:
         return data, drive
 
 
-class UnitBench:
-    """Steps a debug build of a unit cycle by cycle; `now` is the cycle that the next step works in."""
+class Bench:
+    """Steps a component cycle by cycle; `now` is the cycle that the next step works in."""
+
+    def __init__(self, dut):
+        self.dut = dut
+        self.now = 0
+
+    def set(self, **inputs: int) -> None:
+        """Inputs from the present cycle on."""
+        for name, value in inputs.items():
+            getattr(self.dut, name).value = value
+
+    def get(self, name: str) -> int:
+        """A port; to be called by `observe`, in the middle of a cycle."""
+        return int(getattr(self.dut, name).value)
+
+    async def restart(self, **inputs: int) -> None:
+        """Starts the clock and resets the component."""
+        Clock(self.dut.clk, 10, unit="ns").start()
+        self.set(**inputs, rst=1)
+        for _ in range(2):
+            await RisingEdge(self.dut.clk)
+        self.set(rst=0)
+
+    async def cycle(self, **inputs: int) -> None:
+        """One cycle with these inputs, which are 0 behind it."""
+        self.set(**inputs)
+        await FallingEdge(self.dut.clk)
+        self.observe()
+        await RisingEdge(self.dut.clk)
+        self.now += 1
+        self.set(**dict.fromkeys(inputs, 0))
+
+    def observe(self) -> None:
+        """Called in the middle of every cycle."""
+
+
+class UnitBench(Bench):
+    """A bench of a unit's debug build."""
 
     def __init__(self, dut, groups: int, seed: int = 0):
-        self.dut = dut
+        super().__init__(dut)
         self.groups = groups
-        self.now = 0
         self.rng = np.random.default_rng(seed)
         self.traps: list[tuple[int, int]] = []
         self.streams: dict[int, np.ndarray] = {}
         self.seen: dict[int, tuple[int, int]] = {}
 
     async def reset(self) -> None:
-        Clock(self.dut.clk, 10, unit="ns").start()
-        for name in ("word", "valid", "e_in", "w_in"):
-            getattr(self.dut, name).value = 0
-        for name in ("e_driven", "w_driven"):
-            getattr(self.dut, name).value = (1 << 4 * self.groups) - 1
-        self.dut.rst.value = 1
-        for _ in range(2):
-            await RisingEdge(self.dut.clk)
-        self.dut.rst.value = 0
+        everything = (1 << 4 * self.groups) - 1
+        await self.restart(word=0, valid=0, e_in=0, w_in=0, e_driven=everything, w_driven=everything)
 
     async def step(
         self, instr: Instr | None = None, streams: np.ndarray | None = None, word: int | None = None
@@ -95,9 +124,6 @@ class UnitBench:
         self.observe()
         await RisingEdge(dut.clk)
         self.now += 1
-
-    def observe(self) -> None:
-        """Called in the middle of every cycle."""
 
     def drives(self) -> dict[int, tuple[int, int]]:
         """What the unit drives in this cycle: by direction, (data, drive)."""
