@@ -49,6 +49,7 @@ def run(
     seed: Annotated[int, typer.Option(help="Of the sampling noise: the same story on every device.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
     vcd: Annotated[Path | None, typer.Option(help="Write waveforms (rtl only).")] = None,
+    fst: Annotated[Path | None, typer.Option(help="The same as FST, a tenth of the size.")] = None,
     clock: Annotated[float | None, typer.Option(help="MHz, for tokens/s.  [default: the board's, elsewhere "
                                                      f"{DEFAULT_CLOCK_MHZ:g}]")] = None,
     config: Config = None,
@@ -60,11 +61,13 @@ def run(
     check_name(device)
     if clock is not None:
         check_clock(clock)
+    if vcd and fst:
+        raise TspError("waveforms are written in one format: give one of --vcd and --fst")
     notes = Console(stderr=as_json, highlight=False, soft_wrap=True)
     compiled = open_program(program, config=config, context=context, weights=weights, tokenizer=tokenizer,
                             say=lambda line: notes.print(line, style="dim", markup=False))
     wanted = plan(compiled, prompt, tokens=tokens, temperature=temperature, seed=seed)
-    machine = _open(device, compiled.config, vcd)
+    machine = _open(device, compiled.config, vcd, fst)
     try:
         mhz = clock or getattr(machine, "clock_mhz", DEFAULT_CLOCK_MHZ)
         if not as_json:
@@ -79,10 +82,10 @@ def run(
         machine.close()
 
 
-def _open(device: str, config: ChipConfig, vcd: Path | None) -> Device:
+def _open(device: str, config: ChipConfig, vcd: Path | None, fst: Path | None) -> Device:
     """The device, or the board at a serial port."""
-    if not is_port(device) or vcd is not None:
-        return open_device(device, config, trace=vcd)
+    if not is_port(device) or vcd or fst:
+        return open_device(device, config, trace=vcd or fst, trace_format="fst" if fst else "vcd")
     from fpga.link import open_board
 
     return open_board(device, config)

@@ -27,7 +27,7 @@ def is_port(name: str) -> bool:
     return os.sep in name
 
 
-def open_device(name: str, config: ChipConfig, *, trace: Path | None = None) -> Device:
+def open_device(name: str, config: ChipConfig, *, trace: Path | None = None, trace_format: str = "vcd") -> Device:
     """A device with a chip of `config`, just reset. trace: file of waveforms, by the RTL only. Raises TspError."""
     if trace is not None and name != "rtl":
         raise TspError(f"only the RTL has waveforms, not device {name}: use --device rtl")
@@ -43,7 +43,7 @@ def open_device(name: str, config: ChipConfig, *, trace: Path | None = None) -> 
 
     if trace is not None:
         _check_writable(trace)
-    return ChipDevice(name, VerilatedChip(config, trace=trace))
+    return ChipDevice(name, VerilatedChip(config, trace=trace, trace_format=trace_format))
 
 
 def _check_writable(path: Path) -> None:

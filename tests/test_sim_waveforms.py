@@ -1,12 +1,17 @@
 """Waveforms: VCD and FST of the same run hold the same, says a reader that is not ours; and nothing complains."""
 
 import ctypes
+import json
+import os
 import random
 import subprocess
+import sys
 import zlib
 from pathlib import Path
 
 import pytest
+from checkpoints import REPOSITORY
+from programs import small_program
 from pywellen import Waveform  # pyright: ignore[reportAttributeAccessIssue]
 
 from hw.config import CONFIGS, ChipConfig
@@ -87,6 +92,22 @@ def test_both_formats_hold_the_same_of_a_whole_chip(debug: bool, tmp_path: Path,
         found[name] = changes(tmp_path / name)
     assert found["fst"] == found["vcd"]
     assert len(found["fst"]) > 10000 and max(max(values)[0] for values in found["fst"].values()) == last
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", TRACES)
+def test_a_story_leaves_waveforms(name: str, tmp_path: Path):
+    """A process of its own: what the simulator prints comes at its end."""
+    small_program().save(tmp_path / "small.tsp")
+    command = [sys.executable, "-m", "cli.main", "run", "small.tsp", "--tokens", "2", "--json", f"--{name}", "waves"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True,
+                          env={**os.environ, "PYTHONPATH": str(REPOSITORY)})
+    story = json.loads(done.stdout)
+    assert story["measured_cycles"] == story["predicted_cycles"]
+    signals = changes(tmp_path / "waves")
+    starts = [time for time, level in signals["chip.chip.token_start"] if level]
+    ends = [time for time, level in signals["chip.chip.running"] if not level][1:]
+    assert [(end - start) // 2 for start, end in zip(starts, ends, strict=True)] == story["measured_cycles"]
 
 
 # --- the headers that stand for lz4.h and zlib.h ---------------------------------------------------------------------
