@@ -20,8 +20,9 @@ from compiler.files import read_model
 from compiler.fit import fit as fit_model
 from compiler.frontend import load_checkpoint
 from compiler.program import DEFAULT_CLOCK_MHZ
-from hw.config import CONFIGS
-from sim.devices import check_name, open_device
+from hw.config import CONFIGS, ChipConfig
+from sim.device import Device
+from sim.devices import check_name, is_port, open_device
 from sim.programs import DEFAULT_CONFIG, config_of, open_program
 from sim.story import BrokenPromise, begin, plan
 
@@ -41,14 +42,16 @@ Clock = Annotated[float, typer.Option("--clock", help="MHz, for tokens/s.")]
 @commands.command()
 def run(
     program: Annotated[Path, typer.Argument(help="Program file, llama2.c checkpoint or Hugging Face folder.")],
-    device: Annotated[str, typer.Option(help="reference, model or rtl.")] = "rtl",
+    device: Annotated[str, typer.Option(help="reference, model, rtl, or a board's port: /dev/ttyUSB0.")] = "rtl",
     prompt: Annotated[str, typer.Option(help="How the story begins.")] = "",
     tokens: Annotated[int | None, typer.Option(help="New tokens at most.  [default: up to the context]")] = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of the sampling noise: the same story on every device.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
     vcd: Annotated[Path | None, typer.Option(help="Write waveforms (rtl only).")] = None,
-    clock: Clock = DEFAULT_CLOCK_MHZ,
+    fst: Annotated[Path | None, typer.Option(help="The same as FST, a tenth of the size.")] = None,
+    clock: Annotated[float | None, typer.Option(help="MHz, for tokens/s.  [default: the board's, elsewhere "
+                                                     f"{DEFAULT_CLOCK_MHZ:g}]")] = None,
     config: Config = None,
     context: Context = None,
     weights: Weights = None,
@@ -56,23 +59,36 @@ def run(
 ) -> None:
     """Tell a story, token by token, in exactly the cycles that are printed beforehand."""
     check_name(device)
-    check_clock(clock)
+    if clock is not None:
+        check_clock(clock)
+    if vcd and fst:
+        raise TspError("waveforms are written in one format: give one of --vcd and --fst")
     notes = Console(stderr=as_json, highlight=False, soft_wrap=True)
     compiled = open_program(program, config=config, context=context, weights=weights, tokenizer=tokenizer,
                             say=lambda line: notes.print(line, style="dim", markup=False))
     wanted = plan(compiled, prompt, tokens=tokens, temperature=temperature, seed=seed)
-    if not as_json:
-        print(show.prediction(compiled, wanted.positions, clock), flush=True)
-    machine = open_device(device, compiled.config, trace=vcd)
+    machine = _open(device, compiled.config, vcd, fst)
     try:
+        mhz = clock or getattr(machine, "clock_mhz", DEFAULT_CLOCK_MHZ)
+        if not as_json:
+            print(show.prediction(compiled, wanted.positions, mhz), flush=True)
         machine.load(compiled)
         story = begin(machine, compiled, wanted, digests=as_json)
         if as_json:
-            print(json.dumps(show.as_json(story, clock)))
+            print(json.dumps(show.as_json(story, mhz)))
         else:
-            show.story(story, clock)
+            show.story(story, mhz)
     finally:
         machine.close()
+
+
+def _open(device: str, config: ChipConfig, vcd: Path | None, fst: Path | None) -> Device:
+    """The device, or the board at a serial port."""
+    if not is_port(device) or vcd or fst:
+        return open_device(device, config, trace=vcd or fst, trace_format="fst" if fst else "vcd")
+    from fpga.link import open_board
+
+    return open_board(device, config)
 
 
 @commands.command()

@@ -1,117 +1,191 @@
-"""A serial line that reads and writes a chip's host port: bytes in, accesses out."""
+"""The board's end of the serial line: frames in, host accesses out, replies back. See `fpga.protocol`."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from fractions import Fraction
+
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
-from amaranth.lib.cdc import FFSynchronizer
 from amaranth.lib.wiring import In, Out
 
 from hw.host import WORD
 from hw.isa import HOST_READ, Space
+from hw.slice import any_of
 
-READ = 0x80
-"""Bit of the first byte: a read."""
-FRAME = 1 + 4 + WORD // 8
-"""Bytes of an access: space (and READ), address, data, all little-endian."""
-
-
-class Receiver(wiring.Component):
-    """8N1 bytes from a line. divisor: cycles a bit. `valid` pulses with `data`."""
-
-    line: In(1, init=1)
-    data: Out(8)
-    valid: Out(1)
-
-    def __init__(self, *, divisor: int):
-        if divisor < 4:
-            raise ValueError(f"divisor must be at least 4, not {divisor!r}")
-        self._divisor = divisor
-        super().__init__()
-
-    def elaborate(self, platform):
-        m = Module()
-        line, timer, left = Signal(init=1), Signal(range(2 * self._divisor)), Signal(range(11))
-        m.submodules.synchronizer = FFSynchronizer(self.line, line, init=1)
-        m.d.sync += self.valid.eq(0)
-        with m.If(left == 0):
-            m.d.sync += timer.eq(self._divisor + self._divisor // 2 - 2)
-            with m.If(~line):
-                m.d.sync += left.eq(9)
-        with m.Elif(timer != 0):
-            m.d.sync += timer.eq(timer - 1)
-        with m.Else():
-            m.d.sync += [timer.eq(self._divisor - 1), left.eq(left - 1)]
-            with m.If(left == 1):  # the stop bit
-                m.d.sync += self.valid.eq(line)
-            with m.Else():
-                m.d.sync += self.data.eq(Cat(self.data[1:], line))
-        return m
-
-
-class Sender(wiring.Component):
-    """8N1 bytes to a line. divisor: cycles a bit. A byte is taken in a cycle in which `valid` and `ready` are high."""
-
-    data: In(8)
-    valid: In(1)
-    ready: Out(1)
-    line: Out(1, init=1)
-
-    def __init__(self, *, divisor: int):
-        self._divisor = divisor
-        super().__init__()
-
-    def elaborate(self, platform):
-        m = Module()
-        bits, timer, left = Signal(9, init=0x1FF), Signal(range(self._divisor)), Signal(range(11))
-        m.d.comb += self.ready.eq(left == 0)
-        with m.If(self.ready & self.valid):
-            m.d.sync += [self.line.eq(0), bits.eq(Cat(self.data, 1)), left.eq(10), timer.eq(self._divisor - 1)]
-        with m.Elif(timer != 0):
-            m.d.sync += timer.eq(timer - 1)
-        with m.Elif(left != 0):
-            m.d.sync += [timer.eq(self._divisor - 1), left.eq(left - 1), self.line.eq(bits[0]),
-                         bits.eq(Cat(bits[1:], 1))]
-        return m
+from .protocol import ADDR_BYTES, CRC_BYTES, HEAD, HEADER, HEADER_BYTES, IDENTITY, PAGE, SYNC, WORD_BYTES, Status
+from .uart import Crc, Receiver, Sender
 
 
 class Bridge(wiring.Component):
-    """Accesses to the host port in frames of FRAME bytes, without check or reply to a write.
+    """Accesses to the host port in frames of the protocol.
 
-    A frame is space | READ, address, data. A read is answered by the 16 bytes of its data; the next frame may not begin
-    before the last of them has come.
+    It holds one word: those of a run are written up to 17 cycles after their last byte, those of scattered frames 9
+    cycles after their CRC. A reply begins 9 cycles after the last byte of its frame; one that would begin during
+    another is not sent. While a read is answered the line in is not listened to.
 
-    divisor: cycles a bit of the line. rx, tx: the line. host_*: to the port of the chip.
+    divisor: cycles a bit of the line. identity: `Identity.pack()` of the board. rx, tx: the line. host_*: to the port
+    of the chip.
     """
 
-    def __init__(self, *, divisor: int):
-        self._divisor = divisor
+    def __init__(self, *, divisor: int | Fraction, identity: bytes):
+        self._divisor, self._identity = divisor, identity
         super().__init__({
             "rx": In(1, init=1), "tx": Out(1, init=1),
             "host_space": Out(Space), "host_addr": Out(32), "host_wdata": Out(WORD), "host_write": Out(1),
             "host_read": Out(1), "host_rdata": In(WORD),
         })
+        self._header, self._word = Signal(HEADER), Signal(WORD, reset_less=True)
+        self._expected = Signal(8)
+        # Between listening and answering:
+        self._status, self._answer = Signal(Status), Signal()  # begin this reply
+        self._answering = Signal()
+        self._next = Signal()  # a word was written or sent
+        self._push, self._byte, self._pull = Signal(), Signal(8), Signal()  # a byte into the word from above; one out
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.receiver = receiver = Receiver(divisor=self._divisor)
-        m.submodules.sender = sender = Sender(divisor=self._divisor)
-        frame, count = Signal(8 * FRAME, reset_less=True), Signal(range(FRAME))
-        reply, left, waiting = Signal(WORD, reset_less=True), Signal(range(WORD // 8 + 1)), Signal(range(HOST_READ + 1))
-        whole = Signal()
-        m.d.comb += [
-            receiver.line.eq(self.rx), self.tx.eq(sender.line),
-            self.host_space.eq(frame[:3]), self.host_addr.eq(frame[8:40]), self.host_wdata.eq(frame[40:]),
-            self.host_write.eq(whole & ~frame[7]), self.host_read.eq(whole & frame[7]),
-            sender.data.eq(reply[:8]), sender.valid.eq(left != 0),
-        ]
-        m.d.sync += whole.eq(receiver.valid & (count == FRAME - 1))
-        with m.If(receiver.valid):
-            m.d.sync += [frame.eq(Cat(frame[8:], receiver.data)), count.eq(Mux(count == FRAME - 1, 0, count + 1))]
-        with m.If(self.host_read):
-            m.d.sync += waiting.eq(HOST_READ)
-        with m.Elif(waiting != 0):
-            m.d.sync += waiting.eq(waiting - 1)
-        with m.If(waiting == 1):
-            m.d.sync += [reply.eq(self.host_rdata), left.eq(WORD // 8)]
-        with m.Elif(sender.valid & sender.ready):
-            m.d.sync += [reply.eq(reply[8:]), left.eq(left - 1)]
+        header, word = self._header, self._word
+        m.d.comb += [self.host_space.eq(header.space), self.host_addr.eq(header.addr), self.host_wdata.eq(word)]
+        with m.If(self._push | self._pull):
+            m.d.sync += word.eq(Cat(word[8:], self._byte))
+        with m.If(self._next):
+            m.d.sync += header.count.eq(header.count - 1)
+            with m.If(~header.scattered):
+                low = (PAGE - 1).bit_length()
+                m.d.sync += header.addr[:low].eq(header.addr[:low] + 1)
+        self._listen(m)
+        self._reply(m)
         return m
+
+    def _listen(self, m: Module) -> None:
+        m.submodules.receiver = receiver = Receiver(divisor=self._divisor)
+        m.submodules.rx_crc = crc = Crc()
+        header, got, right = self._header, Signal(range(64)), Signal()
+        whole = Signal()  # a word has all its bytes but the upper ones that were not sent
+        good, bad = Signal(), Signal()  # the CRC of a record
+        scattered, fill, last = header.scattered, (header.width == 0) & ~header.scattered, header.count == 1
+        m.d.comb += [receiver.line.eq(self.rx), crc.data.eq(receiver.data), crc.valid.eq(receiver.valid)]
+        m.d.sync += whole.eq(whole & ~self._next & ~bad)
+        with m.If(receiver.valid):
+            m.d.sync += got.eq(got + 1)
+
+        def begin(state: str) -> None:
+            m.d.sync += got.eq(0)
+            m.d.comb += crc.clear.eq(1)
+            m.next = state
+
+        def answer(status: Status) -> None:
+            m.d.comb += [self._status.eq(status), self._answer.eq(1)]
+
+        with m.FSM(name="listening"):
+            with m.State("HUNT"), m.If(receiver.valid & (receiver.data == SYNC)):
+                begin("HEADER")
+            with m.State("HEADER"):
+                with m.If(receiver.valid & (got < HEADER_BYTES)):
+                    m.d.sync += header.eq(Cat(header.as_value()[8:], receiver.data))
+                with m.If((got == HEADER_BYTES + CRC_BYTES) & ~crc.busy):
+                    with m.If(~crc.good):
+                        m.next = "HUNT"
+                    with m.Elif(header.read):
+                        m.next = "READ"
+                    with m.Else():
+                        m.d.sync += [right.eq(header.tag == self._expected), whole.eq(fill)]
+                        with m.If(fill):
+                            begin("CRC")
+                        with m.Else():
+                            begin("DATA")
+            with m.State("DATA"):
+                address = scattered & (got < ADDR_BYTES)
+                with m.If(receiver.valid):
+                    with m.If(address):
+                        m.d.sync += header.addr.eq(Cat(header.addr[8:], receiver.data))
+                    with m.If(got == header.width + Mux(scattered, ADDR_BYTES - 1, -1)):
+                        m.d.sync += [whole.eq(1), got.eq(0)]
+                        with m.If(scattered | last):
+                            m.next = "CRC"
+                m.d.comb += [self._push.eq(receiver.valid & ~address), self._byte.eq(receiver.data)]
+            with m.State("CRC"), m.If((got == CRC_BYTES) & ~crc.busy):
+                begin("HUNT")
+                m.d.comb += [good.eq(crc.good & scattered), bad.eq(~crc.good & scattered)]
+                with m.If(~crc.good):
+                    answer(Status.DAMAGED)
+                with m.Else():
+                    with m.If(scattered & ~last):
+                        m.next = "DATA"
+                    with m.Elif(right):
+                        answer(Status.TAKEN)
+                        m.d.sync += self._expected.eq(self._expected + 1)
+                    with m.Else():
+                        answer(Status.REFUSED)
+            with m.State("READ"), m.If(~self._answering):
+                answer(Status.DATA)
+                m.next = "ANSWER"
+            with m.State("ANSWER"), m.If(~self._answering):
+                m.next = "HUNT"
+        self._write(m, whole & ~scattered | good, whole, right, again=fill & ~last, drop=bad)
+
+    def _write(self, m: Module, due, whole: Signal, right: Signal, *, again, drop: Signal) -> None:
+        """Fill a whole word up with 0, and write it when it is due, with `again` in the next cycle too."""
+        filled, done = Signal(range(WORD_BYTES + 1)), Signal()
+        full = filled == WORD_BYTES
+        m.d.comb += [done.eq(due & full), self.host_write.eq(done & right)]
+        with m.If(whole & ~full):
+            m.d.comb += [self._push.eq(1), self._byte.eq(0)]
+        with m.If(self._push):
+            m.d.sync += filled.eq(filled + 1)
+        with m.If(done):
+            m.d.comb += self._next.eq(1)
+        with m.If(done & again):
+            m.d.sync += whole.eq(1)
+        with m.Elif(done | drop):
+            m.d.sync += filled.eq(0)
+
+    def _reply(self, m: Module) -> None:
+        m.submodules.sender = sender = Sender(divisor=self._divisor)
+        m.submodules.tx_crc = crc = Crc()
+        header, word, status = self._header, self._word, Signal(Status)
+        tag, sent, wait = Signal(8), Signal(range(WORD_BYTES)), Signal(range(HOST_READ + 1))
+        taken = sender.valid & sender.ready
+        m.d.comb += [self.tx.eq(sender.line), crc.data.eq(sender.data), crc.valid.eq(taken)]
+        with m.If(taken):
+            m.d.sync += sent.eq(sent + 1)
+        with m.FSM(name="answering") as fsm:
+            m.d.comb += self._answering.eq(~fsm.ongoing("IDLE"))
+            with m.State("IDLE"):
+                m.d.sync += [status.eq(self._status), tag.eq(header.tag), sent.eq(0)]
+                with m.If(self._answer):
+                    m.next = "HEAD"
+            with m.State("HEAD"):
+                head = Array([Const(SYNC, 8), status, tag, self._expected])
+                m.d.comb += [sender.valid.eq(1), sender.data.eq(head[sent[:2]]), crc.clear.eq(sent == 0)]
+                with m.If(taken & (sent == HEAD - 1)):
+                    m.d.sync += sent.eq(0)
+                    m.next = "CRC"
+                    with m.If(status == Status.DATA):
+                        m.next = "FETCH"
+            with m.State("FETCH"):
+                m.d.comb += self.host_read.eq(wait == 0)
+                m.d.sync += wait.eq(wait + 1)
+                with m.If(wait == HOST_READ):
+                    m.d.sync += [wait.eq(0), word.eq(self.host_rdata | self._own_word())]
+                    m.next = "WORD"
+            with m.State("WORD"):
+                m.d.comb += [sender.valid.eq(1), sender.data.eq(word[:8]), self._pull.eq(taken)]
+                with m.If(taken & (sent + 1 >= header.width)):
+                    m.d.sync += sent.eq(0)
+                    m.d.comb += self._next.eq(1)
+                    m.next = "FETCH"
+                    with m.If(header.count == 1):
+                        m.next = "CRC"
+            with m.State("CRC"):
+                m.d.comb += [sender.valid.eq(~crc.busy), sender.data.eq(crc.value.word_select(sent[:2], 8))]
+                with m.If(taken & (sent == CRC_BYTES - 1)):
+                    m.next = "IDLE"
+        with m.If(fsm.ongoing("CRC")):
+            m.d.comb += crc.valid.eq(0)
+
+    def _own_word(self):
+        """The identity's word at the address; 0 in other spaces, as the chip's data are in this one."""
+        header, mine = self._header, self._identity
+        words = [mine[n : n + WORD_BYTES] for n in range(0, len(mine), WORD_BYTES)]
+        low = header.addr[: (len(words) - 1).bit_length()]
+        return any_of([Mux((header.space == IDENTITY) & (low == n), int.from_bytes(word, "little"), 0)
+                       for n, word in enumerate(words)])

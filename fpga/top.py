@@ -1,30 +1,46 @@
 """The top of a board: clock and reset, the serial line, and the chip."""
 
+from fractions import Fraction
+
 from amaranth.hdl import Module
-from amaranth.lib.wiring import Elaboratable
+from amaranth.lib import wiring
+from amaranth.lib.wiring import Elaboratable, In, Out
 
 from hw.chip import HOST_PORT, Chip
 from hw.config import ChipConfig
+from hw.isa import Trap
 
 from .boards import Board
 from .bridge import Bridge
 from .clock import Ecp5Clock
+from .protocol import Identity
+from .uart import divisor_of
 
 
-class Core(Elaboratable):
-    """Everything but clock and pins: the bridge and the chip. rx, tx: the line. running: the chip is."""
+class Core(wiring.Component):
+    """Everything but clock and pins: the bridge and the chip. `python -m fpga.simulate` is this behind a terminal.
 
-    def __init__(self, *, config: ChipConfig, divisor: int):
-        self.bridge = Bridge(divisor=divisor)
-        self.chip = Chip(config=config)
-        self.rx, self.tx, self.running = self.bridge.rx, self.bridge.tx, self.chip.running
+    config: the chip. divisor: cycles a bit of the line. mhz: what the board says of its clock. rx, tx: the line.
+    running: the chip is. errors: its sticky trap bits.
+    """
+
+    rx: In(1, init=1)
+    tx: Out(1, init=1)
+    running: Out(1)
+    errors: Out(len(Trap))
+
+    def __init__(self, *, config: ChipConfig, divisor: int | Fraction, mhz: float):
+        self._config, self._divisor, self._identity = config, divisor, Identity.of(config, mhz).pack()
+        super().__init__()
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.bridge, m.submodules.chip = self.bridge, self.chip
+        m.submodules.bridge = bridge = Bridge(divisor=self._divisor, identity=self._identity)
+        m.submodules.chip = chip = Chip(config=self._config)
         for name in HOST_PORT[:-1]:
-            m.d.comb += getattr(self.chip, name).eq(getattr(self.bridge, name))
-        m.d.comb += self.bridge.host_rdata.eq(self.chip.host_rdata)
+            m.d.comb += getattr(chip, name).eq(getattr(bridge, name))
+        m.d.comb += [bridge.host_rdata.eq(chip.host_rdata), bridge.rx.eq(self.rx), self.tx.eq(bridge.tx),
+                     self.running.eq(chip.running), self.errors.eq(chip.errors)]
         return m
 
 
@@ -37,11 +53,10 @@ class Top(Elaboratable):
     def elaborate(self, platform):
         m = Module()
         clock = platform.request(platform.default_clk, dir="i")
-        mhz_in = platform.default_clk_frequency / 1e6
-        m.submodules.clock = Ecp5Clock(clock.i, mhz_in=mhz_in, mhz_out=self._board.mhz)
-        divisor = round(self._board.mhz * 1e6 / self._board.baud)
-        m.submodules.core = core = Core(config=self._config, divisor=divisor)
+        mhz_in, mhz = platform.default_clk_frequency / 1e6, self._board.mhz
+        m.submodules.clock = Ecp5Clock(clock.i, mhz_in=mhz_in, mhz_out=mhz)
+        m.submodules.core = core = Core(config=self._config, divisor=divisor_of(mhz, self._board.baud), mhz=mhz)
         uart, run, error = platform.request("uart"), platform.request("led", 0), platform.request("led", 1)
         m.d.comb += [core.rx.eq(uart.rx.i), uart.tx.o.eq(core.tx), run.o.eq(core.running),
-                     error.o.eq(core.chip.errors.any())]
+                     error.o.eq(core.errors.any())]
         return m

@@ -1,5 +1,6 @@
 """Opens a device by its name."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,17 +16,23 @@ NAMES = ("reference", "model", "rtl")
 
 
 def check_name(name: str) -> str:
-    """The name of a device; raises TspError if there is none such."""
-    if name not in NAMES:
-        raise TspError(f"device must be one of {', '.join(NAMES)}, not {name!r}")
+    """The name of a device, or a serial port; raises TspError if it is neither."""
+    if name not in NAMES and not is_port(name):
+        raise TspError(f"device must be one of {', '.join(NAMES)}, or a serial port such as /dev/ttyUSB0, not {name!r}")
     return name
 
 
-def open_device(name: str, config: ChipConfig, *, trace: Path | None = None) -> Device:
+def is_port(name: str) -> bool:
+    """Whether this names a serial port: a path, or a URL of pyserial. `fpga.link` opens the board behind it."""
+    return os.sep in name
+
+
+def open_device(name: str, config: ChipConfig, *, trace: Path | None = None, trace_format: str = "vcd") -> Device:
     """A device with a chip of `config`, just reset. trace: file of waveforms, by the RTL only. Raises TspError."""
-    check_name(name)
     if trace is not None and name != "rtl":
         raise TspError(f"only the RTL has waveforms, not device {name}: use --device rtl")
+    if name not in NAMES:
+        raise TspError(f"device must be one of {', '.join(NAMES)}, not {name!r}")
     if name == "reference":
         from .reference import ReferenceDevice
 
@@ -36,7 +43,7 @@ def open_device(name: str, config: ChipConfig, *, trace: Path | None = None) -> 
 
     if trace is not None:
         _check_writable(trace)
-    return ChipDevice(name, VerilatedChip(config, trace=trace))
+    return ChipDevice(name, VerilatedChip(config, trace=trace, trace_format=trace_format))
 
 
 def _check_writable(path: Path) -> None:

@@ -1,7 +1,8 @@
 // Drives a Verilated chip without a line of Python per cycle. C ABI; one `Sim` is one chip.
 //
 // The builder puts before this file: `#define PROBES(X) X(name) X(name) ...` (the debug build's outputs, in the order
-// of the flat probe buffer; empty otherwise) and, for a build with waveforms, `#define TRACE`.
+// of the flat probe buffer; empty otherwise) and, for a build with waveforms, `#define TRACE` and `#define TRACE_HEADER`:
+// Verilator's class that writes them, and where it is declared.
 
 #include <cstdint>
 #include <cstring>
@@ -10,7 +11,7 @@
 #include "Vchip.h"
 #include "verilated.h"
 #ifdef TRACE
-#include "verilated_vcd_c.h"
+#include TRACE_HEADER
 #endif
 
 namespace {
@@ -29,7 +30,7 @@ struct Sim {
     Vchip top{&context, "chip"};
     uint64_t cycle = 0;
 #ifdef TRACE
-    VerilatedVcdC trace;
+    TRACE trace;
     bool tracing = false;
 #endif
 
@@ -37,13 +38,14 @@ struct Sim {
     void tick() {
         top.clk = 1;
         top.eval();
+        ++cycle;
         dump(0);
         top.clk = 0;
         top.eval();
         dump(1);
-        ++cycle;
     }
 
+    // Of waveforms, a half of the present cycle: cycle n begins at time 2 n.
     void dump(int half) {
 #ifdef TRACE
         if (tracing) trace.dump(2 * cycle + half);
@@ -79,16 +81,19 @@ Sim* sim_create(const char* trace_path) {
         sim->context.traceEverOn(true);
         sim->top.trace(&sim->trace, 99);
         sim->trace.open(trace_path);
-        sim->tracing = true;
     }
-#else
-    (void)trace_path;
 #endif
     sim->top.rst = 1;
     sim->tick();
     sim->tick();
     sim->top.rst = 0;
     sim->cycle = 0;
+#ifdef TRACE
+    sim->tracing = trace_path != nullptr;  // cycles are counted from here on, and so is the waveforms' time
+#else
+    (void)trace_path;
+#endif
+    sim->dump(1);
     return sim.release();
 }
 

@@ -4,16 +4,21 @@
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
 
+from compiler.errors import TspError
 from hw.config import LANES, PLANES, ChipConfig
 from hw.isa import Control, Space, queues
 
 from .image import Image
 
+STATE = (Control.RUN, Control.POSITION, Control.CYCLES, Control.TOKEN_CYCLES)
+"""Registers 0..3: when RUN has become 0, the others no longer change."""
+ICU_PARTS = 4
+"""Addresses of one instruction; see `hw.isa.icu_address`."""
 Access = tuple[Space, int, int]
 """Space, address, 128-bit data of a write."""
 
@@ -31,7 +36,8 @@ class HostChip:
 
     config: the chip behind the port. port: how it is reached. timeout: seconds that a token may take.
 
-    Tokens run one by one, since the chip keeps the cycles of the last one only.
+    Tokens run one by one, since the chip keeps the cycles of the last one only. A token takes one write and one read,
+    as long as it ends before the read comes. Raises TspError where it does not end.
     """
 
     def __init__(self, config: ChipConfig, port: Port, *, timeout: float = 10.0) -> None:
@@ -84,22 +90,52 @@ class HostChip:
 
     def _tables(self, **parts) -> None:
         image = Image(**({"config": self.config, "queues": {}, "starts": {}, "buckets": ()} | parts))
-        self._port.write(access for access in image.host_words() if access[0] is not Space.CONTROL)
+        self._port.write(_sorted(access for access in image.host_words() if access[0] is not Space.CONTROL))
 
     def run(self, n_tokens: int) -> list[int]:
         """Run tokens from the present position; cycles of each as the chip counted them. Ends early at a trap."""
         cycles: list[int] = []
+        before = self._state()[Control.POSITION]
         for _ in range(n_tokens):
-            before = self.host_read(Space.CONTROL, Control.POSITION.value)
             self.host_write(Space.CONTROL, Control.RUN.value, 1)
-            self._wait()
-            if self.host_read(Space.CONTROL, Control.POSITION.value) == before:
+            state = self._wait()
+            if state[Control.POSITION] == before:
                 break
-            cycles.append(self.host_read(Space.CONTROL, Control.TOKEN_CYCLES.value))
+            before = state[Control.POSITION]
+            cycles.append(state[Control.TOKEN_CYCLES])
         return cycles
 
-    def _wait(self) -> None:
+    def _state(self) -> dict[Control, int]:
+        """The registers of a run, read in this order."""
+        return dict(zip(STATE, self._port.read(Space.CONTROL, [register.value for register in STATE]), strict=True))
+
+    def _wait(self) -> dict[Control, int]:
         end = time.monotonic() + self._timeout
-        while self.host_read(Space.CONTROL, Control.RUN.value):
+        while (state := self._state())[Control.RUN]:
             if time.monotonic() > end:
-                raise TimeoutError(f"the chip must end a token within {self._timeout} s, but did not")
+                raise TspError(f"the chip must end a token within {self._timeout} s, but did not")
+        return state
+
+
+def _sorted(accesses: Iterable[Access]) -> Iterator[Access]:
+    """Writes of one queue's instructions in an order that needs few words on a line, and other accesses as they are.
+
+    The chip keeps upper parts until others are written, so that instructions of equal ones need them once; among these
+    the short ones come first.
+    """
+    instructions: list[tuple[list[int], list[Access], Access]] = []
+    upper: list[Access] = []
+    for access in accesses:
+        if access[0] is not Space.ICU:
+            yield access
+        elif access[1] % ICU_PARTS:
+            upper.append(access)
+        else:
+            instructions.append(([data for _, _, data in upper], upper, access))
+            upper = []
+    kept: list[int] = []
+    for data, upper, access in sorted(instructions, key=lambda each: (each[0], each[2][2].bit_length())):
+        if data != kept:
+            yield from upper
+        yield access
+        kept = data

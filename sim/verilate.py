@@ -26,25 +26,34 @@ from sim.toolchain import Toolchain
 
 OPT_LEVELS = ("-O0", "-O1", "-O2", "-O3")
 JOBS = max(2, min(os.cpu_count() or 2, 8))
+TRACES = {"vcd": ("VerilatedVcdC", "verilated_vcd_c.h"), "fst": ("VerilatedFstC", "verilated_fst_c.h")}
+"""Formats of waveforms: Verilator's class that writes them, and its header."""
+FST_HEADERS = Path(__file__).with_name("fst")
+"""Stand for lz4.h and zlib.h: the FST writer includes them, and a machine without -dev packages has neither."""
 QUIET_FLAGS = ("-Wno-fatal", "-Wno-lint", "-Wno-style")
 FAST_FLAGS = ("--no-timing", "--x-assign", "fast", "--x-initial", "fast")
 SPLIT_FLAGS = ("--output-split", "10000", "--output-split-cfuncs", "2500")  # into files for all cores
 
 
 def build(
-    verilog_text: str, top: str, harness_cpp: str, *, opt: str = "-O2", coverage: bool = False, trace: bool = False
+    verilog_text: str, top: str, harness_cpp: str, *, opt: str = "-O2", coverage: bool = False, trace: str | None = None
 ) -> Path:
     """The shared library of module `top`, from the cache if the same was built before.
 
-    `opt` is the C++ optimisation of the simulated design; `coverage` adds line and toggle coverage, `trace` VCD
-    waveforms: the harness must then use `coveragep()` and `VerilatedVcdC`. Safe to call from several processes at once:
-    one builds, the others wait. Raises `TspError` with the first error of the tool that refused.
+    `opt` is the C++ optimisation of the simulated design; `coverage` adds line and toggle coverage, `trace` waveforms
+    in one of the formats of TRACES: the harness must then use `coveragep()`, or the format's class. Safe to call from
+    several processes at once: one builds, the others wait. Raises `TspError` with the first error of the tool that
+    refused.
     """
     if opt not in OPT_LEVELS:
         raise ValueError(f"opt must be one of {', '.join(OPT_LEVELS)}, not {opt!r}")
+    if trace and trace not in TRACES:
+        raise ValueError(f"trace must be one of {', '.join(TRACES)}, not {trace!r}")
     tools = toolchain.find()
     flags = _verilator_flags(top, coverage=coverage, trace=trace)
-    key = toolchain.content_key(verilog_text, harness_cpp, *flags, opt, *tools.versions)
+    headers = sorted(FST_HEADERS.iterdir()) if trace == "fst" else []
+    key = toolchain.content_key(verilog_text, harness_cpp, *flags, opt, *tools.versions,
+                                *(path.read_text() for path in headers))
     console = Console(stderr=True)
     fresh = False
 
@@ -56,6 +65,8 @@ def build(
         start = time.monotonic()
         with _progress(console, top) as progress:
             _verilate(tools, folder, top, flags, progress)
+            for header in headers:
+                shutil.copy(header, folder / "obj")  # which the makefile searches first
             _compile(tools, folder, top, opt, progress)
         shutil.rmtree(folder / "obj")
         console.print(f"simulator of {top} built in {time.monotonic() - start:.0f} s")
@@ -66,9 +77,9 @@ def build(
     return entry / f"lib{top}.so"
 
 
-def _verilator_flags(top: str, *, coverage: bool, trace: bool) -> tuple[str, ...]:
+def _verilator_flags(top: str, *, coverage: bool, trace: str | None) -> tuple[str, ...]:
     # Plain `--coverage` crashes Verilator 5.48 on Amaranth's output; its kinds work one by one.
-    extra = (("--coverage-line", "--coverage-toggle") if coverage else ()) + (("--trace-vcd",) if trace else ())
+    extra = (("--coverage-line", "--coverage-toggle") if coverage else ()) + ((f"--trace-{trace}",) if trace else ())
     names = ("--top-module", top, "--prefix", f"V{top}")
     return ("--cc", *QUIET_FLAGS, *FAST_FLAGS, *SPLIT_FLAGS, *extra, *names, "-CFLAGS", "-fPIC")
 

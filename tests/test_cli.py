@@ -69,6 +69,8 @@ BAD = [
     (["run", "good.tsp", "--clock", "0"], "clock must be"),
     (["run", "good.tsp", "--clock", "nan"], "clock must be"),
     (["run", "good.tsp", "--device", "model", "--vcd", "a.vcd"], "only the RTL has waveforms"),
+    (["run", "good.tsp", "--device", "model", "--fst", "a.fst"], "only the RTL has waveforms"),
+    (["run", "good.tsp", "--vcd", "a.vcd", "--fst", "a.fst"], "give one of --vcd and --fst"),
     (["run", "good.tsp", "--colour"], "--colour"),
     (["run"], "argument"),
     (["walk"], "walk"),

@@ -1,18 +1,14 @@
-"""The parts of the FPGA flow that need no synthesis: boards, clocks, tools, reports, and the serial bridge."""
+"""The parts of the FPGA flow that need no synthesis: boards, clocks, tools, and reports."""
 
 import json
 import sys
-from typing import Any
 
 import pytest
-from amaranth.sim import Simulator
 
 from compiler.errors import TspError
 from fpga import boards, report, tools
-from fpga.bridge import READ, Bridge
 from fpga.clock import dividers
 from hw.config import CONFIGS
-from hw.isa import HOST_READ, Space
 
 
 def test_boards_name_a_config():
@@ -54,51 +50,3 @@ def test_figures_out_of_the_tools_reports():
                   {"from": "<async>", "to": "posedge clk", "path": [{"delay": 99, "type": "x", "to": {"cell": "y"}}]}]}
     assert report.fmax(json.dumps(timing)) == 61.5
     assert report.critical_path(json.dumps(timing)) == ("5.60 clk-to-q queue", "2.00 routing issue")
-
-
-def frame(space, addr, data=0, read=False):
-    return bytes([space.value | READ * read]) + addr.to_bytes(4, "little") + data.to_bytes(16, "little")
-
-
-def test_bridge_writes_and_reads():
-    divisor = 5
-    bridge: Any = Bridge(divisor=divisor)
-    data, answer = 0x0123456789ABCDEF_FEDCBA9876543210, 0xA5 << 120 | 0x42
-    seen, sent = [], []
-
-    async def line(ctx):
-        for byte in frame(Space.MEM, 0x12345678, data) + frame(Space.CONTROL, 2, read=True):
-            for bit in (0, *(byte >> n & 1 for n in range(8)), 1):
-                ctx.set(bridge.rx, bit)
-                await ctx.tick().repeat(divisor)
-        await ctx.tick().repeat(17 * 10 * divisor)
-
-    async def chip(ctx):
-        reads = []
-        for cycle in range(60 * 10 * divisor):
-            ctx.set(bridge.host_rdata, answer if cycle - HOST_READ in reads else 0)
-            if ctx.get(bridge.host_write) or ctx.get(bridge.host_read):
-                names = ("write", "space", "addr", "wdata")
-                seen.append(tuple(ctx.get(getattr(bridge, f"host_{name}")) for name in names))
-                reads += [cycle] * ctx.get(bridge.host_read)
-            await ctx.tick()
-
-    async def host(ctx):
-        while len(sent) < 16:
-            while ctx.get(bridge.tx):
-                await ctx.tick()
-            await ctx.tick().repeat(divisor + divisor // 2)
-            byte = 0
-            for n in range(8):
-                byte |= ctx.get(bridge.tx) << n
-                await ctx.tick().repeat(divisor)
-            sent.append(byte)
-
-    simulator = Simulator(bridge)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(line)
-    simulator.add_testbench(chip)
-    simulator.add_testbench(host, background=True)
-    simulator.run()
-    assert seen == [(1, Space.MEM, 0x12345678, data), (0, Space.CONTROL, 2, 0)]
-    assert int.from_bytes(bytes(sent), "little") == answer

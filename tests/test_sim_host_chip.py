@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from programs import small_program
 
+from compiler.errors import TspError
 from hw.config import CONFIGS
 from hw.isa import Control, Space
 from sim.device import ChipDevice
@@ -64,5 +65,5 @@ def test_a_chip_that_never_ends_is_given_up():
         def read(self, space: Space, addrs: Sequence[int]) -> list[int]:
             return [1 if space is Space.CONTROL and a == Control.RUN.value else 0 for a in addrs]
 
-    with pytest.raises(TimeoutError, match="must end a token"):
+    with pytest.raises(TspError, match="must end a token"):
         HostChip(CONFIGS["tiny"], Stuck(CONFIGS["tiny"]), timeout=0.01).run(1)

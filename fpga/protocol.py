@@ -1,0 +1,125 @@
+"""What goes over the line between host and board: frames to the board, replies from it, and what a board says it is.
+
+A frame is SYNC, HEADER, CRC, and for a write its data::
+
+    run          `count` words of `width` bytes for consecutive addresses, then the CRC of all of them
+    fill         a run of width 0: `count` (at most FILL) words of 0, then the CRC of nothing
+    scattered    `count` records: address (4 bytes), a word of `width` bytes, CRC of the record
+
+A reply is SYNC, status, tag of the frame, tag of the next write that the board takes, the data of a read (`count` words
+of `width` bytes), CRC of what is behind SYNC. Numbers are little-endian; the CRC is zlib's CRC-32. Bytes of a word that
+are not sent are 0.
+
+The address of a run is checked before its data, which are written as they come: damaged ones are written again when
+the host repeats the frame. A word of a scattered frame is written when its record is known to be whole. Writes are
+taken in the order of their tags and once; anything else is refused without effect. A frame whose header is damaged
+gets no reply. The frame behind a read may begin only after the reply.
+"""
+
+import enum
+import struct
+import zlib
+from dataclasses import dataclass
+
+from amaranth.hdl import Shape
+from amaranth.lib.data import StructLayout
+
+from compiler.errors import TspError
+from hw.config import ChipConfig
+
+VERSION = 1
+SYNC = 0xA5
+HEADER = StructLayout({
+    "space": 3, "read": 1, "scattered": 1, "reserved": 3, "tag": 8, "width": 8, "count": 16, "addr": 32,
+})
+HEADER_BYTES = Shape.cast(HEADER).width // 8
+ADDR_BYTES, CRC_BYTES, WORD_BYTES = 4, 4, 16
+PAGE = 1 << 16
+"""Addresses among which a run stays: the board counts no further."""
+FILL = 128
+"""Words of a fill at most: they are written while its CRC arrives."""
+TAGS = 256
+PAYLOAD = 2048
+"""Bytes of words, and of records, in a frame at most."""
+OVERHEAD = 1 + HEADER_BYTES + CRC_BYTES + CRC_BYTES
+"""Bytes of a run on the line besides its words."""
+IDENTITY = 7
+"""A space beyond those of `hw.isa.Space`: the board itself, of which its identity is read."""
+
+
+class Status(enum.IntEnum):
+    """What became of a frame."""
+
+    TAKEN = 1  #: a write is done
+    REFUSED = 2  #: a write was not the next one; it had no effect
+    DAMAGED = 3  #: a CRC behind the header was wrong; the write must be repeated
+    DATA = 4  #: the answer to a read
+
+
+def header(*, space: int, tag: int, width: int, count: int, addr: int, read: bool = False,
+           scattered: bool = False) -> bytes:
+    """SYNC, header and its CRC. Raises ValueError on a value that does not fit its field."""
+    fields = {"space": space, "read": int(read), "scattered": int(scattered), "reserved": 0, "tag": tag, "width": width,
+              "count": count, "addr": addr}
+    bits = 0
+    for name, field in HEADER:
+        value, size = fields[str(name)], Shape.cast(field.shape).width
+        if not 0 <= value < 1 << size:
+            raise ValueError(f"{name} must be in 0..{(1 << size) - 1}, not {value!r}")
+        bits |= value << field.offset
+    return bytes([SYNC]) + with_crc(bits.to_bytes(HEADER_BYTES, "little"))
+
+
+def with_crc(data: bytes) -> bytes:
+    """The data and their CRC."""
+    return data + zlib.crc32(data).to_bytes(CRC_BYTES, "little")
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A reply. expected: tag of the next write that the board takes, which tells that all before it are done."""
+
+    status: Status
+    tag: int
+    expected: int
+    data: bytes = b""
+
+
+HEAD = 4
+"""Bytes of a reply before its data."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What a board is. config: name of its chip; digest: of the chip's `ChipConfig`; clock_khz: of the chip."""
+
+    config: str
+    digest: str
+    clock_khz: int
+
+    FORMAT = "<4sH2x8sI12s"
+    MAGIC = b"MTSP"
+    WORDS = struct.calcsize(FORMAT) // WORD_BYTES
+
+    @staticmethod
+    def of(config: ChipConfig, mhz: float) -> "Identity":
+        """Of a board with this chip at this clock."""
+        return Identity(config=config.name, digest=config.digest(), clock_khz=round(mhz * 1e3))
+
+    def pack(self) -> bytes:
+        """WORDS words, as the board has them. Raises ValueError where the name is too long."""
+        name = self.config.encode()
+        if len(name) > 12:
+            raise ValueError(f"config must have a name of at most 12 bytes on a board, not {self.config!r}")
+        return struct.pack(self.FORMAT, self.MAGIC, VERSION, bytes.fromhex(self.digest), self.clock_khz, name)
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> "Identity":
+        """Raises TspError where another device, or a board of another protocol, answers."""
+        magic, version, digest, clock_khz, name = struct.unpack(cls.FORMAT, raw)
+        if magic != cls.MAGIC:
+            raise TspError("what answers is no Metronome board")
+        if version != VERSION:
+            raise TspError(f"the board speaks version {version} of the protocol, this program version {VERSION}: build "
+                           "its bitstream anew")
+        return cls(config=name.rstrip(b"\0").decode(errors="replace"), digest=digest.hex(), clock_khz=clock_khz)

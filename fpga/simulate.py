@@ -1,0 +1,119 @@
+"""`python -m fpga.simulate`: a board on a pseudo-terminal, so that `tsp run --device /dev/pts/N` finds one.
+
+It is the logic of the board behind its pins, in Verilator: what comes over the terminal goes to the pin `rx` bit by
+bit, and back from `tx`. Time stands still while nothing happens.
+"""
+
+import ctypes
+import os
+import select
+import sys
+import threading
+import tty
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import hw
+from compiler.errors import TspError
+from hw.config import CONFIGS, ChipConfig
+from sim.programs import DEFAULT_CONFIG, config_of
+from sim.toolchain import source_digest
+from sim.verilate import build
+from sim.verilog import verilog_by_key
+
+from .uart import divisor_of
+
+HARNESS = Path(__file__).with_name("harness.cpp")
+SOURCES = ("bridge.py", "protocol.py", "top.py", "uart.py")
+"""What the simulated logic depends on, besides hw/."""
+FAST = 4
+"""Cycles a bit: the fewest."""
+SLICE = 1 << 16
+"""Cycles between looks at whether to stop."""
+_BOARD = ctypes.c_void_p
+_FUNCTIONS = {
+    "board_create": (_BOARD, ()),
+    "board_destroy": (None, (_BOARD,)),
+    "board_cycle": (ctypes.c_uint64, (_BOARD,)),
+    "board_run": (ctypes.c_int, (_BOARD, ctypes.c_int, ctypes.c_uint64)),
+}
+
+
+def library(config: ChipConfig, divisor: Fraction, mhz: float) -> ctypes.CDLL:
+    """The simulator of a board, built if it is not in the cache. Raises TspError."""
+    from .top import Core
+
+    folder = Path(__file__).parent
+    key = source_digest(Path(hw.__file__).parent), *((folder / name).read_text() for name in SOURCES)
+    text = verilog_by_key(lambda: Core(config=config, divisor=divisor, mhz=mhz), "board", *key, repr(config),
+                          str(divisor), str(mhz))
+    head = f"#define BIT_PARTS {divisor.numerator}\n#define CYCLE_PARTS {divisor.denominator}\n"
+    lib = ctypes.CDLL(str(build(text, "board", head + HARNESS.read_text())))
+    for name, (result, arguments) in _FUNCTIONS.items():
+        function = getattr(lib, name)
+        function.restype, function.argtypes = result, arguments
+    return lib
+
+
+class SimulatedBoard:
+    """A board that a thread simulates, from `with` to its end.
+
+    config: its chip. divisor: cycles a bit of its line. mhz: what it says of its clock. path: of its terminal.
+    """
+
+    def __init__(self, config: ChipConfig, *, divisor: int | Fraction = FAST, mhz: float = 50.0) -> None:
+        self._lib = library(config, Fraction(divisor), mhz)
+        self._board = _BOARD(self._lib.board_create())
+        self._master, self._slave = os.openpty()  # the slave stays open: otherwise the master ends with its last user
+        os.set_blocking(self._master, False)
+        tty.setraw(self._slave)
+        self.path = os.ttyname(self._slave)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    @property
+    def cycles(self) -> int:
+        """Cycles simulated so far."""
+        return self._lib.board_cycle(self._board)
+
+    def __enter__(self) -> "SimulatedBoard":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._lib.board_destroy(self._board)
+        os.close(self._master)
+        os.close(self._slave)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            if self._lib.board_run(self._board, self._master, SLICE):
+                select.select([self._master], [], [], 0.05)
+
+
+def main(
+    config: Annotated[str, typer.Option(help=f"The board's chip: {', '.join(CONFIGS)}.")] = DEFAULT_CONFIG,
+    mhz: Annotated[float, typer.Option(help="What it says of its clock.")] = 50.0,
+    baud: Annotated[int, typer.Option(help="Of its line, for the cycles of a bit.  [default: 4 cycles a bit]")] = 0,
+) -> None:
+    """Simulate a board until ctrl-C. Exits with 2 if it cannot be built."""
+    try:
+        board = SimulatedBoard(config_of(config), divisor=divisor_of(mhz, baud) if baud else FAST, mhz=mhz)
+    except (TspError, ValueError) as error:
+        print(f"fpga.simulate: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    with board:
+        print(f"a board with config {config} at {board.path}: tsp run PROGRAM --device {board.path}", flush=True)
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            print(f"{board.cycles:,} cycles")
+
+
+if __name__ == "__main__":
+    typer.run(main)

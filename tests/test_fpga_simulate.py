@@ -1,0 +1,127 @@
+"""The logic of a board behind its pins, in Verilator, and the real host software on the other end of a terminal."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checkpoints import REPOSITORY
+from fake_board import Noise, NoisyLine
+from programs import small_program
+
+from cli.main import app
+from fpga.boards import BOARDS
+from fpga.link import Board, Link, open_board, open_line
+from fpga.simulate import SimulatedBoard
+from fpga.uart import BITS, divisor_of
+from hw.config import CONFIGS
+from sim.device import Device
+from sim.devices import open_device
+from sim.programs import open_program
+
+SHIPPED = REPOSITORY / "models" / "stories263k.bin"
+
+
+@pytest.fixture(scope="module")
+def board() -> Iterator[SimulatedBoard]:
+    with SimulatedBoard(CONFIGS["tiny"], mhz=62.5) as simulated:
+        yield simulated
+
+
+def alike(devices: tuple[Device, Device], blocks: list[int]) -> None:
+    """Tokens, cycles and logits of a sampled story, in blocks of these lengths."""
+    for device in devices:
+        device.start([1, 5, 9], 1.0, 7)
+    for block in blocks:
+        assert devices[0].run(block) == devices[1].run(block)
+        assert np.array_equal(devices[0].logits(), devices[1].logits())
+    assert not devices[0].errors
+    assert devices[0].counters == devices[1].counters
+
+
+def test_a_story_on_the_board_is_that_of_the_rtl(board: SimulatedBoard):
+    program = small_program()
+    rtl, device = open_device("rtl", program.config), open_board(board.path, program.config)
+    for each in (rtl, device):
+        each.load(program)
+    alike((device, rtl), [1, 2, 7, 30])
+    for each in (rtl, device):
+        each.close()
+
+
+def test_a_story_over_a_line_with_noise(board: SimulatedBoard):
+    """Bytes are changed, dropped and inserted in both directions; small frames, so that tags wrap too."""
+    program = small_program(n_layers=1, vocab_size=50)
+    there, back = Noise(5, 3000, spared=3000), Noise(6, 1000, spared=100)
+    device = Board(Link(NoisyLine(open_line(board.path), there, back), "noisy", payload=128), "noisy", program.config)
+    rtl = open_device("rtl", program.config)
+    for each in (rtl, device):
+        each.load(program)
+    alike((device, rtl), [1, 2, 7])
+    assert there.events > 10 and back.events > 3
+    for each in (rtl, device):
+        each.close()
+
+
+def test_the_command_runs_on_a_board(board: SimulatedBoard, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    """The same object as of the RTL, but for the device's name and the board's clock."""
+    small_program(n_layers=1, vocab_size=50).save(tmp_path / "good.tsp")
+    told = []
+    for device in (board.path, "rtl"):
+        run = ["run", str(tmp_path / "good.tsp"), "--device", device, "--prompt", "ab", "--tokens", "8", "--seed", "3",
+               "--temperature", "1"]
+        assert app([*run, "--json"]) == 0
+        told.append(json.loads(capfd.readouterr().out))
+    mine, rtl = told
+    assert (mine["device"], mine["clock_mhz"]) == (board.path, 62.5)
+    assert mine["tokens_per_second"] == pytest.approx(rtl["tokens_per_second"] * 62.5 / rtl["clock_mhz"])
+    changed = {"device", "clock_mhz", "tokens_per_second"}
+    assert mine.keys() == rtl.keys()
+    assert all(mine[key] == rtl[key] for key in mine.keys() - changed)
+    assert mine["measured_cycles"] == mine["predicted_cycles"]
+
+
+def test_a_board_with_another_chip_is_refused(board: SimulatedBoard, tmp_path: Path,
+                                              capfd: pytest.CaptureFixture[str]):
+    small_program("ulx3s").save(tmp_path / "other.tsp")
+    assert app(["run", str(tmp_path / "other.tsp"), "--device", board.path]) == 2
+    out, err = capfd.readouterr()
+    assert out == "" and err == (f"tsp: {board.path} is a board with config tiny ({CONFIGS['tiny'].digest()}), the "
+                                 f"program is for config ulx3s ({CONFIGS['ulx3s'].digest()})\n")
+
+
+def test_the_simulated_board_is_a_command(board: SimulatedBoard, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    small_program(n_layers=1, vocab_size=50).save(tmp_path / "good.tsp")
+    command = [sys.executable, "-m", "fpga.simulate", "--config", "tiny", "--mhz", "62.5"]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert "a board with config tiny at /dev/pts/" in line
+        assert app(["run", str(tmp_path / "good.tsp"), "--device", line.split()[-1], "--tokens", "2"]) == 0
+        process.terminate()
+    out = capfd.readouterr().out
+    assert "at 62.5 MHz" in out and "measured" in out
+    wrong = subprocess.run([*command[:3], "--config", "huge"], cwd=REPOSITORY, capture_output=True, text=True)
+    assert wrong.returncode == 2 and wrong.stderr.startswith("fpga.simulate: config must be one of")
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", BOARDS)
+def test_the_shipped_model_on_a_board(name: str):
+    """At the board's clock and baud rate; it loads in the time of its bytes and not a bit more."""
+    chosen = BOARDS[name]
+    program = open_program(SHIPPED, config=chosen.config)
+    with SimulatedBoard(program.config, divisor=divisor_of(chosen.mhz, chosen.baud), mhz=chosen.mhz) as simulated:
+        device, rtl = open_board(simulated.path, program.config), open_device("rtl", program.config)
+        before, sent = simulated.cycles, device.link.sent
+        for each in (device, rtl):
+            each.load(program)
+        device.link.settle()
+        seconds = (simulated.cycles - before) / chosen.mhz / 1e6
+        assert seconds < 1.01 * (device.link.sent - sent) * BITS / chosen.baud < 1.3
+        alike((device, rtl), [1, 31, 8])
+        for each in (device, rtl):
+            each.close()
