@@ -71,6 +71,7 @@ class Chip(wiring.Component):
             self._connect_queue(m, n, icu, host, sequencer)
             self._connect_unit(m, n, icu, unit, streams)
         self._connect_host(m, units, host, sequencer)
+        m.d.comb += streams.clear.eq(host.mem_write)
         parked, busy = Cat(icu.parked for icu in icus), Cat(unit.busy for unit in units)
         m.d.comb += [
             sequencer.idle.eq(parked.all() & ~busy.any()),
@@ -121,7 +122,7 @@ class Chip(wiring.Component):
         for n, unit in enumerate(slices):
             m.d.comb += [
                 unit.host_addr.eq(host.mem_addr), unit.host_planes.eq(host.mem_planes),
-                unit.host_wdata.eq(host.wdata), unit.host_we.eq(host.mem_we[n]), unit.host_re.eq(host.mem_re[n]),
+                unit.host_wdata.eq(host.mem_wdata), unit.host_we.eq(host.mem_we[n]), unit.host_re.eq(host.mem_re[n]),
             ]
         for unit in units:
             if isinstance(unit, sxm.Sxm):

@@ -26,7 +26,9 @@ class HostPort(wiring.Component):
     belong to no read. Only MEM and CONTROL can be read; other spaces read as 0.
 
     Strobes, each in the cycle after the access:
-    mem_we, mem_re (a bit each slice), mem_addr, mem_planes (one-hot), wdata; mem_rdata is the OR of all slices.
+    mem_we, mem_re (a bit each slice), mem_addr, mem_planes (one-hot), mem_wdata (0 without mem_we); mem_rdata is the OR
+    of all slices, and counts in the third cycle behind a mem_re. mem_write: a mem_we follows in the next cycle.
+    wdata: for everything else.
     icu_we (a bit each queue), icu_addr, icu_number, icu_data: a whole instruction word; its upper part was kept when
     it was written. table_we (a bit each queue), table_addr: start PC in the low bits of wdata.
     bucket_we, map_we, small_addr: entry of the bucket table, permutation map.
@@ -40,7 +42,7 @@ class HostPort(wiring.Component):
         super().__init__({
             "host_space": In(Space), "host_addr": In(32), "host_wdata": In(WORD), "host_write": In(1),
             "host_read": In(1), "host_rdata": Out(WORD),
-            "wdata": Out(WORD),
+            "wdata": Out(WORD), "mem_wdata": Out(WORD), "mem_write": Out(1),
             "mem_we": Out(self._slices), "mem_re": Out(self._slices), "mem_addr": Out(ADDR_BITS),
             "mem_planes": Out(4), "mem_rdata": In(WORD),
             "icu_we": Out(self._queues), "icu_addr": Out(PC_BITS), "icu_number": Out(PC_BITS),
@@ -55,7 +57,8 @@ class HostPort(wiring.Component):
         space, addr = Signal(Space, reset_less=True), Signal(32, reset_less=True)
         write, read = Signal(), Signal()
         m.d.sync += [space.eq(self.host_space), addr.eq(self.host_addr), self.wdata.eq(self.host_wdata),
-                     write.eq(self.host_write), read.eq(self.host_read)]
+                     write.eq(self.host_write), read.eq(self.host_read),
+                     self.mem_wdata.eq(Mux(self.mem_write, self.host_wdata, 0))]
         is_mem, is_icu = space == Space.MEM, space == Space.ICU
         at_slice, at_queue, at_table = addr[ADDR_BITS + 2 :], addr[ICU_QUEUE:], addr[8:]
         part = addr[:2]
@@ -64,6 +67,7 @@ class HostPort(wiring.Component):
             with m.If(write & is_icu & (part == n)):
                 m.d.sync += held.eq(self.wdata)
         m.d.comb += [
+            self.mem_write.eq(self.host_write & (self.host_space == Space.MEM)),
             self.mem_addr.eq(addr[2:]),
             self.mem_planes.eq(_decode(part, 4, Const(1))),
             self.mem_we.eq(_decode(at_slice, self._slices, write & is_mem)),
@@ -78,14 +82,14 @@ class HostPort(wiring.Component):
             self.map_we.eq(write & (space == Space.MAP)),
             self.control_we.eq(_decode(addr, len(Control), write & (space == Space.CONTROL))),
         ]
-        picked = _decode(addr, len(Control), read & (space == Space.CONTROL))
+        picked = Cat(_decode(addr, len(Control), read & (space == Space.CONTROL)), read & is_mem)
         for n in range(HOST_READ - 2):
-            later = Signal(len(Control), name=f"picked{n}")
+            later = Signal(len(Control) + 1, name=f"picked{n}")
             m.d.sync += later.eq(picked)
             picked = later
-        register = Signal(COUNTER)
-        m.d.sync += register.eq(one_hot(picked, list(self.control)))
-        m.d.comb += self.host_rdata.eq(self.mem_rdata | register)
+        register, from_mem = Signal(COUNTER), Signal()
+        m.d.sync += [register.eq(one_hot(picked, list(self.control))), from_mem.eq(picked[len(Control)])]
+        m.d.comb += self.host_rdata.eq(Mux(from_mem, self.mem_rdata, 0) | register)
         return m
 
 

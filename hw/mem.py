@@ -92,8 +92,9 @@ class Mem(wiring.Component):
     weights_data, weights_drive: what the slice drives outward on its weight group; a drive bit each plane.
     offsets: the loop offsets of the slice's queue, at dispatch.
     host_addr, host_planes (one-hot), host_we, host_re, host_wdata: a host access to a plane of a quad; no burst is at
-    work. What it writes is seen by an access in the next cycle.
-    host_rdata: the data of a read three cycles after host_re, 0 in all other cycles.
+    work. With host_we, e_in and w_in are 0, without it host_wdata is. What it writes is seen by an access in the next
+    cycle.
+    host_rdata: the data of a read three cycles after host_re; 0 in all other cycles, unless a burst reads.
     """
 
     def __init__(self, *, config: ChipConfig, queue: Queue):
@@ -183,8 +184,6 @@ class Mem(wiring.Component):
         host_planes, shown = Signal(PLANES), Signal(PLANES)
         m.d.sync += [host_addr.eq(self.host_addr), host_planes.eq(Mux(self.host_re, self.host_planes, 0)),
                      shown.eq(Mux(engine.active, visible, host_planes))]
-        asked = register(m, host_planes.any(), "asked")
-        answers = register(m, asked, "answers")
         m.d.comb += memory.r_addr.eq(Mux(host_planes.any(), host_addr, addr))
         quad = Signal(GROUP_BITS, reset_less=True)
         planes = [quad[PLANE_BITS * p :][:PLANE_BITS] for p in range(PLANES)]
@@ -192,7 +191,7 @@ class Mem(wiring.Component):
             # A LUT each bit would do as well; this is the flip-flops' own synchronous reset.
             m.d.sync += plane.eq(Mux(shown[p], memory.r_data[PLANE_BITS * p :][:PLANE_BITS], 0))
         m.d.comb += [self.e_data.eq(quad), self.w_data.eq(quad), self.weights_data.eq(quad),
-                     self.host_rdata.eq(Mux(answers, any_of(planes), 0))]
+                     self.host_rdata.eq(any_of(planes))]
 
     def _drive(self, m: Module, engine: Burst) -> None:
         """The drive bits, two cycles after the element."""
@@ -215,7 +214,7 @@ class Mem(wiring.Component):
         way = engine.op.dir.as_value()
         sample = Mux(way, self.w_in, self.e_in)
         m.d.sync += [c_addr.eq(Mux(self.host_we, self.host_addr, addr)),
-                     c_data.eq(Mux(self.host_we, self.host_wdata.replicate(PLANES), sample))]
+                     c_data.eq(sample | self.host_wdata.replicate(PLANES))]
         for p in range(PLANES):
             bursts, host = engine.active & planes[p], self.host_we & self.host_planes[p]
             m.d.sync += c_we[LANES * p :][:LANES].eq(Mux(bursts, lanes, 0) | host.replicate(LANES))

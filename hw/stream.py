@@ -24,6 +24,7 @@ class Streams(wiring.Component):
     e, w: the registers at each position, the vector group lowest.
     e_data, w_data, e_drive, w_drive: what each unit drives on the vector group; a drive bit each plane.
     weights_data, weights_drive: what each unit drives outward on its weight group.
+    clear: the vector group at the positions of MEM is 0 in the next cycle, for a word of the host to be ORed to it.
     e_driven, w_driven: which streams of the registers hold a driven value (debug builds).
     collision: two units at one position drive the same stream of one direction (debug builds).
     """
@@ -37,6 +38,7 @@ class Streams(wiring.Component):
             "e_data": In(GROUP_BITS).array(units), "e_drive": In(PLANES).array(units),
             "w_data": In(GROUP_BITS).array(units), "w_drive": In(PLANES).array(units),
             "weights_data": In(GROUP_BITS).array(units), "weights_drive": In(PLANES).array(units),
+            "clear": In(1),
         }
         if config.debug:
             ports |= {"e_driven": Out(streams).array(POSITIONS), "w_driven": Out(streams).array(POSITIONS),
@@ -91,6 +93,9 @@ class Streams(wiring.Component):
                 value = Mux(drive, data, value)
             register = Signal(PLANE_BITS, name=f"{name}{beyond}_{s}", reset_less=True)
             m.d.sync += register.eq(value)
+            if group == 0 and beyond in (MEM_W, MEM_E):
+                with m.If(self.clear):
+                    m.d.sync += register.eq(0)
             m.d.comb += row[beyond][PLANE_BITS * s : PLANE_BITS * (s + 1)].eq(register)
         if self._config.debug:
             driven, bits = getattr(self, f"{name}_driven"), slice(PLANES * group, PLANES * (group + 1))

@@ -42,12 +42,12 @@ class Reference(UnitBench):
         await self.reset()
 
     async def host(self, quad, plane, data=None):
-        """One cycle in which the host writes `data`, or reads."""
+        """One cycle in which the host writes `data` (the streams are 0 then), or reads."""
         self.dut.host_addr.value, self.dut.host_planes.value = quad, 1 << plane
         self.dut.host_we.value, self.dut.host_re.value = int(data is not None), int(data is None)
         self.dut.host_wdata.value = int.from_bytes(data.tobytes(), "little") if data is not None else 0
-        await self.step()
-        self.dut.host_we.value = self.dut.host_re.value = 0
+        await self.step(streams=None if data is None else np.zeros((2, LANES), np.int64))
+        self.dut.host_we.value = self.dut.host_re.value = self.dut.host_wdata.value = 0
 
     async def fill(self):
         self.mem[:] = self.rng.integers(0, 256, self.mem.shape, dtype=np.uint8)
