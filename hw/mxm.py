@@ -16,7 +16,6 @@ from .slice import (
     illegal,
     lanes_group,
     named,
-    part_of_four,
     register,
     trap,
     unit_ports,
@@ -136,7 +135,7 @@ class Mxm(wiring.Component):
         outward = self.e_in if self._eastern else self.w_in
         m.d.comb += [
             port.en.eq(engine.active), port.addr.eq(engine.op.act + engine.index),
-            port.data.eq(part_of_four(outward, engine.op.plane)),
+            port.data.eq(outward.word_select(engine.op.plane, PLANE_BITS)),
         ]
         return port
 
@@ -217,8 +216,7 @@ class Mxm(wiring.Component):
         m.d.comb += [read.addr.eq(now.vector), write.addr.eq(now.vector), write.en.eq(now.lanes)]
         for lane in range(LANES):
             bits = slice(ACC_BITS * lane, ACC_BITS * (lane + 1))
-            m.d.comb += write.data[bits].eq(Mux(now.clear, 0, read.data[bits])
-                                            + sums[lane % len(sums)])
+            m.d.comb += write.data[bits].eq(Mux(now.clear, 0, read.data[bits]) + sums[lane % len(sums)])
         return write
 
     def _drain(self, m: Module, engine: Burst, acc: Memory) -> None:

@@ -85,15 +85,6 @@ def one_hot(select: Value, values: list[Value]) -> Value:
     return any_of([Mux(select[i], value, 0)[: len(value)] for i, value in enumerate(values)])
 
 
-def part_of_four(value: Value, select: Value) -> Value:
-    """One of the four equal parts of a value: two LUT4s a bit, where a plain multiplexer takes three."""
-    size = len(value) // 4
-    first, second, third, fourth = (value[size * n : size * (n + 1)] for n in range(4))
-    # Where it is of the upper two, what the first LUT gives is which of them.
-    lower = Mux(select[1], select[0].replicate(size), Mux(select[0], second, first))
-    return Mux(select[1], (lower & fourth) | (~lower & third), lower)
-
-
 def named(m: Module, value: Value, name: str) -> Signal:
     """A value that is used in several places: Amaranth writes an expression out wherever it is used."""
     out = Signal(len(value), name=name)

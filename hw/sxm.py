@@ -16,7 +16,6 @@ from .slice import (
     illegal,
     lanes_group,
     named,
-    part_of_four,
     register,
     trap,
     unit_ports,
@@ -74,7 +73,7 @@ class Sxm(wiring.Component):
             self.busy.eq(lanes.busy | rows.busy | columns.busy),
         ]
         outward = self.e_in if self._eastern else self.w_in
-        row = named(m, part_of_four(outward, rows.op.plane), "row")
+        row = named(m, outward.word_select(rows.op.plane, PLANE_BITS), "row")
         column = self._transpose(m, rows, columns, row)
         levels = self._levels(m, lanes)
         reduced = self._reduce(m, lanes, levels, group_lanes(outward))
