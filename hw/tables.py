@@ -70,8 +70,10 @@ def centres() -> list[int]:
 
 
 def slopes() -> list[int]:
-    """The slope of each segment, in SLOPE_BITS bits."""
-    return [slope & (1 << SLOPE_BITS) - 1 for _, slope in rom()]
+    """The slope of each segment, in SLOPE_BITS bits; 0 for the second half of SIGMOID, which mirrors the first."""
+    table = TABLES[Func.SIGMOID]
+    mirrored = range(table.start + table.segments // 2, table.start + table.segments)
+    return [slope & (1 << SLOPE_BITS) - 1 if entry not in mirrored else 0 for entry, (_, slope) in enumerate(rom())]
 
 
 def powers() -> list[int]:

@@ -253,11 +253,9 @@ def _take(m: Module, lanes: list[Value], fmt: Value, name: str) -> list[Value]:
     taken = []
     for n, lane in enumerate(lanes):
         p0, p1, p2, p3 = (lane[8 * p : 8 * p + 8] for p in range(PLANES))
-        first = named(m, Mux(upper, odd.replicate(8), Mux(odd, p1, p0)), f"{name}_lower{n}")
-        low = named(m, Mux(upper, (first & p3) | (~first & p2), first), f"{name}_low{n}")
+        low = named(m, Mux(upper, Mux(odd, p3, p2), Mux(odd, p1, p0)), f"{name}_low{n}")
         sign8 = byte & low[7]
-        middle = named(m, _pick(p1, named(m, plain | sign8, f"{name}_p1_{n}").replicate(8),
-                                p3, named(m, high | sign8, f"{name}_p3_{n}").replicate(8)), f"{name}_middle{n}")
+        middle = named(m, Mux(plain, p1, 0) | Mux(high, p3, 0) | sign8.replicate(8), f"{name}_middle{n}")
         sign16 = named(m, ~whole & middle[7], f"{name}_sign{n}")
         taken.append(Cat(low, middle, Mux(whole, Cat(p2, p3), sign16.replicate(16))))
     return taken
@@ -308,7 +306,8 @@ def _decode(m: Module, control: list[data.View]) -> data.View:
         **{f"{one.name.lower()}2": func(function, one) for one in (Func.MUL, Func.SQUARE, Func.RSQRT, Func.SIGMOID)},
         "mantissa2": func(function, Func.RECIP, Func.RSQRT, Func.LOG2),
         "interpolate2": func(function, *INTERPOLATED),
-        **{f"{one.name.lower()}3": func(lookup, one) for one in (Func.BITLEN, Func.EXP2, Func.RSQRT, Func.LOG2)},
+        **{f"{one.name.lower()}3": func(lookup, one)
+           for one in (Func.PASS, Func.BITLEN, Func.EXP2, Func.RSQRT, Func.LOG2)},
         "interpolate3": func(lookup, *INTERPOLATED),
         "table3": any_of([Mux(lookup.func == one, tables.TABLES[one].start >> 6, 0) for one in INTERPOLATED]),
         "invert_c3": ops(lookup, Alu.SUB, Alu.LT, Alu.MIN, Alu.MAX, Alu.EQ, Alu.ANDN, Alu.OR, Alu.INDEX),
@@ -330,7 +329,7 @@ def _decode(m: Module, control: list[data.View]) -> data.View:
 
 DECODED = data.StructLayout({
     **dict.fromkeys(("arithmetic", "round1", "mul2", "square2", "rsqrt2", "sigmoid2", "mantissa2", "interpolate2",
-                     "bitlen3", "exp23", "rsqrt3", "log23", "interpolate3"), 1),
+                     "pass3", "bitlen3", "exp23", "rsqrt3", "log23", "interpolate3"), 1),
     "table3": 2,
     **dict.fromkeys(("invert_c3", "pass4", "bypass4", "round4", "invert_q", "carry", "sum", "min", "max", "index",
                      "conjunction", "parity", "invert_y"), 1),
@@ -454,15 +453,19 @@ def _function(m: Module, decoded: data.View, a: Value, b: Value, c: Value) -> di
 
 def _look_up(m: Module, decoded: data.View, s: SimpleNamespace) -> dict[str, Value]:
     """Stage 3: the tables; what the multiplier, or who passes it by, and the ALU get from them."""
-    negative = s.below[-1]
-    base, slope, power = (_rom(m, name, words, bits, address) for name, words, bits, address in (
-        ("centres", tables.centres(), tables.CENTRE_BITS, Cat(s.entry, decoded.table3)[1:]),
-        ("slopes", tables.slopes(), tables.SLOPE_BITS, Cat(s.entry, decoded.table3)),
-        ("powers", tables.powers(), tables.CENTRE_BITS, Mux(negative, s.below[: tables.EXP2_FRACTION], 0))))
+    negative, table = s.below[-1], decoded.table3
+    mirror = named(m, s.entry[5] & (table == tables.TABLES[Func.SIGMOID].start >> 6), "mirror")
+    base, slope, power = (_rom(m, name, words, bits, named(m, address, f"{name}_address"), enable)
+                          for name, words, bits, address, enable in (
+        ("centres", tables.centres(), tables.CENTRE_BITS, Cat(s.entry[1:], table), Const(1)),
+        ("slopes", tables.slopes(), tables.SLOPE_BITS,
+         Cat(s.entry[:5] ^ mirror.replicate(5), s.entry[5] & ~mirror, table), Const(1)),
+        ("powers", tables.powers(), tables.CENTRE_BITS,
+         Mux(negative, s.below[: tables.EXP2_FRACTION], 0), decoded.exp23)))
     slope = Cat(slope, slope[-1].replicate(FACTOR_BITS - tables.SLOPE_BITS))
     exponent = Mux(decoded.log23, s.k, 0) << tables.LOG2_FRACTION
     c = (Mux(decoded.interpolate3, 0, s.c) | base | exponent)[:32]
-    passed = Mux(decoded.exp23, power, Mux(decoded.bitlen3, s.length, s.a[: tables.CENTRE_BITS]))
+    passed = Mux(decoded.pass3, s.a[: tables.CENTRE_BITS], 0) | power | Mux(decoded.bitlen3, s.length, 0)
     return {
         "right": s.right | slope, "c": c ^ decoded.invert_c3.replicate(32),
         "passed": Cat(passed[: tables.CENTRE_BITS], s.a[tables.CENTRE_BITS :]),
@@ -471,12 +474,25 @@ def _look_up(m: Module, decoded: data.View, s: SimpleNamespace) -> dict[str, Val
     }
 
 
-def _rom(m: Module, name: str, words: list[int], bits: int, address: Value) -> Value:
-    """The addressed word of a ROM."""
-    m.submodules[name] = rom = Memory(shape=bits, depth=len(words), init=words)
-    port = rom.read_port(domain="comb")
-    m.d.comb += port.addr.eq(address)
-    return port.data
+def _kept(m: Module, value: Value, name: str) -> Signal:
+    """A value that the mapper must keep as a signal: it would take it apart into more LUTs than the value has bits."""
+    out = Signal(len(value), name=name, attrs={"keep": 1})
+    m.d.comb += out.eq(value)
+    return out
+
+
+def _rom(m: Module, name: str, words: list[int], bits: int, address: Value, enable: Value) -> Value:
+    """The addressed word of a ROM, 0 if not enabled: blocks of 16 words, one LUT a bit, and an OR of the chosen one."""
+    chosen = []
+    for number in range(len(words) // 16):
+        block = words[16 * number : 16 * (number + 1)]
+        if any(block):
+            m.submodules[f"{name}{number}"] = rom = Memory(shape=bits, depth=16, init=block)
+            port = rom.read_port(domain="comb")
+            m.d.comb += port.addr.eq(address[:4])
+            here = named(m, enable & (address[4:] == number), f"{name}{number}_chosen")
+            chosen.append(_kept(m, port.data, f"{name}{number}_word") & here.replicate(bits))
+    return any_of(chosen)
 
 
 def _post_amount(m: Module, grows: Value, octaves: Value, post: Value) -> Value:
