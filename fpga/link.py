@@ -23,7 +23,7 @@ RETRIES = 16
 """Failures in a row, without any progress between them, after which a line is given up."""
 HELLO = (0.5, 1.0, 2.0)
 """Seconds to wait for the identity, try after try."""
-ROUND_TRIPS, PATIENCE = 60, (0.25, 8.0)
+ROUND_TRIPS, PATIENCE = 100, (0.25, 8.0)
 """Seconds of silence after which an answer counts as lost: so many times what the first one took, which is about what a
 window of frames takes on a line that is slow, within these bounds."""
 DOUBLED = 3

@@ -14,6 +14,7 @@ from compiler.errors import TspError
 from fpga import boards
 from fpga.bridge import Bridge
 from fpga.frames import Read, Replies, Write
+from fpga.link import BAUD
 from fpga.protocol import FILL, HEADER_SEED, IDENTITY, SYNC, TAGS, Identity, Status, header, with_crc
 from fpga.uart import BITS, Crc, Receiver, Sender, divisor_of, in_parts
 from hw.config import CONFIGS
@@ -27,6 +28,7 @@ WORDS = [0x0123456789ABCDEF_FEDCBA9876543210, 0xA5A5A5A5A5A5A5A5, 0, 1 << 127]
 
 @pytest.mark.parametrize("board", boards.BOARDS.values(), ids=list(boards.BOARDS))
 def test_the_baud_rate_of_a_board_is_met(board):
+    assert board.baud == BAUD
     reached = board.mhz * 1e6 / divisor_of(board.mhz, board.baud)
     assert abs(reached / board.baud - 1) < 0.005
 
