@@ -20,8 +20,9 @@ HASH   := $(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
 STAMP  := $(VENV)/.metronome-$(EXTRAS)-$(HASH)
 
 FPGA_STAMP := $(VENV)/.metronome-fpga-$(HASH)
+FORMAL_STAMP := $(VENV)/.metronome-formal-$(HASH)
 
-.PHONY: help setup sim test bench bitstream lint docs nightly clean
+.PHONY: help setup sim test formal bench bitstream lint docs nightly clean
 .DEFAULT_GOAL := help
 
 help:     ## this list
@@ -33,8 +34,11 @@ setup: $(STAMP) ## the virtual environment (.venv) with exact versions; the othe
 sim: $(STAMP) ## simulate the chip: the RTL tells a story from the shipped model
 	@$(SIM)
 
-test: $(STAMP) ## all tests but the nightly ones
+test: $(FORMAL_STAMP) ## all tests but the nightly ones
 	@$(BIN)/pytest $(ARGS)
+
+formal: $(FORMAL_STAMP) ## prove queues, engines, streams, accumulators and the serial line, and print what was proven
+	@$(BIN)/python tests/formal.py
 
 bench: $(STAMP) ## cycles per token, roofline fraction and simulation speed
 	@$(BENCH)
@@ -49,7 +53,7 @@ lint: $(STAMP) ## ruff and pyright
 docs: $(STAMP) ## write the generated tables of the documentation anew
 	@$(DOCS)
 
-nightly: $(STAMP) ## the tests that take minutes and more
+nightly: $(FORMAL_STAMP) ## the tests that take minutes and more
 	@$(BIN)/pytest -m nightly $(ARGS)
 
 clean:    ## remove the virtual environment, caches and what the tools wrote (not ~/.cache/metronome)
@@ -71,4 +75,9 @@ $(STAMP):
 $(FPGA_STAMP): $(STAMP)
 	@echo "installing yosys, nextpnr and the boards' definitions into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fpga]'
+	@touch $@
+
+$(FORMAL_STAMP): $(STAMP)
+	@echo "installing yosys and the solver of the proofs into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[formal]'
 	@touch $@

@@ -10,7 +10,19 @@ from hw.host import WORD
 from hw.isa import HOST_READ, Space
 from hw.slice import any_of
 
-from .protocol import ADDR_BYTES, CRC_BYTES, HEAD, HEADER, HEADER_BYTES, IDENTITY, PAGE, SYNC, WORD_BYTES, Status
+from .protocol import (
+    ADDR_BYTES,
+    CRC_BYTES,
+    HEAD,
+    HEADER,
+    HEADER_BYTES,
+    HEADER_SEED,
+    IDENTITY,
+    PAGE,
+    SYNC,
+    WORD_BYTES,
+    Status,
+)
 from .uart import Crc, Receiver, Sender
 
 
@@ -39,21 +51,34 @@ class Bridge(wiring.Component):
         self._answering = Signal()
         self._next = Signal()  # a word was written or sent
         self._push, self._byte, self._pull = Signal(), Signal(8), Signal()  # a byte into the word from above; one out
+        self._load = Signal()  # the word that was read
+        self._field, self._address = Signal(), Signal()  # a byte into the header; into its address only
 
     def elaborate(self, platform):
         m = Module()
         header, word = self._header, self._word
         m.d.comb += [self.host_space.eq(header.space), self.host_addr.eq(header.addr), self.host_wdata.eq(word)]
-        with m.If(self._push | self._pull):
-            m.d.sync += word.eq(Cat(word[8:], self._byte))
-        with m.If(self._next):
-            m.d.sync += header.count.eq(header.count - 1)
-            with m.If(~header.scattered):
-                low = (PAGE - 1).bit_length()
-                m.d.sync += header.addr[:low].eq(header.addr[:low] + 1)
+        with m.If(self._push | self._pull | self._load):  # one enable and one multiplexer: a LUT a bit
+            m.d.sync += word.eq(Mux(self._load, self.host_rdata | self._own_word(), Cat(word[8:], self._byte)))
+        self._update_header(m)
         self._listen(m)
         self._reply(m)
         return m
+
+    def _update_header(self, m: Module) -> None:
+        """Shift bytes in, or step to the next word; each field by one enable and one multiplexer, for a LUT a bit."""
+        header, new = self._header, Signal(HEADER)
+        low = (PAGE - 1).bit_length()
+        stepped = (header.addr[:low] + 1)[:low]
+        m.d.comb += new.eq(Cat(header.as_value()[8:], self._byte))
+        with m.If(self._next):
+            m.d.comb += [new.count.eq(header.count - 1), new.addr.eq(Cat(stepped, header.addr[low:]))]
+        with m.If(self._field):
+            m.d.sync += [header[name].eq(new[name]) for name in ("space", "read", "scattered", "tag", "width")]
+        with m.If(self._field | self._next):
+            m.d.sync += header.count.eq(new.count)
+        with m.If(self._field | self._address | (self._next & ~header.scattered)):
+            m.d.sync += header.addr.eq(new.addr)
 
     def _listen(self, m: Module) -> None:
         m.submodules.receiver = receiver = Receiver(divisor=self._divisor)
@@ -62,7 +87,8 @@ class Bridge(wiring.Component):
         whole = Signal()  # a word has all its bytes but the upper ones that were not sent
         good, bad = Signal(), Signal()  # the CRC of a record
         scattered, fill, last = header.scattered, (header.width == 0) & ~header.scattered, header.count == 1
-        m.d.comb += [receiver.line.eq(self.rx), crc.data.eq(receiver.data), crc.valid.eq(receiver.valid)]
+        m.d.comb += [receiver.line.eq(self.rx), crc.data.eq(receiver.data), crc.valid.eq(receiver.valid),
+                     self._byte.eq(receiver.data)]
         m.d.sync += whole.eq(whole & ~self._next & ~bad)
         with m.If(receiver.valid):
             m.d.sync += got.eq(got + 1)
@@ -78,9 +104,9 @@ class Bridge(wiring.Component):
         with m.FSM(name="listening"):
             with m.State("HUNT"), m.If(receiver.valid & (receiver.data == SYNC)):
                 begin("HEADER")
+                m.d.comb += crc.seed.eq(HEADER_SEED)
             with m.State("HEADER"):
-                with m.If(receiver.valid & (got < HEADER_BYTES)):
-                    m.d.sync += header.eq(Cat(header.as_value()[8:], receiver.data))
+                m.d.comb += self._field.eq(receiver.valid & (got < HEADER_BYTES))
                 with m.If((got == HEADER_BYTES + CRC_BYTES) & ~crc.busy):
                     with m.If(~crc.good):
                         m.next = "HUNT"
@@ -94,14 +120,11 @@ class Bridge(wiring.Component):
                             begin("DATA")
             with m.State("DATA"):
                 address = scattered & (got < ADDR_BYTES)
-                with m.If(receiver.valid):
-                    with m.If(address):
-                        m.d.sync += header.addr.eq(Cat(header.addr[8:], receiver.data))
-                    with m.If(got == header.width + Mux(scattered, ADDR_BYTES - 1, -1)):
-                        m.d.sync += [whole.eq(1), got.eq(0)]
-                        with m.If(scattered | last):
-                            m.next = "CRC"
-                m.d.comb += [self._push.eq(receiver.valid & ~address), self._byte.eq(receiver.data)]
+                with m.If(receiver.valid & (got == header.width + Mux(scattered, ADDR_BYTES - 1, -1))):
+                    m.d.sync += [whole.eq(1), got.eq(0)]
+                    with m.If(scattered | last):
+                        m.next = "CRC"
+                m.d.comb += [self._push.eq(receiver.valid & ~address), self._address.eq(receiver.valid & address)]
             with m.State("CRC"), m.If((got == CRC_BYTES) & ~crc.busy):
                 begin("HUNT")
                 m.d.comb += [good.eq(crc.good & scattered), bad.eq(~crc.good & scattered)]
@@ -165,7 +188,8 @@ class Bridge(wiring.Component):
                 m.d.comb += self.host_read.eq(wait == 0)
                 m.d.sync += wait.eq(wait + 1)
                 with m.If(wait == HOST_READ):
-                    m.d.sync += [wait.eq(0), word.eq(self.host_rdata | self._own_word())]
+                    m.d.comb += self._load.eq(1)
+                    m.d.sync += wait.eq(0)
                     m.next = "WORD"
             with m.State("WORD"):
                 m.d.comb += [sender.valid.eq(1), sender.data.eq(word[:8]), self._pull.eq(taken)]

@@ -19,7 +19,7 @@ struct Out {
     uint8_t buffer[4096];
     ssize_t filled = 0, taken = 0;
     uint32_t bits = 1;
-    int left = 0, timer = 0;
+    int left = 0, timer = BIT_PARTS;  // of the present bit, or of the first one of the next byte
 
     // The level of the line in the next cycle.
     bool next(int fd) {
@@ -42,7 +42,6 @@ struct Out {
         }
         bits = 0x200u | buffer[taken++] << 1;
         left = 10;
-        timer = BIT_PARTS;
         return true;
     }
 };

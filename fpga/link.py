@@ -23,11 +23,15 @@ RETRIES = 16
 """Failures in a row, without any progress between them, after which a line is given up."""
 HELLO = (0.5, 1.0, 2.0)
 """Seconds to wait for the identity, try after try."""
-ROUND_TRIPS, PATIENCE = 4, (0.25, 8.0)
-"""Seconds of silence after which an answer counts as lost: so many times what the first one took behind PAYLOAD bytes,
-within these bounds."""
+ROUND_TRIPS, PATIENCE = 100, (0.25, 8.0)
+"""Seconds of silence after which an answer counts as lost: so many times what the first one took, which is about what a
+window of frames takes on a line that is slow, within these bounds."""
 DOUBLED = 3
 """How often that time is doubled at most, once for each failure in a row."""
+
+
+WRITE_TIMEOUT = 60.0
+"""Seconds after which a line that takes no bytes is lost. A board always takes them, a simulated one slowly."""
 
 
 class Line(Protocol):
@@ -163,8 +167,8 @@ class Link:
     def _hello(self) -> Identity:
         """Who is there. Leaves the board's next tag in `_base`, and in `_patience` how long an answer may take."""
         self._line.reset_input_buffer()
-        for self._patience in HELLO:
-            self._flush(PAYLOAD)
+        for tries, self._patience in enumerate(HELLO):
+            self._flush(PAYLOAD if tries else 0)  # a board is rarely in the middle of a frame
             began = time.monotonic()
             reply = self._answer(self._ask(Read(IDENTITY, 0, Identity.WORDS)))
             if reply is not None:
@@ -223,13 +227,20 @@ def open_board(port: str, config: ChipConfig) -> Board:
     port: "/dev/ttyUSB0", or a URL of pyserial. Raises TspError if the port is missing, is not permitted or is in use,
     if no board answers, or if it has another chip.
     """
-    link = Link(open_line(port), port)
-    found = link.identity
+    line = open_line(port)
+    try:
+        link = Link(line, port)
+        _check_identity(port, link.identity, config)
+    except TspError:
+        line.close()
+        raise
+    return Board(link, port, config)
+
+
+def _check_identity(port: str, found: Identity, config: ChipConfig) -> None:
     if found.digest != config.digest():
-        link.close()
         raise TspError(f"{port} is a board with config {found.config} ({found.digest}), the program is for config "
                        f"{config.name} ({config.digest()})")
-    return Board(link, port, config)
 
 
 def open_line(port: str) -> Line:
@@ -239,7 +250,7 @@ def open_line(port: str) -> Line:
     except ImportError:
         raise TspError("a board needs pyserial: .venv/bin/pip install pyserial") from None
     try:
-        line = serial.serial_for_url(port, baudrate=BAUD, timeout=HELLO[0], write_timeout=10.0, exclusive=True)
+        line = serial.serial_for_url(port, baudrate=BAUD, timeout=HELLO[0], write_timeout=WRITE_TIMEOUT, exclusive=True)
     except (OSError, ValueError) as error:
         raise TspError(f"{port}: {_reason(error)}") from error
     with suppress(OSError, ValueError, AttributeError, NotImplementedError):

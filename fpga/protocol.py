@@ -7,8 +7,9 @@ A frame is SYNC, HEADER, CRC, and for a write its data::
     scattered    `count` records: address (4 bytes), a word of `width` bytes, CRC of the record
 
 A reply is SYNC, status, tag of the frame, tag of the next write that the board takes, the data of a read (`count` words
-of `width` bytes), CRC of what is behind SYNC. Numbers are little-endian; the CRC is zlib's CRC-32. Bytes of a word that
-are not sent are 0.
+of `width` bytes), CRC of what is behind SYNC. Numbers are little-endian; the CRC is zlib's CRC-32, for a header from
+HEADER_SEED on: while the board looks for a header, no record or run of the same size can pass for one. Bytes of a word
+that are not sent are 0.
 
 The address of a run is checked before its data, which are written as they come: damaged ones are written again when
 the host repeats the frame. A word of a scattered frame is written when its record is known to be whole. Writes are
@@ -32,6 +33,7 @@ SYNC = 0xA5
 HEADER = StructLayout({
     "space": 3, "read": 1, "scattered": 1, "reserved": 3, "tag": 8, "width": 8, "count": 16, "addr": 32,
 })
+HEADER_SEED = 1
 HEADER_BYTES = Shape.cast(HEADER).width // 8
 ADDR_BYTES, CRC_BYTES, WORD_BYTES = 4, 4, 16
 PAGE = 1 << 16
@@ -67,12 +69,12 @@ def header(*, space: int, tag: int, width: int, count: int, addr: int, read: boo
         if not 0 <= value < 1 << size:
             raise ValueError(f"{name} must be in 0..{(1 << size) - 1}, not {value!r}")
         bits |= value << field.offset
-    return bytes([SYNC]) + with_crc(bits.to_bytes(HEADER_BYTES, "little"))
+    return bytes([SYNC]) + with_crc(bits.to_bytes(HEADER_BYTES, "little"), HEADER_SEED)
 
 
-def with_crc(data: bytes) -> bytes:
+def with_crc(data: bytes, seed: int = 0) -> bytes:
     """The data and their CRC."""
-    return data + zlib.crc32(data).to_bytes(CRC_BYTES, "little")
+    return data + zlib.crc32(data, seed).to_bytes(CRC_BYTES, "little")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ A bit may last a fraction of cycles: timers count in parts of a cycle, so that e
 
 from fractions import Fraction
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, Const, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.cdc import FFSynchronizer
 from amaranth.lib.wiring import In, Out
@@ -97,7 +97,8 @@ class Sender(wiring.Component):
 class Crc(wiring.Component):
     """The CRC-32 of zlib, a bit a cycle.
 
-    data, valid: a byte; the next may come 8 cycles later. clear: begin anew, and disregard a byte of this cycle.
+    data, valid: a byte; the next may come 8 cycles later. clear: begin anew, and disregard a byte of this cycle; seed:
+    from `zlib.crc32(b"", seed)`, so that what is checked by one seed never passes by the other.
     busy: in the 8 cycles behind a byte. value: of the bytes since `clear`. good: the last four of them were the CRC of
     those before.
     """
@@ -107,6 +108,7 @@ class Crc(wiring.Component):
     data: In(8)
     valid: In(1)
     clear: In(1)
+    seed: In(1)
     busy: Out(1)
     value: Out(32)
     good: Out(1)
@@ -116,7 +118,7 @@ class Crc(wiring.Component):
         bits, left, rest = Signal(8, reset_less=True), Signal(range(9)), Signal(32, init=0xFFFFFFFF)
         m.d.comb += [self.busy.eq(left != 0), self.value.eq(~rest), self.good.eq(rest == self.RESIDUE)]
         with m.If(self.clear):
-            m.d.sync += [rest.eq(0xFFFFFFFF), left.eq(0)]
+            m.d.sync += [rest.eq(Cat(~self.seed, Const(0x7FFFFFFF, 31))), left.eq(0)]
         with m.Elif(self.valid):
             m.d.sync += [bits.eq(self.data), left.eq(8)]
         with m.Elif(self.busy):

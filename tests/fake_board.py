@@ -9,6 +9,7 @@ from fpga.protocol import (
     ADDR_BYTES,
     CRC_BYTES,
     HEADER_BYTES,
+    HEADER_SEED,
     IDENTITY,
     PAGE,
     SYNC,
@@ -72,7 +73,7 @@ class FakeBoard:
         self._got.clear()
 
     def _header(self) -> bytes:
-        if not whole(self._got):
+        if not whole(self._got, HEADER_SEED):
             return b""
         first, self.tag, self.width = self._got[:3]
         self.space, self.scattered = first & 7, bool(first & 16)
@@ -143,9 +144,9 @@ class FakeBoard:
         return bytes([SYNC]) + with_crc(bytes([status, self.tag, self.expected]) + data)
 
 
-def whole(raw: bytes | bytearray) -> bool:
+def whole(raw: bytes | bytearray, seed: int = 0) -> bool:
     """Whether bytes end with the CRC of those before."""
-    return zlib.crc32(raw[:-CRC_BYTES]) == int.from_bytes(raw[-CRC_BYTES:], "little")
+    return zlib.crc32(raw[:-CRC_BYTES], seed) == int.from_bytes(raw[-CRC_BYTES:], "little")
 
 
 class FakeLine:

@@ -8,7 +8,7 @@ from programs import small_program
 
 from compiler.errors import TspError
 from hw.config import CONFIGS
-from hw.isa import Control, Space
+from hw.isa import ICU_NUMBER, Control, Space, width
 from sim.device import ChipDevice
 from sim.host_chip import Access, HostChip
 from sim.model import ModelChip
@@ -55,6 +55,30 @@ def test_memory_is_written_and_read():
     assert not chip.read_mem("MEM_E0").any() and chip.read_mem("MEM_E1").shape == (256, 4, 16)
     with pytest.raises(ValueError, match="at must be 0"):
         chip.load_queue("VXM", [3], at=1)
+
+
+def test_equal_upper_parts_of_instructions_are_sent_once():
+    """What the chip holds is the same as if every instruction came with its own."""
+    config, sent = CONFIGS["tiny"], []
+
+    class Counting(ModelPort):
+        def write(self, accesses: Iterable[Access]) -> None:
+            sent.extend(accesses)
+            super().write(sent)
+
+    program = small_program(n_layers=1, vocab_size=50)
+    words = program.queues["VXM"]
+    assert width("VXM") > 128
+    HostChip(config, Counting(config)).load_queue("VXM", words)
+    kept: dict[int, int] = {}
+    found: dict[int, int] = {}
+    for _, addr, data in sent:
+        kept[addr & 3] = data
+        if not addr & 3:
+            found[addr >> 2 & (1 << ICU_NUMBER - 2) - 1] = sum(part << 128 * n for n, part in kept.items())
+    assert [found[n] for n in range(len(words))] == list(words)
+    upper = [addr for _, addr, _ in sent if addr & 3]
+    assert len(upper) == len({word >> 128 for word in words})
 
 
 def test_a_chip_that_never_ends_is_given_up():

@@ -1,0 +1,159 @@
+"""Proof of the instruction queues: which word is issued in which cycle."""
+
+from amaranth.asserts import AnyConst
+from amaranth.hdl import Cat, Module, Signal, Value
+from formal import Opened, Proof, Property, free, implies, latched
+
+from hw.config import ChipConfig
+from hw.icu import Icu
+from hw.isa import ADDR_BITS, DELAY_BITS, HEADER, LOOP_LEVELS, MIN_DELAY, MIN_DELAY_JUMP, START, UNIT_OPS, Op, queues
+from hw.slice import any_of, fields
+from hw.store import store_of
+
+CONFIG = ChipConfig(name="formal", mem_depths=(16, 16), icu_depth=16, buckets=2, icu_words=(16,) * 5)
+QUEUE = next(queue for queue in queues(CONFIG) if queue.unit == "MEM")
+STORE = store_of(CONFIG, QUEUE)
+
+
+class Content:
+    """What a queue's memories hold at an address, in this cycle."""
+
+    def __init__(self, m: Module, body: Opened, addr: Value):
+        parts = body.submodules
+        self.entry, store = parts.queue.read_port(domain="comb"), parts.words.read_port(domain="comb")
+        m.d.comb += [self.entry.addr.eq(addr), store.addr.eq(self.entry.data.number)]
+        bits = {bit: store.data[n] for n, bit in enumerate(STORE.kept)}
+        bits |= {HEADER["op"].bits + n: self.entry.data.delay[n] for n in range(STORE.delay_bits)}
+        self.word = Signal(1 + max(bits))
+        m.d.comb += self.word.eq(Cat(bits.get(n, 0) for n in range(len(self.word))))
+
+
+class Level:
+    """A loop level of the reference: where its body begins, the passes wanted and finished, and the address offset."""
+
+    def __init__(self, k: int):
+        self.home, self.count, self.passes = Signal(5, name=f"home{k}"), Signal(12, name=f"n{k}"), Signal(12)
+        self.stride, self.offset = Signal(ADDR_BITS, name=f"step{k}"), Signal(ADDR_BITS, name=f"sum{k}")
+
+
+class IcuProof(Proof):
+    """A queue that runs any legal program, is started in any cycles and loaded while it is parked.
+
+    The reference is one instruction: `place` is the address of the word that is issued `wait` cycles from now.
+    """
+
+    def __init__(self, icu=None):
+        self._icu = icu or Icu
+
+    def build(self, m):
+        icu = self._icu(config=CONFIG, queue=QUEUE)
+        body = Opened(m, "icu", icu)
+        free(m, icu.start, icu.bucket, icu.load_we, icu.load_addr, icu.load_number, icu.load_data,
+             icu.table_we, icu.table_addr, icu.table_data)
+        entry = body.submodules.table.read_port(domain="comb")
+        m.d.comb += entry.addr.eq(icu.bucket)
+        running, place, wait = Signal(), Signal(5), Signal(DELAY_BITS)
+        level, levels = Signal(range(LOOP_LEVELS + 1)), [Level(k) for k in range(LOOP_LEVELS)]
+        issue = Signal()
+        word = Content(m, body, place).word
+        loop = fields(Op.LOOP, word)
+        m.d.comb += issue.eq(running & (wait == 0))
+        self._step(m, issue, place, level, levels, loop)
+        with m.If(issue):
+            m.d.sync += wait.eq(loop.delay - 1)
+            with m.If(loop.op == Op.SYNC):
+                m.d.sync += running.eq(0)
+        with m.Else():
+            m.d.sync += wait.eq(wait - 1)
+        with m.If(icu.start):
+            m.d.sync += [running.eq(1), place.eq(entry.data), wait.eq(START - 1), level.eq(0)]
+            m.d.sync += [it.offset.eq(0) for it in levels]
+        self.assume(
+            implies(icu.load_we, ~running),
+            implies(icu.start, entry.data < STORE.depth),
+            implies(issue, (place < STORE.depth) & (loop.delay >= MIN_DELAY)),
+            implies(issue & (loop.op == Op.LOOP), (level < LOOP_LEVELS) & (loop.count != 0)),
+            implies(issue & (loop.op == Op.END_LOOP), (level > 0) & (loop.delay >= MIN_DELAY_JUMP)),
+        )
+        self.claim(
+            icu.parked == ~running,
+            icu.valid == (issue & any_of([loop.op == op for op in UNIT_OPS[QUEUE.unit]])),
+            implies(issue, icu.word == word),
+            *[icu.offsets[k] == it.offset for k, it in enumerate(levels)],
+        )
+        self._tie(m, body, running, place, wait, issue)
+        self._tie_loops(body, level, levels)
+
+    def _step(self, m: Module, issue: Signal, place: Signal, level: Signal, levels: list[Level], loop) -> None:
+        """What an issued word does to the place of the next one."""
+        with m.If(issue):
+            m.d.sync += place.eq(place + 1)
+        for k, it in enumerate(levels):
+            with m.If(issue & (loop.op == Op.LOOP) & (level == k)):
+                m.d.sync += [it.home.eq(place + 1), it.count.eq(loop.count), it.passes.eq(0),
+                             it.stride.eq(loop.stride), it.offset.eq(0), level.eq(k + 1)]
+            with m.If(issue & (loop.op == Op.END_LOOP) & (level == k + 1)):
+                m.d.sync += it.passes.eq(it.passes + 1)
+                with m.If(it.passes + 1 == it.count):
+                    m.d.sync += [level.eq(k), it.offset.eq(0)]
+                with m.Else():
+                    m.d.sync += [place.eq(it.home), it.offset.eq(it.offset + it.stride)]
+
+    def _tie(self, m: Module, body: Opened, running: Signal, place: Signal, wait: Signal, issue: Signal) -> None:
+        """The fetch registers, by the reference."""
+        pc, timer = body["pc"], body["timer"]
+        fetched = body.submodules.queue.read_ports[0].data
+        ahead = Content(m, body, pc).entry.data
+        self.tie(
+            body["issued"] == issue, body["active"] == running,
+            implies(running, pc == (place + issue)[:5]),
+            implies(running & ~issue, timer == wait - 1),
+            implies(running & (wait <= 1), Value.cast(fetched) == Value.cast(ahead)),
+        )
+
+    def _tie_loops(self, body: Opened, level: Signal, levels: list[Level]) -> None:
+        self.tie(body["level"] == level, level <= LOOP_LEVELS)
+        for k, it in enumerate(levels):
+            self.tie(
+                implies(level > k, (body[f"body{k}"] == it.home) & (it.passes < it.count)
+                        & (body[f"left{k}"] == it.count - it.passes)
+                        & (body[f"stride{k}"] == it.stride)),
+                implies(level <= k, it.offset == 0),
+            )
+
+
+class LoadProof(Proof):
+    """A queue that is loaded: what was written at one address, any, is there until that address is written again.
+
+    A number must stand for one word, its delay aside, and words hold nothing but what the config stores.
+    """
+
+    def __init__(self, icu=None):
+        self._icu = icu or Icu
+
+    def build(self, m):
+        icu = self._icu(config=CONFIG, queue=QUEUE)
+        body = Opened(m, "icu", icu)
+        free(m, icu.start, icu.bucket, icu.load_we, icu.load_addr, icu.load_number, icu.load_data)
+        addr = AnyConst(4)
+        here = icu.load_we & (icu.load_addr == addr)
+        known = Signal()
+        m.d.sync += known.eq(known | here)
+        word, number = latched(m, icu.load_data, here, "word"), latched(m, icu.load_number, here, "number")
+        delay = ((1 << DELAY_BITS) - 1) << HEADER["op"].bits
+        stored = sum(1 << bit for bit in STORE.kept)
+        content = Content(m, body, addr)
+        self.assume(
+            (icu.load_data & ~(stored | delay)) == 0,
+            implies(known & icu.load_we & ~here & (icu.load_number == number),
+                    (icu.load_data & stored) == (word & stored)),
+        )
+        self.claim(implies(known, (content.word == word) & (content.entry.data.number == number)))
+
+
+PROPERTIES = [
+    Property(name="icu", claim="every word is issued exactly `delay` cycles behind the one before, the first START "
+                               "behind the start pulse; loops of both levels repeat `count` times and add `stride` a "
+                               "pass; SYNC parks; a start pulse in any cycle starts anew", top=IcuProof, depth=2),
+    Property(name="icu: load", claim="a word that was loaded is the word at its address", top=LoadProof, depth=2),
+]

@@ -1,0 +1,89 @@
+"""Proofs of queues, burst engines, stream registers, accumulators and the serial line; and that each can fail."""
+
+from collections.abc import Callable
+from types import ModuleType
+
+import formal
+import pytest
+from formal import Proof, Property, mutated, prove
+from formal_fpga_uart import UartProof
+from formal_hw_icu import IcuProof, LoadProof
+from formal_hw_mxm import FileProof, LoopsProof
+from formal_hw_slice import BurstProof
+from formal_hw_stream import StreamProof
+
+from hw.isa import Op
+
+
+@pytest.mark.parametrize("item", formal.properties(), ids=lambda item: item.name)
+def test_proof(item: Property):
+    verdict = prove(item)
+    assert verdict.status == "PASS", f"{verdict.failed}: {verdict.folder}"
+
+
+def icu(module: ModuleType) -> Proof:
+    return IcuProof(module.Icu)
+
+
+def load(module: ModuleType) -> Proof:
+    return LoadProof(module.Icu)
+
+
+def burst(module: ModuleType) -> Proof:
+    return BurstProof(Op.DRAIN, module.Burst)
+
+
+def single(module: ModuleType) -> Proof:
+    return BurstProof(Op.INDEX, module.Burst)
+
+
+def loops(module: ModuleType) -> Proof:
+    return LoopsProof(module.MacLoops)
+
+
+def accumulators(module: ModuleType) -> Proof:
+    return FileProof(module.Mxm)
+
+
+def uart(module: ModuleType) -> Proof:
+    return UartProof(4, module.Sender, module.Receiver)
+
+
+FAULTS = [
+    (icu, "hw.icu", "timer.eq(delay - MIN_DELAY - 1)", "timer.eq(delay - MIN_DELAY)"),
+    (icu, "hw.icu", "timer.eq(1)]", "timer.eq(2)]"),
+    (icu, "hw.icu", "with m.If(left == 1):", "with m.If(left == 2):"),
+    (icu, "hw.icu", "level == k + 1)", "level == 1)"),
+    (icu, "hw.icu", "offset.eq(offset + stride), pc", "offset.eq(stride), pc"),
+    (icu, "hw.icu", "m.d.sync += active.eq(0)", "pass"),
+    (icu, "hw.icu", "issued.eq(issue & ~self.start)", "issued.eq(issue)"),
+    (icu, "hw.icu", "ahead.eq(pc + issue)", "ahead.eq(pc)"),
+    (load, "hw.icu", "enter.addr.eq(self.load_number)", "enter.addr.eq(self.load_addr)"),
+    (burst, "hw.slice", "wait.eq(op.interval - 1)", "wait.eq(op.interval)"),
+    (burst, "hw.slice", "else self.word.count)", "else self.word.count + 1)"),
+    (burst, "hw.slice", "self.start & self.busy & ~self.last", "self.start & self.busy"),
+    (burst, "hw.slice", "index.eq(index + 1)", "index.eq(index)"),
+    (single, "hw.slice", "left.eq(1 if", "left.eq(2 if"),
+    (StreamProof, "hw.stream", '("w", p - 1)', '("w", p - 2)'),
+    (StreamProof, "hw.stream", "here[bits] & ~drive[s].replicate(PLANE_BITS)", "here[bits]"),
+    (StreamProof, "hw.stream", "driven.eq(row[p] | drive)", "driven.eq(row[p])"),
+    (loops, "hw.mxm", "act + 1 == op.acts", "act == op.acts"),
+    (loops, "hw.mxm", "with m.If(~by_row | act_last):", "with m.If(~by_row | acc_last):"),
+    (accumulators, "hw.mxm", "control[0], control[4]", "control[0], control[3]"),
+    (accumulators, "hw.mxm", "mac.op.clear & mac.first", "mac.op.clear"),
+    (accumulators, "hw.mxm", "here.lanes.eq(Mux(mac.active, lanes8, 0))", "here.lanes.eq(lanes8)"),
+    (accumulators, "hw.mxm", "engine.op.acc + engine.index", "engine.op.acc"),
+    (uart, "fpga.uart", "left.eq(BITS),", "left.eq(BITS - 1),"),
+    (uart, "fpga.uart", "Cat(self.data[1:], line)", "Cat(line, self.data[:-1])"),
+    (uart, "fpga.uart", "self._bit // 2 - 2 *", "self._bit // 2 - 3 *"),
+]
+
+
+@pytest.mark.parametrize(("proof", "module", "old", "new"), FAULTS,
+                         ids=[f"{fault[0].__name__}: {fault[3]}" for fault in FAULTS])
+def test_a_faulty_unit_is_refuted(proof: Callable[[ModuleType], Proof], module: str, old: str, new: str):
+    faulty = mutated(module, old, new)
+    depth = 45 if proof is uart else 9 if proof is accumulators else 16
+    item = Property(name="", claim="", top=lambda: proof(faulty), depth=depth, cut="t:$mul")
+    verdict = prove(item, refute=True)
+    assert verdict.status == "FAIL"
