@@ -29,9 +29,9 @@ from .uart import Crc, Receiver, Sender
 class Bridge(wiring.Component):
     """Accesses to the host port in frames of the protocol.
 
-    It holds one word: those of a run are written up to 17 cycles after their last byte, those of scattered frames 9
-    cycles after their CRC. A reply begins 9 cycles after the last byte of its frame; one that would begin during
-    another is not sent. While a read is answered the line in is not listened to.
+    It holds one word, which is written within 20 cycles of its last byte (in a run), or of its CRC (in a scattered
+    frame). A reply begins within 20 cycles of the last byte of its frame; one that would begin during another is not
+    sent, which no host that keeps to the protocol meets. While a read is answered the line in is not listened to.
 
     divisor: cycles a bit of the line. identity: `Identity.pack()` of the board. rx, tx: the line. host_*: to the port
     of the chip.
