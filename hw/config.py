@@ -60,7 +60,7 @@ class ChipConfig:
 
     def __post_init__(self) -> None:
         limits = {
-            "weight_groups": (1, 3), "act_depth": (4, 256), "acc_depth": (2, 64), "rf_depth": (4, 32),
+            "weight_groups": (1, 2), "act_depth": (4, 256), "acc_depth": (2, 64), "rf_depth": (4, 32),
             "er_depth": (2, 16), "index_regs": (2, 8), "sxm_maps": (1, 32), "icu_depth": (16, 4096),
             "vxm_icu_depth": (16, 4096), "buckets": (1, 16),
         }
