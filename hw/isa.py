@@ -373,7 +373,23 @@ class Instr:
 
 
 class EncodingError(ValueError):
-    """A field does not fit its width, or the operation has no such field."""
+    """A field does not fit its width, the operation has no such field, or its fields are illegal together."""
+
+
+def fault(instr: Instr) -> str:
+    """What makes an instruction illegal whose fields are legal one by one; "" if nothing does.
+
+    Operands b and c of the VXM share a read port of the register file: both may be registers if they are the same.
+    """
+    if instr.op is Op.ALU and instr.b_src is Src.RF and instr.c_src is Src.RF and (
+            (instr.b_rf, instr.b_inc) != (instr.c_rf, instr.c_inc)):
+        return "operands b and c must not be two registers"
+    return ""
+
+
+def _check(instr: Instr) -> None:
+    if what := fault(instr):
+        raise EncodingError(f"{instr.op.name}: {what}")
 
 
 def _bits(op: Op, name: str, spec: Field, value: Any) -> int:
@@ -387,7 +403,7 @@ def _bits(op: Op, name: str, spec: Field, value: Any) -> int:
 
 
 def encode(instr: Instr) -> int:
-    """The instruction word. Raises EncodingError naming instruction, field, value and range."""
+    """The instruction word. Raises EncodingError naming instruction, field, value and range, or the `fault`."""
     specs = FIELDS[instr.op]
     for name in instr.fields:
         if name not in specs:
@@ -400,11 +416,12 @@ def encode(instr: Instr) -> int:
         value = instr.fields[name] if name in instr.fields else getattr(instr, name)
         word |= _bits(instr.op, name, spec, value) << offset
         offset += spec.bits
+    _check(instr)
     return word
 
 
 def decode(word: int) -> Instr:
-    """The instruction of a word. Raises EncodingError where a field holds no legal value."""
+    """The instruction of a word. Raises EncodingError where a field holds no legal value, or for a `fault`."""
     op = Op(word & 15)
     offset = HEADER["op"].bits
     delay = word >> offset & ((1 << DELAY_BITS) - 1)
@@ -421,7 +438,9 @@ def decode(word: int) -> Instr:
             raise EncodingError(f"{op.name}.{name} must be a {spec.kind.__name__}, not {value}") from None
     if word >> offset:
         raise EncodingError(f"{op.name} has stray bits above bit {offset - 1}: {word:#x}")
-    return Instr(op, delay, fields)
+    instr = Instr(op, delay, fields)
+    _check(instr)
+    return instr
 
 
 # --- queues --------------------------------------------------------------------------------------------------------
@@ -499,7 +518,7 @@ class Trap(enum.Enum, shape=4):
     ENGINE_BUSY = 3  #: an instruction started an engine that had not finished its burst
     BANK_CONFLICT = 4  #: a quad was read in the cycle of its own write's commit
     ADDRESS = 5  #: an address, entry or register beyond the configured depth
-    OPCODE = 6  #: an operation that is not the unit's
+    OPCODE = 6  #: an operation that is not the unit's, or fields that are illegal together (see `fault`)
     REGISTER_CONFLICT = 7  #: a result and a burst reduction wrote the register file in the same cycle
     DRY = 8  #: a queue ran past its last instruction
 

@@ -277,6 +277,8 @@ class Builder(Placement):
         samples = [cycle for _, cycles in every for cycle in cycles]
         for name in "abc":
             fields |= self.operand(name, queue, samples, burst["count"])
+        if fields["b_src"] is fields["c_src"] is Src.RF:
+            fields |= {"c_rf": fields["b_rf"], "c_inc": fields["b_inc"]}
         fields |= {
             "er": rng.randrange(self.config.er_depth), "er_dst": rng.randrange(self.config.er_depth),
             "rf_we": self.bit(), "red_rf": rng.randrange(self.config.rf_depth),

@@ -19,7 +19,7 @@ from compiler.quantize import quantize
 from compiler.schedule import Scheduler, Segment
 from compiler.verify import VerifyError, VerifyReport, verify_bucket
 from hw.config import CONFIGS
-from hw.isa import FIELDS, HEADER, START, VXM_DRIVE, Dir, Fmt, Instr, Op, Red, Src, Trap, decode, encode, queues
+from hw.isa import FIELDS, HEADER, START, VXM_DRIVE, Dir, Fmt, Instr, Op, Red, Src, Trap, decode, encode, layout, queues
 from hw.numerics import Index
 from sim.image import Image
 from sim.model import ModelChip, ProgramError
@@ -124,10 +124,12 @@ def test_reduction_and_result_in_neighbouring_cycles():
 
 def test_program_as_a_whole():
     words = program()
+    two_registers = encode(alu(b_src=Src.RF, c_src=Src.RF)) ^ 1 << layout(Op.ALU)["b_rf"].offset
     for change, period, text in (
         ({}, 10, "period must be at least"), ({"MEM_W0": []}, PERIOD, "ends without SYNC"),
         ({"MEM_W7": []}, PERIOD, "queues must be"), ({"VXM": [encode(Instr(Op.NOP))] * 600}, PERIOD, "holds 512 words"),
         ({"VXM": [0]}, PERIOD, "delay must be at least"), ({"VXM": [1 << 200]}, PERIOD, "stray bits"),
+        ({"VXM": [two_registers]}, PERIOD, "b and c must not be two registers"),
     ):
         with pytest.raises(VerifyError, match=text):
             verify_bucket(TINY, words | change, period, {})
