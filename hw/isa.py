@@ -172,6 +172,10 @@ class Fmt(enum.Enum, shape=3):
     B3 = 7
 
 
+HALVES = (Fmt.I32, Fmt.LO16, Fmt.HI16)
+"""Formats of VXM operands b and c."""
+
+
 class Rep(enum.Enum, shape=2):
     """How a VXM result is laid on the four byte planes."""
 
@@ -262,7 +266,7 @@ def _operand(name: str) -> dict[str, Field]:
         f"{name}_src": _enum(Src, f"operand {name}: source"),
         f"{name}_rf": Field(5, doc=f"operand {name}: register"),
         f"{name}_inc": Field(1, doc=f"operand {name}: register advances with each element"),
-        f"{name}_fmt": _enum(Fmt, f"operand {name}: bytes taken"),
+        f"{name}_fmt": _enum(Fmt, f"operand {name}: bytes taken" + ("" if name == "a" else ", no single ones")),
     }
 
 
@@ -379,8 +383,11 @@ class EncodingError(ValueError):
 def fault(instr: Instr) -> str:
     """What makes an instruction illegal whose fields are legal one by one; "" if nothing does.
 
-    Operands b and c of the VXM share a read port of the register file: both may be registers if they are the same.
+    Operands b and c of the VXM take no single bytes. They share a read port of the register file: both may be registers
+    if they are the same.
     """
+    if instr.op is Op.ALU and not (instr.b_fmt in HALVES and instr.c_fmt in HALVES):
+        return "operands b and c must not be single bytes"
     if instr.op is Op.ALU and instr.b_src is Src.RF and instr.c_src is Src.RF and (
             (instr.b_rf, instr.b_inc) != (instr.c_rf, instr.c_inc)):
         return "operands b and c must not be two registers"

@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from . import tables
 from .config import LANES, PLANES, ChipConfig
-from .isa import VXM_DRIVE, Alu, ErUse, Fmt, Func, Op, Queue, Red, Rep, Sat, Src, Trap
+from .isa import HALVES, VXM_DRIVE, Alu, ErUse, Fmt, Func, Op, Queue, Red, Rep, Sat, Src, Trap
 from .numerics import INT32, POST_RANGE, PRE_RANGE, SAT_LIMIT
 from .slice import (
     GROUP_BITS,
@@ -153,7 +153,7 @@ class Vxm(wiring.Component):
                               for way in (eastward, westward))
             first = named(m, _pick(e, e_bits, w, w_bits), f"{name}_first{n}")
             lanes.append(named(m, Mux(from_rf, (first & high) | (~first & low), first), f"{name}_raw{n}"))
-        return _take(m, lanes, getattr(op, f"{name}_fmt"), name)
+        return (_take if name == "a" else _take_half)(m, lanes, getattr(op, f"{name}_fmt"), name)
 
     def _write(self, m: Module, rf: "RegisterFile", er: Memory, now: data.View, result: Value, exponents: Value,
                reduced: SimpleNamespace) -> data.View:
@@ -233,7 +233,8 @@ def _pick(x: Value, take_x: Value, y: Value, take_y: Value) -> Value:
 def _fault(word: data.View) -> Value:
     """`isa.fault` of an instruction."""
     two = (word.b_rf != word.c_rf) | (word.b_inc != word.c_inc)
-    return (word.b_src == Src.RF) & (word.c_src == Src.RF) & two
+    halves = [any_of([fmt == one for one in HALVES]) for fmt in (word.b_fmt, word.c_fmt)]
+    return (word.b_src == Src.RF) & (word.c_src == Src.RF) & two | ~Cat(halves).all()
 
 
 # --- stage 0 ----------------------------------------------------------------------------------------------------------
@@ -267,6 +268,17 @@ def _take(m: Module, lanes: list[Value], fmt: Value, name: str) -> list[Value]:
         middle = named(m, Mux(plain, p1, 0) | Mux(high, p3, 0) | sign8.replicate(8), f"{name}_middle{n}")
         sign16 = named(m, ~whole & middle[7], f"{name}_sign{n}")
         taken.append(Cat(low, middle, Mux(whole, Cat(p2, p3), sign16.replicate(16))))
+    return taken
+
+
+def _take_half(m: Module, lanes: list[Value], fmt: Value, name: str) -> list[Value]:
+    """The lanes, or their halves that `fmt` selects, sign-extended."""
+    whole, upper = named(m, fmt == Fmt.I32, f"{name}_whole"), named(m, fmt == Fmt.HI16, f"{name}_upper")
+    taken = []
+    for n, lane in enumerate(lanes):
+        low = named(m, Mux(upper, lane[16:], lane[:16]), f"{name}_low{n}")
+        sign = named(m, ~whole & low[15], f"{name}_sign{n}")
+        taken.append(Cat(low, Mux(whole, lane[16:], sign.replicate(16))))
     return taken
 
 

@@ -10,6 +10,7 @@ from unit_bench import Checked, E, UnitBench, W, elements, log, pack, traps_of
 from hw import numerics
 from hw.config import CONFIGS, LANES
 from hw.isa import (
+    HALVES,
     VXM_DRIVE,
     VXM_REDUCE_DRIVE,
     VXM_REDUCE_RF,
@@ -156,7 +157,8 @@ def random_instruction(rng: np.random.Generator, **fixed) -> Instr:
     fields |= {name: int(rng.integers(2)) for name in flags}
     for name in "abc":
         fields |= {f"{name}_src": one(Src), f"{name}_rf": int(rng.integers(last + 1)),
-                   f"{name}_inc": int(rng.integers(2)), f"{name}_fmt": Fmt.I32 if rng.random() < 0.5 else one(Fmt)}
+                   f"{name}_inc": int(rng.integers(2)),
+                   f"{name}_fmt": Fmt.I32 if rng.random() < 0.5 else one(Fmt if name == "a" else HALVES)}
     if fields["b_src"] is fields["c_src"] is Src.RF:
         fields |= {"c_rf": fields["b_rf"], "c_inc": fields["b_inc"]}
     return alu(**(fields | fixed))
@@ -273,6 +275,8 @@ async def illegal_programs_trap(dut):
     assert await traps_of(bench, same) == set()
     for name in ("b_rf", "b_inc", "c_rf", "c_inc"):
         assert await traps_of(bench, same ^ 1 << bit_of(name)) == {Trap.OPCODE}
+    for name in ("b_fmt", "c_fmt"):
+        assert await traps_of(bench, same ^ Fmt.B0.value << bit_of(name)) == {Trap.OPCODE}
     assert await traps_of(bench, alu(red=Red.SUM, red_we=1), alu(rf_we=1)) == {Trap.REGISTER_CONFLICT}
     assert await traps_of(bench, alu(red=Red.SUM, red_e=1), alu(**drive)) == {Trap.COLLISION}
     assert await traps_of(bench, alu(red=Red.SUM, red_w=1), alu(**drive)) == set()

@@ -93,7 +93,7 @@ REFUSED = {
     "register conflict": ({"VXM": [(2, alu(count=2, red=Red.SUM, red_we=1)), (4, alu(rf_we=1))]},
                           Trap.REGISTER_CONFLICT, "VXM word 1"),
     "register": ({"VXM": [(2, alu(rf_we=1, rf=30, rf_inc=1, count=3))]}, Trap.ADDRESS, "register must be in 0..31"),
-    "operand": ({"VXM": [(2, alu(c_src=Src.W, c_fmt=Fmt.B2))]}, Trap.EMPTY_READ, "plane 2 of W group 0"),
+    "operand": ({"VXM": [(2, alu(a_src=Src.W, a_fmt=Fmt.B2))]}, Trap.EMPTY_READ, "plane 2 of W group 0"),
     "map": ({"SXM_E": [(2, Instr(Op.PERMUTE, fields={"map": 16}))]}, Trap.ADDRESS, "map must be"),
     "reduce": ({"SXM_E": [(2, Instr(Op.REDUCE, fields={"red": Red.MAXABS}))]}, Trap.OPCODE, "MAXABS"),
     "transpose": ({"SXM_E": [(2, Instr(Op.TRANSPOSE_OUT, fields={"count": 17}))]}, Trap.ADDRESS, "transpose row"),
