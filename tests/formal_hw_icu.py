@@ -1,31 +1,53 @@
 """Proof of the instruction queues: which word is issued in which cycle."""
 
+from itertools import accumulate
+
 from amaranth.asserts import AnyConst
 from amaranth.hdl import Cat, Module, Signal, Value
 from formal import Opened, Proof, Property, free, implies, latched
 
 from hw.config import ChipConfig
 from hw.icu import Icu
-from hw.isa import ADDR_BITS, DELAY_BITS, HEADER, LOOP_LEVELS, MIN_DELAY, MIN_DELAY_JUMP, START, UNIT_OPS, Op, queues
+from hw.isa import (
+    ADDR_BITS,
+    DELAY_BITS,
+    HEADER,
+    LOOP_LEVELS,
+    MIN_DELAY,
+    MIN_DELAY_JUMP,
+    START,
+    UNIT_OPS,
+    Op,
+    Queue,
+    queues,
+)
 from hw.slice import any_of, fields
-from hw.store import store_of
+from hw.store import Part, Store, store_of
 
-CONFIG = ChipConfig(name="formal", mem_depths=(16, 16), icu_depth=16, buckets=2, icu_words=(16,) * 5)
-QUEUE = next(queue for queue in queues(CONFIG) if queue.unit == "MEM")
-STORE = store_of(CONFIG, QUEUE)
+CONFIG = ChipConfig(name="formal", mem_depths=(16, 16), icu_depth=16, vxm_icu_depth=16, buckets=2,
+                    icu_words=((16,), (16,), (8, 16), (16, 8), (16,)))
+QUEUES = {queue.name: queue for queue in queues(CONFIG)}
 
 
 class Content:
     """What a queue's memories hold at an address, in this cycle."""
 
-    def __init__(self, m: Module, body: Opened, addr: Value):
-        parts = body.submodules
-        self.entry, store = parts.queue.read_port(domain="comb"), parts.words.read_port(domain="comb")
-        m.d.comb += [self.entry.addr.eq(addr), store.addr.eq(self.entry.data.number)]
-        bits = {bit: store.data[n] for n, bit in enumerate(STORE.kept)}
-        bits |= {HEADER["op"].bits + n: self.entry.data.delay[n] for n in range(STORE.delay_bits)}
+    def __init__(self, m: Module, body: Opened, store: Store, addr: Value):
+        self.entry = body.submodules.queue.read_port(domain="comb")
+        m.d.comb += self.entry.addr.eq(addr)
+        bits = {HEADER["op"].bits + n: self.entry.data.delay[n] for n in range(store.delay_bits)}
+        for n, (part, number) in enumerate(numbers(store, self.entry.data.number)):
+            words = body.submodules[f"words{n}"].read_port(domain="comb")
+            m.d.comb += words.addr.eq(number)
+            bits |= dict(zip(part.kept, words.data, strict=True))
         self.word = Signal(1 + max(bits))
         m.d.comb += self.word.eq(Cat(bits.get(n, 0) for n in range(len(self.word))))
+
+
+def numbers(store: Store, number: Value) -> list[tuple[Part, Value]]:
+    """The parts of a store and what names their values in the number of a word, part 0 lowest."""
+    ends = list(accumulate(part.number_bits for part in store.parts))
+    return [(part, number[end - part.number_bits : end]) for part, end in zip(store.parts, ends, strict=True)]
 
 
 class Level:
@@ -42,11 +64,11 @@ class IcuProof(Proof):
     The reference is one instruction: `place` is the address of the word that is issued `wait` cycles from now.
     """
 
-    def __init__(self, icu=None):
-        self._icu = icu or Icu
+    def __init__(self, queue: Queue, icu=None):
+        self._queue, self._store, self._icu = queue, store_of(CONFIG, queue), icu or Icu
 
     def build(self, m):
-        icu = self._icu(config=CONFIG, queue=QUEUE)
+        icu, store = self._icu(config=CONFIG, queue=self._queue), self._store
         body = Opened(m, "icu", icu)
         free(m, icu.start, icu.bucket, icu.load_we, icu.load_addr, icu.load_number, icu.load_data,
              icu.table_we, icu.table_addr, icu.table_data)
@@ -55,7 +77,7 @@ class IcuProof(Proof):
         running, place, wait = Signal(), Signal(5), Signal(DELAY_BITS)
         level, levels = Signal(range(LOOP_LEVELS + 1)), [Level(k) for k in range(LOOP_LEVELS)]
         issue = Signal()
-        word = Content(m, body, place).word
+        word = Content(m, body, store, place).word
         loop = fields(Op.LOOP, word)
         m.d.comb += issue.eq(running & (wait == 0))
         self._step(m, issue, place, level, levels, loop)
@@ -70,16 +92,16 @@ class IcuProof(Proof):
             m.d.sync += [it.offset.eq(0) for it in levels]
         self.assume(
             implies(icu.load_we, ~running),
-            implies(icu.start, entry.data < STORE.depth),
-            implies(issue, (place < STORE.depth) & (loop.delay >= MIN_DELAY)),
+            implies(icu.start, entry.data < store.depth),
+            implies(issue, (place < store.depth) & (loop.delay >= MIN_DELAY)),
             implies(issue & (loop.op == Op.LOOP), (level < LOOP_LEVELS) & (loop.count != 0)),
             implies(issue & (loop.op == Op.END_LOOP), (level > 0) & (loop.delay >= MIN_DELAY_JUMP)),
         )
         self.claim(
             icu.parked == ~running,
-            icu.valid == (issue & any_of([loop.op == op for op in UNIT_OPS[QUEUE.unit]])),
+            icu.valid == (issue & any_of([loop.op == op for op in UNIT_OPS[self._queue.unit]])),
             implies(issue, icu.word == word),
-            *[icu.offsets[k] == it.offset for k, it in enumerate(levels)],
+            *[icu.offsets[k] == it.offset for k, it in enumerate(levels) if self._queue.unit == "MEM"],
         )
         self._tie(m, body, running, place, wait, issue)
         self._tie_loops(body, level, levels)
@@ -103,11 +125,11 @@ class IcuProof(Proof):
         """The fetch registers, by the reference."""
         pc, timer = body["pc"], body["timer"]
         fetched = body.submodules.queue.read_ports[0].data
-        ahead = Content(m, body, pc).entry.data
+        ahead = Content(m, body, self._store, pc).entry.data
         self.tie(
             body["issued"] == issue, body["active"] == running,
             implies(running, pc == (place + issue)[:5]),
-            implies(running & ~issue, timer == wait - 1),
+            implies(running & ~issue, timer == wait + MIN_DELAY),
             implies(running & (wait <= 1), Value.cast(fetched) == Value.cast(ahead)),
         )
 
@@ -125,14 +147,14 @@ class IcuProof(Proof):
 class LoadProof(Proof):
     """A queue that is loaded: what was written at one address, any, is there until that address is written again.
 
-    A number must stand for one word, its delay aside, and words hold nothing but what the config stores.
+    A number must stand for one value of its part, and words hold nothing but what the config stores.
     """
 
-    def __init__(self, icu=None):
-        self._icu = icu or Icu
+    def __init__(self, queue: Queue, icu=None):
+        self._queue, self._store, self._icu = queue, store_of(CONFIG, queue), icu or Icu
 
     def build(self, m):
-        icu = self._icu(config=CONFIG, queue=QUEUE)
+        icu, store = self._icu(config=CONFIG, queue=self._queue), self._store
         body = Opened(m, "icu", icu)
         free(m, icu.start, icu.bucket, icu.load_we, icu.load_addr, icu.load_number, icu.load_data)
         addr = AnyConst(4)
@@ -140,20 +162,25 @@ class LoadProof(Proof):
         known = Signal()
         m.d.sync += known.eq(known | here)
         word, number = latched(m, icu.load_data, here, "word"), latched(m, icu.load_number, here, "number")
-        delay = ((1 << DELAY_BITS) - 1) << HEADER["op"].bits
-        stored = sum(1 << bit for bit in STORE.kept)
-        content = Content(m, body, addr)
+        masks = [part.of(-1) for part in store.parts]
+        stored = sum(masks) | store.max_delay << HEADER["op"].bits
+        content = Content(m, body, store, addr)
+        news, olds = numbers(store, icu.load_number), numbers(store, number)
         self.assume(
-            (icu.load_data & ~(stored | delay)) == 0,
-            implies(known & icu.load_we & ~here & (icu.load_number == number),
-                    (icu.load_data & stored) == (word & stored)),
+            (icu.load_data & ~stored) == 0,
+            *[implies(known & icu.load_we & ~here & (new == old), (icu.load_data & mask) == (word & mask))
+              for mask, (_, new), (_, old) in zip(masks, news, olds, strict=True)],
         )
         self.claim(implies(known, (content.word == word) & (content.entry.data.number == number)))
 
 
+_WORDS = {"MEM_E0": "two parts", "MEM_E1": "whole words", "MXM_E": "MXM, two parts", "VXM": "VXM"}
+"""Queues, and how they store words."""
 PROPERTIES = [
-    Property(name="icu", claim="every word is issued exactly `delay` cycles behind the one before, the first START "
-                               "behind the start pulse; loops of both levels repeat `count` times and add `stride` a "
-                               "pass; SYNC parks; a start pulse in any cycle starts anew", top=IcuProof, depth=2),
-    Property(name="icu: load", claim="a word that was loaded is the word at its address", top=LoadProof, depth=2),
+    *[Property(name=f"icu: {words}", top=lambda queue=QUEUES[name]: IcuProof(queue), depth=2,
+               claim="every word is issued exactly `delay` cycles behind the one before, the first START behind the "
+                     "start pulse; loops of both levels repeat `count` times and add `stride` a pass; SYNC parks; a "
+                     "start pulse in any cycle starts anew") for name, words in _WORDS.items()],
+    *[Property(name=f"icu: load, {words}", top=lambda queue=QUEUES[name]: LoadProof(queue), depth=2,
+               claim="a word that was loaded is the word at its address") for name, words in _WORDS.items()],
 ]

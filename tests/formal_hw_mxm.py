@@ -7,7 +7,7 @@ from formal import Opened, Proof, Property, free, implies, latched
 from hw.config import LANES, PLANES, ChipConfig
 from hw.isa import COUNT_BITS, ENGINE, MXM_ACC, Order, Wfmt, queues
 from hw.mxm import ACC_BITS, MacLoops, Mxm
-from hw.slice import GROUP_BITS, PLANE_BITS, register
+from hw.slice import PLANE_BITS, register
 
 CONFIG = ChipConfig(name="formal", mem_depths=(16, 16), act_depth=4, acc_depth=2)
 QUEUE = next(queue for queue in queues(CONFIG) if queue.name == "MXM_E")
@@ -69,7 +69,7 @@ class FileProof(Proof):
     def build(self, m):
         mxm = self._mxm(config=CONFIG, queue=QUEUE)
         body = Opened(m, "mxm", mxm)
-        free(m, mxm.word, mxm.valid, mxm.e_in)
+        free(m, mxm.word, mxm.valid, mxm.e_in, mxm.w_in, mxm.weights)
         mac, drain, acc = body.submodules.mac, body.submodules.drain, body.submodules.acc
         sums = body.all("sum4")
         vector = AnyConst(range(CONFIG.acc_depth))
@@ -104,16 +104,12 @@ class FileProof(Proof):
     def _drained(self, m, mxm, drain, vector, known, held) -> None:
         """What an element of DRAIN drives one cycle after it executed."""
         here = drain.active & ((drain.op.acc + drain.index) % CONFIG.acc_depth == vector)
-        drives, group = register(m, drain.active, "drives"), register(m, drain.op.group, "group")
-        mine, was_known = register(m, here, "mine"), register(m, known, "was_known")
-        was = [register(m, value, "was") for value in held]
-        slots = Cat(drives & (group == s // PLANES) for s in range(CONFIG.streams))
-        self.claim(mxm.e_drive == 0, mxm.w_drive == slots)
-        for g in range(CONFIG.groups):
-            for lane in range(LANES):
-                got = Cat(mxm.w_data[GROUP_BITS * g + PLANE_BITS * p + 8 * lane :][:8] for p in range(PLANES))
-                self.claim(implies(mine & (group == g) & was_known[lane], got == was[lane]))
-            self.claim(implies(~drives | (group != g), mxm.w_data[GROUP_BITS * g :][:GROUP_BITS] == 0))
+        drives, mine = register(m, drain.active, "drives"), register(m, here, "mine")
+        was_known, was = register(m, known, "was_known"), [register(m, value, "was") for value in held]
+        self.claim(mxm.e_drive == 0, mxm.w_drive == drives.replicate(PLANES))
+        for lane in range(LANES):
+            got = Cat(mxm.w_data[PLANE_BITS * p + 8 * lane :][:8] for p in range(PLANES))
+            self.claim(implies(mine & was_known[lane], got == was[lane]))
 
 
 PROPERTIES = [

@@ -3,74 +3,96 @@
 from unittest.mock import patch
 
 from amaranth.asserts import AnyConst
-from amaranth.hdl import Cat, Const, Mux, Signal
+from amaranth.hdl import Cat, Const, Mux, Signal, Value
 from formal import Opened, Proof, Property, free, implies
 
 from hw import stream
-from hw.config import CONFIGS, POSITIONS, ChipConfig
+from hw.config import CONFIGS, MEM_E, MEM_W, MXM_E, MXM_W, PLANES, POSITIONS, ChipConfig
 from hw.isa import queues
 from hw.slice import any_of, one_hot
 
-BASE = CONFIGS["tiny"]
-CONFIG = ChipConfig(name="formal", weight_groups=1, mem_depths=BASE.mem_depths, debug=True)
-PLACES = tuple(queue.position for queue in queues(CONFIG))
+DEPTH = CONFIGS["tiny"].mem_depths[0]
+CONFIG = ChipConfig(name="formal", weight_groups=2, mem_depths=(DEPTH,) * 3, debug=True)
+QUEUES = queues(CONFIG)
 PLACE_BITS = POSITIONS.bit_length()
 LANE_BITS = 8
 """The proof is of planes of one lane: the registers of a plane are one signal, and 16 lanes take 60 times as long."""
+ENDS = {"e": ((0, POSITIONS - 1), (MEM_E, MXM_E)), "w": ((POSITIONS - 1, 0), (MEM_W, MXM_W))}
+"""Where streams begin and end: the vector group, the weight groups."""
+VECTOR = (1 << PLANES) - 1
+"""The streams of the vector group."""
+
+
+def plane(value: Value, s: int) -> Value:
+    """What stream s carries."""
+    return value[LANE_BITS * s : LANE_BITS * (s + 1)]
+
+
+def placed(value: Value, group: int) -> Value:
+    """Data or drive bits of one group as those of all streams."""
+    return Cat(Const(0, group * len(value)), value, Const(0, (CONFIG.groups - 1 - group) * len(value)))
 
 
 class StreamProof(Proof):
-    """All units drive what they like, with data 0 where they do not drive; each stream of each hop is looked at."""
+    """All units drive what they like, whole chips of them in a slot too; each stream of each hop is looked at."""
 
     def __init__(self, module=stream):
         self._module = module
 
     def build(self, m):
-        with patch.object(self._module, "PLANE_BITS", LANE_BITS):
-            unit = self._module.Streams(config=CONFIG, positions=PLACES)
+        with patch.multiple(self._module, PLANE_BITS=LANE_BITS, GROUP_BITS=PLANES * LANE_BITS):
+            unit = self._module.Streams(config=CONFIG, queues=QUEUES)
             Opened(m, "streams", unit)
-        self._meets = []
+        self._clear, self._meets = unit.clear, []
+        free(m, unit.clear)
+        for ports in (unit.e_data, unit.e_drive, unit.w_data, unit.w_drive, unit.weights_data, unit.weights_drive):
+            free(m, *ports)
         for name, step in (("e", 1), ("w", -1)):
-            ports = [(getattr(unit, f"{name}_data")[n], getattr(unit, f"{name}_drive")[n]) for n in range(len(PLACES))]
-            for data, drive in ports:
-                anything = Signal.like(data)
-                free(m, anything, drive)
-                m.d.comb += data.eq(anything & Cat(bit.replicate(LANE_BITS) for bit in drive))
             rows = getattr(unit, name), getattr(unit, f"{name}_driven")
+            drivers = [self._drivers(unit, name, p) for p in range(POSITIONS)]
             for p in range(POSITIONS):
-                here = [port for port, place in zip(ports, PLACES, strict=True) if place == p]
-                self._position(m, rows, p, step, here)
-            self._journey(m, rows, step, ports)
+                for s in range(CONFIG.streams):
+                    self._slot(m, name, rows, p, step, s, drivers[p])
+            self._journey(m, rows, step, drivers)
         self.claim(unit.collision == any_of(self._meets))
 
-    def _position(self, m, rows, p, step, here) -> None:
-        """Every stream of one position, and where it stands in the next cycle."""
-        values, driven = rows
-        beyond, before = p + step, p - step
-        if not 0 <= before < POSITIONS:
-            self.claim(values[p] == 0, driven[p] == 0)
-        for s in range(CONFIG.streams):
-            plane = slice(LANE_BITS * s, LANE_BITS * (s + 1))
-            drives = [drive[s] for _, drive in here]
-            meet = any_of([Const(0), *(a & b for i, a in enumerate(drives) for b in drives[i + 1 :])])
-            self._meets.append(meet)
-            if not 0 <= beyond < POSITIONS:
-                continue
-            value = values[p][plane]
-            for data, drive in here:
-                value = Mux(drive[s], data[plane], value)
-            after, had, clash = Signal(LANE_BITS), Signal(), Signal()
-            m.d.sync += [after.eq(value), had.eq(driven[p][s] | any_of([Const(0), *drives])), clash.eq(meet)]
-            reset = Signal(init=1)  # registers of data keep their value in a reset
-            m.d.sync += reset.eq(0)
-            self.claim(implies(~clash & ~reset, values[beyond][plane] == after), driven[beyond][s] == had)
+    def _drivers(self, unit, name: str, p: int) -> list[tuple[Value, Value]]:
+        """(data, drive) of the units at a position, for all streams of a direction."""
+        here = [(n, queue) for n, queue in enumerate(QUEUES) if queue.position == p]
+        found = [(getattr(unit, f"{name}_data")[n], getattr(unit, f"{name}_drive")[n], 0) for n, _ in here]
+        if p == ENDS[name][1][0]:
+            found += [(unit.weights_data[n], unit.weights_drive[n], min(max(1, queue.slice), CONFIG.weight_groups))
+                      for n, queue in here if queue.unit == "MEM"]
+        return [(placed(data, group), placed(drive, group)) for data, drive, group in found]
 
-    def _journey(self, m, rows, step, ports) -> None:
+    def _slot(self, m, name, rows, p, step, s, drivers) -> None:
+        """One stream at one position, and where it stands in the next cycle."""
+        (values, driven), beyond = rows, p + step
+        first, last = ENDS[name][s >= PLANES]
+        low, high = sorted((first + step, last))
+        if not low <= p <= high:
+            self.claim(plane(values[p], s) == 0, ~driven[p][s])
+        drives = [drive[s] for _, drive in drivers]
+        meet = any_of([Const(0), *(a & b for i, a in enumerate(drives) for b in drives[i + 1 :])])
+        self._meets.append(meet)
+        if not low <= beyond <= high:
+            return
+        cleared = self._clear & Const(s < PLANES and beyond in (MEM_W, MEM_E))
+        value, here = plane(values[p], s), any_of([Const(0), *drives])
+        for data, drive in drivers:
+            value = Mux(drive[s], plane(data, s), value)
+        # Registers of data keep their value in a reset. What comes to the first position is not defined.
+        after, had, known = Signal(LANE_BITS), Signal(), Signal()
+        m.d.sync += [after.eq(Mux(cleared, 0, value)), had.eq(driven[p][s] | here),
+                     known.eq(cleared | (~meet & (here | Const(p != first))))]
+        self.claim(implies(known, plane(values[beyond], s) == after), driven[beyond][s] == had)
+
+    def _journey(self, m, rows, step, drivers) -> None:
         """A value driven anywhere, in any stream: at distance d it stands d cycles later, if nobody drove over it."""
         streams = range(CONFIG.streams)
 
-        def plane(value):
-            return one_hot(chosen, [value[LANE_BITS * s :][:LANE_BITS] for s in streams])
+        def chosen_of(value):
+            return one_hot(chosen, [plane(value, s) for s in streams])
 
         chosen = Signal(CONFIG.streams)
         m.d.comb += chosen.eq(1 << AnyConst(streams))
@@ -78,21 +100,22 @@ class StreamProof(Proof):
         start, launch = Signal(PLACE_BITS), Signal()
         free(m, start, launch)
         for p in range(POSITIONS):
-            here = [port for port, place_of in zip(ports, PLACES, strict=True) if place_of == p]
-            at = [(plane(data), (drive & chosen).any()) for data, drive in here]
+            at = [(chosen_of(data), (drive & chosen).any()) for data, drive in drivers[p]]
             driven = any_of([Const(0), *(drive for _, drive in at)])
             inside = 0 <= p + step < POSITIONS
-            self.claim(implies(alive & (place == p), (plane(rows[0][p]) == value) & (rows[1][p] & chosen).any()))
+            cleared = self._clear & (chosen & VECTOR).any() & Const(p + step in (MEM_W, MEM_E))
+            self.claim(implies(alive & (place == p), (chosen_of(rows[0][p]) == value) & (rows[1][p] & chosen).any()))
             with m.If(alive & (place == p)):
-                m.d.sync += [place.eq(p + step), alive.eq(~driven if inside else 0)]
+                m.d.sync += [place.eq(p + step), alive.eq(~driven & ~cleared if inside else 0)]
             for n, (data, drive) in enumerate(at if inside else ()):
                 others = any_of([Const(0), *(other for k, (_, other) in enumerate(at) if k != n)])
-                with m.If(launch & ~alive & (start == p) & drive & ~others):
+                with m.If(launch & ~alive & (start == p) & drive & ~others & ~cleared):
                     m.d.sync += [alive.eq(1), place.eq(p + step), value.eq(data)]
 
 
 PROPERTIES = [
     Property(name="streams", claim="what is driven at p stands at its neighbour in the next cycle, else what stands at "
-                                   "p does, and d cycles later d positions on; driven bits and collision are exact",
+                                   "p does, and d cycles later d positions on; weights run outward of MEM only; what "
+                                   "is cleared for the host is 0; driven bits and collision are exact",
              top=StreamProof, depth=2),
 ]

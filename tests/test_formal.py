@@ -7,7 +7,7 @@ import formal
 import pytest
 from formal import Proof, Property, mutated, prove
 from formal_fpga_uart import UartProof
-from formal_hw_icu import IcuProof, LoadProof
+from formal_hw_icu import QUEUES, IcuProof, LoadProof
 from formal_hw_mxm import FileProof, LoopsProof
 from formal_hw_slice import BurstProof
 from formal_hw_stream import StreamProof
@@ -22,11 +22,11 @@ def test_proof(item: Property):
 
 
 def icu(module: ModuleType) -> Proof:
-    return IcuProof(module.Icu)
+    return IcuProof(QUEUES["MEM_E0"], module.Icu)
 
 
 def load(module: ModuleType) -> Proof:
-    return LoadProof(module.Icu)
+    return LoadProof(QUEUES["MEM_E0"], module.Icu)
 
 
 def burst(module: ModuleType) -> Proof:
@@ -50,23 +50,31 @@ def uart(module: ModuleType) -> Proof:
 
 
 FAULTS = [
-    (icu, "hw.icu", "timer.eq(delay - MIN_DELAY - 1)", "timer.eq(delay - MIN_DELAY)"),
-    (icu, "hw.icu", "timer.eq(1)]", "timer.eq(2)]"),
+    (icu, "hw.icu", "timer.eq(delay)", "timer.eq(delay + 1)"),
+    (icu, "hw.icu", "timer.eq(START)]", "timer.eq(START + 1)]"),
+    (icu, "hw.icu", "(delay == MIN_DELAY) & (op != Op.SYNC)", "delay == MIN_DELAY"),
     (icu, "hw.icu", "with m.If(left == 1):", "with m.If(left == 2):"),
     (icu, "hw.icu", "level == k + 1)", "level == 1)"),
     (icu, "hw.icu", "offset.eq(offset + stride), pc", "offset.eq(stride), pc"),
     (icu, "hw.icu", "m.d.sync += active.eq(0)", "pass"),
     (icu, "hw.icu", "issued.eq(issue & ~self.start)", "issued.eq(issue)"),
     (icu, "hw.icu", "ahead.eq(pc + issue)", "ahead.eq(pc)"),
-    (load, "hw.icu", "enter.addr.eq(self.load_number)", "enter.addr.eq(self.load_addr)"),
+    (icu, "hw.icu", "part, fetch.data.number[number]", "part, fetch.data.number"),
+    (load, "hw.icu", "enter.addr.eq(load_number)", "enter.addr.eq(self.load_addr)"),
+    (load, "hw.icu", "self.load_number[number]", "self.load_number"),
     (burst, "hw.slice", "wait.eq(op.interval - 1)", "wait.eq(op.interval)"),
     (burst, "hw.slice", "else self.word.count)", "else self.word.count + 1)"),
     (burst, "hw.slice", "self.start & self.busy & ~self.last", "self.start & self.busy"),
     (burst, "hw.slice", "index.eq(index + 1)", "index.eq(index)"),
     (single, "hw.slice", "left.eq(1 if", "left.eq(2 if"),
-    (StreamProof, "hw.stream", '("w", p - 1)', '("w", p - 2)'),
-    (StreamProof, "hw.stream", "here[bits] & ~drive[s].replicate(PLANE_BITS)", "here[bits]"),
-    (StreamProof, "hw.stream", "driven.eq(row[p] | drive)", "driven.eq(row[p])"),
+    (StreamProof, "hw.stream", "row[p][PLANE_BITS", "row[0][PLANE_BITS"),
+    (StreamProof, "hw.stream", "Mux(drive, data, value)", "data"),
+    (StreamProof, "hw.stream", "Mux(drive, data, value)", "value | Mux(drive, data, 0)"),
+    (StreamProof, "hw.stream", "in producers)]))", "in producers[:1])]))"),
+    (StreamProof, "hw.stream", "beyond in (MEM_W, MEM_E)", "beyond == MEM_E"),
+    (StreamProof, "hw.stream", "weight_group(queue.slice) == group", "weight_group(queue.slice) >= group"),
+    (StreamProof, "hw.stream", "return low <= p <= high", "return low < p <= high"),
+    (StreamProof, "hw.stream", "p != (WEIGHTS", "p - 1 != (WEIGHTS"),
     (loops, "hw.mxm", "act + 1 == op.acts", "act == op.acts"),
     (loops, "hw.mxm", "with m.If(~by_row | act_last):", "with m.If(~by_row | acc_last):"),
     (accumulators, "hw.mxm", "control[0], control[4]", "control[0], control[3]"),

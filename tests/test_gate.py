@@ -21,8 +21,8 @@ BENCHES: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "icu": lambda _: test_hw_icu.test_icu(),
     "streams": lambda _: test_hw_stream.test_streams(),
     "mxm": lambda _: test_hw_mxm.test_mxm("tiny", "E"),
-    "mem, banks of hw/ram.v": lambda patch: test_hw_mem.test_mem(8, patch),
-    "sxm": lambda _: test_hw_sxm.test_sxm(),
+    "mem, banks of hw/ram.v": lambda patch: test_hw_mem.test_mem("MEM_E1", "W", 8, patch),
+    "sxm": lambda _: test_hw_sxm.test_sxm("tiny", "E"),
 }
 SLOW = {"streams", "sxm"}
 """A minute of CPU and more."""
