@@ -121,7 +121,7 @@ class Alu(enum.Enum, shape=4):
     LT = 10  #: -1 where q < c, else 0
     GT = 11
     EQ = 12
-    INDEX = 13  #: low18(b) where q >= c, else 2**31 - 1: with b = IOTA and red = MIN, an argmax
+    INDEX = 13  #: b, which must be IOTA, where q >= c, else 2**31 - 1: with red = MIN, an argmax
 
 
 class Sat(enum.Enum, shape=3):
@@ -381,13 +381,15 @@ def fault(instr: Instr) -> str:
     """What makes an instruction illegal whose fields are legal one by one; "" if nothing does.
 
     Operands b and c of the VXM take no single bytes. They share a read port of the register file: both may be registers
-    if they are the same.
+    if they are the same. INDEX has its b from IOTA, as I32.
     """
     if instr.op is Op.ALU and not (instr.b_fmt in HALVES and instr.c_fmt in HALVES):
         return "operands b and c must not be single bytes"
     if instr.op is Op.ALU and instr.b_src is Src.RF and instr.c_src is Src.RF and (
             (instr.b_rf, instr.b_inc) != (instr.c_rf, instr.c_inc)):
         return "operands b and c must not be two registers"
+    if instr.op is Op.ALU and instr.alu is Alu.INDEX and (instr.b_src, instr.b_fmt) != (Src.IOTA, Fmt.I32):
+        return "operand b of INDEX must be IOTA as I32"
     return ""
 
 

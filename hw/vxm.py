@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from . import tables
 from .config import LANES, PLANES, ChipConfig
-from .isa import HALVES, VXM_DRIVE, Alu, ErUse, Fmt, Func, Op, Queue, Red, Rep, Sat, Src, Trap
+from .isa import COUNT_BITS, HALVES, VXM_DRIVE, Alu, ErUse, Fmt, Func, Op, Queue, Red, Rep, Sat, Src, Trap
 from .numerics import INT32, POST_RANGE, PRE_RANGE, SAT_LIMIT
 from .slice import (
     GROUP_BITS,
@@ -90,7 +90,7 @@ class Vxm(wiring.Component):
         for n, (a, b, c, pre, post) in enumerate(zip(*operands, *amounts, strict=True)):
             m.submodules[f"lane{n}"] = lane = Lane()
             m.d.comb += [lane.decoded.eq(decoded), lane.a.eq(a), lane.b.eq(b), lane.c.eq(c), lane.pre.eq(pre),
-                         lane.post.eq(post)]
+                         lane.post.eq(post), lane.iota.eq(Cat(Const(n, IOTA_BITS), control[5].element))]
             y.append(lane.y)
             exponents.append(lane.exponent)
 
@@ -117,12 +117,14 @@ class Vxm(wiring.Component):
     def _control(self, m: Module, engine: Burst) -> list[data.View]:
         """What travels with an element, in stages 0..LAST."""
         op = engine.op
-        members = {"valid": 1, "first": 1, "last": 1, "rf": 5, **{name: op.shape().members[name] for name in CARRIED}}
+        members = {"valid": 1, "first": 1, "last": 1, "element": COUNT_BITS, "rf": 5,
+                   **{name: op.shape().members[name] for name in CARRIED}}
         control = [Signal(data.StructLayout(members), name=f"control{k}") for k in range(LAST + 1)]
         here = control[0]
         m.d.comb += [getattr(here, name).eq(getattr(op, name)) for name in CARRIED]
         m.d.comb += [
-            here.valid.eq(engine.active), here.first.eq(engine.index == 0), here.last.eq(engine.last),
+            here.valid.eq(engine.active), here.element.eq(engine.index), here.first.eq(engine.index == 0),
+            here.last.eq(engine.last),
             here.rf.eq(op.rf + Mux(op.rf_inc, engine.index, 0)),
         ]
         m.d.sync += [after.eq(before) for before, after in pairwise(control)]
@@ -226,7 +228,8 @@ def _fault(word: data.View) -> Value:
     """`isa.fault` of an instruction."""
     two = (word.b_rf != word.c_rf) | (word.b_inc != word.c_inc)
     halves = [any_of([fmt == one for one in HALVES]) for fmt in (word.b_fmt, word.c_fmt)]
-    return (word.b_src == Src.RF) & (word.c_src == Src.RF) & two | ~Cat(halves).all()
+    index = (word.alu == Alu.INDEX) & ((word.b_src != Src.IOTA) | (word.b_fmt != Fmt.I32))
+    return (word.b_src == Src.RF) & (word.c_src == Src.RF) & two | ~Cat(halves).all() | index
 
 
 # --- stage 0 ----------------------------------------------------------------------------------------------------------
@@ -354,7 +357,8 @@ DECODED = data.StructLayout({
 class Lane(wiring.Component):
     """Stages 1..6 of one lane.
 
-    decoded: controls, each in its stage. a, b, c, pre, post: operands and shift amounts, in stage 0.
+    decoded: controls, each in its stage. a, b, c, pre, post: operands and shift amounts, in stage 0. iota: what INDEX
+    yields, in stage 5.
     y, exponent: the result, and what an exponent entry gets, from registers, in stage 7.
     """
 
@@ -364,6 +368,7 @@ class Lane(wiring.Component):
     c: In(32)
     pre: In(6)
     post: In(9)
+    iota: In(IOTA_BITS + COUNT_BITS)
     y: Out(32)
     exponent: Out(8)
 
@@ -376,10 +381,10 @@ class Lane(wiring.Component):
 
         s = registers(1, a=self.a, b=self.b, c=self.c, pre=self.pre, post=self.post)
         s = registers(2, a=_pre_shift(m, decoded, s.a, s.pre), b=s.b, c=s.c, post=s.post)
-        s = registers(3, **_function(m, decoded, s.a, s.b, s.c), a=s.a, b=s.b, c=s.c, post=s.post)
-        s = registers(4, **_look_up(m, decoded, s), left=s.left, b=s.b)
-        s = registers(5, q=_post_shift(m, decoded, s.left, s.right, s.passed, s.post), b=s.b, c=s.c, k=s.k)
-        s = registers(6, **_alu(m, decoded, s.q, s.b, s.c), k=s.k)
+        s = registers(3, **_function(m, decoded, s.a, s.b, s.c), a=s.a, c=s.c, post=s.post)
+        s = registers(4, **_look_up(m, decoded, s), left=s.left)
+        s = registers(5, q=_post_shift(m, decoded, s.left, s.right, s.passed, s.post), c=s.c, k=s.k)
+        s = registers(6, **_alu(m, decoded, s.q, self.iota, s.c), k=s.k)
         s = registers(7, y=_saturate(m, decoded, s.y, s.beyond), k=s.k)
         m.d.comb += [self.y.eq(s.y), self.exponent.eq(Mux(decoded.exponent_is_k, s.k, s.y[:8]))]
         return m
@@ -529,8 +534,8 @@ def _post_shift(m: Module, decoded: data.View, left: Value, right: Value, passed
     return q
 
 
-def _alu(m: Module, decoded: data.View, q: Value, b: Value, c: Value) -> dict[str, Value]:
-    """Stage 5: sat32(q) alu c, b for INDEX, not yet saturated; c comes inverted where the ALU wants it.
+def _alu(m: Module, decoded: data.View, q: Value, iota: Value, c: Value) -> dict[str, Value]:
+    """Stage 5: sat32(q) alu c, iota for INDEX, not yet saturated; c comes inverted where the ALU wants it.
 
     A comparison leaves its difference here, an INDEX that has found nothing is `beyond` any limit.
     """
@@ -546,7 +551,7 @@ def _alu(m: Module, decoded: data.View, q: Value, b: Value, c: Value) -> dict[st
     inverted = named(m, decoded.invert_y | take_c, "inverted")
     y = named(m, Mux(decoded.sum, total[:33], Cat(logic, logic[-1]) ^ inverted.replicate(33)), "unsaturated")
     found = named(m, decoded.index & ~less, "found")
-    return {"y": Mux(found, Cat(b, b[-1].replicate(33 - FACTOR_BITS)), y), "beyond": decoded.index & less}
+    return {"y": Mux(found, iota, y), "beyond": decoded.index & less}
 
 
 def _saturate(m: Module, decoded: data.View, y: Value, beyond: Value) -> Value:

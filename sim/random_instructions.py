@@ -293,7 +293,7 @@ class Builder(Placement):
             fields["red_slot"] = 3 if fields["red"] is Red.MAXABS else rng.randrange(3)
             fields["red_keep"] = self.bit()
         if fields["alu"] is Alu.INDEX:
-            fields["func"] = Func.PASS
+            fields |= {"func": Func.PASS, "b_src": Src.IOTA, "b_fmt": Fmt.I32}
         elif fields["func"] is Func.EXP2:
             fields["alu"] = Alu.Q
         instr = Instr(Op.ALU, fields=fields)

@@ -155,7 +155,10 @@ def random_instruction(rng: np.random.Generator, **fixed) -> Instr:
                    f"{name}_fmt": Fmt.I32 if rng.random() < 0.5 else one(Fmt if name == "a" else HALVES)}
     if fields["b_src"] is fields["c_src"] is Src.RF:
         fields |= {"c_rf": fields["b_rf"], "c_inc": fields["b_inc"]}
-    return alu(**(fields | fixed))
+    fields |= fixed
+    if fields["alu"] is Alu.INDEX:
+        fields |= {"b_src": Src.IOTA, "b_fmt": Fmt.I32}
+    return alu(**fields)
 
 
 async def start(dut, seed: int = 0) -> VxmBench:
@@ -268,6 +271,10 @@ async def illegal_programs_trap(dut):
     assert await traps_of(bench, same) == set()
     for name in ("b_rf", "b_inc", "c_rf", "c_inc"):
         assert await traps_of(bench, same ^ 1 << bit_of(name)) == {Trap.OPCODE}
+    index = encode(alu(alu=Alu.INDEX, b_src=Src.IOTA))
+    assert await traps_of(bench, index) == set()
+    for name in ("b_src", "b_fmt"):
+        assert await traps_of(bench, index ^ 1 << bit_of(name)) == {Trap.OPCODE}
     for name in ("b_fmt", "c_fmt"):
         assert await traps_of(bench, same ^ Fmt.B0.value << bit_of(name)) == {Trap.OPCODE}
     assert await traps_of(bench, alu(red=Red.SUM, red_e=1), alu(**drive)) == {Trap.COLLISION}
