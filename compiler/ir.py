@@ -195,7 +195,6 @@ class Cluster:
     streams: list[Stream] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
     writes: list[Write] = field(default_factory=list)
-    rf_writes: list[tuple[int, int, int]] = field(default_factory=list)
     weight_bytes: int = 0
 
     # -- producers and consumers --
@@ -313,7 +312,7 @@ class Cluster:
     # -- VXM --
 
     def alu(self, *, a: Any, b: Any = None, c: Any = None, n: int = 1, at: int = 0, dst: Reg | None = None,
-            er_dst: int | None = None, red: Red = Red.NONE, red_dst: Reg | None = None, **fields: Any,
+            er_dst: int | None = None, red: Red = Red.NONE, **fields: Any,
             ) -> tuple[Stream, Stream]:
         """A VXM burst of n elements sampling in cycle `at`: (stream of results, stream of the one reduction).
 
@@ -340,10 +339,10 @@ class Cluster:
             self.reads.append(Read(("er", fields["er"]), at, at + n - 1))
         result = self._drive("VXM", at + isa.VXM_DRIVE, n, 1)
         burst.drives["dst"] = result
-        reduced = self._reduction(burst, red, red_dst)
+        reduced = self._reduction(burst, red)
         return result, reduced
 
-    def _reduction(self, burst: Burst, red: Red, red_dst: Reg | None) -> Stream:
+    def _reduction(self, burst: Burst, red: Red) -> Stream:
         if red is not Red.NONE and burst.fields.get("red_slot") != BURST_SLOT:
             slot = ("red", burst.fields.get("red_slot", 0))
             if burst.fields.get("red_keep"):
@@ -351,15 +350,10 @@ class Cluster:
             self.writes.append(Write(slot, burst.at + 1, burst.last + 1))
         reduced = self._drive("VXM", burst.last + isa.VXM_REDUCE_DRIVE, 1, 1)
         burst.drives["red"] = reduced
-        if red_dst is not None:
-            burst.fields |= {"red_we": 1, "red_rf": red_dst.base}
-            self._write_rf(red_dst, burst.last + isa.VXM_REDUCE_RF, 1)
         return reduced
 
     def _write_rf(self, dst: Reg, visible: int, n: int) -> None:
-        inc = int(dst.count > 1)
-        self.rf_writes.append((visible, n, 1))
-        if inc:
+        if dst.count > 1:
             self.writes += [Write(("rf", dst.base + i), visible + i, visible + i) for i in range(n)]
         else:
             self.writes.append(Write(("rf", dst.base), visible, visible + n - 1))

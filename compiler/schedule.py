@@ -92,8 +92,6 @@ def _needs(cluster: Cluster) -> list[_Need]:
         needs.append(_Need(("dispatch", burst.queue), burst.at - isa.ENGINE, (1 << isa.MIN_DELAY) - 1, True))
         span = burst.last - burst.at + 1
         needs.append(_Need(("engine", burst.queue, burst.engine), burst.at, (1 << span) - 1, True))
-    needs += [_Need("rf write", visible, _mask(count, interval), interval == 1)
-              for visible, count, interval in cluster.rf_writes]
     for stream in cluster.streams:
         needs += _stream_needs(stream)
     return needs
@@ -170,7 +168,7 @@ def _bind(burst: Burst) -> dict:
     """Fields with, in the VXM, the drive bits of the directions that somebody samples."""
     fields = dict(burst.fields)
     for prefix, stream in burst.drives.items() if burst.queue == "VXM" else ():
-        fields |= {f"{prefix}_e": int(Dir.E in stream.reach), f"{prefix}_w": int(Dir.W in stream.reach)}
+        fields |= {f"{prefix}_{direction.name.lower()}": 1 for direction in stream.reach}
     return fields
 
 

@@ -38,10 +38,10 @@ ENGINES = {Op.READ: "read", Op.WRITE: "write", Op.INDEX: "index", Op.LOAD: "load
            Op.ALU: "alu", Op.PERMUTE: "lanes", Op.SHIFT: "lanes", Op.REDUCE: "lanes", Op.TRANSPOSE_IN: "in",
            Op.TRANSPOSE_OUT: "out"}
 EFFECT = {Op.READ: isa.MEM_READ, Op.WRITE: isa.MEM_WRITE_TO_READ, Op.INDEX: isa.MEM_INDEX, Op.LOAD: isa.MXM_LOAD,
-          Op.MAC: isa.MXM_ACC, Op.DRAIN: isa.MXM_DRAIN, Op.ALU: isa.VXM_RF, Op.PERMUTE: isa.SXM_DRIVE,
-          Op.SHIFT: isa.SXM_DRIVE, Op.REDUCE: isa.SXM_DRIVE, Op.TRANSPOSE_IN: isa.SXM_TRANSPOSE,
-          Op.TRANSPOSE_OUT: isa.SXM_DRIVE}
-"""Cycles from an element to its last effect, but for the reductions of the VXM."""
+          Op.MAC: isa.MXM_ACC, Op.DRAIN: isa.MXM_DRAIN, Op.ALU: max(isa.VXM_RF, isa.VXM_REDUCE_DRIVE),
+          Op.PERMUTE: isa.SXM_DRIVE, Op.SHIFT: isa.SXM_DRIVE, Op.REDUCE: isa.SXM_DRIVE,
+          Op.TRANSPOSE_IN: isa.SXM_TRANSPOSE, Op.TRANSPOSE_OUT: isa.SXM_DRIVE}
+"""Cycles from an element to its last effect."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,6 @@ class _Proof:
         self.last = 0
         self.engines: dict[tuple[str, str], list[int]] = defaultdict(list)
         self.quads: dict[tuple[str, str], list[tuple[np.ndarray, np.ndarray, int, int]]] = defaultdict(list)
-        self.rf_writes: list[tuple[int, np.ndarray]] = []
 
     def add(self, word: Word) -> None:
         """Check a word's own fields and lifetime, and note what it wants."""
@@ -127,7 +126,6 @@ class _Proof:
         for queue in isa.queues(self.config):
             if queue.unit == "MEM":
                 self._banks_free(queue.name)
-        self._register_file_free()
         flows, unread = self.streams.replay(self.words)
         elements = sum(word.burst[0] * len(word.cycles) for word in self.words)
         return VerifyReport(period=self.period, last=self.last, words=tuple(self.words), elements=elements,
@@ -139,8 +137,7 @@ class _Proof:
         last = int(word.last.max())
         if last >= self.period:
             raise word.error(Trap.NOT_PARKED, last, f"an element executes after the period of {self.period}")
-        reduces = word.instr.op is Op.ALU and word.instr.red is not Red.NONE
-        effect = last + (isa.VXM_REDUCE_RF if reduces else EFFECT[word.instr.op])
+        effect = last + EFFECT[word.instr.op]
         if effect > self.period:
             raise word.error(Trap.NOT_PARKED, effect, f"its effect comes after the period of {self.period}")
         self.last = max(self.last, effect)
@@ -231,18 +228,11 @@ class _Proof:
             self._within(word, instr.er_dst, self.config.er_depth, "exponent entry")
         if instr.rf_we:
             self._within(word, instr.rf + number * instr.rf_inc, rf, "register")
-            self.rf_writes.append((len(self.words) - 1, word.elements + isa.VXM_RF))
-        self._drive_both(word, instr.dst_e, instr.dst_w, word.elements + isa.VXM_DRIVE)
-        if instr.red is not Red.NONE:
-            self._drive_both(word, instr.red_e, instr.red_w, word.last + isa.VXM_REDUCE_DRIVE)
-            if instr.red_we:
-                self._within(word, instr.red_rf, rf, "register")
-                self.rf_writes.append((len(self.words) - 1, word.last + isa.VXM_REDUCE_RF))
-
-    def _drive_both(self, word: Word, east: int, west: int, cycles: np.ndarray) -> None:
-        for direction, enabled in ((Dir.E, east), (Dir.W, west)):
+        for direction, enabled in ((Dir.E, instr.dst_e), (Dir.W, instr.dst_w)):
             if enabled:
-                self._drive(word, (direction, VECTOR), ALL, cycles)
+                self._drive(word, (direction, VECTOR), ALL, word.elements + isa.VXM_DRIVE)
+        if instr.red is not Red.NONE and instr.red_e:
+            self._drive(word, (Dir.E, VECTOR), ALL, word.last + isa.VXM_REDUCE_DRIVE)
 
     def _sxm(self, word: Word) -> None:
         instr = word.instr
@@ -292,14 +282,3 @@ class _Proof:
         for cycles, quads, spread, word in accesses:
             low[cycles], high[cycles], owner[cycles] = quads, quads + spread, word
         return low, high, owner
-
-    def _register_file_free(self) -> None:
-        """One write a cycle: results of different bursts, and reductions."""
-        written = np.full(self.period + 1, -1)
-        for word, cycles in self.rf_writes:
-            taken = written[cycles] >= 0
-            if taken.any():
-                cycle = int(cycles[taken][0])
-                raise self.words[word].error(Trap.REGISTER_CONFLICT, cycle - 1, "writes the register file, and so does "
-                                             + self.words[written[cycle]].label)
-            written[cycles] = word

@@ -108,7 +108,7 @@ def _enum(kind: Any) -> str:
 
 def _latencies() -> str:
     names = ("START", "ENGINE", "MIN_DELAY", "MIN_DELAY_JUMP", "MEM_READ", "MEM_WRITE_TO_READ", "MEM_INDEX",
-             "VXM_DRIVE", "VXM_RF", "VXM_REDUCE_DRIVE", "VXM_REDUCE_RF", "SXM_DRIVE", "SXM_TRANSPOSE", "MXM_LOAD",
+             "VXM_DRIVE", "VXM_RF", "VXM_REDUCE_DRIVE", "SXM_DRIVE", "SXM_TRANSPOSE", "MXM_LOAD",
              "MXM_ACC", "MXM_DRAIN", "HOST_READ")
     said = _docstrings()
     return table(("constant", "cycles", "from → to"),

@@ -44,9 +44,7 @@ VXM_DRIVE = 7
 VXM_RF = 8
 """VXM operand sampling -> result readable from the register file or the exponent file."""
 VXM_REDUCE_DRIVE = 8
-"""VXM sampling of a burst's last element -> burst reduction driven (once)."""
-VXM_REDUCE_RF = 9
-"""VXM sampling of a burst's last element -> burst reduction readable from the register file."""
+"""VXM sampling of a burst's last element -> burst reduction driven eastward (once)."""
 SXM_DRIVE = 2
 """SXM sampling -> result driven."""
 SXM_TRANSPOSE = 1
@@ -123,7 +121,7 @@ class Alu(enum.Enum, shape=4):
     LT = 10  #: -1 where q < c, else 0
     GT = 11
     EQ = 12
-    INDEX = 13  #: low18(b) where q >= c, else 2**31 - 1: with b = IOTA and red = MIN, an argmax
+    INDEX = 13  #: b, which must be IOTA, where q >= c, else 2**31 - 1: with red = MIN, an argmax
 
 
 class Sat(enum.Enum, shape=3):
@@ -305,8 +303,7 @@ FIELDS: Mapping[Op, Mapping[str, Field]] = MappingProxyType({
         "red": _enum(Red, "reduction over the burst, of the result y"),
         "red_slot": Field(2, doc="reduction accumulator used"),
         "red_keep": Field(1, doc="continue from the accumulator's value instead of starting anew"),
-        "red_e": Field(1, doc="drive the reduction eastward"), "red_w": Field(1, doc="drive the reduction westward"),
-        "red_we": Field(1, doc="write the reduction to register red_rf"), "red_rf": Field(5),
+        "red_e": Field(1, doc="drive the reduction eastward"),
     },
     Op.PERMUTE: {**_BURST, "map": Field(5, doc="permutation map: output lane l takes input lane map[l]; see "
                                                "`routable`")},
@@ -384,13 +381,15 @@ def fault(instr: Instr) -> str:
     """What makes an instruction illegal whose fields are legal one by one; "" if nothing does.
 
     Operands b and c of the VXM take no single bytes. They share a read port of the register file: both may be registers
-    if they are the same.
+    if they are the same. INDEX has its b from IOTA, as I32.
     """
     if instr.op is Op.ALU and not (instr.b_fmt in HALVES and instr.c_fmt in HALVES):
         return "operands b and c must not be single bytes"
     if instr.op is Op.ALU and instr.b_src is Src.RF and instr.c_src is Src.RF and (
             (instr.b_rf, instr.b_inc) != (instr.c_rf, instr.c_inc)):
         return "operands b and c must not be two registers"
+    if instr.op is Op.ALU and instr.alu is Alu.INDEX and (instr.b_src, instr.b_fmt) != (Src.IOTA, Fmt.I32):
+        return "operand b of INDEX must be IOTA as I32"
     return ""
 
 
@@ -526,8 +525,7 @@ class Trap(enum.Enum, shape=4):
     BANK_CONFLICT = 4  #: a quad was read in the cycle of its own write's commit
     ADDRESS = 5  #: an address, entry or register beyond the configured depth
     OPCODE = 6  #: an operation that is not the unit's, or fields that are illegal together (see `fault`)
-    REGISTER_CONFLICT = 7  #: a result and a burst reduction wrote the register file in the same cycle
-    DRY = 8  #: a queue ran past its last instruction
+    DRY = 7  #: a queue ran past its last instruction
 
 
 HOST_READ = 4

@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from . import tables
 from .config import LANES, PLANES, ChipConfig
-from .isa import HALVES, VXM_DRIVE, Alu, ErUse, Fmt, Func, Op, Queue, Red, Rep, Sat, Src, Trap
+from .isa import COUNT_BITS, HALVES, VXM_DRIVE, Alu, ErUse, Fmt, Func, Op, Queue, Red, Rep, Sat, Src, Trap
 from .numerics import INT32, POST_RANGE, PRE_RANGE, SAT_LIMIT
 from .slice import (
     GROUP_BITS,
@@ -28,7 +28,7 @@ from .slice import (
 )
 
 CARRIED = ("func", "logical", "round", "alu", "sat", "rep", "dst_e", "dst_w", "rf_we", "er_we", "er_dst",
-           "red", "red_slot", "red_keep", "red_e", "red_w", "red_we", "red_rf")
+           "red", "red_slot", "red_keep", "red_e")
 """Instruction fields that travel down the pipeline with an element."""
 LAST = VXM_DRIVE
 """The stage that drives and writes results."""
@@ -51,16 +51,15 @@ class Vxm(wiring.Component):
     """The vector unit: y = sat(func(a >> pre, b) >> post alu c) on 16 int32 lanes (`hw.numerics.vxm`).
 
     One burst engine. The element that samples its operands in cycle e drives its result in e + VXM_DRIVE and writes
-    it at the end of that cycle, so that it is readable in e + VXM_RF. The reduction of a burst is driven in
-    e(last) + VXM_REDUCE_DRIVE and readable one cycle later; it takes the register file's write port from a result of
-    that cycle. Results are laid on the planes by `rep` only where they are driven: register file, exponent file and
-    reduction get y itself (`hw.numerics.exponent`), and reductions are driven as int32. `red_*` count for nothing if
-    `red` is NONE. The register file has a read port for operand a and one for b and c, which may both be registers only
-    if they are the same.
+    it at the end of that cycle, so that it is readable in e + VXM_RF. The reduction of a burst is driven eastward, to
+    the SXM that ends it, in e(last) + VXM_REDUCE_DRIVE. Results are laid on the planes by `rep` only where they are
+    driven: register file, exponent file and reduction get y itself (`hw.numerics.exponent`), and reductions are driven
+    as int32. `red_*` count for nothing if `red` is NONE. The register file has a read port for operand a and one for b
+    and c, which may both be registers only if they are the same.
 
     Pipeline (stage k works in cycle e + k): 0 select operands, add exponents to shift amounts; 1 pre shift;
     2 normalise, choose factors and table entry; 3 look up; 4 multiply, post shift; 5 ALU; 6 saturate; 7 drive, write,
-    reduce; 8 drive and write the reduction.
+    reduce; 8 drive the reduction.
 
     word, valid: the instruction and its dispatch pulse. e_in, w_in / e_data, e_drive, w_data, w_drive: streams.
     busy: the engine is (see `Burst`); results may still be in flight.
@@ -91,7 +90,7 @@ class Vxm(wiring.Component):
         for n, (a, b, c, pre, post) in enumerate(zip(*operands, *amounts, strict=True)):
             m.submodules[f"lane{n}"] = lane = Lane()
             m.d.comb += [lane.decoded.eq(decoded), lane.a.eq(a), lane.b.eq(b), lane.c.eq(c), lane.pre.eq(pre),
-                         lane.post.eq(post)]
+                         lane.post.eq(post), lane.iota.eq(Cat(Const(n, IOTA_BITS), control[5].element))]
             y.append(lane.y)
             exponents.append(lane.exponent)
 
@@ -99,19 +98,17 @@ class Vxm(wiring.Component):
         now = control[LAST]
         m.d.comb += [result.eq(lanes_group(y)), laid.eq(_lay(result, now.rep))]
         reduced = _reduce(m, now, y)
-        write = self._write(m, rf, er, now, result, Cat(exponents), reduced)
-        for name in "ew":
-            drives, reduces = now.valid & getattr(now, f"dst_{name}"), getattr(reduced, name)
-            m.d.comb += [
-                getattr(self, f"{name}_data").eq(Mux(reduces, reduced.value, laid)),
-                getattr(self, f"{name}_drive").eq((drives | reduces).replicate(PLANES)),
-            ]
-        m.d.comb += self.busy.eq(engine.busy)
+        write = self._write(m, rf, er, now, result, Cat(exponents))
+        drives_e, drives_w = now.valid & now.dst_e, now.valid & now.dst_w
+        m.d.comb += [
+            self.e_data.eq(Mux(reduced.drives, reduced.value, laid)), self.w_data.eq(laid),
+            self.e_drive.eq((drives_e | reduced.drives).replicate(PLANES)), self.w_drive.eq(drives_w.replicate(PLANES)),
+            self.busy.eq(engine.busy),
+        ]
         if self._config.debug:
             trap(m, self, Trap.ENGINE_BUSY, engine.conflict)
             trap(m, self, Trap.OPCODE, self.valid & (~known | illegal(Op.ALU, word) | _fault(word)))
-            trap(m, self, Trap.COLLISION, now.valid & ((now.dst_e & reduced.e) | (now.dst_w & reduced.w)))
-            trap(m, self, Trap.REGISTER_CONFLICT, write.conflict)
+            trap(m, self, Trap.COLLISION, drives_e & reduced.drives)
             trap(m, self, Trap.EMPTY_READ, engine.active & self._empty(engine.op))
             trap(m, self, Trap.ADDRESS, engine.active & self._beyond(engine))
             m.d.comb += [getattr(self.probe, name).eq(getattr(write, name)) for name in self.probe.shape().members]
@@ -120,12 +117,14 @@ class Vxm(wiring.Component):
     def _control(self, m: Module, engine: Burst) -> list[data.View]:
         """What travels with an element, in stages 0..LAST."""
         op = engine.op
-        members = {"valid": 1, "first": 1, "last": 1, "rf": 5, **{name: op.shape().members[name] for name in CARRIED}}
+        members = {"valid": 1, "first": 1, "last": 1, "element": COUNT_BITS, "rf": 5,
+                   **{name: op.shape().members[name] for name in CARRIED}}
         control = [Signal(data.StructLayout(members), name=f"control{k}") for k in range(LAST + 1)]
         here = control[0]
         m.d.comb += [getattr(here, name).eq(getattr(op, name)) for name in CARRIED]
         m.d.comb += [
-            here.valid.eq(engine.active), here.first.eq(engine.index == 0), here.last.eq(engine.last),
+            here.valid.eq(engine.active), here.element.eq(engine.index), here.first.eq(engine.index == 0),
+            here.last.eq(engine.last),
             here.rf.eq(op.rf + Mux(op.rf_inc, engine.index, 0)),
         ]
         m.d.sync += [after.eq(before) for before, after in pairwise(control)]
@@ -155,18 +154,14 @@ class Vxm(wiring.Component):
             lanes.append(named(m, Mux(from_rf, (first & high) | (~first & low), first), f"{name}_raw{n}"))
         return (_take if name == "a" else _take_half)(m, lanes, getattr(op, f"{name}_fmt"), name)
 
-    def _write(self, m: Module, rf: "RegisterFile", er: Memory, now: data.View, result: Value, exponents: Value,
-               reduced: SimpleNamespace) -> data.View:
-        """The files' write ports; a reduction goes before a result."""
+    def _write(self, m: Module, rf: "RegisterFile", er: Memory, now: data.View, result: Value,
+               exponents: Value) -> data.View:
+        """The files' write ports."""
         er_port = er.write_port()
-        write = Signal(data.StructLayout({**probe_layout().members, "conflict": 1}))
-        result_we, reduce_we = now.valid & now.rf_we, reduced.rf_we
+        write = Signal(probe_layout())
         m.d.comb += [
-            write.rf_we.eq(result_we | reduce_we),
-            write.rf_index.eq(Mux(reduce_we, reduced.rf, now.rf)),
-            write.rf_data.eq(Mux(reduce_we, reduced.value, result)),
+            write.rf_we.eq(now.valid & now.rf_we), write.rf_index.eq(now.rf), write.rf_data.eq(result),
             write.er_we.eq(now.valid & now.er_we), write.er_index.eq(now.er_dst), write.er_data.eq(exponents),
-            write.conflict.eq(result_we & reduce_we),
             rf.we.eq(write.rf_we), rf.index.eq(write.rf_index), rf.data.eq(write.rf_data),
             er_port.en.eq(write.er_we), er_port.addr.eq(write.er_index), er_port.data.eq(write.er_data),
         ]
@@ -188,7 +183,6 @@ class Vxm(wiring.Component):
                   for name in "abc"]
         beyond += [
             op.rf_we & (op.rf + Mux(op.rf_inc, engine.index, 0) >= config.rf_depth),
-            (op.red != Red.NONE) & op.red_we & (op.red_rf >= config.rf_depth),
             (op.er_use != ErUse.NONE) & (op.er >= config.er_depth), op.er_we & (op.er_dst >= config.er_depth),
         ]
         return Cat(beyond).any()
@@ -234,7 +228,8 @@ def _fault(word: data.View) -> Value:
     """`isa.fault` of an instruction."""
     two = (word.b_rf != word.c_rf) | (word.b_inc != word.c_inc)
     halves = [any_of([fmt == one for one in HALVES]) for fmt in (word.b_fmt, word.c_fmt)]
-    return (word.b_src == Src.RF) & (word.c_src == Src.RF) & two | ~Cat(halves).all()
+    index = (word.alu == Alu.INDEX) & ((word.b_src != Src.IOTA) | (word.b_fmt != Fmt.I32))
+    return (word.b_src == Src.RF) & (word.c_src == Src.RF) & two | ~Cat(halves).all() | index
 
 
 # --- stage 0 ----------------------------------------------------------------------------------------------------------
@@ -362,7 +357,8 @@ DECODED = data.StructLayout({
 class Lane(wiring.Component):
     """Stages 1..6 of one lane.
 
-    decoded: controls, each in its stage. a, b, c, pre, post: operands and shift amounts, in stage 0.
+    decoded: controls, each in its stage. a, b, c, pre, post: operands and shift amounts, in stage 0. iota: what INDEX
+    yields, in stage 5.
     y, exponent: the result, and what an exponent entry gets, from registers, in stage 7.
     """
 
@@ -372,6 +368,7 @@ class Lane(wiring.Component):
     c: In(32)
     pre: In(6)
     post: In(9)
+    iota: In(IOTA_BITS + COUNT_BITS)
     y: Out(32)
     exponent: Out(8)
 
@@ -384,10 +381,10 @@ class Lane(wiring.Component):
 
         s = registers(1, a=self.a, b=self.b, c=self.c, pre=self.pre, post=self.post)
         s = registers(2, a=_pre_shift(m, decoded, s.a, s.pre), b=s.b, c=s.c, post=s.post)
-        s = registers(3, **_function(m, decoded, s.a, s.b, s.c), a=s.a, b=s.b, c=s.c, post=s.post)
-        s = registers(4, **_look_up(m, decoded, s), left=s.left, b=s.b)
-        s = registers(5, q=_post_shift(m, decoded, s.left, s.right, s.passed, s.post), b=s.b, c=s.c, k=s.k)
-        s = registers(6, **_alu(m, decoded, s.q, s.b, s.c), k=s.k)
+        s = registers(3, **_function(m, decoded, s.a, s.b, s.c), a=s.a, c=s.c, post=s.post)
+        s = registers(4, **_look_up(m, decoded, s), left=s.left)
+        s = registers(5, q=_post_shift(m, decoded, s.left, s.right, s.passed, s.post), c=s.c, k=s.k)
+        s = registers(6, **_alu(m, decoded, s.q, self.iota, s.c), k=s.k)
         s = registers(7, y=_saturate(m, decoded, s.y, s.beyond), k=s.k)
         m.d.comb += [self.y.eq(s.y), self.exponent.eq(Mux(decoded.exponent_is_k, s.k, s.y[:8]))]
         return m
@@ -537,8 +534,8 @@ def _post_shift(m: Module, decoded: data.View, left: Value, right: Value, passed
     return q
 
 
-def _alu(m: Module, decoded: data.View, q: Value, b: Value, c: Value) -> dict[str, Value]:
-    """Stage 5: sat32(q) alu c, b for INDEX, not yet saturated; c comes inverted where the ALU wants it.
+def _alu(m: Module, decoded: data.View, q: Value, iota: Value, c: Value) -> dict[str, Value]:
+    """Stage 5: sat32(q) alu c, iota for INDEX, not yet saturated; c comes inverted where the ALU wants it.
 
     A comparison leaves its difference here, an INDEX that has found nothing is `beyond` any limit.
     """
@@ -554,7 +551,7 @@ def _alu(m: Module, decoded: data.View, q: Value, b: Value, c: Value) -> dict[st
     inverted = named(m, decoded.invert_y | take_c, "inverted")
     y = named(m, Mux(decoded.sum, total[:33], Cat(logic, logic[-1]) ^ inverted.replicate(33)), "unsaturated")
     found = named(m, decoded.index & ~less, "found")
-    return {"y": Mux(found, Cat(b, b[-1].replicate(33 - FACTOR_BITS)), y), "beyond": decoded.index & less}
+    return {"y": Mux(found, iota, y), "beyond": decoded.index & less}
 
 
 def _saturate(m: Module, decoded: data.View, y: Value, beyond: Value) -> Value:
@@ -586,23 +583,17 @@ def _lay(result: Value, rep: Value) -> Value:
 
 
 def _reduce(m: Module, now: data.View, y: list[Value]) -> SimpleNamespace:
-    """The reduction over a burst and, in stage 8 of its last element, where it goes.
+    """The reduction over a burst (`value`) and whether it is driven (`drives`), in stage 8 of the last element.
 
     A term that is to be compared comes as its complement, so that sums and comparisons need one adder.
     """
-    layout = {"e": 1, "w": 1, "rf_we": 1, "rf": 5}
-    reduced = Signal(data.StructLayout(layout))
-    valid = now.valid & (now.red != Red.NONE)
-    done = valid & now.last
+    valid, drives = now.valid & (now.red != Red.NONE), Signal()
     m.submodules.reductions = slots = Memory(shape=GROUP_BITS, depth=1 << len(now.red_slot), init=[])
     old, new = slots.read_port(domain="comb"), slots.write_port()
     summing, least, absolute, fresh = (named(m, value, name) for name, value in (
         ("summing", now.red == Red.SUM), ("least", now.red == Red.MIN), ("absolute", now.red == Red.MAXABS),
         ("fresh", now.first & ~now.red_keep)))
-    m.d.sync += [
-        reduced.e.eq(done & now.red_e), reduced.w.eq(done & now.red_w),
-        reduced.rf_we.eq(done & now.red_we), reduced.rf.eq(now.red_rf),
-    ]
+    m.d.sync += drives.eq(valid & now.last & now.red_e)
     adding, comparing = named(m, summing & ~fresh, "adding"), named(m, ~summing, "comparing")
     totals = []
     for value, before in zip(y, group_lanes(old.data), strict=True):
@@ -615,4 +606,4 @@ def _reduce(m: Module, now: data.View, y: list[Value]) -> SimpleNamespace:
         totals.append(Mux(adding, total[:32], Mux(replace, term ^ comparing.replicate(32), before)))
     total = named(m, lanes_group(totals), "reduction_total")
     m.d.comb += [old.addr.eq(now.red_slot), new.addr.eq(now.red_slot), new.data.eq(total), new.en.eq(valid)]
-    return SimpleNamespace(**{name: getattr(reduced, name) for name in layout}, value=register(m, total, "reduction"))
+    return SimpleNamespace(drives=drives, value=register(m, total, "reduction"))

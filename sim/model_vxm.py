@@ -10,7 +10,7 @@ import numpy as np
 
 from hw import numerics
 from hw.config import LANES, PLANES, ChipConfig
-from hw.isa import FIELDS, VXM_DRIVE, VXM_REDUCE_DRIVE, ErUse, Fmt, Instr, Op, Queue, Red, Src, Trap
+from hw.isa import FIELDS, VXM_DRIVE, VXM_REDUCE_DRIVE, ErUse, Fmt, Instr, Op, Queue, Red, Src
 
 from .model_core import Streams, Timeline, Unit
 
@@ -34,7 +34,6 @@ class VxmModel(Unit):
         self.rf_vectors = [np.zeros(LANES, np.int32) for _ in range(config.rf_depth)]
         self.er_vectors = [np.zeros(LANES, np.int8) for _ in range(config.er_depth)]
         self.reductions = [np.zeros(LANES, np.int64) for _ in range(1 << FIELDS[Op.ALU]["red_slot"].bits)]
-        self._rf_written = -1
 
     def state(self) -> dict[str, np.ndarray]:
         return {"rf": np.stack(self.rf_vectors), "er": np.stack(self.er_vectors),
@@ -51,10 +50,6 @@ class VxmModel(Unit):
         return self.check(entry, self.config.er_depth, "exponent entry")
 
     def write_rf(self, register: int, value: np.ndarray) -> None:
-        """In the second half of a cycle; only one write a cycle is legal."""
-        if self._rf_written == self.time.now:
-            self.trap(Trap.REGISTER_CONFLICT, f"a second write in one cycle, to register {register}")
-        self._rf_written = self.time.now
         self.rf_vectors[register] = value
 
     def write_er(self, entry: int, value: np.ndarray) -> None:
@@ -97,7 +92,7 @@ class VxmBurst:
         exponent = vxm.er_vectors[self._er or 0]
         self._pending.append((*(source(i) for source in self._sources), exponent))
         vxm.time.write(now + VXM_DRIVE, self._finish, i)
-        if instr.red is not Red.NONE and i == instr.count - 1:
+        if instr.red is not Red.NONE and instr.red_e and i == instr.count - 1:
             vxm.time.write(now + VXM_REDUCE_DRIVE, self._finish_reduction)
 
     def _compute(self) -> None:
@@ -137,12 +132,7 @@ class VxmBurst:
         slots[self.instr.red_slot] = self._total = parts
 
     def _finish_reduction(self) -> None:
-        vxm, instr = self.vxm, self.instr
-        total = self._total
-        if instr.red_e or instr.red_w:
-            self._drive(total, instr.red_e, instr.red_w)
-        if instr.red_we:
-            vxm.write_rf(vxm.register(instr.red_rf), total.astype(np.int32))
+        self._drive(self._total, eastward=1, westward=0)
 
     def _drive(self, lanes: np.ndarray, eastward: int, westward: int) -> None:
         vxm = self.vxm

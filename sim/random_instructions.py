@@ -283,36 +283,32 @@ class Builder(Placement):
             fields |= {"c_rf": fields["b_rf"], "c_inc": fields["b_inc"]}
         fields |= {
             "er": rng.randrange(self.config.er_depth), "er_dst": rng.randrange(self.config.er_depth),
-            "rf_we": self.bit(), "red_rf": rng.randrange(self.config.rf_depth),
-            "red": rng.choice([Red.NONE, *Red]), "red_keep": 0,
+            "rf_we": self.bit(), "red": rng.choice([Red.NONE, *Red]), "red_keep": 0,
         }
         fields["rf"], fields["rf_inc"] = self.registers(self.bit(), burst["count"])
         if fields["red"] is Red.NONE:
-            fields |= {"red_e": 0, "red_w": 0, "red_we": 0}
+            fields["red_e"] = 0
         else:
             # Slot 3 holds absolute values only, so that MAXABS never continues from a negative one.
             fields["red_slot"] = 3 if fields["red"] is Red.MAXABS else rng.randrange(3)
             fields["red_keep"] = self.bit()
         if fields["alu"] is Alu.INDEX:
-            fields["func"] = Func.PASS
+            fields |= {"func": Func.PASS, "b_src": Src.IOTA, "b_fmt": Fmt.I32}
         elif fields["func"] is Func.EXP2:
             fields["alu"] = Alu.Q
         instr = Instr(Op.ALU, fields=fields)
         return self.fits(queue, window, offset, instr) and self._place_alu(queue, window, offset, instr, every)
 
     def _place_alu(self, queue: Queue, window: Window, offset: int, instr: Instr, every: list) -> bool:
-        taken = self.program.taken
-        drives, writes = [], []
+        drives = []
         for _, cycles in every:
             last = cycles[-1] + VXM_REDUCE_DRIVE
             results = [cycle + VXM_DRIVE for cycle in cycles]
             drives += [(d, 0, 15, results) for d, on in enumerate((instr.dst_e, instr.dst_w)) if on]
-            drives += [(d, 0, 15, [last]) for d, on in enumerate((instr.red_e, instr.red_w)) if on]
-            writes += results * instr.rf_we + [last] * instr.red_we
-        if len(set(writes)) < len(writes) or not taken.rf_writes.isdisjoint(writes) or not self.drivable(queue, drives):
+            drives += [(Dir.E.value, 0, 15, [last])] * instr.red_e
+        if not self.drivable(queue, drives):
             return False
         self.keep(queue, window, offset, instr)
-        taken.rf_writes.update(writes)
         self.drive(queue, drives)
         return True
 

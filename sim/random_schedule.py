@@ -148,7 +148,6 @@ class Reservations:
         self.engines: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
         self.reads: defaultdict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
         self.commits: defaultdict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
-        self.rf_writes: set[int] = set()
 
     def readable(self, direction: int, group: int, planes: int, position: int, cycle: int) -> bool:
         """Somebody upstream drove all these planes of the packet."""

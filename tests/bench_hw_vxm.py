@@ -13,7 +13,6 @@ from hw.isa import (
     HALVES,
     VXM_DRIVE,
     VXM_REDUCE_DRIVE,
-    VXM_REDUCE_RF,
     VXM_RF,
     Alu,
     ErUse,
@@ -108,12 +107,7 @@ class VxmBench(Checked):
         self.slots[instr.red_slot] = terms
         if i == instr.count - 1:
             cycle = self.now + VXM_REDUCE_DRIVE - VXM_DRIVE
-            self.drive(cycle, instr.red_e, instr.red_w, terms)
-            if instr.red_we:
-                self.events[cycle].append((self.reduction, instr.red_rf, terms))
-
-    def reduction(self, register: int, lanes: np.ndarray) -> None:
-        self.probes[self.now] = self.write(self.rf, register, lanes, VXM_REDUCE_RF - VXM_REDUCE_DRIVE), None
+            self.drive(cycle, instr.red_e, 0, terms)
 
     def write(self, file: np.ndarray, index: int, lanes: np.ndarray, wait: int) -> tuple[int, int]:
         def commit() -> None:
@@ -131,7 +125,7 @@ class VxmBench(Checked):
                 await self.step()
 
     async def drain(self) -> None:
-        for _ in range(VXM_REDUCE_RF + 2):
+        for _ in range(VXM_REDUCE_DRIVE + 3):
             await self.step()
         assert not self.traps, self.traps
 
@@ -151,9 +145,9 @@ def random_instruction(rng: np.random.Generator, **fixed) -> Instr:
         "logical": int(rng.random() < 0.2), "alu": one(Alu), "sat": one(Sat), "rep": one(Rep),
         "rf": int(rng.integers(last + 1)),
         "er_dst": int(rng.integers(CONFIG.er_depth)), "red": one(Red),
-        "red_rf": int(rng.integers(CONFIG.rf_depth)), "red_slot": int(rng.integers(4)),
+        "red_slot": int(rng.integers(4)),
     }
-    flags = ("dst_e", "dst_w", "rf_we", "rf_inc", "er_we", "red_keep", "red_e", "red_w", "red_we")
+    flags = ("dst_e", "dst_w", "rf_we", "rf_inc", "er_we", "red_keep", "red_e")
     fields |= {name: int(rng.integers(2)) for name in flags}
     for name in "abc":
         fields |= {f"{name}_src": one(Src), f"{name}_rf": int(rng.integers(last + 1)),
@@ -161,7 +155,10 @@ def random_instruction(rng: np.random.Generator, **fixed) -> Instr:
                    f"{name}_fmt": Fmt.I32 if rng.random() < 0.5 else one(Fmt if name == "a" else HALVES)}
     if fields["b_src"] is fields["c_src"] is Src.RF:
         fields |= {"c_rf": fields["b_rf"], "c_inc": fields["b_inc"]}
-    return alu(**(fields | fixed))
+    fields |= fixed
+    if fields["alu"] is Alu.INDEX:
+        fields |= {"b_src": Src.IOTA, "b_fmt": Fmt.I32}
+    return alu(**fields)
 
 
 async def start(dut, seed: int = 0) -> VxmBench:
@@ -250,13 +247,12 @@ async def latencies(dut):
         raise AssertionError("nothing was driven")
 
     last = 2
-    burst = alu(count=1 + last, imm=5, dst_e=1, red=Red.SUM, red_w=1)
-    assert await measure(burst, None, 0, 5) == VXM_DRIVE
-    assert await measure(burst, None, 1, 15) == last + VXM_REDUCE_DRIVE
+    burst = alu(count=1 + last, imm=5, dst_w=1, red=Red.SUM, red_e=1)
+    assert await measure(burst, None, 1, 5) == VXM_DRIVE
+    assert await measure(burst, None, 0, 15) == last + VXM_REDUCE_DRIVE
     # A reader that drives in cycle d sampled in d - VXM_DRIVE.
     reader = alu(a_src=Src.RF, a_rf=1, dst_e=1)
     assert await measure(alu(imm=7, rf_we=1, rf=1), reader, 0, 7) == VXM_RF + VXM_DRIVE
-    assert await measure(alu(imm=9, red=Red.SUM, red_we=1, red_rf=1), reader, 0, 9) == VXM_REDUCE_RF + VXM_DRIVE
     reader = alu(imm=64, er_use=ErUse.PRE, er=1, dst_e=1)
     assert await measure(alu(imm=3, er_we=1, er_dst=1), reader, 0, 8) == VXM_RF + VXM_DRIVE
 
@@ -275,11 +271,14 @@ async def illegal_programs_trap(dut):
     assert await traps_of(bench, same) == set()
     for name in ("b_rf", "b_inc", "c_rf", "c_inc"):
         assert await traps_of(bench, same ^ 1 << bit_of(name)) == {Trap.OPCODE}
+    index = encode(alu(alu=Alu.INDEX, b_src=Src.IOTA))
+    assert await traps_of(bench, index) == set()
+    for name in ("b_src", "b_fmt"):
+        assert await traps_of(bench, index ^ 1 << bit_of(name)) == {Trap.OPCODE}
     for name in ("b_fmt", "c_fmt"):
         assert await traps_of(bench, same ^ Fmt.B0.value << bit_of(name)) == {Trap.OPCODE}
-    assert await traps_of(bench, alu(red=Red.SUM, red_we=1), alu(rf_we=1)) == {Trap.REGISTER_CONFLICT}
     assert await traps_of(bench, alu(red=Red.SUM, red_e=1), alu(**drive)) == {Trap.COLLISION}
-    assert await traps_of(bench, alu(red=Red.SUM, red_w=1), alu(**drive)) == set()
+    assert await traps_of(bench, alu(red=Red.SUM, red_e=1), alu(dst_w=1, rf_we=1)) == set()
     assert await traps_of(bench, alu(a_src=Src.RF, a_rf=CONFIG.rf_depth - 1, a_inc=1, count=2)) == {Trap.ADDRESS}
     dut.e_driven.value = 0b1101
     assert await traps_of(bench, alu(b_src=Src.E)) == {Trap.EMPTY_READ}

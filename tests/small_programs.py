@@ -63,7 +63,5 @@ ILLEGAL: dict[str, tuple[Trap, int, str, dict[str, list[Instr]], int]] = {
     "outward": (Trap.ADDRESS, FIRST, "MEM_E1", {"MEM_E1": [read(0)]}, 50),
     "opcode": (Trap.OPCODE, FIRST, "VXM", {"VXM": [read(0)]}, 50),
     "jump too soon": (Trap.OPCODE, FIRST + 2, "VXM", {"VXM": [op(Op.LOOP, count=2), op(Op.END_LOOP, 2)]}, 50),
-    "registers meet": (Trap.REGISTER_CONFLICT, FIRST + 3 + isa.VXM_DRIVE, "VXM",
-                       {"VXM": [op(Op.ALU, count=2, red=Red.SUM, red_we=1), op(Op.ALU, rf_we=1)]}, 50),
 }
 """By name: the trap, its cycle and queue in the model, the program, the token's period."""

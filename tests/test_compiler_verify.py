@@ -90,8 +90,8 @@ REFUSED = {
     "bank": (COPY | {"MEM_E0": [(6, write(count=4, addr=8)), (8, read(addr=9))]}, Trap.BANK_CONFLICT, "quad 9"),
     "bank by index": (COPY | {"MEM_E0": [(6, write(count=4, addr=8)), (8, read(addr=2, index=1))]}, Trap.BANK_CONFLICT,
                       "may read quad 9"),
-    "register conflict": ({"VXM": [(2, alu(count=2, red=Red.SUM, red_we=1)), (4, alu(rf_we=1))]},
-                          Trap.REGISTER_CONFLICT, "VXM word 1"),
+    "result and reduction": ({"VXM": [(2, alu(count=2, red=Red.SUM, red_e=1)), (4, alu(dst_e=1))]},
+                             Trap.COLLISION, "VXM word 1"),
     "register": ({"VXM": [(2, alu(rf_we=1, rf=30, rf_inc=1, count=3))]}, Trap.ADDRESS, "register must be in 0..31"),
     "operand": ({"VXM": [(2, alu(a_src=Src.W, a_fmt=Fmt.B2))]}, Trap.EMPTY_READ, "plane 2 of W group 0"),
     "map": ({"SXM_E": [(2, Instr(Op.PERMUTE, fields={"map": 16}))]}, Trap.ADDRESS, "map must be"),
@@ -119,7 +119,7 @@ def test_refused(given, rule, text):
 
 
 def test_reduction_and_result_in_neighbouring_cycles():
-    verify_bucket(TINY, program(VXM=[(2, alu(red=Red.SUM, red_we=1)), (4, alu(rf_we=1))]), PERIOD, {})
+    verify_bucket(TINY, program(VXM=[(2, alu(red=Red.SUM, red_e=1)), (4, alu(dst_e=1))]), PERIOD, {})
 
 
 def test_program_as_a_whole():
@@ -142,11 +142,11 @@ def test_undeclared_index_register():
 
 def sweeps() -> dict[str, list[dict]]:
     """Families of programs that cross a border of legality, a step at a time."""
-    result, reduction = alu(rf_we=1, dst_e=1), alu(count=2, red=Red.SUM, red_we=1, red_w=1)
+    result, reduction = alu(rf_we=1, dst_e=1), alu(count=2, red=Red.SUM, red_e=1)
     return {
         "bank": [COPY | {"MEM_E0": [(6, write(count=4, addr=8)), (at, read(addr=addr, count=2))]}
                  for at in range(7, 15) for addr in range(7, 12)],
-        "registers": [{"VXM": [(2, reduction), (at, result)]} for at in range(3, 9)],
+        "reductions": [{"VXM": [(2, reduction), (at, result)]} for at in range(3, 9)],
         "drives": [{"MEM_W0": [(6, read(count=2, planes=planes))], "VXM": [(4, result)],
                     "MEM_W1": [(at, read(planes=6, count=2))]} for at in range(3, 10) for planes in (1, 8, 12)],
         "samples": [COPY | {"MEM_E0": [(at, write(count=count))]} for at in range(3, 12) for count in range(1, 5)],

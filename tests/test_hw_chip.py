@@ -222,7 +222,7 @@ def test_busy_engine_by_one_cycle(chip):
 ENGINES = {
     "MEM_W1": [(Op.READ, {"count": 9, "interval": 2}, 17), (Op.WRITE, {"count": 9}, 9), (Op.INDEX, {}, 0)],
     "MXM_E": [(Op.LOAD, {"count": 9}, 9), (Op.MAC, {"acts": 3, "accs": 4}, 12), (Op.DRAIN, {"count": 9}, 9)],
-    "VXM": [(Op.ALU, {"count": 9, "red": Red.SUM, "red_we": 1}, 9)],
+    "VXM": [(Op.ALU, {"count": 9, "red": Red.SUM, "red_e": 1}, 9)],
     "SXM_E": [(Op.PERMUTE, {"count": 9}, 9), (Op.REDUCE, {"count": 9, "red": Red.MAX}, 9),
               (Op.TRANSPOSE_IN, {"count": 9}, 9), (Op.TRANSPOSE_OUT, {"count": 9}, 9)],
 }

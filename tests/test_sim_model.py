@@ -271,26 +271,25 @@ def test_vxm_register_read_latency(late):
 def test_vxm_reduction(red):
     count, interval = 5, 3
     programs = {"MEM_W0": [read(10, count=count, stride=1, interval=interval)],
-                "VXM": [wait(3), op(Op.ALU, a_src=Src.E, count=count, interval=interval, red=red, red_w=1,
-                                    red_we=1, red_rf=3)]}
+                "VXM": [wait(3), op(Op.ALU, a_src=Src.E, count=count, interval=interval, red=red, red_e=1)]}
     chip = machine(programs)
     expected = numerics.reduce(red, np.stack([ints(chip, "MEM_W0", 10 + i) for i in range(count)]), 0)
     last = FIRST + 1 + 2 + 1 + (count - 1) * interval
     begin(chip, last + isa.VXM_REDUCE_DRIVE)
-    assert not chip.state()["VXM.rf"].any() and not driven(chip, Dir.W, MEM_W)
-    go(chip, last + isa.VXM_REDUCE_RF)
-    assert (chip.state()["VXM.rf"][3] == expected).all()
-    assert (lanes(stream(chip, Dir.W, MEM_W)) == expected).all()
+    assert not driven(chip, Dir.E, MEM_E)
+    go(chip, last + isa.VXM_REDUCE_DRIVE + 1)
+    assert (lanes(stream(chip, Dir.E, MEM_E)) == expected).all()
 
 
 def test_vxm_reductions_in_slots_continue():
-    def alu(imm: int, slot: int, keep: int, rf: int) -> Instr:
-        return op(Op.ALU, a_src=Src.IMM, imm=imm, red=Red.SUM, red_slot=slot, red_keep=keep, red_we=1, red_rf=rf,
-                  count=2)
+    def alu(imm: int, slot: int, keep: int) -> Instr:
+        return op(Op.ALU, 2, a_src=Src.IMM, imm=imm, red=Red.SUM, red_slot=slot, red_keep=keep, red_e=1, count=2)
 
-    programs = {"VXM": [alu(1, 0, 0, 0), alu(10, 1, 0, 1), alu(100, 0, 1, 2), alu(1000, 1, 1, 3), alu(5, 0, 0, 4)]}
-    chip = begin(machine(programs), 60)
-    assert chip.state()["VXM.rf"][:5, 0].tolist() == [2, 20, 202, 2020, 10]
+    chip = machine({"VXM": [alu(1, 0, 0), alu(10, 1, 0), alu(100, 0, 1), alu(1000, 1, 1), alu(5, 0, 0)]})
+    begin(chip, 0)
+    for n, expected in enumerate((2, 20, 202, 2020, 10)):
+        go(chip, FIRST + 2 * n + isa.ENGINE + 1 + isa.VXM_REDUCE_DRIVE + 1)
+        assert (lanes(stream(chip, Dir.E, MEM_E)) == expected).all()
 
 
 def test_vxm_formats_shifts_and_exponents():
@@ -430,7 +429,7 @@ def test_host_port():
     chip.host_write(Space.MEM, 3 << 22 | 17 << 2 | 2, value)
     assert chip.mem("MEM_E1")[17, 2].tolist() == list(range(16))
     assert chip.host_read(Space.MEM, 3 << 22 | 17 << 2 | 2) == value
-    word = isa.encode(op(Op.ALU, 77, red_rf=31))
+    word = isa.encode(op(Op.ALU, 77, red_e=1))
     for part in (1, 0):
         chip.host_write(Space.ICU, isa.icu_address(0, 5, 9, part), word >> 128 * part & (1 << 128) - 1)
     assert chip.icus["VXM"].words[5] == word
