@@ -4,6 +4,7 @@ from random import Random
 
 from hw.config import LANES, ChipConfig
 from hw.isa import (
+    DELAY_BITS,
     ENGINE,
     FIELDS,
     HALVES,
@@ -27,11 +28,12 @@ from hw.isa import (
     Wfmt,
 )
 
-from .random_placement import Placement, Program, outward
+from .random_placement import Placement, Program, Stock, outward
 from .random_schedule import Instance, Loop, Window, layout, random_phases
 
 INDEX_QUADS = 8
 """The first quads of every slice hold index vectors, and no program writes them."""
+MAX_DELAY = (1 << DELAY_BITS) - 1
 MAX_OFFSET = 7
 """Greatest offset of an index vector."""
 
@@ -39,21 +41,25 @@ MAX_OFFSET = 7
 class Builder(Placement):
     """Makes one bucket's program."""
 
-    def __init__(self, config: ChipConfig, rng: Random, room: dict[str, int]):
-        super().__init__(config, rng, room)
+    def __init__(self, config: ChipConfig, rng: Random, stocks: dict[str, Stock]):
+        super().__init__(config, rng, stocks)
         self.kinds = {
             self.add_read: 10, self.add_write: 8, self.add_index: 3, self.add_load: 5, self.add_mac: 5,
             self.add_drain: 4, self.add_alu: 14, self.add_lanes: 8, self.add_transpose_in: 4,
             self.add_transpose_out: 2,
         }
 
-    def build(self, attempts: int) -> Program:
+    def build(self, attempts: int) -> Program | None:
+        """None if the queues' stores have no room for the loops."""
         rng = self.rng
         phases = random_phases(rng)
         nodes = {}
         for queue in self.queues:
             depth = self.depth(queue) if queue.unit == "MEM" else 1 << 12
             nodes[queue.name] = layout(rng, phases, [Instance(START, (0, 0))], (), depth)
+            own = [Instr(Op.SYNC), *(instr for node in nodes[queue.name] for instr in node.emit(MAX_DELAY))]
+            if not self.stocks[queue.name].add(own):
+                return None
         windows = {name: [w for node in tree for w in (node.windows() if isinstance(node, Loop) else [node])]
                    for name, tree in nodes.items()}
         self.program = Program(nodes, windows, START + sum(phase.length for phase in phases))

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from random import Random
 
 from hw.config import VXM, ChipConfig
-from hw.isa import ENGINE, Fmt, Instr, Op, Queue, queues
+from hw.isa import ENGINE, Fmt, Instr, Op, Queue, encode, queues
+from hw.store import Store
 
 from .random_schedule import Instance, Loop, Reservations, Window
 
@@ -32,6 +33,26 @@ class Run:
     index_vectors: bool = False
 
 
+class Stock:
+    """The distinct words, or parts of words, that a queue's store holds (`hw.store`)."""
+
+    def __init__(self, store: Store):
+        self._parts = [(part, {0}) for part in store.parts]
+
+    def takes(self, instrs: list[Instr]) -> bool:
+        """Whether there is room for these instructions."""
+        words = [encode(instr) for instr in instrs]
+        return all(len(known | {part.of(word) for word in words}) <= part.words for part, known in self._parts)
+
+    def add(self, instrs: list[Instr]) -> bool:
+        """Keep them, if there is room for all."""
+        if not self.takes(instrs):
+            return False
+        for part, known in self._parts:
+            known.update(part.of(encode(instr)) for instr in instrs)
+        return True
+
+
 @dataclass
 class Program:
     """One bucket's program while it is made."""
@@ -46,14 +67,14 @@ class Program:
 class Placement:
     """One bucket's program while instructions are placed in it, by random choices.
 
-    room: unit operations that each queue's store still has room for. program: set before anything is placed.
+    stocks: what each queue's store holds already. program: set before anything is placed.
     """
 
     program: Program
 
-    def __init__(self, config: ChipConfig, rng: Random, room: dict[str, int]):
+    def __init__(self, config: ChipConfig, rng: Random, stocks: dict[str, Stock]):
         self.config = config
-        self.room = room
+        self.stocks = stocks
         self.rng = rng
         self.queues = queues(config)
 
@@ -127,7 +148,7 @@ class Placement:
 
     def fits(self, queue: Queue, window: Window, offset: int, instr: Instr) -> bool:
         """The window accepts a word there, and the engine is free and done before the token ends."""
-        if not self.room[queue.name] or not window.accepts(offset):
+        if not window.accepts(offset) or not self.stocks[queue.name].takes([instr]):
             return False
         count, interval = burst_of(instr)
         engine = self.program.taken.engines[queue.name, ENGINES[instr.op]]
@@ -142,7 +163,7 @@ class Placement:
     def keep(self, queue: Queue, window: Window, offset: int, instr: Instr) -> None:
         """Put the word there and occupy its engine."""
         window.words[offset] = instr
-        self.room[queue.name] -= 1
+        self.stocks[queue.name].add([instr])
         engine = self.program.taken.engines[queue.name, ENGINES[instr.op]]
         for _, cycles in self.elements(window, offset, *burst_of(instr)):
             engine.update(range(cycles[0], cycles[-1] + 1))

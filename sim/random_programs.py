@@ -17,9 +17,8 @@ from hw.store import store_of
 
 from .image import Image, quads_of
 from .random_instructions import INDEX_QUADS, MAX_OFFSET, Builder
+from .random_placement import Stock
 
-ICU_WORDS = 36
-"""Distinct NOP, SYNC, LOOP and END_LOOP words that a queue's three programs have at most, and the empty word."""
 MARGIN = 20
 """Cycles between the last element of a token and the next start pulse, at least."""
 
@@ -30,10 +29,12 @@ def random_image(config: ChipConfig, seed: int, attempts: int = 400) -> tuple[Im
     words: dict[str, list[int]] = {queue.name: [] for queue in queues(config)}
     starts: dict[str, list[int]] = {queue.name: [] for queue in queues(config)}
     stores = {queue.name: store_of(config, queue) for queue in queues(config)}
-    room = {name: store.words - ICU_WORDS for name, store in stores.items()}
+    stocks = {name: Stock(store) for name, store in stores.items()}
     buckets, position = [], 0
     for _ in range(rng.randint(1, min(3, config.buckets))):
-        program = Builder(config, rng, room).build(attempts)
+        program = Builder(config, rng, stocks).build(attempts)
+        if not program:
+            break
         for name, nodes in program.layout.items():
             starts[name].append(len(words[name]))
             words[name] += [encode(instr) for node in nodes for instr in node.emit(stores[name].max_delay)]
