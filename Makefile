@@ -22,7 +22,7 @@ STAMP  := $(VENV)/.metronome-$(EXTRAS)-$(HASH)
 FPGA_STAMP := $(VENV)/.metronome-fpga-$(HASH)
 FORMAL_STAMP := $(VENV)/.metronome-formal-$(HASH)
 
-.PHONY: help setup sim test formal bench bitstream lint docs nightly clean
+.PHONY: help setup sim test formal bench bitstream board lint docs nightly clean
 .DEFAULT_GOAL := help
 
 help:     ## this list
@@ -45,6 +45,9 @@ bench: $(STAMP) ## cycles per token, roofline fraction and simulation speed
 
 bitstream: $(FPGA_STAMP) ## a board's bitstream and its report: BOARD=ulx3s SEED=1 SWEEP=1
 	@$(BIN)/python -m fpga.build $(BOARD) --seed $(SEED) --sweep $(SWEEP)
+
+board: $(STAMP) ## a board in Verilator behind a pseudo-terminal, for `tsp run --device`: BOARD=ulx3s
+	@$(BIN)/python -m fpga.simulate --config $(BOARD)
 
 lint: $(STAMP) ## ruff and pyright
 	@$(BIN)/ruff check .

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fpga.figures import board_figures
 from sim.bench import PUBLISHED, ROOT, Figure, as_json, figures, machine
 
 WIDTH = 132
@@ -27,6 +28,7 @@ def bench(
     where = machine()
     with Console(stderr=True).status("bench") as status:
         found = figures(paths, status.update)
+    found += board_figures(found)
     if as_json_:
         print(json.dumps(as_json(where, found)))
         return

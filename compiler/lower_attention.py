@@ -240,13 +240,10 @@ class Attention(Base):
               "sat": Sat.S8, "n": g.words}
         last = head.part == g.per_word - 1 or head.kv == self.m.kv_heads - 1
         if not last:
-            self._first_part[head.side] = self._regs(1)
-            self._op(label, **op, dst=self._first_part[head.side])
+            self._op(label, **op, dst=self._mem(f"part_{head.side}"))
             return
         if head.part:
-            first = self._first_part.pop(head.side)
-            op |= {"alu": Alu.ADD, "c": first}
-            self._free(first)
+            op |= {"alu": Alu.ADD, "c": self._mem(f"part_{head.side}")}
         cluster = self._cluster(label)
         stream, _ = cluster.alu(**op)
         base = self.config.act_depth - len(g.q_words()) + g.q_words().index((head.unit, head.rep, 0))

@@ -141,16 +141,15 @@ class Begin(Base):
 
     def _unpack_embedding(self, table: Matrix, kt: int, scale: Reg) -> None:
         label = "embedding"
-        work, part = ((self._mem("xg"), self._mem("h16")) if kt > 6 else (self._regs(kt), self._regs(kt)))
+        work, part = (self._mem("xg"), self._mem("h16")) if kt > 6 else (self._regs(kt), self._regs(kt))
         for group in range(self.config.weight_groups):
             west, east = (table.tensors[side][group].mem(0, kt, index=INDEX_EMBEDDING, cells=()) for side in SIDES)
             self._op(label, a=west, alu=Alu.OR, c=east, n=kt, dst=part if group else work)
             if group:
                 self._op(label, a=work, alu=Alu.OR, c=part, n=kt, dst=work)
         self._op(label, a=As(work, Fmt.HI16), alu=Alu.OR, c=As(work, Fmt.LO16), n=kt, dst=work)
-        post = {"func": Func.MUL, "b": scale, "post": self.s.emb, "n": kt}
-        self._op(label, a=As(work, Fmt.B0), **post, dst=part)
-        self._op(label, a=As(work, Fmt.B1), **post, alu=Alu.ADD, c=part, dst=self.x)
+        self._op(label, a=work, pre=-8, alu=Alu.OR, c=work, n=kt, dst=work)  # one of both bytes is 0
+        self._op(label, a=As(work, Fmt.B1), func=Func.MUL, b=scale, post=self.s.emb, n=kt, dst=self.x)
         for reg in (work, part):
             if isinstance(reg, Reg):
                 self._free(reg)

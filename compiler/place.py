@@ -277,6 +277,9 @@ class _Placer:
         for side in SIDES:
             for buffer in range(2):
                 t[f"t_{side}{buffer}"] = self._add("scores", (f"{side}0", "E0", "W0"), g.chunks)
+        if g.per_word > 1:
+            t |= {f"part_{side}": self._add("attention output", ACROSS[side], 1) for side in SIDES}
+        t["cos"] = self._add("rotation", ("W0", "E0"), g.words)
         self._constants()
 
     def _constants(self) -> None:

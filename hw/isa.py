@@ -172,6 +172,10 @@ class Fmt(enum.Enum, shape=3):
     B3 = 7
 
 
+HALVES = (Fmt.I32, Fmt.LO16, Fmt.HI16)
+"""Formats of VXM operands b and c."""
+
+
 class Rep(enum.Enum, shape=2):
     """How a VXM result is laid on the four byte planes."""
 
@@ -262,7 +266,7 @@ def _operand(name: str) -> dict[str, Field]:
         f"{name}_src": _enum(Src, f"operand {name}: source"),
         f"{name}_rf": Field(5, doc=f"operand {name}: register"),
         f"{name}_inc": Field(1, doc=f"operand {name}: register advances with each element"),
-        f"{name}_fmt": _enum(Fmt, f"operand {name}: bytes taken"),
+        f"{name}_fmt": _enum(Fmt, f"operand {name}: bytes taken" + ("" if name == "a" else ", no single ones")),
     }
 
 
@@ -373,7 +377,26 @@ class Instr:
 
 
 class EncodingError(ValueError):
-    """A field does not fit its width, or the operation has no such field."""
+    """A field does not fit its width, the operation has no such field, or its fields are illegal together."""
+
+
+def fault(instr: Instr) -> str:
+    """What makes an instruction illegal whose fields are legal one by one; "" if nothing does.
+
+    Operands b and c of the VXM take no single bytes. They share a read port of the register file: both may be registers
+    if they are the same.
+    """
+    if instr.op is Op.ALU and not (instr.b_fmt in HALVES and instr.c_fmt in HALVES):
+        return "operands b and c must not be single bytes"
+    if instr.op is Op.ALU and instr.b_src is Src.RF and instr.c_src is Src.RF and (
+            (instr.b_rf, instr.b_inc) != (instr.c_rf, instr.c_inc)):
+        return "operands b and c must not be two registers"
+    return ""
+
+
+def _check(instr: Instr) -> None:
+    if what := fault(instr):
+        raise EncodingError(f"{instr.op.name}: {what}")
 
 
 def _bits(op: Op, name: str, spec: Field, value: Any) -> int:
@@ -387,7 +410,7 @@ def _bits(op: Op, name: str, spec: Field, value: Any) -> int:
 
 
 def encode(instr: Instr) -> int:
-    """The instruction word. Raises EncodingError naming instruction, field, value and range."""
+    """The instruction word. Raises EncodingError naming instruction, field, value and range, or the `fault`."""
     specs = FIELDS[instr.op]
     for name in instr.fields:
         if name not in specs:
@@ -400,11 +423,12 @@ def encode(instr: Instr) -> int:
         value = instr.fields[name] if name in instr.fields else getattr(instr, name)
         word |= _bits(instr.op, name, spec, value) << offset
         offset += spec.bits
+    _check(instr)
     return word
 
 
 def decode(word: int) -> Instr:
-    """The instruction of a word. Raises EncodingError where a field holds no legal value."""
+    """The instruction of a word. Raises EncodingError where a field holds no legal value, or for a `fault`."""
     op = Op(word & 15)
     offset = HEADER["op"].bits
     delay = word >> offset & ((1 << DELAY_BITS) - 1)
@@ -421,7 +445,9 @@ def decode(word: int) -> Instr:
             raise EncodingError(f"{op.name}.{name} must be a {spec.kind.__name__}, not {value}") from None
     if word >> offset:
         raise EncodingError(f"{op.name} has stray bits above bit {offset - 1}: {word:#x}")
-    return Instr(op, delay, fields)
+    instr = Instr(op, delay, fields)
+    _check(instr)
+    return instr
 
 
 # --- queues --------------------------------------------------------------------------------------------------------
@@ -499,7 +525,7 @@ class Trap(enum.Enum, shape=4):
     ENGINE_BUSY = 3  #: an instruction started an engine that had not finished its burst
     BANK_CONFLICT = 4  #: a quad was read in the cycle of its own write's commit
     ADDRESS = 5  #: an address, entry or register beyond the configured depth
-    OPCODE = 6  #: an operation that is not the unit's
+    OPCODE = 6  #: an operation that is not the unit's, or fields that are illegal together (see `fault`)
     REGISTER_CONFLICT = 7  #: a result and a burst reduction wrote the register file in the same cycle
     DRY = 8  #: a queue ran past its last instruction
 

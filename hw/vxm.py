@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from . import tables
 from .config import LANES, PLANES, ChipConfig
-from .isa import VXM_DRIVE, Alu, ErUse, Fmt, Func, Op, Queue, Red, Rep, Sat, Src, Trap
+from .isa import HALVES, VXM_DRIVE, Alu, ErUse, Fmt, Func, Op, Queue, Red, Rep, Sat, Src, Trap
 from .numerics import INT32, POST_RANGE, PRE_RANGE, SAT_LIMIT
 from .slice import (
     GROUP_BITS,
@@ -55,7 +55,8 @@ class Vxm(wiring.Component):
     e(last) + VXM_REDUCE_DRIVE and readable one cycle later; it takes the register file's write port from a result of
     that cycle. Results are laid on the planes by `rep` only where they are driven: register file, exponent file and
     reduction get y itself (`hw.numerics.exponent`), and reductions are driven as int32. `red_*` count for nothing if
-    `red` is NONE.
+    `red` is NONE. The register file has a read port for operand a and one for b and c, which may both be registers only
+    if they are the same.
 
     Pipeline (stage k works in cycle e + k): 0 select operands, add exponents to shift amounts; 1 pre shift;
     2 normalise, choose factors and table entry; 3 look up; 4 multiply, post shift; 5 ALU; 6 saturate; 7 drive, write,
@@ -80,7 +81,10 @@ class Vxm(wiring.Component):
         m.d.comb += [engine.word.eq(word), engine.start.eq(self.valid & known)]
 
         control = self._control(m, engine)
-        operands = [self._operand(m, engine, rf, name) for name in "abc"]
+        index_a, index_b, index_c = (_register_index(engine, name) for name in "abc")
+        indices = index_a, Mux(engine.op.b_src == Src.RF, index_b, index_c)
+        registers = [rf.read(m, named(m, index, f"register{port}")) for port, index in enumerate(indices)]
+        operands = [self._operand(m, engine, registers[port], name) for name, port in (("a", 0), ("b", 1), ("c", 1))]
         amounts = _amounts(m, engine.op, er)
         decoded = _decode(m, control)
         y, exponents = [], []
@@ -105,7 +109,7 @@ class Vxm(wiring.Component):
         m.d.comb += self.busy.eq(engine.busy)
         if self._config.debug:
             trap(m, self, Trap.ENGINE_BUSY, engine.conflict)
-            trap(m, self, Trap.OPCODE, self.valid & (~known | illegal(Op.ALU, word)))
+            trap(m, self, Trap.OPCODE, self.valid & (~known | illegal(Op.ALU, word) | _fault(word)))
             trap(m, self, Trap.COLLISION, now.valid & ((now.dst_e & reduced.e) | (now.dst_w & reduced.w)))
             trap(m, self, Trap.REGISTER_CONFLICT, write.conflict)
             trap(m, self, Trap.EMPTY_READ, engine.active & self._empty(engine.op))
@@ -127,30 +131,29 @@ class Vxm(wiring.Component):
         m.d.sync += [after.eq(before) for before, after in pairwise(control)]
         return control
 
-    def _operand(self, m: Module, engine: Burst, rf: "RegisterFile", name: str) -> list[Value]:
-        """Lanes of one operand in stage 0.
+    def _operand(self, m: Module, engine: Burst, register: SimpleNamespace, name: str) -> list[Value]:
+        """Lanes of one operand in stage 0; `register` is what its port of the register file reads.
 
         Streams and constants meet in one LUT a bit, both banks of the register file and these in a second one: what
         is constant over the lanes (the immediate, the upper bits of IOTA, the bank) comes as both streams selected.
         """
         op = engine.op
         source = getattr(op, f"{name}_src")
-        index = _register_index(engine, name)
         from_e, from_w, from_rf, from_imm, from_iota = (
             named(m, source == one, f"{name}_{one.name.lower()}") for one in (Src.E, Src.W, Src.RF, Src.IMM, Src.IOTA))
-        even, odd = rf.read(m, index)
         one, iota = Signal(32, name=f"{name}_constant"), from_iota.replicate(IOTA_BITS)
         m.d.comb += one.eq(Mux(from_imm, op.imm, 0) | Mux(from_iota, engine.index << IOTA_BITS, 0)
-                           | Mux(from_rf & rf.bank(index), Const(-1), 0))
+                           | Mux(from_rf & register.bank, Const(-1), 0))
         eastward, westward = ([named(m, (one | Mux(lanes, iota, 0) | taken.replicate(32))[:32], f"{name}_{way}")
                                for lanes in (0, 1)] for way, taken in (("e", from_e), ("w", from_w)))
         lanes = []
-        for n, (e, w, low, high) in enumerate(zip(*map(group_lanes, (self.e_in, self.w_in, even, odd)), strict=True)):
+        for n, (e, w, low, high) in enumerate(zip(
+                *map(group_lanes, (self.e_in, self.w_in, register.even, register.odd)), strict=True)):
             e_bits, w_bits = (Cat(way[n >> bit & 1 if bit < IOTA_BITS else 0][bit] for bit in range(32))
                               for way in (eastward, westward))
             first = named(m, _pick(e, e_bits, w, w_bits), f"{name}_first{n}")
             lanes.append(named(m, Mux(from_rf, (first & high) | (~first & low), first), f"{name}_raw{n}"))
-        return _take(m, lanes, getattr(op, f"{name}_fmt"), name)
+        return (_take if name == "a" else _take_half)(m, lanes, getattr(op, f"{name}_fmt"), name)
 
     def _write(self, m: Module, rf: "RegisterFile", er: Memory, now: data.View, result: Value, exponents: Value,
                reduced: SimpleNamespace) -> data.View:
@@ -202,22 +205,22 @@ class RegisterFile(wiring.Component):
         self._banks = [Memory(shape=GROUP_BITS, depth=depth // 2, init=[]) for _ in range(2)]
         super().__init__({"we": In(1), "index": In(5), "data": In(GROUP_BITS)})
 
-    def bank(self, index: Value) -> Value:
-        """The bank of a register."""
+    def _bank(self, index: Value) -> Value:
         return index[self._index_bits - 1]
 
-    def read(self, m: Module, index: Value) -> list[Value]:
-        """What a register's place holds in either bank; before elaboration."""
+    def read(self, m: Module, index: Value) -> SimpleNamespace:
+        """A read port: what a register's place holds in either bank, and the register's `bank`; before elaboration."""
         ports = [bank.read_port(domain="comb") for bank in self._banks]
         m.d.comb += [port.addr.eq(index[: self._index_bits - 1]) for port in ports]
-        return [port.data for port in ports]
+        even, odd = ports
+        return SimpleNamespace(even=even.data, odd=odd.data, bank=self._bank(index))
 
     def elaborate(self, platform):
         m = Module()
         for number, bank in enumerate(self._banks):
             m.submodules[f"bank{number}"] = bank
             port = bank.write_port()
-            m.d.comb += [port.en.eq(self.we & (self.bank(self.index) == number)), port.data.eq(self.data),
+            m.d.comb += [port.en.eq(self.we & (self._bank(self.index) == number)), port.data.eq(self.data),
                          port.addr.eq(self.index[: self._index_bits - 1])]
         return m
 
@@ -225,6 +228,13 @@ class RegisterFile(wiring.Component):
 def _pick(x: Value, take_x: Value, y: Value, take_y: Value) -> Value:
     """x or y, 0 if neither is taken, 1 if both are: the four states of a LUT with two data inputs."""
     return (x & take_x) | (y & take_y) | (take_x & take_y)
+
+
+def _fault(word: data.View) -> Value:
+    """`isa.fault` of an instruction."""
+    two = (word.b_rf != word.c_rf) | (word.b_inc != word.c_inc)
+    halves = [any_of([fmt == one for one in HALVES]) for fmt in (word.b_fmt, word.c_fmt)]
+    return (word.b_src == Src.RF) & (word.c_src == Src.RF) & two | ~Cat(halves).all()
 
 
 # --- stage 0 ----------------------------------------------------------------------------------------------------------
@@ -258,6 +268,17 @@ def _take(m: Module, lanes: list[Value], fmt: Value, name: str) -> list[Value]:
         middle = named(m, Mux(plain, p1, 0) | Mux(high, p3, 0) | sign8.replicate(8), f"{name}_middle{n}")
         sign16 = named(m, ~whole & middle[7], f"{name}_sign{n}")
         taken.append(Cat(low, middle, Mux(whole, Cat(p2, p3), sign16.replicate(16))))
+    return taken
+
+
+def _take_half(m: Module, lanes: list[Value], fmt: Value, name: str) -> list[Value]:
+    """The lanes, or their halves that `fmt` selects, sign-extended."""
+    whole, upper = named(m, fmt == Fmt.I32, f"{name}_whole"), named(m, fmt == Fmt.HI16, f"{name}_upper")
+    taken = []
+    for n, lane in enumerate(lanes):
+        low = named(m, Mux(upper, lane[16:], lane[:16]), f"{name}_low{n}")
+        sign = named(m, ~whole & low[15], f"{name}_sign{n}")
+        taken.append(Cat(low, Mux(whole, lane[16:], sign.replicate(16))))
     return taken
 
 

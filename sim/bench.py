@@ -34,8 +34,11 @@ SHAPE_15M = ModelConfig(dim=288, hidden_dim=768, n_layers=6, n_heads=6, n_kv_hea
                         seq_len=512, shared_classifier=True)
 """The 15M model of llama2.c, with a context that holds position 256."""
 POSITION_15M = 256
+CYCLES = "cycles a token on {}, mean of positions"
+"""Begins the name of that figure, with the config."""
 PUBLISHED = (
     ("ESP32-S3", "stories260K", "19..33 tokens/s"),
+    ("Zynq-7010 with a ternary model", "115K parameters", "3,072 tokens/s"),
     ("Raspberry Pi 4", "stories260K", "917 tokens/s"),
     ("one core of a 2.6 GHz server", "stories260K", "about 14,000 tokens/s"),
     ("the best open accelerators", "decoding", "25 % of their multipliers' time"),
@@ -101,7 +104,7 @@ def _of_checkpoint(path: Path, say: Callable[[str], None]) -> list[Figure]:
     fraction = sum(program.bytes_read(p) for p in range(count)) / (program.config.macs * total)
     chip = program.config.name
     found = [
-        Figure(name, f"cycles a token on {chip}, mean of positions 0..{count - 1}", total / count, "cycles",
+        Figure(name, f"{CYCLES.format(chip)} 0..{count - 1}", total / count, "cycles",
                *(("<= 5,000", "3,600") if own else ())),
         Figure(name, f"tokens a second on {chip} at {DEFAULT_CLOCK_MHZ:g} MHz",
                program.tokens_per_second(DEFAULT_CLOCK_MHZ, total / count), "tokens/s"),

@@ -6,6 +6,7 @@ from hw.config import LANES, ChipConfig
 from hw.isa import (
     ENGINE,
     FIELDS,
+    HALVES,
     MEM_READ,
     MXM_DRAIN,
     START,
@@ -15,6 +16,7 @@ from hw.isa import (
     VXM_REDUCE_DRIVE,
     Alu,
     Dir,
+    Fmt,
     Func,
     Instr,
     Op,
@@ -277,6 +279,8 @@ class Builder(Placement):
         samples = [cycle for _, cycles in every for cycle in cycles]
         for name in "abc":
             fields |= self.operand(name, queue, samples, burst["count"])
+        if fields["b_src"] is fields["c_src"] is Src.RF:
+            fields |= {"c_rf": fields["b_rf"], "c_inc": fields["b_inc"]}
         fields |= {
             "er": rng.randrange(self.config.er_depth), "er_dst": rng.randrange(self.config.er_depth),
             "rf_we": self.bit(), "red_rf": rng.randrange(self.config.rf_depth),
@@ -314,19 +318,24 @@ class Builder(Placement):
 
     def operand(self, name: str, queue: Queue, samples: list[int], count: int) -> dict:
         """Fields of one operand, from a stream wherever one may be sampled."""
-        stream = self.readable_operand(queue, samples) if self.bit(0.8) else None
+        stream = self.readable_operand(queue, samples, formats_of(name)) if self.bit(0.8) else None
         if stream:
             direction, formats = stream
             return {f"{name}_src": Src.stream(Dir(direction)), f"{name}_fmt": self.rng.choice(formats)}
         register, inc = self.registers(self.bit(), count)
         return {f"{name}_src": self.rng.choice([Src.IMM, Src.RF, Src.RF, Src.IOTA]), f"{name}_rf": register,
-                f"{name}_inc": inc}
+                f"{name}_inc": inc, f"{name}_fmt": self.rng.choice(formats_of(name))}
 
     def registers(self, inc: int, count: int) -> tuple[int, int]:
         """A first register, and whether it advances, so that all stay within the file."""
         depth = self.config.rf_depth
         inc = inc if count <= depth else 0
         return self.rng.randint(0, depth - (count if inc else 1)), inc
+
+
+def formats_of(operand: str) -> list[Fmt]:
+    """Legal formats of a VXM operand."""
+    return [fmt for fmt in Fmt if operand == "a" or fmt in HALVES]
 
 
 def _random(rng: Random, spec) -> object:

@@ -107,12 +107,12 @@ class Placement:
                     return window, cycle - start.cycle
         return None
 
-    def readable_operand(self, queue: Queue, cycles: list[int]) -> tuple[int, list[Fmt]] | None:
-        """A random direction of the vector group of which some formats may be sampled in all these cycles."""
+    def readable_operand(self, queue: Queue, cycles: list[int], wanted: list[Fmt]) -> tuple[int, list[Fmt]] | None:
+        """A random direction of the vector group of which some `wanted` formats may be sampled in all these cycles."""
         choices = []
         for direction in (0, 1):
-            formats = [fmt for fmt, planes in FMT_PLANES.items() if all(
-                self.program.taken.readable(direction, 0, planes, queue.position, cycle) for cycle in cycles)]
+            formats = [fmt for fmt in wanted if all(
+                self.program.taken.readable(direction, 0, FMT_PLANES[fmt], queue.position, cycle) for cycle in cycles)]
             if formats:
                 choices.append((direction, formats))
         return self.rng.choice(choices) if choices else None

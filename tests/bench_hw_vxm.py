@@ -10,6 +10,7 @@ from unit_bench import Checked, E, UnitBench, W, elements, log, pack, traps_of
 from hw import numerics
 from hw.config import CONFIGS, LANES
 from hw.isa import (
+    HALVES,
     VXM_DRIVE,
     VXM_REDUCE_DRIVE,
     VXM_REDUCE_RF,
@@ -26,6 +27,7 @@ from hw.isa import (
     Src,
     Trap,
     encode,
+    layout,
 )
 
 CONFIG = CONFIGS[os.environ.get("CONFIG", "tiny")]
@@ -155,7 +157,10 @@ def random_instruction(rng: np.random.Generator, **fixed) -> Instr:
     fields |= {name: int(rng.integers(2)) for name in flags}
     for name in "abc":
         fields |= {f"{name}_src": one(Src), f"{name}_rf": int(rng.integers(last + 1)),
-                   f"{name}_inc": int(rng.integers(2)), f"{name}_fmt": Fmt.I32 if rng.random() < 0.5 else one(Fmt)}
+                   f"{name}_inc": int(rng.integers(2)),
+                   f"{name}_fmt": Fmt.I32 if rng.random() < 0.5 else one(Fmt if name == "a" else HALVES)}
+    if fields["b_src"] is fields["c_src"] is Src.RF:
+        fields |= {"c_rf": fields["b_rf"], "c_inc": fields["b_inc"]}
     return alu(**(fields | fixed))
 
 
@@ -265,7 +270,13 @@ async def illegal_programs_trap(dut):
     assert await traps_of(bench, alu(count=9), alu()) == {Trap.ENGINE_BUSY}
     assert await traps_of(bench, alu(count=2), None, alu()) == set()
     assert await traps_of(bench, encode(Instr(Op.LOAD))) == {Trap.OPCODE}
-    assert await traps_of(bench, encode(alu(func=Func.LOG2)) | 15 << func_bit()) == {Trap.OPCODE}
+    assert await traps_of(bench, encode(alu(func=Func.LOG2)) | 15 << bit_of("func")) == {Trap.OPCODE}
+    same = encode(alu(b_src=Src.RF, c_src=Src.RF))
+    assert await traps_of(bench, same) == set()
+    for name in ("b_rf", "b_inc", "c_rf", "c_inc"):
+        assert await traps_of(bench, same ^ 1 << bit_of(name)) == {Trap.OPCODE}
+    for name in ("b_fmt", "c_fmt"):
+        assert await traps_of(bench, same ^ Fmt.B0.value << bit_of(name)) == {Trap.OPCODE}
     assert await traps_of(bench, alu(red=Red.SUM, red_we=1), alu(rf_we=1)) == {Trap.REGISTER_CONFLICT}
     assert await traps_of(bench, alu(red=Red.SUM, red_e=1), alu(**drive)) == {Trap.COLLISION}
     assert await traps_of(bench, alu(red=Red.SUM, red_w=1), alu(**drive)) == set()
@@ -277,6 +288,6 @@ async def illegal_programs_trap(dut):
     assert await traps_of(bench, alu(b_src=Src.W)) == set()
 
 
-def func_bit() -> int:
-    """Offset of the field `func` in the word."""
-    return next(bit for bit in range(200) if encode(alu(func=Func.MUL)) ^ encode(alu(func=Func.PASS)) == 1 << bit)
+def bit_of(name: str) -> int:
+    """Where a field begins in the word."""
+    return layout(Op.ALU)[name].offset

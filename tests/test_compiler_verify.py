@@ -19,7 +19,7 @@ from compiler.quantize import quantize
 from compiler.schedule import Scheduler, Segment
 from compiler.verify import VerifyError, VerifyReport, verify_bucket
 from hw.config import CONFIGS
-from hw.isa import FIELDS, HEADER, START, VXM_DRIVE, Dir, Fmt, Instr, Op, Red, Src, Trap, decode, encode, queues
+from hw.isa import FIELDS, HEADER, START, VXM_DRIVE, Dir, Fmt, Instr, Op, Red, Src, Trap, decode, encode, layout, queues
 from hw.numerics import Index
 from sim.image import Image
 from sim.model import ModelChip, ProgramError
@@ -93,7 +93,7 @@ REFUSED = {
     "register conflict": ({"VXM": [(2, alu(count=2, red=Red.SUM, red_we=1)), (4, alu(rf_we=1))]},
                           Trap.REGISTER_CONFLICT, "VXM word 1"),
     "register": ({"VXM": [(2, alu(rf_we=1, rf=30, rf_inc=1, count=3))]}, Trap.ADDRESS, "register must be in 0..31"),
-    "operand": ({"VXM": [(2, alu(c_src=Src.W, c_fmt=Fmt.B2))]}, Trap.EMPTY_READ, "plane 2 of W group 0"),
+    "operand": ({"VXM": [(2, alu(a_src=Src.W, a_fmt=Fmt.B2))]}, Trap.EMPTY_READ, "plane 2 of W group 0"),
     "map": ({"SXM_E": [(2, Instr(Op.PERMUTE, fields={"map": 16}))]}, Trap.ADDRESS, "map must be"),
     "reduce": ({"SXM_E": [(2, Instr(Op.REDUCE, fields={"red": Red.MAXABS}))]}, Trap.OPCODE, "MAXABS"),
     "transpose": ({"SXM_E": [(2, Instr(Op.TRANSPOSE_OUT, fields={"count": 17}))]}, Trap.ADDRESS, "transpose row"),
@@ -124,10 +124,12 @@ def test_reduction_and_result_in_neighbouring_cycles():
 
 def test_program_as_a_whole():
     words = program()
+    two_registers = encode(alu(b_src=Src.RF, c_src=Src.RF)) ^ 1 << layout(Op.ALU)["b_rf"].offset
     for change, period, text in (
         ({}, 10, "period must be at least"), ({"MEM_W0": []}, PERIOD, "ends without SYNC"),
         ({"MEM_W7": []}, PERIOD, "queues must be"), ({"VXM": [encode(Instr(Op.NOP))] * 600}, PERIOD, "holds 512 words"),
         ({"VXM": [0]}, PERIOD, "delay must be at least"), ({"VXM": [1 << 200]}, PERIOD, "stray bits"),
+        ({"VXM": [two_registers]}, PERIOD, "b and c must not be two registers"),
     ):
         with pytest.raises(VerifyError, match=text):
             verify_bucket(TINY, words | change, period, {})

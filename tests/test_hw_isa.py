@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hw import isa
 from hw.config import CONFIGS
-from hw.isa import FIELDS, HEADER, ICU_OPS, UNIT_OPS, EncodingError, Instr, Op
+from hw.isa import FIELDS, HEADER, ICU_OPS, UNIT_OPS, EncodingError, Instr, Op, Src
 
 ALL_FIELDS = [(op, name) for op in Op for name in ("delay", *FIELDS[op])]
 
@@ -28,8 +28,10 @@ def members(spec) -> Any:
     return spec.kind
 
 
-def legal(spec):
+def legal(spec, name):
     """Legal values of a field, as integers."""
+    if name in ("b_fmt", "c_fmt"):
+        return [member.value for member in isa.HALVES]
     if spec.kind:
         return [member.value for member in members(spec)]
     return list(spec.range)
@@ -38,7 +40,7 @@ def legal(spec):
 @pytest.mark.parametrize(("op", "name"), ALL_FIELDS, ids=[f"{op.name}.{name}" for op, name in ALL_FIELDS])
 def test_field_limits(op, name):
     spec = spec_of(op, name)
-    values = legal(spec)
+    values = legal(spec, name)
     for value in values:
         decoded = isa.decode(isa.encode(instr(op, name, value)))
         got: Any = decoded.delay if name == "delay" else getattr(decoded, name)
@@ -65,11 +67,29 @@ def test_stray_bits_and_illegal_members_are_refused():
         isa.encode(Instr(Op.ALU, fields={"func": 15}))
 
 
+def test_two_registers_at_one_port_are_refused():
+    word = isa.encode(Instr(Op.ALU, fields={"b_src": Src.RF, "c_src": Src.RF, "b_rf": 3, "c_rf": 3}))
+    for name in ("b_rf", "b_inc", "c_rf", "c_inc"):
+        with pytest.raises(EncodingError, match="ALU: operands b and c must not be two registers"):
+            isa.decode(word ^ 1 << isa.layout(Op.ALU)[name].offset)
+    with pytest.raises(EncodingError, match="ALU: operands b and c must not be two registers"):
+        isa.encode(Instr(Op.ALU, fields={"b_src": Src.RF, "c_src": Src.RF, "c_rf": 1}))
+
+
+@pytest.mark.parametrize("name", ["b_fmt", "c_fmt"])
+def test_bytes_are_for_operand_a(name):
+    with pytest.raises(EncodingError, match="ALU: operands b and c must not be single bytes"):
+        isa.encode(Instr(Op.ALU, fields={name: isa.Fmt.B2}))
+
+
 @st.composite
 def instructions(draw):
     op = draw(st.sampled_from(list(Op)))
     fields = {name: draw(st.sampled_from(list(members(spec))) if spec.kind else st.integers(*spec.range))
               for name, spec in FIELDS[op].items()}
+    if op is Op.ALU:
+        fields |= {"c_rf": fields["b_rf"], "c_inc": fields["b_inc"]}
+        fields |= {name: draw(st.sampled_from(isa.HALVES)) for name in ("b_fmt", "c_fmt")}
     return Instr(op, draw(st.integers(*HEADER["delay"].range)), fields)
 
 

@@ -112,7 +112,7 @@ def test_a_model_agrees_with_itself():
 
 def _stream_byte(chip: ModelChip) -> None:
     if chip.now == 60:
-        chip.streams.sample(0, 3, 0, 0, "")[5] ^= 1 << 17
+        chip.streams.sample(0, 4, 0, "")[5] ^= 1 << 17
 
 
 def _driven_bit(chip: ModelChip) -> None:

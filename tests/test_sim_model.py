@@ -295,7 +295,7 @@ def test_vxm_reductions_in_slots_continue():
 
 def test_vxm_formats_shifts_and_exponents():
     """A whole burst from two streams, registers and exponents, against hw.numerics."""
-    alu = op(Op.ALU, a_src=Src.E, a_fmt=Fmt.HI16, b_src=Src.W, b_fmt=Fmt.B2, c_src=Src.RF, c_rf=0, func=Func.MUL,
+    alu = op(Op.ALU, a_src=Src.E, a_fmt=Fmt.HI16, b_src=Src.W, b_fmt=Fmt.LO16, c_src=Src.RF, c_rf=0, func=Func.MUL,
              pre=-2, post=3, er_use=ErUse.POST, er=1, er_neg=1, round=1, alu=Alu.RSUB, sat=Sat.S16, count=3, rf_we=1,
              rf=8, rf_inc=1, rep=Rep.REP8)
     setup = op(Op.ALU, 10, a_src=Src.IMM, imm=3, alu=Alu.ADD, c_src=Src.IOTA, rf_we=1, rf=0, er_we=1, er_dst=1)
@@ -303,7 +303,7 @@ def test_vxm_formats_shifts_and_exponents():
                 "MEM_E0": [wait(7), read(0, Dir.W, count=3, stride=1)]}
     chip = begin(machine(programs), 40)
     a = numerics.take(np.stack([ints(chip, "MEM_W0", i) for i in range(3)]), Fmt.HI16)
-    b = numerics.take(np.stack([ints(chip, "MEM_E0", i) for i in range(3)]), Fmt.B2)
+    b = numerics.take(np.stack([ints(chip, "MEM_E0", i) for i in range(3)]), Fmt.LO16)
     c = er = np.arange(LANES) + 3
     assert (chip.state()["VXM.rf"][8:11] == numerics.vxm(alu, a, b, c, er)).all()
 
