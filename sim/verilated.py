@@ -57,14 +57,17 @@ def _stored_bytes(bits: int) -> int:
     return 4 * -(-bits // 32)
 
 
-def library(config: ChipConfig, *, trace: str | None = None) -> Path:
-    """The shared library of a chip, with waveforms of a format or without, built if it is not in the cache."""
+def library(config: ChipConfig, *, trace: str | None = None, verilog: str | None = None, opt: str = "-O2") -> Path:
+    """The shared library of a chip, with waveforms of a format or without, built if it is not in the cache.
+
+    verilog: a module `chip` in place of the config's own. opt: the C++ optimisation (see `sim.verilate.build`).
+    """
     probes = " ".join(f"X({name})" for name in probe_table(config))
     head = f"#define PROBES(X) {probes}\n"
     if trace:
         writer, header = TRACES[trace]
         head += f'#define TRACE {writer}\n#define TRACE_HEADER "{header}"\n'
-    return build(chip_verilog(config), "chip", head + HARNESS.read_text(), trace=trace)
+    return build(verilog or chip_verilog(config), "chip", head + HARNESS.read_text(), trace=trace, opt=opt)
 
 
 def chip_verilog(config: ChipConfig) -> str:
@@ -105,20 +108,20 @@ class VerilatedChip:
     """One Verilated chip.
 
     config: which chip; `debug` builds it with traps and probes; `trace` names a file of waveforms (a slower build) in a
-    format of `sim.verilate.TRACES`; cycle n begins at time 2 n.
+    format of `sim.verilate.TRACES`; cycle n begins at time 2 n; `verilog` and `opt` as of `library`.
 
     Memory contents are uint8 [quad, plane, lane]. Every method passes as many cycles as it has host accesses.
     """
 
     def __init__(self, config: ChipConfig, debug: bool = False, trace: str | Path | None = None,
-                 trace_format: str = "vcd"):
+                 trace_format: str = "vcd", *, verilog: str | None = None, opt: str = "-O2"):
         self.config = replace(config, debug=debug)
         self._queues = {queue.name: n for n, queue in enumerate(queues(config))}
         self._by_name = {queue.name: queue for queue in queues(config)}
         self._numbers: dict[str, Numbers] = {}
         self._widths = {queue.name: width(queue.unit) for queue in queues(config)}
         self._slices = {queue.name: n for n, queue in enumerate(q for q in queues(config) if q.unit == "MEM")}
-        self._lib = _bind(library(self.config, trace=trace_format if trace else None))
+        self._lib = _bind(library(self.config, trace=trace_format if trace else None, verilog=verilog, opt=opt))
         self._probes = probe_table(self.config)
         self._sim = _SIM(self._lib.sim_create(str(trace).encode() if trace else None))
         self._buffer = np.zeros(self._lib.sim_probe_bytes(), np.uint8)

@@ -176,42 +176,42 @@ async def latencies(dut):
     bench = UnitBench(dut, weight_groups=CONFIG.weight_groups)
     await bench.reset()
     ones = np.full((2, LANES), 0x1010101)
-    steady = {"weights": np.full((CONFIG.weight_groups, LANES), 0x1010101)}
+    steady = np.full((CONFIG.weight_groups, LANES), 0x1010101)
 
     async def idle(cycles: int) -> None:
         for _ in range(cycles):
-            await bench.step(streams=ones, **steady)
+            await bench.step(streams=ones, weights=steady)
 
     async def first_drain(value: int) -> int:
         """Cycles from now (the present cycle samples) to the first DRAIN element that reads the value in lane 0."""
         sampled = bench.now
         for _ in range(12):
-            await bench.step(drain(), ones, **steady)
+            await bench.step(drain(), ones, weights=steady)
             data, drive = bench.seen[IN]
             if drive and data & 255 == value:
                 return bench.now - 1 - MXM_DRAIN - sampled
         raise AssertionError("never drained")
 
-    await bench.step(drain(), ones, **steady)
+    await bench.step(drain(), ones, weights=steady)
     sampled = bench.now
     while not bench.seen[IN][1]:
-        await bench.step(streams=ones, **steady)
+        await bench.step(streams=ones, weights=steady)
     assert bench.now - 1 - sampled == MXM_DRAIN
-    await bench.step(load(), ones, **steady)
-    await bench.step(streams=ones, **steady)
-    await bench.step(mac(clear=1), ones, **steady)
+    await bench.step(load(), ones, weights=steady)
+    await bench.step(streams=ones, weights=steady)
+    await bench.step(mac(clear=1), ones, weights=steady)
     assert await first_drain(LANES) == MXM_ACC
     # Steps in four successive cycles on an entry that a LOAD overwrites in the second of them (in e).
-    await bench.step(load(), ones, **steady)
-    await bench.step(streams=ones, **steady)
-    await bench.step(mac(accs=4, clear=1), ones, **steady)
-    await bench.step(load(), ones, **steady)
-    await bench.step(streams=3 * ones, **steady)
+    await bench.step(load(), ones, weights=steady)
+    await bench.step(streams=ones, weights=steady)
+    await bench.step(mac(accs=4, clear=1), ones, weights=steady)
+    await bench.step(load(), ones, weights=steady)
+    await bench.step(streams=3 * ones, weights=steady)
     await idle(8)
-    await bench.step(drain(count=2), ones, **steady)
+    await bench.step(drain(count=2), ones, weights=steady)
     sums = []
     for _ in range(3):
-        await bench.step(streams=ones, **steady)
+        await bench.step(streams=ones, weights=steady)
         data, drive = bench.seen[IN]
         sums += [int(lane) for lane in unpack(data, 1)[0]] if drive else []
     assert sums[: 4 * CONFIG.rows : CONFIG.rows] == [LANES if k < 1 + MXM_LOAD else 3 * LANES for k in range(4)]

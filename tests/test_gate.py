@@ -1,30 +1,41 @@
-"""The units at gate level: the benches of their RTL, run on netlists of ECP5 cells, synthesised as for a board.
+"""Units and chip at gate level: what tests their RTL, run on netlists of ECP5 cells, synthesised as for a board.
 
-Values and cycles must be those of the RTL; the benches need debug builds, so it is those that are synthesised.
+Values and cycles must be those of the RTL. The units' benches need debug builds, so it is those that are synthesised;
+the chip is the one that a board gets, behind its host port.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import gate
+import numpy as np
 import pytest
 import test_hw_icu
 import test_hw_mem
 import test_hw_mxm
 import test_hw_stream
 import test_hw_sxm
+import test_hw_vxm
+from programs import small_program
 
 from compiler.errors import TspError
+from hw.chip import Chip
+from hw.config import CONFIGS
+from hw.isa import Control, Space, queues
 from sim import cocotb_runner
 from sim.cocotb_runner import CocotbFailure
+from sim.device import ChipDevice
+from sim.random_programs import random_image
+from sim.verilated import VerilatedChip
 
 BENCHES: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "icu": lambda _: test_hw_icu.test_icu(),
     "streams": lambda _: test_hw_stream.test_streams(),
     "mxm": lambda _: test_hw_mxm.test_mxm("tiny", "E"),
     "mem, banks of hw/ram.v": lambda patch: test_hw_mem.test_mem("MEM_E1", "W", 8, patch),
+    "vxm": lambda _: test_hw_vxm.test_vxm(),
     "sxm": lambda _: test_hw_sxm.test_sxm("tiny", "E"),
 }
-SLOW = {"streams", "sxm"}
+SLOW = {"streams", "vxm", "sxm"}
 """A minute of CPU and more."""
 
 
@@ -56,3 +67,67 @@ def test_a_faulty_netlist_fails(monkeypatch: pytest.MonkeyPatch):
 def test_a_cell_without_a_model_is_one_line():
     with pytest.raises(TspError, match="every LUT4 of a netlist must have INIT"):
         gate.look_up("  LUT4 #(\n    .INIT(16'h0001)\n  ) odd (\n    .A(x)\n  );\n")
+
+
+# ---- the chip ----
+
+TINY = CONFIGS["tiny"]
+SHOWN = (Control.CYCLES, Control.TOKEN_CYCLES, Control.POSITION, Control.ERRORS, Control.IDENTITY)
+SEEDS = range(20)
+
+
+@pytest.fixture(scope="module")
+def chips() -> Iterator[tuple[VerilatedChip, VerilatedChip]]:
+    """A chip of ECP5 cells and one of RTL."""
+    netlist = gate.netlist(Chip(config=TINY), "chip")
+    with VerilatedChip(TINY, verilog=netlist, opt="-O0") as cells, VerilatedChip(TINY) as rtl:
+        yield cells, rtl
+
+
+def memories(chip: VerilatedChip) -> list[np.ndarray]:
+    return [chip.read_mem(queue.name) for queue in queues(TINY) if queue.unit == "MEM"]
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_chip_runs_random_programs(seed: int, chips: tuple[VerilatedChip, VerilatedChip]):
+    """In each cycle what the chip shows of itself, behind each token its counters, in the end all of its memory."""
+    image, tokens = random_image(TINY, seed)
+    for chip in chips:
+        image.load(chip)
+        chip.host_write(Space.CONTROL, Control.ERRORS.value, 0)
+    before = [memories(chip) for chip in chips]
+    for _ in range(tokens):
+        for chip in chips:
+            chip.host_write(Space.CONTROL, Control.RUN.value, 1)
+        cycles = 0
+        while chips[1].running or not cycles:
+            assert [chips[0].running, chips[0].token_start] == [chips[1].running, chips[1].token_start], cycles
+            cycles += 1
+            for chip in chips:
+                chip.step()
+        assert not chips[0].running and cycles > 20
+        shown = [[chip.control(register) for register in SHOWN] for chip in chips]
+        assert shown[0] == shown[1]
+        assert not shown[0][SHOWN.index(Control.ERRORS)]
+    assert all(np.array_equal(*pair) for pair in zip(*before, strict=True))
+    after = [memories(chip) for chip in chips]
+    assert all(np.array_equal(*pair) for pair in zip(*after, strict=True))
+    assert not all(np.array_equal(*pair) for pair in zip(before[1], after[1], strict=True))
+
+
+@pytest.mark.nightly
+def test_the_chip_tells_a_story(chips: tuple[VerilatedChip, VerilatedChip]):
+    """Twenty tokens, sampled, over the border of a bucket: tokens, logits and cycles of the RTL."""
+    program = small_program()
+    devices = [ChipDevice(name, chip) for name, chip in zip(("cells", "rtl"), chips, strict=True)]
+    for device in devices:
+        device.load(program)
+        device.start([1, 5, 9], 1.0, 7)
+    assert program.buckets[0].limit < 20 <= program.context
+    for position in range(20):
+        (result,), (expected,) = (device.run(1) for device in devices)
+        assert result == expected, position
+        assert result.cycles == program.cycles(position)
+        assert np.array_equal(devices[0].logits(), devices[1].logits()), position
+    assert not devices[0].errors
