@@ -31,9 +31,10 @@ def test_data_without_coverage_is_refused():
 
 
 UNITS = {
-    "mem": ("test_hw_mem", "test_mem", {"deep": 4096}),
+    "mem": ("test_hw_mem", "test_mem", {"name": "MEM_W1", "ways": "E", "deep": 4096}),
     "mxm": ("test_hw_mxm", "test_mxm", {"name": "tiny", "side": "E"}),
-    "sxm": ("test_hw_sxm", "test_sxm", {}), "vxm": ("test_hw_vxm", "test_vxm", {}),
+    "sxm": ("test_hw_sxm", "test_sxm", {"name": "tiny", "side": "E"}),
+    "vxm": ("test_hw_vxm", "test_vxm", {}),
     "icu": ("test_hw_icu", "test_icu", {}), "streams": ("test_hw_stream", "test_streams", {}),
     "host": ("test_hw_host", "test_host", {}),
 }
