@@ -35,7 +35,7 @@ MODEL = Path("models/stories263k.bin")
 PROMPT, TEMPERATURE, SEEDS = "Once upon a time", 0.7, (5, 6, 10)
 STATUS = {
     "tiny": "random programs in lockstep, unit benches; too small for the shipped model",
-    "ulx3s": "the default of everything; meant for an ECP5-85F, [not fitting yet](docs/fpga.md)",
+    "ulx3s": "the default of everything; fits an ECP5-85F, [not routed yet](docs/fpga.md)",
     "large": "simulation of larger models only",
 }
 
