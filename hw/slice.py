@@ -99,6 +99,14 @@ def register(m: Module, value: Value, name: str) -> Signal:
     return out
 
 
+def latched(m: Module, engine: Burst, value: Value, name: str) -> Signal:
+    """What `value`, made of the engine's word, is as the burst begins: decoded one cycle before the first element."""
+    out = Signal(len(value), name=name, reset_less=True)
+    with m.If(engine.start):
+        m.d.sync += out.eq(value)
+    return out
+
+
 def stream_ports() -> dict:
     """Ports of a unit that taps and drives the vector group in both directions; data counts only where it drives."""
     return {

@@ -21,6 +21,7 @@ from .slice import (
     group_lanes,
     illegal,
     lanes_group,
+    latched,
     named,
     register,
     trap,
@@ -36,6 +37,8 @@ FACTOR_BITS = 18
 PRODUCT_BITS = 2 * FACTOR_BITS - 1
 """A product of factors of which one is not -2**17."""
 MANTISSA_BITS = 15
+FAR = 4
+"""The bits of a post shift from this one on act in stage 4, the ones below in stage 5."""
 IOTA_BITS = (LANES - 1).bit_length()
 INTERPOLATED = (Func.RECIP, Func.RSQRT, Func.SIGMOID, Func.LOG2)
 SATURATED_BITS = sorted(limit.bit_length() for limit in (*SAT_LIMIT.values(), INT32[1]))
@@ -58,8 +61,8 @@ class Vxm(wiring.Component):
     and c, which may both be registers only if they are the same.
 
     Pipeline (stage k works in cycle e + k): 0 select operands, add exponents to shift amounts; 1 pre shift;
-    2 normalise, choose factors and table entry; 3 look up; 4 multiply, post shift; 5 ALU; 6 saturate; 7 drive, write,
-    reduce; 8 drive the reduction.
+    2 normalise; 3 choose factors and table entry, look up; 4 multiply, first part of the post shift; 5 its second part;
+    6 ALU; 7 saturate; 8 drive, write, reduce; 9 drive the reduction.
 
     word, valid: the instruction and its dispatch pulse. e_in, w_in / e_data, e_drive, w_data, w_drive: streams.
     busy: the engine is (see `Burst`); results may still be in flight.
@@ -80,24 +83,26 @@ class Vxm(wiring.Component):
         m.d.comb += [engine.word.eq(word), engine.start.eq(self.valid & known)]
 
         control = self._control(m, engine)
-        index_a, index_b, index_c = (_register_index(engine, name) for name in "abc")
-        indices = index_a, Mux(engine.op.b_src == Src.RF, index_b, index_c)
-        registers = [rf.read(m, named(m, index, f"register{port}")) for port, index in enumerate(indices)]
+        of_b = word.b_src == Src.RF
+        registers = [rf.read(m, *_stepping(m, engine, first, steps, f"register{port}")) for port, (first, steps) in
+                     enumerate(((word.a_rf, word.a_inc),
+                                (Mux(of_b, word.b_rf, word.c_rf), Mux(of_b, word.b_inc, word.c_inc))))]
         operands = [self._operand(m, engine, registers[port], name) for name, port in (("a", 0), ("b", 1), ("c", 1))]
-        amounts = _amounts(m, engine.op, er)
+        amounts = _amounts(m, engine, er)
         decoded = _decode(m, control)
-        y, exponents = [], []
+        y, exponents, least = [], [], []
         for n, (a, b, c, pre, post) in enumerate(zip(*operands, *amounts, strict=True)):
             m.submodules[f"lane{n}"] = lane = Lane()
             m.d.comb += [lane.decoded.eq(decoded), lane.a.eq(a), lane.b.eq(b), lane.c.eq(c), lane.pre.eq(pre),
-                         lane.post.eq(post), lane.iota.eq(Cat(Const(n, IOTA_BITS), control[5].element))]
+                         lane.post.eq(post), lane.iota.eq(Cat(Const(n, IOTA_BITS), control[6].element))]
             y.append(lane.y)
             exponents.append(lane.exponent)
+            least.append(lane.least)
 
         result, laid = Signal(GROUP_BITS), Signal(GROUP_BITS)
         now = control[LAST]
         m.d.comb += [result.eq(lanes_group(y)), laid.eq(_lay(result, now.rep))]
-        reduced = _reduce(m, now, y)
+        reduced = _reduce(m, now, y, least)
         write = self._write(m, rf, er, now, result, Cat(exponents))
         drives_e, drives_w = now.valid & now.dst_e, now.valid & now.dst_w
         m.d.comb += [
@@ -125,34 +130,36 @@ class Vxm(wiring.Component):
         m.d.comb += [
             here.valid.eq(engine.active), here.element.eq(engine.index), here.first.eq(engine.index == 0),
             here.last.eq(engine.last),
-            here.rf.eq(op.rf + Mux(op.rf_inc, engine.index, 0)),
+            here.rf.eq(_stepping(m, engine, engine.word.rf, engine.word.rf_inc, "register_written")[0]),
         ]
         m.d.sync += [after.eq(before) for before, after in pairwise(control)]
         return control
 
-    def _operand(self, m: Module, engine: Burst, register: SimpleNamespace, name: str) -> list[Value]:
-        """Lanes of one operand in stage 0; `register` is what its port of the register file reads.
+    def _operand(self, m: Module, engine: Burst, port: SimpleNamespace, name: str) -> list[Value]:
+        """Lanes of one operand in stage 0; `port` is its port of the register file.
 
         Streams and constants meet in one LUT a bit, both banks of the register file and these in a second one: what
         is constant over the lanes (the immediate, the upper bits of IOTA, the bank) comes as both streams selected.
         """
-        op = engine.op
-        source = getattr(op, f"{name}_src")
-        from_e, from_w, from_rf, from_imm, from_iota = (
-            named(m, source == one, f"{name}_{one.name.lower()}") for one in (Src.E, Src.W, Src.RF, Src.IMM, Src.IOTA))
+        word = engine.word
+        source, fmt = getattr(word, f"{name}_src"), getattr(word, f"{name}_fmt")
+        from_e, from_w, from_rf, from_iota = (
+            latched(m, engine, source == one, f"{name}_{one.name.lower()}")
+            for one in (Src.E, Src.W, Src.RF, Src.IOTA))
+        imm = latched(m, engine, Mux(source == Src.IMM, word.imm, 0), f"{name}_imm").as_signed()
+        odd = register(m, port.bank_next & Mux(engine.start, source == Src.RF, from_rf), f"{name}_odd")
         one, iota = Signal(32, name=f"{name}_constant"), from_iota.replicate(IOTA_BITS)
-        m.d.comb += one.eq(Mux(from_imm, op.imm, 0) | Mux(from_iota, engine.index << IOTA_BITS, 0)
-                           | Mux(from_rf & register.bank, Const(-1), 0))
+        m.d.comb += one.eq(imm | Mux(from_iota, engine.index << IOTA_BITS, 0) | odd.replicate(32))
         eastward, westward = ([named(m, (one | Mux(lanes, iota, 0) | taken.replicate(32))[:32], f"{name}_{way}")
                                for lanes in (0, 1)] for way, taken in (("e", from_e), ("w", from_w)))
         lanes = []
         for n, (e, w, low, high) in enumerate(zip(
-                *map(group_lanes, (self.e_in, self.w_in, register.even, register.odd)), strict=True)):
+                *map(group_lanes, (self.e_in, self.w_in, port.even, port.odd)), strict=True)):
             e_bits, w_bits = (Cat(way[n >> bit & 1 if bit < IOTA_BITS else 0][bit] for bit in range(32))
                               for way in (eastward, westward))
             first = named(m, _pick(e, e_bits, w, w_bits), f"{name}_first{n}")
             lanes.append(named(m, Mux(from_rf, (first & high) | (~first & low), first), f"{name}_raw{n}"))
-        return (_take if name == "a" else _take_half)(m, lanes, getattr(op, f"{name}_fmt"), name)
+        return (_take if name == "a" else _take_half)(m, engine, lanes, fmt, name)
 
     def _write(self, m: Module, rf: "RegisterFile", er: Memory, now: data.View, result: Value,
                exponents: Value) -> data.View:
@@ -202,12 +209,13 @@ class RegisterFile(wiring.Component):
     def _bank(self, index: Value) -> Value:
         return index[self._index_bits - 1]
 
-    def read(self, m: Module, index: Value) -> SimpleNamespace:
-        """A read port: what a register's place holds in either bank, and the register's `bank`; before elaboration."""
+    def read(self, m: Module, index: Value, following: Value) -> SimpleNamespace:
+        """A read port: what a register's place holds in either bank, and the bank of the register `following`, which is
+        the index of the next cycle; before elaboration."""
         ports = [bank.read_port(domain="comb") for bank in self._banks]
         m.d.comb += [port.addr.eq(index[: self._index_bits - 1]) for port in ports]
         even, odd = ports
-        return SimpleNamespace(even=even.data, odd=odd.data, bank=self._bank(index))
+        return SimpleNamespace(even=even.data, odd=odd.data, bank_next=self._bank(following))
 
     def elaborate(self, platform):
         m = Module()
@@ -235,6 +243,16 @@ def _fault(word: data.View) -> Value:
 # --- stage 0 ----------------------------------------------------------------------------------------------------------
 
 
+def _stepping(m: Module, engine: Burst, first: Value, steps: Value, name: str) -> tuple[Signal, Signal]:
+    """The register that the present element names (`first`, then, if it steps, one more each element), and that of the
+    next cycle."""
+    now, following = (Signal(5, name=f"{name}_{when}", reset_less=True) for when in ("now", "following"))
+    step = latched(m, engine, steps, f"{name}_steps")
+    m.d.comb += following.eq(Mux(engine.start, first, now + (step & engine.active)))
+    m.d.sync += now.eq(following)
+    return now, following
+
+
 def _planes_of(fmt: Value) -> Value:
     """Mask of the planes that an operand format takes."""
     masks = {Fmt.I32: 15, Fmt.LO16: 3, Fmt.HI16: 12, Fmt.B0: 1, Fmt.B1: 2, Fmt.B2: 4, Fmt.B3: 8}
@@ -247,10 +265,10 @@ def _register_index(engine: Burst, name: str) -> Value:
     return getattr(op, f"{name}_rf") + Mux(getattr(op, f"{name}_inc"), engine.index, 0)
 
 
-def _take(m: Module, lanes: list[Value], fmt: Value, name: str) -> list[Value]:
-    """The lanes with the bytes that `fmt` selects, sign-extended."""
+def _take(m: Module, engine: Burst, lanes: list[Value], fmt: Value, name: str) -> list[Value]:
+    """The lanes with the bytes that `fmt` (of the engine's word) selects, sign-extended."""
     def is_any(which, *formats):
-        return named(m, any_of([fmt == one for one in formats]), f"{name}_{which}")
+        return latched(m, engine, any_of([fmt == one for one in formats]), f"{name}_{which}")
 
     whole, byte = is_any("whole", Fmt.I32), is_any("byte", Fmt.B0, Fmt.B1, Fmt.B2, Fmt.B3)
     upper, odd = is_any("upper", Fmt.HI16, Fmt.B2, Fmt.B3), is_any("odd", Fmt.B1, Fmt.B3)
@@ -261,29 +279,28 @@ def _take(m: Module, lanes: list[Value], fmt: Value, name: str) -> list[Value]:
         low = named(m, Mux(upper, Mux(odd, p3, p2), Mux(odd, p1, p0)), f"{name}_low{n}")
         sign8 = byte & low[7]
         middle = named(m, Mux(plain, p1, 0) | Mux(high, p3, 0) | sign8.replicate(8), f"{name}_middle{n}")
-        sign16 = named(m, ~whole & middle[7], f"{name}_sign{n}")
-        taken.append(Cat(low, middle, Mux(whole, Cat(p2, p3), sign16.replicate(16))))
+        taken.append(Cat(low, middle, Mux(whole, Cat(p2, p3), middle[7].replicate(16))))
     return taken
 
 
-def _take_half(m: Module, lanes: list[Value], fmt: Value, name: str) -> list[Value]:
-    """The lanes, or their halves that `fmt` selects, sign-extended."""
-    whole, upper = named(m, fmt == Fmt.I32, f"{name}_whole"), named(m, fmt == Fmt.HI16, f"{name}_upper")
+def _take_half(m: Module, engine: Burst, lanes: list[Value], fmt: Value, name: str) -> list[Value]:
+    """The lanes, or their halves that `fmt` (of the engine's word) selects, sign-extended."""
+    whole, upper = (latched(m, engine, fmt == one, f"{name}_{which}")
+                    for which, one in (("whole", Fmt.I32), ("upper", Fmt.HI16)))
     taken = []
     for n, lane in enumerate(lanes):
         low = named(m, Mux(upper, lane[16:], lane[:16]), f"{name}_low{n}")
-        sign = named(m, ~whole & low[15], f"{name}_sign{n}")
-        taken.append(Cat(low, Mux(whole, lane[16:], sign.replicate(16))))
+        taken.append(Cat(low, Mux(whole, lane[16:], low[15].replicate(16))))
     return taken
 
 
-def _amounts(m: Module, op: data.View, er: Memory) -> tuple[list[Value], list[Value]]:
+def _amounts(m: Module, engine: Burst, er: Memory) -> tuple[list[Value], list[Value]]:
     """Pre and post shift of every lane with the exponents: the first clamped to +-31, the second not yet clamped."""
-    port = er.read_port(domain="comb")
+    op, word, port = engine.op, engine.word, er.read_port(domain="comb")
     m.d.comb += port.addr.eq(op.er)
-    to_pre, to_post = named(m, op.er_use == ErUse.PRE, "to_pre"), named(m, op.er_use == ErUse.POST, "to_post")
-    base = Signal(signed(8), name="shift_base")
-    m.d.comb += base.eq(Mux(to_pre, op.pre, op.post))
+    to_pre, to_post = (latched(m, engine, word.er_use == use, name)
+                       for use, name in ((ErUse.PRE, "to_pre"), (ErUse.POST, "to_post")))
+    base = latched(m, engine, Mux(word.er_use == ErUse.PRE, word.pre, word.post), "shift_base").as_signed()
     pre, post = [], []
     for lane in range(LANES):
         exponent = (port.data[8 * lane : 8 * lane + 8] ^ op.er_neg.replicate(8)).as_signed()
@@ -306,7 +323,7 @@ def _sum(m: Module, a: Value, b: Value, carry: Value, bits: int, name: str) -> S
 def _decode(m: Module, control: list[data.View]) -> data.View:
     """The lanes' controls, registered for their stages (stage k decodes what stage k - 1 holds)."""
     decoded = Signal(DECODED, reset_less=True)
-    shift, function, lookup, multiply, alu, saturate, write = control[:7]
+    shift, normalise, lookup, multiply, near, alu, saturate, write = control[:LAST]
 
     def func(stage, *funcs):
         return any_of([stage.func == one for one in funcs])
@@ -319,16 +336,16 @@ def _decode(m: Module, control: list[data.View]) -> data.View:
     limit = any_of([Mux(saturate.sat == sat, Const(value, 31), 0) for sat, value in limits.items()])
     m.d.sync += [getattr(decoded, name).eq(value) for name, value in {
         "arithmetic": ~shift.logical, "round1": shift.round & ~shift.logical,
-        **{f"{one.name.lower()}2": func(function, one) for one in (Func.MUL, Func.SQUARE, Func.RSQRT, Func.SIGMOID)},
-        "mantissa2": func(function, Func.RECIP, Func.RSQRT, Func.LOG2),
-        "interpolate2": func(function, *INTERPOLATED),
+        **{f"{one.name.lower()}2": func(normalise, one) for one in (Func.MUL, Func.SQUARE, Func.SIGMOID)},
+        "mantissa2": func(normalise, Func.RECIP, Func.RSQRT, Func.LOG2),
         **{f"{one.name.lower()}3": func(lookup, one)
-           for one in (Func.PASS, Func.BITLEN, Func.EXP2, Func.RSQRT, Func.LOG2)},
+           for one in (Func.PASS, Func.BITLEN, Func.EXP2, Func.RSQRT, Func.SIGMOID, Func.LOG2)},
+        "signed3": func(lookup, Func.MUL, Func.SQUARE),
         "interpolate3": func(lookup, *INTERPOLATED),
         "table3": any_of([Mux(lookup.func == one, tables.TABLES[one].start >> 6, 0) for one in INTERPOLATED]),
         "invert_c3": ops(lookup, Alu.SUB, Alu.LT, Alu.MIN, Alu.MAX, Alu.EQ, Alu.ANDN, Alu.OR, Alu.INDEX),
         "pass4": func(multiply, Func.PASS), "bypass4": func(multiply, Func.PASS, Func.BITLEN, Func.EXP2),
-        "round4": multiply.round,
+        "round5": near.round,
         "invert_q": ops(alu, Alu.RSUB, Alu.GT, Alu.OR), "carry": ~ops(alu, Alu.ADD),
         "sum": ops(alu, Alu.ADD, Alu.SUB, Alu.RSUB, Alu.LT, Alu.GT, Alu.EQ),
         "min": ops(alu, Alu.MIN), "max": ops(alu, Alu.MAX), "index": ops(alu, Alu.INDEX),
@@ -341,13 +358,13 @@ def _decode(m: Module, control: list[data.View]) -> data.View:
     return decoded
 
 
-# --- stages 1..6, one lane --------------------------------------------------------------------------------------------
+# --- stages 1..7, one lane --------------------------------------------------------------------------------------------
 
 DECODED = data.StructLayout({
-    **dict.fromkeys(("arithmetic", "round1", "mul2", "square2", "rsqrt2", "sigmoid2", "mantissa2", "interpolate2",
-                     "pass3", "bitlen3", "exp23", "rsqrt3", "log23", "interpolate3"), 1),
+    **dict.fromkeys(("arithmetic", "round1", "mul2", "square2", "sigmoid2", "mantissa2",
+                     "pass3", "bitlen3", "exp23", "rsqrt3", "sigmoid3", "log23", "signed3", "interpolate3"), 1),
     "table3": 2,
-    **dict.fromkeys(("invert_c3", "pass4", "bypass4", "round4", "invert_q", "carry", "sum", "min", "max", "index",
+    **dict.fromkeys(("invert_c3", "pass4", "bypass4", "round5", "invert_q", "carry", "sum", "min", "max", "index",
                      "conjunction", "parity", "invert_y"), 1),
     "limit": 31, "symmetric": 1, "compare": 1, "equal": 1, "exponent_is_k": 1,
 })
@@ -355,11 +372,11 @@ DECODED = data.StructLayout({
 
 
 class Lane(wiring.Component):
-    """Stages 1..6 of one lane.
+    """Stages 1..7 of one lane.
 
     decoded: controls, each in its stage. a, b, c, pre, post: operands and shift amounts, in stage 0. iota: what INDEX
-    yields, in stage 5.
-    y, exponent: the result, and what an exponent entry gets, from registers, in stage 7.
+    yields, in stage 6.
+    y, least, exponent: the result, whether it is -2**31, and what an exponent entry gets, from registers, in stage 8.
     """
 
     decoded: In(DECODED)
@@ -370,6 +387,7 @@ class Lane(wiring.Component):
     post: In(9)
     iota: In(IOTA_BITS + COUNT_BITS)
     y: Out(32)
+    least: Out(1)
     exponent: Out(8)
 
     def elaborate(self, platform):
@@ -381,12 +399,14 @@ class Lane(wiring.Component):
 
         s = registers(1, a=self.a, b=self.b, c=self.c, pre=self.pre, post=self.post)
         s = registers(2, a=_pre_shift(m, decoded, s.a, s.pre), b=s.b, c=s.c, post=s.post)
-        s = registers(3, **_function(m, decoded, s.a, s.b, s.c), a=s.a, c=s.c, post=s.post)
-        s = registers(4, **_look_up(m, decoded, s), left=s.left)
-        s = registers(5, q=_post_shift(m, decoded, s.left, s.right, s.passed, s.post), c=s.c, k=s.k)
-        s = registers(6, **_alu(m, decoded, s.q, self.iota, s.c), k=s.k)
-        s = registers(7, y=_saturate(m, decoded, s.y, s.beyond), k=s.k)
-        m.d.comb += [self.y.eq(s.y), self.exponent.eq(Mux(decoded.exponent_is_k, s.k, s.y[:8]))]
+        s = registers(3, **_prepare(m, decoded, s.a, s.b, s.c), a=s.a, c=s.c, post=s.post)
+        s = registers(4, **_look_up(m, decoded, s))
+        s = registers(5, p=_multiply(m, decoded, s.left, s.right, s.passed, s.post), post=s.post[:FAR], c=s.c, k=s.k)
+        s = registers(6, **_round(m, decoded, s.p, s.post), c=s.c, k=s.k)
+        s = registers(7, **_alu(m, decoded, s, self.iota), k=s.k)
+        s = registers(8, **_saturate(m, decoded, s.y, s.beyond), k=s.k)
+        m.d.comb += [self.y.eq(s.y), self.least.eq(s.least),
+                     self.exponent.eq(Mux(decoded.exponent_is_k, s.k, s.y[:8]))]
         return m
 
 
@@ -421,74 +441,87 @@ def _pre_shift(m: Module, decoded: data.View, a: Value, amount: Value) -> Value:
     return (x[1:] + (decoded.round1 & x[0]))[:32]
 
 
-def _normalise(m: Module, x: Value) -> tuple[Value, Value]:
-    """Bit length of x (31 bits, unsigned), and the upper half of x shifted left until its top bit is set."""
-    zeros = []
-    for width in (16, 8, 4, 2, 1):
-        zero = Signal(name=f"zeros{width}")
-        shifted = Signal(len(x), name=f"normal{width}")
-        m.d.comb += [zero.eq(~x[-width:].any()), shifted.eq(Mux(zero, x << width, x))]
-        x = shifted[len(x) - (MANTISSA_BITS + width) :]
-        zeros.append(zero)
-    return ~Cat(reversed(zeros)), x
+def _normalise(m: Module, x: Value, taken: Value) -> tuple[Value, Value]:
+    """Bit length of x (31 bits, unsigned), and, if taken, the upper half of x shifted left until its top bit is set.
+
+    Whether to shift by 16, 8 and 4 is seen in the nibbles of x itself, before it is shifted.
+    """
+    x = named(m, Cat(Const(0, 1), x), "wide")
+    some = [_kept(m, x[4 * n : 4 * n + 4].any(), f"some{n}") for n in range(8)]
+    zeros16 = _kept(m, ~any_of(some[4:]), "zeros16")
+    zeros8 = _kept(m, ~Mux(zeros16, some[3] | some[2], some[7] | some[6]), "zeros8")
+    zeros4 = _kept(m, ~Mux(zeros8, named(m, Mux(zeros16, some[1], some[5]), "some1_5"),
+                           named(m, Mux(zeros16, some[3], some[7]), "some3_7")), "zeros4")
+
+    def shifted(x, width, zeros):
+        """x shifted left by `width` if its upper bits are zeros; so many upper bits as later shifts take from."""
+        return named(m, Mux(zeros, x << width, x)[: len(x)], f"normal{width}")[len(x) - MANTISSA_BITS - width :]
+
+    x = shifted(shifted(shifted(x, 16, zeros16), 8, zeros8), 4, zeros4)
+    zeros2, zeros1 = named(m, ~x[-2:].any(), "zeros2"), named(m, ~Mux(x[-2:].any(), x[-1], x[-3]), "zeros1")
+    normal = shifted(shifted(x, 2, zeros2), 1, zeros1) & taken.replicate(MANTISSA_BITS + 1)
+    return ~Cat(zeros1, zeros2, zeros4, zeros8, zeros16), normal
 
 
-def _function(m: Module, decoded: data.View, a: Value, b: Value, c: Value) -> dict[str, Value]:
-    """Stage 2: the multiplier's left factor (a fraction for tables), its right one but for tables, bit length, entry of
-    the tables, exponent, and a - c."""
+def _prepare(m: Module, decoded: data.View, a: Value, b: Value, c: Value) -> dict[str, Value]:
+    """Stage 2: bit length and mantissa of a, a - c, the right factor but for tables, and whether a itself is clamped
+    symmetrically (`_clamped`): to 18 bits the left factor, to 16 the argument of SIGMOID."""
     sign = a[31]
-    length, normal = _normalise(m, a[:31] ^ sign.replicate(31))
-    positive = named(m, ~sign & normal[-1], "positive")
     mantissa = named(m, decoded.mantissa2 & ~sign, "mantissa")
-    k = named(m, Mux(positive, length - 1, 0)[:5], "k")
+    length, normal = _normalise(m, a[:31] ^ sign.replicate(31), mantissa)
 
     low, middle, high = a[:15].any(), a[15:17], a[17:31] ^ sign.replicate(14)
     far = named(m, high.any(), "far")
     over18 = named(m, far | (sign & ~low & ~middle.any()), "over18")
     over16 = named(m, far | (middle ^ sign.replicate(2)).any() | (sign & ~low), "over16")
 
-    def clamped(taken, over, bits, name):
-        """Controls of `_pick`: bits of a clamped symmetrically, sign left out; 0 if not taken."""
-        take = named(m, taken & ~over, f"{name}_take")
-        most = named(m, taken & over & ~sign, f"{name}_most")
-        return take.replicate(bits), Cat(taken & over, most.replicate(bits - 1))
+    def clamping(taken, over):
+        """Whether the value counts, and is within the limits; whether its lowest bit is set, and the others."""
+        return Cat(taken & ~over, taken & over, taken & over & ~sign)
 
-    take, ones = clamped(decoded.sigmoid2, over16, MANTISSA_BITS, "sigmoid")
-    u = named(m, Cat((a[:15] & take) | ones | (normal[:15] & mantissa.replicate(15)), decoded.sigmoid2 & ~sign), "u")
-    rsqrt, lower_half = decoded.rsqrt2, Signal(name="lower_half")
-    m.d.comb += lower_half.eq(decoded.interpolate2 & ~Mux(rsqrt, u[11], u[10]))
-    fraction = Cat(u[:10], Mux(rsqrt, u[10], lower_half), lower_half.replicate(FACTOR_BITS - 11))
-    entry = Cat(Mux(rsqrt, u[11:15], u[10:14]), Mux(rsqrt, k[0], u[14]), u[15] | rsqrt)
+    take, lowest, ones = square = named(m, clamping(decoded.square2, over18), "square")
+    x, most = Cat(a[:17], sign), Cat(lowest, ones.replicate(16))
+    right = _pick(x, Cat(take.replicate(17) | most, decoded.square2),
+                  b, Cat(most, Const(0, 1)) | decoded.mul2.replicate(FACTOR_BITS))
+    return {"length": length, "normal": normal, "right": right, "below": a.as_signed() - c.as_signed(),
+            "factor": square | clamping(decoded.mul2, over18), "argument": clamping(decoded.sigmoid2, over16),
+            "above": decoded.sigmoid2 & ~sign}
 
-    take, ones = clamped(decoded.mul2 | decoded.square2, over18, FACTOR_BITS - 1, "left")
-    left = Cat((a[:17] & take) | ones, (decoded.mul2 | decoded.square2) & sign) | fraction
-    take, ones = clamped(decoded.square2, over18, FACTOR_BITS - 1, "right")
-    right = _pick(Cat(a[:17], sign), Cat(take | ones, decoded.square2),
-                  b, Cat(ones, Const(0, 1)) | decoded.mul2.replicate(FACTOR_BITS))
-    below = a.as_signed() - c.as_signed()
-    return {"left": left, "right": right, "length": length, "entry": entry, "k": k, "below": below}
+
+def _clamped(value: Value, controls: Value) -> Value:
+    """A value without its sign, clamped as the `controls` from `_prepare` say."""
+    take, lowest, ones = controls
+    return (value & take.replicate(len(value))) | Cat(lowest, ones.replicate(len(value) - 1))
 
 
 def _look_up(m: Module, decoded: data.View, s: SimpleNamespace) -> dict[str, Value]:
-    """Stage 3: the tables; what the multiplier, or who passes it by, and the ALU get from them."""
+    """Stage 3: the factors (the left one is a fraction for tables), and what the ALU, or who passes the multiplier by,
+    gets from the tables. The second half of SIGMOID, `above` 0, mirrors the first."""
+    rsqrt, above = decoded.rsqrt3, s.above
+    below = Cat(bit ^ ~s.length[:n].any() for n, bit in enumerate(s.length))  # length - 1
+    k = named(m, Mux(s.normal[-1], below, 0), "k")
+    u = named(m, _clamped(s.a[:MANTISSA_BITS], s.argument) | s.normal[:MANTISSA_BITS], "u")
+    lower_half = named(m, decoded.interpolate3 & ~Mux(rsqrt, u[11], u[10]), "lower_half")
+    fraction = Cat(u[:10], Mux(rsqrt, u[10], lower_half), lower_half.replicate(FACTOR_BITS - 11))
+    left = Cat(_clamped(s.a[: FACTOR_BITS - 1], s.factor), decoded.signed3 & s.a[31]) | fraction
+    segment = named(m, Cat(Mux(rsqrt, u[11:15], u[10:14]), Mux(rsqrt, k[0], u[14])), "segment")
+
     negative, table = s.below[-1], decoded.table3
-    mirror = named(m, s.entry[5] & (table == tables.TABLES[Func.SIGMOID].start >> 6), "mirror")
     base, slope, power = (_rom(m, name, words, bits, named(m, address, f"{name}_address"), enable)
                           for name, words, bits, address, enable in (
-        ("centres", tables.centres(), tables.CENTRE_BITS, Cat(s.entry[1:], table), Const(1)),
-        ("slopes", tables.slopes(), tables.SLOPE_BITS,
-         Cat(s.entry[:5] ^ mirror.replicate(5), s.entry[5] & ~mirror, table), Const(1)),
+        ("centres", tables.centres(), tables.CENTRE_BITS, Cat(segment[1:], above | rsqrt, table), Const(1)),
+        ("slopes", tables.slopes(), tables.SLOPE_BITS, Cat(segment ^ above.replicate(5), rsqrt, table), Const(1)),
         ("powers", tables.powers(), tables.CENTRE_BITS,
          Mux(negative, s.below[: tables.EXP2_FRACTION], 0), decoded.exp23)))
     slope = Cat(slope, slope[-1].replicate(FACTOR_BITS - tables.SLOPE_BITS))
-    exponent = Mux(decoded.log23, s.k, 0) << tables.LOG2_FRACTION
+    exponent = Mux(decoded.log23, k, 0) << tables.LOG2_FRACTION
     c = (Mux(decoded.interpolate3, 0, s.c) | base | exponent)[:32]
     passed = Mux(decoded.pass3, s.a[: tables.CENTRE_BITS], 0) | power | Mux(decoded.bitlen3, s.length, 0)
     return {
-        "right": s.right | slope, "c": c ^ decoded.invert_c3.replicate(32),
+        "left": left, "right": s.right | slope, "c": c ^ decoded.invert_c3.replicate(32),
         "passed": Cat(passed[: tables.CENTRE_BITS], s.a[tables.CENTRE_BITS :]),
         "post": _post_amount(m, decoded.exp23 & negative, s.below[tables.EXP2_FRACTION :], s.post),
-        "k": Mux(decoded.rsqrt3, s.k[1:], s.k),
+        "k": Mux(rsqrt, k[1:], k),
     }
 
 
@@ -522,26 +555,36 @@ def _post_amount(m: Module, grows: Value, octaves: Value, post: Value) -> Value:
     return Mux(take, total[:6], 0) | Mux(most, POST_RANGE[1], 0)
 
 
-def _post_shift(m: Module, decoded: data.View, left: Value, right: Value, passed: Value, amount: Value) -> Value:
-    """Stage 4: (product or passed value) >> amount, rounded."""
-    p, q = Signal(signed(PRODUCT_BITS), name="p"), Signal(PRODUCT_BITS, name="q")
+def _multiply(m: Module, decoded: data.View, left: Value, right: Value, passed: Value, amount: Value) -> Value:
+    """Stage 4: the product or the passed value, and a bit below it, shifted right by the upper bits of the amount."""
+    p = Signal(signed(PRODUCT_BITS), name="product")
     by = Cat(decoded.bypass4.replicate(tables.CENTRE_BITS), decoded.pass4.replicate(32 - tables.CENTRE_BITS))
     m.d.comb += p.eq((left.as_signed() * right.as_signed()) | (passed & by).as_signed())
-    sign, x = p[-1], Cat(Const(0, 1), p)
-    for bit in (5, 4, 3, 2, 1, 0):
-        x = named(m, Mux(amount[bit], Cat(x[1 << bit :], sign.replicate(1 << bit)), x), f"shifted{1 << bit}")
-    m.d.comb += q.eq(x[1:] + (decoded.round4 & x[0]))
-    return q
+    return _shifted(m, Cat(Const(0, 1), p), amount, range(FAR, len(amount)))
 
 
-def _alu(m: Module, decoded: data.View, q: Value, iota: Value, c: Value) -> dict[str, Value]:
-    """Stage 5: sat32(q) alu c, iota for INDEX, not yet saturated; c comes inverted where the ALU wants it.
+def _shifted(m: Module, x: Value, amount: Value, bits: range) -> Value:
+    """x shifted right, arithmetically, by those bits of the amount."""
+    for bit in reversed(bits):
+        x = named(m, Mux(amount[bit], Cat(x[1 << bit :], x[-1].replicate(1 << bit)), x), f"shifted{1 << bit}")
+    return x
+
+
+def _round(m: Module, decoded: data.View, p: Value, amount: Value) -> dict[str, Value]:
+    """Stage 5: p shifted by the rest of the amount and rounded; whether it is beyond 32 bits."""
+    x, q = _shifted(m, p, amount, range(FAR)), Signal(PRODUCT_BITS, name="q")
+    m.d.comb += q.eq(x[1:] + (decoded.round5 & x[0]))
+    sign = q[-1]
+    return {"q": Cat(q[:31], sign), "over": q[31:-1] != sign.replicate(PRODUCT_BITS - 32)}
+
+
+def _alu(m: Module, decoded: data.View, s: SimpleNamespace, iota: Value) -> dict[str, Value]:
+    """Stage 6: sat32(q) alu c, iota for INDEX, not yet saturated; c comes inverted where the ALU wants it.
 
     A comparison leaves its difference here, an INDEX that has found nothing is `beyond` any limit.
     """
-    sign = q[-1]
-    over = named(m, q[31:-1] != sign.replicate(PRODUCT_BITS - 32), "over")
-    lower = Mux(over, (~sign).replicate(31), q[:31])
+    c, sign = s.c, s.q[-1]
+    lower = Mux(s.over, (~sign).replicate(31), s.q[:31])
     q = named(m, Cat(lower, sign) ^ decoded.invert_q.replicate(32), "limited")
     total = _sum(m, q.as_signed(), c.as_signed(), decoded.carry, 33, "total")
     less = total[-1]
@@ -554,8 +597,8 @@ def _alu(m: Module, decoded: data.View, q: Value, iota: Value, c: Value) -> dict
     return {"y": Mux(found, iota, y), "beyond": decoded.index & less}
 
 
-def _saturate(m: Module, decoded: data.View, y: Value, beyond: Value) -> Value:
-    """Stage 6: y clamped to 32 bits; of a comparison, whose limit is 0, all bits or none.
+def _saturate(m: Module, decoded: data.View, y: Value, beyond: Value) -> dict[str, Value]:
+    """Stage 7: y clamped to 32 bits; of a comparison, whose limit is 0, all bits or none. Whether that is -2**31.
 
     y is beyond the limit if a bit above the limit's differs from the sign, or if y = -limit - 1 where symmetric.
     """
@@ -565,14 +608,15 @@ def _saturate(m: Module, decoded: data.View, y: Value, beyond: Value) -> Value:
     excess = any_of([d & ~(limit[low] if low < 31 else 0) for d, (low, _) in zip(differs, spans[1:], strict=True)])
     some = named(m, y[spans[0][0] : spans[0][1]].any(), "some")
     zero = ~any_of([some, *(y[low:high].any() & limit[low] for low, high in spans[1:-1])])
-    least = decoded.symmetric & sign & zero
+    lowest = named(m, sign & zero, "lowest")
     beneath = named(m, Mux(decoded.equal, ~(sign | some | any_of(differs)), sign & ~beyond), "beneath")
-    over = named(m, excess | least | decoded.compare | beyond, "saturated")
+    over = named(m, excess | (decoded.symmetric & lowest) | decoded.compare | beyond, "saturated")
     first = Mux(beneath, decoded.symmetric | decoded.compare, limit[0])
-    return Mux(over, Cat(first, limit[1:] ^ beneath.replicate(30), beneath), y[:32])
+    return {"y": Mux(over, Cat(first, limit[1:] ^ beneath.replicate(30), beneath), y[:32]),
+            "least": ~decoded.symmetric & ~decoded.compare & Mux(over, beneath, lowest)}
 
 
-# --- stages 7 and 8 ---------------------------------------------------------------------------------------------------
+# --- stages 8 and 9 ---------------------------------------------------------------------------------------------------
 
 
 def _lay(result: Value, rep: Value) -> Value:
@@ -582,27 +626,27 @@ def _lay(result: Value, rep: Value) -> Value:
     return Cat(p0, Mux(byte, p0, p1), Mux(byte | half, p0, p2), Mux(byte, p0, Mux(half, p1, p3)))
 
 
-def _reduce(m: Module, now: data.View, y: list[Value]) -> SimpleNamespace:
-    """The reduction over a burst (`value`) and whether it is driven (`drives`), in stage 8 of the last element.
+def _reduce(m: Module, now: data.View, y: list[Value], least: list[Value]) -> SimpleNamespace:
+    """The reduction over a burst (`value`) and whether it is driven (`drives`), in stage 9 of the last element.
 
     A term that is to be compared comes as its complement, so that sums and comparisons need one adder.
     """
     valid, drives = now.valid & (now.red != Red.NONE), Signal()
     m.submodules.reductions = slots = Memory(shape=GROUP_BITS, depth=1 << len(now.red_slot), init=[])
     old, new = slots.read_port(domain="comb"), slots.write_port()
-    summing, least, absolute, fresh = (named(m, value, name) for name, value in (
-        ("summing", now.red == Red.SUM), ("least", now.red == Red.MIN), ("absolute", now.red == Red.MAXABS),
+    summing, choosing_least, absolute, fresh = (named(m, value, name) for name, value in (
+        ("summing", now.red == Red.SUM), ("choosing_least", now.red == Red.MIN), ("absolute", now.red == Red.MAXABS),
         ("fresh", now.first & ~now.red_keep)))
     m.d.sync += drives.eq(valid & now.last & now.red_e)
     adding, comparing = named(m, summing & ~fresh, "adding"), named(m, ~summing, "comparing")
     totals = []
-    for value, before in zip(y, group_lanes(old.data), strict=True):
+    for value, is_least, before in zip(y, least, group_lanes(old.data), strict=True):
         negate = named(m, absolute & value[31], "negate")
-        decrement = named(m, negate & value[:31].any(), "decrement")
+        decrement = named(m, negate & ~is_least, "decrement")
         term = Signal(32, name="term")
         m.d.comb += term.eq((value ^ (comparing & ~negate).replicate(32)) + decrement.replicate(32))
         total = _sum(m, before.as_signed(), term.as_signed(), comparing, 33, "reduction_total")
-        replace = named(m, fresh | (total[-1] ^ least), "replace")
+        replace = named(m, fresh | (total[-1] ^ choosing_least), "replace")
         totals.append(Mux(adding, total[:32], Mux(replace, term ^ comparing.replicate(32), before)))
     total = named(m, lanes_group(totals), "reduction_total")
     m.d.comb += [old.addr.eq(now.red_slot), new.addr.eq(now.red_slot), new.data.eq(total), new.en.eq(valid)]
