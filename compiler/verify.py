@@ -244,6 +244,8 @@ class _Proof:
                     raise word.error(Trap.OPCODE, word.cycles[0], f"red must be SUM, MAX or MIN, not {instr.red.name}")
                 self._within(word, instr.segment, LANES.bit_length(), "segment")
             case Op.TRANSPOSE_IN | Op.TRANSPOSE_OUT:
+                if not self.config.sxm_transpose:
+                    raise word.error(Trap.OPCODE, word.cycles[0], f"the chip cannot {instr.op.name}")
                 self._within(word, np.arange(instr.count), LANES, "transpose row")
         outward, inward = (Dir.E, Dir.W) if word.queue.position == SXM_E else (Dir.W, Dir.E)
         if instr.op is not Op.TRANSPOSE_OUT:

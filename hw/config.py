@@ -37,6 +37,7 @@ class ChipConfig:
     are of the distinct lower and upper halves of MXM or MEM words (see `hw.store`). Empty: as many as instructions.
     icu_entry_bits: of an instruction's number and delay together.
     sxm_west: the western SXM exists (the compiler needs only the eastern one).
+    sxm_transpose: the SXMs transpose (the compiler never does); without it, TRANSPOSE_IN and TRANSPOSE_OUT are illegal.
     buckets: entries of the static table of context buckets.
     debug: carry a driven bit with each stream slot and trap illegal programs (never in a bitstream).
     """
@@ -55,6 +56,7 @@ class ChipConfig:
     icu_words: tuple[tuple[int, ...], ...] = ()
     icu_entry_bits: int = 18
     sxm_west: bool = False
+    sxm_transpose: bool = True
     buckets: int = 8
     debug: bool = False
 
@@ -123,7 +125,7 @@ CONFIGS = {
     for config in (
         ChipConfig(name="tiny", mem_depths=(256, 256), act_depth=16, acc_depth=4, icu_depth=512, vxm_icu_depth=512,
                    buckets=4),
-        ChipConfig(name="ulx3s", mem_depths=(512, 2560), act_depth=32, vxm_icu_depth=2048,
+        ChipConfig(name="ulx3s", mem_depths=(512, 2560), act_depth=32, vxm_icu_depth=2048, sxm_transpose=False,
                    icu_words=((512,), (256,), (512, 8), (64, 64), (32, 48))),
         ChipConfig(name="large", weight_groups=2, mem_depths=(16384, 65536, 65536), act_depth=256, acc_depth=32,
                    icu_depth=2048, vxm_icu_depth=4096, sxm_west=True, buckets=16),

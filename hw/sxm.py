@@ -1,6 +1,6 @@
 """The SXM: what moves between lanes - permutations, rotations, broadcasts, reductions over lanes, transposition."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In
@@ -15,6 +15,7 @@ from .slice import (
     group_lanes,
     illegal,
     lanes_group,
+    latched,
     named,
     register,
     trap,
@@ -48,7 +49,7 @@ class Sxm(wiring.Component):
 
     word, valid: the instruction and its dispatch pulse. e_in, w_in / e_data, e_drive, w_data, w_drive: streams.
     map_we, map_index, map_data: the host writes a permutation map (nibble l: the lane that output lane l takes).
-    busy: an engine is.
+    busy: an engine is. Without `ChipConfig.sxm_transpose` there are only the lanes' engine and what it takes.
     Debug builds: e_driven, w_driven, traps, probe.
     """
 
@@ -65,16 +66,16 @@ class Sxm(wiring.Component):
         m.submodules.lanes = lanes = Burst(Op.SHIFT)
         m.submodules.rows = rows = Burst(Op.TRANSPOSE_IN)
         m.submodules.columns = columns = Burst(Op.TRANSPOSE_OUT)
-        op = fields(Op.PERMUTE, self.word).op
+        op, transposes = fields(Op.PERMUTE, self.word).op, self.valid & int(self._config.sxm_transpose)
         m.d.comb += [
             lanes.word.eq(self.word), lanes.start.eq(self.valid & any_of([op == one for one in LANE_OPS])),
-            rows.word.eq(self.word), rows.start.eq(self.valid & (op == Op.TRANSPOSE_IN)),
-            columns.word.eq(self.word), columns.start.eq(self.valid & (op == Op.TRANSPOSE_OUT)),
+            rows.word.eq(self.word), rows.start.eq(transposes & (op == Op.TRANSPOSE_IN)),
+            columns.word.eq(self.word), columns.start.eq(transposes & (op == Op.TRANSPOSE_OUT)),
             self.busy.eq(lanes.busy | rows.busy | columns.busy),
         ]
         outward = self.e_in if self._eastern else self.w_in
         row = named(m, outward.word_select(rows.op.plane, PLANE_BITS), "row")
-        column = self._transpose(m, rows, columns, row)
+        column = self._transpose(m, rows, columns, row) if self._config.sxm_transpose else [Const(0, 8)] * LANES
         levels = self._levels(m, lanes)
         reduced = self._reduce(m, lanes, levels, group_lanes(outward))
         routed = self._cross(m, reduced, self._picks(m, lanes, columns, levels), column)
@@ -92,15 +93,15 @@ class Sxm(wiring.Component):
     # --- the lane engine -------------------------------------------------------------------------------------------
 
     def _levels(self, m: Module, engine: Burst) -> list[Value]:
-        """Whether the element reduces pairs, fours, eights, and all lanes."""
-        reduce = fields(Op.REDUCE, engine.op.as_value())
+        """Whether the elements of a burst reduce pairs, fours, eights, and all lanes."""
+        reduce = fields(Op.REDUCE, engine.word.as_value())
         reducing = reduce.op == Op.REDUCE
-        return [named(m, reducing & (reduce.segment > level), f"level{level}") for level in range(LANE_BITS)]
+        return [latched(m, engine, reducing & (reduce.segment > level), f"level{level}") for level in range(LANE_BITS)]
 
     def _reduce(self, m: Module, engine: Burst, levels: list[Value], lanes: list[Value]) -> list[Value]:
         """The lanes that the crossbar takes in e + 2: as sampled, but for the lowest of each segment reduced."""
-        red = fields(Op.REDUCE, engine.op.as_value()).red
-        summing, least = named(m, red == Red.SUM, "summing"), named(m, red == Red.MIN, "least")
+        red = fields(Op.REDUCE, engine.word.as_value()).red
+        summing, least = latched(m, engine, red == Red.SUM, "summing"), latched(m, engine, red == Red.MIN, "least")
         modes = [Cat(level & summing, level & ~summing, least) for level in levels]
         for level, mode in enumerate(modes):
             mode = mode if level < 2 else register(m, mode, f"mode1_{level}")
@@ -126,8 +127,8 @@ class Sxm(wiring.Component):
             m.d.sync += lane.eq(Mux(first.op == Op.SHIFT, first.lane, 0))
         with m.Elif(engine.active):
             m.d.sync += lane.eq(Mux(shift.op == Op.SHIFT, lane + shift.lane_inc, 0))
-        permuting = named(m, shift.op == Op.PERMUTE, "permuting")
-        spread = named(m, (shift.op == Op.SHIFT) & shift.distribute, "spread")
+        permuting = latched(m, engine, first.op == Op.PERMUTE, "permuting")
+        spread = latched(m, engine, (first.op == Op.SHIFT) & first.distribute, "spread")
         active = register(m, engine.active, "routing1")
         turning, turn = register(m, columns.active, "turning1"), register(m, columns.index[:LANE_BITS], "turn1")
         picks = []
@@ -181,8 +182,8 @@ class Sxm(wiring.Component):
         trap(m, self, Trap.ENGINE_BUSY, lanes.conflict | rows.conflict | columns.conflict)
         reduce = fields(Op.REDUCE, self.word)
         no_reduction = (reduce.op == Op.REDUCE) & ((reduce.red == Red.NONE) | (reduce.red == Red.MAXABS))
-        wrong = [(reduce.op != op) | illegal(op, fields(op, self.word)) for op in
-                 (*LANE_OPS, Op.TRANSPOSE_IN, Op.TRANSPOSE_OUT)]
+        legal = (*LANE_OPS, *((Op.TRANSPOSE_IN, Op.TRANSPOSE_OUT) if self._config.sxm_transpose else ()))
+        wrong = [(reduce.op != op) | illegal(op, fields(op, self.word)) for op in legal]
         trap(m, self, Trap.OPCODE, self.valid & (Cat(wrong).all() | no_reduction))
         permute, running = (fields(op, lanes.op.as_value()) for op in (Op.PERMUTE, Op.REDUCE))
         trap(m, self, Trap.ADDRESS, any_of([

@@ -233,6 +233,9 @@ class SxmModel(Unit):
         return {"transpose": self._rows.copy()}
 
     def dispatch(self, instr: Instr, offsets: tuple[int, int]) -> None:
+        if instr.op in (Op.TRANSPOSE_IN, Op.TRANSPOSE_OUT) and not self.config.sxm_transpose:
+            self.trap(Trap.OPCODE, f"the chip cannot {instr.op.name}")
+            return
         if instr.op is Op.TRANSPOSE_IN:
             plane = 1 << instr.plane
             shift = 8 * instr.plane

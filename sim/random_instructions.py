@@ -45,9 +45,10 @@ class Builder(Placement):
         super().__init__(config, rng, stocks)
         self.kinds = {
             self.add_read: 10, self.add_write: 8, self.add_index: 3, self.add_load: 5, self.add_mac: 5,
-            self.add_drain: 4, self.add_alu: 14, self.add_lanes: 8, self.add_transpose_in: 4,
-            self.add_transpose_out: 2,
+            self.add_drain: 4, self.add_alu: 14, self.add_lanes: 8,
         }
+        if config.sxm_transpose:
+            self.kinds |= {self.add_transpose_in: 4, self.add_transpose_out: 2}
 
     def build(self, attempts: int) -> Program | None:
         """None if the queues' stores have no room for the loops."""

@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 from random import Random
 from typing import Any
@@ -133,6 +134,13 @@ def test_program_as_a_whole():
     ):
         with pytest.raises(VerifyError, match=text):
             verify_bucket(TINY, words | change, period, {})
+
+
+@pytest.mark.parametrize("op", [Op.TRANSPOSE_IN, Op.TRANSPOSE_OUT])
+def test_chip_without_transposition(op):
+    config = replace(TINY, sxm_transpose=False)
+    with pytest.raises(VerifyError, match=f"the chip cannot {op.name}"):
+        verify_bucket(config, program(SXM_E=[(2, Instr(op))]), PERIOD, {})
 
 
 def test_undeclared_index_register():

@@ -420,6 +420,13 @@ def test_transpose():
         assert (stream(chip, Dir.W, MEM_E) == chip.mem("MEM_E0")[:16, 1, i]).all()
 
 
+@pytest.mark.parametrize("code", [Op.TRANSPOSE_IN, Op.TRANSPOSE_OUT])
+def test_no_transposition(code):
+    chip = machine({"SXM_E": [op(code)]}, config=CONFIGS["ulx3s"])
+    with pytest.raises(ProgramError, match=f"the chip cannot {code.name}"):
+        begin(chip, FIRST + 1)
+
+
 # --- host port -------------------------------------------------------------------------------------------------------
 
 
