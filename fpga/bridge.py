@@ -34,7 +34,7 @@ class Bridge(wiring.Component):
     sent, which no host that keeps to the protocol meets. While a read is answered the line in is not listened to.
 
     divisor: cycles a bit of the line. identity: `Identity.pack()` of the board. rx, tx: the line. host_*: to the port
-    of the chip.
+    of the chip, from registers.
     """
 
     def __init__(self, *, divisor: int | Fraction, identity: bytes):
@@ -57,7 +57,7 @@ class Bridge(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         header, word = self._header, self._word
-        m.d.comb += [self.host_space.eq(header.space), self.host_addr.eq(header.addr), self.host_wdata.eq(word)]
+        m.d.sync += [self.host_space.eq(header.space), self.host_addr.eq(header.addr), self.host_wdata.eq(word)]
         with m.If(self._push | self._pull | self._load):  # one enable and one multiplexer: a LUT a bit
             m.d.sync += word.eq(Mux(self._load, self.host_rdata | self._own_word(), Cat(word[8:], self._byte)))
         self._update_header(m)
@@ -149,7 +149,8 @@ class Bridge(wiring.Component):
         """Fill a whole word up with 0, and write it when it is due, with `again` in the next cycle too."""
         filled, done = Signal(range(WORD_BYTES + 1)), Signal()
         full = filled == WORD_BYTES
-        m.d.comb += [done.eq(due & full), self.host_write.eq(done & right)]
+        m.d.comb += done.eq(due & full)
+        m.d.sync += self.host_write.eq(done & right)
         with m.If(whole & ~full):
             m.d.comb += [self._push.eq(1), self._byte.eq(0)]
         with m.If(self._push):
@@ -165,7 +166,7 @@ class Bridge(wiring.Component):
         m.submodules.sender = sender = Sender(divisor=self._divisor)
         m.submodules.tx_crc = crc = Crc()
         header, word, status = self._header, self._word, Signal(Status)
-        tag, sent, wait = Signal(8), Signal(range(WORD_BYTES)), Signal(range(HOST_READ + 1))
+        tag, sent, wait = Signal(8), Signal(range(WORD_BYTES)), Signal(range(HOST_READ + 2))
         taken = sender.valid & sender.ready
         m.d.comb += [self.tx.eq(sender.line), crc.data.eq(sender.data), crc.valid.eq(taken)]
         with m.If(taken):
@@ -185,9 +186,8 @@ class Bridge(wiring.Component):
                     with m.If(status == Status.DATA):
                         m.next = "FETCH"
             with m.State("FETCH"):
-                m.d.comb += self.host_read.eq(wait == 0)
-                m.d.sync += wait.eq(wait + 1)
-                with m.If(wait == HOST_READ):
+                m.d.sync += [self.host_read.eq(wait == 0), wait.eq(wait + 1)]
+                with m.If(wait == HOST_READ + 1):
                     m.d.comb += self._load.eq(1)
                     m.d.sync += wait.eq(0)
                     m.next = "WORD"
