@@ -64,16 +64,6 @@ class Report:
         return table
 
 
-def cells(statistics: str) -> dict[str, int]:
-    """Cells by type out of yosys' `stat -json`."""
-    return {name: _number(count) for name, count in json.loads(statistics)["design"]["num_cells_by_type"].items()}
-
-
-def _number(count: object) -> int:
-    """Yosys gives a number, or one for each kind of count."""
-    return int(count["count"] if isinstance(count, dict) else count)  # type: ignore[arg-type, call-overload]
-
-
 def fmax(report: str) -> float:
     """MHz of the slowest clock in nextpnr's report."""
     clocks = json.loads(report)["fmax"]

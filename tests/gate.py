@@ -1,9 +1,9 @@
 """Netlists of ECP5 cells in place of RTL: `netlist` is Verilog that simulates like the component's own.
 
-yosys synthesises as for a board (`fpga.build.yosys_script`). Cells are yosys' own simulation models; those of
-gate_cells.v for block RAMs and multipliers, of which yosys has none; and a table look-up in place of each LUT4, which
-halves the time that Verilator and the C++ compiler take. Netlists are kept in the cache by the RTLIL, the script and
-yosys' version.
+yosys synthesises as for a board (`fpga.build`: `yosys_script`, `pack_carries`). Cells are yosys' own simulation
+models; those of gate_cells.v for block RAMs and multipliers, of which yosys has none; and a table look-up in place of
+each LUT4, which halves the time that Verilator and the C++ compiler take. Netlists are kept in the cache by the RTLIL,
+the script and yosys' version.
 """
 
 import importlib.util
@@ -16,8 +16,8 @@ from amaranth.back import rtlil
 from amaranth.hdl import Elaboratable
 
 from compiler.errors import TspError
-from fpga import tools
-from fpga.build import yosys_script
+from fpga import carry, tools
+from fpga.build import pack_carries, yosys_script
 from hw.verilog import RAM
 from sim.toolchain import cached, content_key
 
@@ -50,8 +50,7 @@ def look_up(text: str) -> str:
 
 def cells(component: Elaboratable, name: str) -> dict[str, int]:
     """How many of which cells the netlist consists of."""
-    stat = json.loads((_synthesised(component, name) / "stat.json").read_text())
-    return stat["design"]["num_cells_by_type"]
+    return json.loads((_synthesised(component, name) / "cells.json").read_text())
 
 
 def seconds(component: Elaboratable, name: str) -> float:
@@ -63,7 +62,7 @@ def _synthesised(component: Elaboratable, name: str) -> Path:
     """The folder of the cache that holds the netlist."""
     text = rtlil.convert(component, name=name, emit_src=False)
     yosys = tools.find("yosys")
-    script = yosys_script(name) + f"write_verilog -noattr {name}.v\n"
+    script = yosys_script(name)
     if re.search(r"cell \\ram ", text):
         script = script.replace(f"read_rtlil {name}.il", f"read_rtlil {name}.il\nread_verilog ram.v")
 
@@ -72,12 +71,14 @@ def _synthesised(component: Elaboratable, name: str) -> Path:
         (folder / "gate.ys").write_text(script)
         shutil.copy(RAM, folder / "ram.v")
         spent = tools.run(yosys, ["-q", "-l", "yosys.log", "gate.ys"], folder, "yosys.out")
+        pack_carries(folder, name)
+        tools.run(yosys, ["-q", "-p", f"read_json {name}.json; write_verilog -noattr {name}.v"], folder, "verilog.out")
         (folder / "seconds").write_text(str(spent.user_s))
-        for left in (*folder.glob("*.json"), *folder.glob("*.il")):
-            if left.name != "stat.json":
-                left.unlink()
+        for left in (folder / f"{name}.json", folder / f"{name}.il"):
+            left.unlink()
 
-    return cached("gate", content_key(text, script, RAM.read_text(), yosys.version), make)
+    key = content_key(text, script, Path(carry.__file__).read_text(), RAM.read_text(), yosys.version)
+    return cached("gate", key, make)
 
 
 def _models() -> list[Path]:

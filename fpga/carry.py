@@ -1,0 +1,108 @@
+"""Takes LUTs in front of adders into the adders' own cells, which yosys does not.
+
+Each half of a CCU2C has a LUT4 of which an adder uses two inputs. The half's sum is P ^ carry, and its carry out is the
+carry in where P is 1, and G where P is 0; P is INIT at {D, C, B, A}, G is INIT at {B, A} (yosys' own model,
+ccu2c_sim.vh). A sum s + f(x, y) has P = s ^ f, and where that is 0, s is as good a G as f. So with s on A, x on B, y on
+C and D at 1, the function f needs no LUT of its own; nor does f(x, y, z), with z on D, where f(x, 0, 0) = 0, as then P
+and G are both s where C and D are 0.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from itertools import product
+
+ADDER_INIT = "1001011010101010"
+"""Of a half as yosys makes it: P = A ^ B ^ C and G = A, with D at 1 and C constant."""
+PINS = "ABCD"
+
+Bit = int | str
+"""A net of yosys' JSON, or a constant."""
+
+
+def _top(netlist: dict) -> dict:
+    return next(m for m in netlist["modules"].values() if int(m["attributes"].get("top", "0"), 2))
+
+
+def cells(netlist: dict) -> dict[str, int]:
+    """Cells of the top module by type."""
+    return dict(Counter(cell["type"] for cell in _top(netlist)["cells"].values()))
+
+
+def fold(netlist: dict) -> int:
+    """Change the top module of a netlist of ECP5 cells (yosys' write_json); returns the number of LUTs taken away."""
+    module = _top(netlist)
+    cells = module["cells"]
+    luts = {cell["connections"]["Z"][0]: name for name, cell in cells.items() if cell["type"] == "LUT4"}
+    uses = Counter(bit for cell in cells.values() for port, bits in cell["connections"].items()
+                   if cell["port_directions"][port] != "output" for bit in bits)
+    uses.update(bit for port in module["ports"].values() for bit in port["bits"])
+    gone = 0
+    for cell in [cell for cell in cells.values() if cell["type"] == "CCU2C"]:
+        for half in "01":
+            for operand in "BA":
+                net = cell["connections"][operand + half][0]
+                name = luts.get(net) if uses[net] == 1 else None
+                if name and _take(cell, half, operand, cells[name]):
+                    del cells[name]
+                    gone += 1
+                    break
+    return gone
+
+
+def _take(adder: dict, half: str, operand: str, lut: dict) -> bool:
+    """Take the LUT of one operand into the half of an adder, if that can be."""
+    pins = adder["connections"]
+    inverted, on = pins["C" + half][0], pins["D" + half][0]
+    if adder["parameters"]["INIT" + half] != ADDER_INIT or inverted not in ("0", "1") or on != "1":
+        return False
+    function, inputs = _function(lut)
+    other = pins[("A" if operand == "B" else "B") + half][0]
+    flip = int(inverted)  # of operand B, which is the function or the other one
+    with_f, with_s = (flip, 0) if operand == "B" else (0, flip)
+    order = _order(lambda *values: function(*values) ^ with_f, inputs)
+    if order is None:
+        return False
+
+    def bit(a: int, b: int, c: int, d: int) -> int:
+        s = a ^ with_s
+        if len(inputs) < len(PINS) - 1 and not d:
+            return s
+        values = dict(zip(order, (b, c, d), strict=False))
+        return s ^ with_f ^ function(*(values[n] for n in range(len(inputs))))
+
+    table = [bit(a, b, c, d) for d, c, b, a in product((0, 1), repeat=len(PINS))]
+    for pin, net in zip(PINS, [other, *(inputs[n] for n in order), *"001"[len(order) :]], strict=True):
+        pins[pin + half] = [net]
+    adder["parameters"]["INIT" + half] = "".join(map(str, reversed(table)))
+    return True
+
+
+def _function(lut: dict) -> tuple[Callable[..., int], list[Bit]]:
+    """What a LUT does, as a function of the inputs that matter, and these."""
+    init = int(lut["parameters"]["INIT"], 2)
+    nets = [lut["connections"][pin][0] for pin in PINS]
+    fixed = sum((net == "1") << n for n, net in enumerate(nets))
+    free = [n for n, net in enumerate(nets) if isinstance(net, int)]
+
+    def value(places: list[int], values: tuple[int, ...]) -> int:
+        return init >> (fixed | sum(one << n for n, one in zip(places, values, strict=True))) & 1
+
+    def matters(n: int) -> bool:
+        k = free.index(n)
+        return any(value(free, (*v[:k], 0, *v[k:])) != value(free, (*v[:k], 1, *v[k:]))
+                   for v in product((0, 1), repeat=len(free) - 1))
+
+    used = [n for n in free if matters(n)]
+    return lambda *values: value(used, values), [nets[n] for n in used]
+
+
+def _order(function: Callable[..., int], inputs: list[Bit]) -> list[int] | None:
+    """Which inputs go to B, C and D; none if they do not fit."""
+    if len(inputs) < len(PINS) - 1:
+        return list(range(len(inputs)))
+    if len(inputs) == len(PINS) - 1:
+        for first in range(len(inputs)):
+            alone = [tuple(value if n == first else 0 for n in range(len(inputs))) for value in (0, 1)]
+            if not any(function(*values) for values in alone):
+                return [first, *(n for n in range(len(inputs)) if n != first)]
+    return None
