@@ -39,13 +39,13 @@ MEM_WRITE_TO_READ = 2
 Reading an address in the very cycle of its commit (e + 1) is forbidden (block RAM collision)."""
 MEM_INDEX = 2
 """INDEX samples in e; an instruction whose first element executes at e + MEM_INDEX or later uses the new value."""
-VXM_DRIVE = 8
+VXM_DRIVE = 9
 """VXM operand sampling -> result driven."""
-VXM_RF = 9
+VXM_RF = 10
 """VXM operand sampling -> result readable from the register file or the exponent file."""
-VXM_REDUCE_DRIVE = 9
+VXM_REDUCE_DRIVE = 10
 """VXM sampling of a burst's last element -> burst reduction driven eastward (once)."""
-SXM_DRIVE = 2
+SXM_DRIVE = 4
 """SXM sampling -> result driven."""
 SXM_TRANSPOSE = 1
 """TRANSPOSE_IN of the last row in e -> first TRANSPOSE_OUT element may execute in e + SXM_TRANSPOSE."""

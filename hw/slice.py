@@ -99,6 +99,13 @@ def register(m: Module, value: Value, name: str) -> Signal:
     return out
 
 
+def delayed(m: Module, value: Value, cycles: int, name: str) -> Value:
+    """A value so many cycles later."""
+    for n in range(cycles):
+        value = register(m, value, f"{name}_late{n + 1}")
+    return value
+
+
 def latched(m: Module, engine: Burst, value: Value, name: str) -> Signal:
     """What `value`, made of the engine's word, is as the burst begins: decoded one cycle before the first element."""
     out = Signal(len(value), name=name, reset_less=True)

@@ -6,11 +6,12 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In
 
 from .config import LANES, PLANES, SXM_E, ChipConfig
-from .isa import Op, Queue, Red, Trap
+from .isa import SXM_DRIVE, Op, Queue, Red, Trap
 from .slice import (
     PLANE_BITS,
     Burst,
     any_of,
+    delayed,
     fields,
     group_lanes,
     illegal,
@@ -41,10 +42,10 @@ class Sxm(wiring.Component):
     all planes; a row that TRANSPOSE_IN samples in e is in the columns of a TRANSPOSE_OUT element that executes in
     e + SXM_TRANSPOSE.
 
-    All that is driven comes out of one crossbar, in e + 2: in its stage k every lane takes its own value or that of the
+    All that is driven comes out of one crossbar, in e + 4: in its stage k every lane takes its own value or that of the
     lane whose number differs in bit k, which does all maps that are `isa.routable`. On the way to it, a reduction
-    combines up to four lanes in e and these fours in e + 1, each into the lowest lane of its segment, which the
-    crossbar broadcasts. The byte of row r and column c lies in bank r ^ c of the transpose buffer at address r, so that
+    combines lanes in e, these pairs in e + 1, and so on, each into the lowest lane of its segment, which the crossbar
+    broadcasts. The byte of row r and column c lies in bank r ^ c of the transpose buffer at address r, so that
     a row, and a column, touch each bank once; a column meets the crossbar where two of its stages are left.
 
     word, valid: the instruction and its dispatch pulse. e_in, w_in / e_data, e_drive, w_data, w_drive: streams.
@@ -79,7 +80,7 @@ class Sxm(wiring.Component):
         levels = self._levels(m, lanes)
         reduced = self._reduce(m, lanes, levels, group_lanes(outward))
         routed = self._cross(m, reduced, self._picks(m, lanes, columns, levels), column)
-        lane_drives, column_drives = (register(m, register(m, engine.active, f"{name}_active1"), f"{name}_active2")
+        lane_drives, column_drives = (delayed(m, engine.active, SXM_DRIVE, f"{name}_active")
                                       for engine, name in ((lanes, "lane"), (columns, "column")))
         data, drive = (self.w_data, self.w_drive) if self._eastern else (self.e_data, self.e_drive)
         m.d.comb += [data.eq(lanes_group(routed)), drive.eq((lane_drives | column_drives).replicate(PLANES))]
@@ -99,21 +100,18 @@ class Sxm(wiring.Component):
         return [latched(m, engine, reducing & (reduce.segment > level), f"level{level}") for level in range(LANE_BITS)]
 
     def _reduce(self, m: Module, engine: Burst, levels: list[Value], lanes: list[Value]) -> list[Value]:
-        """The lanes that the crossbar takes in e + 2: as sampled, but for the lowest of each segment reduced."""
+        """The lanes that the crossbar takes in e + 4: as sampled, but for the lowest of each segment reduced."""
         red = fields(Op.REDUCE, engine.word.as_value()).red
         summing, least = latched(m, engine, red == Red.SUM, "summing"), latched(m, engine, red == Red.MIN, "least")
         modes = [Cat(level & summing, level & ~summing, least) for level in levels]
-        for level, mode in enumerate(modes):
-            mode = mode if level < 2 else register(m, mode, f"mode1_{level}")
-            step = 1 << level
-            lanes = [lane if n % (2 * step) else _combine(m, mode, lane, lanes[n + step])
-                     for n, lane in enumerate(lanes)]
-            if level % 2:
-                lanes = [register(m, lane, f"lane{1 + level // 2}_{n}") for n, lane in enumerate(lanes)]
+        for level, now in enumerate(modes):
+            mode, step = delayed(m, now, level, f"mode{level}"), 1 << level
+            lanes = [register(m, lane if n % (2 * step) else _combine(m, mode, lane, lanes[n + step]),
+                              f"lane{level + 1}_{n}") for n, lane in enumerate(lanes)]
         return lanes
 
     def _picks(self, m: Module, engine: Burst, columns: Burst, levels: list[Value]) -> list[Value]:
-        """For each lane, in e + 2: whether it takes its own value in stage 0 of the crossbar, and whether it takes the
+        """For each lane, in e + 4: whether it takes its own value in stage 0 of the crossbar, and whether it takes the
         other lane's in stage 0, 1, 2 and 3. It takes neither in stage 0 where there is no element."""
         m.submodules.maps = maps = Memory(shape=MAP_BITS, depth=self._config.sxm_maps, init=[])
         write, read = maps.write_port(), maps.read_port(domain="comb")
@@ -129,17 +127,18 @@ class Sxm(wiring.Component):
             m.d.sync += lane.eq(Mux(shift.op == Op.SHIFT, lane + shift.lane_inc, 0))
         permuting = latched(m, engine, first.op == Op.PERMUTE, "permuting")
         spread = latched(m, engine, (first.op == Op.SHIFT) & first.distribute, "spread")
-        active = register(m, engine.active, "routing1")
-        turning, turn = register(m, columns.active, "turning1"), register(m, columns.index[:LANE_BITS], "turn1")
+        active = delayed(m, engine.active, SXM_DRIVE - 1, "routing")
+        turning, turn = (delayed(m, value, SXM_DRIVE - 1, name)
+                         for value, name in ((columns.active, "turning"), (columns.index[:LANE_BITS], "turn")))
         picks = []
         for n in range(LANES):
             index = Signal(LANE_BITS, name="index")
             m.d.comb += index.eq(Mux(permuting, read.data[LANE_BITS * n : LANE_BITS * (n + 1)],
                                      Mux(spread, lane, lane + n)))
             lowest = Cat(level if n >> bit & 1 else 0 for bit, level in enumerate(levels))
-            pick = register(m, (index ^ n) | lowest, f"pick1_{n}")
+            pick = delayed(m, (index ^ n) | lowest, SXM_DRIVE - 1, f"pick{n}")
             picks.append(register(m, Cat(active & ~pick[0], active & pick[0], Mux(turning, turn[1:], pick[1:])),
-                                  f"pick2_{n}"))
+                                  f"picks{n}"))
         return picks
 
     def _cross(self, m: Module, lanes: list[Value], picks: list[Value], column: list[Value]) -> list[Value]:
@@ -154,7 +153,7 @@ class Sxm(wiring.Component):
     # --- transposition ---------------------------------------------------------------------------------------------
 
     def _transpose(self, m: Module, rows: Burst, columns: Burst, row: Value) -> list[Value]:
-        """The bytes of a column in e + 2 of a TRANSPOSE_OUT element (otherwise 0): row r is byte r ^ (column & 12)."""
+        """The bytes of a column in e + 4 of a TRANSPOSE_OUT element (otherwise 0): row r is byte r ^ (column & 12)."""
         turned = [row[8 * lane : 8 * lane + 8] for lane in range(LANES)]
         for stage in range(LANE_BITS):
             turned = _exchange(m, turned, stage, [rows.index[stage]] * LANES, f"row{stage}")
@@ -166,11 +165,12 @@ class Sxm(wiring.Component):
                 write.en.eq(rows.active), write.addr.eq(rows.index), write.data.eq(turned[b]),
                 read.addr.eq(columns.index[:LANE_BITS] ^ b),
             ]
-            gathered.append(register(m, read.data, f"gathered1_{b}"))
-        active, turn = register(m, columns.active, "gathering1"), register(m, columns.index[:2], "gathering_turn1")
+            gathered.append(delayed(m, read.data, SXM_DRIVE - 1, f"gathered{b}"))
+        active, turn = (delayed(m, value, SXM_DRIVE - 1, name)
+                        for value, name in ((columns.active, "gathering"), (columns.index[:2], "gathering_turn")))
         for stage in range(2):
             gathered = _exchange(m, gathered, stage, [turn[stage]] * LANES, f"column{stage}")
-        return [register(m, Mux(active, byte, 0), f"column2_{n}") for n, byte in enumerate(gathered)]
+        return [register(m, Mux(active, byte, 0), f"column{n}") for n, byte in enumerate(gathered)]
 
     # --- debug builds ----------------------------------------------------------------------------------------------
 

@@ -38,7 +38,7 @@ PRODUCT_BITS = 2 * FACTOR_BITS - 1
 """A product of factors of which one is not -2**17."""
 MANTISSA_BITS = 15
 FAR = 4
-"""The bits of a post shift from this one on act in stage 4, the ones below in stage 5."""
+"""The bits of a post shift from this one on act in stage 5, the ones below in stage 6."""
 IOTA_BITS = (LANES - 1).bit_length()
 INTERPOLATED = (Func.RECIP, Func.RSQRT, Func.SIGMOID, Func.LOG2)
 SATURATED_BITS = sorted(limit.bit_length() for limit in (*SAT_LIMIT.values(), INT32[1]))
@@ -61,8 +61,8 @@ class Vxm(wiring.Component):
     and c, which may both be registers only if they are the same.
 
     Pipeline (stage k works in cycle e + k): 0 select operands, add exponents to shift amounts; 1 pre shift;
-    2 normalise; 3 choose factors and table entry, look up; 4 multiply, first part of the post shift; 5 its second part;
-    6 ALU; 7 saturate; 8 drive, write, reduce; 9 drive the reduction.
+    2 normalise; 3 choose factors and the tables' segment; 4 look up; 5 multiply, first part of the post shift; 6 its
+    second part; 7 ALU; 8 saturate; 9 drive, write, reduce; 10 drive the reduction.
 
     word, valid: the instruction and its dispatch pulse. e_in, w_in / e_data, e_drive, w_data, w_drive: streams.
     busy: the engine is (see `Burst`); results may still be in flight.
@@ -94,7 +94,7 @@ class Vxm(wiring.Component):
         for n, (a, b, c, pre, post) in enumerate(zip(*operands, *amounts, strict=True)):
             m.submodules[f"lane{n}"] = lane = Lane()
             m.d.comb += [lane.decoded.eq(decoded), lane.a.eq(a), lane.b.eq(b), lane.c.eq(c), lane.pre.eq(pre),
-                         lane.post.eq(post), lane.iota.eq(Cat(Const(n, IOTA_BITS), control[6].element))]
+                         lane.post.eq(post), lane.iota.eq(Cat(Const(n, IOTA_BITS), control[7].element))]
             y.append(lane.y)
             exponents.append(lane.exponent)
             least.append(lane.least)
@@ -323,7 +323,7 @@ def _sum(m: Module, a: Value, b: Value, carry: Value, bits: int, name: str) -> S
 def _decode(m: Module, control: list[data.View]) -> data.View:
     """The lanes' controls, registered for their stages (stage k decodes what stage k - 1 holds)."""
     decoded = Signal(DECODED, reset_less=True)
-    shift, normalise, lookup, multiply, near, alu, saturate, write = control[:LAST]
+    shift, normalise, choose, lookup, multiply, near, alu, saturate, write = control[:LAST]
 
     def func(stage, *funcs):
         return any_of([stage.func == one for one in funcs])
@@ -338,14 +338,15 @@ def _decode(m: Module, control: list[data.View]) -> data.View:
         "arithmetic": ~shift.logical, "round1": shift.round & ~shift.logical,
         **{f"{one.name.lower()}2": func(normalise, one) for one in (Func.MUL, Func.SQUARE, Func.SIGMOID)},
         "mantissa2": func(normalise, Func.RECIP, Func.RSQRT, Func.LOG2),
-        **{f"{one.name.lower()}3": func(lookup, one)
-           for one in (Func.PASS, Func.BITLEN, Func.EXP2, Func.RSQRT, Func.SIGMOID, Func.LOG2)},
-        "signed3": func(lookup, Func.MUL, Func.SQUARE),
-        "interpolate3": func(lookup, *INTERPOLATED),
-        "table3": any_of([Mux(lookup.func == one, tables.TABLES[one].start >> 6, 0) for one in INTERPOLATED]),
-        "invert_c3": ops(lookup, Alu.SUB, Alu.LT, Alu.MIN, Alu.MAX, Alu.EQ, Alu.ANDN, Alu.OR, Alu.INDEX),
-        "pass4": func(multiply, Func.PASS), "bypass4": func(multiply, Func.PASS, Func.BITLEN, Func.EXP2),
-        "round5": near.round,
+        "rsqrt3": func(choose, Func.RSQRT), "signed3": func(choose, Func.MUL, Func.SQUARE),
+        "interpolate3": func(choose, *INTERPOLATED),
+        **{f"{one.name.lower()}4": func(lookup, one)
+           for one in (Func.PASS, Func.BITLEN, Func.EXP2, Func.RSQRT, Func.LOG2)},
+        "interpolate4": func(lookup, *INTERPOLATED),
+        "table4": any_of([Mux(lookup.func == one, tables.TABLES[one].start >> 6, 0) for one in INTERPOLATED]),
+        "invert_c4": ops(lookup, Alu.SUB, Alu.LT, Alu.MIN, Alu.MAX, Alu.EQ, Alu.ANDN, Alu.OR, Alu.INDEX),
+        "pass5": func(multiply, Func.PASS), "bypass5": func(multiply, Func.PASS, Func.BITLEN, Func.EXP2),
+        "round6": near.round,
         "invert_q": ops(alu, Alu.RSUB, Alu.GT, Alu.OR), "carry": ~ops(alu, Alu.ADD),
         "sum": ops(alu, Alu.ADD, Alu.SUB, Alu.RSUB, Alu.LT, Alu.GT, Alu.EQ),
         "min": ops(alu, Alu.MIN), "max": ops(alu, Alu.MAX), "index": ops(alu, Alu.INDEX),
@@ -358,13 +359,14 @@ def _decode(m: Module, control: list[data.View]) -> data.View:
     return decoded
 
 
-# --- stages 1..7, one lane --------------------------------------------------------------------------------------------
+# --- stages 1..8, one lane --------------------------------------------------------------------------------------------
 
 DECODED = data.StructLayout({
     **dict.fromkeys(("arithmetic", "round1", "mul2", "square2", "sigmoid2", "mantissa2",
-                     "pass3", "bitlen3", "exp23", "rsqrt3", "sigmoid3", "log23", "signed3", "interpolate3"), 1),
-    "table3": 2,
-    **dict.fromkeys(("invert_c3", "pass4", "bypass4", "round5", "invert_q", "carry", "sum", "min", "max", "index",
+                     "rsqrt3", "signed3", "interpolate3",
+                     "pass4", "bitlen4", "exp24", "rsqrt4", "log24", "interpolate4"), 1),
+    "table4": 2,
+    **dict.fromkeys(("invert_c4", "pass5", "bypass5", "round6", "invert_q", "carry", "sum", "min", "max", "index",
                      "conjunction", "parity", "invert_y"), 1),
     "limit": 31, "symmetric": 1, "compare": 1, "equal": 1, "exponent_is_k": 1,
 })
@@ -372,11 +374,11 @@ DECODED = data.StructLayout({
 
 
 class Lane(wiring.Component):
-    """Stages 1..7 of one lane.
+    """Stages 1..8 of one lane.
 
     decoded: controls, each in its stage. a, b, c, pre, post: operands and shift amounts, in stage 0. iota: what INDEX
-    yields, in stage 6.
-    y, least, exponent: the result, whether it is -2**31, and what an exponent entry gets, from registers, in stage 8.
+    yields, in stage 7.
+    y, least, exponent: the result, whether it is -2**31, and what an exponent entry gets, from registers, in stage 9.
     """
 
     decoded: In(DECODED)
@@ -400,11 +402,13 @@ class Lane(wiring.Component):
         s = registers(1, a=self.a, b=self.b, c=self.c, pre=self.pre, post=self.post)
         s = registers(2, a=_pre_shift(m, decoded, s.a, s.pre), b=s.b, c=s.c, post=s.post)
         s = registers(3, **_prepare(m, decoded, s.a, s.b, s.c), a=s.a, c=s.c, post=s.post)
-        s = registers(4, **_look_up(m, decoded, s))
-        s = registers(5, p=_multiply(m, decoded, s.left, s.right, s.passed, s.post), post=s.post[:FAR], c=s.c, k=s.k)
-        s = registers(6, **_round(m, decoded, s.p, s.post), c=s.c, k=s.k)
-        s = registers(7, **_alu(m, decoded, s, self.iota), k=s.k)
-        s = registers(8, **_saturate(m, decoded, s.y, s.beyond), k=s.k)
+        s = registers(4, **_choose(m, decoded, s), right=s.right, above=s.above, below=s.below, a=s.a, c=s.c,
+                      post=s.post)
+        s = registers(5, **_look_up(m, decoded, s), left=s.left)
+        s = registers(6, p=_multiply(m, decoded, s.left, s.right, s.passed, s.post), post=s.post[:FAR], c=s.c, k=s.k)
+        s = registers(7, **_round(m, decoded, s.p, s.post), c=s.c, k=s.k)
+        s = registers(8, **_alu(m, decoded, s, self.iota), k=s.k)
+        s = registers(9, **_saturate(m, decoded, s.y, s.beyond), k=s.k)
         m.d.comb += [self.y.eq(s.y), self.least.eq(s.least),
                      self.exponent.eq(Mux(decoded.exponent_is_k, s.k, s.y[:8]))]
         return m
@@ -441,34 +445,30 @@ def _pre_shift(m: Module, decoded: data.View, a: Value, amount: Value) -> Value:
     return (x[1:] + (decoded.round1 & x[0]))[:32]
 
 
-def _normalise(m: Module, x: Value, taken: Value) -> tuple[Value, Value]:
-    """Bit length of x (31 bits, unsigned), and, if taken, the upper half of x shifted left until its top bit is set.
-
-    Whether to shift by 16, 8 and 4 is seen in the nibbles of x itself, before it is shifted.
-    """
+def _normalise(m: Module, x: Value) -> tuple[Value, Value]:
+    """Whether x (31 bits, unsigned) is shifted left by 4, 8 and 16 until none of its upper 4 bits, or only they, are
+    left; x so shifted. This is seen in the nibbles of x itself, before it is shifted."""
     x = named(m, Cat(Const(0, 1), x), "wide")
     some = [_kept(m, x[4 * n : 4 * n + 4].any(), f"some{n}") for n in range(8)]
     zeros16 = _kept(m, ~any_of(some[4:]), "zeros16")
     zeros8 = _kept(m, ~Mux(zeros16, some[3] | some[2], some[7] | some[6]), "zeros8")
     zeros4 = _kept(m, ~Mux(zeros8, named(m, Mux(zeros16, some[1], some[5]), "some1_5"),
                            named(m, Mux(zeros16, some[3], some[7]), "some3_7")), "zeros4")
+    for width, zeros in ((16, zeros16), (8, zeros8), (4, zeros4)):
+        x = _shift_zeros(m, x, width, zeros)
+    return Cat(zeros4, zeros8, zeros16), x
 
-    def shifted(x, width, zeros):
-        """x shifted left by `width` if its upper bits are zeros; so many upper bits as later shifts take from."""
-        return named(m, Mux(zeros, x << width, x)[: len(x)], f"normal{width}")[len(x) - MANTISSA_BITS - width :]
 
-    x = shifted(shifted(shifted(x, 16, zeros16), 8, zeros8), 4, zeros4)
-    zeros2, zeros1 = named(m, ~x[-2:].any(), "zeros2"), named(m, ~Mux(x[-2:].any(), x[-1], x[-3]), "zeros1")
-    normal = shifted(shifted(x, 2, zeros2), 1, zeros1) & taken.replicate(MANTISSA_BITS + 1)
-    return ~Cat(zeros1, zeros2, zeros4, zeros8, zeros16), normal
+def _shift_zeros(m: Module, x: Value, width: int, zeros: Value) -> Value:
+    """x shifted left by `width` if its upper bits are zeros; so many upper bits as the mantissa may yet take from."""
+    return named(m, Mux(zeros, x << width, x)[: len(x)], f"normal{width}")[len(x) - MANTISSA_BITS - width :]
 
 
 def _prepare(m: Module, decoded: data.View, a: Value, b: Value, c: Value) -> dict[str, Value]:
-    """Stage 2: bit length and mantissa of a, a - c, the right factor but for tables, and whether a itself is clamped
+    """Stage 2: most of normalising a, a - c, the right factor but for tables, and whether a itself is clamped
     symmetrically (`_clamped`): to 18 bits the left factor, to 16 the argument of SIGMOID."""
     sign = a[31]
-    mantissa = named(m, decoded.mantissa2 & ~sign, "mantissa")
-    length, normal = _normalise(m, a[:31] ^ sign.replicate(31), mantissa)
+    zeros, normal = _normalise(m, a[:31] ^ sign.replicate(31))
 
     low, middle, high = a[:15].any(), a[15:17], a[17:31] ^ sign.replicate(14)
     far = named(m, high.any(), "far")
@@ -483,9 +483,9 @@ def _prepare(m: Module, decoded: data.View, a: Value, b: Value, c: Value) -> dic
     x, most = Cat(a[:17], sign), Cat(lowest, ones.replicate(16))
     right = _pick(x, Cat(take.replicate(17) | most, decoded.square2),
                   b, Cat(most, Const(0, 1)) | decoded.mul2.replicate(FACTOR_BITS))
-    return {"length": length, "normal": normal, "right": right, "below": a.as_signed() - c.as_signed(),
+    return {"zeros": zeros, "normal": normal, "right": right, "below": a.as_signed() - c.as_signed(),
             "factor": square | clamping(decoded.mul2, over18), "argument": clamping(decoded.sigmoid2, over16),
-            "above": decoded.sigmoid2 & ~sign}
+            "above": decoded.sigmoid2 & ~sign, "mantissa": decoded.mantissa2 & ~sign}
 
 
 def _clamped(value: Value, controls: Value) -> Value:
@@ -494,34 +494,44 @@ def _clamped(value: Value, controls: Value) -> Value:
     return (value & take.replicate(len(value))) | Cat(lowest, ones.replicate(len(value) - 1))
 
 
-def _look_up(m: Module, decoded: data.View, s: SimpleNamespace) -> dict[str, Value]:
-    """Stage 3: the factors (the left one is a fraction for tables), and what the ALU, or who passes the multiplier by,
-    gets from the tables. The second half of SIGMOID, `above` 0, mirrors the first."""
-    rsqrt, above = decoded.rsqrt3, s.above
-    below = Cat(bit ^ ~s.length[:n].any() for n, bit in enumerate(s.length))  # length - 1
-    k = named(m, Mux(s.normal[-1], below, 0), "k")
-    u = named(m, _clamped(s.a[:MANTISSA_BITS], s.argument) | s.normal[:MANTISSA_BITS], "u")
+def _choose(m: Module, decoded: data.View, s: SimpleNamespace) -> dict[str, Value]:
+    """Stage 3: bit length and exponent of a, the left factor (a fraction for tables), and the tables' segment."""
+    top = s.normal[-4:]
+    zeros2, zeros1 = named(m, ~top[2:].any(), "zeros2"), named(m, ~Mux(top[2:].any(), top[3], top[1]), "zeros1")
+    normal = _shift_zeros(m, _shift_zeros(m, s.normal, 2, zeros2), 1, zeros1)
+    normal = named(m, normal & s.mantissa.replicate(len(normal)), "normal")
+    length = named(m, ~Cat(zeros1, zeros2, s.zeros), "length")
+    k = Mux(normal[-1], Cat(bit ^ ~length[:n].any() for n, bit in enumerate(length)), 0)  # length - 1
+
+    rsqrt = decoded.rsqrt3
+    u = named(m, _clamped(s.a[:MANTISSA_BITS], s.argument) | normal[:MANTISSA_BITS], "u")
     lower_half = named(m, decoded.interpolate3 & ~Mux(rsqrt, u[11], u[10]), "lower_half")
     fraction = Cat(u[:10], Mux(rsqrt, u[10], lower_half), lower_half.replicate(FACTOR_BITS - 11))
     left = Cat(_clamped(s.a[: FACTOR_BITS - 1], s.factor), decoded.signed3 & s.a[31]) | fraction
-    segment = named(m, Cat(Mux(rsqrt, u[11:15], u[10:14]), Mux(rsqrt, k[0], u[14])), "segment")
+    segment = Cat(Mux(rsqrt, u[11:15], u[10:14]), Mux(rsqrt, ~length[0] & normal[-1], u[14]))
+    return {"length": length, "k": k, "left": left, "segment": segment}
 
-    negative, table = s.below[-1], decoded.table3
+
+def _look_up(m: Module, decoded: data.View, s: SimpleNamespace) -> dict[str, Value]:
+    """Stage 4: what the multiplier, or who passes it by, and the ALU get from the tables. The second half of SIGMOID,
+    `above` 0, mirrors the first."""
+    rsqrt, above = decoded.rsqrt4, s.above
+    negative, table = s.below[-1], decoded.table4
     base, slope, power = (_rom(m, name, words, bits, named(m, address, f"{name}_address"), enable)
                           for name, words, bits, address, enable in (
-        ("centres", tables.centres(), tables.CENTRE_BITS, Cat(segment[1:], above | rsqrt, table), Const(1)),
-        ("slopes", tables.slopes(), tables.SLOPE_BITS, Cat(segment ^ above.replicate(5), rsqrt, table), Const(1)),
+        ("centres", tables.centres(), tables.CENTRE_BITS, Cat(s.segment[1:], above | rsqrt, table), Const(1)),
+        ("slopes", tables.slopes(), tables.SLOPE_BITS, Cat(s.segment ^ above.replicate(5), rsqrt, table), Const(1)),
         ("powers", tables.powers(), tables.CENTRE_BITS,
-         Mux(negative, s.below[: tables.EXP2_FRACTION], 0), decoded.exp23)))
+         Mux(negative, s.below[: tables.EXP2_FRACTION], 0), decoded.exp24)))
     slope = Cat(slope, slope[-1].replicate(FACTOR_BITS - tables.SLOPE_BITS))
-    exponent = Mux(decoded.log23, k, 0) << tables.LOG2_FRACTION
-    c = (Mux(decoded.interpolate3, 0, s.c) | base | exponent)[:32]
-    passed = Mux(decoded.pass3, s.a[: tables.CENTRE_BITS], 0) | power | Mux(decoded.bitlen3, s.length, 0)
+    exponent = Mux(decoded.log24, s.k, 0) << tables.LOG2_FRACTION
+    c = (Mux(decoded.interpolate4, 0, s.c) | base | exponent)[:32]
+    passed = Mux(decoded.pass4, s.a[: tables.CENTRE_BITS], 0) | power | Mux(decoded.bitlen4, s.length, 0)
     return {
-        "left": left, "right": s.right | slope, "c": c ^ decoded.invert_c3.replicate(32),
+        "right": s.right | slope, "c": c ^ decoded.invert_c4.replicate(32),
         "passed": Cat(passed[: tables.CENTRE_BITS], s.a[tables.CENTRE_BITS :]),
-        "post": _post_amount(m, decoded.exp23 & negative, s.below[tables.EXP2_FRACTION :], s.post),
-        "k": Mux(rsqrt, k[1:], k),
+        "post": _post_amount(m, decoded.exp24 & negative, s.below[tables.EXP2_FRACTION :], s.post),
+        "k": Mux(rsqrt, s.k[1:], s.k),
     }
 
 
@@ -556,9 +566,9 @@ def _post_amount(m: Module, grows: Value, octaves: Value, post: Value) -> Value:
 
 
 def _multiply(m: Module, decoded: data.View, left: Value, right: Value, passed: Value, amount: Value) -> Value:
-    """Stage 4: the product or the passed value, and a bit below it, shifted right by the upper bits of the amount."""
+    """Stage 5: the product or the passed value, and a bit below it, shifted right by the upper bits of the amount."""
     p = Signal(signed(PRODUCT_BITS), name="product")
-    by = Cat(decoded.bypass4.replicate(tables.CENTRE_BITS), decoded.pass4.replicate(32 - tables.CENTRE_BITS))
+    by = Cat(decoded.bypass5.replicate(tables.CENTRE_BITS), decoded.pass5.replicate(32 - tables.CENTRE_BITS))
     m.d.comb += p.eq((left.as_signed() * right.as_signed()) | (passed & by).as_signed())
     return _shifted(m, Cat(Const(0, 1), p), amount, range(FAR, len(amount)))
 
@@ -571,15 +581,15 @@ def _shifted(m: Module, x: Value, amount: Value, bits: range) -> Value:
 
 
 def _round(m: Module, decoded: data.View, p: Value, amount: Value) -> dict[str, Value]:
-    """Stage 5: p shifted by the rest of the amount and rounded; whether it is beyond 32 bits."""
+    """Stage 6: p shifted by the rest of the amount and rounded; whether it is beyond 32 bits."""
     x, q = _shifted(m, p, amount, range(FAR)), Signal(PRODUCT_BITS, name="q")
-    m.d.comb += q.eq(x[1:] + (decoded.round5 & x[0]))
+    m.d.comb += q.eq(x[1:] + (decoded.round6 & x[0]))
     sign = q[-1]
     return {"q": Cat(q[:31], sign), "over": q[31:-1] != sign.replicate(PRODUCT_BITS - 32)}
 
 
 def _alu(m: Module, decoded: data.View, s: SimpleNamespace, iota: Value) -> dict[str, Value]:
-    """Stage 6: sat32(q) alu c, iota for INDEX, not yet saturated; c comes inverted where the ALU wants it.
+    """Stage 7: sat32(q) alu c, iota for INDEX, not yet saturated; c comes inverted where the ALU wants it.
 
     A comparison leaves its difference here, an INDEX that has found nothing is `beyond` any limit.
     """
@@ -598,7 +608,7 @@ def _alu(m: Module, decoded: data.View, s: SimpleNamespace, iota: Value) -> dict
 
 
 def _saturate(m: Module, decoded: data.View, y: Value, beyond: Value) -> dict[str, Value]:
-    """Stage 7: y clamped to 32 bits; of a comparison, whose limit is 0, all bits or none. Whether that is -2**31.
+    """Stage 8: y clamped to 32 bits; of a comparison, whose limit is 0, all bits or none. Whether that is -2**31.
 
     y is beyond the limit if a bit above the limit's differs from the sign, or if y = -limit - 1 where symmetric.
     """
@@ -616,7 +626,7 @@ def _saturate(m: Module, decoded: data.View, y: Value, beyond: Value) -> dict[st
             "least": ~decoded.symmetric & ~decoded.compare & Mux(over, beneath, lowest)}
 
 
-# --- stages 8 and 9 ---------------------------------------------------------------------------------------------------
+# --- stages 9 and 10 --------------------------------------------------------------------------------------------------
 
 
 def _lay(result: Value, rep: Value) -> Value:
@@ -627,7 +637,7 @@ def _lay(result: Value, rep: Value) -> Value:
 
 
 def _reduce(m: Module, now: data.View, y: list[Value], least: list[Value]) -> SimpleNamespace:
-    """The reduction over a burst (`value`) and whether it is driven (`drives`), in stage 9 of the last element.
+    """The reduction over a burst (`value`) and whether it is driven (`drives`), in stage 10 of the last element.
 
     A term that is to be compared comes as its complement, so that sums and comparisons need one adder.
     """

@@ -1,0 +1,62 @@
+"""The floorplan of a placed board: which unit's logic lies where, as a picture."""
+
+import json
+import re
+from collections import Counter, defaultdict
+from itertools import groupby
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+UNITS = (
+    ("VXM", r"unit_VXM", "#4c78a8"), ("MXM W", r"unit_MXM_W", "#f58518"), ("MXM E", r"unit_MXM_E", "#ffbf79"),
+    ("SXM", r"unit_SXM", "#54a24b"), ("MEM W", r"unit_MEM_W", "#b279a2"), ("MEM E", r"unit_MEM_E", "#e0a9d5"),
+    ("streams", r"streams", "#9d755d"), ("queues", r"icu_", "#e45756"),
+    ("host port, bridge", r"host|sequencer|bridge|.", "#bab0ac"),
+)
+"""Names in the picture; what a cell's name has between dots (the first that fits); colours."""
+SCALE = 8
+"""Pixels of a tile's side."""
+LEGEND = 28
+
+
+def unit_of(cell: str) -> int:
+    """Index of the unit in `UNITS` that a cell belongs to, by the net that yosys named it after."""
+    return next(n for n, (_, pattern, _) in enumerate(UNITS) if re.search(rf"(^|\.)({pattern})", cell))
+
+
+def tiles(netlist: dict) -> dict[tuple[int, int], Counter[int]]:
+    """How many cells of each unit lie in a tile, by (x, y), out of a netlist that nextpnr has placed (--write)."""
+    found: dict[tuple[int, int], Counter[int]] = defaultdict(Counter)
+    for module in netlist["modules"].values():
+        for name, cell in module["cells"].items():
+            place = re.match(r"X(\d+)/Y(\d+)/", cell["attributes"].get("NEXTPNR_BEL", ""))
+            if place:
+                found[int(place[1]), int(place[2])][unit_of(name)] += 1
+    return found
+
+
+def svg(found: dict[tuple[int, int], Counter[int]]) -> str:
+    """Each tile in the colour of the unit that has most cells there; neighbours of one colour are one rectangle."""
+    width, height = (1 + max(place[axis] for place in found) for axis in (0, 1))
+    size = width * SCALE, height * SCALE + LEGEND
+    lines = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size[0]} {size[1]}" font-family="sans-serif" '
+             f'font-size="12">', f'<rect width="{size[0]}" height="{size[1]}" fill="white"/>']
+    for y in range(height):
+        row = [found[x, y].most_common(1)[0][0] if (x, y) in found else None for x in range(width)]
+        x = 0
+        for unit, run in groupby(row):
+            length = len(list(run))
+            if unit is not None:
+                lines.append(f'<rect x="{x * SCALE}" y="{y * SCALE}" width="{length * SCALE}" height="{SCALE}" '
+                             f'fill="{UNITS[unit][2]}"/>')
+            x += length
+    for n, (name, _, colour) in enumerate(UNITS):
+        x, y = n * size[0] // len(UNITS) + 6, height * SCALE + LEGEND - 9
+        lines += [f'<rect x="{x}" y="{y - 10}" width="11" height="11" fill="{colour}"/>',
+                  f'<text x="{x + 15}" y="{y}">{escape(name)}</text>']
+    return "\n".join([*lines, "</svg>", ""])
+
+
+def draw(placed: Path) -> str:
+    """The picture of a netlist that nextpnr has written."""
+    return svg(tiles(json.loads(placed.read_text())))
