@@ -1,12 +1,17 @@
 """When everything happens: a list scheduler over exact reservation tables; the only pass that knows time.
 
-Clusters are placed one after the other, in program order, each at the earliest cycle where its cells are ready and
-every queue, engine, port and stream slot that it needs is free. Later clusters may fill holes before earlier ones,
-so program order is priority, not sequence. A reservation table is one Python integer a resource, a bit a cycle.
+Clusters are placed one after the other, each at the earliest cycle where its cells are ready and every queue, engine,
+port and stream slot that it needs is free. Later clusters may fill holes before earlier ones. A reservation table is
+one Python integer a resource, a bit a cycle.
+
+Program order says what depends on what (`_Graph`), not what is placed first: that is a priority, by default how much
+must follow a cluster. No priority is best for all programs, so several are tried and the shortest schedule is kept.
 """
 
+import heapq
+import random
 from collections import defaultdict
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hw import isa
@@ -16,6 +21,14 @@ from .ir import Burst, Cell, Cluster, Stream
 
 FIRST = 1 + isa.MIN_DELAY
 """Earliest element of a segment: each queue spends the segment's cycle 0 on a NOP, LOOP's return point."""
+EFFORT = 8000
+"""Clusters placed in search of a short schedule of one segment; each priority tried places all of them."""
+TRIES = 40
+"""Most priorities tried for a segment."""
+MIXES = (0, 1 / 4, 1 / 2)
+"""First priorities tried: the share that a cluster's earliest start has, beside what must follow it."""
+NOISE = 12
+"""Cycles by which further tries vary the best priority so far."""
 
 
 @dataclass(frozen=True)
@@ -68,24 +81,6 @@ class _Need:
     solid: bool
 
 
-class _Tables:
-    """Reservation tables of one segment."""
-
-    def __init__(self) -> None:
-        self._busy: dict[Hashable, int] = defaultdict(int)
-
-    def delay(self, need: _Need, at: int) -> int:
-        """0 if free for a cluster at cycle `at`, else cycles after which to try again."""
-        conflict = self._busy[need.resource] >> at + need.start & need.mask
-        if not conflict:
-            return 0
-        return conflict.bit_length() if need.solid else 1
-
-    def reserve(self, need: _Need, at: int) -> None:
-        """Take the cycles."""
-        self._busy[need.resource] |= need.mask << at + need.start
-
-
 def _needs(cluster: Cluster) -> list[_Need]:
     needs = []
     for burst in cluster.bursts:
@@ -117,51 +112,141 @@ def _stream_needs(stream: Stream) -> list[_Need]:
     return needs
 
 
+class _Graph:
+    """What a segment's clusters must wait for, from their cells and program order.
+
+    before[i]: least distance of i's start from that of each cluster it waits for. after: the same the other way round.
+    """
+
+    def __init__(self, clusters: Sequence[Cluster]) -> None:
+        self.before: list[dict[int, int]] = [{} for _ in clusters]
+        self.after: list[dict[int, int]] = [{} for _ in clusters]
+        self._written: dict[Cell, tuple[int, int]] = {}
+        self._read: dict[Cell, dict[int, int]] = defaultdict(dict)
+        for number, cluster in enumerate(clusters):
+            self._wait(number, cluster)
+            self._note(number, cluster)
+
+    def _edge(self, first: int, second: int, distance: int) -> None:
+        if first != second and distance > self.before[second].get(first, distance - 1):
+            self.before[second][first] = self.after[first][second] = distance
+
+    def _wait(self, number: int, cluster: Cluster) -> None:
+        for read in cluster.reads:
+            if read.cell in self._written:
+                writer, ready = self._written[read.cell]
+                self._edge(writer, number, ready - read.first)
+        for write in cluster.writes:
+            if write.cell in self._written:
+                writer, ready = self._written[write.cell]
+                self._edge(writer, number, ready + 1 - write.first)
+            for reader, last in self._read[write.cell].items():
+                self._edge(reader, number, last + 1 - write.first)
+
+    def _note(self, number: int, cluster: Cluster) -> None:
+        for read in cluster.reads:
+            readers = self._read[read.cell]
+            readers[number] = max(read.last, readers.get(number, read.last))
+        for write in cluster.writes:
+            writer, ready = self._written.get(write.cell, (-1, 0))
+            self._written[write.cell] = number, max(write.last, ready) if writer == number else write.last
+            self._read[write.cell] = {}
+
+    def order(self, urgency: Sequence[float]) -> list[int]:
+        """Clusters with the least `urgency` first, but none before what it waits for."""
+        open_ = [len(before) for before in self.before]
+        ready = [(urgency[i], i) for i, count in enumerate(open_) if not count]
+        heapq.heapify(ready)
+        found = []
+        while ready:
+            _, number = heapq.heappop(ready)
+            found.append(number)
+            for following in self.after[number]:
+                open_[following] -= 1
+                if not open_[following]:
+                    heapq.heappush(ready, (urgency[following], following))
+        return found
+
+
 class Scheduler:
     """Places the clusters of a segment."""
 
     def run(self, segment: Segment) -> None:
         """Fill in `placed` and `length`."""
-        self._tables = _Tables()
-        self._ready: dict[Cell, int] = {}
-        self._last_read: dict[Cell, int] = {}
-        segment.placed = []
-        end = 0
-        for cluster in segment.clusters:
-            end = max(end, self._place(cluster, segment))
-        last_dispatch = max((placed.dispatch for placed in segment.placed), default=0)
-        segment.length = max(end - FIRST, last_dispatch + isa.MIN_DELAY + isa.MIN_DELAY_JUMP)
+        clusters = segment.clusters
+        self._graph = _Graph(clusters)
+        self._needs = [_needs(cluster) for cluster in clusters]
+        for cluster, needs in zip(clusters, self._needs, strict=True):
+            _check_alone(cluster, needs)
+        self._first = [FIRST - min(burst.at for burst in cluster.bursts) for cluster in clusters]
+        self._ends = [_end(cluster) for cluster in clusters]
+        self._dispatched = [max(burst.at for burst in cluster.bursts) - isa.ENGINE for cluster in clusters]
+        starts = self._shortest()
+        segment.length = self._length(starts)
+        segment.placed = [Placed(burst, at + burst.at, _bind(burst), cluster.label)
+                          for cluster, at in zip(clusters, starts, strict=True) for burst in cluster.bursts]
 
-    def _earliest(self, cluster: Cluster) -> int:
-        at = FIRST - min(burst.at for burst in cluster.bursts)
-        for read in cluster.reads:
-            if read.cell in self._ready:
-                at = max(at, self._ready[read.cell] - read.first)
-        for write in cluster.writes:
-            known = max(self._last_read.get(write.cell, -1), self._ready.get(write.cell, -1))
-            if known >= 0:
-                at = max(at, known + 1 - write.first)
-        return at
+    def _shortest(self) -> list[int]:
+        """Starts of the clusters in the shortest schedule found."""
+        count, chance = len(self._needs), random.Random(0)
+        earliest, rest = self._earliest(), self._rest()
+        bound = max((a + b for a, b in zip(earliest, rest, strict=True)), default=FIRST) - FIRST
+        candidates = [[share * early - (1 - share) * late for early, late in zip(earliest, rest, strict=True)]
+                      for share in MIXES]
+        best = self._place(range(count))
+        urgency = candidates[0]
+        for number in range(max(1, min(TRIES, EFFORT // max(1, count)))):
+            if self._length(best) <= bound:
+                break
+            tried = candidates[number] if number < len(candidates) else [u + NOISE * chance.random() for u in urgency]
+            starts = self._place(self._graph.order(tried))
+            if self._length(starts) <= self._length(best):
+                best, urgency = starts, tried
+        return best
 
-    def _place(self, cluster: Cluster, segment: Segment) -> int:
-        """Reserve the cluster; returns the cycle in which its last effect is complete."""
-        needs = _needs(cluster)
-        _check_alone(cluster, needs)
-        at = self._earliest(cluster)
-        while wait := max((self._tables.delay(need, at) for need in needs), default=0):
-            at += wait
-        for need in needs:
-            self._tables.reserve(need, at)
-        self._commit(cluster, at)
-        for burst in cluster.bursts:
-            segment.placed.append(Placed(burst, at + burst.at, _bind(burst), cluster.label))
-        return at + _end(cluster)
+    def _earliest(self) -> list[int]:
+        """Earliest start of each cluster, were everything free."""
+        starts = list(self._first)
+        for number, before in enumerate(self._graph.before):
+            starts[number] = max([starts[number], *(starts[i] + distance for i, distance in before.items())])
+        return starts
 
-    def _commit(self, cluster: Cluster, at: int) -> None:
-        for read in cluster.reads:
-            self._last_read[read.cell] = max(self._last_read.get(read.cell, 0), at + read.last)
-        for write in cluster.writes:
-            self._ready[write.cell] = max(self._ready.get(write.cell, 0), at + write.last)
+    def _rest(self) -> list[int]:
+        """Least cycles from each cluster's start to the end of the segment."""
+        rest = list(self._ends)
+        for number, after in reversed(list(enumerate(self._graph.after))):
+            rest[number] = max([rest[number], *(rest[i] + distance for i, distance in after.items())])
+        return rest
+
+    def _length(self, starts: Sequence[int]) -> int:
+        end = max(map(int.__add__, starts, self._ends), default=FIRST)
+        dispatched = max(map(int.__add__, starts, self._dispatched), default=0)
+        return max(end - FIRST, dispatched + isa.MIN_DELAY + isa.MIN_DELAY_JUMP)
+
+    def _place(self, order: Sequence[int]) -> list[int]:
+        """Starts of the clusters if they are placed in this order."""
+        busy: dict[Hashable, int] = defaultdict(int)
+        starts = [0] * len(order)
+        for number in order:
+            at = self._first[number]
+            for other, distance in self._graph.before[number].items():
+                at = max(at, starts[other] + distance)
+            needs = self._needs[number]
+            while wait := _wait(busy, needs, at):
+                at += wait
+            for need in needs:
+                busy[need.resource] |= need.mask << at + need.start
+            starts[number] = at
+        return starts
+
+
+def _wait(busy: Mapping[Hashable, int], needs: Sequence[_Need], at: int) -> int:
+    """0 if all is free for a cluster at cycle `at`, else cycles after which to try again."""
+    wait = 0
+    for need in needs:
+        if conflict := busy[need.resource] >> at + need.start & need.mask:
+            wait = max(wait, conflict.bit_length() if need.solid else 1)
+    return wait
 
 
 def _bind(burst: Burst) -> dict:
