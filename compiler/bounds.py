@@ -35,3 +35,12 @@ def index_bounds(placement: Placement) -> dict[tuple[str, int], int]:
     step = table.acts * (token // 32 * table.steps + token % LANES // g.config.rows)
     bounds |= {(tensor.slice, INDEX_EMBEDDING): int(step.max()) for side in table.tensors.values() for tensor in side}
     return bounds
+
+
+def index_least(placement: Placement, valid: int) -> dict[tuple[str, int], int]:
+    """Least offset, where it is not 0, in a bucket behind `valid` vectors of positions: what belongs to these may be
+    read at any time, as nobody writes it."""
+    g = placement.geometry
+    least = {("E0", INDEX_SCALE): valid, ("W0", INDEX_SCALE): valid}
+    least |= {(tensor.slice, INDEX_K): valid * LANES // g.config.rows * g.words for tensor in placement.k.values()}
+    return least | {(tensor.slice, INDEX_V): valid * g.head_steps for tensor in placement.v.values()}

@@ -13,7 +13,7 @@ from hw import isa, store
 from hw.config import LANES, ChipConfig
 
 from . import assemble, integer, lower, place, quantize, schedule, verify
-from .bounds import index_bounds
+from .bounds import index_bounds, index_least
 from .checkpoint import Checkpoint, ModelConfig
 from .errors import TspError
 from .float_model import FloatModel
@@ -70,8 +70,8 @@ def compile_checkpoint(
     built = build_buckets(placement, buckets)
     progress("verify")
     bounds = index_bounds(placement)
-    for bucket in built:
-        verify.verify_bucket(config, bucket.code.words, bucket.code.period, bounds)
+    for valid, bucket in zip([0, *(b.chunks for b in built)], built, strict=False):
+        verify.verify_bucket(config, bucket.code.words, bucket.code.period, bounds, index_least(placement, valid))
     progress("quality")
     quality = quantize.evaluate(model, checkpoint, unseen[:QUALITY_TOKENS]) if measure else None
     progress("pack")

@@ -22,7 +22,7 @@ INWARD = {"W": Dir.E, "E": Dir.W}
 
 Cell = Hashable
 BURST_SLOT = 2
-"""Reduction slot of bursts that neither continue a reduction nor are continued: they depend on nobody."""
+"""Reduction slot of bursts that neither continue a reduction nor are continued."""
 
 
 def position(queue: str) -> int:
@@ -343,7 +343,7 @@ class Cluster:
         return result, reduced
 
     def _reduction(self, burst: Burst, red: Red) -> Stream:
-        if red is not Red.NONE and burst.fields.get("red_slot") != BURST_SLOT:
+        if red is not Red.NONE:
             slot = ("red", burst.fields.get("red_slot", 0))
             if burst.fields.get("red_keep"):
                 self.reads.append(Read(slot, burst.at, burst.last))

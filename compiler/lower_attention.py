@@ -14,6 +14,12 @@ from .lower_base import FRAC, INDEX_K, INDEX_SCALE, INDEX_V, SWAP_MAP, Base
 from .place import CHUNK, Matrix, qkv_words
 
 
+SOFTMAX = 8
+"""Vectors of scores in a burst of a softmax: as many as leave room for other work between them."""
+SUM_SLOT = {"W": 2, "E": 3}
+"""Reduction slots of a side's softmax; its scores have slots 0 and 1."""
+
+
 class Attention(Base):
     """First half of segment "layer"."""
 
@@ -101,16 +107,17 @@ class Attention(Base):
                 cluster = self._cluster(label)
                 both, _ = cluster.alu(a=temp, rep=Rep.REP16)
                 lanes = cluster.sxm(both, Op.SHIFT, lane=part * self.m.head_size % LANES, distribute=1)
-                cluster.write(lanes, self._scales_of(kv, 0, 1, index=INDEX_SCALE).loc)
+                cluster.write(lanes, self._scales_of(kv, 0, 1, True, INDEX_SCALE).loc)
         self._free(y, swapped, r)
         self.er.give(er)
 
-    def _scales_of(self, kv: int, start: int, count: int, index: int = 0) -> As:
+    def _scales_of(self, kv: int, start: int, count: int, now: bool, index: int = 0) -> As:
+        """Scales of keys; now: the present token's is written, or may be read. Two heads share a quad."""
         side = SIDES[kv // self.g.per_word % 2]
         pair, half = divmod(self.g.kv_heads(side).index(kv), 2)
         table = self.p.tensors[f"kscale_{side}"]
         mem = table.mem(pair * self.g.chunks + start, count, planes=3 << 2 * half, index=index,
-                         cells=(("kscale", kv),))
+                        cells=(("kscale", side, pair),) if now else ())
         return As(mem, (Fmt.LO16, Fmt.HI16)[half])
 
     def _value(self, matrix: Matrix, unit: int, places: list[tuple[Acc, int]]) -> None:
@@ -167,7 +174,10 @@ class Attention(Base):
         return steps
 
     def _scores(self, head: Head, query: Reg, number: int) -> dict:
-        """q.k of all positions of the bucket, scaled and masked, in SRAM; their maximum in a register."""
+        """q.k of all positions of the bucket, scaled and masked, in SRAM; their maximum in a register.
+
+        Positions before the bucket's first do not wait for this token's key.
+        """
         label, g, s, side = "score", self.g, self.s, head.side
         act = Act(side, self.act[side].take(g.words), g.words)
         cluster = self._cluster(label)
@@ -178,15 +188,15 @@ class Attention(Base):
         slot = SIDES.index(side)
         for start, count in self._score_bursts():
             acc = Acc(side, self.acc[side].take(count), count)
-            per_chunk = g.steps * g.words
+            per_chunk, now = g.steps * g.words, start >= self.valid
             keys = [self.p.k[head.unit, group].mem(start * per_chunk, count * per_chunk,
-                                                   cells=(("K", head.unit, group),))
+                                                   cells=(("K", head.unit, group),) if now else ())
                     for group in range(1, self.config.weight_groups + 1)]
             self._cluster(label).mac(keys, act, acc, steps=g.steps)
             part = scores[start : start + count]
-            scaled = {"a": acc, "b": self._scales_of(head.kv, start, count), "func": Func.MUL, "pre": s.score_pre,
-                      "post": s.score, "sat": Sat.S24, "n": count, "dst": part}
-            if start >= self.valid:
+            scaled = {"a": acc, "b": self._scales_of(head.kv, start, count, now), "func": Func.MUL,
+                      "pre": s.score_pre, "post": s.score, "sat": Sat.S24, "n": count, "dst": part}
+            if now:
                 scaled = self._masked(label, scaled, start - self.valid, count)
             cluster = self._cluster(label)
             _, top = self._put(cluster, **scaled, red=Red.MAX, red_slot=slot, red_keep=int(start > 0))
@@ -217,10 +227,12 @@ class Attention(Base):
         label, g, side, n = "softmax", self.g, head.side, self.chunks
         act = Act(side, self.act[side].take(n), n)
         r, er = self._regs(1), self.er.take()
-        cluster = self._cluster(label)
-        p, total = cluster.alu(a=state["scores"][0:n], func=Func.EXP2, c=state["largest"], post=7, sat=Sat.S8, n=n,
-                               red=Red.SUM, red_slot=BURST_SLOT)
-        cluster.load(p, act)
+        for start in range(0, n, SOFTMAX):
+            count = min(SOFTMAX, n - start)
+            cluster = self._cluster(label)
+            p, total = cluster.alu(a=state["scores"][start : start + count], func=Func.EXP2, c=state["largest"], post=7,
+                                   sat=Sat.S8, n=count, red=Red.SUM, red_slot=SUM_SLOT[side], red_keep=int(start > 0))
+            cluster.load(p, Act(side, act.base + start, count))
         self._put(cluster, a=self._lanes(cluster, total, Red.SUM), func=Func.RECIP, post=FRAC[Func.RECIP], alu=Alu.ADD,
                   dst=r, er_dst=er)
         values = [self.p.v[head.kv, group].mem(0, n * g.head_steps, cells=self._value_cells(head.kv, group))

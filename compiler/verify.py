@@ -6,7 +6,7 @@ cycles. Nothing is known of the data, with one exception: index registers hold o
 which the caller vouches (`index_bounds`).
 
 Stricter than the machine, whose traps only fire on what happens:
-- an offset is taken to be anything in 0..bound, for every use of an index register on its own;
+- an offset is taken to be anything in least..bound, for every use of an index register on its own;
 - streams are empty at a token's start, and every effect (drives, commits, registers) has landed when its period ends;
 - queues end in their only SYNC, outside loops; no word stands behind it.
 Not proven, as the machine does not trap it either: that memory was written before it is read, or that a value is
@@ -16,6 +16,7 @@ the one that was meant. `VerifyReport.flows` says which word every sample sees. 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -66,13 +67,14 @@ class VerifyReport:
 
 
 def verify_bucket(config: ChipConfig, words: Mapping[str, Sequence[int]], period: int,
-                  index_bounds: Mapping[tuple[str, int], int]) -> VerifyReport:
+                  index_bounds: Mapping[tuple[str, int], int],
+                  index_least: Mapping[tuple[str, int], int] = MappingProxyType({})) -> VerifyReport:
     """Prove a bucket's program legal; call it after `assemble`, for every bucket, before a program is written.
 
     words: of every queue by its name, from the bucket's start PC to SYNC (`Bucket.words`). period: cycles from start
     pulse to start pulse (`Bucket.period`). index_bounds: greatest offset that an index register holds at any time, by
     (slice, register) with slices named as in `ir.Mem` ("W0"); a program may use no others but register 0
-    (`compiler.bounds.index_bounds` knows those of compiled programs).
+    (`compiler.bounds.index_bounds` knows those of compiled programs). index_least: the least such offset, if not 0.
 
     Raises VerifyError (a TspError of one line that names queue, word, cycle and offence) at the first doubt.
     """
@@ -82,7 +84,7 @@ def verify_bucket(config: ChipConfig, words: Mapping[str, Sequence[int]], period
     least = 3 + 2 * config.buckets
     if period < least:
         raise VerifyError(Trap.NOT_PARKED, "program", -1, -1, f"period must be at least {least}, not {period}")
-    proof = _Proof(config, period, index_bounds)
+    proof = _Proof(config, period, index_bounds, index_least)
     for queue in queues:
         depth = isa.queue_depth(config, queue)
         if len(words[queue.name]) > depth:
@@ -95,8 +97,9 @@ def verify_bucket(config: ChipConfig, words: Mapping[str, Sequence[int]], period
 class _Proof:
     """All words of a program, looked at one by one (`add`), then together (`conclude`)."""
 
-    def __init__(self, config: ChipConfig, period: int, bounds: Mapping[tuple[str, int], int]) -> None:
-        self.config, self.period, self.bounds = config, period, bounds
+    def __init__(self, config: ChipConfig, period: int, bounds: Mapping[tuple[str, int], int],
+                 least: Mapping[tuple[str, int], int]) -> None:
+        self.config, self.period, self.bounds, self.least = config, period, bounds, least
         self.words: list[Word] = []
         self.streams = Streams(period)
         self.last = 0
@@ -183,16 +186,17 @@ class _Proof:
         return instr.dir, VECTOR
 
     def _addresses(self, word: Word) -> tuple[np.ndarray, int]:
-        """(lowest address of every element, quads that an index register may add)."""
+        """(lowest address of every element, quads that an index register may add to it)."""
         instr, depth = word.instr, self.config.mem_depths[word.queue.slice]
-        spread = 0
+        least = spread = 0
         if instr.index:
             key = word.queue.name[4:], instr.index
             if key not in self.bounds:
                 raise word.error(Trap.ADDRESS, word.first[0], f"index register {instr.index} has no declared bound")
-            spread = self.bounds[key]
+            least = self.least.get(key, 0)
+            spread = self.bounds[key] - least
         moved = word.offsets @ np.array([instr.rel & 1, instr.rel >> 1 & 1])
-        low = instr.addr + moved[:, None] + np.arange(instr.count) * instr.stride & (1 << isa.ADDR_BITS) - 1
+        low = instr.addr + least + moved[:, None] + np.arange(instr.count) * instr.stride & (1 << isa.ADDR_BITS) - 1
         self._within(word, low, depth - spread, f"address (with offsets up to {spread})" if spread else "address")
         return low, spread
 
