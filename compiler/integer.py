@@ -6,6 +6,7 @@ Shifts are the same for all layers because the layers share one loop body; what 
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -23,6 +24,8 @@ LOGIT_FRACTION = 8
 GATE_FRACTION = 12
 Q_SHIFT = 8
 """q is kept in 16 bits and given to the matrix unit in 8: the static scale of q is 127 * 2**Q_SHIFT / clip."""
+GROUP = 64
+"""Channels of the feed-forward's inner layer that have an exponent of their own, see `groups`."""
 MASKED = -(1 << 23)
 """Added to the scores of positions that do not exist yet."""
 GUMBEL_ONE = 24 << 15
@@ -49,6 +52,15 @@ def clip(x: np.ndarray, bits: int) -> np.ndarray:
 def requantise(acc: np.ndarray, pre: int, scale: np.ndarray, post: int) -> np.ndarray:
     """REQ before its saturation: ((acc >> pre) * scale) >> post, both rounded, the product of 18 by 18 bits."""
     return rsr(clip(rsr(acc, pre), 18) * scale, post)
+
+
+def groups(hidden: int) -> list[slice]:
+    """Groups of the inner layer's channels, each with an exponent of its own: the last two times GROUP, and the rest.
+
+    The chip computes W2's product with one group while it still quantises the next.
+    """
+    starts = [0, *range(GROUP, hidden, GROUP)[-2:]]
+    return [slice(start, stop) for start, stop in itertools.pairwise([*starts, hidden])]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -343,7 +355,8 @@ class IntegerState:
         self._qkv = _Product([m.wq, m.wk, m.wv], [m.mq, m.mk, m.mv], s.qkv_pre, [s.qk, s.qk, s.v], [16, 16, 8])
         self._wo = _Product([m.wo], [m.mo], s.wo_pre, [s.wo], [32])
         self._gate_up = _Product([m.w1, m.w3], [m.m1, m.m3], s.ffn_pre, [s.gate, s.up], [18, 16])
-        self._w2 = _Product([m.w2], [m.m2], s.w2_pre, [s.w2], [32])
+        self._groups = groups(m.hidden)
+        self._w2 = [_Product([m.w2[:, :, part]], [m.m2], s.w2_pre, [s.w2], [32]) for part in self._groups]
         self._classifier = _Product([m.classifier[None]], [m.mc[None]], s.cls_pre, [s.cls], [24])
         self._gain = {name: getattr(m, name) * 0.5**s.norm_g for name in ("g_att", "g_ffn", "g_final")}
         cos, sin = (table * 0.5**ROPE_FRACTION for table in (m.rope_cos, m.rope_sin))
@@ -432,9 +445,12 @@ class IntegerState:
         h = self._normed(x, self._gain["g_ffn"], layer, s.norm_h, SAT8)
         ab = self._gate_up(layer, h)
         g = _silu_table()[(ab[: m.hidden] + SAT18[1]).astype(np.intp)]
-        f, e = _dynamic(_sat(_scaled(g * ab[m.hidden :], SCALE[-s.f]), SAT32))
-        x += self._w2(layer, f, min(e, s.w2))
-        return _sat(x, SAT32)
+        f = _sat(_scaled(g * ab[m.hidden :], SCALE[-s.f]), SAT32)
+        for part, product in zip(self._groups, self._w2, strict=True):
+            f8, e = _dynamic(f[part])
+            x += product(layer, f8, min(e, s.w2))
+            _sat(x, SAT32)
+        return x
 
 
 SAT16_COUNT = 32768

@@ -205,7 +205,7 @@ class _Placer:
         self._by_channels("qkv", qkv, scales, out, dim, per_layer=True)
         ffn = {side: [c for c in hidden.reshape(-1, LANES)] for side in SIDES}
         self._pair("w13", (m.w1, m.w3), (m.m1, m.m3), ffn, dim)
-        self._by_channels("w2", m.w2, m.m2, _halved(g.dim), hidden, per_layer=True)
+        self._by_channels("w2", m.w2, m.m2, _halved(g.dim), hidden, per_layer=True, act_major=True)
         attention = np.concatenate([g.channels(u, r, w, g.rep) for u, r, w in g.q_words()])
         self._by_channels("wo", m.wo, m.mo, _halved(g.dim), attention, per_layer=True, act_major=True)
 

@@ -18,6 +18,7 @@ from compiler.integer import (
     Sampler,
     Shifts,
     from_arrays,
+    groups,
     rope_parts,
     rope_tables,
     seed_states,
@@ -131,8 +132,12 @@ class Literal:
         b = requantised(product(m.w3[layer], h), s.ffn_pre, m.m3[layer], s.up, Sat.S16)
         sigmoid, _ = table(Func.SIGMOID, a)
         g, _ = alu(a, sigmoid, func=Func.MUL, post=15, sat=Sat.S18)
-        f, e = self.dynamic(alu(g, b, func=Func.MUL, post=s.f)[0])
-        return requantised(product(m.w2[layer], f), s.w2_pre, m.m2[layer], s.w2, Sat.S32, e, c=x, alu=Alu.ADD)
+        f, _ = alu(g, b, func=Func.MUL, post=s.f)
+        for part in groups(m.hidden):
+            f8, e = self.dynamic(f[part])
+            acc = product(m.w2[layer][:, part], f8)
+            x = requantised(acc, s.w2_pre, m.m2[layer], s.w2, Sat.S32, e, c=x, alu=Alu.ADD)
+        return x
 
 
 def assert_equal_to_literal(model, tokens):
@@ -187,7 +192,7 @@ def random_model(rng) -> IntegerModel:
     small |= {"f": 8, "w2_pre": 1, "w2": 12, "cls_pre": 1, "cls": 16}
     shifts = {name: max(0, n + int(rng.integers(-2, 3))) for name, n in small.items()}
     shifts = Shifts(**shifts | {"norm_sq": small["norm_sq"]})  # less, and the sum of squares would wrap
-    layers, dim, hidden, heads, kv_heads, size, vocab = 2, 40, 56, 4, 2, 8, 512
+    layers, dim, hidden, heads, kv_heads, size, vocab = 2, 40, 200, 4, 2, 8, 512
 
     def bytes_(*shape):
         return rng.integers(-127, 128, shape).astype(np.int8)
@@ -207,6 +212,13 @@ def random_model(rng) -> IntegerModel:
         mc=scales(vocab), g_att=scales(layers, dim), g_ffn=-scales(layers, dim), g_final=scales(dim),
         rope_cos=cos, rope_sin=sin,
     )  # fmt: skip
+
+
+def test_groups_are_the_last_two_and_the_rest():
+    assert groups(64) == [slice(0, 64)]
+    assert groups(65) == [slice(0, 64), slice(64, 65)]
+    assert groups(172) == [slice(0, 64), slice(64, 128), slice(128, 172)]
+    assert groups(768) == [slice(0, 640), slice(640, 704), slice(704, 768)]
 
 
 def test_wide_products_and_long_contexts_are_exact():
