@@ -13,7 +13,6 @@ from .layout import SIDES
 from .lower_base import FRAC, INDEX_K, INDEX_SCALE, INDEX_V, SWAP_MAP, Base
 from .place import CHUNK, Matrix, qkv_words
 
-
 SOFTMAX = 8
 """Vectors of scores in a burst of a softmax: as many as leave room for other work between them."""
 SUM_SLOT = {"W": 2, "E": 3}

@@ -4,15 +4,16 @@ Clusters are placed one after the other, each at the earliest cycle where its ce
 port and stream slot that it needs is free. Later clusters may fill holes before earlier ones. A reservation table is
 one Python integer a resource, a bit a cycle.
 
-Program order says what depends on what (`_Graph`), not what is placed first: that is a priority, by default how much
-must follow a cluster. No priority is best for all programs, so several are tried and the shortest schedule is kept.
+Program order says what depends on what (`_Graph`), not what is placed first: that is a priority, at first how much must
+follow a cluster and how early it may start. A schedule then gives the priorities of the next: placed from the end of
+time backward, each cluster as late as possible, and forward again in the order of these starts, it comes out shorter
+or as long ("justification" in the scheduling of projects). The shortest schedule is kept.
 """
 
 import heapq
-import random
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hw import isa
 from hw.isa import Dir
@@ -21,14 +22,12 @@ from .ir import Burst, Cell, Cluster, Stream
 
 FIRST = 1 + isa.MIN_DELAY
 """Earliest element of a segment: each queue spends the segment's cycle 0 on a NOP, LOOP's return point."""
-EFFORT = 8000
-"""Clusters placed in search of a short schedule of one segment; each priority tried places all of them."""
-TRIES = 40
-"""Most priorities tried for a segment."""
-MIXES = (0, 1 / 4, 1 / 2)
-"""First priorities tried: the share that a cluster's earliest start has, beside what must follow it."""
-NOISE = 12
-"""Cycles by which further tries vary the best priority so far."""
+EFFORT = 12_000
+"""Clusters placed, at most, in search of a short schedule of one segment; each schedule places all of them."""
+MIXES = (0, 1 / 4, 1 / 2, 3 / 4)
+"""First priorities: the share that a cluster's earliest start has, beside what must follow it."""
+PATIENCE = 2
+"""Times that a schedule is turned back and forth without gain before it is left."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +151,12 @@ class _Graph:
             self._written[write.cell] = number, max(write.last, ready) if writer == number else write.last
             self._read[write.cell] = {}
 
+    def mirrored(self) -> "_Graph":
+        """The same with time running backward."""
+        graph = _Graph(())
+        graph.before, graph.after = self.after, self.before
+        return graph
+
     def order(self, urgency: Sequence[float]) -> list[int]:
         """Clusters with the least `urgency` first, but none before what it waits for."""
         open_ = [len(before) for before in self.before]
@@ -174,12 +179,13 @@ class Scheduler:
     def run(self, segment: Segment) -> None:
         """Fill in `placed` and `length`."""
         clusters = segment.clusters
-        self._graph = _Graph(clusters)
-        self._needs = [_needs(cluster) for cluster in clusters]
-        for cluster, needs in zip(clusters, self._needs, strict=True):
-            _check_alone(cluster, needs)
-        self._first = [FIRST - min(burst.at for burst in cluster.bursts) for cluster in clusters]
-        self._ends = [_end(cluster) for cluster in clusters]
+        needs = [_needs(cluster) for cluster in clusters]
+        for cluster, need in zip(clusters, needs, strict=True):
+            _check_alone(cluster, need)
+        graph, self._ends = _Graph(clusters), [_end(cluster) for cluster in clusters]
+        first = [FIRST - min(burst.at for burst in cluster.bursts) for cluster in clusters]
+        self._forward = _Placer(graph, needs, first)
+        self._backward = _Placer(graph.mirrored(), [_mirrored(need) for need in needs], self._ends)
         self._dispatched = [max(burst.at for burst in cluster.bursts) - isa.ENGINE for cluster in clusters]
         starts = self._shortest()
         segment.length = self._length(starts)
@@ -188,56 +194,72 @@ class Scheduler:
 
     def _shortest(self) -> list[int]:
         """Starts of the clusters in the shortest schedule found."""
-        count, chance = len(self._needs), random.Random(0)
-        earliest, rest = self._earliest(), self._rest()
+        count = len(self._ends)
+        earliest, rest = self._forward.earliest(), self._backward.earliest()
         bound = max((a + b for a, b in zip(earliest, rest, strict=True)), default=FIRST) - FIRST
-        candidates = [[share * early - (1 - share) * late for early, late in zip(earliest, rest, strict=True)]
-                      for share in MIXES]
-        best = self._place(range(count))
-        urgency = candidates[0]
-        for number in range(max(1, min(TRIES, EFFORT // max(1, count)))):
-            if self._length(best) <= bound:
-                break
-            tried = candidates[number] if number < len(candidates) else [u + NOISE * chance.random() for u in urgency]
-            starts = self._place(self._graph.order(tried))
-            if self._length(starts) <= self._length(best):
-                best, urgency = starts, tried
+        best = self._forward.place(range(count))
+        left = max(1, EFFORT // max(1, count))
+        for share in MIXES:
+            starts = self._forward.place([share * a - (1 - share) * b for a, b in zip(earliest, rest, strict=True)])
+            least, patience, left = self._length(starts), PATIENCE, left - 1
+            while True:
+                best = min(best, starts, key=self._length)
+                if self._length(best) <= bound or left <= 0:
+                    return best
+                if not patience:
+                    break
+                starts, left = self._turned(starts), left - 2
+                patience = PATIENCE if self._length(starts) < least else patience - 1
+                least = min(least, self._length(starts))
         return best
 
-    def _earliest(self) -> list[int]:
-        """Earliest start of each cluster, were everything free."""
-        starts = list(self._first)
-        for number, before in enumerate(self._graph.before):
-            starts[number] = max([starts[number], *(starts[i] + distance for i, distance in before.items())])
-        return starts
-
-    def _rest(self) -> list[int]:
-        """Least cycles from each cluster's start to the end of the segment."""
-        rest = list(self._ends)
-        for number, after in reversed(list(enumerate(self._graph.after))):
-            rest[number] = max([rest[number], *(rest[i] + distance for i, distance in after.items())])
-        return rest
+    def _turned(self, starts: Sequence[int]) -> list[int]:
+        """The schedule placed anew from its end backward, and from there forward."""
+        late = self._backward.place([-at - end for at, end in zip(starts, self._ends, strict=True)])
+        return self._forward.place([-at for at in late])
 
     def _length(self, starts: Sequence[int]) -> int:
         end = max(map(int.__add__, starts, self._ends), default=FIRST)
         dispatched = max(map(int.__add__, starts, self._dispatched), default=0)
         return max(end - FIRST, dispatched + isa.MIN_DELAY + isa.MIN_DELAY_JUMP)
 
-    def _place(self, order: Sequence[int]) -> list[int]:
-        """Starts of the clusters if they are placed in this order."""
+
+@dataclass(eq=False)
+class _Placer:
+    """Places clusters in one direction of time; `first` are the least starts."""
+
+    graph: _Graph
+    needs: list[list[_Need]]
+    first: list[int]
+
+    def earliest(self) -> list[int]:
+        """Earliest start of each cluster, were everything free."""
+        starts = list(self.first)
+        for number in self.graph.order(range(len(starts))):
+            for other, distance in self.graph.before[number].items():
+                starts[number] = max(starts[number], starts[other] + distance)
+        return starts
+
+    def place(self, urgency: Sequence[float]) -> list[int]:
+        """Starts of the clusters if the most urgent (of least value) are placed first."""
         busy: dict[Hashable, int] = defaultdict(int)
-        starts = [0] * len(order)
-        for number in order:
-            at = self._first[number]
-            for other, distance in self._graph.before[number].items():
+        starts = [0] * len(self.first)
+        for number in self.graph.order(urgency):
+            at = self.first[number]
+            for other, distance in self.graph.before[number].items():
                 at = max(at, starts[other] + distance)
-            needs = self._needs[number]
+            needs = self.needs[number]
             while wait := _wait(busy, needs, at):
                 at += wait
             for need in needs:
                 busy[need.resource] |= need.mask << at + need.start
             starts[number] = at
         return starts
+
+
+def _mirrored(needs: list[_Need]) -> list[_Need]:
+    """Needs with time running backward; masks read the same from either end."""
+    return [replace(need, start=1 - need.start - need.mask.bit_length()) for need in needs]
 
 
 def _wait(busy: Mapping[Hashable, int], needs: Sequence[_Need], at: int) -> int:
