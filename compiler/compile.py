@@ -183,7 +183,7 @@ def build_buckets(placement: place.Placement, count: int | None = None) -> list[
     known = {(0, chunks): build(placement, chunks)}
 
     def built(number: int) -> list[Built]:
-        borders = list(itertools.pairwise([0, *_even(chunks, number)]))
+        borders = _even(chunks, number)
         known.update({(valid, size): build(placement, size, valid) for valid, size in borders
                       if (valid, size) not in known})
         return [known[border] for border in borders]
@@ -200,9 +200,9 @@ def build_buckets(placement: place.Placement, count: int | None = None) -> list[
     return next((built(number) for number in numbers if not _overflow(config, built(number))), built(1))
 
 
-def _even(chunks: int, number: int) -> list[int]:
-    """Chunk counts of `number` buckets, evenly spaced."""
-    return [ceil_div(chunks * (i + 1), number) for i in range(number)]
+def _even(chunks: int, number: int) -> list[tuple[int, int]]:
+    """First chunk and end of `number` buckets, evenly spaced."""
+    return list(itertools.pairwise(ceil_div(chunks * i, number) for i in range(number + 1)))
 
 
 class _Likely:
@@ -213,14 +213,14 @@ class _Likely:
 
     def __init__(self, placement: place.Placement, full: Built) -> None:
         self._placement = placement
-        self._bursts = functools.cache(lambda chunks: _bursts(lower.Lower(placement, chunks).run()))
-        bursts = self._bursts(full.chunks)
+        self._bursts = functools.cache(lambda valid, chunks: _bursts(lower.Lower(placement, chunks, valid).run()))
+        bursts = self._bursts(0, full.chunks)
         self._rest = {name: len(words) - bursts[name] for name, words in full.code.words.items()}
 
-    def fits(self, sizes: list[int]) -> bool:
-        """Whether buckets of these chunk counts should fit."""
+    def fits(self, borders: list[tuple[int, int]]) -> bool:
+        """Whether buckets of these borders should fit."""
         config = self._placement.geometry.config
-        return all(sum(self._bursts(size)[queue.name] + self._rest[queue.name] for size in sizes)
+        return all(sum(self._bursts(*border)[queue.name] + self._rest[queue.name] for border in borders)
                    <= isa.queue_depth(config, queue) * TOLERANCE for queue in isa.queues(config))
 
 

@@ -360,10 +360,10 @@ class Cluster:
 
     # -- SXM --
 
-    def sxm(self, stream: Stream, op: Op, *, count: int | None = None, **fields: Any) -> Stream:
-        """An SXM_E burst on a stream from its west (VXM or MEM), driven back westward."""
-        _, at = stream.arrival(cfg.SXM_E)
-        count = stream.count if count is None else count
+    def sxm(self, stream: Stream, op: Op, *, first: int = 0, count: int | None = None, **fields: Any) -> Stream:
+        """An SXM_E burst on values first.. of a stream from its west (VXM or MEM), driven back westward."""
+        at = stream.arrival(cfg.SXM_E)[1] + first * stream.interval
+        count = stream.count - first if count is None else count
         result = self._drive("SXM_E", at + isa.SXM_DRIVE, count, stream.interval)
         self.bursts.append(Burst(
             "SXM_E", op, "sxm", at, count, stream.interval,

@@ -8,7 +8,7 @@ from hw.isa import Alu, ErUse, Fmt, Func, Op, Order, Red, Rep, Sat
 
 from .geometry import Head
 from .integer import Q_SHIFT, ROPE_FRACTION
-from .ir import BURST_SLOT, Acc, Act, As, Mem, Reg
+from .ir import BURST_SLOT, Acc, Act, As, Cluster, Mem, Reg, Stream
 from .layout import SIDES
 from .lower_base import FRAC, INDEX_K, INDEX_SCALE, INDEX_V, SWAP_MAP, Base
 from .place import CHUNK, Matrix, qkv_words
@@ -65,31 +65,28 @@ class Attention(Base):
         return queries
 
     def _rotated(self, matrix: Matrix, kind: str, places: list[tuple[Acc, int]]) -> Reg:
-        """Requantised and rotated words of a head (before the last sum for keys, see `_key`)."""
-        label, s, words = f"{kind} rotate", self.s, self.g.words
-        y, swapped = self._regs(words), self._regs(words)
+        """Requantised words of a head, rotated if it is a query (a key is by `_key`)."""
+        label, s = f"{kind} rotate", self.s
+        y = self._regs(self.g.words)
         for w, (acc, start) in enumerate(places):
-            cluster = self._cluster(label)
-            stream, _ = self._requantise(cluster, matrix, acc, start, s.qkv_pre, s.qk, Sat.S16, dst=_one(y, w))
-            other = cluster.sxm(stream, Op.PERMUTE, map=SWAP_MAP)
-            self._put(cluster, a=other, func=Func.MUL, b=_one(self.sin, w), post=ROPE_FRACTION, dst=_one(swapped, w))
+            self._requantise(self._cluster(label), matrix, acc, start, s.qkv_pre, s.qk, Sat.S16, dst=_one(y, w))
         if kind == "q":
-            self._op(label, **self._rotation_sum(y, swapped), dst=y)
-            self._free(swapped)
-            return y
-        self._swapped = swapped
+            self._rotate(self._cluster(label), y)
         return y
 
-    def _rotation_sum(self, y: Reg, swapped: Reg) -> dict[str, Any]:
-        return {"a": y, "func": Func.MUL, "b": self.cos, "post": ROPE_FRACTION, "alu": Alu.ADD, "c": swapped,
-                "sat": Sat.S16, "n": self.g.words}
+    def _rotate(self, cluster: Cluster, y: Reg, **fields: Any) -> Stream:
+        """RoPE of a head's words in place: y * cos + swap(y * sin); returns the reduction that `fields` ask for."""
+        turn = {"a": y, "func": Func.MUL, "post": ROPE_FRACTION, "n": self.g.words}
+        product, _ = cluster.alu(**turn, b=self.sin)
+        swapped = cluster.sxm(product, Op.PERMUTE, map=SWAP_MAP)
+        return self._put(cluster, **turn, b=self.cos, alu=Alu.ADD, c=swapped, sat=Sat.S16, dst=y, **fields)[1]
 
     def _key(self, unit: int, y: Reg) -> None:
         """Scale of a token and head, int8 keys into the cache, the scale into its table."""
-        label, g, swapped, r, er = "key", self.g, self._swapped, self._regs(1), self.er.take()
+        label, g, r, er = "key", self.g, self._regs(1), self.er.take()
         temp = self._mem("mtemp", unit % 2, 1)
         cluster = self._cluster(label)
-        _, largest = cluster.alu(**self._rotation_sum(y, swapped), dst=y, red=Red.MAXABS, red_slot=BURST_SLOT)
+        largest = self._rotate(cluster, y, red=Red.MAXABS, red_slot=BURST_SLOT)
         spread = self._lanes(cluster, largest, Red.MAX, min(self.m.head_size, LANES).bit_length() - 1)
         cluster.write(spread, temp)
         self._put(cluster, a=spread, func=Func.RECIP, post=FRAC[Func.RECIP], alu=Alu.ADD, dst=r, er_dst=er)
@@ -107,7 +104,7 @@ class Attention(Base):
                 both, _ = cluster.alu(a=temp, rep=Rep.REP16)
                 lanes = cluster.sxm(both, Op.SHIFT, lane=part * self.m.head_size % LANES, distribute=1)
                 cluster.write(lanes, self._scales_of(kv, 0, 1, True, INDEX_SCALE).loc)
-        self._free(y, swapped, r)
+        self._free(y, r)
         self.er.give(er)
 
     def _scales_of(self, kv: int, start: int, count: int, now: bool, index: int = 0) -> As:
@@ -137,10 +134,11 @@ class Attention(Base):
                 kv = unit * g.per_word + part
                 if kv >= self.m.kv_heads:
                     continue
+                cluster = self._cluster("value")
+                copies = cluster.read(self._value_temp(unit, w), "SXM_E", span)
                 for row in range(rows):
-                    cluster = self._cluster("value")
-                    copies = cluster.read(self._value_temp(unit, w), "SXM_E", span // rows)
-                    lanes = cluster.sxm(copies, Op.SHIFT, lane=part * span + row, lane_inc=rows % LANES, distribute=1)
+                    lanes = cluster.sxm(copies, Op.SHIFT, first=row * (span // rows), count=span // rows,
+                                        lane=part * span + row, lane_inc=rows % LANES, distribute=1)
                     group, plane = row // 4 + 1, row % 4
                     tensor = self.p.v[kv, group]
                     cluster.write(lanes, Mem(tensor.slice, tensor.addr + w * LANES // rows, span // rows, 1, 1 << plane,

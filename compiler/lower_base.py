@@ -89,11 +89,10 @@ class Base:
         self.parts_acc = {side: [self.config.acc_depth - 2, self.config.acc_depth - 1] for side in SIDES}
         self.acc = {side: Ring(self.config.acc_depth - reserved) for side in SIDES}
         self.act = {side: Ring(self.config.act_depth - len(self.g.q_words())) for side in SIDES}
-        self.cos, self.sin = self._mem("cos"), self._regs(self.g.words)
+        self.cos, self.sin = self._regs(self.g.words), self._regs(self.g.words)
         self.mask: Reg | None = None
         self.parts = [self._regs(1) for _ in range(self.g.per_word)] if self.g.per_word > 1 else []
         self._words: dict[tuple[int, int], dict[str, Act]] = {}
-        self._swapped = Reg(0)
         self.x: Reg | Mem = self._regs(self.g.dim) if self.g.dim <= 6 else placement.tensors["x"].mem()
 
     def _open(self, name: str, passes: int = 1, strides: Mapping[str, int] | None = None) -> None:

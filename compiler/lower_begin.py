@@ -55,7 +55,8 @@ class Begin(Base):
         self._free(t1, t2)
 
     def _rotation(self, position: Reg) -> None:
-        """cos and sin of the position, as the product of two rotations; sin is negated in even lanes."""
+        """cos and sin of the position, as the product of two rotations; sin is negated in odd lanes, for products that
+        are swapped."""
         label, words = "rotation", self.g.words
         low_index, t = self._regs(1), self._regs(words)
         self._op(label, a=position, alu=Alu.AND, c=Imm(15), dst=low_index)

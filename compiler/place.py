@@ -267,7 +267,7 @@ class _Placer:
         for name, home, quads in (
             ("position", "E0", 1), ("token", "E0", 1), ("temperature", "E0", 1),
             ("tokens", "W0", g.chunks + 1), ("noise", "W0", g.vocab), ("logits", "W0", g.vocab),
-            ("z", "W0", g.vocab), ("gumbel", "E0", g.vocab), ("mask_W0", "W0", g.chunks), ("x", "W0", g.dim),
+            ("z", "E0", g.vocab), ("gumbel", "E0", g.vocab), ("mask_W0", "W0", g.chunks), ("x", "W0", g.dim),
             ("xg", "W0", g.dim), ("f", "W0", g.hidden), ("h16", "E0", g.dim),
             ("vtemp", "E0", g.units * g.words), ("mtemp", "E0", 2),
         ):
@@ -276,10 +276,9 @@ class _Placer:
             t["mask_E0"] = self._add("mask", "E0", g.chunks)
         for side in SIDES:
             for buffer in range(2):
-                t[f"t_{side}{buffer}"] = self._add("scores", (f"{side}0", "E0", "W0"), g.chunks)
+                t[f"t_{side}{buffer}"] = self._add("scores", ("W0", "E0"), g.chunks)
         if g.per_word > 1:
             t |= {f"part_{side}": self._add("attention output", ACROSS[side], 1) for side in SIDES}
-        t["cos"] = self._add("rotation", ("W0", "E0"), g.words)
         self._constants()
 
     def _constants(self) -> None:
@@ -293,7 +292,7 @@ class _Placer:
         }
         vectors = {name: np.where(np.arange(LANES) == lane, value, 0) for name, (lane, value) in single.items()}
         vectors["gumbel_one"] = np.full(LANES, GUMBEL_ONE)
-        vectors["sign"] = np.where(np.arange(LANES) % 2, 1, -1)
+        vectors["sign"] = np.where(np.arange(LANES) % 2, -1, 1)
         vectors["part0"] = np.where(np.arange(LANES) < 8, -1, 0)
         vectors["part1"] = ~vectors["part0"]
         valid = np.arange(g.vocab * LANES)[-LANES:] < self.m.vocab
