@@ -180,13 +180,11 @@ def build_buckets(placement: place.Placement, count: int | None = None) -> list[
     Raises TspError naming the queue if even one bucket does not fit.
     """
     config, chunks = placement.geometry.config, placement.geometry.chunks
-    known = {(0, chunks): build(placement, chunks)}
+    lowered = functools.cache(lambda valid, size: lower.Lower(placement, size, valid).run())
+    ready = functools.cache(lambda valid, size: build(config, lowered(valid, size), size))
 
     def built(number: int) -> list[Built]:
-        borders = _even(chunks, number)
-        known.update({(valid, size): build(placement, size, valid) for valid, size in borders
-                      if (valid, size) not in known})
-        return [known[border] for border in borders]
+        return [ready(*border) for border in _even(chunks, number)]
 
     most = min(config.buckets, chunks)
     if count is not None:
@@ -194,8 +192,9 @@ def build_buckets(placement: place.Placement, count: int | None = None) -> list[
             raise TspError(f"buckets must be in 1..{most}, not {count}")
         _check_queues(config, built(count))
         return built(count)
-    _check_queues(config, built(1))
-    likely = _Likely(placement, known[0, chunks])
+    hasty = build(config, lowered(0, chunks), chunks, effort=0)
+    _check_queues(config, [hasty])
+    likely = _Likely(config, lowered, hasty)
     numbers = (number for number in range(most, 1, -1) if likely.fits(_even(chunks, number)))
     return next((built(number) for number in numbers if not _overflow(config, built(number))), built(1))
 
@@ -211,17 +210,16 @@ class _Likely:
     A queue's instructions are its bursts, known without scheduling, and a few that only wait: as many as in `full`.
     """
 
-    def __init__(self, placement: place.Placement, full: Built) -> None:
-        self._placement = placement
-        self._bursts = functools.cache(lambda valid, chunks: _bursts(lower.Lower(placement, chunks, valid).run()))
+    def __init__(self, config: ChipConfig, lowered: Callable[[int, int], list[schedule.Segment]], full: Built) -> None:
+        self._config = config
+        self._bursts = functools.cache(lambda valid, chunks: _bursts(lowered(valid, chunks)))
         bursts = self._bursts(0, full.chunks)
         self._rest = {name: len(words) - bursts[name] for name, words in full.code.words.items()}
 
     def fits(self, borders: list[tuple[int, int]]) -> bool:
         """Whether buckets of these borders should fit."""
-        config = self._placement.geometry.config
         return all(sum(self._bursts(*border)[queue.name] + self._rest[queue.name] for border in borders)
-                   <= isa.queue_depth(config, queue) * TOLERANCE for queue in isa.queues(config))
+                   <= isa.queue_depth(self._config, queue) * TOLERANCE for queue in isa.queues(self._config))
 
 
 def _bursts(segments: list[schedule.Segment]) -> Counter[str]:
@@ -229,13 +227,11 @@ def _bursts(segments: list[schedule.Segment]) -> Counter[str]:
     return Counter(b.queue for segment in segments for cluster in segment.clusters for b in cluster.bursts)
 
 
-def build(placement: place.Placement, chunks: int, valid: int = 0) -> Built:
-    """Lower, schedule and assemble the bucket of `chunks` vectors of positions behind that of `valid`."""
-    config = placement.geometry.config
-    segments = lower.Lower(placement, chunks, valid).run()
+def build(config: ChipConfig, segments: list[schedule.Segment], chunks: int, effort: int = schedule.EFFORT) -> Built:
+    """Schedule and assemble the segments of a bucket that ends at `chunks` vectors of positions."""
     check_lifetimes(config, segments)
     for segment in segments:
-        schedule.Scheduler().run(segment)
+        schedule.Scheduler().run(segment, effort)
     limit = chunks * LANES
     return Built(chunks, tuple(segments), assemble.assemble(config, segments, limit))
 

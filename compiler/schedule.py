@@ -13,7 +13,8 @@ or as long ("justification" in the scheduling of projects). The shortest schedul
 import heapq
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from hw import isa
 from hw.isa import Dir
@@ -23,7 +24,7 @@ from .ir import Burst, Cell, Cluster, Stream
 FIRST = 1 + isa.MIN_DELAY
 """Earliest element of a segment: each queue spends the segment's cycle 0 on a NOP, LOOP's return point."""
 EFFORT = 12_000
-"""Clusters placed, at most, in search of a short schedule of one segment; each schedule places all of them."""
+"""Clusters placed in search of a short schedule of one segment; each schedule places all of them."""
 MIXES = (0, 1 / 4, 1 / 2, 3 / 4)
 """First priorities: the share that a cluster's earliest start has, beside what must follow it."""
 PATIENCE = 2
@@ -70,11 +71,10 @@ def _mask(count: int, interval: int) -> int:
     return ((1 << count * interval) - 1) // ((1 << interval) - 1)
 
 
-@dataclass(frozen=True)
-class _Need:
+class _Need(NamedTuple):
     """Cycles (bits of mask, from cycle `start` on) for which a cluster needs a resource."""
 
-    resource: Hashable
+    resource: Any
     start: int
     mask: int
     solid: bool
@@ -176,29 +176,31 @@ class _Graph:
 class Scheduler:
     """Places the clusters of a segment."""
 
-    def run(self, segment: Segment) -> None:
-        """Fill in `placed` and `length`."""
+    def run(self, segment: Segment, effort: int = EFFORT) -> None:
+        """Fill in `placed` and `length`; effort: clusters placed, at most, in search of a short schedule."""
         clusters = segment.clusters
         needs = [_needs(cluster) for cluster in clusters]
         for cluster, need in zip(clusters, needs, strict=True):
             _check_alone(cluster, need)
+        numbers = {resource: i for i, resource in enumerate({need.resource for own in needs for need in own})}
+        needs = [[need._replace(resource=numbers[need.resource]) for need in own] for own in needs]
         graph, self._ends = _Graph(clusters), [_end(cluster) for cluster in clusters]
         first = [FIRST - min(burst.at for burst in cluster.bursts) for cluster in clusters]
-        self._forward = _Placer(graph, needs, first)
-        self._backward = _Placer(graph.mirrored(), [_mirrored(need) for need in needs], self._ends)
+        self._forward = _Placer(graph, needs, first, len(numbers))
+        self._backward = _Placer(graph.mirrored(), [_mirrored(own) for own in needs], self._ends, len(numbers))
         self._dispatched = [max(burst.at for burst in cluster.bursts) - isa.ENGINE for cluster in clusters]
-        starts = self._shortest()
+        starts = self._shortest(effort)
         segment.length = self._length(starts)
         segment.placed = [Placed(burst, at + burst.at, _bind(burst), cluster.label)
                           for cluster, at in zip(clusters, starts, strict=True) for burst in cluster.bursts]
 
-    def _shortest(self) -> list[int]:
+    def _shortest(self, effort: int) -> list[int]:
         """Starts of the clusters in the shortest schedule found."""
         count = len(self._ends)
         earliest, rest = self._forward.earliest(), self._backward.earliest()
         bound = max((a + b for a, b in zip(earliest, rest, strict=True)), default=FIRST) - FIRST
         best = self._forward.place(range(count))
-        left = max(1, EFFORT // max(1, count))
+        left = effort // max(1, count)
         for share in MIXES:
             starts = self._forward.place([share * a - (1 - share) * b for a, b in zip(earliest, rest, strict=True)])
             least, patience, left = self._length(starts), PATIENCE, left - 1
@@ -226,11 +228,12 @@ class Scheduler:
 
 @dataclass(eq=False)
 class _Placer:
-    """Places clusters in one direction of time; `first` are the least starts."""
+    """Places clusters in one direction of time; `first` are the least starts. Resources are numbers."""
 
     graph: _Graph
     needs: list[list[_Need]]
     first: list[int]
+    resources: int
 
     def earliest(self) -> list[int]:
         """Earliest start of each cluster, were everything free."""
@@ -242,7 +245,7 @@ class _Placer:
 
     def place(self, urgency: Sequence[float]) -> list[int]:
         """Starts of the clusters if the most urgent (of least value) are placed first."""
-        busy: dict[Hashable, int] = defaultdict(int)
+        busy = [0] * self.resources
         starts = [0] * len(self.first)
         for number in self.graph.order(urgency):
             at = self.first[number]
@@ -251,23 +254,23 @@ class _Placer:
             needs = self.needs[number]
             while wait := _wait(busy, needs, at):
                 at += wait
-            for need in needs:
-                busy[need.resource] |= need.mask << at + need.start
+            for resource, start, mask, _ in needs:
+                busy[resource] |= mask << at + start
             starts[number] = at
         return starts
 
 
 def _mirrored(needs: list[_Need]) -> list[_Need]:
     """Needs with time running backward; masks read the same from either end."""
-    return [replace(need, start=1 - need.start - need.mask.bit_length()) for need in needs]
+    return [need._replace(start=1 - need.start - need.mask.bit_length()) for need in needs]
 
 
-def _wait(busy: Mapping[Hashable, int], needs: Sequence[_Need], at: int) -> int:
+def _wait(busy: Sequence[int], needs: Sequence[_Need], at: int) -> int:
     """0 if all is free for a cluster at cycle `at`, else cycles after which to try again."""
     wait = 0
-    for need in needs:
-        if conflict := busy[need.resource] >> at + need.start & need.mask:
-            wait = max(wait, conflict.bit_length() if need.solid else 1)
+    for resource, start, mask, solid in needs:
+        if conflict := busy[resource] >> at + start & mask:
+            wait = max(wait, conflict.bit_length() if solid else 1)
     return wait
 
 
