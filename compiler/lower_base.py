@@ -14,7 +14,7 @@ from .geometry import Geometry
 from .integer import IntegerModel
 from .ir import BURST_SLOT, Acc, Act, As, Cluster, Imm, Mem, Reg, Stream
 from .layout import SIDES
-from .place import CHUNK, Matrix, Placement
+from .place import CHUNK, RESIDUAL, Matrix, Placement
 from .schedule import Segment
 
 FRAC = {func: table.frac_bits for func, table in tables.TABLES.items()}
@@ -93,7 +93,7 @@ class Base:
         self.mask: Reg | None = None
         self.parts = [self._regs(1) for _ in range(self.g.per_word)] if self.g.per_word > 1 else []
         self._words: dict[tuple[int, int], dict[str, Act]] = {}
-        self.x: Reg | Mem = self._regs(self.g.dim) if self.g.dim <= 6 else placement.tensors["x"].mem()
+        self.x: Reg | Mem = self._regs(self.g.dim) if self.g.dim <= RESIDUAL else placement.tensors["x"].mem()
 
     def _open(self, name: str, passes: int = 1, strides: Mapping[str, int] | None = None) -> None:
         """Begin a segment; `strides` are the quads that relative addresses advance a pass, by slice."""
@@ -144,12 +144,16 @@ class Base:
             cluster.load(stream, act)
         return acts
 
-    def _one_hot(self, label: str, value: Any, mask: int, dst: Reg) -> None:
-        """dst = 1 << (value & mask)."""
+    def _one_hot(self, label: str, value: Any, mask: int, one: str, pre: int, rest: Any, dst: Reg) -> None:
+        """dst = the constant `one`, 1 in a lane, << (value & mask) - pre, with `rest`."""
         er = self.er.take()
         self._op(label, a=value, alu=Alu.AND, c=Imm(mask), er_dst=er)
-        self._op(label, a=Imm(1), er_use=ErUse.PRE, er=er, er_neg=1, dst=dst)
+        self._op(label, **self._shifted_one(one, er, pre), alu=Alu.OR, c=rest, dst=dst)
         self.er.give(er)
+
+    def _shifted_one(self, one: str, er: int, pre: int) -> dict[str, Any]:
+        """The constant `one` << exponent - pre; nothing is left of it if that is negative."""
+        return {"a": self._constant(one), "pre": pre, "er_use": ErUse.PRE, "er": er, "er_neg": 1, "round": 0}
 
     def _index(self, label: str, value: Any, shift: int, scale: str, rest: Any, slices: Iterable[str],
                register: int) -> None:

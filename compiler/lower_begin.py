@@ -1,8 +1,8 @@
 """Lowering, first part of a token: position and token become index registers, rotations, masks, the embedding."""
 
 
-from hw.config import LANES
-from hw.isa import Alu, Fmt, Func, Red
+from hw.config import LANES, PLANES
+from hw.isa import Alu, ErUse, Fmt, Func, Red
 
 from .integer import ROPE_FRACTION
 from .ir import Acc, As, Imm, Iota, Reg
@@ -10,6 +10,8 @@ from .layout import SIDES
 from .lower_base import INDEX_EMB_SCALE, INDEX_EMBEDDING, INDEX_HIGH, INDEX_K, INDEX_LOW, INDEX_SCALE, INDEX_V, Base
 from .place import CHUNK, Matrix
 
+PART = 8
+"""Lanes of each of two heads that share a word."""
 MASK_SHIFT = 23
 """A masked score is at least 2**23 below: see `integer.MASKED`."""
 
@@ -26,8 +28,8 @@ class Begin(Base):
         self._position_indices(position)
         self._rotation(position)
         self._masks(position)
-        for part, reg in enumerate(self.parts):
-            self._op("constants", a=self._constant(f"part{part}"), dst=reg)
+        for reg, alu, border in zip(self.parts, (Alu.LT, Alu.GT), (PART, PART - 1), strict=False):
+            self._op("constants", a=Iota(), alu=alu, c=Imm(border), dst=reg)
         if self.parts:
             self._clear_parts()
         self._free(position)
@@ -39,38 +41,36 @@ class Begin(Base):
         return found
 
     def _position_indices(self, position: Reg) -> None:
-        rows, t1, t2 = self.config.rows, self._regs(1), self._regs(1)
-        label = "index vectors"
-        self._one_hot(label, position, rows - 1, t1)
+        rows, label = self.config.rows, "index vectors"
         for group, slices in self._weight_slices(self.p.k).items():
-            self._op(label, a=t1, pre=4 * (group - 1), round=0, alu=Alu.AND, c=self._constant("planes"), dst=t2)
-            self._op(label, a=t2, alu=Alu.OR, c=self._constant("lanes"), dst=t2)
-            self._index(label, position, rows.bit_length() - 1, "words", t2, sorted(slices), INDEX_K)
-        self._one_hot(label, position, LANES - 1, t1)
-        self._op(label, a=t1, alu=Alu.AND, c=self._constant("lanes"), dst=t2)
-        self._op(label, a=t2, alu=Alu.OR, c=self._constant("planes"), dst=t2)
-        self._index(label, position, 4, "one", t2, ["E0", "W0"], INDEX_SCALE)
+            masks = self._regs(1)
+            self._one_hot(label, position, rows - 1, "one_plane", PLANES * (group - 1), self._constant("lanes"), masks)
+            self._index(label, position, rows.bit_length() - 1, "words", masks, sorted(slices), INDEX_K)
+            self._free(masks)
+        masks = self._regs(1)
+        self._one_hot(label, position, LANES - 1, "one_lane", 0, self._constant("planes"), masks)
+        self._index(label, position, 4, "one", masks, ["E0", "W0"], INDEX_SCALE)
         slices = sorted(set().union(*self._weight_slices(self.p.v).values()))
-        self._index(label, position, 4, "steps", t2, slices, INDEX_V)
-        self._free(t1, t2)
+        self._index(label, position, 4, "steps", masks, slices, INDEX_V)
+        self._free(masks)
 
     def _rotation(self, position: Reg) -> None:
         """cos and sin of the position, as the product of two rotations; sin is negated in odd lanes, for products that
         are swapped."""
         label, words = "rotation", self.g.words
         low_index, t = self._regs(1), self._regs(words)
-        self._op(label, a=position, alu=Alu.AND, c=Imm(15), dst=low_index)
+        self._op(label, a=self._mem("position"), alu=Alu.AND, c=Imm(15), dst=low_index)
         self._index(label, low_index, 0, "words", self._constant("planes"), ["W0"], INDEX_LOW)
         self._index(label, position, 4, "words", self._constant("planes"), ["E0"], INDEX_HIGH)
         low = self.p.tensors["rope_low"].mem(0, words, index=INDEX_LOW, cells=())
         high = self.p.tensors["rope_high"].mem(0, words, index=INDEX_HIGH, cells=())
         cl, sl, ch, sh = As(low, Fmt.LO16), As(low, Fmt.HI16), As(high, Fmt.LO16), As(high, Fmt.HI16)
         product = {"func": Func.MUL, "post": ROPE_FRACTION, "n": words}
-        self._op(label, a=sl, b=sh, **product, dst=t)
-        self._op(label, a=cl, b=ch, **product, alu=Alu.SUB, c=t, dst=self.cos)
         self._op(label, a=cl, b=sh, **product, dst=t)
         self._op(label, a=sl, b=ch, **product, alu=Alu.ADD, c=t, dst=t)
         self._op(label, a=t, func=Func.MUL, b=self._constant("sign"), n=words, dst=self.sin)
+        self._op(label, a=sl, b=sh, **product, dst=t)
+        self._op(label, a=cl, b=ch, **product, alu=Alu.SUB, c=t, dst=self.cos)
         self._free(low_index, t)
 
     def _masks(self, position: Reg) -> None:
@@ -97,7 +97,7 @@ class Begin(Base):
         cluster = self._cluster("clear")
         zero, _ = cluster.alu(a=Imm(0))
         acts = self._load_both(cluster, zero, 1)
-        weights = self.p.matrices["wo"]
+        weights = self.p.matrices["qkv"]
         for side in SIDES:
             for vector in self.parts_acc[side]:
                 mac = self._cluster("clear")
@@ -107,26 +107,21 @@ class Begin(Base):
     def _embedding(self, token: Reg) -> None:
         """x = embedding row of the token: every side and plane that may hold the row is gathered, one is not masked."""
         label, table, kt, rows = "embedding", self.p.matrices["embedding"], self.g.dim, self.config.rows
-        low, hot, side_e, offset, planes = (self._regs(1) for _ in range(5))
-        self._one_hot(label, token, rows - 1, hot)
-        self._op(label, a=token, pre=4, round=0, alu=Alu.AND, c=Imm(1), dst=side_e)
-        self._op(label, a=token, alu=Alu.AND, c=Imm(LANES - 1), dst=low)
-        self._op(label, a=side_e, alu=Alu.EQ, c=Imm(1), dst=side_e)
-        self._op(label, a=token, pre=5, round=0, func=Func.MUL, b=self._constant("emb_vector"), dst=offset)
+        low, offset, er = self._regs(1), self._regs(1), self.er.take()
+        self._op(label, a=self._mem("token"), pre=5, round=0, func=Func.MUL, b=self._constant("emb_vector"), dst=offset)
+        self._op(label, a=self._mem("token"), alu=Alu.AND, c=Imm(LANES - 1), dst=low)
         self._op(label, a=low, pre=rows.bit_length() - 1, round=0, func=Func.MUL, b=self._constant("emb_step"),
                  alu=Alu.ADD, c=offset, dst=offset)
+        self._op(label, a=self._mem("token"), alu=Alu.AND, c=Imm(LANES | rows - 1), er_dst=er)
         for group in range(1, self.config.weight_groups + 1):
-            self._op(label, a=hot, pre=4 * (group - 1), round=0, alu=Alu.AND, c=self._constant("planes"), dst=planes)
-            for side, keep in zip(SIDES, (Alu.ANDN, Alu.AND), strict=True):
-                mine = self._regs(1)
-                self._op(label, a=planes, alu=keep, c=side_e, dst=mine)
+            for side, pre in zip(SIDES, (0, LANES), strict=True):  # a token of the other side leaves no plane
                 cluster = self._cluster(label)
-                stream, _ = cluster.alu(a=mine, alu=Alu.OR, c=offset)
+                stream, _ = cluster.alu(**self._shifted_one("one_plane", er, pre + PLANES * (group - 1)), alu=Alu.OR,
+                                        c=offset)
                 cluster.index(stream, [table.tensors[side][group - 1].slice], INDEX_EMBEDDING)
-                self._free(mine)
-        scale = self._embedding_scale(token, low)
-        self._unpack_embedding(table, kt, scale)
-        self._free(low, hot, side_e, offset, planes, scale)
+        self._unpack_embedding(table, kt, token, self._embedding_scale(token, low))
+        self._free(low, offset)
+        self.er.give(er)
 
     def _embedding_scale(self, token: Reg, low: Reg) -> Reg:
         """The row's scale in every lane."""
@@ -140,17 +135,19 @@ class Begin(Base):
         self._free(mine)
         return scale
 
-    def _unpack_embedding(self, table: Matrix, kt: int, scale: Reg) -> None:
-        label = "embedding"
+    def _unpack_embedding(self, table: Matrix, kt: int, token: Reg, scale: Reg) -> None:
+        label, er = "embedding", self.er.take()
+        self._op(label, a=token, pre=-3, alu=Alu.AND, c=Imm(8 * (PLANES - 1)), er_dst=er)
         work, part = (self._mem("xg"), self._mem("h16")) if kt > 6 else (self._regs(kt), self._regs(kt))
         for group in range(self.config.weight_groups):
             west, east = (table.tensors[side][group].mem(0, kt, index=INDEX_EMBEDDING, cells=()) for side in SIDES)
             self._op(label, a=west, alu=Alu.OR, c=east, n=kt, dst=part if group else work)
             if group:
                 self._op(label, a=work, alu=Alu.OR, c=part, n=kt, dst=work)
-        self._op(label, a=As(work, Fmt.HI16), alu=Alu.OR, c=As(work, Fmt.LO16), n=kt, dst=work)
-        self._op(label, a=work, pre=-8, alu=Alu.OR, c=work, n=kt, dst=work)  # one of both bytes is 0
-        self._op(label, a=As(work, Fmt.B1), func=Func.MUL, b=scale, post=self.s.emb, n=kt, dst=self.x)
+        self._op(label, a=work, pre=-8 * (PLANES - 1), er_use=ErUse.PRE, er=er, n=kt, dst=work)  # into the upper plane
+        self._op(label, a=As(work, Fmt.B3), func=Func.MUL, b=scale, post=self.s.emb, n=kt, dst=self.x)
+        self._free(scale)
+        self.er.give(er)
         for reg in (work, part):
             if isinstance(reg, Reg):
                 self._free(reg)

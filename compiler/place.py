@@ -10,7 +10,7 @@ from hw.isa import Wfmt
 
 from .errors import TspError
 from .geometry import Geometry, gather
-from .integer import GUMBEL_ONE, MASKED, IntegerModel, rope_parts
+from .integer import MASKED, IntegerModel, rope_parts
 from .ir import As, Mem
 from .layout import SIDES, Halves, Layout, Tensor, ceil_div, pack_weights, quads_of_halves, quads_of_int32, vectors_of
 
@@ -18,12 +18,16 @@ CHUNK = 4
 """Vectors drained from an accumulator file in one burst."""
 ACROSS = {"W": "E0", "E": "W0"}
 """Slice for what a VXM operation combines with the products of a side."""
+RESIDUAL = 6
+"""Vectors of a residual, at most, that stays in registers."""
 LOOPED_BODY = 40
 """Vectors of a side in a pass of the classifier's loop: enough that filling and draining the pipeline is little."""
 LOOKED_UP = ("classifier", "embedding")
 """Matrices of which both sides are read at a token's offset: the shorter side is padded."""
 JOINED = {"qkv": {"wq", "wk", "wv"}, "w13": {"w1", "w3"}}
 """Matrices that share an activation and are streamed as one: in four bits only if all their parts are."""
+WEST = ("planes", "one_plane", "emb_step", "emb_vector")
+"""Constants in W0, for operations that take another operand from E0."""
 UNKNOWN = -1
 """Entry of the token table whose token the chip is to choose."""
 
@@ -266,12 +270,15 @@ class _Placer:
         g, t = self.g, self.p.tensors
         for name, home, quads in (
             ("position", "E0", 1), ("token", "E0", 1), ("temperature", "E0", 1),
-            ("tokens", "W0", g.chunks + 1), ("noise", "W0", g.vocab), ("logits", "W0", g.vocab),
-            ("z", "E0", g.vocab), ("gumbel", "E0", g.vocab), ("mask_W0", "W0", g.chunks), ("x", "W0", g.dim),
+            ("tokens", "W0", g.chunks + 1), ("noise", "E0", g.vocab), ("logits", "W0", g.vocab),
+            ("z", "E0", g.vocab), ("gumbel", "W0", g.vocab), ("mask_W0", "W0", g.chunks),
             ("xg", "W0", g.dim), ("f", "W0", g.hidden), ("h16", "E0", g.dim),
             ("vtemp", "E0", g.units * g.words), ("mtemp", "E0", 2),
         ):
             t[name] = self._add(name, home, quads)
+        if g.dim > RESIDUAL:
+            t["x"] = self._add("x", "W0", g.dim)
+        self._constants()
         if g.words > 1:
             t["mask_E0"] = self._add("mask", "E0", g.chunks)
         for side in SIDES:
@@ -279,7 +286,6 @@ class _Placer:
                 t[f"t_{side}{buffer}"] = self._add("scores", ("W0", "E0"), g.chunks)
         if g.per_word > 1:
             t |= {f"part_{side}": self._add("attention output", ACROSS[side], 1) for side in SIDES}
-        self._constants()
 
     def _constants(self) -> None:
         t, config, g = self.p.tensors, self.config, self.g
@@ -287,18 +293,15 @@ class _Placer:
         emb_steps = self.p.matrices["embedding"].steps
         rows = LANES // emb_steps
         single = {
-            "lanes": (1, 0xFFFF), "planes": (2, 15), "one": (0, 1), "words": (0, g.words), "steps": (0, g.head_steps),
+            "lanes": (1, 0xFFFF), "planes": (2, 15), "one": (0, 1), "one_lane": (1, 1), "one_plane": (2, 1), "words": (0, g.words), "steps": (0, g.head_steps),
             "emb_step": (0, kt), "emb_vector": (0, kt * emb_steps),
         }
         vectors = {name: np.where(np.arange(LANES) == lane, value, 0) for name, (lane, value) in single.items()}
-        vectors["gumbel_one"] = np.full(LANES, GUMBEL_ONE)
         vectors["sign"] = np.where(np.arange(LANES) % 2, -1, 1)
-        vectors["part0"] = np.where(np.arange(LANES) < 8, -1, 0)
-        vectors["part1"] = ~vectors["part0"]
         valid = np.arange(g.vocab * LANES)[-LANES:] < self.m.vocab
         vectors["padding"] = np.where(valid, 0, MASKED // 2)
         for name, vector in vectors.items():
-            t[f"c_{name}"] = self._add("constants", "W0" if name in ("planes", "gumbel_one") else "E0", 1)
+            t[f"c_{name}"] = self._add("constants", "W0" if name in WEST else "E0", 1)
             self._fills.append((t[f"c_{name}"], quads_of_int32(vector[None])))
         if rows != config.rows:
             raise TspError("an int4 classifier or embedding is not supported: keep it at 8 bits")
