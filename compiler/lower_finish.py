@@ -67,7 +67,7 @@ class Finish(Base):
         self._put(cluster, a=self._lanes(cluster, top, Red.MAX), **fields)
 
     def _vocabulary(self, acts: dict[str, Act], er: int, part: range, rel: int) -> None:
-        """Vectors `part` of each side: product, logits, scores, in a loop also noise; two products of a side run ahead."""
+        """Vectors `part` of each side: product, logits, scores, in a loop also noise; two products run ahead."""
         matrix = self.p.matrices["classifier"]
         todo = [(side, start, min(CHUNK, part.stop - start, len(matrix.vectors[side]) - start))
                 for start in part[::CHUNK] for side in SIDES]
