@@ -64,6 +64,7 @@ class Layout:
     tensors: list[Tensor] = field(default_factory=list)
     strides: dict[str, int] = field(default_factory=dict)
     contents: list[tuple[Tensor, np.ndarray]] = field(default_factory=list)
+    shared: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def depth(self, name: str) -> int:
         """Quads of a slice."""
@@ -89,6 +90,14 @@ class Layout:
             f"{name} needs {need} quads of 64 bytes, but slice {options[0]} of config {self.config.name} has "
             f"{self.free(options[0])} of {self.depth(options[0])} left: use a larger config or a shorter --context")
 
+    def share(self, name: str, other: Tensor, quads: int) -> Tensor:
+        """A tensor in the first quads of a global one: only one of them may hold anything at a time."""
+        if quads > other.quads or other.per_layer:
+            raise ValueError(f"{quads} quads of {name} do not fit {other}")
+        tensor = Tensor(name, other.slice, quads, False)
+        self.shared.append((tensor, other))
+        return tensor
+
     def place(self) -> None:
         """Give every tensor its address."""
         for name in [f"{side}{n}" for side in SIDES for n in range(len(self.config.mem_depths))]:
@@ -101,6 +110,8 @@ class Layout:
             for tensor in self.tensors:
                 if tensor.slice == name and not tensor.per_layer:
                     tensor.addr, at = at, at + tensor.quads
+        for tensor, other in self.shared:
+            tensor.addr = other.addr
 
     def fill(self, tensor: Tensor, data: np.ndarray) -> None:
         """Initial bytes [layers if per_layer, quads, planes, lanes] of a tensor; shorter in quads is allowed."""

@@ -24,6 +24,7 @@ class Lower(Begin, Attention, FeedForward, Finish):
         self._open("layer", self.m.layers, self.p.layout.strides)
         self._attention()
         self._feed_forward()
+        self._layer_noise()
         self._open("finish")
         self._finish()
         return self.segments

@@ -34,7 +34,7 @@ class Finish(Base):
         self.er.give(er)
         self.er.give(er_norm)
 
-    def _logits(self, acts: dict[str, Act], er: int, huge: Reg) -> tuple[Reg, int, tuple[Reg, Reg] | None]:
+    def _logits(self, acts: dict[str, Act], er: int, huge: Reg) -> tuple[Reg, int, Reg | None]:
         """Logits and sampling scores of all tokens in SRAM. Returns the greatest score, or `huge` if that is more, in
         every lane of a register; how many vectors of scores are left to search for it; and the rest's `_choice`.
 
@@ -49,13 +49,15 @@ class Finish(Base):
             self._vocabulary(acts, er, range(loop.body), rel=1)
             self._open("choose")
         first, end = loop.passes * loop.body, len(self.p.matrices["classifier"].vectors["W"])
-        self._noise(2 * first, self.g.vocab - 2 * first, 0)
+        if not self.p.tensors["noise"].per_layer:
+            self._noise(2 * first, self.g.vocab - 2 * first, 0)
         split = 0 if loop.passes or end <= CHUNK else CHUNK
         if split:
             self._vocabulary(acts, er, range(split, end), rel=0)
             greatest = self._regs(1)
             self._greatest(lowest, alu=Alu.Q, dst=greatest)
-            early = greatest, self._choice(greatest, 2 * split, self.g.vocab - 2 * split)
+            early = self._choice(greatest, huge, 2 * split, self.g.vocab - 2 * split)
+            self._free(greatest)
         self._vocabulary(acts, er, range(first, split or end), rel=0)
         self._greatest(lowest, alu=Alu.MAX, c=huge, dst=best)
         return best, 2 * split or self.g.vocab, early
@@ -87,7 +89,7 @@ class Finish(Base):
 
     def _token_scores(self, matrix: Matrix, acc: Acc, start: int, er: int, rel: int) -> None:
         g, s, count, first = self.g, self.s, acc.count, 2 * start + SIDES.index(acc.side)
-        logits, gumbel, z = (self._tokens_of(name, first, count, rel) for name in ("logits", "gumbel", "z"))
+        logits, z = (self._tokens_of(name, first, count, rel) for name in ("logits", "z"))
         scores = self._regs(count)
         cluster = self._cluster("logits")
         result, _ = self._put(cluster, a=acc, b=matrix.scales(acc.side, start, count, rel), func=Func.MUL,
@@ -97,9 +99,23 @@ class Finish(Base):
         if self.m.vocab % LANES and not rel and first + 2 * count - 1 >= g.vocab:
             tail = scores[count - 1 : count]
             self._op("logits", a=tail, alu=Alu.ADD, c=self._constant("padding"), dst=tail)
-        self._op("sample", a=gumbel, pre=5, func=Func.MUL, b=self._mem("temperature"), post=15, alu=Alu.RSUB, c=scores,
-                 n=count, dst=z, red=Red.MAX, red_slot=0, red_keep=1)
+        self._op("sample", a=self._gumbel(first, count, rel), pre=5, func=Func.MUL, b=self._mem("temperature"), post=15,
+                 alu=Alu.RSUB, c=scores, n=count, dst=z, red=Red.MAX, red_slot=0, red_keep=1)
         self._free(scores)
+
+    def _gumbel(self, first: int, count: int, rel: int) -> Mem:
+        """Noise of `_tokens_of`; that of a burst lies in the block of one layer."""
+        tensor = self.p.tensors["gumbel"]
+        if not tensor.per_layer:
+            return self._tokens_of("gumbel", first, count, rel)
+        layer, within = divmod(first, tensor.quads)
+        return Mem(tensor.slice, tensor.addr + layer * self.p.layout.strides[tensor.slice] + within, count, 2)
+
+    def _layer_noise(self) -> None:
+        """A layer's share of the noise."""
+        tensor = self.p.tensors["noise"]
+        if tensor.per_layer:
+            self._noise(0, tensor.quads, 1)
 
     def _noise(self, first: int, count: int, rel: int) -> None:
         """xorshift32 of vectors of token states, then -log2 of exponential variates into "gumbel"."""
@@ -137,24 +153,24 @@ class Finish(Base):
     def _next_token(self) -> Mem:
         return self.p.tensors["tokens"].mem(0, 1, index=INDEX_TOKENS, cells=("tokens",))
 
-    def _choice(self, greatest: Reg, first: int, count: int) -> Reg:
-        """The first token of the greatest score among `count` vectors; INT_MAX if there is none."""
+    def _choice(self, greatest: Reg, huge: Reg, first: int, count: int) -> Reg:
+        """The first token of the greatest score among `count` vectors, or `huge` if that is more."""
         cluster, chosen = self._cluster("choose"), self._regs(1)
         _, least = cluster.alu(a=self._mem("z", first, count), alu=Alu.INDEX, b=Iota(), c=greatest, n=count,
                                red=Red.MIN, red_slot=BURST_SLOT)
         self._put(cluster, a=self._lanes(cluster, least, Red.MIN), alu=Alu.ADD, c=Imm(LANES * first), dst=chosen)
+        self._op("choose", a=chosen, alu=Alu.MAX, c=huge, dst=chosen)
         return chosen
 
-    def _choose(self, best: Reg, count: int, early: tuple[Reg, Reg] | None, position: Reg) -> None:
-        """The known token, or the first of the greatest score: among the first `count` vectors, or the `early` one if
-        its score is not less."""
+    def _choose(self, best: Reg, count: int, early: Reg | None, position: Reg) -> None:
+        """The known token, or the first of the greatest score.
+
+        That is in the first `count` vectors, or else the choice among the others: the least of the two.
+        """
         label, fields = "choose", {}
         if early:
-            greatest, chosen = early
-            self._op(label, a=greatest, alu=Alu.LT, c=best, dst=greatest)
-            self._op(label, a=greatest, pre=1, logical=1, alu=Alu.OR, c=chosen, dst=chosen)
-            fields = {"alu": Alu.MIN, "c": chosen}
-            self._free(greatest, chosen)
+            fields = {"alu": Alu.MIN, "c": early}
+            self._free(early)
         cluster = self._cluster(label)
         _, least = cluster.alu(a=self._mem("z", 0, count), alu=Alu.INDEX, b=Iota(), c=best, n=count, red=Red.MIN,
                                red_slot=3, red_keep=1)

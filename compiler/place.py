@@ -26,6 +26,8 @@ LOOKED_UP = ("classifier", "embedding")
 """Matrices of which both sides are read at a token's offset: the shorter side is padded."""
 JOINED = {"qkv": {"wq", "wk", "wv"}, "w13": {"w1", "w3"}}
 """Matrices that share an activation and are streamed as one: in four bits only if all their parts are."""
+NOISE_WASTE = 16
+"""Vectors of noise that may be made for no token, so that layers make it."""
 WEST = ("planes", "one_plane", "emb_step", "emb_vector")
 """Constants in W0, for operations that take another operand from E0."""
 UNKNOWN = -1
@@ -270,22 +272,39 @@ class _Placer:
         g, t = self.g, self.p.tensors
         for name, home, quads in (
             ("position", "E0", 1), ("token", "E0", 1), ("temperature", "E0", 1),
-            ("tokens", "W0", g.chunks + 1), ("noise", "E0", g.vocab), ("logits", "W0", g.vocab),
-            ("z", "E0", g.vocab), ("gumbel", "W0", g.vocab), ("mask_W0", "W0", g.chunks),
+            ("tokens", "W0", g.chunks + 1), ("logits", "W0", g.vocab),
+            ("z", "E0", g.vocab),
             ("xg", "W0", g.dim), ("f", "W0", g.hidden), ("h16", "E0", g.dim),
             ("vtemp", "E0", g.units * g.words), ("mtemp", "E0", 2),
         ):
             t[name] = self._add(name, home, quads)
+        block = self._noise_block()
+        for name, home in (("noise", "E0"), ("gumbel", "W0")):
+            t[name] = self._add(name, home, block or g.vocab, per_layer=block > 0)
         if g.dim > RESIDUAL:
             t["x"] = self._add("x", "W0", g.dim)
         self._constants()
         if g.words > 1:
             t["mask_E0"] = self._add("mask", "E0", g.chunks)
-        for side in SIDES:
-            for buffer in range(2):
-                t[f"t_{side}{buffer}"] = self._add("scores", ("W0", "E0"), g.chunks)
+        for name in ("t_W0", "t_W1", "t_E0"):
+            t[name] = self._add("scores", ("W0", "E0"), g.chunks)
+        t["mask_W0"] = self._until_finish("mask", "logits", g.chunks)
+        t["t_E1"] = self._until_finish("scores", "z", g.chunks)
         if g.per_word > 1:
             t |= {f"part_{side}": self._add("attention output", ACROSS[side], 1) for side in SIDES}
+
+    def _until_finish(self, name: str, later: str, quads: int) -> Tensor:
+        """A tensor that nobody needs when `later` gets its values: in the same place, if that is large enough."""
+        other = self.p.tensors[later]
+        return self.layout.share(name, other, quads) if quads <= other.quads else self._add(name, other.slice, quads)
+
+    def _noise_block(self) -> int:
+        """Vectors of tokens whose noise a layer makes, who has time for it; 0 if it is not made there: a looped
+        classifier makes its own, and many layers would round a small vocabulary up by too much."""
+        blocks = ceil_div(self.g.vocab, 2 * CHUNK)
+        block = 2 * CHUNK * ceil_div(blocks, self.m.layers)
+        wasted = block * self.m.layers - self.g.vocab
+        return 0 if self.p.vocabulary.passes or wasted > NOISE_WASTE else block
 
     def _constants(self) -> None:
         t, config, g = self.p.tensors, self.config, self.g
@@ -293,7 +312,8 @@ class _Placer:
         emb_steps = self.p.matrices["embedding"].steps
         rows = LANES // emb_steps
         single = {
-            "lanes": (1, 0xFFFF), "planes": (2, 15), "one": (0, 1), "one_lane": (1, 1), "one_plane": (2, 1), "words": (0, g.words), "steps": (0, g.head_steps),
+            "lanes": (1, 0xFFFF), "planes": (2, 15), "one": (0, 1), "one_lane": (1, 1), "one_plane": (2, 1),
+            "words": (0, g.words), "steps": (0, g.head_steps),
             "emb_step": (0, kt), "emb_vector": (0, kt * emb_steps),
         }
         vectors = {name: np.where(np.arange(LANES) == lane, value, 0) for name, (lane, value) in single.items()}

@@ -216,9 +216,11 @@ class ChipDevice:
         return self._program.symbols[name]
 
     def _write(self, name: str, values: np.ndarray) -> None:
-        """int32 values to the beginning of a tensor, the last vector padded with 0."""
-        symbol = self._symbol(name)
-        self.chip.load_mem(f"MEM_{symbol.slice}", quads_of_int32(vectors_of(values)), symbol.addr)
+        """int32 values to the beginning of a tensor, from layer to layer if it has some in each."""
+        symbol, quads = self._symbol(name), quads_of_int32(vectors_of(values))
+        for layer, start in enumerate(range(0, len(quads), symbol.quads)):
+            part = quads[start : start + symbol.quads]
+            self.chip.load_mem(f"MEM_{symbol.slice}", part, symbol.addr + layer * symbol.stride)
 
     def _read(self, name: str, first: int, end: int) -> np.ndarray:
         """int32 values of quads first..end-1 of a tensor, in a row."""
