@@ -49,7 +49,7 @@ class Finish(Base):
             self._vocabulary(acts, er, range(loop.body), rel=1)
             self._open("choose")
         first, end = loop.passes * loop.body, len(self.p.matrices["classifier"].vectors["W"])
-        if not self.p.tensors["noise"].per_layer:
+        if not self.p.tensors["noise"].per_layer and first < end:
             self._noise(2 * first, self.g.vocab - 2 * first, 0)
         split = 0 if loop.passes or end <= CHUNK else CHUNK
         if split:
