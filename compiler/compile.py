@@ -280,7 +280,8 @@ def _symbols(placement: place.Placement) -> dict[str, Symbol]:
     strides = placement.layout.strides
     shared = {id(t) for t, _ in placement.layout.shared}
     own = {id(t) for t in placement.tensors.values()}
-    named = {name: t for name, t in placement.tensors.items() if id(t) not in shared} | {f"{t.name} {t.slice}": t for t in placement.layout.tensors if id(t) not in own}
+    named = {name: t for name, t in placement.tensors.items() if id(t) not in shared}
+    named |= {f"{t.name} {t.slice}": t for t in placement.layout.tensors if id(t) not in own}
     return {name: Symbol(t.slice, t.addr, t.quads, strides[t.slice] if t.per_layer else 0)
             for name, t in sorted(named.items())}
 
