@@ -1,5 +1,6 @@
 """The driver: a checkpoint becomes a program, pass by pass."""
 
+import contextlib
 import functools
 import itertools
 from collections import Counter
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hw import isa, store
-from hw.config import LANES, ChipConfig
+from hw.config import CONFIGS, LANES, ChipConfig
 
 from . import assemble, integer, lower, place, quantize, schedule, verify
 from .bounds import index_bounds, index_least
@@ -107,9 +108,10 @@ def choose_context(model: ModelConfig, config: ChipConfig, wanted: int | None, f
     except TspError as error:
         if wanted is not None:
             raise TspError(f"a context of {wanted} does not fit: {error}") from None
-        if full <= LANES:
-            raise
-    check_fit(model, config, LANES, four_bit)
+    try:
+        check_fit(model, config, min(full, LANES), four_bit)
+    except TspError as error:
+        raise TspError(f"{error}; {_fitting(model, min(full, LANES), four_bit)}") from None
     low, high = 1, ceil_div(full, LANES)
     while high - low > 1:
         middle = (low + high) // 2
@@ -119,6 +121,16 @@ def choose_context(model: ModelConfig, config: ChipConfig, wanted: int | None, f
         except TspError:
             high = middle
     return low * LANES
+
+
+def _fitting(model: ModelConfig, context: int, four_bit: frozenset[str]) -> str:
+    """Which named chips a model fits that does not fit the one asked for."""
+    found = []
+    for name, config in CONFIGS.items():
+        with contextlib.suppress(TspError):
+            check_fit(model, config, context, four_bit)
+            found.append(name)
+    return f"the model fits --config {' or '.join(found)}" if found else "the model fits no config"
 
 
 def check_fit(model: ModelConfig, config: ChipConfig, context: int, four_bit: frozenset[str]) -> place.Placement:

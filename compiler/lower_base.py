@@ -37,7 +37,7 @@ class Pool:
 
     def __init__(self, size: int, what: str) -> None:
         self._free = deque(range(size))
-        self._what = what
+        self._size, self._what = size, what
 
     def take(self, count: int = 1) -> int:
         """First of `count` neighbouring entries."""
@@ -47,7 +47,8 @@ class Pool:
                 for i in range(count):
                     self._free.remove(base + i)
                 return base
-        raise TspError(f"compiler: {count} {self._what} needed at once, {len(free)} free: the heads are too wide")
+        raise TspError(f"{count} neighbouring {self._what} of the VXM are needed, and of its {self._size} the model's "
+                       f"residual and heads leave {len(free)}: use a model with narrower or fewer heads")
 
     def give(self, base: int, count: int = 1) -> None:
         """Return entries."""
@@ -57,13 +58,14 @@ class Pool:
 class Ring:
     """Neighbouring entries of a buffer, in turn."""
 
-    def __init__(self, size: int) -> None:
-        self._size, self._next = size, 0
+    def __init__(self, size: int, what: str) -> None:
+        self._size, self._what, self._next = size, what, 0
 
     def take(self, count: int) -> int:
         """First of `count` neighbouring entries."""
         if count > self._size:
-            raise TspError(f"compiler: {count} buffer entries needed, the chip has {self._size}: use a larger config")
+            raise TspError(f"{count} {self._what} are needed at once, the chip has {self._size} for it: use a larger "
+                           "config or a shorter --context")
         if self._next + count > self._size:
             self._next = 0
         base, self._next = self._next, self._next + count
@@ -87,8 +89,9 @@ class Base:
         self.er = Pool(self.config.er_depth, "exponents")
         reserved = 2 if self.g.per_word > 1 else 0
         self.parts_acc = {side: [self.config.acc_depth - 2, self.config.acc_depth - 1] for side in SIDES}
-        self.acc = {side: Ring(self.config.acc_depth - reserved) for side in SIDES}
-        self.act = {side: Ring(self.config.act_depth - len(self.g.q_words())) for side in SIDES}
+        self.acc = {side: Ring(self.config.acc_depth - reserved, f"accumulators of MXM_{side}") for side in SIDES}
+        self.act = {side: Ring(self.config.act_depth - len(self.g.q_words()), f"activation entries of MXM_{side}")
+                    for side in SIDES}
         self.cos, self.sin = self._regs(self.g.words), self._regs(self.g.words)
         self.mask: Reg | None = None
         self.parts = [self._regs(1) for _ in range(self.g.per_word)] if self.g.per_word > 1 else []

@@ -81,7 +81,7 @@ def verify_bucket(config: ChipConfig, words: Mapping[str, Sequence[int]], period
     queues = isa.queues(config)
     if set(words) != {queue.name for queue in queues}:
         raise VerifyError(Trap.DRY, "program", -1, -1, f"queues must be those of config {config.name}")
-    least = 3 + 2 * config.buckets
+    least = isa.least_period(config)
     if period < least:
         raise VerifyError(Trap.NOT_PARKED, "program", -1, -1, f"period must be at least {least}, not {period}")
     proof = _Proof(config, period, index_bounds, index_least)

@@ -104,8 +104,8 @@ class Sequencer(wiring.Component):
     RUN := n starts n tokens. A token's bucket is the first table entry whose limit is beyond the token's position; the
     next start pulse, or the end of the run, comes exactly `period` cycles after the token's. At that moment every queue
     must have parked and every engine have finished (Trap.NOT_PARKED). A position beyond all buckets ends the run with
-    Trap.ADDRESS. The entry for the next token is looked up while a token runs, which takes up to 3 + 2 * buckets
-    cycles; no shorter period is legal.
+    Trap.ADDRESS. The entry for the next token is looked up while a token runs, and no period shorter than
+    this may take (`hw.isa.least_period`) is legal.
 
     config: the chip.
 

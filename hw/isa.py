@@ -478,6 +478,11 @@ def queue_depth(config: cfg.ChipConfig, queue: Queue) -> int:
     return config.vxm_icu_depth if queue.unit == "VXM" else config.icu_depth
 
 
+def least_period(config: cfg.ChipConfig) -> int:
+    """Least cycles of a token: meanwhile the sequencer looks the next one's bucket up, two cycles an entry."""
+    return 3 + 2 * config.buckets
+
+
 # --- host port -----------------------------------------------------------------------------------------------------
 
 

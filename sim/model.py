@@ -10,7 +10,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from hw.config import LANES, PLANES, ChipConfig
-from hw.isa import ICU_QUEUE, PC_BITS, START, Control, Queue, Space, Trap, queue_depth, queues, routable, width
+from hw.isa import (
+    ICU_QUEUE,
+    PC_BITS,
+    START,
+    Control,
+    Queue,
+    Space,
+    Trap,
+    least_period,
+    queue_depth,
+    queues,
+    routable,
+    width,
+)
 
 from .model_core import ProgramError, Streams, Timeline, Unit
 from .model_icu import IcuModel
@@ -131,17 +144,12 @@ class ModelChip:
         """The present position's bucket; None if it is beyond all."""
         for bucket, (period, limit) in enumerate(self.buckets.tolist()):
             if limit > self.sequencer.position:
-                if period < self.least_period:
+                if period < (least := least_period(self.config)):
                     raise ProgramError(Trap.NOT_PARKED, self.now, "sequencer",
-                                       f"period must be at least {self.least_period}, not {period}")
+                                       f"period must be at least {least}, not {period}")
                 return bucket
         self.time.trap(Trap.ADDRESS, "sequencer", f"position {self.sequencer.position} is beyond every bucket")
         return None
-
-    @property
-    def least_period(self) -> int:
-        """Cycles in which the sequencer finds the next token's bucket."""
-        return 3 + 2 * self.config.buckets
 
     def _check_parked(self) -> None:
         for name, icu in self.icus.items():

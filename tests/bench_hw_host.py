@@ -12,10 +12,10 @@ from unit_bench import Bench
 
 from hw.config import CONFIGS
 from hw.host import WORD
-from hw.isa import ADDR_BITS, HOST_READ, Control, Space, Trap, icu_address, queues
+from hw.isa import ADDR_BITS, HOST_READ, Control, Space, Trap, icu_address, least_period, queues
 
 CONFIG = replace(CONFIGS["tiny"], buckets=5)
-SHORTEST = 3 + 2 * CONFIG.buckets
+SHORTEST = least_period(CONFIG)
 """The shortest legal period."""
 STROBES = ("mem_we", "mem_re", "icu_we", "table_we", "bucket_we", "map_we", "control_we")
 BESIDE = ("mem_addr", "mem_planes", "wdata", "icu_addr", "icu_number", "icu_data", "table_addr", "small_addr")
