@@ -244,6 +244,7 @@ def build(config: ChipConfig, segments: list[schedule.Segment], chunks: int, eff
     check_lifetimes(config, segments)
     for segment in segments:
         schedule.Scheduler().run(segment, effort)
+    schedule.overlap(segments)
     limit = chunks * LANES
     return Built(chunks, tuple(segments), assemble.assemble(config, segments, limit))
 

@@ -59,6 +59,7 @@ class Segment:
     strides: Mapping[str, int] = field(default_factory=dict)
     placed: list[Placed] = field(default_factory=list)
     length: int = 0
+    starts: list[int] = field(default_factory=list)
 
     @property
     def weight_bytes(self) -> int:
@@ -189,7 +190,7 @@ class Scheduler:
         self._forward = _Placer(graph, needs, first, len(numbers))
         self._backward = _Placer(graph.mirrored(), [_mirrored(own) for own in needs], self._ends, len(numbers))
         self._dispatched = [max(burst.at for burst in cluster.bursts) - isa.ENGINE for cluster in clusters]
-        starts = self._shortest(effort)
+        segment.starts = starts = self._shortest(effort)
         segment.length = self._length(starts)
         segment.placed = [Placed(burst, at + burst.at, _bind(burst), cluster.label)
                           for cluster, at in zip(clusters, starts, strict=True) for burst in cluster.bursts]
@@ -258,6 +259,50 @@ class _Placer:
                 busy[resource] |= mask << at + start
             starts[number] = at
         return starts
+
+
+# --- borders -------------------------------------------------------------------------------------------------------
+
+
+def overlap(segments: Sequence[Segment]) -> None:
+    """Shorten segments, as far as what follows (the next one, or the next pass) may begin while they end."""
+    traces = [_Trace(segment) for segment in segments]
+    for number, (trace, segment) in enumerate(zip(traces[:-1], segments, strict=False)):
+        following = [traces[number + 1], *([trace] if segment.passes > 1 else [])]
+        while segment.length > trace.least and all(trace.may_meet(other, segment.length - 1) for other in following):
+            segment.length -= 1
+
+
+class _Trace:
+    """When a segment needs each resource and each cell; least: cycles that its dispatches take.
+
+    A cell that belongs to a layer has the same name in all of them, so that passes seem to meet where they do not.
+    """
+
+    def __init__(self, segment: Segment) -> None:
+        self.busy: dict[Hashable, int] = defaultdict(int)
+        self.read: dict[Cell, tuple[int, int]] = {}
+        self.written: dict[Cell, tuple[int, int]] = {}
+        for cluster, at in zip(segment.clusters, segment.starts, strict=True):
+            for need in _needs(cluster):
+                self.busy[need.resource] |= need.mask << at + need.start
+            for accesses, known in ((cluster.reads, self.read), (cluster.writes, self.written)):
+                for access in accesses:
+                    first, last = known.get(access.cell, (at + access.first, at + access.last))
+                    known[access.cell] = min(first, at + access.first), max(last, at + access.last)
+        dispatched = max((placed.dispatch for placed in segment.placed), default=0)
+        self.least = dispatched + isa.MIN_DELAY + isa.MIN_DELAY_JUMP
+
+    def may_meet(self, other: "_Trace", length: int) -> bool:
+        """Whether the other may begin `length` cycles behind the beginning of this one."""
+        return (not any(busy >> length & other.busy.get(resource, 0) for resource, busy in self.busy.items())
+                and self._before(self.written, other.read, length)
+                and self._before(self.written, other.written, length - 1)
+                and self._before(self.read, other.written, length - 1))
+
+    @staticmethod
+    def _before(early: Mapping[Cell, tuple[int, int]], late: Mapping[Cell, tuple[int, int]], length: int) -> bool:
+        return all(last <= length + late[cell][0] for cell, (_, last) in early.items() if cell in late)
 
 
 def _mirrored(needs: list[_Need]) -> list[_Need]:
