@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from hw import isa, store
-from hw.config import CONFIGS, LANES, ChipConfig
+from hw.config import CONFIGS, ChipConfig
 
 from . import assemble, integer, lower, place, quantize, schedule, verify
 from .bounds import index_bounds, index_least
 from .checkpoint import Checkpoint, ModelConfig
 from .errors import TspError
 from .float_model import FloatModel
+from .geometry import native_head_size
 from .integer import MATRICES, IntegerModel, Shifts
 from .layout import ceil_div
 from .lifetimes import check_lifetimes
@@ -64,7 +65,8 @@ def compile_checkpoint(
     context = choose_context(checkpoint.config, config, context, four_bit)
     progress("quantize")
     *texts, unseen = write_texts(checkpoint, tokenizer, context)
-    model = quantize.quantize(checkpoint, context=context, calibration_tokens=texts, four_bit=four_bit)
+    model = quantize.quantize(checkpoint, context=context, calibration_tokens=texts, four_bit=four_bit,
+                              lanes=config.lanes)
     progress("place")
     placement = place.place(config, model, rope_rate(checkpoint.config, model))
     progress("lower, schedule, assemble")
@@ -95,13 +97,14 @@ def rope_rate(config: ModelConfig, model: IntegerModel) -> np.ndarray:
 
 
 def choose_context(model: ModelConfig, config: ChipConfig, wanted: int | None, four_bit: frozenset[str]) -> int:
-    """`wanted`, if it fits; by default the largest multiple of 16 (or the model's whole context) that fits.
+    """`wanted`, if it fits; by default the greatest number of whole vectors (or the model's whole context) that fits.
 
     Raises TspError naming what does not fit.
     """
     if wanted is not None and not 1 <= wanted <= model.seq_len:
         raise TspError(f"context must be in 1..{model.seq_len} (the model's context), not {wanted}")
-    full = model.seq_len if wanted is None else wanted
+    _check_formats(config, four_bit)
+    full, lanes = wanted or model.seq_len, config.lanes
     try:
         check_fit(model, config, full, four_bit)
         return full
@@ -109,18 +112,18 @@ def choose_context(model: ModelConfig, config: ChipConfig, wanted: int | None, f
         if wanted is not None:
             raise TspError(f"a context of {wanted} does not fit: {error}") from None
     try:
-        check_fit(model, config, min(full, LANES), four_bit)
+        check_fit(model, config, min(full, lanes), four_bit)
     except TspError as error:
-        raise TspError(f"{error}; {_fitting(model, min(full, LANES), four_bit)}") from None
-    low, high = 1, ceil_div(full, LANES)
+        raise TspError(f"{error}; {_fitting(model, min(full, lanes), four_bit)}") from None
+    low, high = 1, ceil_div(full, lanes)
     while high - low > 1:
         middle = (low + high) // 2
         try:
-            check_fit(model, config, middle * LANES, four_bit)
+            check_fit(model, config, middle * lanes, four_bit)
             low = middle
         except TspError:
             high = middle
-    return low * LANES
+    return low * lanes
 
 
 def _fitting(model: ModelConfig, context: int, four_bit: frozenset[str]) -> str:
@@ -135,21 +138,28 @@ def _fitting(model: ModelConfig, context: int, four_bit: frozenset[str]) -> str:
 
 def check_fit(model: ModelConfig, config: ChipConfig, context: int, four_bit: frozenset[str]) -> place.Placement:
     """Place and lower the model's shapes, without weights. Raises TspError naming what does not fit."""
+    _check_formats(config, four_bit)
     for name, value in (("dim", model.dim), ("vocab_size", model.vocab_size)):
-        if value <= LANES:
-            raise TspError(f"{name} must be more than {LANES} (each hemisphere takes half), not {value}")
-    sizes = hollow_model(model, context, four_bit)
+        if value <= config.lanes:
+            raise TspError(f"{name} must be more than {config.lanes} (each hemisphere takes half), not {value}")
+    sizes = hollow_model(model, config.lanes, context, four_bit)
     placement = place.place(config, sizes, rope_rate(model, sizes))
     check_lifetimes(config, lower.Lower(placement, placement.geometry.chunks).run())
     return placement
 
 
-def hollow_model(model: ModelConfig, context: int, four_bit: frozenset[str]) -> IntegerModel:
+def _check_formats(config: ChipConfig, four_bit: frozenset[str]) -> None:
+    if four_bit and not config.int4:
+        raise TspError(f"config {config.name} has no int4 weights, for {2 * config.rows} rows of a step do not fit its "
+                       f"{config.lanes} lanes: use int8")
+
+
+def hollow_model(model: ModelConfig, lanes: int, context: int, four_bit: frozenset[str]) -> IntegerModel:
     """An integer model of the right shapes whose weights are all 0: time and space depend on nothing else."""
     sizes = {
         "dim": model.dim, "hidden": model.hidden_dim, "layers": model.n_layers, "heads": model.n_heads,
-        "kv_heads": model.n_kv_heads, "head_size": quantize.native_head_size(model.head_dim),
-        "vocab": model.vocab_size, "context": context, "eps": 0,
+        "kv_heads": model.n_kv_heads, "head_size": native_head_size(model.head_dim, lanes),
+        "vocab": model.vocab_size, "context": context, "eps": 0, "lanes": lanes,
     }
     kinds = {name: np.int8 if name in (*MATRICES, "embedding") else np.int16 for name in integer.array_shapes(sizes)}
     arrays: dict[str, Any] = {name: np.broadcast_to(np.zeros((), kinds[name]), shape)
@@ -245,7 +255,7 @@ def build(config: ChipConfig, segments: list[schedule.Segment], chunks: int, eff
     for segment in segments:
         schedule.Scheduler().run(segment, effort)
     schedule.overlap(segments)
-    limit = chunks * LANES
+    limit = chunks * config.lanes
     return Built(chunks, tuple(segments), assemble.assemble(config, segments, limit))
 
 
@@ -275,15 +285,15 @@ def _pack(model: ModelConfig, tokenizer: Tokenizer, placement: place.Placement, 
     texts, events = _schedule_table(built)
     return Program(
         config=config, model=model, context=integer_model.context, four_bit=tuple(sorted(integer_model.four_bit)),
-        buckets=tuple(_bucket(b) for b in built), starts=starts, queues=queues,
-        maps={number: tuple(lanes) for number, lanes in lower.PERMUTATIONS.items()},
+        buckets=tuple(_bucket(b, config.quad_bytes) for b in built), starts=starts, queues=queues,
+        maps={number: tuple(lanes) for number, lanes in lower.permutations(config).items()},
         symbols=_symbols(placement), image=placement.layout.image(), tokenizer=tokenizer.to_bytes(),
         arrays=integer.to_arrays(integer_model), texts=texts, schedule=events, quality=quality,
     )
 
 
-def _bucket(built: Built) -> Bucket:
-    segments = tuple(Segment(s.name, isa.START + start, s.length, s.passes, s.weight_bytes)
+def _bucket(built: Built, quad_bytes: int) -> Bucket:
+    segments = tuple(Segment(s.name, isa.START + start, s.length, s.passes, s.weight_quads * quad_bytes)
                      for s, start in zip(built.segments, built.code.starts, strict=True))
     return Bucket(built.code.limit, built.code.period, built.chunks, segments)
 

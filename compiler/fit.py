@@ -13,9 +13,9 @@ from .errors import TspError
 class Fit:
     """What a chip makes of a model.
 
-    context: positions that fit (0: not even 16). limit: what does not fit, or keeps the context below the model's; ""
-    if nothing does. sram: (quads used, quads there are) by slice. cycles: of a token, by bucket (first position beyond
-    it, cycles), exact.
+    context: positions that fit (0: not even a vector of them). limit: what does not fit, or keeps the context below the
+    model's; "" if nothing does. sram: (quads used, quads there are) by slice. cycles: of a token, by bucket (first
+    position beyond it, cycles), exact.
     """
 
     config: ChipConfig

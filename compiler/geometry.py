@@ -1,25 +1,32 @@
-"""How a model's heads and matrices map on words of 16 lanes, on sides and on rows; no addresses, no time.
+"""How a model's heads and matrices map on words of a chip's lanes, on sides and on rows; no addresses, no time.
 
-A *word* is a vector of 16 lanes. Head sizes below 16 share a word: a *unit* is what K heads share words, that is
-16 / head_size heads in one word, or one head of several words. Units alternate between the two hemispheres.
+A *word* is a vector of all lanes. Heads of half a word share one: a *unit* is what K heads share words, that is two
+heads in one word, or one head of several words. Units alternate between the two hemispheres.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from hw.config import LANES, ChipConfig
+from hw.config import PLANES, ChipConfig
 
 from .errors import TspError
 from .integer import IntegerModel
 from .layout import SIDES, ceil_div
 
-NATIVE_HEADS = (8, 16)
+
+def native_head_size(head_size: int, lanes: int) -> int:
+    """The least head size that a chip serves without padding and that holds `head_size`.
+
+    Half a word, if that is a step of a matrix unit, or a multiple of a word: 8, 16, 32, 48... with 16 lanes.
+    """
+    half = max(lanes // 2, PLANES)
+    return half if head_size <= half else ceil_div(head_size, lanes) * lanes
 
 
 @dataclass(frozen=True)
 class Head:
-    """A query head: its K/V head, the side that computes it, and which part of the word (hd < 16) is its own."""
+    """A query head: its K/V head, the side that computes it, and which part of a shared word is its own."""
 
     number: int
     kv: int
@@ -42,41 +49,50 @@ class Geometry:
 
     def __post_init__(self) -> None:
         size, rows = self.model.head_size, self.config.rows
-        if size not in NATIVE_HEADS and size % LANES:
-            raise TspError(f"head size {size} must be 8 or a multiple of 16: quantize with padding")
-        if min(size, LANES) % rows:
+        if self.model.lanes != self.lanes:
+            raise TspError(f"the model is quantized for {self.model.lanes} lanes, config {self.config.name} has "
+                           f"{self.lanes}: quantize it for this config")
+        if size != native_head_size(size, self.lanes):
+            raise TspError(f"head size {size} must be {native_head_size(1, self.lanes)} or a multiple of {self.lanes}: "
+                           "quantize with padding")
+        if min(size, self.lanes) % rows:
             raise TspError(f"head size {size} does not suit the {rows} weight rows of config {self.config.name}: "
                            f"use a config with at most {size} rows")
 
     @property
+    def lanes(self) -> int:
+        """Lanes of a vector."""
+        return self.config.lanes
+
+    @property
     def dim(self) -> int:
         """Vectors of the residual."""
-        return ceil_div(self.model.dim, LANES)
+        return ceil_div(self.model.dim, self.lanes)
 
     @property
     def hidden(self) -> int:
         """Vectors of the feed-forward inner layer."""
-        return ceil_div(self.model.hidden, LANES)
+        return ceil_div(self.model.hidden, self.lanes)
 
     @property
     def vocab(self) -> int:
         """Vectors of the logits."""
-        return ceil_div(self.model.vocab, LANES)
+        return ceil_div(self.model.vocab, self.lanes)
 
     @property
     def chunks(self) -> int:
         """Vectors of positions that the K/V cache holds."""
-        return ceil_div(self.model.context, LANES)
+        return ceil_div(self.model.context, self.lanes)
 
     @property
     def words(self) -> int:
         """Words of a head."""
-        return ceil_div(self.model.head_size, LANES)
+        return ceil_div(self.model.head_size, self.lanes)
 
     @property
     def per_word(self) -> int:
         """K/V heads that share a word."""
-        return max(1, LANES // self.model.head_size)
+        return max(1, self.lanes // self.model.head_size)
 
     @property
     def units(self) -> int:
@@ -91,7 +107,7 @@ class Geometry:
     @property
     def steps(self) -> int:
         """Accumulator entries of a vector, with int8 weights."""
-        return LANES // self.config.rows
+        return self.lanes // self.config.rows
 
     @property
     def head_steps(self) -> int:
@@ -118,10 +134,10 @@ class Geometry:
         return [(u, r, w) for r in range(self.rep) for u in range(self.units) for w in range(self.words)]
 
     def channels(self, unit: int, rep: int, word: int, heads_per_kv: int) -> np.ndarray:
-        """Channel of a projection that each lane of a word holds, -1 for none [16]."""
+        """Channel of a projection that each lane of a word holds, -1 for none [lanes]."""
         size = self.model.head_size
-        lanes = np.arange(LANES)
-        part, within = (lanes // size, lanes % size) if size < LANES else (0 * lanes, word * LANES + lanes)
+        lanes = np.arange(self.lanes)
+        part, within = (lanes // size, lanes % size) if size < self.lanes else (0 * lanes, word * self.lanes + lanes)
         kv = unit * self.per_word + part
         return np.where(kv < self.model.kv_heads, (kv * heads_per_kv + rep) * size + within, -1)
 

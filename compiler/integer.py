@@ -16,9 +16,12 @@ import numpy as np
 
 from compiler.errors import TspError
 from hw import numerics, tables
+from hw.config import MAX_LANES
 from hw.isa import Func
 
 ROPE_FRACTION = 14
+ROPE_STEP = 16
+"""Rotations are the product of two: by a multiple of so many positions, and by the rest."""
 SCORE_FRACTION = 6
 LOGIT_FRACTION = 8
 GATE_FRACTION = 12
@@ -106,7 +109,8 @@ class IntegerModel:
     int8 weights (out, in): wq [L, H*hd, D], wk, wv [L, K*hd, D], wo [L, D, H*hd], w1, w3 [L, F, D], w2 [L, D, F],
     classifier [V, D], embedding [V, D] (the same object as classifier when shared).
     int16 channel scales of their outputs: mq, mk, mv, mo, m1, m3, m2 [L, out], mc [V], emb_scale [V].
-    int16 gains of the norms: g_att, g_ffn [L, D], g_final [D]. eps: added to every square (int).
+    int16 gains of the norms: g_att, g_ffn [L, D], g_final [D]. eps: added to every square (int), also
+    to those of the lanes that the last vector of a chip of `lanes` lanes has beyond D.
     rope_cos, rope_sin [context, hd/2] int16 Q2.14.
     four_bit: names of matrices whose weights lie in -7..7 and are streamed as int4.
     """
@@ -145,9 +149,10 @@ class IntegerModel:
     rope_cos: np.ndarray
     rope_sin: np.ndarray
     four_bit: frozenset[str] = frozenset()
+    lanes: int = MAX_LANES
 
 
-SIZES = ("dim", "hidden", "layers", "heads", "kv_heads", "head_size", "vocab", "context", "eps")
+SIZES = ("dim", "hidden", "layers", "heads", "kv_heads", "head_size", "vocab", "context", "eps", "lanes")
 MATRICES = ("wq", "wk", "wv", "wo", "w1", "w2", "w3", "classifier")
 
 
@@ -210,10 +215,9 @@ def rope_tables(context: int, head_size: int, theta: float) -> tuple[np.ndarray,
     context costs no SRAM: cos = RSR(ch*cl, 14) - RSR(sh*sl, 14), sin = RSR(sh*cl, 14) + RSR(ch*sl, 14).
     """
     rate = theta ** (-np.arange(0, head_size, 2) / head_size)
-    low, high = rope_parts(context, rate)
-    (cl, sl), (ch, sh) = low, high
-    position = np.arange(context)
-    cl, sl, ch, sh = cl[position % 16], sl[position % 16], ch[position // 16], sh[position // 16]
+    (cl, sl), (ch, sh) = rope_parts(context, rate)
+    low, high = np.arange(context) % ROPE_STEP, np.arange(context) // ROPE_STEP
+    cl, sl, ch, sh = cl[low], sl[low], ch[high], sh[high]
     one = ROPE_FRACTION
     return rsr(ch * cl, one) - rsr(sh * sl, one), rsr(sh * cl, one) + rsr(ch * sl, one)
 
@@ -226,7 +230,7 @@ def rope_parts(context: int, rate: np.ndarray) -> tuple[tuple[np.ndarray, np.nda
         one = 1 << ROPE_FRACTION
         return np.rint(np.cos(angle) * one).astype(np.int64), np.rint(np.sin(angle) * one).astype(np.int64)
 
-    return table(np.arange(16)), table(16 * np.arange(math.ceil(context / 16)))
+    return table(np.arange(ROPE_STEP)), table(ROPE_STEP * np.arange(math.ceil(context / ROPE_STEP)))
 
 
 # ---- the reference device ----
@@ -385,7 +389,7 @@ class IntegerState:
     def _normed(self, x: np.ndarray, gain: np.ndarray, layer: int, post: int, limits: Range) -> np.ndarray:
         s, m = self.model.shifts, self.model
         xs = _sat(_scaled(x, SCALE[-s.norm_x]), SAT18)
-        ss = int(np.add.reduce(_scaled(xs * xs, SCALE[-s.norm_sq]))) + m.eps * (-(-m.dim // 16) * 16)
+        ss = int(np.add.reduce(_scaled(xs * xs, SCALE[-s.norm_sq]))) + m.eps * (-(-m.dim // m.lanes) * m.lanes)
         r = _rsqrt(ss) * 0.5**post
         xg = _sat(_scaled(xs, gain[layer]), SAT18)
         return _sat(_scaled(xg, np.array([r])), limits)

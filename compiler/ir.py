@@ -103,7 +103,7 @@ class Imm:
 
 @dataclass(frozen=True)
 class Iota:
-    """lane + 16 * element."""
+    """lane + lanes * element."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ class Cluster:
     streams: list[Stream] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
     writes: list[Write] = field(default_factory=list)
-    weight_bytes: int = 0
+    weight_quads: int = 0
 
     # -- producers and consumers --
 
@@ -392,4 +392,4 @@ class Cluster:
         for i in range(accs):
             first = i * acc_step + isa.MXM_ACC
             self.writes.append(Write(("acc", side, (entry + i) // steps), first, first + (acts - 1) * act_step))
-        self.weight_bytes += total * len(weights) * cfg.PLANES * cfg.LANES
+        self.weight_quads += total * len(weights)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hw.config import LANES, PLANES, ChipConfig
+from hw.config import PLANES, ChipConfig
 from hw.isa import Fmt, Wfmt
 
 from .errors import TspError
@@ -87,8 +87,9 @@ class Layout:
                 self.tensors.append(tensor)
                 return tensor
         raise TspError(
-            f"{name} needs {need} quads of 64 bytes, but slice {options[0]} of config {self.config.name} has "
-            f"{self.free(options[0])} of {self.depth(options[0])} left: use a larger config or a shorter --context")
+            f"{name} needs {need} quads of {self.config.quad_bytes} bytes, but slice {options[0]} of config "
+            f"{self.config.name} has {self.free(options[0])} of {self.depth(options[0])} left: "
+            "use a larger config or a shorter --context")
 
     def share(self, name: str, other: Tensor, quads: int) -> Tensor:
         """A tensor in the first quads of a global one: only one of them may hold anything at a time."""
@@ -120,7 +121,7 @@ class Layout:
     def image(self) -> dict[str, np.ndarray]:
         """Bytes of every slice, uint8 [quads used, planes, lanes]."""
         used = {name: self._cost(name) for name in self.strides}
-        image = {name: np.zeros((quads, PLANES, LANES), np.uint8) for name, quads in used.items()}
+        image = {name: np.zeros((quads, PLANES, self.config.lanes), np.uint8) for name, quads in used.items()}
         for tensor, data in self.contents:
             for layer, block in enumerate(data):
                 start = tensor.addr + layer * self.strides[tensor.slice]
@@ -139,39 +140,39 @@ def pad_to(x: np.ndarray, axis: int, multiple: int) -> np.ndarray:
 
 
 def quads_of_int32(vectors: np.ndarray) -> np.ndarray:
-    """int32 vectors [.., n, 16] -> bytes [.., n, planes, lanes]."""
+    """int32 vectors [.., n, lanes] -> bytes [.., n, planes, lanes]."""
     raw = np.ascontiguousarray(vectors, dtype="<i4").view(np.uint8).reshape(*vectors.shape, PLANES)
     return np.moveaxis(raw, -1, -2)
 
 
 def quads_of_halves(vectors: np.ndarray, quads: int) -> np.ndarray:
-    """int16 vectors [.., n, 16] -> bytes [.., quads, planes, lanes] as `Halves` reads them."""
+    """int16 vectors [.., n, lanes] -> bytes [.., quads, planes, lanes] as `Halves` reads them."""
     low, high = vectors[..., :quads, :].astype(np.int64), vectors[..., quads:, :].astype(np.int64)
     packed = low & 0xFFFF
     packed[..., : high.shape[-2], :] |= (high & 0xFFFF) << 16
     return quads_of_int32(((packed + (1 << 31)) & 0xFFFFFFFF) - (1 << 31))
 
 
-def vectors_of(x: np.ndarray) -> np.ndarray:
-    """[.., n] -> zero-padded vectors [.., ceil(n / 16), 16]."""
-    x = pad_to(x, -1, LANES)
-    return x.reshape(*x.shape[:-1], -1, LANES)
+def vectors_of(x: np.ndarray, lanes: int) -> np.ndarray:
+    """[.., n] -> zero-padded vectors [.., ceil(n / lanes), lanes]."""
+    x = pad_to(x, -1, lanes)
+    return x.reshape(*x.shape[:-1], -1, lanes)
 
 
-def pack_weights(w: np.ndarray, rows: int, wfmt: Wfmt, *, act_major: bool = False) -> np.ndarray:
+def pack_weights(w: np.ndarray, config: ChipConfig, wfmt: Wfmt, *, act_major: bool = False) -> np.ndarray:
     """Weights of one side in streaming order.
 
-    w: int8 [.., vectors * 16, acts * 16]. Row order is [vector, step, act]; act_major is [act, vector, step].
+    w: int8 [.., vectors * lanes, acts * lanes]. Row order is [vector, step, act]; act_major is [act, vector, step].
     Returns bytes [.., weight groups, quads, planes, lanes].
     """
-    lead = w.shape[:-2]
+    lead, rows, lanes = w.shape[:-2], config.rows, config.lanes
     per_step = rows * (2 if wfmt is Wfmt.INT4 else 1)
     steps = w.shape[-2] // per_step
-    w = w.reshape(*lead, steps, per_step, w.shape[-1] // LANES, LANES)
+    w = w.reshape(*lead, steps, per_step, w.shape[-1] // lanes, lanes)
     if wfmt is Wfmt.INT4:
         w = (w[..., 0::2, :, :] & 15) | (w[..., 1::2, :, :] << 4)
-    w = w.astype(np.int8).view(np.uint8).reshape(*lead, steps, rows // PLANES, PLANES, -1, LANES)
+    w = w.astype(np.int8).view(np.uint8).reshape(*lead, steps, rows // PLANES, PLANES, -1, lanes)
     s, g, p, k, lane = (len(lead) + i for i in range(5))
     outer = (k, s) if act_major else (s, k)
     w = w.transpose(*range(len(lead)), g, *outer, p, lane)
-    return np.ascontiguousarray(w).reshape(*lead, rows // PLANES, -1, PLANES, LANES)
+    return np.ascontiguousarray(w).reshape(*lead, rows // PLANES, -1, PLANES, lanes)

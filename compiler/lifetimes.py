@@ -6,7 +6,7 @@ its value still waits to be used, which no later pass would notice: the schedule
 
 from collections.abc import Iterable
 
-from hw.config import LANES, ChipConfig
+from hw.config import ChipConfig
 from hw.isa import Op, Wfmt
 
 from .errors import TspError
@@ -39,5 +39,5 @@ def _whole_writes(config: ChipConfig, cluster: Cluster) -> list[tuple[str, str, 
 
 
 def _is_whole(config: ChipConfig, burst: Burst) -> bool:
-    steps = LANES // (config.rows * (2 if burst.fields["wfmt"] is Wfmt.INT4 else 1))
+    steps = config.lanes // (config.rows * (2 if burst.fields["wfmt"] is Wfmt.INT4 else 1))
     return bool(burst.fields["clear"]) and burst.fields["acc"] % steps == 0 and burst.fields["accs"] % steps == 0

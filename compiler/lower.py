@@ -5,13 +5,13 @@ choice of the next token). Every operation is a line of `integer.py`; the commen
 """
 
 from .lower_attention import Attention
-from .lower_base import PERMUTATIONS
+from .lower_base import permutations
 from .lower_begin import Begin
 from .lower_feed_forward import FeedForward
 from .lower_finish import Finish
 from .schedule import Segment
 
-__all__ = ["PERMUTATIONS", "Lower"]
+__all__ = ["Lower", "permutations"]
 
 
 class Lower(Begin, Attention, FeedForward, Finish):

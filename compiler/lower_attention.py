@@ -3,7 +3,6 @@
 import itertools
 from typing import Any
 
-from hw.config import LANES
 from hw.isa import Alu, ErUse, Fmt, Func, Op, Order, Red, Rep, Sat
 
 from .geometry import Head
@@ -87,7 +86,7 @@ class Attention(Base):
         temp = self._mem("mtemp", unit % 2, 1)
         cluster = self._cluster(label)
         largest = self._rotate(cluster, y, red=Red.MAXABS, red_slot=BURST_SLOT)
-        spread = self._lanes(cluster, largest, Red.MAX, min(self.m.head_size, LANES).bit_length() - 1)
+        spread = self._lanes(cluster, largest, Red.MAX, min(self.m.head_size, g.lanes).bit_length() - 1)
         cluster.write(spread, temp)
         self._put(cluster, a=spread, func=Func.RECIP, post=FRAC[Func.RECIP], alu=Alu.ADD, dst=r, er_dst=er)
         cluster = self._cluster(label)
@@ -102,7 +101,7 @@ class Attention(Base):
             if kv < self.m.kv_heads:
                 cluster = self._cluster(label)
                 both, _ = cluster.alu(a=temp, rep=Rep.REP16)
-                lanes = cluster.sxm(both, Op.SHIFT, lane=part * self.m.head_size % LANES, distribute=1)
+                lanes = cluster.sxm(both, Op.SHIFT, lane=part * self.m.head_size % g.lanes, distribute=1)
                 cluster.write(lanes, self._scales_of(kv, 0, 1, True, INDEX_SCALE).loc)
         self._free(y, r)
         self.er.give(er)
@@ -128,7 +127,7 @@ class Attention(Base):
     def _spread_values(self, unit: int) -> None:
         """Lane by lane into the transposed cache; a burst fills one plane of one weight group."""
         g, rows = self.g, self.config.rows
-        span = min(self.m.head_size, LANES)
+        span = min(self.m.head_size, g.lanes)
         for w in range(g.words):
             for part in range(g.per_word):
                 kv = unit * g.per_word + part
@@ -138,10 +137,10 @@ class Attention(Base):
                 copies = cluster.read(self._value_temp(unit, w), "SXM_E", span)
                 for row in range(rows):
                     lanes = cluster.sxm(copies, Op.SHIFT, first=row * (span // rows), count=span // rows,
-                                        lane=part * span + row, lane_inc=rows % LANES, distribute=1)
+                                        lane=part * span + row, lane_inc=rows % g.lanes, distribute=1)
                     group, plane = row // 4 + 1, row % 4
                     tensor = self.p.v[kv, group]
-                    cluster.write(lanes, Mem(tensor.slice, tensor.addr + w * LANES // rows, span // rows, 1, 1 << plane,
+                    cluster.write(lanes, Mem(tensor.slice, tensor.addr + w * g.steps, span // rows, 1, 1 << plane,
                                              1, INDEX_V, (("V", kv, w, row),)))
 
     def _value_cells(self, kv: int, group: int) -> tuple:

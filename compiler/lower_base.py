@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from hw import tables
-from hw.config import LANES, ChipConfig
+from hw.config import ChipConfig
 from hw.isa import Alu, ErUse, Func, Op, Red, Sat
 
 from .errors import TspError
@@ -20,7 +20,6 @@ from .schedule import Segment
 FRAC = {func: table.frac_bits for func, table in tables.TABLES.items()}
 SWAP_MAP = 0
 """Permutation map that exchanges neighbouring lanes (RoPE pairs)."""
-PERMUTATIONS = {SWAP_MAP: [lane ^ 1 for lane in range(LANES)]}
 INDEX_K, INDEX_V, INDEX_EMBEDDING = 1, 2, 3
 """Index registers of the weight slices."""
 INDEX_SCALE = 4
@@ -30,6 +29,11 @@ INDEX_EMB_SCALE, INDEX_HIGH = 5, 6
 INDEX_LOW, INDEX_TOKENS = 5, 6
 """Index registers of W0."""
 
+
+
+def permutations(config: ChipConfig) -> dict[int, list[int]]:
+    """The permutation maps of all programs."""
+    return {SWAP_MAP: [lane ^ 1 for lane in range(config.lanes)]}
 
 
 class Pool:
@@ -133,7 +137,8 @@ class Base:
             cluster.write(result, home)
         return result, reduced
 
-    def _lanes(self, cluster: Cluster, stream: Stream, red: Red, segment: int = 4) -> Stream:
+    def _lanes(self, cluster: Cluster, stream: Stream, red: Red, segment: int | None = None) -> Stream:
+        segment = self.config.lane_bits if segment is None else segment
         return cluster.sxm(stream, Op.REDUCE, red=red, segment=segment)
 
     def _exponent(self, cluster: Cluster, largest: Stream, er: int) -> None:

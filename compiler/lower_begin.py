@@ -1,10 +1,10 @@
 """Lowering, first part of a token: position and token become index registers, rotations, masks, the embedding."""
 
 
-from hw.config import LANES, PLANES
+from hw.config import PLANES
 from hw.isa import Alu, ErUse, Fmt, Func, Red
 
-from .integer import ROPE_FRACTION
+from .integer import ROPE_FRACTION, ROPE_STEP
 from .ir import Acc, As, Imm, Iota, Reg
 from .layout import SIDES
 from .lower_base import INDEX_EMB_SCALE, INDEX_EMBEDDING, INDEX_HIGH, INDEX_K, INDEX_LOW, INDEX_SCALE, INDEX_V, Base
@@ -48,10 +48,10 @@ class Begin(Base):
             self._index(label, position, rows.bit_length() - 1, "words", masks, sorted(slices), INDEX_K)
             self._free(masks)
         masks = self._regs(1)
-        self._one_hot(label, position, LANES - 1, "one_lane", 0, self._constant("planes"), masks)
-        self._index(label, position, 4, "one", masks, ["E0", "W0"], INDEX_SCALE)
+        self._one_hot(label, position, self.g.lanes - 1, "one_lane", 0, self._constant("planes"), masks)
+        self._index(label, position, self.config.lane_bits, "one", masks, ["E0", "W0"], INDEX_SCALE)
         slices = sorted(set().union(*self._weight_slices(self.p.v).values()))
-        self._index(label, position, 4, "steps", masks, slices, INDEX_V)
+        self._index(label, position, self.config.lane_bits, "steps", masks, slices, INDEX_V)
         self._free(masks)
 
     def _rotation(self, position: Reg) -> None:
@@ -59,9 +59,9 @@ class Begin(Base):
         are swapped."""
         label, words = "rotation", self.g.words
         low_index, t = self._regs(1), self._regs(words)
-        self._op(label, a=self._mem("position"), alu=Alu.AND, c=Imm(15), dst=low_index)
+        self._op(label, a=self._mem("position"), alu=Alu.AND, c=Imm(ROPE_STEP - 1), dst=low_index)
         self._index(label, low_index, 0, "words", self._constant("planes"), ["W0"], INDEX_LOW)
-        self._index(label, position, 4, "words", self._constant("planes"), ["E0"], INDEX_HIGH)
+        self._index(label, position, ROPE_STEP.bit_length() - 1, "words", self._constant("planes"), ["E0"], INDEX_HIGH)
         low = self.p.tensors["rope_low"].mem(0, words, index=INDEX_LOW, cells=())
         high = self.p.tensors["rope_high"].mem(0, words, index=INDEX_HIGH, cells=())
         cl, sl, ch, sh = As(low, Fmt.LO16), As(low, Fmt.HI16), As(high, Fmt.LO16), As(high, Fmt.HI16)
@@ -82,7 +82,7 @@ class Begin(Base):
         label, n, start = "mask", self.chunks - self.valid, self._regs(1)
         few = self.g.words == 1 and n <= CHUNK
         mask = self._regs(n) if few else self._mem("mask_W0", 0, n)
-        self._op(label, a=position, alu=Alu.SUB, c=Imm(self.valid * LANES), dst=start)
+        self._op(label, a=position, alu=Alu.SUB, c=Imm(self.valid * self.g.lanes), dst=start)
         self._op(label, a=Iota(), alu=Alu.GT, c=start, n=n, dst=mask)
         cluster = self._cluster(label)
         stream, _ = self._put(cluster, a=mask, pre=-MASK_SHIFT, n=n, dst=mask)
@@ -108,13 +108,15 @@ class Begin(Base):
         """x = embedding row of the token: every side and plane that may hold the row is gathered, one is not masked."""
         label, table, kt, rows = "embedding", self.p.matrices["embedding"], self.g.dim, self.config.rows
         low, offset, er = self._regs(1), self._regs(1), self.er.take()
-        self._op(label, a=self._mem("token"), pre=5, round=0, func=Func.MUL, b=self._constant("emb_vector"), dst=offset)
-        self._op(label, a=self._mem("token"), alu=Alu.AND, c=Imm(LANES - 1), dst=low)
+        side = self.config.lane_bits  # the bit of a token that names its side
+        self._op(label, a=self._mem("token"), pre=side + 1, round=0, func=Func.MUL, b=self._constant("emb_vector"),
+                 dst=offset)
+        self._op(label, a=self._mem("token"), alu=Alu.AND, c=Imm(self.g.lanes - 1), dst=low)
         self._op(label, a=low, pre=rows.bit_length() - 1, round=0, func=Func.MUL, b=self._constant("emb_step"),
                  alu=Alu.ADD, c=offset, dst=offset)
-        self._op(label, a=self._mem("token"), alu=Alu.AND, c=Imm(LANES | rows - 1), er_dst=er)
+        self._op(label, a=self._mem("token"), alu=Alu.AND, c=Imm(self.g.lanes | rows - 1), er_dst=er)
         for group in range(1, self.config.weight_groups + 1):
-            for side, pre in zip(SIDES, (0, LANES), strict=True):  # a token of the other side leaves no plane
+            for side, pre in zip(SIDES, (0, self.g.lanes), strict=True):  # a token of the other side leaves no plane
                 cluster = self._cluster(label)
                 stream, _ = cluster.alu(**self._shifted_one("one_plane", er, pre + PLANES * (group - 1)), alu=Alu.OR,
                                         c=offset)
@@ -126,7 +128,7 @@ class Begin(Base):
     def _embedding_scale(self, token: Reg, low: Reg) -> Reg:
         """The row's scale in every lane."""
         label, mine, scale = "embedding", self._regs(1), self._regs(1)
-        self._index(label, token, 4, "one", self._constant("planes"), ["E0"], INDEX_EMB_SCALE)
+        self._index(label, token, self.config.lane_bits, "one", self._constant("planes"), ["E0"], INDEX_EMB_SCALE)
         self._op(label, a=Iota(), alu=Alu.EQ, c=low, dst=mine)
         cluster = self._cluster(label)
         table = self.p.tensors["emb_scale"].mem(0, 1, index=INDEX_EMB_SCALE, cells=())

@@ -1,6 +1,5 @@
 """Lowering of the feed-forward half of a layer."""
 
-from hw.config import LANES
 from hw.isa import Alu, ErUse, Func, Order, Red, Sat
 
 from .integer import groups
@@ -35,7 +34,7 @@ class FeedForward(Base):
 
     def _groups(self) -> list[tuple[int, int]]:
         """(first vector, end) of the groups of channels that share an exponent."""
-        return [(part.start // LANES, ceil_div(part.stop, LANES)) for part in groups(self.m.hidden)]
+        return [(part.start // self.g.lanes, ceil_div(part.stop, self.g.lanes)) for part in groups(self.m.hidden)]
 
     def _down(self, begin: int, end: int, er: int) -> None:
         """W2 times vectors begin..end - 1, added to the residual."""

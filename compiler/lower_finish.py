@@ -3,7 +3,6 @@
 from dataclasses import replace
 from typing import Any
 
-from hw.config import LANES
 from hw.isa import Alu, ErUse, Func, Red, Sat
 
 from .integer import GUMBEL_ONE
@@ -96,7 +95,7 @@ class Finish(Base):
                               pre=s.cls_pre, post=s.cls, er_use=ErUse.POST, er=er, er_neg=1, sat=Sat.S24, n=count,
                               dst=scores)
         cluster.write(result, logits)
-        if self.m.vocab % LANES and not rel and first + 2 * count - 1 >= g.vocab:
+        if self.m.vocab % g.lanes and not rel and first + 2 * count - 1 >= g.vocab:
             tail = scores[count - 1 : count]
             self._op("logits", a=tail, alu=Alu.ADD, c=self._constant("padding"), dst=tail)
         self._op("sample", a=self._gumbel(first, count, rel), pre=5, func=Func.MUL, b=self._mem("temperature"), post=15,
@@ -138,7 +137,7 @@ class Finish(Base):
         position, low, mine, known, huge = (self._regs(1) for _ in range(5))
         self._op(label, a=self._mem("position"), alu=Alu.ADD, c=Imm(1), dst=position)
         self._next_token_index(position)
-        self._op(label, a=position, alu=Alu.AND, c=Imm(LANES - 1), dst=low)
+        self._op(label, a=position, alu=Alu.AND, c=Imm(self.g.lanes - 1), dst=low)
         self._op(label, a=Iota(), alu=Alu.EQ, c=low, dst=mine)
         cluster = self._cluster(label)
         picked, _ = cluster.alu(a=self._next_token(), alu=Alu.AND, c=mine)
@@ -158,7 +157,7 @@ class Finish(Base):
         cluster, chosen = self._cluster("choose"), self._regs(1)
         _, least = cluster.alu(a=self._mem("z", first, count), alu=Alu.INDEX, b=Iota(), c=greatest, n=count,
                                red=Red.MIN, red_slot=BURST_SLOT)
-        self._put(cluster, a=self._lanes(cluster, least, Red.MIN), alu=Alu.ADD, c=Imm(LANES * first), dst=chosen)
+        self._put(cluster, a=self._lanes(cluster, least, Red.MIN), alu=Alu.ADD, c=Imm(self.g.lanes * first), dst=chosen)
         self._op("choose", a=chosen, alu=Alu.MAX, c=huge, dst=chosen)
         return chosen
 
@@ -182,6 +181,6 @@ class Finish(Base):
     def _next_token_index(self, following: Reg) -> None:
         """W0's index register for the table of tokens, at the next position."""
         label, hot = "next position", self._regs(1)
-        self._one_hot(label, following, LANES - 1, "one_lane", 0, self._constant("planes"), hot)
-        self._index(label, following, 4, "one", hot, ["W0"], INDEX_TOKENS)
+        self._one_hot(label, following, self.g.lanes - 1, "one_lane", 0, self._constant("planes"), hot)
+        self._index(label, following, self.config.lane_bits, "one", hot, ["W0"], INDEX_TOKENS)
         self._free(hot)

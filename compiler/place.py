@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from hw.config import LANES, ChipConfig
+from hw.config import ChipConfig
 from hw.isa import Wfmt
 
 from .errors import TspError
@@ -86,7 +86,7 @@ def place(config: ChipConfig, model: IntegerModel, rope_rate: np.ndarray) -> Pla
     """Allocate all tensors. Raises TspError naming what does not fit."""
     geometry = Geometry(config, model)
     placement = Placement(geometry, Layout(config, model.layers))
-    if geometry.vocab * LANES > 1 << 16:
+    if geometry.vocab * geometry.lanes > 1 << 16:
         raise TspError(f"vocabulary of {model.vocab} tokens: at most 65536 are supported")
     _Placer(placement, rope_rate).run()
     return placement
@@ -134,12 +134,12 @@ class _Placer:
 
     def _matrix(self, name: str, rows: dict[str, np.ndarray], scales: dict[str, np.ndarray],
                 vectors: dict[str, list[int]], *, per_layer: bool, act_major: bool = False) -> None:
-        """rows[side]: int8 [(layers,) vectors * 16, acts * 16]; scales[side]: int16 [(layers,) vectors * 16]."""
+        """rows[side]: int8 [(layers,) vectors * lanes, acts * lanes]; scales[side]: int16 [(layers,) outputs]."""
         wfmt = Wfmt.INT4 if self.m.four_bit.issuperset(JOINED.get(name, {name})) else Wfmt.INT8
         tensors: dict[str, list[Tensor]] = {}
         most = 0
         for side in SIDES:
-            packed = pack_weights(rows[side], self.config.rows, wfmt, act_major=act_major)
+            packed = pack_weights(rows[side], self.config, wfmt, act_major=act_major)
             tensors[side] = []
             for group in range(1, self.config.weight_groups + 1):
                 data = packed[..., group - 1, :, :, :]
@@ -153,14 +153,14 @@ class _Placer:
         else:
             scale = {side: self._scales(f"scales of {name}", scales[side], per_layer, ACROSS[side]) for side in SIDES}
         per_step = self.config.rows * (2 if wfmt is Wfmt.INT4 else 1)
-        self.p.matrices[name] = Matrix(name, wfmt, LANES // per_step, rows["W"].shape[-1] // LANES, vectors, tensors,
-                                       scale)
+        self.p.matrices[name] = Matrix(name, wfmt, self.g.lanes // per_step, rows["W"].shape[-1] // self.g.lanes,
+                                       vectors, tensors, scale)
 
     def _quad_scales(self, scales: dict[str, np.ndarray]) -> dict[str, Halves | Tensor]:
         """A looped classifier's scales, sides in turn, so that they advance with the logits."""
-        vectors = np.zeros((self.g.vocab, LANES), np.int64)
+        vectors = np.zeros((self.g.vocab, self.g.lanes), np.int64)
         for i, side in enumerate(SIDES):
-            vectors[i::2] = vectors_of(scales[side])
+            vectors[i::2] = vectors_of(scales[side], self.g.lanes)
         tensors: dict[str, Halves | Tensor] = {}
         for side in SIDES:
             tensors[side] = tensor = self._add("scales of classifier", ACROSS[side], self.g.vocab)
@@ -169,7 +169,7 @@ class _Placer:
 
     def _scales(self, name: str, values: np.ndarray, per_layer: bool, home: str) -> Halves:
         """Channel scales, used in bursts of at most CHUNK vectors from a multiple of CHUNK on."""
-        vectors = vectors_of(values)
+        vectors = vectors_of(values, self.g.lanes)
         count = vectors.shape[-2]
         quads = min(count, ceil_div(ceil_div(count, 2), CHUNK) * CHUNK)
         return self._halves(name, vectors[..., :quads, :], vectors[..., quads:, :], per_layer, home)
@@ -178,7 +178,7 @@ class _Placer:
         """Two vectors of int16 to a quad."""
         quads = max(1, low.shape[-2], high.shape[-2])
         tensor = self._add(name, home, quads, per_layer)
-        both = np.zeros((*low.shape[:-2], 2 * quads, LANES), np.int64)
+        both = np.zeros((*low.shape[:-2], 2 * quads, self.g.lanes), np.int64)
         both[..., : low.shape[-2], :] = low
         both[..., quads : quads + high.shape[-2], :] = high
         self._fills.append((tensor, quads_of_halves(both, quads)))
@@ -186,7 +186,7 @@ class _Placer:
 
     def _by_channels(self, name: str, weights: np.ndarray, scales: np.ndarray, out: dict[str, list[np.ndarray]],
                      inputs: np.ndarray, **kwargs: bool) -> None:
-        """A matrix of which side computes the output words `out[side]` (16 channels each) from `inputs` channels."""
+        """A matrix of which side computes the output words `out[side]` (a channel each lane) from `inputs` channels."""
         rows, scale, vectors = {}, {}, {}
         at = 0
         for side in SIDES:
@@ -199,7 +199,7 @@ class _Placer:
 
     def _layer_matrices(self) -> None:
         g, m = self.g, self.m
-        dim, hidden = np.arange(g.dim * LANES), np.arange(g.hidden * LANES)
+        dim, hidden = np.arange(g.dim * g.lanes), np.arange(g.hidden * g.lanes)
         qkv = np.concatenate([m.wq, m.wk, m.wv], axis=1)
         scales = np.concatenate([m.mq, m.mk, m.mv], axis=1)
         out: dict[str, list[np.ndarray]] = {"W": [], "E": []}
@@ -209,11 +209,12 @@ class _Placer:
             base = {"q": 0, "k": m.wq.shape[1], "v": m.wq.shape[1] + m.wk.shape[1]}[kind]
             out[side].append(np.where(channels >= 0, channels + base, -1))
         self._by_channels("qkv", qkv, scales, out, dim, per_layer=True)
-        ffn = {side: [c for c in hidden.reshape(-1, LANES)] for side in SIDES}
+        halves = _halved(dim.reshape(-1, g.lanes))
+        ffn = {side: [c for c in hidden.reshape(-1, g.lanes)] for side in SIDES}
         self._pair("w13", (m.w1, m.w3), (m.m1, m.m3), ffn, dim)
-        self._by_channels("w2", m.w2, m.m2, _halved(g.dim), hidden, per_layer=True, act_major=True)
+        self._by_channels("w2", m.w2, m.m2, halves, hidden, per_layer=True, act_major=True)
         attention = np.concatenate([g.channels(u, r, w, g.rep) for u, r, w in g.q_words()])
-        self._by_channels("wo", m.wo, m.mo, _halved(g.dim), attention, per_layer=True, act_major=True)
+        self._by_channels("wo", m.wo, m.mo, halves, attention, per_layer=True, act_major=True)
 
     def _pair(self, name: str, weights: tuple, scales: tuple, out: dict, inputs: np.ndarray) -> None:
         """W1 on the west side and W3 on the east side, so that gate and up arrive together."""
@@ -225,8 +226,8 @@ class _Placer:
 
     def _classifier(self) -> None:
         g, m = self.g, self.m
-        dim = np.arange(g.dim * LANES)
-        words = np.arange(g.vocab * LANES).reshape(-1, LANES)
+        dim = np.arange(g.dim * g.lanes)
+        words = np.arange(g.vocab * g.lanes).reshape(-1, g.lanes)
         out = {side: list(words[i::2]) for i, side in enumerate(SIDES)}
         self.p.vocabulary = self._vocabulary(len(out["E"]))
         self._by_channels("classifier", m.classifier, m.mc, out, dim, per_layer=False)
@@ -234,7 +235,7 @@ class _Placer:
             self._by_channels("embedding", m.embedding, m.emb_scale, out, dim, per_layer=False)
         else:
             self.p.matrices["embedding"] = self.p.matrices["classifier"]
-        scale = vectors_of(m.emb_scale)
+        scale = vectors_of(m.emb_scale, g.lanes)
         tensor = self._add("embedding scales", "E0", len(scale))
         self._fills.append((tensor, quads_of_int32(scale)))
         self.p.tensors["emb_scale"] = tensor
@@ -243,7 +244,7 @@ class _Placer:
         """The loop over a side's `vectors`, if they are many; its slices hold nothing else that the loop advances."""
         if vectors <= LOOPED_BODY:
             return Vocabulary()
-        padded = self.m.vocab % LANES > 0  # the last vector is masked behind the loop
+        padded = self.m.vocab % self.g.lanes > 0  # the last vector is masked behind the loop
         steps = self.g.steps * self.g.dim * LOOPED_BODY
         strides = {f"{side}{group}": steps for side in SIDES for group in range(1, self.config.weight_groups + 1)}
         strides |= {"W0": 2 * LOOPED_BODY, "E0": 2 * LOOPED_BODY}
@@ -251,8 +252,8 @@ class _Placer:
 
     def _norms(self) -> None:
         m = self.m
-        layer, final = (vectors_of(m.g_att), vectors_of(m.g_ffn)), vectors_of(m.g_final)
-        self.p.halves["g_layer"] = self._halves("gains of norms", *layer, True, "E0")
+        att, ffn, final = (vectors_of(gain, self.g.lanes) for gain in (m.g_att, m.g_ffn, m.g_final))
+        self.p.halves["g_layer"] = self._halves("gains of norms", att, ffn, True, "E0")
         self.p.halves["g_final"] = self._halves("gain of final norm", final, final[:0], False, "E0")
 
     def _rope(self) -> None:
@@ -260,11 +261,11 @@ class _Placer:
         low, high = rope_parts(self.m.context, self.rate)
         for name, (cos, sin), home in (("rope_low", low, "W0"), ("rope_high", high, "E0")):
             lanes = np.repeat(np.stack([cos, sin]), 2, axis=2)
-            if self.m.head_size < LANES:
+            if self.m.head_size < g.lanes:
                 lanes = np.tile(lanes, (1, 1, g.per_word))
-            lanes = lanes.reshape(2, -1, LANES)
+            lanes = lanes.reshape(2, -1, g.lanes)
             tensor = self._add(name, home, lanes.shape[1])
-            self._fills.append((tensor, quads_of_halves(lanes.reshape(-1, LANES), lanes.shape[1])))
+            self._fills.append((tensor, quads_of_halves(lanes.reshape(-1, g.lanes), lanes.shape[1])))
             self.p.tensors[name] = tensor
 
     def _work(self) -> None:
@@ -310,15 +311,15 @@ class _Placer:
         t, config, g = self.p.tensors, self.config, self.g
         kt = self.p.matrices["embedding"].acts
         emb_steps = self.p.matrices["embedding"].steps
-        rows = LANES // emb_steps
+        rows, lanes = g.lanes // emb_steps, np.arange(g.lanes)
         single = {
             "lanes": (1, 0xFFFF), "planes": (2, 15), "one": (0, 1), "one_lane": (1, 1), "one_plane": (2, 1),
             "words": (0, g.words), "steps": (0, g.head_steps),
             "emb_step": (0, kt), "emb_vector": (0, kt * emb_steps),
         }
-        vectors = {name: np.where(np.arange(LANES) == lane, value, 0) for name, (lane, value) in single.items()}
-        vectors["sign"] = np.where(np.arange(LANES) % 2, -1, 1)
-        valid = np.arange(g.vocab * LANES)[-LANES:] < self.m.vocab
+        vectors = {name: np.where(lanes == lane, value, 0) for name, (lane, value) in single.items()}
+        vectors["sign"] = np.where(lanes % 2, -1, 1)
+        valid = np.arange(g.vocab * g.lanes)[-g.lanes :] < self.m.vocab
         vectors["padding"] = np.where(valid, 0, MASKED // 2)
         for name, vector in vectors.items():
             t[f"c_{name}"] = self._add("constants", "W0" if name in WEST else "E0", 1)
@@ -327,10 +328,9 @@ class _Placer:
             raise TspError("an int4 classifier or embedding is not supported: keep it at 8 bits")
 
 
-def _halved(vectors: int) -> dict[str, list[np.ndarray]]:
-    words = list(np.arange(vectors * LANES).reshape(-1, LANES))
-    middle = ceil_div(vectors, 2)
-    return {"W": words[:middle], "E": words[middle:]}
+def _halved(words: np.ndarray) -> dict[str, list[np.ndarray]]:
+    middle = ceil_div(len(words), 2)
+    return {"W": list(words[:middle]), "E": list(words[middle:])}
 
 
 def qkv_words(g: Geometry) -> list[tuple[str, tuple[str, int, int, int]]]:

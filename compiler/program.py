@@ -26,7 +26,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from hw import isa, tables
-from hw.config import CONFIGS, LANES, PLANES, ChipConfig
+from hw.config import CONFIGS, PLANES, ChipConfig
 
 from .checkpoint import ModelConfig
 from .errors import TspError
@@ -59,7 +59,7 @@ class Segment:
 class Bucket:
     """The program of tokens at positions below `limit` (and not below the bucket before).
 
-    period: cycles from a token's start pulse to the next one. chunks: vectors of 16 positions that attention covers.
+    period: cycles from a token's start pulse to the next one. chunks: vectors of positions that attention covers.
     """
 
     limit: int
@@ -372,8 +372,9 @@ def _from_sections(sections: Mapping[str, np.ndarray], config: ChipConfig) -> di
         queues[queue.name] = tuple(int.from_bytes(raw[i : i + size], "little") for i in range(0, len(raw), size))
     image = under("image/")
     for name, data in image.items():
-        if data.dtype != np.uint8 or data.shape[1:] != (PLANES, LANES):
-            raise ValueError(f"image of {name} must be uint8 [n, 4, 16], not {data.dtype} {data.shape}")
+        if data.dtype != np.uint8 or data.shape[1:] != (PLANES, config.lanes):
+            raise ValueError(f"image of {name} must be uint8 [n, {PLANES}, {config.lanes}], "
+                             f"not {data.dtype} {data.shape}")
     return {"queues": queues, "image": image, "schedule": sections["schedule"],
             "tokenizer": sections["tokenizer"].tobytes(), "arrays": under("model/")}
 

@@ -24,6 +24,7 @@ from compiler.calibrate import (
 from compiler.checkpoint import Checkpoint
 from compiler.errors import TspError
 from compiler.float_model import FINAL_NORM, X_FINAL, FloatModel
+from compiler.geometry import native_head_size
 from compiler.integer import (
     GATE_FRACTION,
     LOGIT_FRACTION,
@@ -36,8 +37,10 @@ from compiler.integer import (
     Shifts,
     rope_tables,
 )
+from compiler.layout import ceil_div
 from compiler.quality import Quality, kl_top1
 from compiler.rounding import Rows, compensated, integer_scales, nearest, row_steps, searched_steps, total_shift
+from hw.config import MAX_LANES
 
 RESIDUAL_BITS = 20
 """Bits of the largest calibrated residual, sign included; 12 more are headroom."""
@@ -69,11 +72,6 @@ class Recipe:
     clip_q: float = 1.0
     clip_v: float = 1.0
     av_gain: int = 0
-
-
-def native_head_size(head_size: int) -> int:
-    """The least head size that the chip's lanes serve without padding and that holds `head_size`: 8, 16, 32, 48..."""
-    return 8 if head_size <= 8 else -(-head_size // 16) * 16
 
 
 def pad_heads(checkpoint: Checkpoint, head_size: int) -> dict[str, np.ndarray]:
@@ -134,11 +132,13 @@ def quantize(
     calibration_tokens: Sequence[Sequence[int]] | None = None,
     four_bit: frozenset[str] = frozenset(),
     recipe: Recipe | None = None,
+    lanes: int = MAX_LANES,
 ) -> IntegerModel:
     """The integer model of a checkpoint for sequences of up to `context` tokens.
 
     calibration_tokens: sequences to take static scales from; by default the float model writes some, always the same.
-    four_bit: names of matrices (`MATRICES`) to hold in four bits. Raises `TspError` if a scale does not fit the chip.
+    four_bit: names of matrices (`MATRICES`) to hold in four bits. lanes: of the chip.
+    Raises `TspError` if a scale does not fit the chip.
     """
     c = checkpoint.config
     if not 1 <= context <= c.seq_len:
@@ -149,7 +149,7 @@ def quantize(
     model = FloatModel(checkpoint, np.float32)
     sequences = calibration_tokens or sample_sequences(model, context, CALIBRATION_SEQUENCES, CALIBRATION_SEED)
     statistics = calibrate(model, sequences, four_bit)
-    return _Quantiser(checkpoint, context, statistics, four_bit, recipe or Recipe()).build()
+    return _Quantiser(checkpoint, context, statistics, four_bit, recipe or Recipe(), lanes).build()
 
 
 class _Quantiser:
@@ -162,10 +162,12 @@ class _Quantiser:
         statistics: Statistics,
         four_bit: frozenset[str],
         recipe: Recipe,
+        lanes: int,
     ) -> None:
         self.config = checkpoint.config
         self.context = context
-        self.head_size = native_head_size(self.config.head_dim)
+        self.lanes = lanes
+        self.head_size = native_head_size(self.config.head_dim, lanes)
         self.weights = pad_heads(checkpoint, self.head_size)
         self.recipe = recipe
         self.four_bit = four_bit
@@ -196,6 +198,7 @@ class _Quantiser:
             context=self.context,
             shifts=Shifts(**shifts),
             eps=int(eps),
+            lanes=self.lanes,
             rope_cos=cos.astype(np.int16),
             rope_sin=sin.astype(np.int16),
             four_bit=self.four_bit,
@@ -285,7 +288,8 @@ class _Quantiser:
         )
         self.ffn_scale = self._smoothed("ffn_norm", columns_ffn, self._share(r.smooth_ffn, "w1", "w3"), r.clip_ffn)
         norm_x = RESIDUAL_BITS - NORM_BITS
-        norm_sq = max(0, math.ceil(math.log2(-(-c.dim // 16) * 16)) + 34 - 31)
+        padded = ceil_div(c.dim, self.lanes) * self.lanes
+        norm_sq = max(0, math.ceil(math.log2(padded)) + 34 - 31)
         ideal = math.sqrt(c.dim) * 2.0 ** (-norm_sq / 2)
         gains = {"g_att": w["att_norm"] / self.att_scale * ideal, "g_ffn": w["ffn_norm"] / self.ffn_scale * ideal}
         final = w["final_norm"] / self.final_scale * ideal
@@ -294,7 +298,7 @@ class _Quantiser:
         arrays = {name: np.rint(g * 2.0**scale_h).astype(np.int16) for name, g in gains.items()}
         arrays["g_final"] = np.rint(final * 2.0**scale_f).astype(np.int16)
         norm_g = self._gain_shift(arrays, self.fraction - norm_x)
-        eps = c.norm_eps * c.dim / (-(-c.dim // 16) * 16) * 4.0 ** (self.fraction - norm_x) / 2.0**norm_sq
+        eps = c.norm_eps * c.dim / padded * 4.0 ** (self.fraction - norm_x) / 2.0**norm_sq
         arrays["eps"] = np.array(round(eps))
         shifts = {"norm_x": norm_x, "norm_sq": norm_sq, "norm_g": norm_g}
         return arrays, shifts | {"norm_h": scale_h + 15 - norm_g, "norm_f": scale_f + 15 - norm_g}

@@ -62,9 +62,9 @@ class Segment:
     starts: list[int] = field(default_factory=list)
 
     @property
-    def weight_bytes(self) -> int:
-        """Bytes that the matrix units consume in all passes."""
-        return self.passes * sum(cluster.weight_bytes for cluster in self.clusters)
+    def weight_quads(self) -> int:
+        """Quads that the matrix units consume in all passes."""
+        return self.passes * sum(cluster.weight_quads for cluster in self.clusters)
 
 
 def _mask(count: int, interval: int) -> int:

@@ -21,8 +21,8 @@ from types import MappingProxyType
 import numpy as np
 
 from hw import isa
-from hw.config import LANES, MEM_E, MXM_E, PLANES, SXM_E, ChipConfig
-from hw.isa import Dir, ErUse, Fmt, Op, Order, Red, Src, Trap
+from hw.config import MEM_E, MXM_E, PLANES, SXM_E, ChipConfig
+from hw.isa import Dir, ErUse, Fmt, Op, Order, Red, Src, Trap, Wfmt
 
 from .verify_streams import Flow, Lane, Streams
 from .verify_words import VerifyError, Word, unroll
@@ -210,6 +210,8 @@ class _Proof:
         if instr.op is Op.LOAD:
             self._sample(word, (outward, VECTOR), 1 << instr.plane)
         else:
+            if instr.wfmt is Wfmt.INT4 and not self.config.int4:
+                raise word.error(Trap.OPCODE, word.cycles[0], f"config {self.config.name} has no INT4")
             number = number % instr.acts if instr.order is Order.ROW else number // instr.accs
             for group in range(1, self.config.groups):
                 self._sample(word, (outward, group), ALL)
@@ -246,11 +248,11 @@ class _Proof:
             case Op.REDUCE:
                 if instr.red in (Red.NONE, Red.MAXABS):
                     raise word.error(Trap.OPCODE, word.cycles[0], f"red must be SUM, MAX or MIN, not {instr.red.name}")
-                self._within(word, instr.segment, LANES.bit_length(), "segment")
+                self._within(word, instr.segment, self.config.lane_bits + 1, "segment")
             case Op.TRANSPOSE_IN | Op.TRANSPOSE_OUT:
                 if not self.config.sxm_transpose:
                     raise word.error(Trap.OPCODE, word.cycles[0], f"the chip cannot {instr.op.name}")
-                self._within(word, np.arange(instr.count), LANES, "transpose row")
+                self._within(word, np.arange(instr.count), self.config.lanes, "transpose row")
         outward, inward = (Dir.E, Dir.W) if word.queue.position == SXM_E else (Dir.W, Dir.E)
         if instr.op is not Op.TRANSPOSE_OUT:
             self._sample(word, (outward, VECTOR), 1 << instr.plane if instr.op is Op.TRANSPOSE_IN else ALL)

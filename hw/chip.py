@@ -9,7 +9,7 @@ from .config import MXM_W, PLANES, POSITIONS, ChipConfig
 from .host import WORD, HostPort, Sequencer
 from .icu import Icu
 from .isa import LOOP_LEVELS, PC_BITS, Space, Trap, queue_depth, queues, width
-from .slice import GROUP_BITS, PLANE_BITS, any_of
+from .slice import any_of
 from .stream import Streams
 
 UNITS = {"VXM": vxm.Vxm, "SXM": sxm.Sxm, "MXM": mxm.Mxm, "MEM": mem.Mem}
@@ -19,13 +19,13 @@ HOST_PORT = ("host_space", "host_addr", "host_wdata", "host_write", "host_read",
 
 def probe_ports(config: ChipConfig) -> dict:
     """Ports that a debug build has besides; see `Chip`."""
-    wide, streams, count = config.streams * PLANE_BITS, config.streams, len(queues(config))
+    wide, streams, count = config.streams * config.plane_bits, config.streams, len(queues(config))
     ports = {"issued": Out(count), "parked": Out(count)}
     for p in range(POSITIONS):
         ports |= {f"e_{p}": Out(wide), f"w_{p}": Out(wide),
                   f"e_driven_{p}": Out(streams), f"w_driven_{p}": Out(streams)}
     for queue in queues(config):
-        ports |= {f"probe_{queue.name}": Out(PROBES[queue.unit].probe_layout()),
+        ports |= {f"probe_{queue.name}": Out(PROBES[queue.unit].probe_layout(config)),
                   f"traps_{queue.name}": Out(len(Trap))}
     return ports
 
@@ -96,9 +96,10 @@ class Chip(wiring.Component):
     def _connect_unit(self, m: Module, n: int, icu: Icu, unit: wiring.Component, streams: Streams) -> None:
         queue = self._queues[n]
         e, w = streams.e[queue.position], streams.w[queue.position]
+        group = self._config.group_bits
         m.d.comb += [
             unit.word.eq(icu.word), unit.valid.eq(icu.valid),
-            unit.e_in.eq(e[:GROUP_BITS]), unit.w_in.eq(w[:GROUP_BITS]),
+            unit.e_in.eq(e[:group]), unit.w_in.eq(w[:group]),
             streams.e_data[n].eq(unit.e_data), streams.e_drive[n].eq(unit.e_drive),
             streams.w_data[n].eq(unit.w_data), streams.w_drive[n].eq(unit.w_drive),
         ]
@@ -108,7 +109,7 @@ class Chip(wiring.Component):
                 streams.weights_data[n].eq(unit.weights_data), streams.weights_drive[n].eq(unit.weights_drive),
             ]
         if queue.unit == "MXM":
-            m.d.comb += unit.weights.eq((w if queue.position == MXM_W else e)[GROUP_BITS:])
+            m.d.comb += unit.weights.eq((w if queue.position == MXM_W else e)[group:])
         if self._config.debug:
             driven = streams.e_driven[queue.position], streams.w_driven[queue.position]
             m.d.comb += [unit.e_driven.eq(driven[0][:PLANES]), unit.w_driven.eq(driven[1][:PLANES])]
@@ -127,7 +128,7 @@ class Chip(wiring.Component):
         for unit in units:
             if isinstance(unit, sxm.Sxm):
                 m.d.comb += [unit.map_we.eq(host.map_we), unit.map_index.eq(host.small_addr[: len(unit.map_index)]),
-                             unit.map_data.eq(host.wdata[:64])]
+                             unit.map_data.eq(host.wdata)]
         m.d.comb += [
             self.host_rdata.eq(host.host_rdata), host.mem_rdata.eq(any_of([unit.host_rdata for unit in slices])),
             sequencer.wdata.eq(host.wdata), sequencer.control_we.eq(host.control_we),

@@ -14,9 +14,10 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 
-LANES = 16
+MAX_LANES = 16
+"""Lanes of the widest chip, which instruction and host words have room for."""
 PLANES = 4
-"""Byte planes of a stream group, and of a MEM quad (PLANES x LANES bytes)."""
+"""Byte planes of a stream group, and of a MEM quad (PLANES bytes a lane)."""
 POSITIONS = 7
 MXM_W, SXM_W, MEM_W, VXM, MEM_E, SXM_E, MXM_E = range(POSITIONS)
 """Positions of the units in the row; a stream moves one position a cycle."""
@@ -26,10 +27,11 @@ MXM_W, SXM_W, MEM_W, VXM, MEM_E, SXM_E, MXM_E = range(POSITIONS)
 class ChipConfig:
     """Everything that distinguishes one chip from another; encodings are the same in all.
 
+    lanes: of a vector; a byte plane is as many bytes, a matrix unit multiplies so many columns.
     weight_groups: stream groups that feed each MXM; an MXM has 4 * weight_groups int8 rows.
-    mem_depths: quads (64 bytes) in each MEM slice of a hemisphere, slice 0 first; both hemispheres are alike.
-    act_depth: 16-byte entries of an MXM's activation buffer.
-    acc_depth: 16-lane int32 vectors of an MXM's accumulator file.
+    mem_depths: quads (4 bytes a lane) in each MEM slice of a hemisphere, slice 0 first; both hemispheres are alike.
+    act_depth: entries (a byte a lane) of an MXM's activation buffer.
+    acc_depth: int32 vectors of an MXM's accumulator file.
     rf_depth, er_depth: vectors in the VXM's register file, and in its shift-amount (exponent) file.
     index_regs: index registers a MEM slice (register 0 reads as "no index").
     icu_depth: instructions in every queue but the VXM's, which has vxm_icu_depth.
@@ -43,6 +45,7 @@ class ChipConfig:
     """
 
     name: str
+    lanes: int = MAX_LANES
     weight_groups: int = 1
     mem_depths: tuple[int, ...]
     act_depth: int = 64
@@ -62,6 +65,7 @@ class ChipConfig:
 
     def __post_init__(self) -> None:
         limits = {
+            "lanes": (4, MAX_LANES),
             "weight_groups": (1, 2), "act_depth": (4, 256), "acc_depth": (2, 64), "rf_depth": (4, 32),
             "er_depth": (2, 16), "index_regs": (2, 8), "sxm_maps": (1, 32), "icu_depth": (16, 4096),
             "vxm_icu_depth": (16, 4096), "buckets": (1, 16),
@@ -70,9 +74,12 @@ class ChipConfig:
             value = getattr(self, field)
             if not low <= value <= high:
                 raise ValueError(f"{field} must be in {low}..{high}, not {value!r}")
-        for field in ("act_depth", "acc_depth", "rf_depth", "er_depth"):
+        for field in ("lanes", "act_depth", "acc_depth", "rf_depth", "er_depth"):
             if getattr(self, field) & (getattr(self, field) - 1):
                 raise ValueError(f"{field} must be a power of two, not {getattr(self, field)!r}")
+        if self.rows > self.lanes:
+            raise ValueError(f"weight_groups must be at most {self.lanes // PLANES} with {self.lanes} lanes, "
+                             f"not {self.weight_groups!r}")
         if len(self.mem_depths) < 1 + self.weight_groups:
             raise ValueError(f"mem_depths must name at least {1 + self.weight_groups} slices, not {self.mem_depths!r}")
         if self.icu_words and len(self.icu_words) != 3 + len(self.mem_depths):
@@ -83,6 +90,26 @@ class ChipConfig:
             raise ValueError(f"icu_entry_bits must be in 16..36, not {self.icu_entry_bits!r}")
         if not all(16 <= depth <= 1 << 20 for depth in self.mem_depths):
             raise ValueError(f"mem_depths must be in 16..1048576, not {self.mem_depths!r}")
+
+    @property
+    def lane_bits(self) -> int:
+        """Bits of a lane's number."""
+        return self.lanes.bit_length() - 1
+
+    @property
+    def plane_bits(self) -> int:
+        """Bits of a byte plane: of a stream, and of what the host writes to a MEM slice at once."""
+        return 8 * self.lanes
+
+    @property
+    def group_bits(self) -> int:
+        """Bits of a stream group, and of a quad."""
+        return PLANES * self.plane_bits
+
+    @property
+    def quad_bytes(self) -> int:
+        """Bytes of a quad."""
+        return PLANES * self.lanes
 
     @property
     def groups(self) -> int:
@@ -104,14 +131,19 @@ class ChipConfig:
         return self.weight_groups * PLANES
 
     @property
+    def int4(self) -> bool:
+        """The matrix units have the format INT4: its rows of a step must fit a vector."""
+        return 2 * self.rows <= self.lanes
+
+    @property
     def macs(self) -> int:
         """int8 multiply-accumulates a cycle on the whole chip; also the weight bytes a cycle of the roofline."""
-        return 2 * self.rows * LANES
+        return 2 * self.rows * self.lanes
 
     @property
     def sram_bytes(self) -> int:
         """Bytes in all MEM slices."""
-        return 2 * sum(self.mem_depths) * PLANES * LANES
+        return 2 * sum(self.mem_depths) * self.quad_bytes
 
     def digest(self) -> str:
         """Hex digest of everything a program depends on (not of `debug`, which changes no cycle and no bit)."""

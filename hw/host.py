@@ -42,9 +42,9 @@ class HostPort(wiring.Component):
         super().__init__({
             "host_space": In(Space), "host_addr": In(32), "host_wdata": In(WORD), "host_write": In(1),
             "host_read": In(1), "host_rdata": Out(WORD),
-            "wdata": Out(WORD), "mem_wdata": Out(WORD), "mem_write": Out(1),
+            "wdata": Out(WORD), "mem_wdata": Out(config.plane_bits), "mem_write": Out(1),
             "mem_we": Out(self._slices), "mem_re": Out(self._slices), "mem_addr": Out(ADDR_BITS),
-            "mem_planes": Out(4), "mem_rdata": In(WORD),
+            "mem_planes": Out(4), "mem_rdata": In(config.plane_bits),
             "icu_we": Out(self._queues), "icu_addr": Out(PC_BITS), "icu_number": Out(PC_BITS),
             "icu_data": Out(PARTS * WORD),
             "table_we": Out(self._queues), "table_addr": Out(8),

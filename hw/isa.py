@@ -149,7 +149,7 @@ class Src(enum.Enum, shape=3):
 
     IMM = 0  #: the sign-extended immediate in every lane
     RF = 1  #: register `rf` (+ element index where `inc`)
-    IOTA = 2  #: lane + 16 * element index
+    IOTA = 2  #: lane + lanes * element index
     E = 4  #: the eastward vector stream
     W = 5  #: the westward vector stream
 
@@ -275,12 +275,12 @@ FIELDS: Mapping[Op, Mapping[str, Field]] = MappingProxyType({
     Op.SYNC: {},
     Op.READ: {**_MEM, "weights": Field(1, doc="drive the slice's weight group outward, not the vector group to `dir`")},
     Op.WRITE: _MEM,
-    Op.INDEX: {"index": Field(3, low=1, doc="register loaded: lane 0 = offset (16 bits), lane 1 = lane mask (16 bits), "
+    Op.INDEX: {"index": Field(3, low=1, doc="register loaded: lane 0 = offset (16 bits), lane 1 = lane mask, "
                                             "lane 2 = plane mask (4 bits)"), **_DIR},
     Op.LOAD: {**_BURST, "act": Field(8, doc="first activation entry"),
               "plane": Field(2, doc="plane that holds the int8 vector")},
     Op.MAC: {"act": Field(8, doc="first activation entry"),
-             "acc": Field(8, doc="first accumulator entry: a step of rows; 16 / rows steps make a vector"),
+             "acc": Field(8, doc="first accumulator entry: a step of rows; lanes / rows steps make a vector"),
              "acts": Field(COUNT_BITS, low=1, doc="activation entries"),
              "accs": Field(COUNT_BITS, low=1, doc="accumulator entries"),
              "order": _enum(Order), "wfmt": _enum(Wfmt),
@@ -307,12 +307,12 @@ FIELDS: Mapping[Op, Mapping[str, Field]] = MappingProxyType({
     },
     Op.PERMUTE: {**_BURST, "map": Field(5, doc="permutation map: output lane l takes input lane map[l]; see "
                                                "`routable`")},
-    Op.SHIFT: {**_BURST, "lane": Field(4, doc="ROTATE: output lane l takes lane (l + lane) mod 16; DISTRIBUTE: every "
-                                            "output lane takes `lane`"),
-               "lane_inc": Field(4, doc="added to `lane` (mod 16) after each element"),
+    Op.SHIFT: {**_BURST, "lane": Field(4, doc="ROTATE: output lane l takes lane (l + lane) mod lanes; DISTRIBUTE: "
+                                            "every output lane takes `lane` mod lanes"),
+               "lane_inc": Field(4, doc="added to `lane` after each element"),
                "distribute": Field(1, doc="0: rotate, 1: distribute")},
     Op.REDUCE: {**_BURST, "red": _enum(Red), "segment": Field(3, doc="log2 of the lanes reduced together; the result "
-                                                                     "is broadcast within the segment (0..4)")},
+                                                                     "is broadcast within the segment")},
     Op.TRANSPOSE_IN: {**_BURST, "plane": Field(2, doc="byte plane taken; element i becomes row i")},
     Op.TRANSPOSE_OUT: _BURST,  # element i: column i, on all planes
 })
@@ -332,13 +332,14 @@ ICU_OPS = (Op.NOP, Op.LOOP, Op.END_LOOP, Op.SYNC)
 
 
 def routable(lanes: Sequence[int]) -> bool:
-    """Whether a permutation map is one that the SXM's crossbar, four stages of exchanges, can do.
+    """Whether a permutation map is one that the SXM's crossbar, a stage of exchanges for each bit of a lane, can do.
 
-    Bit k of the lane taken must follow from bits 0..k of the lane that takes it: rotations, broadcasts (also within
-    segments), exchanges of neighbours or halves, reversals, and what becomes of these one after the other.
+    lanes: what each of the chip's lanes takes. Bit k of the lane taken must follow from bits 0..k of the lane that
+    takes it: rotations, broadcasts (also within segments), exchanges of neighbours or halves, reversals, and what
+    becomes of these one after the other.
     """
     return all((lanes[lane] ^ lanes[lane & (2 << k) - 1]) >> k & 1 == 0
-               for k in range((cfg.LANES - 1).bit_length()) for lane in range(cfg.LANES))
+               for k in range((len(lanes) - 1).bit_length()) for lane in range(len(lanes)))
 
 
 def layout(op: Op) -> data.StructLayout:
@@ -493,7 +494,7 @@ class Space(enum.Enum, shape=3):
     ICU = 1  #: address: see `icu_address`
     START = 2  #: address = queue number << 8 | bucket: start PC of the queue in that bucket
     BUCKET = 3  #: address = bucket: bits 0..31 period in cycles, bits 32..63 first position that is beyond it
-    MAP = 4  #: address = permutation map: 16 nibbles, lane 0 lowest (see `routable`)
+    MAP = 4  #: address = permutation map: a nibble each lane, lane 0 lowest (see `routable`)
     CONTROL = 5  #: see `Control`
 
 

@@ -7,20 +7,23 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from .config import LANES, MEM_E, PLANES, ChipConfig
+from .config import MEM_E, PLANES, ChipConfig
 from .isa import ADDR_BITS, LOOP_LEVELS, Dir, Op, Queue, Trap
-from .slice import GROUP_BITS, PLANE_BITS, Burst, any_of, fields, one_hot, register, trap, unit_ports
+from .slice import Burst, any_of, fields, one_hot, register, trap, unit_ports
 
 DEEP = 4096
 """Banks of more words are hw/ram.v: Amaranth would write their initial words out one by one, a hundred megabytes."""
-INDEX = data.StructLayout({"offset": 16, "lanes": LANES, "planes": PLANES})
-"""An index register."""
 
 
-def probe_layout() -> data.StructLayout:
+def index_layout(config: ChipConfig) -> data.StructLayout:
+    """An index register."""
+    return data.StructLayout({"offset": 16, "lanes": config.lanes, "planes": PLANES})
+
+
+def probe_layout(config: ChipConfig) -> data.StructLayout:
     """State writes of this cycle: a quad (a write enable each byte), an index register."""
-    return data.StructLayout({"we": GROUP_BITS // 8, "addr": ADDR_BITS, "data": GROUP_BITS,
-                              "index_we": 1, "index": 3, "index_data": INDEX})
+    return data.StructLayout({"we": config.quad_bytes, "addr": ADDR_BITS, "data": config.group_bits,
+                              "index_we": 1, "index": 3, "index_data": index_layout(config)})
 
 
 def banks(depth: int) -> list[int]:
@@ -79,7 +82,7 @@ class Banked(wiring.Component):
 
 
 class Mem(wiring.Component):
-    """A MEM slice: quads of 4 planes x 16 lanes, one read and one write engine that work independently.
+    """A MEM slice: quads of 4 planes x lanes, one read and one write engine that work independently.
 
     READ: element i executes in e(i), the quad is driven in e(i) + MEM_READ (2). WRITE: element i samples in e(i), the
     quad is written at the end of e(i) + 1. INDEX: samples in dispatch + 1, the register is used by whatever is
@@ -103,16 +106,16 @@ class Mem(wiring.Component):
         inward = Dir.W if queue.position == MEM_E else Dir.E
         self._ways = (Dir.E, Dir.W) if queue.slice == 0 else (inward,)
         super().__init__({
-            **unit_ports("MEM", probe_layout() if config.debug else None),
-            "weights_data": Out(GROUP_BITS), "weights_drive": Out(PLANES),
+            **unit_ports(config, "MEM", probe_layout(config)),
+            "weights_data": Out(config.group_bits), "weights_drive": Out(PLANES),
             "offsets": In(ADDR_BITS).array(LOOP_LEVELS),
             "host_addr": In(ADDR_BITS), "host_planes": In(PLANES), "host_we": In(1), "host_re": In(1),
-            "host_wdata": In(PLANE_BITS), "host_rdata": Out(PLANE_BITS),
+            "host_wdata": In(config.plane_bits), "host_rdata": Out(config.plane_bits),
         })
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.banks = memory = Banked(width=GROUP_BITS, depth=self._depth)
+        m.submodules.banks = memory = Banked(width=self._config.group_bits, depth=self._depth)
         m.submodules.reader = reader = Burst(Op.READ)
         m.submodules.writer = writer = Burst(Op.WRITE)
         word = fields(Op.READ, self.word)
@@ -149,7 +152,8 @@ class Mem(wiring.Component):
 
     def _index_registers(self, m: Module, word: data.View) -> data.View:
         """INDEX, and the index register that the word at dispatch names."""
-        regs = Memory(shape=INDEX, depth=self._config.index_regs,
+        shape, plane_bits = index_layout(self._config), self._config.plane_bits
+        regs = Memory(shape=shape, depth=self._config.index_regs,
                       init=[{"offset": 0, "lanes": -1, "planes": -1}] * self._config.index_regs)
         m.submodules.index = regs
         read, write = regs.read_port(domain="comb"), regs.write_port()
@@ -158,13 +162,13 @@ class Mem(wiring.Component):
         m.d.sync += loading.eq(self.valid & (load.op == Op.INDEX))
         number, way = register(m, load.index, "number"), register(m, load.dir.as_value(), "way")
         sample = Mux(way, self.w_in, self.e_in)
-        lane = [Cat(sample[PLANE_BITS * p + 8 * n :][:8] for p in range(2)) for n in range(3)]
+        lane = [Cat(sample[plane_bits * p + 8 * n :][:8] for p in range(2)) for n in range(3)]
         m.d.comb += [
             read.addr.eq(word.index), write.addr.eq(number), write.en.eq(loading),
             write.data.offset.eq(lane[0]), write.data.lanes.eq(lane[1]), write.data.planes.eq(lane[2]),
         ]
-        index = Signal(INDEX)
-        m.d.comb += index.eq(Mux(word.index == 0, INDEX.const({"offset": 0, "lanes": -1, "planes": -1}), read.data))
+        index = Signal(shape)
+        m.d.comb += index.eq(Mux(word.index == 0, shape.const({"offset": 0, "lanes": -1, "planes": -1}), read.data))
         if self._config.debug:
             m.d.comb += [self.probe.index_we.eq(loading), self.probe.index.eq(number),
                          self.probe.index_data.eq(write.data)]
@@ -185,11 +189,12 @@ class Mem(wiring.Component):
         m.d.sync += [host_addr.eq(self.host_addr), host_planes.eq(Mux(self.host_re, self.host_planes, 0)),
                      shown.eq(Mux(engine.active, visible, host_planes))]
         m.d.comb += memory.r_addr.eq(Mux(host_planes.any(), host_addr, addr))
-        quad = Signal(GROUP_BITS, reset_less=True)
-        planes = [quad[PLANE_BITS * p :][:PLANE_BITS] for p in range(PLANES)]
+        quad = Signal(self._config.group_bits, reset_less=True)
+        planes, stored = ([word.word_select(p, self._config.plane_bits) for p in range(PLANES)]
+                          for word in (quad, memory.r_data))
         for p, plane in enumerate(planes):
             # A LUT each bit would do as well; this is the flip-flops' own synchronous reset.
-            m.d.sync += plane.eq(Mux(shown[p], memory.r_data[PLANE_BITS * p :][:PLANE_BITS], 0))
+            m.d.sync += plane.eq(Mux(shown[p], stored[p], 0))
         m.d.comb += [self.e_data.eq(quad), self.w_data.eq(quad), self.weights_data.eq(quad),
                      self.host_rdata.eq(any_of(planes))]
 
@@ -205,19 +210,20 @@ class Mem(wiring.Component):
 
     def _write(self, m: Module, memory: Banked, engine: Burst, addr: Signal, index: data.View) -> tuple[Value, Value]:
         """Samples, and writes one cycle later; returns (a burst commits in this cycle, to this address)."""
-        lanes, planes = Signal(LANES, reset_less=True), Signal(PLANES, reset_less=True)
+        n_lanes = self._config.lanes
+        lanes, planes = Signal(n_lanes, reset_less=True), Signal(PLANES, reset_less=True)
         with m.If(engine.start):
             m.d.sync += [lanes.eq(index.lanes), planes.eq(index.planes & engine.word.planes)]
         c_addr = Signal.like(addr, name="c_addr", reset_less=True)
-        c_data = Signal(GROUP_BITS, reset_less=True)
-        c_we = Signal(GROUP_BITS // 8)
+        c_data = Signal(self._config.group_bits, reset_less=True)
+        c_we = Signal(self._config.quad_bytes)
         way = engine.op.dir.as_value()
         sample = Mux(way, self.w_in, self.e_in)
         m.d.sync += [c_addr.eq(Mux(self.host_we, self.host_addr, addr)),
                      c_data.eq(sample | self.host_wdata.replicate(PLANES))]
         for p in range(PLANES):
             bursts, host = engine.active & planes[p], self.host_we & self.host_planes[p]
-            m.d.sync += c_we[LANES * p :][:LANES].eq(Mux(bursts, lanes, 0) | host.replicate(LANES))
+            m.d.sync += c_we[n_lanes * p :][:n_lanes].eq(Mux(bursts, lanes, 0) | host.replicate(n_lanes))
         m.d.comb += [memory.w_addr.eq(c_addr), memory.w_data.eq(c_data), memory.w_we.eq(c_we)]
         committing = Signal()
         if self._config.debug:

@@ -7,10 +7,9 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from .config import LANES, MXM_E, PLANES, ChipConfig
+from .config import MXM_E, PLANES, ChipConfig
 from .isa import COUNT_BITS, Op, Order, Queue, Trap, Wfmt, layout
 from .slice import (
-    PLANE_BITS,
     Burst,
     fields,
     illegal,
@@ -26,10 +25,10 @@ HIGH = 14
 ACC_BITS = 32
 
 
-def probe_layout() -> data.StructLayout:
+def probe_layout(config: ChipConfig) -> data.StructLayout:
     """State writes of this cycle; accumulator lane l is at bits 32 * l, and only lanes in `acc_we` are written."""
-    return data.StructLayout({"act_we": 1, "act_index": 8, "act_data": PLANE_BITS,
-                              "acc_we": LANES, "acc_index": 6, "acc_data": ACC_BITS * LANES})
+    return data.StructLayout({"act_we": 1, "act_index": 8, "act_data": config.plane_bits,
+                              "acc_we": config.lanes, "acc_index": 6, "acc_data": ACC_BITS * config.lanes})
 
 
 class MacLoops(wiring.Component):
@@ -73,19 +72,19 @@ class MacLoops(wiring.Component):
 
 
 class Mxm(wiring.Component):
-    """The matrix unit: R = 4 * weight_groups rows x 16 lanes of int8 x int8, or 2 R rows of int4 x int8.
+    """The matrix unit: R = 4 * weight_groups rows x lanes of int8 x int8, or 2 R rows of int4 x int8.
 
     Three engines that work independently. Outward is E for MXM_E and W for MXM_W.
     LOAD: samples one plane of the outward vector stream in e; a MAC step in e + MXM_LOAD sees the entry.
     MAC: samples the weights (row r is byte plane r of `weights`) and the activation entry in e; the accumulators hold
     the sum for a DRAIN element in e + MXM_ACC. Accumulator entry n is part n % p of vector n // p (modulo the file),
-    where a vector has p = 16 // rows parts. INT4 exists only where its 2 R rows fit a vector.
+    where a vector has p = lanes // rows parts. INT4 exists only where its 2 R rows fit a vector.
     DRAIN: reads a vector in e, drives it inward in e + MXM_DRAIN.
 
     One 18 x 8 multiplier a row and lane: whatever the format, it multiplies high * 2**14 + low, the upper nibble and
     the lower one without sign (0..15), so that the products of both stand in one and four of them can be added as they
     are. An int8 sum is 16 * high + low. For int4 the lower nibble is sampled with 8 added, so that 8 times the sum of
-    the activations is too much in the sum of the low ones.
+    the activations is too much in the sum of the low ones. Without INT4 it is 8 x 8, and all of this is left out.
     Pipeline of MAC: e factors; e + 1 multiply; e + 2 add fours; e + 3 part high and low, add all; e + 4 accumulate.
 
     word, valid: the instruction and its dispatch pulse. e_in, w_in / e_data, e_drive, w_data, w_drive: streams.
@@ -97,8 +96,7 @@ class Mxm(wiring.Component):
     def __init__(self, *, config: ChipConfig, queue: Queue):
         self._config = config
         self._eastern = queue.position == MXM_E
-        self._int4 = 2 * config.rows <= LANES
-        ports = {**unit_ports("MXM", probe_layout() if config.debug else None), "weights": In(PLANE_BITS * config.rows)}
+        ports = {**unit_ports(config, "MXM", probe_layout(config)), "weights": In(config.plane_bits * config.rows)}
         if config.debug:
             ports["weights_driven"] = In(config.rows)
         super().__init__(ports)
@@ -109,9 +107,9 @@ class Mxm(wiring.Component):
         m.submodules.load = load = Burst(Op.LOAD)
         m.submodules.mac = mac = MacLoops()
         m.submodules.drain = drain = Burst(Op.DRAIN)
-        m.submodules.act = act = Memory(shape=PLANE_BITS, depth=config.act_depth, init=[],
+        m.submodules.act = act = Memory(shape=config.plane_bits, depth=config.act_depth, init=[],
                                         attrs={"ram_style": "distributed"})  # too shallow for block RAMs
-        m.submodules.acc = acc = Memory(shape=ACC_BITS * LANES, depth=config.acc_depth, init=[])
+        m.submodules.acc = acc = Memory(shape=ACC_BITS * config.lanes, depth=config.acc_depth, init=[])
         for engine, op in ((load, Op.LOAD), (mac, Op.MAC), (drain, Op.DRAIN)):
             word = fields(op, self.word)
             m.d.comb += [engine.word.eq(word), engine.start.eq(self.valid & (word.op == op))]
@@ -135,7 +133,7 @@ class Mxm(wiring.Component):
         outward = self.e_in if self._eastern else self.w_in
         m.d.comb += [
             port.en.eq(engine.active), port.addr.eq(engine.op.act + engine.index),
-            port.data.eq(outward.word_select(engine.op.plane, PLANE_BITS)),
+            port.data.eq(outward.word_select(engine.op.plane, self._config.plane_bits)),
         ]
         return port
 
@@ -144,16 +142,17 @@ class Mxm(wiring.Component):
         nibbles = self._nibbles(m, mac)
         port = act.read_port(domain="comb")
         m.d.comb += port.addr.eq(mac.act)
-        held = [register(m, port.data[8 * lane : 8 * lane + 8], f"act1_{lane}").as_signed() for lane in range(LANES)]
-        excess = self._excess(m, held)
+        lanes = range(self._config.lanes)
+        held = [register(m, port.data[8 * lane : 8 * lane + 8], f"act1_{lane}").as_signed() for lane in lanes]
+        excess = self._excess(m, held) if self._config.int4 else Const(0)
         low, high = [], []
         for row in range(self._config.rows):
-            weights = self.weights[PLANE_BITS * row : PLANE_BITS * (row + 1)]
+            weights = self.weights.word_select(row, self._config.plane_bits)
             products = []
-            for lane in range(LANES):
+            for lane in lanes:
                 weight = weights[8 * lane : 8 * lane + 8] ^ (nibbles[0] << 3)
                 factor = register(m, weight[:8], f"factor1_{row}_{lane}")
-                packed = Cat(factor[:4], Const(0, HIGH - 4), factor[4:]).as_signed()
+                packed = Cat(factor[:4], Const(0, HIGH - 4 if self._config.int4 else 0), factor[4:]).as_signed()
                 products.append(register(m, packed * held[lane], f"product2_{row}_{lane}"))
             fours = [register(m, four, f"four3_{row}") for four in _fours(m, products, "products")]
             lower, upper = self._part(m, fours, nibbles[3], excess)
@@ -164,7 +163,7 @@ class Mxm(wiring.Component):
 
     def _nibbles(self, m: Module, mac: MacLoops) -> list[Value]:
         """Whether the weights are INT4, in stages 0..3."""
-        if not self._int4:
+        if not self._config.int4:
             return [Const(0)] * 4
         stages = [mac.op.wfmt == Wfmt.INT4]
         for k in range(1, 4):
@@ -174,39 +173,43 @@ class Mxm(wiring.Component):
     def _excess(self, m: Module, held: list[Value]) -> Value:
         """Stage 3: the sum of the activations, which is an eighth of what the low sums of an INT4 step are too much."""
         fours = [register(m, four, "acts2") for four in _fours(m, held, "acts")]
-        return register(m, _fours(m, fours, "act_fours")[0], "excess3").as_signed()
+        return register(m, _total(m, fours, "act_fours"), "excess3").as_signed()
 
     def _part(self, m: Module, fours: list[Value], nibbles: Value, excess: Value) -> tuple[Value, Value]:
-        """Stage 3: a row's sum, of the bytes or of the low nibbles, and that of the high nibbles.
+        """Stage 3: a row's sum, of the bytes or of the low nibbles, and that of the high nibbles (0 without INT4).
 
         The high part of four products lacks 1 where their low part is negative: these bits are carries of the adders,
         but for the last, for which there is no adder left.
         """
-        low = named(m, _fours(m, [four[:HIGH] for four in fours], "lows")[0], "low3")
+        if not self._config.int4:
+            return named(m, _total(m, fours, "rows"), "total3").as_signed(), Const(0)
+        low = named(m, _total(m, [four[:HIGH] for four in fours], "lows"), "low3")
         upper, carries = [four[HIGH:] for four in fours], [four[HIGH - 1] for four in fours]
-        halves = [_add_carry(upper[0], upper[1], carries[0]), _add_carry(upper[2], upper[3], carries[1])]
-        high = named(m, (_add_carry(*halves, carries[2]) + carries[3])[:-1], "high3").as_signed()
+        while len(upper) > 1:
+            upper = [_add_carry(a, b, carries.pop(0)) for a, b in zip(upper[::2], upper[1::2], strict=True)]
+        high = named(m, (upper[0] + carries[0])[:-1], "high3").as_signed()
         rest = Mux(nibbles, low[3:].as_signed() - excess, low[3:].as_signed() + (high << 1))
         return named(m, Cat(low[:3], rest), "total3").as_signed(), high
 
     def _outputs(self, low: list[Value], high: list[Value], nibbles: Value) -> list[Value]:
         """Stage 3: sums by output row of a step; int8 rows are repeated where a step of int4 has more."""
-        if not self._int4:
+        if not self._config.int4:
             return low
         packed = [total for pair in zip(low, high, strict=True) for total in pair]
         return [Mux(nibbles, packed[j], low[j % len(low)]) for j in range(len(packed))]
 
     def _accumulate(self, m: Module, mac: MacLoops, acc: Memory, sums: list[Value]):
         """Stage 4: read, add, write the lanes of one step's rows; returns the write port."""
-        control = [Signal(data.StructLayout({"valid": 1, "clear": 1, "vector": 6, "lanes": LANES}), name=f"control{k}")
+        lanes, rows = self._config.lanes, self._config.rows
+        control = [Signal(data.StructLayout({"valid": 1, "clear": 1, "vector": 6, "lanes": lanes}), name=f"control{k}")
                    for k in range(5)]
         here, now = control[0], control[4]
-        part8, vector8 = _split(mac.acc, LANES // self._config.rows)
-        lanes8 = Cat(part8 == lane // self._config.rows for lane in range(LANES))
-        if self._int4:
-            size = 2 * self._config.rows
-            part4, vector4 = _split(mac.acc, LANES // size)
-            lanes4 = Cat(part4 == lane // size for lane in range(LANES))
+        part8, vector8 = _split(mac.acc, lanes // rows)
+        lanes8 = Cat(part8 == lane // rows for lane in range(lanes))
+        if self._config.int4:
+            size = 2 * rows
+            part4, vector4 = _split(mac.acc, lanes // size)
+            lanes4 = Cat(part4 == lane // size for lane in range(lanes))
             nibbles = mac.op.wfmt == Wfmt.INT4
             lanes8, vector8 = Mux(nibbles, lanes4, lanes8), Mux(nibbles, vector4, vector8)
         m.d.comb += [here.valid.eq(mac.active), here.clear.eq(mac.op.clear & mac.first), here.vector.eq(vector8),
@@ -214,7 +217,7 @@ class Mxm(wiring.Component):
         m.d.sync += [after.eq(before) for before, after in pairwise(control)]
         read, write = acc.read_port(domain="comb"), acc.write_port(granularity=ACC_BITS)
         m.d.comb += [read.addr.eq(now.vector), write.addr.eq(now.vector), write.en.eq(now.lanes)]
-        for lane in range(LANES):
+        for lane in range(lanes):
             bits = slice(ACC_BITS * lane, ACC_BITS * (lane + 1))
             m.d.comb += write.data[bits].eq(Mux(now.clear, 0, read.data[bits]) + sums[lane % len(sums)])
         return write
@@ -222,7 +225,7 @@ class Mxm(wiring.Component):
     def _drain(self, m: Module, engine: Burst, acc: Memory) -> None:
         port = acc.read_port(domain="comb")
         vector = register(m, port.data, "drained")
-        lanes = [vector[ACC_BITS * lane : ACC_BITS * (lane + 1)] for lane in range(LANES)]
+        lanes = [vector.word_select(lane, ACC_BITS) for lane in range(self._config.lanes)]
         data, drive = (self.w_data, self.w_drive) if self._eastern else (self.e_data, self.e_drive)
         m.d.comb += [
             port.addr.eq(engine.op.acc + engine.index), data.eq(lanes_group(lanes)),
@@ -238,7 +241,7 @@ class Mxm(wiring.Component):
         trap(m, self, Trap.ENGINE_BUSY, load.conflict | mac.conflict | drain.conflict)
         wrong = [(self.word[:4] != op.value) | illegal(op, fields(op, self.word))
                  for op in (Op.LOAD, Op.MAC, Op.DRAIN)]
-        if not self._int4:
+        if not self._config.int4:
             wrong[1] |= fields(Op.MAC, self.word).wfmt == Wfmt.INT4
         trap(m, self, Trap.OPCODE, self.valid & wrong[0] & wrong[1] & wrong[2])
         trap(m, self, Trap.ADDRESS, (load.active & (load.op.act + load.index >= config.act_depth))
@@ -256,6 +259,14 @@ def _fours(m: Module, values: list[Value], name: str) -> list[Value]:
     totals = [named(m, a + b, f"{name}_total") for a, b in zip(pairs[::2], pairs[1::2], strict=True)]
     return [Cat(total[:-1], total[-1] ^ a[-1] ^ b[-1])
             for total, a, b in zip(totals, pairs[::2], pairs[1::2], strict=True)]
+
+
+def _total(m: Module, values: list[Value], name: str) -> Value:
+    """The sum of four values, of two, or of one alone, signed."""
+    if len(values) == 4:
+        return _fours(m, values, name)[0]
+    first, *rest = (value.as_signed() for value in values)
+    return sum(rest, first)
 
 
 def _add_carry(a: Value, b: Value, carry: Value) -> Value:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import tables
-from .config import LANES
 from .isa import Alu, ErUse, Fmt, Func, Instr, Red, Rep, Sat, Wfmt
 
 SAT_LIMIT = {Sat.S8: 127, Sat.S16: 32767, Sat.S18: 131071, Sat.S24: 8388607}
@@ -107,7 +106,7 @@ def vxm(op: Instr, a: np.ndarray, b: np.ndarray, c: np.ndarray, er: np.ndarray |
     """Result y of one VXM element (Op.ALU) before `lay`: the whole pipeline of `docs/numerics.md`.
 
     a' = a shifted by pre (+ er); p = func(a', b); q = sat32(p >> post (+ er)); y = sat(q alu c).
-    a, b, c: int64 [..., 16] operands after `take`; er: exponent-file lanes (-128..127), used if op.er_use says so.
+    a, b, c: int64 [..., lanes] operands after `take`; er: exponent-file lanes (-128..127), used if op.er_use says so.
     A logical pre shift never rounds. Left pre shifts wrap. Total shifts are clamped to PRE_RANGE and POST_RANGE.
     The interpolating tables replace c by the table's base and are issued with post = frac_bits, alu = ADD, round = 1.
     """
@@ -198,7 +197,7 @@ def reduce(red: Red, x: np.ndarray, axis: int) -> np.ndarray:
 
 def lane_reduce(red: Red, segment: int, x: np.ndarray) -> np.ndarray:
     """Reduction over segments of 2**segment lanes, broadcast within each segment."""
-    shape = (*x.shape[:-1], LANES >> segment, 1 << segment)
+    shape = (*x.shape[:-1], x.shape[-1] >> segment, 1 << segment)
     y = reduce(red, x.reshape(shape), -1)
     return np.repeat(y, 1 << segment, axis=-1)
 
@@ -206,14 +205,14 @@ def lane_reduce(red: Red, segment: int, x: np.ndarray) -> np.ndarray:
 def dot(weights: np.ndarray, act: np.ndarray, wfmt: Wfmt) -> np.ndarray:
     """One MXM step: row sums of a step of weights.
 
-    weights: int8 bytes [rows, 16] as streamed; act: int8 [16]. Returns int64 [rows], or [2 * rows] for INT4, where
-    byte row r holds output rows 2r (low nibble) and 2r + 1 (high nibble).
+    weights: int8 bytes [rows, lanes] as streamed; act: int8 [lanes]. Returns int64 [rows], or [2 * rows] for INT4,
+    where byte row r holds output rows 2r (low nibble) and 2r + 1 (high nibble).
     """
     weights = weights.astype(np.int64)
     if wfmt is Wfmt.INT4:
         low = ((weights + 8) & 15) - 8
         high = weights >> 4
-        weights = np.stack([low, high], axis=1).reshape(-1, LANES)
+        weights = np.stack([low, high], axis=1).reshape(-1, weights.shape[-1])
     return weights @ act.astype(np.int64)
 
 
@@ -222,14 +221,19 @@ class Index:
     """Contents of a MEM index register: quads added to addresses, enabled lanes (writes), enabled planes.
 
     A READ through it drives 0 on planes that `planes` does not name; a WRITE writes only bytes of enabled lanes and
-    planes. Register 0 is the constant (0, all, all).
+    planes. Register 0 is the constant (0, all, all), which is also what the others hold at first.
     """
 
-    offset: int = 0
-    lanes: int = 0xFFFF
-    planes: int = 15
+    offset: int
+    lanes: int
+    planes: int
+
+    @classmethod
+    def everything(cls, lanes: int) -> "Index":
+        """The constant, in a chip of so many lanes."""
+        return cls(0, (1 << lanes) - 1, 15)
 
     @classmethod
     def of(cls, vector: np.ndarray) -> "Index":
         """From the int32 lanes of an index vector."""
-        return cls(int(vector[0]) & 0xFFFF, int(vector[1]) & 0xFFFF, int(vector[2]) & 15)
+        return cls(int(vector[0]) & 0xFFFF, int(vector[1]) & (1 << len(vector)) - 1, int(vector[2]) & 15)

@@ -4,11 +4,8 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from .config import LANES, PLANES
+from .config import PLANES, ChipConfig
 from .isa import COUNT_BITS, FIELDS, INTERVAL, Op, Trap, layout, width
-
-PLANE_BITS = 8 * LANES
-GROUP_BITS = PLANES * PLANE_BITS
 
 
 def fields(op: Op, word: Value) -> data.View:
@@ -63,12 +60,13 @@ class Burst(wiring.Component):
 
 
 def group_lanes(group: Value) -> list[Value]:
-    """The 16 int32 lanes (32 bits each, plane 0 least significant) of a group."""
-    return [Cat(group[PLANE_BITS * p + 8 * lane :][:8] for p in range(PLANES)) for lane in range(LANES)]
+    """The int32 lanes (32 bits each, plane 0 least significant) of a group."""
+    plane_bits = len(group) // PLANES
+    return [Cat(group[plane_bits * p + at :][:8] for p in range(PLANES)) for at in range(0, plane_bits, 8)]
 
 
 def lanes_group(lanes: list[Value]) -> Value:
-    """The 512 bits of a group that carries 16 int32 lanes."""
+    """The bits of a group that carries these int32 lanes."""
     return Cat(lane[8 * p : 8 * p + 8] for p in range(PLANES) for lane in lanes)
 
 
@@ -114,18 +112,19 @@ def latched(m: Module, engine: Burst, value: Value, name: str) -> Signal:
     return out
 
 
-def stream_ports() -> dict:
+def stream_ports(config: ChipConfig) -> dict:
     """Ports of a unit that taps and drives the vector group in both directions; data counts only where it drives."""
+    bits = config.group_bits
     return {
-        "e_in": In(GROUP_BITS), "w_in": In(GROUP_BITS),
-        "e_data": Out(GROUP_BITS), "w_data": Out(GROUP_BITS), "e_drive": Out(PLANES), "w_drive": Out(PLANES),
+        "e_in": In(bits), "w_in": In(bits),
+        "e_data": Out(bits), "w_data": Out(bits), "e_drive": Out(PLANES), "w_drive": Out(PLANES),
     }
 
 
-def unit_ports(unit: str, probe: data.StructLayout | None) -> dict:
-    """Ports of every functional unit; `probe` (state writes) and the trap ports only in debug builds (not None)."""
-    ports = {"word": In(width(unit)), "valid": In(1), "busy": Out(1), **stream_ports()}
-    if probe is not None:
+def unit_ports(config: ChipConfig, unit: str, probe: data.StructLayout) -> dict:
+    """Ports of every functional unit; `probe` (state writes) and the trap ports only in debug builds."""
+    ports = {"word": In(width(unit)), "valid": In(1), "busy": Out(1), **stream_ports(config)}
+    if config.debug:
         ports |= {"e_driven": In(PLANES), "w_driven": In(PLANES), "traps": Out(len(Trap)), "probe": Out(probe)}
     return ports
 

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from .config import MEM_E, MEM_W, MXM_E, MXM_W, PLANES, POSITIONS, ChipConfig
 from .isa import Queue
-from .slice import GROUP_BITS, PLANE_BITS, any_of
+from .slice import any_of
 
 WEIGHTS = {"w": (MEM_W, MXM_W), "e": (MEM_E, MXM_E)}
 """Where the weight streams of a hemisphere begin and end; they run outward, which is `w` or `e`."""
@@ -32,12 +32,13 @@ class Streams(wiring.Component):
     def __init__(self, *, config: ChipConfig, queues: tuple[Queue, ...]):
         self._config = config
         self._queues = queues
-        wide, streams, units = config.streams * PLANE_BITS, config.streams, len(queues)
+        group, streams, units = config.group_bits, config.streams, len(queues)
+        wide = config.groups * group
         ports = {
             "e": Out(wide).array(POSITIONS), "w": Out(wide).array(POSITIONS),
-            "e_data": In(GROUP_BITS).array(units), "e_drive": In(PLANES).array(units),
-            "w_data": In(GROUP_BITS).array(units), "w_drive": In(PLANES).array(units),
-            "weights_data": In(GROUP_BITS).array(units), "weights_drive": In(PLANES).array(units),
+            "e_data": In(group).array(units), "e_drive": In(PLANES).array(units),
+            "w_data": In(group).array(units), "w_drive": In(PLANES).array(units),
+            "weights_data": In(group).array(units), "weights_drive": In(PLANES).array(units),
             "clear": In(1),
         }
         if config.debug:
@@ -82,21 +83,22 @@ class Streams(wiring.Component):
 
     def _hop(self, m: Module, name: str, p: int, group: int, producers: list[tuple[Value, Value]]) -> None:
         beyond, row = p + (1 if name == "e" else -1), getattr(self, name)
+        plane_bits = self._config.plane_bits
         for plane in range(PLANES):
             s = PLANES * group + plane
-            bits = slice(PLANE_BITS * plane, PLANE_BITS * (plane + 1))
+            bits = slice(plane_bits * plane, plane_bits * (plane + 1))
             values = [(data[bits], drive[plane]) for data, drive in producers]
             if self._passes(name, p, group):
-                values.insert(0, (row[p][PLANE_BITS * s : PLANE_BITS * (s + 1)], Const(1)))
-            value = values[0][0] if values else Const(0, PLANE_BITS)
+                values.insert(0, (row[p][plane_bits * s : plane_bits * (s + 1)], Const(1)))
+            value = values[0][0] if values else Const(0, plane_bits)
             for data, drive in values[1:]:
                 value = Mux(drive, data, value)
-            register = Signal(PLANE_BITS, name=f"{name}{beyond}_{s}", reset_less=True)
+            register = Signal(plane_bits, name=f"{name}{beyond}_{s}", reset_less=True)
             m.d.sync += register.eq(value)
             if group == 0 and beyond in (MEM_W, MEM_E):
                 with m.If(self.clear):
                     m.d.sync += register.eq(0)
-            m.d.comb += row[beyond][PLANE_BITS * s : PLANE_BITS * (s + 1)].eq(register)
+            m.d.comb += row[beyond][plane_bits * s : plane_bits * (s + 1)].eq(register)
         if self._config.debug:
             driven, bits = getattr(self, f"{name}_driven"), slice(PLANES * group, PLANES * (group + 1))
             register = Signal(PLANES, name=f"{name}{beyond}_driven{group}")

@@ -5,10 +5,9 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In
 
-from .config import LANES, PLANES, SXM_E, ChipConfig
+from .config import MAX_LANES, PLANES, SXM_E, ChipConfig
 from .isa import SXM_DRIVE, Op, Queue, Red, Trap
 from .slice import (
-    PLANE_BITS,
     Burst,
     any_of,
     delayed,
@@ -25,13 +24,13 @@ from .slice import (
 
 LANE_OPS = (Op.PERMUTE, Op.SHIFT, Op.REDUCE)
 """Operations of the lane engine."""
-LANE_BITS = 4
-MAP_BITS = LANES * LANE_BITS
+LANE_BITS = (MAX_LANES - 1).bit_length()
+"""Bits of a lane in instructions and in the maps that the host writes."""
 
 
-def probe_layout() -> data.StructLayout:
+def probe_layout(config: ChipConfig) -> data.StructLayout:
     """State writes of this cycle: a row of the transpose buffer."""
-    return data.StructLayout({"row_we": 1, "row_index": LANE_BITS, "row_data": PLANE_BITS})
+    return data.StructLayout({"row_we": 1, "row_index": LANE_BITS, "row_data": config.plane_bits})
 
 
 class Sxm(wiring.Component):
@@ -58,8 +57,8 @@ class Sxm(wiring.Component):
         self._config = config
         self._eastern = queue.position == SXM_E
         super().__init__({
-            **unit_ports("SXM", probe_layout() if config.debug else None),
-            "map_we": In(1), "map_index": In(range(config.sxm_maps)), "map_data": In(MAP_BITS),
+            **unit_ports(config, "SXM", probe_layout(config)),
+            "map_we": In(1), "map_index": In(range(config.sxm_maps)), "map_data": In(config.lanes * LANE_BITS),
         })
 
     def elaborate(self, platform):
@@ -75,8 +74,9 @@ class Sxm(wiring.Component):
             self.busy.eq(lanes.busy | rows.busy | columns.busy),
         ]
         outward = self.e_in if self._eastern else self.w_in
-        row = named(m, outward.word_select(rows.op.plane, PLANE_BITS), "row")
-        column = self._transpose(m, rows, columns, row) if self._config.sxm_transpose else [Const(0, 8)] * LANES
+        row = named(m, outward.word_select(rows.op.plane, self._config.plane_bits), "row")
+        none = [Const(0, 8)] * self._config.lanes
+        column = self._transpose(m, rows, columns, row) if self._config.sxm_transpose else none
         levels = self._levels(m, lanes)
         reduced = self._reduce(m, lanes, levels, group_lanes(outward))
         routed = self._cross(m, reduced, self._picks(m, lanes, columns, levels), column)
@@ -96,8 +96,8 @@ class Sxm(wiring.Component):
     def _levels(self, m: Module, engine: Burst) -> list[Value]:
         """Whether the elements of a burst reduce pairs, fours, eights, and all lanes."""
         reduce = fields(Op.REDUCE, engine.word.as_value())
-        reducing = reduce.op == Op.REDUCE
-        return [latched(m, engine, reducing & (reduce.segment > level), f"level{level}") for level in range(LANE_BITS)]
+        reducing, levels = reduce.op == Op.REDUCE, range(self._config.lane_bits)
+        return [latched(m, engine, reducing & (reduce.segment > level), f"level{level}") for level in levels]
 
     def _reduce(self, m: Module, engine: Burst, levels: list[Value], lanes: list[Value]) -> list[Value]:
         """The lanes that the crossbar takes in e + 4: as sampled, but for the lowest of each segment reduced."""
@@ -108,19 +108,21 @@ class Sxm(wiring.Component):
             mode, step = delayed(m, now, level, f"mode{level}"), 1 << level
             lanes = [register(m, lane if n % (2 * step) else _combine(m, mode, lane, lanes[n + step]),
                               f"lane{level + 1}_{n}") for n, lane in enumerate(lanes)]
-        return lanes
+        return [delayed(m, lane, SXM_DRIVE - self._config.lane_bits, f"reduced{n}") for n, lane in enumerate(lanes)]
 
     def _picks(self, m: Module, engine: Burst, columns: Burst, levels: list[Value]) -> list[Value]:
         """For each lane, in e + 4: whether it takes its own value in stage 0 of the crossbar, and whether it takes the
         other lane's in stage 0, 1, 2 and 3. It takes neither in stage 0 where there is no element."""
-        m.submodules.maps = maps = Memory(shape=MAP_BITS, depth=self._config.sxm_maps, init=[])
+        bits = self._config.lane_bits
+        m.submodules.maps = maps = Memory(shape=self._config.lanes * bits, depth=self._config.sxm_maps, init=[])
         write, read = maps.write_port(), maps.read_port(domain="comb")
         m.d.comb += [
-            write.en.eq(self.map_we), write.addr.eq(self.map_index), write.data.eq(self.map_data),
+            write.en.eq(self.map_we), write.addr.eq(self.map_index),
+            write.data.eq(Cat(nibble[:bits] for nibble in _split(self.map_data, LANE_BITS))),
             read.addr.eq(fields(Op.PERMUTE, engine.op.as_value()).map),
         ]
         shift, first = engine.op, engine.word
-        lane = Signal(LANE_BITS, reset_less=True)
+        lane = Signal(bits, reset_less=True)
         with m.If(engine.start):
             m.d.sync += lane.eq(Mux(first.op == Op.SHIFT, first.lane, 0))
         with m.Elif(engine.active):
@@ -129,11 +131,11 @@ class Sxm(wiring.Component):
         spread = latched(m, engine, (first.op == Op.SHIFT) & first.distribute, "spread")
         active = delayed(m, engine.active, SXM_DRIVE - 1, "routing")
         turning, turn = (delayed(m, value, SXM_DRIVE - 1, name)
-                         for value, name in ((columns.active, "turning"), (columns.index[:LANE_BITS], "turn")))
+                         for value, name in ((columns.active, "turning"), (columns.index[:bits], "turn")))
         picks = []
-        for n in range(LANES):
-            index = Signal(LANE_BITS, name="index")
-            m.d.comb += index.eq(Mux(permuting, read.data[LANE_BITS * n : LANE_BITS * (n + 1)],
+        for n, mapped in enumerate(_split(read.data, bits)):
+            index = Signal(bits, name="index")
+            m.d.comb += index.eq(Mux(permuting, mapped,
                                      Mux(spread, lane, lane + n)))
             lowest = Cat(level if n >> bit & 1 else 0 for bit, level in enumerate(levels))
             pick = delayed(m, (index ^ n) | lowest, SXM_DRIVE - 1, f"pick{n}")
@@ -147,29 +149,30 @@ class Sxm(wiring.Component):
                  for n, pick in enumerate(picks)]
         lanes = _exchange(m, lanes, 1, [pick[2] for pick in picks], "crossing1")
         lanes = [lane | byte.replicate(PLANES) for lane, byte in zip(lanes, column, strict=True)]
-        lanes = _exchange(m, lanes, 2, [pick[3] for pick in picks], "crossing2")
-        return _exchange(m, lanes, 3, [pick[4] for pick in picks], "crossing3")
+        for stage in range(2, self._config.lane_bits):
+            lanes = _exchange(m, lanes, stage, [pick[stage + 1] for pick in picks], f"crossing{stage}")
+        return lanes
 
     # --- transposition ---------------------------------------------------------------------------------------------
 
     def _transpose(self, m: Module, rows: Burst, columns: Burst, row: Value) -> list[Value]:
         """The bytes of a column in e + 4 of a TRANSPOSE_OUT element (otherwise 0): row r is byte r ^ (column & 12)."""
-        turned = [row[8 * lane : 8 * lane + 8] for lane in range(LANES)]
-        for stage in range(LANE_BITS):
-            turned = _exchange(m, turned, stage, [rows.index[stage]] * LANES, f"row{stage}")
+        turned = _split(row, 8)
+        for stage in range(self._config.lane_bits):
+            turned = _exchange(m, turned, stage, [rows.index[stage]] * len(turned), f"row{stage}")
         gathered = []
-        for b in range(LANES):
-            m.submodules[f"bank{b}"] = bank = Memory(shape=8, depth=LANES, init=[])
+        for b, byte in enumerate(turned):
+            m.submodules[f"bank{b}"] = bank = Memory(shape=8, depth=len(turned), init=[])
             write, read = bank.write_port(), bank.read_port(domain="comb")
             m.d.comb += [
-                write.en.eq(rows.active), write.addr.eq(rows.index), write.data.eq(turned[b]),
-                read.addr.eq(columns.index[:LANE_BITS] ^ b),
+                write.en.eq(rows.active), write.addr.eq(rows.index), write.data.eq(byte),
+                read.addr.eq(columns.index[: self._config.lane_bits] ^ b),
             ]
             gathered.append(delayed(m, read.data, SXM_DRIVE - 1, f"gathered{b}"))
         active, turn = (delayed(m, value, SXM_DRIVE - 1, name)
                         for value, name in ((columns.active, "gathering"), (columns.index[:2], "gathering_turn")))
         for stage in range(2):
-            gathered = _exchange(m, gathered, stage, [turn[stage]] * LANES, f"column{stage}")
+            gathered = _exchange(m, gathered, stage, [turn[stage]] * len(gathered), f"column{stage}")
         return [register(m, Mux(active, byte, 0), f"column{n}") for n, byte in enumerate(gathered)]
 
     # --- debug builds ----------------------------------------------------------------------------------------------
@@ -188,10 +191,15 @@ class Sxm(wiring.Component):
         permute, running = (fields(op, lanes.op.as_value()) for op in (Op.PERMUTE, Op.REDUCE))
         trap(m, self, Trap.ADDRESS, any_of([
             lanes.active & (permute.op == Op.PERMUTE) & (permute.map >= self._config.sxm_maps),
-            lanes.active & (running.op == Op.REDUCE) & (running.segment > LANE_BITS),
-            rows.active & (rows.index >= LANES),
-            columns.active & (columns.index >= LANES),
+            lanes.active & (running.op == Op.REDUCE) & (running.segment > self._config.lane_bits),
+            rows.active & (rows.index >= self._config.lanes),
+            columns.active & (columns.index >= self._config.lanes),
         ]))
+
+
+def _split(value: Value, width: int) -> list[Value]:
+    """Neighbouring parts of a value, lowest first."""
+    return [value[at : at + width] for at in range(0, len(value), width)]
 
 
 def _combine(m: Module, mode: Value, a: Value, b: Value) -> Value:

@@ -1,4 +1,4 @@
-"""The VXM: sixteen int32 lanes with shifts, a multiplier, function tables and an ALU, in one pipeline."""
+"""The VXM: int32 lanes with shifts, a multiplier, function tables and an ALU, in one pipeline."""
 
 from itertools import pairwise
 from types import SimpleNamespace
@@ -9,12 +9,10 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from . import tables
-from .config import LANES, PLANES, ChipConfig
+from .config import MAX_LANES, PLANES, ChipConfig
 from .isa import COUNT_BITS, HALVES, VXM_DRIVE, Alu, ErUse, Fmt, Func, Op, Queue, Red, Rep, Sat, Src, Trap
 from .numerics import INT32, POST_RANGE, PRE_RANGE, SAT_LIMIT
 from .slice import (
-    GROUP_BITS,
-    PLANE_BITS,
     Burst,
     any_of,
     fields,
@@ -39,19 +37,20 @@ PRODUCT_BITS = 2 * FACTOR_BITS - 1
 MANTISSA_BITS = 15
 FAR = 4
 """The bits of a post shift from this one on act in stage 5, the ones below in stage 6."""
-IOTA_BITS = (LANES - 1).bit_length()
+IOTA_BITS = (MAX_LANES - 1).bit_length() + COUNT_BITS
+"""The number of a lane and that of an element, side by side, in the widest chip."""
 INTERPOLATED = (Func.RECIP, Func.RSQRT, Func.SIGMOID, Func.LOG2)
 SATURATED_BITS = sorted(limit.bit_length() for limit in (*SAT_LIMIT.values(), INT32[1]))
 
 
-def probe_layout() -> data.StructLayout:
+def probe_layout(config: ChipConfig) -> data.StructLayout:
     """State writes of this cycle; register data as a stream group carries it (plane by plane)."""
-    return data.StructLayout({"rf_we": 1, "rf_index": 5, "rf_data": GROUP_BITS,
-                              "er_we": 1, "er_index": 4, "er_data": PLANE_BITS})
+    return data.StructLayout({"rf_we": 1, "rf_index": 5, "rf_data": config.group_bits,
+                              "er_we": 1, "er_index": 4, "er_data": config.plane_bits})
 
 
 class Vxm(wiring.Component):
-    """The vector unit: y = sat(func(a >> pre, b) >> post alu c) on 16 int32 lanes (`hw.numerics.vxm`).
+    """The vector unit: y = sat(func(a >> pre, b) >> post alu c) on int32 lanes (`hw.numerics.vxm`).
 
     One burst engine. The element that samples its operands in cycle e drives its result in e + VXM_DRIVE and writes
     it at the end of that cycle, so that it is readable in e + VXM_RF. The reduction of a burst is driven eastward, to
@@ -71,13 +70,13 @@ class Vxm(wiring.Component):
 
     def __init__(self, *, config: ChipConfig, queue: Queue):
         self._config = config
-        super().__init__(unit_ports("VXM", probe_layout() if config.debug else None))
+        super().__init__(unit_ports(config, "VXM", probe_layout(config)))
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.engine = engine = Burst(Op.ALU)
-        m.submodules.rf = rf = RegisterFile(self._config.rf_depth)
-        m.submodules.er = er = Memory(shape=PLANE_BITS, depth=self._config.er_depth, init=[])
+        m.submodules.rf = rf = RegisterFile(self._config)
+        m.submodules.er = er = Memory(shape=self._config.plane_bits, depth=self._config.er_depth, init=[])
         word = fields(Op.ALU, self.word)
         known = word.op == Op.ALU
         m.d.comb += [engine.word.eq(word), engine.start.eq(self.valid & known)]
@@ -94,12 +93,12 @@ class Vxm(wiring.Component):
         for n, (a, b, c, pre, post) in enumerate(zip(*operands, *amounts, strict=True)):
             m.submodules[f"lane{n}"] = lane = Lane()
             m.d.comb += [lane.decoded.eq(decoded), lane.a.eq(a), lane.b.eq(b), lane.c.eq(c), lane.pre.eq(pre),
-                         lane.post.eq(post), lane.iota.eq(Cat(Const(n, IOTA_BITS), control[7].element))]
+                         lane.post.eq(post), lane.iota.eq(Cat(Const(n, self._config.lane_bits), control[7].element))]
             y.append(lane.y)
             exponents.append(lane.exponent)
             least.append(lane.least)
 
-        result, laid = Signal(GROUP_BITS), Signal(GROUP_BITS)
+        result, laid = Signal(self._config.group_bits), Signal(self._config.group_bits)
         now = control[LAST]
         m.d.comb += [result.eq(lanes_group(y)), laid.eq(_lay(result, now.rep))]
         reduced = _reduce(m, now, y, least)
@@ -141,21 +140,21 @@ class Vxm(wiring.Component):
         Streams and constants meet in one LUT a bit, both banks of the register file and these in a second one: what
         is constant over the lanes (the immediate, the upper bits of IOTA, the bank) comes as both streams selected.
         """
-        word = engine.word
+        word, lane_bits = engine.word, self._config.lane_bits
         source, fmt = getattr(word, f"{name}_src"), getattr(word, f"{name}_fmt")
         from_e, from_w, from_rf, from_iota = (
             latched(m, engine, source == one, f"{name}_{one.name.lower()}")
             for one in (Src.E, Src.W, Src.RF, Src.IOTA))
         imm = latched(m, engine, Mux(source == Src.IMM, word.imm, 0), f"{name}_imm").as_signed()
         odd = register(m, port.bank_next & Mux(engine.start, source == Src.RF, from_rf), f"{name}_odd")
-        one, iota = Signal(32, name=f"{name}_constant"), from_iota.replicate(IOTA_BITS)
-        m.d.comb += one.eq(imm | Mux(from_iota, engine.index << IOTA_BITS, 0) | odd.replicate(32))
+        one, iota = Signal(32, name=f"{name}_constant"), from_iota.replicate(lane_bits)
+        m.d.comb += one.eq(imm | Mux(from_iota, engine.index << lane_bits, 0) | odd.replicate(32))
         eastward, westward = ([named(m, (one | Mux(lanes, iota, 0) | taken.replicate(32))[:32], f"{name}_{way}")
                                for lanes in (0, 1)] for way, taken in (("e", from_e), ("w", from_w)))
         lanes = []
         for n, (e, w, low, high) in enumerate(zip(
                 *map(group_lanes, (self.e_in, self.w_in, port.even, port.odd)), strict=True)):
-            e_bits, w_bits = (Cat(way[n >> bit & 1 if bit < IOTA_BITS else 0][bit] for bit in range(32))
+            e_bits, w_bits = (Cat(way[n >> bit & 1 if bit < lane_bits else 0][bit] for bit in range(32))
                               for way in (eastward, westward))
             first = named(m, _pick(e, e_bits, w, w_bits), f"{name}_first{n}")
             lanes.append(named(m, Mux(from_rf, (first & high) | (~first & low), first), f"{name}_raw{n}"))
@@ -165,7 +164,7 @@ class Vxm(wiring.Component):
                exponents: Value) -> data.View:
         """The files' write ports."""
         er_port = er.write_port()
-        write = Signal(probe_layout())
+        write = Signal(probe_layout(self._config))
         m.d.comb += [
             write.rf_we.eq(now.valid & now.rf_we), write.rf_index.eq(now.rf), write.rf_data.eq(result),
             write.er_we.eq(now.valid & now.er_we), write.er_index.eq(now.er_dst), write.er_data.eq(exponents),
@@ -201,10 +200,10 @@ class RegisterFile(wiring.Component):
     we, index, data: a write at the end of this cycle. Reads (`read`) show what stands there in this cycle.
     """
 
-    def __init__(self, depth: int):
-        self._index_bits = (depth - 1).bit_length()
-        self._banks = [Memory(shape=GROUP_BITS, depth=depth // 2, init=[]) for _ in range(2)]
-        super().__init__({"we": In(1), "index": In(5), "data": In(GROUP_BITS)})
+    def __init__(self, config: ChipConfig):
+        self._index_bits = (config.rf_depth - 1).bit_length()
+        self._banks = [Memory(shape=config.group_bits, depth=config.rf_depth // 2, init=[]) for _ in range(2)]
+        super().__init__({"we": In(1), "index": In(5), "data": In(config.group_bits)})
 
     def _bank(self, index: Value) -> Value:
         return index[self._index_bits - 1]
@@ -302,8 +301,8 @@ def _amounts(m: Module, engine: Burst, er: Memory) -> tuple[list[Value], list[Va
                        for use, name in ((ErUse.PRE, "to_pre"), (ErUse.POST, "to_post")))
     base = latched(m, engine, Mux(word.er_use == ErUse.PRE, word.pre, word.post), "shift_base").as_signed()
     pre, post = [], []
-    for lane in range(LANES):
-        exponent = (port.data[8 * lane : 8 * lane + 8] ^ op.er_neg.replicate(8)).as_signed()
+    for lane in range(0, len(port.data), 8):
+        exponent = (port.data[lane : lane + 8] ^ op.er_neg.replicate(8)).as_signed()
         total = _sum(m, base, exponent, op.er_neg, 9, "shift_total")
         pre.append(_clamp(m, Mux(to_pre, total, op.pre), PRE_RANGE[1]))
         post.append(Mux(to_post, total, op.post)[:9])
@@ -387,7 +386,7 @@ class Lane(wiring.Component):
     c: In(32)
     pre: In(6)
     post: In(9)
-    iota: In(IOTA_BITS + COUNT_BITS)
+    iota: In(IOTA_BITS)
     y: Out(32)
     least: Out(1)
     exponent: Out(8)
@@ -631,7 +630,7 @@ def _saturate(m: Module, decoded: data.View, y: Value, beyond: Value) -> dict[st
 
 def _lay(result: Value, rep: Value) -> Value:
     """The result's planes as `rep` lays them on the planes driven."""
-    p0, p1, p2, p3 = (result[PLANE_BITS * p : PLANE_BITS * (p + 1)] for p in range(PLANES))
+    p0, p1, p2, p3 = (result.word_select(p, len(result) // PLANES) for p in range(PLANES))
     half, byte = rep == Rep.REP16, rep == Rep.REP8
     return Cat(p0, Mux(byte, p0, p1), Mux(byte | half, p0, p2), Mux(byte, p0, Mux(half, p1, p3)))
 
@@ -642,7 +641,7 @@ def _reduce(m: Module, now: data.View, y: list[Value], least: list[Value]) -> Si
     A term that is to be compared comes as its complement, so that sums and comparisons need one adder.
     """
     valid, drives = now.valid & (now.red != Red.NONE), Signal()
-    m.submodules.reductions = slots = Memory(shape=GROUP_BITS, depth=1 << len(now.red_slot), init=[])
+    m.submodules.reductions = slots = Memory(shape=32 * len(y), depth=1 << len(now.red_slot), init=[])
     old, new = slots.read_port(domain="comb"), slots.write_port()
     summing, choosing_least, absolute, fresh = (named(m, value, name) for name, value in (
         ("summing", now.red == Red.SUM), ("choosing_least", now.red == Red.MIN), ("absolute", now.red == Red.MAXABS),

@@ -14,7 +14,7 @@ from compiler import integer
 from compiler.errors import TspError
 from compiler.layout import quads_of_int32, vectors_of
 from compiler.program import Program, Symbol
-from hw.config import LANES, ChipConfig
+from hw.config import ChipConfig
 from hw.isa import Control, Space, Trap
 
 UNKNOWN = -1
@@ -169,12 +169,13 @@ class ChipDevice:
         """Write the run's tables: prompt, first token, position 0, temperature, and the noise generator's states."""
         check_prompt(self._program, prompt)
         sampler = sampler_of(self._program, temperature, seed)
-        tokens = np.full(self._symbol("tokens").quads * LANES, UNKNOWN)
+        lanes = self._program.config.lanes
+        tokens = np.full(self._symbol("tokens").quads * lanes, UNKNOWN)
         tokens[: len(prompt)] = prompt
         self._write("tokens", tokens)
-        self._write("token", np.full(LANES, prompt[0]))
-        self._write("position", np.zeros(LANES, int))
-        self._write("temperature", np.full(LANES, sampler.temperature_q))
+        self._write("token", np.full(lanes, prompt[0]))
+        self._write("position", np.zeros(lanes, int))
+        self._write("temperature", np.full(lanes, sampler.temperature_q))
         self._write("noise", sampler.state)
         self.chip.host_write(Space.CONTROL, Control.POSITION.value, 0)
         self._position = 0
@@ -186,10 +187,11 @@ class ChipDevice:
             return []
         cycles = [int(count) for count in self.chip.run(n)]
         first, self._position = self._position + 1, self._position + n
-        tokens = self._read("tokens", first // LANES, self._position // LANES + 1)
+        lanes = self._program.config.lanes
+        tokens = self._read("tokens", first // lanes, self._position // lanes + 1)
         self._tokens += len(cycles)
         self._cycles += sum(cycles)
-        chosen = tokens[first % LANES :][: len(cycles)].tolist()
+        chosen = tokens[first % lanes :][: len(cycles)].tolist()
         return [TokenResult(token, count) for token, count in zip(chosen, cycles, strict=True)]
 
     def logits(self) -> np.ndarray:
@@ -217,7 +219,8 @@ class ChipDevice:
 
     def _write(self, name: str, values: np.ndarray) -> None:
         """int32 values to the beginning of a tensor, from layer to layer if it has some in each."""
-        symbol, quads = self._symbol(name), quads_of_int32(vectors_of(values))
+        symbol, vectors = self._symbol(name), vectors_of(values, self._program.config.lanes)
+        quads = quads_of_int32(vectors)
         for layer, start in enumerate(range(0, len(quads), symbol.quads)):
             part = quads[start : start + symbol.quads]
             self.chip.load_mem(f"MEM_{symbol.slice}", part, symbol.addr + layer * symbol.stride)

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from compiler.errors import TspError
-from hw.config import LANES, PLANES, ChipConfig
+from hw.config import PLANES, ChipConfig
 from hw.isa import Control, Space, queues
 
 from .image import Image
@@ -54,7 +54,7 @@ class HostChip:
 
     def load_mem(self, name: str, data: np.ndarray, at: int = 0) -> None:
         """Write uint8 [quad, plane, lane] to a slice from quad `at` on."""
-        rows = np.ascontiguousarray(data, np.uint8).reshape(-1, LANES)
+        rows = np.ascontiguousarray(data, np.uint8).reshape(-1, self.config.lanes)
         base = self._address(name, at)
         self._port.write((Space.MEM, base + n, int.from_bytes(row.tobytes(), "little")) for n, row in enumerate(rows))
 
@@ -64,8 +64,8 @@ class HostChip:
         count = depth - at if count is None else count
         base = self._address(name, at)
         words = self._port.read(Space.MEM, range(base, base + count * PLANES))
-        raw = b"".join(word.to_bytes(LANES, "little") for word in words)
-        return np.frombuffer(raw, np.uint8).reshape(count, PLANES, LANES)
+        raw = b"".join(word.to_bytes(self.config.lanes, "little") for word in words)
+        return np.frombuffer(raw, np.uint8).reshape(count, PLANES, self.config.lanes)
 
     def _address(self, name: str, quad: int) -> int:
         return self._slices.index(name) << 22 | quad << 2

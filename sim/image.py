@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from hw.config import LANES, PLANES, ChipConfig
+from hw.config import PLANES, ChipConfig
 from hw.isa import Control, Space, icu_address, queues, width
 from hw.store import Numbers
 
@@ -26,8 +26,8 @@ class Image:
     """A loaded chip.
 
     queues: instruction words by queue name. starts: start PC in every bucket by queue name. buckets: (period, first
-    position beyond it). maps: permutation maps, 16 source lanes each. mems: uint8 [quad, plane, lane] by slice name,
-    from quad 0 on.
+    position beyond it). maps: permutation maps, a source lane for every lane. mems: uint8 [quad, plane, lane] by slice
+    name, from quad 0 on.
     """
 
     config: ChipConfig
@@ -42,7 +42,7 @@ class Image:
         slices = [queue.name for queue in queues(self.config) if queue.unit == "MEM"]
         for name, data in self.mems.items():
             base = slices.index(name) << 22
-            for address, row in enumerate(np.ascontiguousarray(data, np.uint8).reshape(-1, LANES)):
+            for address, row in enumerate(np.ascontiguousarray(data, np.uint8).reshape(-1, self.config.lanes)):
                 yield Space.MEM, base + address, int.from_bytes(row.tobytes(), "little")
         for number, queue in enumerate(queues(self.config)):
             number_of = Numbers(self.config, queue)
@@ -68,5 +68,5 @@ class Image:
 
 def quads_of(lanes: np.ndarray) -> np.ndarray:
     """uint8 [quad, plane, lane] of int32 lanes [quad, lane]."""
-    data = np.ascontiguousarray(lanes, "<i4").view(np.uint8).reshape(-1, LANES, PLANES)
+    data = np.ascontiguousarray(lanes, "<i4").view(np.uint8).reshape(*lanes.shape, PLANES)
     return data.transpose(0, 2, 1).copy()

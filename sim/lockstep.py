@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from hw.config import LANES, PLANES, ChipConfig
+from hw.config import PLANES, ChipConfig
 from hw.isa import Control, Queue, Space, queues
 
 from .image import Image
@@ -175,23 +175,23 @@ def _slots(driven: np.ndarray, streams: int) -> np.ndarray:
     return (driven[:, None] >> np.arange(streams, dtype=np.uint32) & 1).astype(bool)
 
 
-def _group(value: int) -> np.ndarray:
+def _group(value: int, lanes: int) -> np.ndarray:
     """uint8 [plane, lane] of a stream group."""
-    return np.frombuffer(value.to_bytes(PLANES * LANES, "little"), np.uint8).reshape(PLANES, LANES)
+    return np.frombuffer(value.to_bytes(PLANES * lanes, "little"), np.uint8).reshape(PLANES, lanes)
 
 
-def _group_lanes(value: int) -> np.ndarray:
+def _group_lanes(value: int, lanes: int) -> np.ndarray:
     """int32 lanes of a stream group."""
-    return np.ascontiguousarray(_group(value).T).view("<i4")[:, 0]
+    return np.ascontiguousarray(_group(value, lanes).T).view("<i4")[:, 0]
 
 
-def _plane(value: int, kind: type = np.uint8) -> np.ndarray:
-    return np.frombuffer(value.to_bytes(LANES, "little"), kind)
+def _plane(value: int, lanes: int, kind: type = np.uint8) -> np.ndarray:
+    return np.frombuffer(value.to_bytes(lanes, "little"), kind)
 
 
-def _lanes(value: int) -> np.ndarray:
+def _lanes(value: int, lanes: int) -> np.ndarray:
     """int32 lanes that stand one behind the other."""
-    return np.frombuffer(value.to_bytes(4 * LANES, "little"), "<i4")
+    return np.frombuffer(value.to_bytes(4 * lanes, "little"), "<i4")
 
 
 def _mask(value: int, bits: int) -> np.ndarray:
@@ -200,32 +200,35 @@ def _mask(value: int, bits: int) -> np.ndarray:
 
 def _apply_mem(shadow: dict[str, np.ndarray], writes: Mapping[str, int]) -> None:
     if writes["we"]:
-        enabled = _mask(writes["we"], PLANES * LANES).reshape(PLANES, LANES)
         quad = shadow["mem"][writes["addr"]]
-        quad[enabled] = _group(writes["data"])[enabled]
+        enabled = _mask(writes["we"], quad.size).reshape(quad.shape)
+        quad[enabled] = _group(writes["data"], quad.shape[1])[enabled]
     if writes["index_we"]:
         shadow["index"][writes["index"]] = [writes[f"index_data.{name}"] for name in ("offset", "lanes", "planes")]
 
 
 def _apply_vxm(shadow: dict[str, np.ndarray], writes: Mapping[str, int]) -> None:
+    lanes = shadow["rf"].shape[1]
     if writes["rf_we"]:
-        shadow["rf"][writes["rf_index"]] = _group_lanes(writes["rf_data"])
+        shadow["rf"][writes["rf_index"]] = _group_lanes(writes["rf_data"], lanes)
     if writes["er_we"]:
-        shadow["er"][writes["er_index"]] = _plane(writes["er_data"], np.int8)
+        shadow["er"][writes["er_index"]] = _plane(writes["er_data"], lanes, np.int8)
 
 
 def _apply_mxm(shadow: dict[str, np.ndarray], writes: Mapping[str, int]) -> None:
+    lanes = shadow["act"].shape[1]
     if writes["act_we"]:
-        shadow["act"][writes["act_index"]] = _plane(writes["act_data"], np.int8)
+        shadow["act"][writes["act_index"]] = _plane(writes["act_data"], lanes, np.int8)
     if writes["acc_we"]:
-        enabled = _mask(writes["acc_we"], LANES)
+        enabled = _mask(writes["acc_we"], lanes)
         vector = shadow["acc"][writes["acc_index"] % len(shadow["acc"])]
-        vector[enabled] = _lanes(writes["acc_data"])[enabled]
+        vector[enabled] = _lanes(writes["acc_data"], lanes)[enabled]
 
 
 def _apply_sxm(shadow: dict[str, np.ndarray], writes: Mapping[str, int]) -> None:
     if writes["row_we"]:
-        shadow["transpose"][writes["row_index"]] = _plane(writes["row_data"])
+        rows = shadow["transpose"]
+        rows[writes["row_index"]] = _plane(writes["row_data"], rows.shape[1])
 
 
 _APPLY = {"MEM": _apply_mem, "VXM": _apply_vxm, "MXM": _apply_mxm, "SXM": _apply_sxm}

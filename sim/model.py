@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hw.config import LANES, PLANES, ChipConfig
+from hw.config import PLANES, ChipConfig
 from hw.isa import (
     ICU_QUEUE,
     PC_BITS,
@@ -58,12 +58,10 @@ class ModelChip:
     """
 
     def __init__(self, config: ChipConfig, *, strict: bool = True):
-        if LANES % config.rows:
-            raise ValueError(f"16 must be a multiple of the MXM's rows, not {config.rows}")
         self.config = config
         self.time = Timeline(strict)
         self.streams = Streams(config, self.time)
-        self.maps = np.zeros((config.sxm_maps, LANES), np.uint8)
+        self.maps = np.zeros((config.sxm_maps, config.lanes), np.uint8)
         self.buckets = np.zeros((config.buckets, 2), np.uint64)
         self.sequencer = Sequencer()
         self.units = {queue.name: self._unit(queue) for queue in queues(config)}
@@ -164,7 +162,8 @@ class ModelChip:
         """Write a 128-bit word. Only CONTROL may be touched while a token runs."""
         self._check_idle(space)
         if space is Space.MEM:
-            self._mem_bytes(addr)[:] = np.frombuffer(data.to_bytes(LANES, "little"), np.uint8)
+            row = data.to_bytes(WORD // 8, "little")[: self.config.lanes]
+            self._mem_bytes(addr)[:] = np.frombuffer(row, np.uint8)
         elif space is Space.ICU:
             self._write_icu(addr, data)
         elif space is Space.START:
@@ -172,7 +171,7 @@ class ModelChip:
         elif space is Space.BUCKET:
             self.buckets[addr] = data & _MASK32, data >> 32 & _MASK32
         elif space is Space.MAP:
-            self.load_map(addr, [data >> 4 * lane & 15 for lane in range(LANES)])
+            self.load_map(addr, [data >> 4 * lane & 15 for lane in range(self.config.lanes)])
         else:
             self._write_control(Control(addr), data)
 
@@ -232,7 +231,7 @@ class ModelChip:
 
     def load_mem(self, name: str, data: np.ndarray, at: int = 0) -> None:
         """Write uint8 [n, plane, lane] to the quads from `at` on."""
-        self.mem(name)[at : at + len(data)] = np.asarray(data, np.uint8).reshape(-1, PLANES, LANES)
+        self.mem(name)[at : at + len(data)] = np.asarray(data, np.uint8).reshape(-1, PLANES, self.config.lanes)
 
     def read_mem(self, name: str, at: int = 0, count: int | None = None) -> np.ndarray:
         """uint8 [count, plane, lane] from quad `at` on, copied; to the end of the slice by default."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hw.config import LANES, PLANES, POSITIONS, ChipConfig
+from hw.config import PLANES, POSITIONS, ChipConfig
 from hw.isa import ENGINE, Instr, Queue, Trap
 
 LANE_MASKS: tuple[np.int32, ...] = tuple(
@@ -79,8 +79,8 @@ class Streams:
     """
 
     def __init__(self, config: ChipConfig, time: Timeline):
-        self._time = time
-        self._packets = [[np.zeros((config.groups, LANES), np.int32) for _ in range(RING)] for _ in range(2)]
+        self._time, self._lanes = time, config.lanes
+        self._packets = [[np.zeros((config.groups, config.lanes), np.int32) for _ in range(RING)] for _ in range(2)]
         self._driven = [[0] * RING for _ in range(2)]
         self._fresh = [[(-1, 0)] * RING for _ in range(2)]
 
@@ -132,7 +132,7 @@ class Streams:
     def values(self, direction: int) -> np.ndarray:
         """uint8 [position, stream, lane] of all registers of a direction."""
         packets = np.stack([self._packets[direction][self._slot(direction, p)] for p in range(POSITIONS)])
-        return planes_of(packets).reshape(POSITIONS, -1, LANES)
+        return planes_of(packets).reshape(POSITIONS, -1, self._lanes)
 
     def driven(self, direction: int) -> np.ndarray:
         """Driven bits [position] of a direction, stream s at bit s."""

@@ -3,7 +3,7 @@
 import numpy as np
 
 from hw import numerics
-from hw.config import LANES, MEM_E, MXM_E, PLANES, SXM_E, ChipConfig
+from hw.config import MEM_E, MXM_E, PLANES, SXM_E, ChipConfig
 from hw.isa import (
     ADDR_BITS,
     ENGINE,
@@ -37,8 +37,9 @@ class MemModel(Unit):
         outward = Dir.E if queue.position == MEM_E else Dir.W
         self._outward, self._outer = outward.value, queue.slice > 0
         self._weight_group = config.weight_group(queue.slice)
-        self.quads = np.zeros((config.mem_depths[queue.slice], LANES), np.int32)
-        self.indices = [numerics.Index() for _ in range(config.index_regs)]
+        self.quads = np.zeros((config.mem_depths[queue.slice], config.lanes), np.int32)
+        self._all_lanes = numerics.Index.everything(config.lanes).lanes
+        self.indices = [numerics.Index.everything(config.lanes)] * config.index_regs
         self.commits = [(-1, -1), (-1, -1)]
         """(cycle, quad) of the latest commits, even cycles first."""
 
@@ -69,7 +70,7 @@ class MemModel(Unit):
             self.start("read", instr, lambda i: self._read(base + i * stride, keep, target), instr.count,
                        instr.interval)
         else:
-            mask = _write_mask(planes, index)
+            mask = self._write_mask(planes, index)
             source = direction, self.position, planes
             self.start("write", instr, lambda i: self._write(base + i * stride, mask, source), instr.count,
                        instr.interval)
@@ -106,6 +107,14 @@ class MemModel(Unit):
         self.commits[commit & 1] = commit, address
         self.time.write(commit, self._commit, address, mask, value)
 
+    def _write_mask(self, planes: int, index: numerics.Index) -> np.ndarray | None:
+        """Byte mask [lane] of a write; None where it writes the whole quad."""
+        planes &= index.planes
+        if planes == ALL and index.lanes == self._all_lanes:
+            return None
+        enabled = np.array([index.lanes >> lane & 1 for lane in range(self.config.lanes)], np.int32)
+        return -enabled & LANE_MASKS[planes]
+
     def _commit(self, address: int, mask: np.ndarray | None, value: np.ndarray) -> None:
         if mask is None:
             self.quads[address] = value
@@ -113,22 +122,13 @@ class MemModel(Unit):
             self.quads[address] ^= (self.quads[address] ^ value) & mask
 
 
-def _write_mask(planes: int, index: numerics.Index) -> np.ndarray | None:
-    """Byte mask [lane] of a write; None where it writes the whole quad."""
-    planes &= index.planes
-    if planes == ALL and index.lanes == (1 << LANES) - 1:
-        return None
-    enabled = np.array([index.lanes >> lane & 1 for lane in range(LANES)], np.int32)
-    return -enabled & LANE_MASKS[planes]
-
-
 class MxmModel(Unit):
     """An MXM: activation buffer, accumulator file, and MAC steps that are evaluated when somebody looks."""
 
     def __init__(self, queue: Queue, config: ChipConfig, time: Timeline, streams: Streams):
         super().__init__(queue, config, time, streams)
-        self._act = [np.zeros(LANES, np.int8) for _ in range(config.act_depth)]
-        self._acc = np.zeros((config.acc_depth, LANES), np.int32)
+        self._act = [np.zeros(config.lanes, np.int8) for _ in range(config.act_depth)]
+        self._acc = np.zeros((config.acc_depth, config.lanes), np.int32)
         self._steps: list[tuple[int, np.ndarray, np.ndarray, int, bool, bool]] = []
         outward = Dir.E if queue.position == MXM_E else Dir.W
         self._outward, self._inward = outward.value, 1 - outward.value
@@ -160,6 +160,8 @@ class MxmModel(Unit):
     def _start_mac(self, instr: Instr) -> None:
         acts, accs, act, acc, clear = instr.acts, instr.accs, instr.act, instr.acc, instr.clear
         narrow = instr.wfmt is Wfmt.INT4
+        if narrow and not self.config.int4:
+            self.trap(Trap.OPCODE, f"INT4 must not be used on config {self.config.name}")
         inner = acts if instr.order is Order.ROW else accs
 
         def work(i: int) -> None:
@@ -192,7 +194,7 @@ class MxmModel(Unit):
         products = self._products(steps[:due])
         for (_, _, _, acc, clear, narrow), product in zip(steps[:due], products, strict=True):
             size = self.config.rows << narrow
-            vector, part = divmod(acc, LANES // size)
+            vector, part = divmod(acc, self.config.lanes // size)
             lanes = self._acc[vector % self.config.acc_depth, part * size : (part + 1) * size]
             if clear:
                 lanes[:] = product[:size]
@@ -202,13 +204,13 @@ class MxmModel(Unit):
 
     def _products(self, steps: list[tuple[int, np.ndarray, np.ndarray, int, bool, bool]]) -> np.ndarray:
         """int32 [step, row] of row sums, each as `numerics.dot`; int8 steps use the first half of the rows."""
-        weights = planes_of(np.stack([step[1] for step in steps])).reshape(len(steps), self.config.rows, LANES)
+        weights = planes_of(np.stack([step[1] for step in steps])).reshape(len(steps), self.config.rows, -1)
         acts = np.stack([step[2] for step in steps]).astype(np.int32)
         weights = weights.view(np.int8).astype(np.int32)
         narrow = np.array([step[5] for step in steps])
         if not narrow.any():
             return np.einsum("srl,sl->sr", weights, acts)
-        nibbles = np.stack([((weights + 8) & 15) - 8, weights >> 4], axis=2).reshape(len(steps), -1, LANES)
+        nibbles = np.stack([((weights + 8) & 15) - 8, weights >> 4], axis=2).reshape(len(steps), -1, self.config.lanes)
         wide = np.concatenate([weights, np.zeros_like(weights)], axis=1)
         return np.einsum("srl,sl->sr", np.where(narrow[:, None, None], nibbles, wide), acts)
 
@@ -227,7 +229,7 @@ class SxmModel(Unit):
         self._maps = maps
         outward = Dir.E if queue.position == SXM_E else Dir.W
         self._outward, self._inward = outward.value, 1 - outward.value
-        self._rows = np.zeros((LANES, LANES), np.uint8)
+        self._rows = np.zeros((config.lanes, config.lanes), np.uint8)
 
     def state(self) -> dict[str, np.ndarray]:
         return {"transpose": self._rows.copy()}
@@ -259,24 +261,24 @@ class SxmModel(Unit):
         return lambda i, x: x[lanes]
 
     def _shift(self, instr: Instr):
-        lane, step, distribute = instr.lane, instr.lane_inc, instr.distribute
-        spread = np.zeros(LANES, int) if distribute else np.arange(LANES)
-        return lambda i, x: x[(spread + lane + i * step) % LANES]
+        lane, step, distribute, lanes = instr.lane, instr.lane_inc, instr.distribute, self.config.lanes
+        spread = np.zeros(lanes, int) if distribute else np.arange(lanes)
+        return lambda i, x: x[(spread + lane + i * step) % lanes]
 
     def _reduce(self, instr: Instr):
         red = instr.red
         if red in (Red.NONE, Red.MAXABS):
             self.trap(Trap.OPCODE, f"REDUCE must be SUM, MAX or MIN, not {red.name}")
             red = Red.SUM
-        segment = self.check(instr.segment, 5, "segment")
+        segment = self.check(instr.segment, self.config.lane_bits + 1, "segment")
         return lambda i, x: numerics.lane_reduce(red, segment, x.astype(np.int64)).astype(np.int32)
 
     def _transpose_in(self, i: int, planes: int, shift: int) -> None:
-        row = self.check(i, LANES, "transpose row")
+        row = self.check(i, self.config.lanes, "transpose row")
         value = (self._sample(planes) >> shift).astype(np.uint8)
         self.time.write(self.time.now, self._rows.__setitem__, row, value)
 
     def _transpose_out(self, i: int) -> None:
-        column = self._rows[:, self.check(i, LANES, "transpose column")].astype(np.int64)
+        column = self._rows[:, self.check(i, self.config.lanes, "transpose column")].astype(np.int64)
         value = (column * 0x01010101).astype(np.uint32).view(np.int32)
         self._drive(value)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from hw import numerics
-from hw.config import LANES, PLANES, ChipConfig
+from hw.config import PLANES, ChipConfig
 from hw.isa import FIELDS, VXM_DRIVE, VXM_REDUCE_DRIVE, ErUse, Fmt, Instr, Op, Queue, Red, Src
 
 from .model_core import Streams, Timeline, Unit
@@ -18,7 +18,6 @@ ALL = (1 << PLANES) - 1
 FMT_PLANES = {Fmt.I32: 0b1111, Fmt.LO16: 0b0011, Fmt.HI16: 0b1100,
               Fmt.B0: 0b0001, Fmt.B1: 0b0010, Fmt.B2: 0b0100, Fmt.B3: 0b1000}
 """Planes that an operand format consumes."""
-_LANES = np.arange(LANES, dtype=np.int32)
 Operand = Callable[[int], np.ndarray]
 
 
@@ -31,9 +30,9 @@ class VxmModel(Unit):
 
     def __init__(self, queue: Queue, config: ChipConfig, time: Timeline, streams: Streams):
         super().__init__(queue, config, time, streams)
-        self.rf_vectors = [np.zeros(LANES, np.int32) for _ in range(config.rf_depth)]
-        self.er_vectors = [np.zeros(LANES, np.int8) for _ in range(config.er_depth)]
-        self.reductions = [np.zeros(LANES, np.int64) for _ in range(1 << FIELDS[Op.ALU]["red_slot"].bits)]
+        self.rf_vectors = [np.zeros(config.lanes, np.int32) for _ in range(config.rf_depth)]
+        self.er_vectors = [np.zeros(config.lanes, np.int8) for _ in range(config.er_depth)]
+        self.reductions = [np.zeros(config.lanes, np.int64) for _ in range(1 << FIELDS[Op.ALU]["red_slot"].bits)]
 
     def state(self) -> dict[str, np.ndarray]:
         return {"rf": np.stack(self.rf_vectors), "er": np.stack(self.er_vectors),
@@ -68,10 +67,11 @@ class VxmBurst:
         self._pending: list[tuple[np.ndarray, ...]] = []
         self._results: list[np.ndarray] = []
         self._exponents: list[np.ndarray] = []
-        self._total = np.zeros(LANES, np.int64)
+        self._total = np.zeros(vxm.config.lanes, np.int64)
 
     def _source(self, name: str) -> Operand:
         instr, vxm = self.instr, self.vxm
+        lanes = vxm.config.lanes
         src: Src = getattr(instr, f"{name}_src")
         fmt: Fmt = getattr(instr, f"{name}_fmt")
         if src in STREAMS:
@@ -81,8 +81,9 @@ class VxmBurst:
             first, step = getattr(instr, f"{name}_rf"), getattr(instr, f"{name}_inc")
             return lambda i: vxm.rf_vectors[vxm.register(first + i * step)]
         if src is Src.IOTA:
-            return lambda i: _LANES + LANES * i
-        constant = np.full(LANES, instr.imm, np.int32)
+            first = np.arange(lanes, dtype=np.int32)
+            return lambda i: first + lanes * i
+        constant = np.full(lanes, instr.imm, np.int32)
         return lambda i: constant
 
     def element(self, i: int) -> None:

@@ -2,7 +2,7 @@
 
 from random import Random
 
-from hw.config import LANES, ChipConfig
+from hw.config import ChipConfig
 from hw.isa import (
     DELAY_BITS,
     ENGINE,
@@ -211,9 +211,10 @@ class Builder(Placement):
             return False
         window, offset = self.place(queue)
         arrival = window.starts[0].cycle + offset + ENGINE
+        formats = list(Wfmt) if config.int4 else [Wfmt.INT8]
         instr = Instr(Op.MAC, fields={
             "act": rng.randint(0, config.act_depth - acts), "acc": rng.randrange(4 * config.acc_depth), "acts": acts,
-            "accs": accs, "order": rng.choice(list(Order)), "wfmt": rng.choice(list(Wfmt)), "clear": self.bit()})
+            "accs": accs, "order": rng.choice(list(Order)), "wfmt": rng.choice(formats), "clear": self.bit()})
         if not self.fits(queue, window, offset, instr):
             return False
         for source in slices:
@@ -244,7 +245,8 @@ class Builder(Placement):
         op, own = rng.choice([
             (Op.PERMUTE, {"map": rng.randrange(self.config.sxm_maps)}),
             (Op.SHIFT, {"lane": rng.randrange(16), "lane_inc": rng.randrange(16), "distribute": self.bit()}),
-            (Op.REDUCE, {"red": rng.choice([Red.SUM, Red.MAX, Red.MIN]), "segment": rng.randint(0, 4)}),
+            (Op.REDUCE, {"red": rng.choice([Red.SUM, Red.MAX, Red.MIN]),
+                         "segment": rng.randint(0, self.config.lane_bits)}),
         ])
         instr = Instr(op, fields=burst | own)
         return (self.sampled(queue, window, offset, instr, run.direction, 15)
@@ -255,7 +257,7 @@ class Builder(Placement):
         if not target:
             return False
         queue, run, window, offset, burst = target
-        burst["count"] = min(burst["count"], LANES)
+        burst["count"] = min(burst["count"], self.config.lanes)
         plane = self.rng.randrange(4)
         instr = Instr(Op.TRANSPOSE_IN, fields=burst | {"plane": plane})
         if not (self.fits(queue, window, offset, instr)
@@ -271,7 +273,7 @@ class Builder(Placement):
         return self.transpose_out(queue, *self.place(queue))
 
     def transpose_out(self, queue: Queue, window: Window, offset: int) -> bool:
-        instr = Instr(Op.TRANSPOSE_OUT, fields=self.burst(LANES))
+        instr = Instr(Op.TRANSPOSE_OUT, fields=self.burst(self.config.lanes))
         return self.produce(queue, window, offset, instr, SXM_DRIVE, 1 - outward(queue))
 
     # --- VXM -----------------------------------------------------------------------------------------------------

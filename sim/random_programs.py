@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from hw.config import LANES, ChipConfig
+from hw.config import ChipConfig
 from hw.isa import Instr, Op, encode, queues
 from hw.store import store_of
 
@@ -41,7 +41,7 @@ def random_image(config: ChipConfig, seed: int, attempts: int = 400) -> tuple[Im
             words[name].append(encode(Instr(Op.SYNC)))
         position += rng.randint(1, 2)
         buckets.append((program.end + MARGIN + rng.randint(0, 30), position))
-    maps = [random_map(rng) for _ in range(config.sxm_maps)]
+    maps = [random_map(rng, config.lanes) for _ in range(config.sxm_maps)]
     return Image(config=config, queues=words, starts=starts, buckets=buckets, maps=maps,
                  mems=_memories(config, rng)), position
 
@@ -52,10 +52,10 @@ class Chance(Protocol):
     def random(self) -> float: ...
 
 
-def random_map(rng: Chance) -> list[int]:
+def random_map(rng: Chance, n_lanes: int) -> list[int]:
     """A random permutation map that the SXM can do (`hw.isa.routable`)."""
-    lanes = [0] * LANES
-    for k in range((LANES - 1).bit_length()):
+    lanes = [0] * n_lanes
+    for k in range((n_lanes - 1).bit_length()):
         bits = [int(rng.random() < 0.5) for _ in range(2 << k)]
         lanes = [taken | bits[lane & (2 << k) - 1] << k for lane, taken in enumerate(lanes)]
     return lanes
@@ -68,7 +68,8 @@ def _memories(config: ChipConfig, rng: Random) -> dict[str, np.ndarray]:
     for queue in queues(config):
         if queue.unit == "MEM":
             depth = min(config.mem_depths[queue.slice], 512)
-            lanes = numbers.integers(-1 << 31, 1 << 31, (depth, LANES)) >> numbers.integers(0, 32, (depth, LANES))
+            shape = depth, config.lanes
+            lanes = numbers.integers(-1 << 31, 1 << 31, shape) >> numbers.integers(0, 32, shape)
             lanes[:INDEX_QUADS, 0] = numbers.integers(0, MAX_OFFSET + 1, INDEX_QUADS)
             memories[queue.name] = quads_of(lanes)
     return memories

@@ -11,7 +11,7 @@ from amaranth.lib import data as layouts
 
 import hw
 from hw.chip import Chip, probe_ports
-from hw.config import LANES, PLANES, POSITIONS, ChipConfig
+from hw.config import PLANES, POSITIONS, ChipConfig
 from hw.host import WORD
 from hw.isa import Control, Space, Trap, icu_address, queues, width
 from hw.store import Numbers
@@ -160,7 +160,8 @@ class VerilatedChip:
 
     def load_mem(self, name: str, data: np.ndarray, at: int = 0) -> None:
         """Write uint8 [quad, plane, lane] to a slice ("MEM_E0") from quad `at` on."""
-        words = np.ascontiguousarray(data, np.uint8).reshape(-1, LANES).view("<u4")
+        rows = np.ascontiguousarray(data, np.uint8).reshape(-1, self.config.lanes)
+        words = np.pad(rows, ((0, 0), (0, WORD // 8 - self.config.lanes))).view("<u4")
         self._load(Space.MEM, self._mem_address(name, at) + np.arange(len(words)), words)
 
     def read_mem(self, name: str, at: int = 0, count: int | None = None) -> np.ndarray:
@@ -169,7 +170,7 @@ class VerilatedChip:
         count = self.config.mem_depths[n] - at if count is None else count
         data = np.zeros((count, PLANES, 4), np.uint32)
         self._lib.sim_read_mem(self._sim, self._mem_address(name, at), count * PLANES, data)
-        return data.view(np.uint8).reshape(count, PLANES, LANES)
+        return data.view(np.uint8)[..., : self.config.lanes].copy()
 
     def _mem_address(self, name: str, quad: int) -> int:
         return self._slices[name] << 22 | quad << 2
@@ -263,7 +264,7 @@ class VerilatedChip:
         """Registers of direction "e" or "w" as uint8 [position, stream, lane], copied."""
         buffer = self.probe_bytes()
         entries = [self._probes[f"{direction}_{p}"] for p in range(POSITIONS)]
-        return np.stack([buffer[e.offset : e.offset + e.size].reshape(-1, LANES) for e in entries])
+        return np.stack([buffer[e.offset : e.offset + e.size].reshape(-1, self.config.lanes) for e in entries])
 
     def driven(self, direction: str) -> np.ndarray:
         """Driven bits [position], stream s at bit s."""

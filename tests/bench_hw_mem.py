@@ -5,9 +5,9 @@ from collections import defaultdict
 
 import cocotb
 import numpy as np
-from unit_bench import WEIGHTS, E, UnitBench, W, pack, traps_of
+from unit_bench import LANES, WEIGHTS, E, UnitBench, W, pack, traps_of
 
-from hw.config import LANES, PLANES
+from hw.config import PLANES
 from hw.isa import HOST_READ, MEM_INDEX, MEM_READ, MEM_WRITE_TO_READ, Dir, Instr, Op, Trap
 from hw.numerics import Index
 
@@ -19,7 +19,7 @@ HOST_LATENCY = HOST_READ - 1
 
 
 def planes_of(lanes):
-    """int32 [16] as uint8 [plane, lane]."""
+    """int32 [lane] as uint8 [plane, lane]."""
     return np.frombuffer(pack(lanes).to_bytes(PLANES * LANES, "little"), np.uint8).reshape(PLANES, LANES)
 
 
@@ -29,7 +29,7 @@ class Reference(UnitBench):
     def __init__(self, dut, seed=0):
         super().__init__(dut, seed)
         self.mem = np.zeros((DEPTH, PLANES, LANES), np.uint8)
-        self.index = [Index() for _ in range(8)]
+        self.index = [Index.everything(LANES)] * 8
         self.todo = defaultdict(list)
         self.driven = {}
         self.reads, self.commits = {}, {}
@@ -62,7 +62,7 @@ class Reference(UnitBench):
 
     def plan(self, instr, offsets):
         """Schedules an instruction dispatched now, or returns False where it would be illegal."""
-        index = self.index[instr.index] if instr.op is not Op.INDEX else Index()
+        index = self.index[instr.index] if instr.op is not Op.INDEX else Index.everything(LANES)
         first = self.now + 1
         if instr.op is Op.INDEX:
             self.todo[first].append(lambda: self.load_index(instr))
@@ -225,7 +225,7 @@ async def write_to_read_and_index_latencies(dut):
             await bench.pass_cycle(read, streams=vector if n == 1 else None)
         for _ in range(5):
             await bench.pass_cycle()
-        assert bench.index[1] == Index(offset, 0xFFFF, planes)
+        assert bench.index[1] == Index(offset, (1 << LANES) - 1, planes)
     assert not bench.traps
 
 

@@ -5,16 +5,14 @@ from collections import defaultdict
 
 import cocotb
 import numpy as np
-from unit_bench import Checked, UnitBench, elements, log, traps_of, unpack
+from unit_bench import CONFIG, LANES, Checked, UnitBench, elements, log, traps_of, unpack
 
 from hw import numerics
-from hw.config import CONFIGS, LANES, PLANES
+from hw.config import PLANES
 from hw.isa import ENGINE, MXM_ACC, MXM_DRAIN, MXM_LOAD, Instr, Op, Order, Trap, Wfmt, encode
 
-CONFIG = CONFIGS[os.environ.get("CONFIG", "tiny")]
 OUT = int(os.environ["OUTWARD"])
 IN = 1 - OUT
-HAS_INT4 = 2 * CONFIG.rows <= LANES
 
 
 def load(**fields) -> Instr:
@@ -109,7 +107,7 @@ def random_instruction(rng: np.random.Generator) -> Instr:
             return drain(count=count, interval=interval, acc=int(rng.integers(CONFIG.acc_depth)))
     acts, accs = int(rng.integers(1, 6)), int(rng.integers(1, 6))
     return mac(act=int(rng.integers(CONFIG.act_depth - acts + 1)), acc=int(rng.integers(16)), acts=acts, accs=accs,
-               order=Order(int(rng.integers(2))), wfmt=Wfmt(int(rng.integers(1 + HAS_INT4))),
+               order=Order(int(rng.integers(2))), wfmt=Wfmt(int(rng.integers(1 + CONFIG.int4))),
                clear=int(rng.random() < 0.3))
 
 
@@ -158,7 +156,7 @@ async def extremes(dut):
     for act in (-128, 127, -1, 0):
         await bench.step(load())
         await bench.step(streams=np.full((2, LANES), act & 255))
-        for wfmt in list(Wfmt)[: 1 + HAS_INT4]:
+        for wfmt in list(Wfmt)[: 1 + CONFIG.int4]:
             for byte in (0x80, 0x7F, 0x88, 0x77, 0x78, 0x87, 0xFF, 0x0F, 0xF0, 0x08):
                 weights = np.full((CONFIG.weight_groups, LANES), numerics.wrap32(byte * np.int64(0x1010101)))
                 await bench.step(mac(acts=1, accs=1, wfmt=wfmt, clear=byte & 1), weights=weights)
@@ -208,9 +206,9 @@ async def latencies(dut):
     await bench.step(load(), ones, weights=steady)
     await bench.step(streams=3 * ones, weights=steady)
     await idle(8)
-    await bench.step(drain(count=2), ones, weights=steady)
+    await bench.step(drain(count=4), ones, weights=steady)
     sums = []
-    for _ in range(3):
+    for _ in range(5):
         await bench.step(streams=ones, weights=steady)
         data, drive = bench.seen[IN]
         sums += [int(lane) for lane in unpack(data, 1)[0]] if drive else []
@@ -229,6 +227,7 @@ async def illegal_programs_trap(dut):
     assert await traps_of(bench, encode(Instr(Op.ALU)) & (1 << 59) - 1) == {Trap.OPCODE}
     assert await traps_of(bench, load(act=CONFIG.act_depth - 1, count=2)) == {Trap.ADDRESS}
     assert await traps_of(bench, mac(act=CONFIG.act_depth - 1, acts=2)) == {Trap.ADDRESS}
+    assert await traps_of(bench, mac(wfmt=Wfmt.INT4)) == (set() if CONFIG.int4 else {Trap.OPCODE})
     dut.weights_driven.value = (1 << CONFIG.rows) - 2
     assert await traps_of(bench, mac()) == {Trap.EMPTY_READ}
     outward = dut.w_driven if OUT else dut.e_driven

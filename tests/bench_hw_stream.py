@@ -7,15 +7,12 @@ from dataclasses import dataclass
 
 import cocotb
 import numpy as np
-from unit_bench import Bench
+from unit_bench import CONFIG, LANES, Bench
 
-from hw.config import CONFIGS, MEM_E, MEM_W, PLANES, POSITIONS
+from hw.config import MEM_E, MEM_W, PLANES, POSITIONS
 from hw.isa import queues
-from hw.slice import PLANE_BITS
 
-CONFIG = CONFIGS["tiny"]
 QUEUES = queues(CONFIG)
-BYTES = PLANE_BITS // 8
 ROWS = {"e": 1, "w": -1}
 """Directions, and the position to which a packet moves in a cycle."""
 
@@ -42,7 +39,7 @@ SOURCES += [Source("weights", n, {MEM_W: "w", MEM_E: "e"}[queue.position], queue
 
 
 def shifted(state, drives):
-    """One cycle: by row, values uint8 [position, stream, 16] and driven bool [position, stream]."""
+    """One cycle: by row, values uint8 [position, stream, lane] and driven bool [position, stream]."""
     after = {}
     for row, step in ROWS.items():
         values, driven = (array.copy() for array in state[row])
@@ -70,7 +67,7 @@ def random_drives(rng, may_meet):
         if not may_meet:
             drive &= ~others
         taken[slot] = drive | others
-        drives[source] = rng.integers(0, 256, (PLANES, BYTES), dtype=np.uint8), drive
+        drives[source] = rng.integers(0, 256, (PLANES, LANES), dtype=np.uint8), drive
     return drives, meet and may_meet
 
 
@@ -85,7 +82,7 @@ class StreamBench(Bench):
     def __init__(self, dut, seed=0):
         super().__init__(dut)
         self.rng = np.random.default_rng(seed)
-        self.state = {name: (np.zeros((POSITIONS, CONFIG.streams, BYTES), np.uint8),
+        self.state = {name: (np.zeros((POSITIONS, CONFIG.streams, LANES), np.uint8),
                              np.zeros((POSITIONS, CONFIG.streams), bool)) for name in ROWS}
         self.seen = {}
         self.collision = 0
@@ -113,7 +110,7 @@ class StreamBench(Bench):
         for row, (values, driven) in state.items():
             for p, (value, drive) in enumerate(self.seen[row]):
                 assert drive == bits(driven[p]), f"cycle {self.now - 1}, {row}{p} driven"
-                held = np.frombuffer(value.to_bytes(CONFIG.streams * BYTES, "little"), np.uint8).reshape(-1, BYTES)
+                held = np.frombuffer(value.to_bytes(CONFIG.streams * LANES, "little"), np.uint8).reshape(-1, LANES)
                 assert (held == values[p])[driven[p]].all(), f"cycle {self.now - 1}, {row}{p}"
 
 
@@ -156,4 +153,4 @@ async def one_position_a_cycle(dut):
             value, drive = seen.pop((source.row, there)) if 0 <= there < POSITIONS else (0, 0)
             assert not seen
             if drive:
-                assert (drive, value >> PLANE_BITS * first & (1 << PLANE_BITS) - 1) == (1 << first, 0xA5)
+                assert (drive, value >> CONFIG.plane_bits * first & (1 << CONFIG.plane_bits) - 1) == (1 << first, 0xA5)

@@ -5,17 +5,17 @@ from collections import defaultdict
 
 import cocotb
 import numpy as np
-from unit_bench import Checked, UnitBench, elements, log, traps_of
+from unit_bench import CONFIG, LANES, Checked, UnitBench, elements, log, traps_of
 
 from hw import numerics
-from hw.config import CONFIGS, LANES, PLANES
+from hw.config import PLANES
 from hw.isa import SXM_DRIVE, SXM_TRANSPOSE, Instr, Op, Red, Trap, encode
 from sim.random_programs import random_map
 
-CONFIG = CONFIGS[os.environ.get("CONFIG", "tiny")]
 OUT = int(os.environ["OUTWARD"])
 IN = 1 - OUT
 REDUCTIONS = (Red.SUM, Red.MAX, Red.MIN)
+SEGMENTS = CONFIG.lane_bits + 1
 
 
 def sxm(op: Op, **fields) -> Instr:
@@ -31,7 +31,7 @@ class SxmBench(Checked):
 
     def __init__(self, dut, seed: int = 0):
         super().__init__(dut, seed)
-        self.maps = np.array([random_map(self.rng) for _ in range(CONFIG.sxm_maps)])
+        self.maps = np.array([random_map(self.rng, LANES) for _ in range(CONFIG.sxm_maps)])
         self.rows = np.zeros((LANES, LANES), np.int64)
         self.samples = defaultdict(list)
         self.commits = defaultdict(list)
@@ -108,6 +108,8 @@ class SxmBench(Checked):
 def random_instruction(rng: np.random.Generator) -> Instr:
     op = [Op.PERMUTE, Op.SHIFT, Op.REDUCE, Op.TRANSPOSE_IN, Op.TRANSPOSE_OUT][rng.integers(5)]
     burst = {"count": int(rng.integers(1, 17)), "interval": int(rng.choice([1, 1, 1, 2, 3]))}
+    if op in (Op.TRANSPOSE_IN, Op.TRANSPOSE_OUT):
+        burst["count"] = min(burst["count"], LANES)
     match op:
         case Op.TRANSPOSE_IN:
             return sxm(op, **burst, plane=int(rng.integers(PLANES)))
@@ -118,7 +120,7 @@ def random_instruction(rng: np.random.Generator) -> Instr:
         case Op.SHIFT:
             own = {"lane": int(rng.integers(16)), "lane_inc": int(rng.integers(16)), "distribute": int(rng.integers(2))}
         case Op.REDUCE:
-            own = {"red": REDUCTIONS[rng.integers(3)], "segment": int(rng.integers(5))}
+            own = {"red": REDUCTIONS[rng.integers(3)], "segment": int(rng.integers(SEGMENTS))}
     return sxm(op, **burst, **own)
 
 
@@ -148,11 +150,11 @@ async def every_shift_and_reduction(dut):
         for distribute in range(2):
             await bench.issue(sxm(Op.SHIFT, lane=lane, distribute=distribute, count=2, lane_inc=1))
     for red in REDUCTIONS:
-        for segment in range(5):
+        for segment in range(SEGMENTS):
             await bench.issue(sxm(Op.REDUCE, red=red, segment=segment, count=8))
     for lanes in (-(1 << 31), (1 << 31) - 1, -1):
         for red in REDUCTIONS:
-            await bench.issue(sxm(Op.REDUCE, red=red, segment=4))
+            await bench.issue(sxm(Op.REDUCE, red=red, segment=SEGMENTS - 1))
             await bench.step(streams=np.full((2, LANES), lanes))
     await bench.finish()
 
@@ -217,9 +219,9 @@ async def illegal_programs_trap(dut):
     assert await traps_of(bench, sxm(Op.SHIFT, count=4), sxm(Op.TRANSPOSE_OUT)) == {Trap.COLLISION}
     assert await traps_of(bench, encode(Instr(Op.LOAD))) == {Trap.OPCODE}
     assert await traps_of(bench, sxm(Op.REDUCE, red=Red.MAXABS)) == {Trap.OPCODE}
-    assert await traps_of(bench, sxm(Op.REDUCE, red=Red.SUM, segment=5)) == {Trap.ADDRESS}
-    assert await traps_of(bench, sxm(Op.TRANSPOSE_IN, count=17)) == {Trap.ADDRESS}
-    assert await traps_of(bench, sxm(Op.TRANSPOSE_OUT, count=17)) == {Trap.ADDRESS}
+    assert await traps_of(bench, sxm(Op.REDUCE, red=Red.SUM, segment=SEGMENTS)) == {Trap.ADDRESS}
+    assert await traps_of(bench, sxm(Op.TRANSPOSE_IN, count=LANES + 1)) == {Trap.ADDRESS}
+    assert await traps_of(bench, sxm(Op.TRANSPOSE_OUT, count=LANES + 1)) == {Trap.ADDRESS}
     if CONFIG.sxm_maps < 32:
         assert await traps_of(bench, sxm(Op.PERMUTE, map=CONFIG.sxm_maps)) == {Trap.ADDRESS}
     outward = dut.w_driven if OUT else dut.e_driven

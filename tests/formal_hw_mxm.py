@@ -4,12 +4,13 @@ from amaranth.asserts import AnyConst
 from amaranth.hdl import Cat, Mux, Signal, Value
 from formal import Opened, Proof, Property, free, implies, latched
 
-from hw.config import LANES, PLANES, ChipConfig
+from hw.config import PLANES, ChipConfig
 from hw.isa import COUNT_BITS, ENGINE, MXM_ACC, Order, Wfmt, queues
 from hw.mxm import ACC_BITS, MacLoops, Mxm
-from hw.slice import PLANE_BITS, register
+from hw.slice import register
 
 CONFIG = ChipConfig(name="formal", mem_depths=(16, 16), act_depth=4, acc_depth=2)
+LANES = CONFIG.lanes
 QUEUE = next(queue for queue in queues(CONFIG) if queue.name == "MXM_E")
 
 
@@ -108,7 +109,7 @@ class FileProof(Proof):
         was_known, was = register(m, known, "was_known"), [register(m, value, "was") for value in held]
         self.claim(mxm.e_drive == 0, mxm.w_drive == drives.replicate(PLANES))
         for lane in range(LANES):
-            got = Cat(mxm.w_data[PLANE_BITS * p + 8 * lane :][:8] for p in range(PLANES))
+            got = Cat(mxm.w_data[CONFIG.plane_bits * p + 8 * lane :][:8] for p in range(PLANES))
             self.claim(implies(mine & was_known[lane], got == was[lane]))
 
 

@@ -40,7 +40,7 @@ class StreamProof(Proof):
         self._module = module
 
     def build(self, m):
-        with patch.multiple(self._module, PLANE_BITS=LANE_BITS, GROUP_BITS=PLANES * LANE_BITS):
+        with patch.multiple(ChipConfig, plane_bits=LANE_BITS, group_bits=PLANES * LANE_BITS):
             unit = self._module.Streams(config=CONFIG, queues=QUEUES)
             Opened(m, "streams", unit)
         self._clear, self._meets = unit.clear, []

@@ -12,8 +12,9 @@ from compiler.checkpoint import Checkpoint
 from compiler.errors import TspError
 from compiler.float_model import FloatModel, layer_site
 from compiler.frontend import load_checkpoint
+from compiler.geometry import native_head_size
 from compiler.integer import MATRICES
-from compiler.quantize import check_shifts, evaluate, native_head_size, quantize
+from compiler.quantize import check_shifts, evaluate, quantize
 from compiler.rounding import compensated, integer_scales, nearest, row_steps, searched_steps, total_shift
 
 # ---- the whole ----
@@ -98,7 +99,10 @@ def test_shifts_out_of_range_are_named():
 
 
 def test_native_head_sizes():
-    assert [native_head_size(n) for n in (2, 4, 8, 12, 16, 24, 48, 64)] == [8, 8, 8, 16, 16, 32, 48, 64]
+    sizes = 2, 4, 6, 8, 12, 16, 24, 48, 64
+    assert [native_head_size(n, 16) for n in sizes] == [8, 8, 8, 8, 16, 16, 32, 48, 64]
+    assert [native_head_size(n, 8) for n in sizes] == [4, 4, 8, 8, 16, 16, 24, 48, 64]
+    assert [native_head_size(n, 4) for n in sizes] == [4, 4, 8, 8, 12, 16, 24, 48, 64]
 
 
 # ---- quality of trained models ----

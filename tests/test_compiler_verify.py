@@ -187,7 +187,7 @@ def test_borders_are_those_of_the_model(family):
 def compiled(name: str, **changes) -> tuple[Placement, list[tuple[list[Segment], Bucket]]]:
     """A small random model in two context buckets."""
     checkpoint, config = random_checkpoint(small_config(**changes)), CONFIGS[name]
-    model = quantize(checkpoint, context=checkpoint.config.seq_len)
+    model = quantize(checkpoint, context=checkpoint.config.seq_len, lanes=config.lanes)
     rate = checkpoint.config.rope_theta ** (-np.arange(0, model.head_size, 2) / model.head_size)
     placement = place(config, model, rate)
     buckets = []
@@ -195,7 +195,7 @@ def compiled(name: str, **changes) -> tuple[Placement, list[tuple[list[Segment],
         segments = Lower(placement, chunks, chunks - 1).run()
         for segment in segments:
             Scheduler().run(segment)
-        buckets.append((segments, assemble(config, segments, chunks * 16)))
+        buckets.append((segments, assemble(config, segments, chunks * config.lanes)))
     return placement, buckets
 
 

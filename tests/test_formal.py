@@ -67,7 +67,7 @@ FAULTS = [
     (burst, "hw.slice", "self.start & self.busy & ~self.last", "self.start & self.busy"),
     (burst, "hw.slice", "index.eq(index + 1)", "index.eq(index)"),
     (single, "hw.slice", "left.eq(1 if", "left.eq(2 if"),
-    (StreamProof, "hw.stream", "row[p][PLANE_BITS", "row[0][PLANE_BITS"),
+    (StreamProof, "hw.stream", "row[p][plane_bits", "row[0][plane_bits"),
     (StreamProof, "hw.stream", "Mux(drive, data, value)", "data"),
     (StreamProof, "hw.stream", "Mux(drive, data, value)", "value | Mux(drive, data, 0)"),
     (StreamProof, "hw.stream", "in producers)]))", "in producers[:1])]))"),

@@ -9,7 +9,7 @@ import pytest
 
 import hw
 from hw import isa, numerics
-from hw.config import CONFIGS, LANES, MEM_E, MEM_W, MXM_E, PLANES, VXM, ChipConfig
+from hw.config import CONFIGS, MEM_E, MEM_W, MXM_E, PLANES, VXM, ChipConfig
 from hw.isa import (
     ENGINE,
     MEM_READ,
@@ -34,6 +34,7 @@ from sim.toolchain import find
 from sim.verilated import TimeoutExceeded, VerilatedChip, chip_verilog
 
 TINY = CONFIGS["tiny"]
+LANES = TINY.lanes
 
 
 def queue_words(events):

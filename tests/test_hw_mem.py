@@ -9,18 +9,17 @@ from hw.isa import queues
 from hw.mem import Mem, banks
 from sim.cocotb_runner import run_cocotb
 
-CONFIG = replace(CONFIGS["tiny"], mem_depths=(64, 80), debug=True)
-QUEUES = {queue.name: queue for queue in queues(CONFIG)}
 
-
-@pytest.mark.parametrize(("name", "ways", "deep"), [("MEM_E0", "EW", 4096), ("MEM_W1", "E", 4096), ("MEM_E1", "W", 8)],
-                         ids=["one bank", "two banks", "ram.v"])
-def test_mem(name: str, ways: str, deep: int, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(("name", "ways", "deep", "lanes"), [
+    ("MEM_E0", "EW", 4096, 16), ("MEM_W1", "E", 4096, 16), ("MEM_E1", "W", 8, 16), ("MEM_W1", "E", 4096, 4)],
+    ids=["one bank", "two banks", "ram.v", "4 lanes"])
+def test_mem(name: str, ways: str, deep: int, lanes: int, monkeypatch: pytest.MonkeyPatch):
     """With Amaranth's memories as banks, and with the module that stands for the banks of the largest chip."""
     monkeypatch.setattr("hw.mem.DEEP", deep)
-    queue = QUEUES[name]
-    env = {"DEPTH": str(CONFIG.mem_depths[queue.slice]), "WAYS": ways}
-    result = run_cocotb(Mem(config=CONFIG, queue=queue), "bench_hw_mem", toplevel_name="mem", env=env)
+    config = replace(CONFIGS["tiny"], lanes=lanes, mem_depths=(64, 80), debug=True)
+    queue = next(queue for queue in queues(config) if queue.name == name)
+    env = {"LANES": str(lanes), "DEPTH": str(config.mem_depths[queue.slice]), "WAYS": ways}
+    result = run_cocotb(Mem(config=config, queue=queue), "bench_hw_mem", toplevel_name="mem", env=env)
     assert len(result.passed) == 5
 
 

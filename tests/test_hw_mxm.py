@@ -10,10 +10,11 @@ from hw.mxm import Mxm
 from sim.cocotb_runner import run_cocotb
 
 
-@pytest.mark.parametrize(("name", "side"), [("tiny", "E"), ("large", "W")])
-def test_mxm(name: str, side: str):
-    config = dataclasses.replace(CONFIGS[name], debug=True)
+@pytest.mark.parametrize(("name", "side", "lanes"), [
+    ("tiny", "E", 16), ("large", "W", 16), ("tiny", "E", 8), ("tiny", "E", 4)])
+def test_mxm(name: str, side: str, lanes: int):
+    config = dataclasses.replace(CONFIGS[name], lanes=lanes, debug=True)
     queue = next(queue for queue in queues(config) if queue.name == f"MXM_{side}")
-    env = {"CONFIG": name, "OUTWARD": str("EW".index(side))}
+    env = {"CONFIG": name, "LANES": str(lanes), "OUTWARD": str("EW".index(side))}
     result = run_cocotb(Mxm(config=config, queue=queue), "bench_hw_mxm", toplevel_name="mxm", env=env)
     assert len(result.passed) == 4

@@ -2,15 +2,17 @@
 
 from dataclasses import replace
 
+import pytest
+
 from hw.config import CONFIGS
 from hw.isa import queues
 from hw.stream import Streams
 from sim.cocotb_runner import run_cocotb
 
-CONFIG = replace(CONFIGS["tiny"], debug=True)
 
-
-def test_streams():
-    streams = Streams(config=CONFIG, queues=queues(CONFIG))
-    result = run_cocotb(streams, "bench_hw_stream", toplevel_name="streams")
+@pytest.mark.parametrize("lanes", [16, 4])
+def test_streams(lanes: int):
+    config = replace(CONFIGS["tiny"], lanes=lanes, debug=True)
+    streams = Streams(config=config, queues=queues(config))
+    result = run_cocotb(streams, "bench_hw_stream", toplevel_name="streams", env={"LANES": str(lanes)})
     assert len(result.passed) == 3

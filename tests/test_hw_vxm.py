@@ -2,15 +2,18 @@
 
 import dataclasses
 
+import pytest
+
 from hw.config import CONFIGS
 from hw.isa import queues
 from hw.vxm import Vxm
 from sim.cocotb_runner import run_cocotb
 
-CONFIG = dataclasses.replace(CONFIGS["tiny"], debug=True)
 
-
-def test_vxm():
-    queue = next(queue for queue in queues(CONFIG) if queue.unit == "VXM")
-    result = run_cocotb(Vxm(config=CONFIG, queue=queue), "bench_hw_vxm", toplevel_name="vxm")
+@pytest.mark.parametrize("lanes", [16, 4])
+def test_vxm(lanes: int):
+    config = dataclasses.replace(CONFIGS["tiny"], lanes=lanes, debug=True)
+    queue = next(queue for queue in queues(config) if queue.unit == "VXM")
+    env = {"LANES": str(lanes)}
+    result = run_cocotb(Vxm(config=config, queue=queue), "bench_hw_vxm", toplevel_name="vxm", env=env)
     assert len(result.passed) == 7

@@ -5,7 +5,7 @@ import pytest
 from small_programs import FIRST, ILLEGAL, image_of, op, read, wait, write
 
 from hw import isa, numerics
-from hw.config import CONFIGS, LANES, MEM_E, MEM_W, MXM_E, MXM_W, SXM_E, VXM
+from hw.config import CONFIGS, MEM_E, MEM_W, MXM_E, MXM_W, SXM_E, VXM
 from hw.isa import (
     Alu,
     Control,
@@ -26,6 +26,7 @@ from hw.isa import (
 from sim.model import ModelChip, ProgramError
 
 TINY = CONFIGS["tiny"]
+LANES = TINY.lanes
 LARGE = CONFIGS["large"]
 
 

@@ -1,19 +1,22 @@
 """What the cocotb benches share: time in steps of a cycle; for units one dispatch a cycle, streams in, drives out."""
 
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass, field, replace
 
 import cocotb
 import numpy as np
 from cocotb.clock import Clock
 from cocotb.triggers import FallingEdge, RisingEdge
 
-from hw.config import LANES, PLANES
+from hw.config import CONFIGS, PLANES
 from hw.isa import ENGINE, Instr, Trap, encode
 
 CORNERS = (0, 1, -1, 2, 127, 128, -128, -129, 32767, 32768, -32768, -32769, 131071, 131072, -131072, -131073,
            8388607, -8388608, (1 << 31) - 1, -(1 << 31), -(1 << 31) + 1, 1 << 30)
 
-
+CONFIG = CONFIGS[os.environ.get("CONFIG", "tiny")]
+CONFIG = replace(CONFIG, lanes=int(os.environ.get("LANES", CONFIG.lanes)))
+LANES = CONFIG.lanes
 ALL = (1 << PLANES) - 1
 
 
