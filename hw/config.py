@@ -86,6 +86,9 @@ class ChipConfig:
             raise ValueError(f"icu_words must name {3 + len(self.mem_depths)} sizes or none, not {self.icu_words!r}")
         if not all(8 <= words <= 512 for sizes in self.icu_words for words in sizes):
             raise ValueError(f"icu_words must be in 8..512, not {self.icu_words!r}")
+        if any(sum((words - 1).bit_length() for words in sizes) > 12 for sizes in self.icu_words):
+            raise ValueError(f"icu_words must have numbers of 12 bits at most (see `isa.icu_address`), "
+                             f"not {self.icu_words!r}")
         if not 16 <= self.icu_entry_bits <= 36:
             raise ValueError(f"icu_entry_bits must be in 16..36, not {self.icu_entry_bits!r}")
         if not all(16 <= depth <= 1 << 20 for depth in self.mem_depths):

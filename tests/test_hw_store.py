@@ -80,3 +80,5 @@ def test_configs_name_a_size_for_each_kind_of_queue():
         replace(ULX3S, icu_words=((512,), (64,)))
     with pytest.raises(ValueError, match=r"icu_words must be in 8\.\.512"):
         replace(ULX3S, icu_words=(*ULX3S.icu_words[:4], (1024,)))
+    with pytest.raises(ValueError, match="icu_words must have numbers of 12 bits at most"):
+        replace(ULX3S, icu_words=(*ULX3S.icu_words[:4], (64, 65)))
