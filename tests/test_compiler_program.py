@@ -283,6 +283,11 @@ def test_bad_options_are_refused(options: dict, words: str):
         compiled(CONFIGS["tiny"], **options)
 
 
+def test_int4_is_refused_where_a_vector_is_no_longer_than_its_rows():
+    with pytest.raises(TspError, match=r"config small has no int4 weights.*: use int8"):
+        small_program("small", "int4")
+
+
 def test_a_foreign_tokenizer_and_small_models_are_refused():
     checkpoint = random_checkpoint(small_config(**TINY))
     with pytest.raises(TspError, match="110 tokens, the model 100"):

@@ -5,11 +5,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoints import REPOSITORY, write_llama2c
+from checkpoints import REPOSITORY, random_checkpoint, small_config, write_llama2c
 from programs import FIFTEEN, fifteen_million, random_tokenizer, small_program, write_letters
 
 from compiler import place
@@ -34,6 +35,19 @@ SHAPES = {
     "own classifier": {"shared_classifier": False, "dim": 100, "hidden_dim": 130, "n_kv_heads": 2},
     "int4 weights": {"weights": "int4", "hidden_dim": 100},
 }
+
+
+FOUR_LANES = {"hidden_dim": 64, "n_layers": 3, "n_heads": 4, "n_kv_heads": 2, "head_dim": 8, "vocab_size": 256,
+              "seq_len": 64}
+"""About as large as `small` holds; a head is two vectors."""
+NARROW_SHAPES = {
+    "heads of a vector": {"head_dim": 4, "n_heads": 8, "n_kv_heads": 4},
+    "padded": {"dim": 33, "head_dim": 6, "n_heads": 3, "n_kv_heads": 3, "n_layers": 2, "hidden_dim": 45,
+               "vocab_size": 99},
+    "wide heads": {"head_dim": 16, "n_heads": 2, "n_kv_heads": 1},
+    "own classifier": {"shared_classifier": False, "vocab_size": 101, "hidden_dim": 70, "seq_len": 50},
+}
+"""Shapes for a chip of 4 lanes."""
 
 
 @contextmanager
@@ -86,6 +100,28 @@ def test_a_small_model_over_a_bucket_border_on_the_cycle_model():
 @pytest.mark.parametrize("shape", SHAPES)
 def test_models_of_many_shapes_on_the_cycle_model(shape: str):
     alike(small_program("ulx3s", **SHAPES[shape]), "model", [1], 2, **SAMPLED)
+
+
+@pytest.mark.parametrize("shape", NARROW_SHAPES)
+def test_models_of_many_shapes_on_four_lanes(shape: str):
+    """18 positions cross a multiple of 16, where the coarse rotation changes."""
+    alike(small_program("small", **FOUR_LANES | NARROW_SHAPES[shape]), "model", [1], 18, **SAMPLED)
+
+
+def test_a_model_of_four_lanes_over_its_whole_context_on_the_rtl():
+    program = small_program("small", **FOUR_LANES)
+    assert len(program.buckets) > 1
+    alike(program, "rtl", [1, 5, 9], program.context, **SAMPLED)
+
+
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+def test_eight_lanes_on_the_cycle_model(weights: str):
+    """No named config has them; two heads share a vector, and int4 has twice the rows."""
+    config = replace(CONFIGS["tiny"], name="eight", lanes=8, mem_depths=(512, 1024), act_depth=32, acc_depth=16)
+    model = small_config(dim=40, hidden_dim=60, n_heads=6, n_kv_heads=3, head_dim=4, vocab_size=100)
+    program = compile_checkpoint(random_checkpoint(model), random_tokenizer(100), config=config, weights=weights,
+                                 measure=False)
+    alike(program, "model", [1], 20, **SAMPLED)
 
 
 def test_a_looped_classifier_whose_last_vector_is_padded(monkeypatch: pytest.MonkeyPatch):

@@ -1,5 +1,6 @@
 """Encodings: every field's limits, round trips, and that the structs of the RTL lie where `encode` puts the bits."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -145,6 +146,24 @@ def test_queues_are_numbered_once(config):
     names = [queue.name for queue in isa.queues(config)]
     assert len(set(names)) == len(names)
     assert sum(name.startswith("MEM") for name in names) == 2 * len(config.mem_depths)
+
+
+@pytest.mark.parametrize("changes, words", [
+    ({"lanes": 2}, "lanes must be in 4..16, not 2"), ({"lanes": 12}, "lanes must be a power of two, not 12"),
+    ({"lanes": 4, "weight_groups": 2, "mem_depths": (64, 64, 64)},
+     "weight_groups must be at most 1 with 4 lanes, not 2"),
+])
+def test_lanes_that_no_chip_has(changes, words):
+    with pytest.raises(ValueError, match=words):
+        replace(CONFIGS["tiny"], **changes)
+
+
+def test_sizes_follow_the_lanes():
+    small, tiny = CONFIGS["small"], CONFIGS["tiny"]
+    assert (small.lane_bits, small.plane_bits, small.group_bits, small.quad_bytes) == (2, 32, 128, 16)
+    assert (tiny.lane_bits, tiny.plane_bits, tiny.group_bits, tiny.quad_bytes) == (4, 128, 512, 64)
+    assert (small.macs, small.int4, tiny.macs, tiny.int4) == (32, False, 128, True)
+    assert not replace(tiny, lanes=8, weight_groups=2, mem_depths=(64, 64, 64)).int4
 
 
 def test_routable_maps():

@@ -63,16 +63,17 @@ def test_a_debug_build_gives_words_the_same_numbers():
             assert set(mine.kept) <= set(other.kept)
 
 
-def test_queues_fill_sixteen_block_rams():
+@pytest.mark.parametrize(("name", "expected"), [("ulx3s", 16), ("small", 19)])
+def test_block_rams_that_queues_fill(name: str, expected: int):
     """Of 1,024 x 18 bits for entries, of 512 x 36 for words."""
     blocks = 0
-    for queue in QUEUES.values():
-        store = store_of(ULX3S, queue)
+    for queue in isa.queues(CONFIGS[name]):
+        store = store_of(CONFIGS[name], queue)
         assert store.number_bits <= isa.PC_BITS
         assert store.number_bits + store.delay_bits <= 18
         blocks += store.depth // 1024
         blocks += sum(-(-len(part.kept) // 36) for part in store.parts if part.words >= SHALLOW)
-    assert blocks == 16
+    assert blocks == expected
 
 
 def test_configs_name_a_size_for_each_kind_of_queue():

@@ -15,8 +15,8 @@ from sim.model import ModelChip
 from sim.random_programs import random_image
 
 TINY = CONFIGS["tiny"]
-QUICK = 12
-NIGHTLY = {"tiny": 1500, "ulx3s": 400, "large": 100}
+QUICK = {"tiny": 12, "small": 6}
+NIGHTLY = {"tiny": 1500, "small": 400, "ulx3s": 400, "large": 100}
 """Programs by config."""
 
 
@@ -150,9 +150,9 @@ def rtl_agrees(config: ChipConfig, seed: int, attempts: int = 400) -> None:
                 assert (rtl.read_mem(queue) == model.mem(queue)).all()
 
 
-@pytest.mark.parametrize("seed", range(QUICK))
-def test_rtl_agrees_with_the_model_in_every_cycle(seed):
-    rtl_agrees(TINY, seed)
+@pytest.mark.parametrize(("name", "seed"), [(name, seed) for name, count in QUICK.items() for seed in range(count)])
+def test_rtl_agrees_with_the_model_in_every_cycle(name, seed):
+    rtl_agrees(CONFIGS[name], seed)
 
 
 @pytest.mark.nightly
