@@ -20,7 +20,24 @@ from compiler.quantize import quantize
 from compiler.schedule import Scheduler, Segment
 from compiler.verify import VerifyError, VerifyReport, verify_bucket
 from hw.config import CONFIGS
-from hw.isa import FIELDS, HEADER, START, VXM_DRIVE, Dir, Fmt, Instr, Op, Red, Src, Trap, decode, encode, layout, queues
+from hw.isa import (
+    FIELDS,
+    HEADER,
+    START,
+    VXM_DRIVE,
+    Dir,
+    EncodingError,
+    Fmt,
+    Instr,
+    Op,
+    Red,
+    Src,
+    Trap,
+    decode,
+    encode,
+    layout,
+    queues,
+)
 from hw.numerics import Index
 from sim.image import Image
 from sim.model import ModelChip, ProgramError
@@ -317,7 +334,10 @@ def mutate(rng: Random, words: Program) -> tuple[Program, str]:
         field = rng.choice(list(instr.fields))
         spec: Any = FIELDS[instr.op][field]
         value = rng.choice([*spec.kind]) if spec.kind else _near(rng, instr.fields[field], *spec.range)
-        changed = encode(Instr(instr.op, instr.delay, {**instr.fields, field: value}))
+        try:
+            changed = encode(Instr(instr.op, instr.delay, {**instr.fields, field: value}))
+        except EncodingError:  # illegal together with another field, which a flipped bit tries
+            return mutate(rng, words)
     mutant = {queue: list(part) for queue, part in words.items()}
     mutant[name][number] = changed
     return mutant, f"{name} word {number}: {instr.op.name}.{field}: {decode_or_none(changed)}"
