@@ -10,8 +10,6 @@ from .layout import SIDES
 from .lower_base import INDEX_EMB_SCALE, INDEX_EMBEDDING, INDEX_HIGH, INDEX_K, INDEX_LOW, INDEX_SCALE, INDEX_V, Base
 from .place import CHUNK, Matrix
 
-PART = 8
-"""Lanes of each of two heads that share a word."""
 MASK_SHIFT = 23
 """A masked score is at least 2**23 below: see `integer.MASKED`."""
 
@@ -28,7 +26,8 @@ class Begin(Base):
         self._position_indices(position)
         self._rotation(position)
         self._masks(position)
-        for reg, alu, border in zip(self.parts, (Alu.LT, Alu.GT), (PART, PART - 1), strict=False):
+        half = self.g.lanes // 2  # of each of two heads that share a word
+        for reg, alu, border in zip(self.parts, (Alu.LT, Alu.GT), (half, half - 1), strict=False):
             self._op("constants", a=Iota(), alu=alu, c=Imm(border), dst=reg)
         if self.parts:
             self._clear_parts()
