@@ -90,7 +90,8 @@ def test_copy_is_legal_and_reported():
 
 
 def test_overwritten_on_its_way_shows_in_the_flows():
-    report = verify_bucket(TINY, program(**COPY, VXM=[(8 - VXM_DRIVE, alu(dst_e=1))]), PERIOD, {})
+    later = {name: [(at + VXM_DRIVE, instr) for at, instr in words] for name, words in COPY.items()}
+    report = verify_bucket(TINY, program(**later, VXM=[(8, alu(dst_e=1))]), PERIOD, {})
     flows = {(report.words[f.producer].queue.name, f.samples) for f in report.flows}
     assert flows == {("MEM_W0", 12), ("VXM", 4)}
 
