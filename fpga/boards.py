@@ -14,7 +14,8 @@ class Board:
 
     platform: module and class of the board's definition in amaranth-boards. mhz: the chip's clock, which is the timing
     constraint. lut, ff, bram, dsp: what the FPGA has (LUT4, flip-flops, 18-Kbit blocks, 18x18 multipliers).
-    nextpnr: arguments that select the part. pack: the program that makes the bitstream.
+    nextpnr: arguments that select the part, and a placer if not the usual one. pack: the program that makes the
+    bitstream.
     """
 
     name: str
@@ -43,7 +44,7 @@ BOARDS = {
     for board in (
         Board(name="ulx3s", config="ulx3s", part="LFE5U-85F-6BG381C", platform=("ulx3s", "ULX3S_85F_Platform"),
               family="ecp5", mhz=50.0, baud=3_000_000, lut=83_640, ff=83_640, bram=208, dsp=156,
-              nextpnr=("--85k", "--package", "CABGA381", "--speed", "6"), pack="ecppack"),
+              nextpnr=("--85k", "--package", "CABGA381", "--speed", "6", "--placer", "static"), pack="ecppack"),
     )
 }
 
