@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -17,6 +18,7 @@ UNITS = (
 SCALE = 8
 """Pixels of a tile's side."""
 LEGEND = 28
+BEL = re.compile(r"X(\d+)/Y(\d+)/")
 
 
 def unit_of(cell: str) -> int:
@@ -24,14 +26,18 @@ def unit_of(cell: str) -> int:
     return next(n for n, (_, pattern, _) in enumerate(UNITS) if re.search(rf"(^|\.)({pattern})", cell))
 
 
-def tiles(netlist: dict) -> dict[tuple[int, int], Counter[int]]:
-    """How many cells of each unit lie in a tile, by (x, y), out of a netlist that nextpnr has placed (--write)."""
+def places(netlist: dict) -> list[tuple[str, int, int]]:
+    """(cell, x, y) of all cells of a netlist that nextpnr has placed (--write)."""
+    cells = [item for module in netlist["modules"].values() for item in module["cells"].items()]
+    found = [(name, BEL.match(cell["attributes"].get("NEXTPNR_BEL", ""))) for name, cell in cells]
+    return [(name, int(bel[1]), int(bel[2])) for name, bel in found if bel]
+
+
+def tiles(placed: Iterable[tuple[str, int, int]]) -> dict[tuple[int, int], Counter[int]]:
+    """How many cells of each unit lie in a tile, by (x, y)."""
     found: dict[tuple[int, int], Counter[int]] = defaultdict(Counter)
-    for module in netlist["modules"].values():
-        for name, cell in module["cells"].items():
-            place = re.match(r"X(\d+)/Y(\d+)/", cell["attributes"].get("NEXTPNR_BEL", ""))
-            if place:
-                found[int(place[1]), int(place[2])][unit_of(name)] += 1
+    for name, x, y in placed:
+        found[x, y][unit_of(name)] += 1
     return found
 
 
@@ -58,5 +64,5 @@ def svg(found: dict[tuple[int, int], Counter[int]]) -> str:
 
 
 def draw(placed: Path) -> str:
-    """The picture of a netlist that nextpnr has written."""
+    """The picture of the places in a file, which holds what `places` gives."""
     return svg(tiles(json.loads(placed.read_text())))
