@@ -161,7 +161,7 @@ CONFIGS = {
         ChipConfig(name="tiny", mem_depths=(256, 256), act_depth=16, acc_depth=4, icu_depth=512, vxm_icu_depth=512,
                    buckets=4),
         ChipConfig(name="small", lanes=4, mem_depths=(512, 1536), act_depth=32, vxm_icu_depth=2048, sxm_transpose=False,
-                   icu_words=((512,), (32,), (512, 8), (256,), (64, 64))),
+                   icu_words=((512,), (32,), (512, 8), (256,), (256,))),
         ChipConfig(name="ulx3s", mem_depths=(512, 2560), act_depth=32, vxm_icu_depth=2048, sxm_transpose=False,
                    icu_words=((512,), (256,), (512, 8), (64, 64), (32, 48))),
         ChipConfig(name="large", weight_groups=2, mem_depths=(16384, 65536, 65536), act_depth=256, acc_depth=32,
