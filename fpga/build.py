@@ -18,9 +18,9 @@ from compiler.errors import TspError
 from hw.config import CONFIGS
 from sim.toolchain import cached, content_key
 
-from . import carry, report, tools
+from . import carry, floorplan, report, tools
 from .boards import BOARDS, Board, board_of
-from .report import Report
+from .report import FOLDER, Report
 from .top import Top
 
 LOGIC_PS = 5_000
@@ -31,6 +31,9 @@ MAPPER = "abc9.script.flow2"
 """What abc9 does: a VXM lane takes 6 % fewer LUTs than by its default script, the other units as many."""
 
 
+LUT_PRODUCT = Path(__file__).with_name("lut_product.v")
+
+
 class Netlist(NamedTuple):
     """A synthesised board: the folder in the cache, pins and clocks, and how long yosys ran."""
 
@@ -39,16 +42,20 @@ class Netlist(NamedTuple):
     user_s: float
 
 
-def yosys_script(name: str) -> str:
+def yosys_script(name: str, lut_products: str = "") -> str:
     """RTLIL to an ECP5 netlist.
 
     Wide multiplexers out of LUT4s are smaller than out of PFUMX cells, which hide logic from the mapper. Block RAMs of
     one read and one write port are made without the logic that would give a colliding read the old data: the ISA
-    forbids such reads.
+    forbids such reads. lut_products: registers whose products fpga/lut_product.v makes before yosys looks for
+    multipliers (see `Board`); a product is behind a name, the register's cell and its input.
     """
     synth = f"synth_ecp5 -nowidelut -top {name}"
+    adders = (f"hierarchy -top {name}", "proc", "flatten",
+              f"techmap -map {LUT_PRODUCT.name} w:{lut_products} %ci4 t:$mul %i")
     return "\n".join((
-        f"read_rtlil {name}.il", f"scratchpad -set abc9.D {LOGIC_PS}", f"scratchpad -copy {MAPPER} abc9.script",
+        f"read_rtlil {name}.il", *(adders if lut_products else ()),
+        f"scratchpad -set abc9.D {LOGIC_PS}", f"scratchpad -copy {MAPPER} abc9.script",
         f"{synth} -run begin:map_ram",
         "setparam -set RD_COLLISION_X_MASK 1'1 t:$mem_v2 r:RD_CLK_ENABLE=1'1 %i",
         f"{synth} -run map_ram:", f"write_json {name}.json", "",
@@ -56,9 +63,10 @@ def yosys_script(name: str) -> str:
 
 
 def pack_carries(folder: Path, name: str) -> None:
-    """Fold LUTs into the adders of yosys' netlist NAME.json (`fpga.carry`), and count its cells in cells.json."""
+    """Improve the adders of yosys' netlist NAME.json (`fpga.carry`), and count its cells in cells.json."""
     netlist = json.loads((folder / f"{name}.json").read_text())
     carry.fold(netlist)
+    carry.end(netlist)
     (folder / f"{name}.json").write_text(json.dumps(netlist))
     (folder / "cells.json").write_text(json.dumps(carry.cells(netlist)))
 
@@ -67,32 +75,37 @@ def synthesise(board: Board) -> Netlist:
     """Elaborate the board's top and synthesise it."""
     yosys = tools.find("yosys")
     plan = board.make_platform().prepare(Top(board=board, config=CONFIGS[board.config]), "top")
-    rtlil, script = plan.files["top.il"], yosys_script("top")
+    rtlil, script = plan.files["top.il"], yosys_script("top", board.lut_products)
     rtlil = rtlil if isinstance(rtlil, str) else rtlil.decode()
 
     def make(folder: Path) -> None:
         (folder / "top.il").write_text(rtlil)
         (folder / "top.ys").write_text(script)
+        shutil.copy(LUT_PRODUCT, folder)
         spent = tools.run(yosys, ["-q", "-l", "yosys.log", "top.ys"], folder, "yosys.out")
         pack_carries(folder, "top")
         (folder / "seconds").write_text(str(spent.user_s))
 
-    folder = cached("netlist", content_key(rtlil, script, Path(carry.__file__).read_text(), yosys.version), make)
+    sources = [path.read_text() for path in (Path(carry.__file__), LUT_PRODUCT)]
+    folder = cached("netlist", content_key(rtlil, script, *sources, yosys.version), make)
     lpf = plan.files["top.lpf"]
     return Netlist(folder, lpf if isinstance(lpf, str) else lpf.decode(), float((folder / "seconds").read_text()))
 
 
 def route(board: Board, netlist: Netlist, seed: int) -> Path:
-    """Place, route and pack: the folder with `top.bit`, `report.json` and the floorplan."""
+    """Place, route and pack: the folder with `top.bit`, `report.json` and `places.json` (see `fpga.floorplan`)."""
     nextpnr, pack = tools.find(f"nextpnr-{board.family}"), tools.find(board.pack)
     arguments = [*board.nextpnr, "--json", "top.json", "--lpf", "top.lpf", "--textcfg", "top.config",
                  "--seed", str(seed), "--freq", str(board.mhz), "--router", "router2", "--timing-allow-fail",
-                 "--report", "report.json", "--placed-svg", "placed.svg", "--detailed-timing-report"]
+                 "--report", "report.json", "--write", "placed.json", "--detailed-timing-report"]
 
     def make(folder: Path) -> None:
         shutil.copy(netlist.folder / "top.json", folder)
         (folder / "top.lpf").write_text(netlist.constraints)
         spent = tools.run(nextpnr, arguments, folder, "nextpnr.log")
+        placed = folder / "placed.json"
+        (folder / "places.json").write_text(json.dumps(floorplan.places(json.loads(placed.read_text()))))
+        placed.unlink()
         tools.run(pack, ["--compress", "--input", "top.config", "--bit", "top.bit"], folder, "pack.log")
         (folder / "seconds").write_text(str(spent.user_s))
 
@@ -117,7 +130,7 @@ def measure(board: Board, netlist: Netlist, routed: Path, seed: int) -> Report:
 
 
 def build(board: Board, seeds: list[int], console: Console) -> tuple[Report, Path]:
-    """The fastest of the seeds, and its bitstream."""
+    """The fastest of the seeds, and the folder of its bitstream."""
     console.print(f"[bold]{board.name}[/]: synthesis (minutes where the cache has none)")
     netlist = synthesise(board)
     best: tuple[Report, Path] | None = None
@@ -127,7 +140,7 @@ def build(board: Board, seeds: list[int], console: Console) -> tuple[Report, Pat
         result = measure(board, netlist, routed, seed)
         console.print(f"seed {seed}: {result.fmax_mhz:.1f} MHz")
         if best is None or result.fmax_mhz > best[0].fmax_mhz:
-            best = result, routed / "top.bit"
+            best = result, routed
     if best is None:
         raise TspError("a build needs at least one seed")
     return replace(best[0], seeds_tried=len(seeds)), best[1]
@@ -145,15 +158,18 @@ def main(
         if sweep < 1:
             raise TspError(f"--sweep must be at least 1, not {sweep}")
         chosen = board_of(board)
-        result, bitstream = build(chosen, list(range(seed, seed + sweep)), console)
+        result, routed = build(chosen, list(range(seed, seed + sweep)), console)
         output.mkdir(parents=True, exist_ok=True)
         target = output / f"{board}.bit"
-        shutil.copy(bitstream, target)
+        shutil.copy(routed / "top.bit", target)
     except TspError as error:
         print(f"fpga.build: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     console.print(result.table(chosen))
-    console.print(f"report: {result.save()}")
+    saved, picture = result.save(), FOLDER / f"{board}.svg"
+    picture.write_text(floorplan.draw(routed / "places.json"))
+    console.print(f"report: {saved}")
+    console.print(f"floorplan: {picture}")
     console.print(f"bitstream: {target}")
     if not result.met:
         print(f"fpga.build: {board} reached {result.fmax_mhz:.1f} MHz, its constraint is {result.constraint_mhz:.1f} "

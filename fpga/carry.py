@@ -33,10 +33,7 @@ def fold(netlist: dict) -> int:
     module = _top(netlist)
     cells = module["cells"]
     luts = {cell["connections"]["Z"][0]: name for name, cell in cells.items() if cell["type"] == "LUT4"}
-    uses = Counter(bit for cell in cells.values() for port, bits in cell["connections"].items()
-                   if cell["port_directions"][port] != "output" for bit in bits)
-    uses.update(bit for port in module["ports"].values() for bit in port["bits"])
-    gone = 0
+    uses, gone = _uses(module), 0
     for cell in [cell for cell in cells.values() if cell["type"] == "CCU2C"]:
         for half in "01":
             for operand in "BA":
@@ -47,6 +44,42 @@ def fold(netlist: dict) -> int:
                     gone += 1
                     break
     return gone
+
+
+def end(netlist: dict) -> None:
+    """Change both ends of the top module's carry chains.
+
+    Where a net is at the last carry, nextpnr makes a cell that leads it out, even if nobody uses it; and where a
+    constant is at the first, one that takes it from a net through the whole FPGA. So the one is taken away, and the
+    other is made here, out of a cell's own table.
+    """
+    module = _top(netlist)
+    adders = {name: cell for name, cell in module["cells"].items() if cell["type"] == "CCU2C"}
+    uses = _uses(module)
+    free = 1 + max(bit for cell in module["cells"].values() for bits in cell["connections"].values() for bit in bits
+                   if isinstance(bit, int))
+    for number, (name, adder) in enumerate(adders.items(), free):
+        pins = adder["connections"]
+        if not uses[pins["COUT"][0]]:
+            pins["COUT"] = ["x"]
+        if pins["CIN"][0] in ("0", "1"):
+            module["cells"][f"{name}$first"] = _first(adder, int(pins["CIN"][0]), number)
+            pins["CIN"] = [number]
+
+
+def _first(adder: dict, carry: int, out: int) -> dict:
+    """A cell whose carry out is constant: G of the lower half, where P is 0; the upper half hands it on."""
+    pins = {pin: ["1" if pin[0] in PINS else "x"] for pin in adder["connections"]}
+    tables = {"INIT0": "0" * 12 + str(carry) * 4, "INIT1": "1" * 16, "INJECT1_0": "NO", "INJECT1_1": "YES"}
+    return adder | {"parameters": adder["parameters"] | tables, "connections": pins | {"COUT": [out]}}
+
+
+def _uses(module: dict) -> Counter[Bit]:
+    """How many inputs and ports each net is at."""
+    uses = Counter(bit for cell in module["cells"].values() for port, bits in cell["connections"].items()
+                   if cell["port_directions"][port] != "output" for bit in bits)
+    uses.update(bit for port in module["ports"].values() for bit in port["bits"])
+    return uses
 
 
 def _take(adder: dict, half: str, operand: str, lut: dict) -> bool:

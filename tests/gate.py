@@ -17,7 +17,7 @@ from amaranth.hdl import Elaboratable
 
 from compiler.errors import TspError
 from fpga import carry, tools
-from fpga.build import pack_carries, yosys_script
+from fpga.build import LUT_PRODUCT, pack_carries, yosys_script
 from hw.verilog import RAM
 from sim.toolchain import cached, content_key
 
@@ -25,9 +25,12 @@ MODELS = ("common_sim.vh", "ccu2c_sim.vh")
 CELLS = Path(__file__).with_name("gate_cells.v")
 
 
-def netlist(component: Elaboratable, name: str) -> str:
-    """The synthesised component with the models of its cells, its top module called `name`."""
-    text = look_up((_synthesised(component, name) / f"{name}.v").read_text())
+def netlist(component: Elaboratable, name: str, lut_products: str = "") -> str:
+    """The synthesised component with the models of its cells, its top module called `name`.
+
+    lut_products: see `fpga.boards.Board`.
+    """
+    text = look_up((_synthesised(component, name, lut_products) / f"{name}.v").read_text())
     return "\n".join(("`define NO_INCLUDES", *(path.read_text() for path in _models()), CELLS.read_text(), text))
 
 
@@ -36,21 +39,25 @@ _LUT4 = re.compile(r"^ *LUT4 #\(\s*\.INIT\((16'h[0-9a-f]{4})\)\s*\) \S+ *\(\s*"
                    re.MULTILINE)
 
 
+_NOTHING = re.compile(r"\.(COUT|S0|S1)\(1'hx\)")
+"""Outputs of carry cells that are led nowhere (see `fpga.carry.end`)."""
+
+
 def look_up(text: str) -> str:
     """A netlist whose LUT4s are expressions: bit {D, C, B, A} of INIT."""
     def expression(cell: re.Match[str]) -> str:
         init, a, b, c, d, z = cell.groups()
         return f"  assign {z} = 1'h1 & ({init} >> {{{d}, {c}, {b}, {a}}});"
 
-    text = _LUT4.sub(expression, text)
+    text = _NOTHING.sub(r".\1()", _LUT4.sub(expression, text))
     if left := len(re.findall(r"^ *LUT4 #", text, re.MULTILINE)):
         raise TspError(f"every LUT4 of a netlist must have INIT, A, B, C, D and Z, but {left} have not")
     return text
 
 
-def cells(component: Elaboratable, name: str) -> dict[str, int]:
+def cells(component: Elaboratable, name: str, lut_products: str = "") -> dict[str, int]:
     """How many of which cells the netlist consists of."""
-    return json.loads((_synthesised(component, name) / "cells.json").read_text())
+    return json.loads((_synthesised(component, name, lut_products) / "cells.json").read_text())
 
 
 def seconds(component: Elaboratable, name: str) -> float:
@@ -58,11 +65,11 @@ def seconds(component: Elaboratable, name: str) -> float:
     return float((_synthesised(component, name) / "seconds").read_text())
 
 
-def _synthesised(component: Elaboratable, name: str) -> Path:
+def _synthesised(component: Elaboratable, name: str, lut_products: str = "") -> Path:
     """The folder of the cache that holds the netlist."""
     text = rtlil.convert(component, name=name, emit_src=False)
     yosys = tools.find("yosys")
-    script = yosys_script(name)
+    script = yosys_script(name, lut_products)
     if re.search(r"cell \\ram ", text):
         script = script.replace(f"read_rtlil {name}.il", f"read_rtlil {name}.il\nread_verilog ram.v")
 
@@ -70,6 +77,7 @@ def _synthesised(component: Elaboratable, name: str) -> Path:
         (folder / f"{name}.il").write_text(text)
         (folder / "gate.ys").write_text(script)
         shutil.copy(RAM, folder / "ram.v")
+        shutil.copy(LUT_PRODUCT, folder)
         spent = tools.run(yosys, ["-q", "-l", "yosys.log", "gate.ys"], folder, "yosys.out")
         pack_carries(folder, name)
         tools.run(yosys, ["-q", "-p", f"read_json {name}.json; write_verilog -noattr {name}.v"], folder, "verilog.out")
@@ -77,7 +85,8 @@ def _synthesised(component: Elaboratable, name: str) -> Path:
         for left in (folder / f"{name}.json", folder / f"{name}.il"):
             left.unlink()
 
-    key = content_key(text, script, Path(carry.__file__).read_text(), RAM.read_text(), yosys.version)
+    sources = [path.read_text() for path in (Path(carry.__file__), LUT_PRODUCT, RAM)]
+    key = content_key(text, script, *sources, yosys.version)
     return cached("gate", key, make)
 
 

@@ -52,6 +52,18 @@ def test_a_story_on_the_board_is_that_of_the_rtl(board: SimulatedBoard):
         each.close()
 
 
+def test_a_story_on_the_board_of_four_lanes():
+    """The chip of `icepi_zero`, a model of the size that it holds, and its board's clock."""
+    program = small_program("small", hidden_dim=64, n_heads=4, n_kv_heads=2, head_dim=8, vocab_size=256)
+    with SimulatedBoard(CONFIGS["small"], mhz=BOARDS["icepi_zero"].mhz) as simulated:
+        rtl, device = open_device("rtl", program.config), open_board(simulated.path, program.config)
+        for each in (rtl, device):
+            each.load(program)
+        alike((device, rtl), [1, 2, 12])
+        for each in (rtl, device):
+            each.close()
+
+
 def test_a_story_over_a_line_with_noise(board: SimulatedBoard):
     """Bytes are changed, dropped and inserted in both directions; small frames, so that tags wrap too."""
     program = small_program(n_layers=1, vocab_size=50)

@@ -4,6 +4,7 @@ Values and cycles must be those of the RTL. The units' benches need debug builds
 the chip is the one that a board gets, behind its host port.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 
 import gate
@@ -15,14 +16,19 @@ import test_hw_mxm
 import test_hw_stream
 import test_hw_sxm
 import test_hw_vxm
+from amaranth.hdl import Cat, Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
 from programs import small_program
 
 from compiler.errors import TspError
+from fpga.boards import BOARDS
 from hw.chip import Chip
 from hw.config import CONFIGS
 from hw.isa import Control, Space, queues
+from hw.slice import register
 from sim import cocotb_runner
-from sim.cocotb_runner import CocotbFailure
+from sim.cocotb_runner import CocotbFailure, run_cocotb
 from sim.device import ChipDevice
 from sim.random_programs import random_image
 from sim.verilated import VerilatedChip
@@ -62,6 +68,53 @@ def test_a_faulty_netlist_fails(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(cocotb_runner, "verilog_of", faulty)
     with pytest.raises(CocotbFailure):
         test_hw_icu.test_icu()
+
+
+# ---- products of LUTs ----
+
+LUT_PRODUCTS = BOARDS["icepi_zero"].lut_products
+
+
+class Products(wiring.Component):
+    """Eight products as the MXM has them, in registers of such names: of all of `a` with `b`."""
+
+    a: In(8 * 8)
+    b: In(8)
+    y: Out(8 * 16)
+
+    def elaborate(self, platform):
+        m = Module()
+        products = (self.a.word_select(n, 8).as_signed() * self.b.as_signed() for n in range(8))
+        m.d.comb += self.y.eq(Cat(register(m, product, f"product2_0_{n}") for n, product in enumerate(products)))
+        return m
+
+
+def test_all_products_of_luts(monkeypatch: pytest.MonkeyPatch):
+    assert gate.cells(Products(), "products")["MULT18X18D"] == 8
+    assert "MULT18X18D" not in gate.cells(Products(), "products", LUT_PRODUCTS)
+    monkeypatch.setattr(cocotb_runner, "verilog_of", functools.partial(gate.netlist, lut_products=LUT_PRODUCTS))
+    assert run_cocotb(Products(), "bench_products", toplevel_name="products").passed == ("all_products",)
+
+
+@pytest.mark.nightly
+def test_an_mxm_with_products_of_luts(monkeypatch: pytest.MonkeyPatch):
+    """Row 0 of four; values and cycles are those of the others."""
+    made = []
+
+    def netlist(component, name: str) -> str:
+        made.append(gate.cells(component, name, LUT_PRODUCTS)["MULT18X18D"])
+        return gate.netlist(component, name, LUT_PRODUCTS)
+
+    monkeypatch.setattr(cocotb_runner, "verilog_of", netlist)
+    test_hw_mxm.test_mxm("tiny", "E", 4)
+    assert made == [3 * 4]
+
+
+def test_the_board_has_the_multipliers_that_are_left():
+    """The chip has one a lane in the VXM and one a row and lane in each MXM; the first rows are made of LUTs."""
+    board = BOARDS["icepi_zero"]
+    config = CONFIGS[board.config]
+    assert config.lanes + config.macs - 2 * config.lanes <= board.dsp < config.lanes + config.macs
 
 
 def test_a_cell_without_a_model_is_one_line():
