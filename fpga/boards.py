@@ -14,9 +14,8 @@ class Board:
 
     platform: module and class of the board's definition in amaranth-boards. mhz: the chip's clock, which is the timing
     constraint. lut, ff, bram, dsp: what the FPGA has (LUT4, flip-flops, 18-Kbit blocks, 18x18 multipliers).
-    nextpnr: arguments that select the part, and a placer if not the usual one. pack: the program that makes the
-    bitstream. lut_products: where the chip has more products than the FPGA has multipliers, the registers of those that
-    are made of LUTs, as a pattern of yosys.
+    nextpnr: arguments that select the part. pack: the program that makes the bitstream. lut_products: where the chip
+    has more products than the FPGA has multipliers, the registers of those that are made of LUTs (a pattern of yosys).
     """
 
     name: str
@@ -46,14 +45,14 @@ BOARDS = {
     for board in (
         Board(name="ulx3s", config="ulx3s", part="LFE5U-85F-6BG381C", platform=("ulx3s", "ULX3S_85F_Platform"),
               family="ecp5", mhz=50.0, baud=3_000_000, lut=83_640, ff=83_640, bram=208, dsp=156,
-              nextpnr=("--85k", "--package", "CABGA381", "--speed", "6", "--placer", "static"), pack="ecppack"),
+              nextpnr=("--85k", "--package", "CABGA381", "--speed", "6"), pack="ecppack"),
         Board(name="ulx3s_45f", config="small", part="LFE5U-45F-6BG381C", platform=("ulx3s", "ULX3S_45F_Platform"),
               family="ecp5", mhz=50.0, baud=3_000_000, lut=43_848, ff=43_848, bram=108, dsp=72,
               nextpnr=("--45k", "--package", "CABGA381", "--speed", "6"), pack="ecppack"),
         Board(name="icepi_zero", config="small", part="LFE5U-25F-6BG256C",
               platform=("icepi_zero", "IcepiZero1_3Platform"), family="ecp5", mhz=50.0, baud=3_000_000,
               lut=24_288, ff=24_288, bram=56, dsp=28, pack="ecppack",
-              nextpnr=("--25k", "--package", "CABGA256", "--speed", "6", "--placer", "static"),
+              nextpnr=("--25k", "--package", "CABGA256", "--speed", "6"),
               lut_products="*product2_0_*"),  # of row 0 of both MXMs: 8
     )
 }
