@@ -3,6 +3,7 @@
 Values and cycles must be those of the RTL. The units' benches need debug builds, so it is those that are synthesised;
 the chip is the one that a board gets, behind its host port.
 """
+# pyright: reportInvalidTypeForm=false, reportAttributeAccessIssue=false
 
 import functools
 from collections.abc import Callable, Iterator
