@@ -78,7 +78,7 @@ def pack_carries(folder: Path, name: str) -> None:
 def synthesise(board: Board) -> Netlist:
     """Elaborate the board's top and synthesise it."""
     yosys = tools.find("yosys")
-    plan = board.make_platform().prepare(Top(board=board, config=CONFIGS[board.config]), "top")
+    plan = board.make_platform().prepare(Top(board=board, config=CONFIGS[board.config]), "top", emit_src=False)
     rtlil, script = plan.files["top.il"], yosys_script("top", board.lut_products)
     rtlil = rtlil if isinstance(rtlil, str) else rtlil.decode()
 

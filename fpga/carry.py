@@ -1,4 +1,4 @@
-"""Takes LUTs in front of adders into the adders' own cells, which yosys does not.
+"""Makes adders smaller than yosys does: takes LUTs into their cells (`fold`), and closes both ends of chains (`end`).
 
 Each half of a CCU2C has a LUT4 of which an adder uses two inputs. The half's sum is P ^ carry, and its carry out is the
 carry in where P is 1, and G where P is 0; P is INIT at {D, C, B, A}, G is INIT at {B, A} (yosys' own model,

@@ -12,9 +12,9 @@ UNITS = (
     ("VXM", r"unit_VXM", "#4c78a8"), ("MXM W", r"unit_MXM_W", "#f58518"), ("MXM E", r"unit_MXM_E", "#ffbf79"),
     ("SXM", r"unit_SXM", "#54a24b"), ("MEM W", r"unit_MEM_W", "#b279a2"), ("MEM E", r"unit_MEM_E", "#e0a9d5"),
     ("streams", r"streams", "#9d755d"), ("queues", r"icu_", "#e45756"),
-    ("host port, bridge", r"host|sequencer|bridge|.", "#bab0ac"),
+    ("host port, bridge", r"", "#bab0ac"),
 )
-"""Names in the picture; what a cell's name has between dots (the first that fits); colours."""
+"""Names in the picture; what a cell's name has after a dot (the first that fits, the last fits all); colours."""
 SCALE = 8
 """Pixels of a tile's side."""
 LEGEND = 28
