@@ -54,36 +54,33 @@ class HostPort(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        space, addr = Signal(Space, reset_less=True), Signal(32, reset_less=True)
-        write, read = Signal(), Signal()
-        m.d.sync += [space.eq(self.host_space), addr.eq(self.host_addr), self.wdata.eq(self.host_wdata),
-                     write.eq(self.host_write), read.eq(self.host_read),
-                     self.mem_wdata.eq(Mux(self.mem_write, self.host_wdata, 0))]
-        is_mem, is_icu = space == Space.MEM, space == Space.ICU
-        at_slice, at_queue, at_table = addr[ADDR_BITS + 2 :], addr[ICU_QUEUE:], addr[8:]
-        part = addr[:2]
-        upper = [Signal(WORD, name=f"part{n}", reset_less=True) for n in range(1, PARTS)]
-        for n, held in enumerate(upper, 1):
-            with m.If(write & is_icu & (part == n)):
-                m.d.sync += held.eq(self.wdata)
-        m.d.comb += [
-            self.mem_write.eq(self.host_write & (self.host_space == Space.MEM)),
-            self.mem_addr.eq(addr[2:]),
+        space, at, write, read = self.host_space, self.host_addr, self.host_write, self.host_read
+        is_mem, is_icu, is_control = space == Space.MEM, space == Space.ICU, space == Space.CONTROL
+        at_slice, at_queue, at_table, part = at[ADDR_BITS + 2 :], at[ICU_QUEUE:], at[8:], at[:2]
+        addr, part_we = Signal(32, reset_less=True), Signal(PARTS)
+        m.d.comb += self.mem_write.eq(write & is_mem)
+        m.d.sync += [
+            addr.eq(at), self.wdata.eq(self.host_wdata), self.mem_wdata.eq(Mux(self.mem_write, self.host_wdata, 0)),
             self.mem_planes.eq(_decode(part, 4, Const(1))),
             self.mem_we.eq(_decode(at_slice, self._slices, write & is_mem)),
             self.mem_re.eq(_decode(at_slice, self._slices, read & is_mem)),
-            self.icu_addr.eq(addr[2:]), self.icu_number.eq(addr[ICU_NUMBER:]),
-            self.icu_data.eq(Cat(self.wdata, *upper)),
+            part_we.eq(_decode(part, PARTS, write & is_icu)),
             self.icu_we.eq(_decode(at_queue, self._queues, write & is_icu & (part == 0))),
-            self.table_addr.eq(addr),
             self.table_we.eq(_decode(at_table, self._queues, write & (space == Space.START))),
-            self.small_addr.eq(addr),
             self.bucket_we.eq(write & (space == Space.BUCKET)),
             self.map_we.eq(write & (space == Space.MAP)),
-            self.control_we.eq(_decode(addr, len(Control), write & (space == Space.CONTROL))),
+            self.control_we.eq(_decode(at, len(Control), write & is_control)),
         ]
-        picked = Cat(_decode(addr, len(Control), read & (space == Space.CONTROL)), read & is_mem)
-        for n in range(HOST_READ - 2):
+        upper = [Signal(WORD, name=f"part{n}", reset_less=True) for n in range(1, PARTS)]
+        for n, held in enumerate(upper, 1):
+            with m.If(part_we[n]):
+                m.d.sync += held.eq(self.wdata)
+        m.d.comb += [
+            self.mem_addr.eq(addr[2:]), self.icu_addr.eq(addr[2:]), self.icu_number.eq(addr[ICU_NUMBER:]),
+            self.icu_data.eq(Cat(self.wdata, *upper)), self.table_addr.eq(addr), self.small_addr.eq(addr),
+        ]
+        picked = Cat(_decode(at, len(Control), read & is_control), read & is_mem)
+        for n in range(HOST_READ - 1):
             later = Signal(len(Control) + 1, name=f"picked{n}")
             m.d.sync += later.eq(picked)
             picked = later

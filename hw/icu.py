@@ -44,7 +44,8 @@ class Icu(wiring.Component):
 
     Fetch takes two stages: an entry of the queue, then the word that it names (`hw.store`), with the entry's delay.
     The program counter is one instruction ahead of `word`, and the queue is addressed one further in the cycle in which
-    its output moves on, so that words may follow each other in every cycle.
+    its output moves on, so that words may follow each other in every cycle. A SYNC, behind which nothing is issued,
+    is kept with a longer delay than MIN_DELAY, so that nothing waits for its operation, which comes late in the cycle.
     """
 
     def __init__(self, *, config: ChipConfig, queue: Queue):
@@ -83,7 +84,7 @@ class Icu(wiring.Component):
         m.d.comb += [
             ahead.eq(pc + issue), entry.addr.eq(self.bucket),
             set_entry.en.eq(self.table_we), set_entry.addr.eq(self.table_addr), set_entry.data.eq(self.table_data),
-            issue.eq(active & Mux(issued, (delay == MIN_DELAY) & (op != Op.SYNC), timer == MIN_DELAY + 1)),
+            issue.eq(active & Mux(issued, delay == MIN_DELAY, timer == MIN_DELAY + 1)),
             self.word.eq(word),
             self.valid.eq(issued & any_of([op == unit_op for unit_op in UNIT_OPS[self._queue.unit]])),
             self.parked.eq(~active),
@@ -112,10 +113,11 @@ class Icu(wiring.Component):
         for n, part in enumerate(store.parts):
             number = slice(at, at := at + part.number_bits)
             bits |= self._part(m, n, part, fetch.data.number[number], self.load_number[number])
+        loaded = fields(Op.NOP, self.load_data)
         m.d.comb += [
             fetch.addr.eq(ahead), word.eq(Cat(bits.get(n, 0) for n in range(len(word)))),
             load.en.eq(self.load_we), load.addr.eq(self.load_addr), load.data.number.eq(self.load_number),
-            load.data.delay.eq(fields(Op.NOP, self.load_data).delay),
+            load.data.delay.eq(loaded.delay | Mux((loaded.op == Op.SYNC) & (loaded.delay == MIN_DELAY), 2, 0)),
         ]
 
     def _part(self, m: Module, n: int, part: Part, number: Value, load_number: Value) -> dict[int, Value]:

@@ -99,9 +99,9 @@ class Vxm(wiring.Component):
             least.append(lane.least)
 
         result, laid = Signal(self._config.group_bits), Signal(self._config.group_bits)
-        now = control[LAST]
-        m.d.comb += [result.eq(lanes_group(y)), laid.eq(_lay(result, now.rep))]
-        reduced = _reduce(m, now, y, least)
+        before, now = control[LAST - 1 :]
+        m.d.comb += [result.eq(lanes_group(y)), laid.eq(_lay(m, before, result))]
+        reduced = _reduce(m, before, now, y, least)
         write = self._write(m, rf, er, now, result, Cat(exponents))
         drives_e, drives_w = now.valid & now.dst_e, now.valid & now.dst_w
         m.d.comb += [
@@ -138,19 +138,27 @@ class Vxm(wiring.Component):
         """Lanes of one operand in stage 0; `port` is its port of the register file.
 
         Streams and constants meet in one LUT a bit, both banks of the register file and these in a second one: what
-        is constant over the lanes (the immediate, the upper bits of IOTA, the bank) comes as both streams selected.
+        is constant over the lanes (the immediate, the upper bits of IOTA, the bank) comes as both streams selected,
+        by registers that are made in the cycle before.
         """
         word, lane_bits = engine.word, self._config.lane_bits
         source, fmt = getattr(word, f"{name}_src"), getattr(word, f"{name}_fmt")
-        from_e, from_w, from_rf, from_iota = (
-            latched(m, engine, source == one, f"{name}_{one.name.lower()}")
-            for one in (Src.E, Src.W, Src.RF, Src.IOTA))
-        imm = latched(m, engine, Mux(source == Src.IMM, word.imm, 0), f"{name}_imm").as_signed()
-        odd = register(m, port.bank_next & Mux(engine.start, source == Src.RF, from_rf), f"{name}_odd")
-        one, iota = Signal(32, name=f"{name}_constant"), from_iota.replicate(lane_bits)
-        m.d.comb += one.eq(imm | Mux(from_iota, engine.index << lane_bits, 0) | odd.replicate(32))
-        eastward, westward = ([named(m, (one | Mux(lanes, iota, 0) | taken.replicate(32))[:32], f"{name}_{way}")
-                               for lanes in (0, 1)] for way, taken in (("e", from_e), ("w", from_w)))
+        from_rf = latched(m, engine, source == Src.RF, f"{name}_rf")
+
+        def following(value, what):
+            """What `latched` gives in the next cycle."""
+            return Mux(engine.start, value, latched(m, engine, value, f"{name}_{what}"))
+
+        imm = following(Mux(source == Src.IMM, word.imm, 0).as_unsigned(), "imm").as_signed()
+        iota = named(m, following(source == Src.IOTA, "iota"), f"{name}_iota_following")
+        index = Mux(engine.start, 0, engine.index + engine.active)
+        odd = port.bank_following & Mux(engine.start, source == Src.RF, from_rf)
+        constant = Signal(32, name=f"{name}_constant")
+        m.d.comb += constant.eq(imm | Mux(iota, index << lane_bits, 0) | odd.replicate(32))
+        eastward, westward = (
+            [register(m, constant | Mux(lanes, iota.replicate(lane_bits), 0) | taken.replicate(32), f"{name}_{way}")
+             for lanes in (0, 1)] for way, taken in (("e", following(source == Src.E, "from_e")),
+                                                     ("w", following(source == Src.W, "from_w"))))
         lanes = []
         for n, (e, w, low, high) in enumerate(zip(
                 *map(group_lanes, (self.e_in, self.w_in, port.even, port.odd)), strict=True)):
@@ -214,7 +222,7 @@ class RegisterFile(wiring.Component):
         ports = [bank.read_port(domain="comb") for bank in self._banks]
         m.d.comb += [port.addr.eq(index[: self._index_bits - 1]) for port in ports]
         even, odd = ports
-        return SimpleNamespace(even=even.data, odd=odd.data, bank_next=self._bank(following))
+        return SimpleNamespace(even=even.data, odd=odd.data, bank_following=self._bank(following))
 
     def elaborate(self, platform):
         m = Module()
@@ -628,35 +636,36 @@ def _saturate(m: Module, decoded: data.View, y: Value, beyond: Value) -> dict[st
 # --- stages 9 and 10 --------------------------------------------------------------------------------------------------
 
 
-def _lay(result: Value, rep: Value) -> Value:
-    """The result's planes as `rep` lays them on the planes driven."""
+def _lay(m: Module, before: data.View, result: Value) -> Value:
+    """The result's planes as `rep` lays them on the planes driven; `before`: the stage before."""
     p0, p1, p2, p3 = (result.word_select(p, len(result) // PLANES) for p in range(PLANES))
-    half, byte = rep == Rep.REP16, rep == Rep.REP8
+    half, byte = (register(m, before.rep == rep, rep.name.lower()) for rep in (Rep.REP16, Rep.REP8))
     return Cat(p0, Mux(byte, p0, p1), Mux(byte | half, p0, p2), Mux(byte, p0, Mux(half, p1, p3)))
 
 
-def _reduce(m: Module, now: data.View, y: list[Value], least: list[Value]) -> SimpleNamespace:
-    """The reduction over a burst (`value`) and whether it is driven (`drives`), in stage 10 of the last element.
+def _reduce(m: Module, before: data.View, now: data.View, y: list[Value], least: list[Value]) -> SimpleNamespace:
+    """The reduction over a burst (`value`) and whether it is driven (`drives`), in stage 10 of the last element; `now`
+    and `before` are stages 9 and 8.
 
     A term that is to be compared comes as its complement, so that sums and comparisons need one adder.
     """
     valid, drives = now.valid & (now.red != Red.NONE), Signal()
     m.submodules.reductions = slots = Memory(shape=32 * len(y), depth=1 << len(now.red_slot), init=[])
     old, new = slots.read_port(domain="comb"), slots.write_port()
-    summing, choosing_least, absolute, fresh = (named(m, value, name) for name, value in (
-        ("summing", now.red == Red.SUM), ("choosing_least", now.red == Red.MIN), ("absolute", now.red == Red.MAXABS),
-        ("fresh", now.first & ~now.red_keep)))
+    summing, clears = before.red == Red.SUM, before.first & ~before.red_keep
+    adding, comparing, choosing_least, absolute, fresh = (register(m, value, name) for name, value in (
+        ("adding", summing & ~clears), ("comparing", ~summing), ("choosing_least", before.red == Red.MIN),
+        ("absolute", before.red == Red.MAXABS), ("fresh", clears)))
     m.d.sync += drives.eq(valid & now.last & now.red_e)
-    adding, comparing = named(m, summing & ~fresh, "adding"), named(m, ~summing, "comparing")
     totals = []
-    for value, is_least, before in zip(y, least, group_lanes(old.data), strict=True):
+    for value, is_least, held in zip(y, least, group_lanes(old.data), strict=True):
         negate = named(m, absolute & value[31], "negate")
         decrement = named(m, negate & ~is_least, "decrement")
         term = Signal(32, name="term")
         m.d.comb += term.eq((value ^ (comparing & ~negate).replicate(32)) + decrement.replicate(32))
-        total = _sum(m, before.as_signed(), term.as_signed(), comparing, 33, "reduction_total")
+        total = _sum(m, held.as_signed(), term.as_signed(), comparing, 33, "reduction_total")
         replace = named(m, fresh | (total[-1] ^ choosing_least), "replace")
-        totals.append(Mux(adding, total[:32], Mux(replace, term ^ comparing.replicate(32), before)))
+        totals.append(Mux(adding, total[:32], Mux(replace, term ^ comparing.replicate(32), held)))
     total = named(m, lanes_group(totals), "reduction_total")
     m.d.comb += [old.addr.eq(now.red_slot), new.addr.eq(now.red_slot), new.data.eq(total), new.en.eq(valid)]
     return SimpleNamespace(drives=drives, value=register(m, total, "reduction"))

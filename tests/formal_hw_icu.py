@@ -94,6 +94,7 @@ class IcuProof(Proof):
             implies(icu.load_we, ~running),
             implies(icu.start, entry.data < store.depth),
             implies(issue, (place < store.depth) & (loop.delay >= MIN_DELAY)),
+            implies(issue & (loop.op == Op.SYNC), loop.delay != MIN_DELAY),  # as the property of loading says
             implies(issue & (loop.op == Op.LOOP), (level < LOOP_LEVELS) & (loop.count != 0)),
             implies(issue & (loop.op == Op.END_LOOP), (level > 0) & (loop.delay >= MIN_DELAY_JUMP)),
         )
@@ -147,7 +148,8 @@ class IcuProof(Proof):
 class LoadProof(Proof):
     """A queue that is loaded: what was written at one address, any, is there until that address is written again.
 
-    A number must stand for one value of its part, and words hold nothing but what the config stores.
+    A number must stand for one value of its part, and words hold nothing but what the config stores. The delay of a
+    SYNC, which means nothing, is never MIN_DELAY.
     """
 
     def __init__(self, queue: Queue, icu=None):
@@ -165,13 +167,19 @@ class LoadProof(Proof):
         masks = [part.of(-1) for part in store.parts]
         stored = sum(masks) | store.max_delay << HEADER["op"].bits
         content = Content(m, body, store, addr)
+        kept, wanted = fields(Op.NOP, content.word), fields(Op.NOP, word)
+        parking = wanted.op == Op.SYNC
         news, olds = numbers(store, icu.load_number), numbers(store, number)
         self.assume(
             (icu.load_data & ~stored) == 0,
             *[implies(known & icu.load_we & ~here & (new == old), (icu.load_data & mask) == (word & mask))
               for mask, (_, new), (_, old) in zip(masks, news, olds, strict=True)],
         )
-        self.claim(implies(known, (content.word == word) & (content.entry.data.number == number)))
+        self.claim(
+            implies(known, (content.entry.data.number == number) & (kept.op == wanted.op)
+                    & (content.word >> kept.shape().size == word >> kept.shape().size)),
+            implies(known & parking, kept.delay != MIN_DELAY), implies(known & ~parking, kept.delay == wanted.delay),
+        )
 
 
 _WORDS = {"MEM_E0": "two parts", "MEM_E1": "whole words", "MXM_E": "MXM, two parts", "VXM": "VXM"}
@@ -182,5 +190,5 @@ PROPERTIES = [
                      "start pulse; loops of both levels repeat `count` times and add `stride` a pass; SYNC parks; a "
                      "start pulse in any cycle starts anew") for name, words in _WORDS.items()],
     *[Property(name=f"icu: load, {words}", top=lambda queue=QUEUES[name]: LoadProof(queue), depth=2,
-               claim="a word that was loaded is the word at its address") for name, words in _WORDS.items()],
+               claim="a word that was loaded is the word at its address, but for the delay of a SYNC") for name, words in _WORDS.items()],
 ]

@@ -52,7 +52,7 @@ def uart(module: ModuleType) -> Proof:
 FAULTS = [
     (icu, "hw.icu", "timer.eq(delay)", "timer.eq(delay + 1)"),
     (icu, "hw.icu", "timer.eq(START)]", "timer.eq(START + 1)]"),
-    (icu, "hw.icu", "(delay == MIN_DELAY) & (op != Op.SYNC)", "delay == MIN_DELAY"),
+    (load, "hw.icu", "(loaded.delay == MIN_DELAY), 2, 0)", "(loaded.delay == MIN_DELAY), 0, 0)"),
     (icu, "hw.icu", "with m.If(left == 1):", "with m.If(left == 2):"),
     (icu, "hw.icu", "level == k + 1)", "level == 1)"),
     (icu, "hw.icu", "offset.eq(offset + stride), pc", "offset.eq(stride), pc"),
