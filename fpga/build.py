@@ -18,8 +18,9 @@ from compiler.errors import TspError
 from hw.config import CONFIGS
 from sim.toolchain import cached, content_key
 
-from . import carry, floorplan, report, tools
+from . import carry, floorplan, multiplier, report, tools
 from .boards import BOARDS, Board, board_of
+from .netlist import count
 from .report import FOLDER, Report
 from .top import Top
 
@@ -66,13 +67,18 @@ def yosys_script(name: str, lut_products: str = "") -> str:
     ))
 
 
-def pack_carries(folder: Path, name: str) -> None:
-    """Improve the adders of yosys' netlist NAME.json (`fpga.carry`), and count its cells in cells.json."""
-    netlist = json.loads((folder / f"{name}.json").read_text())
-    carry.fold(netlist)
-    carry.end(netlist)
-    (folder / f"{name}.json").write_text(json.dumps(netlist))
-    (folder / "cells.json").write_text(json.dumps(carry.cells(netlist)))
+PASSES = carry.fold, carry.end, multiplier.take_registers
+"""What yosys' netlists go through."""
+PASS_SOURCES = [Path(__file__).with_name(f"{name}.py").read_text() for name in ("carry", "multiplier", "netlist")]
+
+
+def improve(folder: Path, name: str) -> None:
+    """Let yosys' netlist NAME.json go through the `PASSES`, and count its cells in cells.json."""
+    cells = json.loads((folder / f"{name}.json").read_text())
+    for change in PASSES:
+        change(cells)
+    (folder / f"{name}.json").write_text(json.dumps(cells))
+    (folder / "cells.json").write_text(json.dumps(count(cells)))
 
 
 def synthesise(board: Board) -> Netlist:
@@ -87,11 +93,11 @@ def synthesise(board: Board) -> Netlist:
         (folder / "top.ys").write_text(script)
         shutil.copy(LUT_PRODUCT, folder)
         spent = tools.run(yosys, ["-q", "-l", "yosys.log", "top.ys"], folder, "yosys.out")
-        pack_carries(folder, "top")
+        improve(folder, "top")
         (folder / "seconds").write_text(str(spent.user_s))
 
-    sources = [path.read_text() for path in (Path(carry.__file__), LUT_PRODUCT)]
-    folder = cached("netlist", content_key(rtlil, script, *sources, yosys.version), make)
+    key = content_key(rtlil, script, *PASS_SOURCES, LUT_PRODUCT.read_text(), yosys.version)
+    folder = cached("netlist", key, make)
     lpf = plan.files["top.lpf"]
     return Netlist(folder, lpf if isinstance(lpf, str) else lpf.decode(), float((folder / "seconds").read_text()))
 

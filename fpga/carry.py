@@ -7,38 +7,27 @@ C and D at 1, the function f needs no LUT of its own; nor does f(x, y, z), with 
 and G are both s where C and D are 0.
 """
 
-from collections import Counter
 from collections.abc import Callable
 from itertools import product
+
+from .netlist import Bit, top, uses
 
 ADDER_INIT = "1001011010101010"
 """Of a half as yosys makes it: P = A ^ B ^ C and G = A, with D at 1 and C constant."""
 PINS = "ABCD"
 
-Bit = int | str
-"""A net of yosys' JSON, or a constant."""
-
-
-def _top(netlist: dict) -> dict:
-    return next(m for m in netlist["modules"].values() if int(m["attributes"].get("top", "0"), 2))
-
-
-def cells(netlist: dict) -> dict[str, int]:
-    """Cells of the top module by type."""
-    return dict(Counter(cell["type"] for cell in _top(netlist)["cells"].values()))
-
 
 def fold(netlist: dict) -> int:
     """Change the top module of a netlist of ECP5 cells (yosys' write_json); returns the number of LUTs taken away."""
-    module = _top(netlist)
+    module = top(netlist)
     cells = module["cells"]
     luts = {cell["connections"]["Z"][0]: name for name, cell in cells.items() if cell["type"] == "LUT4"}
-    uses, gone = _uses(module), 0
+    used, gone = uses(module), 0
     for cell in [cell for cell in cells.values() if cell["type"] == "CCU2C"]:
         for half in "01":
             for operand in "BA":
                 net = cell["connections"][operand + half][0]
-                name = luts.get(net) if uses[net] == 1 else None
+                name = luts.get(net) if used[net] == 1 else None
                 if name and _take(cell, half, operand, cells[name]):
                     del cells[name]
                     gone += 1
@@ -53,14 +42,14 @@ def end(netlist: dict) -> None:
     constant is at the first, one that takes it from a net through the whole FPGA. So the one is taken away, and the
     other is made here, out of a cell's own table.
     """
-    module = _top(netlist)
+    module = top(netlist)
     adders = {name: cell for name, cell in module["cells"].items() if cell["type"] == "CCU2C"}
-    uses = _uses(module)
+    used = uses(module)
     free = 1 + max(bit for cell in module["cells"].values() for bits in cell["connections"].values() for bit in bits
                    if isinstance(bit, int))
     for number, (name, adder) in enumerate(adders.items(), free):
         pins = adder["connections"]
-        if not uses[pins["COUT"][0]]:
+        if not used[pins["COUT"][0]]:
             pins["COUT"] = ["x"]
         if pins["CIN"][0] in ("0", "1"):
             module["cells"][f"{name}$first"] = _first(adder, int(pins["CIN"][0]), number)
@@ -72,14 +61,6 @@ def _first(adder: dict, carry: int, out: int) -> dict:
     pins = {pin: ["1" if pin[0] in PINS else "x"] for pin in adder["connections"]}
     tables = {"INIT0": "0" * 12 + str(carry) * 4, "INIT1": "1" * 16, "INJECT1_0": "NO", "INJECT1_1": "YES"}
     return adder | {"parameters": adder["parameters"] | tables, "connections": pins | {"COUT": [out]}}
-
-
-def _uses(module: dict) -> Counter[Bit]:
-    """How many inputs and ports each net is at."""
-    uses = Counter(bit for cell in module["cells"].values() for port, bits in cell["connections"].items()
-                   if cell["port_directions"][port] != "output" for bit in bits)
-    uses.update(bit for port in module["ports"].values() for bit in port["bits"])
-    return uses
 
 
 def _take(adder: dict, half: str, operand: str, lut: dict) -> bool:

@@ -190,5 +190,6 @@ PROPERTIES = [
                      "start pulse; loops of both levels repeat `count` times and add `stride` a pass; SYNC parks; a "
                      "start pulse in any cycle starts anew") for name, words in _WORDS.items()],
     *[Property(name=f"icu: load, {words}", top=lambda queue=QUEUES[name]: LoadProof(queue), depth=2,
-               claim="a word that was loaded is the word at its address, but for the delay of a SYNC") for name, words in _WORDS.items()],
+               claim="a word that was loaded is the word at its address, but for the delay of a SYNC")
+      for name, words in _WORDS.items()],
 ]

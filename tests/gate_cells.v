@@ -199,20 +199,39 @@ module DP16KD (
       DOB1, DOB0} = DATA_WIDTH_B == 36 ? qb[35:18] : qb[17:0];
 endmodule
 
-// Multiplier of 18 x 18 bits without registers: each factor is signed where its SIGNED input is high.
+// Multiplier of 18 x 18 bits: each factor is signed where its SIGNED input is high. Factors, or the product, are
+// registered where their REG_..._CLK names CLK0.
 module MULT18X18D (
-    input SIGNEDA, SIGNEDB, SOURCEA, SOURCEB,
+    input CLK0, CE0, RST0, SIGNEDA, SIGNEDB, SOURCEA, SOURCEB,
     input A17, A16, A15, A14, A13, A12, A11, A10, A9, A8, A7, A6, A5, A4, A3, A2, A1, A0,
     input B17, B16, B15, B14, B13, B12, B11, B10, B9, B8, B7, B6, B5, B4, B3, B2, B1, B0,
     input C17, C16, C15, C14, C13, C12, C11, C10, C9, C8, C7, C6, C5, C4, C3, C2, C1, C0,
     output P35, P34, P33, P32, P31, P30, P29, P28, P27, P26, P25, P24, P23, P22, P21, P20, P19, P18, P17, P16,
     P15, P14, P13, P12, P11, P10, P9, P8, P7, P6, P5, P4, P3, P2, P1, P0
 );
+  parameter REG_INPUTA_CLK = "NONE";
+  parameter REG_INPUTB_CLK = "NONE";
+  parameter REG_OUTPUT_CLK = "NONE";
   wire signed [18:0] a = {SIGNEDA & A17, A17, A16, A15, A14, A13, A12, A11, A10, A9, A8, A7, A6, A5, A4, A3, A2, A1,
       A0};
   wire signed [18:0] b = {SIGNEDB & B17, B17, B16, B15, B14, B13, B12, B11, B10, B9, B8, B7, B6, B5, B4, B3, B2, B1,
       B0};
-  wire signed [37:0] product = a * b;
+  reg signed [18:0] held_a, held_b;
+  reg signed [37:0] held_product;
+  wire signed [37:0] result = (REG_INPUTA_CLK == "CLK0" ? held_a : a) * (REG_INPUTB_CLK == "CLK0" ? held_b : b);
+  wire signed [37:0] product = REG_OUTPUT_CLK == "CLK0" ? held_product : result;
+
+  initial begin
+    held_a = 0;
+    held_b = 0;
+    held_product = 0;
+  end
+  always @(posedge CLK0)
+    if (CE0) begin
+      held_a <= RST0 ? 0 : a;
+      held_b <= RST0 ? 0 : b;
+      held_product <= RST0 ? 0 : result;
+    end
   assign {P35, P34, P33, P32, P31, P30, P29, P28, P27, P26, P25, P24, P23, P22, P21, P20, P19, P18, P17, P16, P15,
       P14, P13, P12, P11, P10, P9, P8, P7, P6, P5, P4, P3, P2, P1, P0} = product[35:0];
 endmodule
