@@ -18,7 +18,7 @@ from compiler.errors import TspError
 from hw.config import CONFIGS
 from sim.toolchain import cached, content_key
 
-from . import carry, floorplan, multiplier, report, tools
+from . import carry, floorplan, macros, multiplier, report, tools
 from .boards import BOARDS, Board, board_of
 from .netlist import count
 from .report import FOLDER, Report
@@ -31,10 +31,12 @@ VXM is 1 % smaller, but of chains of 17 LUTs instead of 11."""
 MAPPER = "abc9.script.flow2"
 """What abc9 does: a VXM lane takes 6 % fewer LUTs than by its default script, the other units as many."""
 
-PLACE_AND_ROUTE = "--placer", "static", "--router", "router1", "--timing-allow-fail"
-"""HeAP begins with all cells in one place, as five pins hold nothing apart, and its wires are a tenth longer. router2
-does not come to an end: on an LFE5U-45F that is 44 % full 10,000 wires stay overused from its seventh pass on, where
-router1 is done in two minutes."""
+WITH_FLOORPLAN = "--placer", "heap", "--router", "router2"
+"""How a board that has a floorplan (`fpga.macros`) is placed and routed: macros hold apart what HeAP would begin with
+in one place."""
+WITHOUT_FLOORPLAN = "--placer", "static", "--router", "router1"
+"""... and one that has none: five pins alone hold nothing apart, and then HeAP's wires are a tenth longer than the
+electrostatic placer's."""
 
 LUT_PRODUCT = Path(__file__).with_name("lut_product.v")
 
@@ -105,12 +107,15 @@ def synthesise(board: Board) -> Netlist:
 def route(board: Board, netlist: Netlist, seed: int) -> Path:
     """Place, route and pack: the folder with `top.bit`, `report.json` and `places.json` (see `fpga.floorplan`)."""
     nextpnr, pack = tools.find(f"nextpnr-{board.family}"), tools.find(board.pack)
+    cells = json.loads((netlist.folder / "top.json").read_text())
+    how = WITH_FLOORPLAN if macros.constrain(cells, board) else WITHOUT_FLOORPLAN
+    placed_macros = json.dumps(cells)
     arguments = [*board.nextpnr, "--json", "top.json", "--lpf", "top.lpf", "--textcfg", "top.config",
-                 "--seed", str(seed), "--freq", str(board.mhz), *PLACE_AND_ROUTE,
+                 "--seed", str(seed), "--freq", str(board.mhz), *how, "--timing-allow-fail",
                  "--report", "report.json", "--write", "placed.json", "--detailed-timing-report"]
 
     def make(folder: Path) -> None:
-        shutil.copy(netlist.folder / "top.json", folder)
+        (folder / "top.json").write_text(placed_macros)
         (folder / "top.lpf").write_text(netlist.constraints)
         spent = tools.run(nextpnr, arguments, folder, "nextpnr.log")
         placed = folder / "placed.json"
@@ -119,8 +124,7 @@ def route(board: Board, netlist: Netlist, seed: int) -> Path:
         tools.run(pack, ["--compress", "--input", "top.config", "--bit", "top.bit"], folder, "pack.log")
         (folder / "seconds").write_text(str(spent.user_s))
 
-    cells = (netlist.folder / "top.json").read_bytes()
-    key = content_key(cells, netlist.constraints, *arguments, nextpnr.version, pack.version)
+    key = content_key(placed_macros, netlist.constraints, *arguments, nextpnr.version, pack.version)
     return cached("bitstream", key, make)
 
 

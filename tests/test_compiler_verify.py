@@ -222,6 +222,7 @@ MODELS = {
     "wide": ("ulx3s", {"dim": 64, "hidden_dim": 100, "n_heads": 4, "n_kv_heads": 2, "head_dim": 16}),
     "odd vocabulary": ("ulx3s", {"vocab_size": 390, "shared_classifier": False}),
     "four lanes": ("small", {"vocab_size": 130}),
+    "eight lanes": ("medium", {"dim": 64, "n_heads": 4, "n_kv_heads": 2, "head_dim": 16}),
     "large": ("large", {"dim": 64, "n_heads": 4, "n_kv_heads": 4, "head_dim": 16}),
 }
 
@@ -274,7 +275,7 @@ def random_buckets(name: str, seed: int) -> tuple[Image, list[Program]]:
 
 
 @pytest.mark.parametrize("name, seeds", [
-    ("tiny", range(12)), ("small", range(3)), ("ulx3s", range(3)), ("large", range(3))])
+    ("tiny", range(12)), ("small", range(3)), ("medium", range(3)), ("ulx3s", range(3)), ("large", range(3))])
 def test_random_programs_are_legal(name, seeds):
     for seed in seeds:
         image, programs = random_buckets(name, seed)
@@ -394,7 +395,7 @@ def test_mutants():
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("name", ["tiny", "small", "large"])
+@pytest.mark.parametrize("name", ["tiny", "small", "medium", "large"])
 def test_many_mutants(name):
     verdicts = compare(name, 2000, seed=2)
     often = (Trap.EMPTY_READ, Trap.ADDRESS, Trap.OPCODE, Trap.ENGINE_BUSY, Trap.COLLISION, Trap.NOT_PARKED)

@@ -37,6 +37,7 @@ SHAPES = {
 }
 
 
+WIDE_HEADS = {"dim": 64, "n_heads": 4, "n_kv_heads": 2, "head_dim": 16}
 FOUR_LANES = {"hidden_dim": 64, "n_layers": 3, "n_heads": 4, "n_kv_heads": 2, "head_dim": 8, "vocab_size": 256,
               "seq_len": 64}
 """About as large as `small` holds; a head is two vectors."""
@@ -114,9 +115,14 @@ def test_a_model_of_four_lanes_over_its_whole_context_on_the_rtl():
     alike(program, "rtl", [1, 5, 9], program.context, **SAMPLED)
 
 
+def test_a_model_of_eight_lanes_on_the_rtl():
+    """18 positions cross a multiple of 16, where the coarse rotation changes."""
+    alike(small_program("medium", **WIDE_HEADS), "rtl", [1, 5], 18, **SAMPLED)
+
+
 @pytest.mark.parametrize("weights", ["int8", "int4"])
 def test_eight_lanes_on_the_cycle_model(weights: str):
-    """No named config has them; two heads share a vector, and int4 has twice the rows."""
+    """Two heads share a vector, and int4 has twice the rows, which no named config of eight lanes has."""
     config = replace(CONFIGS["tiny"], name="eight", lanes=8, mem_depths=(512, 1024), act_depth=32, acc_depth=16)
     model = small_config(dim=40, hidden_dim=60, n_heads=6, n_kv_heads=3, head_dim=4, vocab_size=100)
     program = compile_checkpoint(random_checkpoint(model), random_tokenizer(100), config=config, weights=weights,

@@ -16,7 +16,7 @@ from sim.random_programs import random_image
 
 TINY = CONFIGS["tiny"]
 QUICK = {"tiny": 12, "small": 6}
-NIGHTLY = {"tiny": 1500, "small": 400, "ulx3s": 400, "large": 100}
+NIGHTLY = {"tiny": 1500, "small": 400, "medium": 100, "ulx3s": 400, "large": 100}
 """Programs by config."""
 
 

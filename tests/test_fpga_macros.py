@@ -1,0 +1,87 @@
+"""Floorplans: exchanging macros shortens wires and gives each a bel of its kind; a floorplan fits its netlist only."""
+
+import json
+from dataclasses import replace
+from random import Random
+
+import pytest
+from rich.console import Console
+
+from compiler.errors import TspError
+from fpga import macros
+from fpga.boards import BOARDS
+from fpga.netlist import top
+
+COUNT = 12
+BOARD = replace(BOARDS["ulx3s"], name="test")
+
+
+def cell(kind: str, bel: str, **pins: int) -> dict:
+    return {"type": kind, "attributes": {"NEXTPNR_BEL": bel}, "connections": {pin: [net] for pin, net in pins.items()},
+            "port_directions": dict.fromkeys(pins, "input")}
+
+
+def placed() -> dict:
+    """Macros of both kinds in a row, each with a net to a flip-flop that is where another macro of its kind is."""
+    cells = {}
+    for kind, bel, row in (("DP16KD", "EBR0", 10), ("MULT18X18D", "MULT18_0", 20)):
+        order = Random(row).sample(range(COUNT), COUNT)
+        for n in range(COUNT):
+            net = 100 * row + n
+            cells[f"{kind.lower()}{n}_TRELLIS_FF_Q"] = cell(kind, f"X{5 * n}/Y{row}/{bel}", A0=net, CLK0=1)
+            cells[f"ff{row}.{n}"] = cell("TRELLIS_FF", f"X{5 * order[n]}/Y{row}/SLICEA.FF0", Q=net, CLK=1)
+    return {"modules": {"top": {"attributes": {"top": "1"}, "ports": {}, "cells": cells}}}
+
+
+def test_annealing_finds_the_shortest_wires():
+    """They are 0 here, and clocks do not count."""
+    annealing, chance = macros.Annealing(placed()), Random(1)
+    assert annealing.total() > 0
+    for n in range(4000):
+        annealing.exchange(chance, 20 * (1 - n / 4000) ** 2 + 1e-3)
+    assert annealing.total() == 0
+
+
+def test_a_floorplan_gives_each_macro_a_bel_of_its_kind():
+    netlist = placed()
+    plan = macros.anneal(netlist, Console(quiet=True), tries=500)
+    before = {macros.name_of(name): c["attributes"]["NEXTPNR_BEL"] for name, c in top(netlist)["cells"].items()
+              if c["type"] in macros.KINDS}
+    assert plan.keys() == before.keys()
+    for kind in macros.KINDS:
+        assert sorted(plan[name] for name in plan if name.startswith(kind.lower())) == sorted(
+            before[name] for name in before if name.startswith(kind.lower()))
+    assert plan == macros.anneal(netlist, Console(quiet=True), tries=500)
+
+
+@pytest.mark.parametrize(("cell", "name"), [
+    ("core.chip.unit_MXM_E.product2_0_10_TRELLIS_FF_Q_7_DI_MULT18X18D_P25", "core.chip.unit_MXM_E.product2_0_10"),
+    ("core.chip.unit_VXM.lane3.p6_TRELLIS_FF_Q_2_DI_LUT4_Z_C_MULT18X18D_P1", "core.chip.unit_VXM.lane3.p6"),
+    ("core.chip.unit_MEM_E1.banks.bank1.0.12", "core.chip.unit_MEM_E1.banks.bank1.0.12"),
+])
+def test_names_do_not_depend_on_the_mapper(cell, name):
+    assert macros.name_of(cell) == name
+
+
+def test_a_floorplan_is_given_to_its_netlist_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(macros, "FOLDER", tmp_path)
+    netlist, file = placed(), tmp_path / "test.json"
+    assert not macros.constrain(netlist, BOARD)
+    plan = macros.anneal(netlist, Console(quiet=True), tries=10)
+    file.write_text(json.dumps(plan))
+    assert macros.constrain(netlist, BOARD)
+    given = {macros.name_of(name): c["attributes"].get("BEL") for name, c in top(netlist)["cells"].items()}
+    assert {name: bel for name, bel in given.items() if bel} == plan
+
+    del plan["dp16kd3"]
+    file.write_text(json.dumps(plan))
+    with pytest.raises(TspError, match=r"test\.json must name .* dp16kd3 is only in one .*`python -m fpga\.plan test`"):
+        macros.constrain(netlist, BOARD)
+
+
+@pytest.mark.parametrize("file", sorted(macros.FOLDER.glob("*.json")), ids=lambda file: file.stem)
+def test_committed_floorplans_use_each_bel_once(file):
+    plan = json.loads(file.read_text())
+    assert file.stem in BOARDS and len(set(plan.values())) == len(plan)
+    for name, bel in plan.items():
+        assert macros.BEL.match(bel) and ("EBR" in bel) != ("MULT18" in bel), name
