@@ -20,7 +20,7 @@ from compiler.compile import compile_checkpoint
 from compiler.files import read_model
 from compiler.fit import fit
 from compiler.program import DEFAULT_CLOCK_MHZ, Program, bytes_read
-from hw.config import CONFIGS
+from hw.config import CONFIGS, ChipConfig
 
 from .devices import open_device
 from .programs import DEFAULT_CONFIG, open_program
@@ -111,6 +111,7 @@ def _of_checkpoint(path: Path, say: Callable[[str], None]) -> list[Figure]:
         Figure(name, f"roofline fraction on {chip}, mean of positions 0..{count - 1}", fraction, ""),
         Figure(name, f"compile for {chip}", seconds + compiling, "s", *(("<= 5", "2") if own else ())),
     ]
+    found += _on(CONFIGS["medium"], name, read[0].config)
     for device in TOKENS:
         say(f"{name}: {device}")
         found += _speed(name, device, program)
@@ -118,6 +119,16 @@ def _of_checkpoint(path: Path, say: Callable[[str], None]) -> list[Figure]:
     found.append(Figure(name, "first token of `tsp run` on the RTL, second time", _first_token(path), "s",
                         "<= 20", "5"))
     return found
+
+
+def _on(chip: ChipConfig, name: str, model: ModelConfig) -> list[Figure]:
+    """Cycles a token on another chip, over all positions that fit it; nothing if none do."""
+    fitting = fit(model, chip)
+    if not fitting.cycles:
+        return []
+    starts = [0, *(limit for limit, _ in fitting.cycles)]
+    total = sum((limit - start) * cycles for start, (limit, cycles) in zip(starts, fitting.cycles, strict=False))
+    return [Figure(name, f"{CYCLES.format(chip.name)} 0..{starts[-1] - 1}", total / starts[-1], "cycles")]
 
 
 def _speed(name: str, kind: str, program: Program) -> list[Figure]:
