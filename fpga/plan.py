@@ -2,7 +2,6 @@
 
 import json
 import sys
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -10,23 +9,43 @@ import typer
 from rich.console import Console
 
 from compiler.errors import TspError
+from sim.toolchain import cached, content_key
 
 from . import macros, tools
 from .boards import BOARDS, Board, board_of
-from .build import WITH_FLOORPLAN, WITHOUT_FLOORPLAN, synthesise
+from .build import WITH_FLOORPLAN, WITHOUT_FLOORPLAN, Netlist, synthesise
 
 
-def _place(board: Board, netlist: dict, constraints: str, seed: int) -> dict:
-    """The netlist with places. Without a floorplan only lengths count: what is far apart then has no meaning yet."""
-    nextpnr = tools.find(f"nextpnr-{board.family}")
+def _round(board: Board, made: Netlist, seed: int, console: Console) -> dict[str, str]:
+    """A better floorplan (`macros.anneal`). Without one only wire lengths count: delays then have no meaning yet."""
+    nextpnr, netlist = tools.find(f"nextpnr-{board.family}"), json.loads((made.folder / "top.json").read_text())
     how = WITH_FLOORPLAN if macros.constrain(netlist, board) else (*WITHOUT_FLOORPLAN, "--no-tmdriv")
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
-        (folder / "top.json").write_text(json.dumps(netlist))
-        (folder / "top.lpf").write_text(constraints)
-        tools.run(nextpnr, [*board.nextpnr, "--json", "top.json", "--lpf", "top.lpf", "--seed", str(seed), "--freq",
-                            str(board.mhz), *how, "--no-route", "--write", "placed.json"], folder, "nextpnr.log")
-        return json.loads((folder / "placed.json").read_text())
+    text = json.dumps(netlist)
+    arguments = [*board.nextpnr, "--json", "top.json", "--lpf", "top.lpf", "--seed", str(seed),
+                 "--freq", str(board.mhz), *how, "--no-route", "--write", "placed.json"]
+
+    def make(folder: Path) -> None:
+        top, placed = folder / "top.json", folder / "placed.json"
+        top.write_text(text)
+        (folder / "top.lpf").write_text(made.constraints)
+        tools.run(nextpnr, arguments, folder, "nextpnr.log")
+        plan = macros.anneal(json.loads(placed.read_text()), console, seed=seed)
+        (folder / "plan.json").write_text(json.dumps(plan))
+        top.unlink()
+        placed.unlink()
+
+    source = Path(macros.__file__).read_text()
+    folder = cached("floorplan", content_key(text, made.constraints, *arguments, source, nextpnr.version), make)
+    return json.loads((folder / "plan.json").read_text())
+
+
+def _outdated(board: Board, made: Netlist) -> bool:
+    """Whether the board's floorplan is of another netlist."""
+    try:
+        macros.constrain(json.loads((made.folder / "top.json").read_text()), board)
+    except TspError:
+        return True
+    return False
 
 
 def main(
@@ -40,16 +59,17 @@ def main(
         chosen = board_of(board)
         console.print(f"[bold]{board}[/]: synthesis (minutes where the cache has none)")
         made = synthesise(chosen)
+        file = macros.FOLDER / f"{board}.json"
+        if _outdated(chosen, made):
+            console.print(f"{file} is of another netlist: it begins anew")
+            file.unlink(missing_ok=True)
         for number in range(rounds):
-            console.print(f"round {number + 1} of {rounds}: nextpnr places everything (ten minutes)")
-            placed = _place(chosen, json.loads((made.folder / "top.json").read_text()), made.constraints, seed)
-            places = macros.anneal(placed, console, seed=seed)
-            macros.FOLDER.mkdir(exist_ok=True)
-            (macros.FOLDER / f"{board}.json").write_text(json.dumps(places, indent=0) + "\n")
+            console.print(f"round {number + 1} of {rounds}: place and exchange (minutes where the cache has none)")
+            file.write_text(json.dumps(_round(chosen, made, seed, console), indent=0) + "\n")
     except TspError as error:
         print(f"fpga.plan: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    console.print(f"floorplan: {macros.FOLDER / f'{board}.json'}")
+    console.print(f"floorplan: {file}")
 
 
 if __name__ == "__main__":

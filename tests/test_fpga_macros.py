@@ -8,8 +8,9 @@ import pytest
 from rich.console import Console
 
 from compiler.errors import TspError
-from fpga import macros
+from fpga import macros, plan
 from fpga.boards import BOARDS
+from fpga.build import Netlist
 from fpga.netlist import top
 
 COUNT = 12
@@ -44,14 +45,14 @@ def test_annealing_finds_the_shortest_wires():
 
 def test_a_floorplan_gives_each_macro_a_bel_of_its_kind():
     netlist = placed()
-    plan = macros.anneal(netlist, Console(quiet=True), tries=500)
+    places = macros.anneal(netlist, Console(quiet=True), tries=500)
     before = {macros.name_of(name): c["attributes"]["NEXTPNR_BEL"] for name, c in top(netlist)["cells"].items()
               if c["type"] in macros.KINDS}
-    assert plan.keys() == before.keys()
+    assert places.keys() == before.keys()
     for kind in macros.KINDS:
-        assert sorted(plan[name] for name in plan if name.startswith(kind.lower())) == sorted(
+        assert sorted(places[name] for name in places if name.startswith(kind.lower())) == sorted(
             before[name] for name in before if name.startswith(kind.lower()))
-    assert plan == macros.anneal(netlist, Console(quiet=True), tries=500)
+    assert places == macros.anneal(netlist, Console(quiet=True), tries=500)
 
 
 @pytest.mark.parametrize(("cell", "name"), [
@@ -67,21 +68,37 @@ def test_a_floorplan_is_given_to_its_netlist_only(tmp_path, monkeypatch):
     monkeypatch.setattr(macros, "FOLDER", tmp_path)
     netlist, file = placed(), tmp_path / "test.json"
     assert not macros.constrain(netlist, BOARD)
-    plan = macros.anneal(netlist, Console(quiet=True), tries=10)
-    file.write_text(json.dumps(plan))
+    places = macros.anneal(netlist, Console(quiet=True), tries=10)
+    file.write_text(json.dumps(places))
     assert macros.constrain(netlist, BOARD)
     given = {macros.name_of(name): c["attributes"].get("BEL") for name, c in top(netlist)["cells"].items()}
-    assert {name: bel for name, bel in given.items() if bel} == plan
+    assert {name: bel for name, bel in given.items() if bel} == places
 
-    del plan["dp16kd3"]
-    file.write_text(json.dumps(plan))
+    del places["dp16kd3"]
+    file.write_text(json.dumps(places))
     with pytest.raises(TspError, match=r"test\.json must name .* dp16kd3 is only in one .*`python -m fpga\.plan test`"):
         macros.constrain(netlist, BOARD)
 
 
+def test_a_floorplan_of_another_netlist_begins_anew(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(macros, "FOLDER", tmp_path)
+    (tmp_path / "top.json").write_text(json.dumps(placed()))
+    monkeypatch.setattr(plan, "synthesise", lambda board: Netlist(tmp_path, "", 0.0))
+    found = []
+    monkeypatch.setattr(plan, "_round", lambda board, made, seed, console: found.append(file.exists()) or {"a": "X1"})
+    file = tmp_path / "ulx3s.json"
+    file.write_text('{"gone": "X1/Y1/EBR0"}')
+    plan.main("ulx3s", rounds=2, seed=1)
+    assert found == [False, True] and json.loads(file.read_text()) == {"a": "X1"}
+    assert "is of another netlist: it begins anew" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(SystemExit, match="2"):
+        plan.main("nothing", rounds=1, seed=1)
+    assert "fpga.plan: board must be one of" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("file", sorted(macros.FOLDER.glob("*.json")), ids=lambda file: file.stem)
 def test_committed_floorplans_use_each_bel_once(file):
-    plan = json.loads(file.read_text())
-    assert file.stem in BOARDS and len(set(plan.values())) == len(plan)
-    for name, bel in plan.items():
+    places = json.loads(file.read_text())
+    assert file.stem in BOARDS and len(set(places.values())) == len(places)
+    for name, bel in places.items():
         assert macros.BEL.match(bel) and ("EBR" in bel) != ("MULT18" in bel), name
