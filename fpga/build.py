@@ -38,6 +38,9 @@ WITHOUT_FLOORPLAN = "--placer", "static", "--router", "router1"
 """... and one that has none: five pins alone hold nothing apart, and then HeAP's wires are a tenth longer than the
 electrostatic placer's."""
 
+PASSES = carry.fold, carry.end, multiplier.take_registers
+"""What yosys' netlists go through."""
+PASS_SOURCES = [Path(__file__).with_name(f"{name}.py").read_text() for name in ("carry", "multiplier", "netlist")]
 LUT_PRODUCT = Path(__file__).with_name("lut_product.v")
 
 
@@ -67,11 +70,6 @@ def yosys_script(name: str, lut_products: str = "") -> str:
         "setparam -set RD_COLLISION_X_MASK 1'1 t:$mem_v2 r:RD_CLK_ENABLE=1'1 %i",
         f"{synth} -run map_ram:", f"write_json {name}.json", "",
     ))
-
-
-PASSES = carry.fold, carry.end, multiplier.take_registers
-"""What yosys' netlists go through."""
-PASS_SOURCES = [Path(__file__).with_name(f"{name}.py").read_text() for name in ("carry", "multiplier", "netlist")]
 
 
 def improve(folder: Path, name: str) -> None:
@@ -146,6 +144,8 @@ def measure(board: Board, netlist: Netlist, routed: Path, seed: int) -> Report:
 def build(board: Board, seeds: list[int], console: Console) -> tuple[Report, Path]:
     """The fastest of the seeds, and the folder of its bitstream."""
     console.print(f"[bold]{board.name}[/]: synthesis (minutes where the cache has none)")
+    if not (FOLDER / f"{board.name}.json").exists():
+        console.print(f"no bitstream of {board.name} has been routed yet: this may not come to an end (docs/fpga.md)")
     netlist = synthesise(board)
     best: tuple[Report, Path] | None = None
     for seed in seeds:

@@ -1,9 +1,9 @@
 """Places of a board's block RAMs and multipliers: a floorplan that is made once (`fpga.plan`) and kept.
 
-They are a few hundred cells with thousands of wires, their places are in rows through the whole FPGA, and nearly all
-are taken. nextpnr's placers move them badly: wires are a quarter shorter, and placement takes a fifth of the time,
-where they are given beforehand. They are found by exchanging two of them at a time, everything else staying where
-nextpnr has put it (simulated annealing: Kirkpatrick, Gelatt, Vecchi, Science 220, 1983).
+On a full FPGA they are a few hundred cells with thousands of wires, their places are in rows through the whole of it,
+and nearly all are taken. nextpnr's placers move them badly: given beforehand they make the wires of the `ulx3s` board a
+quarter shorter (docs/decisions/0015-floorplan.md). Places are found by exchanging two macros at a time, everything else
+staying where nextpnr has put it (simulated annealing: Kirkpatrick, Gelatt, Vecchi, Science 220, 1983).
 """
 
 import json

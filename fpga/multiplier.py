@@ -28,7 +28,7 @@ def take_registers(netlist: dict) -> int:
         nets = {pin: net for pin, (net,) in pins.items() if pin[0] in "ABP" and pin[1:].isdigit() and net in used}
         factors: dict[str, Bit] = {pin: net for pin, net in nets.items() if pin[0] != "P" and isinstance(net, int)}
         if held := _at(plain, behind, factors):
-            _register(cell, plain[next(iter(held.values()))]["CLK"], "INPUTA", "INPUTB")
+            _register(cell, plain, held, "INPUTA", "INPUTB")
             for pin, name in held.items():
                 pins[pin] = plain[name]["DI"]
                 used.update(pins[pin])
@@ -36,7 +36,7 @@ def take_registers(netlist: dict) -> int:
         products = {pin: net for pin, net in nets.items() if pin[0] == "P" and used[net]}
         taken = _at(plain, ahead, products)
         if taken and all(used[net] == 1 for net in products.values()):
-            _register(cell, plain[next(iter(taken.values()))]["CLK"], "OUTPUT")
+            _register(cell, plain, taken, "OUTPUT")
             for pin, name in taken.items():
                 pins[pin] = plain[name]["Q"]
                 del cells[name], plain[name]
@@ -51,8 +51,9 @@ def _at(plain: dict[str, dict[str, list[Bit]]], by_net: dict[Bit, str], nets: di
     return found if len(found) == len(nets) and len({plain[name]["CLK"][0] for name in found.values()}) == 1 else {}
 
 
-def _register(cell: dict, clock: list[Bit], *places: str) -> None:
-    """Make registers of a multiplier work with this clock."""
+def _register(cell: dict, plain: dict[str, dict[str, list[Bit]]], found: dict[str, str], *places: str) -> None:
+    """Make registers of a multiplier work, with the clock of the flip-flops that they stand for."""
+    clock = plain[next(iter(found.values()))]["CLK"]
     cell["parameters"] |= {f"REG_{place}_CLK": "CLK0" for place in places}
     cell["connections"] |= {"CLK0": clock, "CE0": ["1"], "RST0": ["0"]}
     cell["port_directions"] |= dict.fromkeys(("CLK0", "CE0", "RST0"), "input")
