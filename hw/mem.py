@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 
 from .config import MEM_E, PLANES, ChipConfig
 from .isa import ADDR_BITS, LOOP_LEVELS, Dir, Op, Queue, Trap
-from .slice import Burst, any_of, fields, one_hot, register, trap, unit_ports
+from .slice import Burst, any_of, fields, group_lanes, lanes_group, one_hot, register, trap, unit_ports
 
 DEEP = 4096
 """Banks of more words are hw/ram.v: Amaranth would write their initial words out one by one, a hundred megabytes."""
@@ -86,7 +86,8 @@ class Mem(wiring.Component):
 
     READ: element i executes in e(i), the quad is driven in e(i) + MEM_READ (2). WRITE: element i samples in e(i), the
     quad is written at the end of e(i) + 1. INDEX: samples in dispatch + 1, the register is used by whatever is
-    dispatched later. Addresses and masks of a burst are settled at its dispatch.
+    dispatched later. Addresses and masks of a burst are settled at its dispatch. In the banks the four bytes of a lane
+    are neighbours, so that no block RAM of up to 32 bits serves more than one lane.
 
     config, queue: the chip, and which of its MEM slices this is. Slice 0 drives the vector group in both directions,
     the others inward only.
@@ -190,8 +191,9 @@ class Mem(wiring.Component):
                      shown.eq(Mux(engine.active, visible, host_planes))]
         m.d.comb += memory.r_addr.eq(Mux(host_planes.any(), host_addr, addr))
         quad = Signal(self._config.group_bits, reset_less=True)
+        read = lanes_group([memory.r_data.word_select(lane, 8 * PLANES) for lane in range(self._config.lanes)])
         planes, stored = ([word.word_select(p, self._config.plane_bits) for p in range(PLANES)]
-                          for word in (quad, memory.r_data))
+                          for word in (quad, read))
         for p, plane in enumerate(planes):
             # A LUT each bit would do as well; this is the flip-flops' own synchronous reset.
             m.d.sync += plane.eq(Mux(shown[p], stored[p], 0))
@@ -224,7 +226,8 @@ class Mem(wiring.Component):
         for p in range(PLANES):
             bursts, host = engine.active & planes[p], self.host_we & self.host_planes[p]
             m.d.sync += c_we[n_lanes * p :][:n_lanes].eq(Mux(bursts, lanes, 0) | host.replicate(n_lanes))
-        m.d.comb += [memory.w_addr.eq(c_addr), memory.w_data.eq(c_data), memory.w_we.eq(c_we)]
+        m.d.comb += [memory.w_addr.eq(c_addr), memory.w_data.eq(Cat(group_lanes(c_data))),
+                     memory.w_we.eq(Cat(c_we[lane::n_lanes] for lane in range(n_lanes)))]
         committing = Signal()
         if self._config.debug:
             m.d.sync += committing.eq(engine.active)
