@@ -22,14 +22,19 @@ from .isa import (
     queue_depth,
     width,
 )
-from .slice import any_of, fields, register, trap
+from .slice import any_of, fields, named, trap
 from .store import SHALLOW, Part, store_of
+
+AHEAD = 3
+"""Stages of the fetch."""
+FILL = AHEAD - 1
+"""Moves that follow a new program counter by themselves; the last one issues its word."""
 
 
 class Icu(wiring.Component):
     """Instruction queue of one unit.
 
-    A `start` pulse in cycle t issues the word at the bucket's start PC in cycle t + START (3), and every word issues
+    A `start` pulse in cycle t issues the word at the bucket's start PC in cycle t + START (4), and every word issues
     the next one exactly `delay` cycles later (at least MIN_DELAY, or MIN_DELAY_JUMP for END_LOOP), until SYNC parks
     the queue: `parked` is high from the cycle behind the SYNC to the start pulse.
 
@@ -42,10 +47,11 @@ class Icu(wiring.Component):
     table_we, table_addr, table_data: writes the start PC of a bucket.
     traps: DRY and OPCODE pulses (debug builds).
 
-    Fetch takes two stages: an entry of the queue, then the word that it names (`hw.store`), with the entry's delay.
-    The program counter is one instruction ahead of `word`, and the queue is addressed one further in the cycle in which
-    its output moves on, so that words may follow each other in every cycle. A SYNC, behind which nothing is issued,
-    is kept with a longer delay than MIN_DELAY, so that nothing waits for its operation, which comes late in the cycle.
+    Fetch takes three stages: an entry of the queue, the word that it names (`hw.store`) with the entry's delay, and the
+    register that `word` shows, so that no unit waits for a block RAM. All move on together when a word is issued, and
+    FILL times after the program counter was set; between, they stand. So the program counter, the entry's address, is
+    AHEAD instructions ahead of `word`. A SYNC, behind which nothing is issued, is kept with a longer delay than
+    MIN_DELAY, so that nothing waits for its operation.
     """
 
     def __init__(self, *, config: ChipConfig, queue: Queue):
@@ -72,83 +78,90 @@ class Icu(wiring.Component):
         entry, set_entry = table.read_port(domain="comb"), table.write_port()
 
         word = Signal(width(self._queue.unit))
-        ahead = Signal(range(self._depth + 1))  # one bit more than needed shows running dry
-        self._fetch(m, ahead, word)
+        pc = Signal(range(self._depth + 1 + AHEAD))  # one bit more than needed shows running dry
+        fill = Signal(FILL)  # so many ones as stages are to be filled behind a new pc
+        issue = Signal()  # the next word is dispatched in the next cycle
+        move = named(m, issue | fill[0], "move")
+        self._fetch(m, pc, move, word)
         op = fields(Op.NOP, word).op
         delay = fields(Op.NOP, word).delay
-        pc = Signal.like(ahead)  # of the next word
         issued = Signal()  # `word` is dispatched in this cycle
         active = Signal()
         timer = Signal(self._store.delay_bits)  # delay of the last word; one less in each cycle from the second on
-        issue = Signal()  # the next word is dispatched in the next cycle
         m.d.comb += [
-            ahead.eq(pc + issue), entry.addr.eq(self.bucket),
+            entry.addr.eq(self.bucket),
             set_entry.en.eq(self.table_we), set_entry.addr.eq(self.table_addr), set_entry.data.eq(self.table_data),
             issue.eq(active & Mux(issued, delay == MIN_DELAY, timer == MIN_DELAY + 1)),
             self.word.eq(word),
             self.valid.eq(issued & any_of([op == unit_op for unit_op in UNIT_OPS[self._queue.unit]])),
             self.parked.eq(~active),
         ]
-        m.d.sync += [issued.eq(issue & ~self.start), timer.eq(timer - 1), pc.eq(ahead)]
+        m.d.sync += [issued.eq(issue & ~self.start), timer.eq(timer - 1), fill.eq(fill >> 1), pc.eq(pc + move)]
         with m.If(issued):
             m.d.sync += timer.eq(delay)
             with m.If(op == Op.SYNC):
                 m.d.sync += active.eq(0)
-        level = self._loops(m, word, issued, pc)
+        level = self._loops(m, word, issued, pc, fill)
         with m.If(self.start):
-            m.d.sync += [active.eq(1), pc.eq(entry.data), timer.eq(START)]
+            m.d.sync += [active.eq(1), pc.eq(entry.data), fill.eq(-1), timer.eq(START)]
         if self._config.debug:
-            self._traps(m, word, issued, pc, level)
+            self._traps(m, word, issued, pc, move, level)
         return m
 
-    def _fetch(self, m: Module, ahead: Signal, word: Signal) -> None:
-        """`word` is the instruction that `ahead` addressed two cycles ago."""
+    def _fetch(self, m: Module, pc: Signal, move: Signal, word: Signal) -> None:
+        """The stages: `word` is the instruction that `pc` addressed three moves ago."""
         store = self._store
         shape = data.StructLayout({"number": store.number_bits, "delay": store.delay_bits})
         m.submodules.queue = queue = Memory(shape=shape, depth=store.depth, init=[])
         fetch, load = queue.read_port(), queue.write_port()
-        delay = register(m, fetch.data.delay, "delay")
+        delay = Signal(store.delay_bits, name="following_delay", reset_less=True)
         bits = {HEADER["op"].bits + n: delay[n] for n in range(store.delay_bits)}
         at = 0
         for n, part in enumerate(store.parts):
             number = slice(at, at := at + part.number_bits)
-            bits |= self._part(m, n, part, fetch.data.number[number], self.load_number[number])
+            bits |= self._part(m, n, part, move, fetch.data.number[number], self.load_number[number])
+        following = named(m, Cat(bits.get(n, 0) for n in range(len(word))), "following")
+        with m.If(move):
+            m.d.sync += [delay.eq(fetch.data.delay), word.eq(following)]
         loaded = fields(Op.NOP, self.load_data)
         m.d.comb += [
-            fetch.addr.eq(ahead), word.eq(Cat(bits.get(n, 0) for n in range(len(word)))),
+            fetch.addr.eq(pc), fetch.en.eq(move),
             load.en.eq(self.load_we), load.addr.eq(self.load_addr), load.data.number.eq(self.load_number),
             load.data.delay.eq(loaded.delay | Mux((loaded.op == Op.SYNC) & (loaded.delay == MIN_DELAY), 2, 0)),
         ]
 
-    def _part(self, m: Module, n: int, part: Part, number: Value, load_number: Value) -> dict[int, Value]:
-        """The bits of a word that part n of the store holds, one cycle behind their number."""
+    def _part(self, m: Module, n: int, part: Part, move: Signal, number: Value,
+              load_number: Value) -> dict[int, Value]:
+        """The bits of a word that part n of the store holds, one move behind their number."""
         words = Memory(shape=len(part.kept), depth=part.words, init=[],
                        attrs={"ram_style": "distributed" if part.words < SHALLOW else "block"})
         m.submodules[f"words{n}"] = words
         look, enter = words.read_port(), words.write_port()
         m.d.comb += [
-            look.addr.eq(number), enter.en.eq(self.load_we), enter.addr.eq(load_number),
+            look.addr.eq(number), look.en.eq(move), enter.en.eq(self.load_we), enter.addr.eq(load_number),
             enter.data.eq(Cat(self.load_data[bit] for bit in part.kept)),
         ]
         return dict(zip(part.kept, look.data, strict=True))
 
-    def _loops(self, m: Module, word: Signal, issued: Signal, pc: Signal) -> Signal:
+    def _loops(self, m: Module, word: Signal, issued: Signal, pc: Signal, fill: Signal) -> Signal:
         """Loop levels; returns how many are open."""
         loop = fields(Op.LOOP, word)
         enter, close = issued & (loop.op == Op.LOOP), issued & (loop.op == Op.END_LOOP)
         level = Signal(range(LOOP_LEVELS + 1))
+        behind = named(m, (pc - (AHEAD - 1))[: len(pc)], "behind")  # where the word behind `word` is
         for k in range(LOOP_LEVELS):
             body = Signal.like(pc, name=f"body{k}", reset_less=True)
             left = Signal.like(loop.count, name=f"left{k}", reset_less=True)
             stride = Signal.like(loop.stride, name=f"stride{k}", reset_less=True)
             offset = Signal(ADDR_BITS, name=f"offset{k}")
             with m.If(enter & (level == k)):
-                m.d.sync += [body.eq(pc), left.eq(loop.count), stride.eq(loop.stride), level.eq(k + 1)]
+                m.d.sync += [body.eq(behind), left.eq(loop.count), stride.eq(loop.stride), level.eq(k + 1)]
             with m.If(close & (level == k + 1)):
                 with m.If(left == 1):
                     m.d.sync += [level.eq(k), offset.eq(0)]
                 with m.Else():
-                    m.d.sync += [left.eq(left - 1), offset.eq(offset + stride), pc.eq(body)]
+                    m.d.sync += [left.eq(left - 1), offset.eq(offset + stride), pc.eq(body),
+                                 fill.eq(-1)]
             with m.If(self.start):
                 m.d.sync += offset.eq(0)
             if self._queue.unit == "MEM":
@@ -157,14 +170,16 @@ class Icu(wiring.Component):
             m.d.sync += level.eq(0)
         return level
 
-    def _traps(self, m: Module, word: Signal, issued: Signal, pc: Signal, level: Signal) -> None:
+    def _traps(self, m: Module, word: Signal, issued: Signal, pc: Signal, move: Signal, level: Signal) -> None:
         """A word never written reads as 0, whose delay is no legal one."""
         loop = fields(Op.LOOP, word)
         known = any_of([loop.op == op for op in (*ICU_OPS, *UNIT_OPS[self._queue.unit])])
         bad_loop = (loop.op == Op.LOOP) & ((level == LOOP_LEVELS) | (loop.count == 0))
         bad_end = (loop.op == Op.END_LOOP) & ((level == 0) | (loop.delay < MIN_DELAY_JUMP))
         empty = word == 0
-        dry = Signal()  # pc was beyond the last word when `word` was fetched
-        m.d.sync += dry.eq(pc >= self._depth)
+        stages = Signal(AHEAD)  # whether pc was beyond the last word when a stage was fetched
+        with m.If(move):
+            m.d.sync += stages.eq(Cat(pc >= self._depth, stages))
+        dry = stages[-1]
         trap(m, self, Trap.DRY, issued & (empty | dry))
         trap(m, self, Trap.OPCODE, issued & ~empty & ~dry & (~known | bad_loop | bad_end | (loop.delay < MIN_DELAY)))

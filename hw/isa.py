@@ -23,13 +23,13 @@ from . import config as cfg
 
 # --- time ----------------------------------------------------------------------------------------------------------
 
-START = 3
+START = 4
 """Cycles from a token's start pulse to the first dispatch of every queue."""
 ENGINE = 1
 """Cycles from dispatch to the execution of a burst's first element."""
 MIN_DELAY = 1
 """Least `delay` of any instruction: a queue can issue in every cycle."""
-MIN_DELAY_JUMP = 3
+MIN_DELAY_JUMP = 4
 """Least `delay` of END_LOOP, which redirects the fetch."""
 
 MEM_READ = 2

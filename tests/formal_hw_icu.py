@@ -7,7 +7,7 @@ from amaranth.hdl import Cat, Module, Signal, Value
 from formal import Opened, Proof, Property, free, implies, latched
 
 from hw.config import ChipConfig
-from hw.icu import Icu
+from hw.icu import AHEAD, FILL, Icu
 from hw.isa import (
     ADDR_BITS,
     DELAY_BITS,
@@ -123,15 +123,18 @@ class IcuProof(Proof):
                     m.d.sync += [place.eq(it.home), it.offset.eq(it.offset + it.stride)]
 
     def _tie(self, m: Module, body: Opened, running: Signal, place: Signal, wait: Signal, issue: Signal) -> None:
-        """The fetch registers, by the reference."""
-        pc, timer = body["pc"], body["timer"]
+        """The stages of the fetch, by the reference."""
+        pc, fill = body["pc"], body["fill"]
         fetched = body.submodules.queue.read_ports[0].data
-        ahead = Content(m, body, self._store, pc).entry.data
+        entry, following = (Content(m, body, self._store, (pc - behind)[:5]) for behind in (1, 2))
         self.tie(
             body["issued"] == issue, body["active"] == running,
-            implies(running, pc == (place + issue)[:5]),
-            implies(running & ~issue, timer == wait + MIN_DELAY),
-            implies(running & (wait <= 1), Value.cast(fetched) == Value.cast(ahead)),
+            implies(running & issue, pc == (place + AHEAD)[:5]),
+            implies(running & ~issue, (pc == (place + FILL - fill[0] - fill[1])[:5])
+                    & (body["timer"] == wait + MIN_DELAY)),
+            implies(running, fill != 2), implies(running & fill[0], wait > 1 + fill[1]),
+            implies(running & ~fill[1], Value.cast(fetched) == Value.cast(entry.entry.data)),
+            implies(running & (fill == 0), body["following"] == following.word),
         )
 
     def _tie_loops(self, body: Opened, level: Signal, levels: list[Level]) -> None:

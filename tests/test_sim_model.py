@@ -108,7 +108,7 @@ def test_first_dispatch_and_delays():
 def test_nested_loops_repeat_and_offset_relative_addresses():
     """Outer 3 passes of stride 16, inner 2 passes of stride 4; level 0 is the outer."""
     body = [op(Op.LOOP, count=3, stride=16), op(Op.LOOP, count=2, stride=4),
-            *(read(1, rel=rel, delay=4) for rel in (0, 1, 2, 3)), op(Op.END_LOOP, 3), op(Op.END_LOOP, 5),
+            *(read(1, rel=rel, delay=4) for rel in (0, 1, 2, 3)), op(Op.END_LOOP, 4), op(Op.END_LOOP, 6),
             read(2, rel=3)]
     chip = begin(machine({"MEM_E0": body}, period=400), 0)
     seen = []
@@ -124,8 +124,8 @@ def test_nested_loops_repeat_and_offset_relative_addresses():
             for rel in range(4):
                 expected.append((cycle + 4, 1 + 16 * outer * (rel & 1) + 4 * inner * (rel >> 1)))
                 cycle += 4
-            cycle += 3
-        cycle += 5
+            cycle += 4
+        cycle += 6
     assert seen == [*expected, (cycle + 4, 2)]
 
 
@@ -489,11 +489,11 @@ def test_too_short_periods_trap():
 def test_dry_queue_traps():
     chip = machine({})
     chip.load_starts("SXM_E", [40])
-    with pytest.raises(ProgramError, match=r"cycle 3: SXM_E: DRY"):
+    with pytest.raises(ProgramError, match=f"cycle {FIRST}: SXM_E: DRY"):
         chip.run(1)
 
 
 def test_back_to_back_bursts_are_legal():
     machine({"MEM_E0": [read(0, count=2), read(0, count=5, delay=5), read(0, count=2)]}).run(1)
-    machine({"MEM_E0": [read(0, count=16)]}, period=20).run(1)
-    machine({"VXM": [wait(16)]}, period=20).run(1)
+    machine({"MEM_E0": [read(0, count=16)]}, period=FIRST + 17).run(1)
+    machine({"VXM": [wait(16)]}, period=FIRST + 17).run(1)
