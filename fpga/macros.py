@@ -2,8 +2,10 @@
 
 On a full FPGA they are a few hundred cells with thousands of wires, their places are in rows through the whole of it,
 and nearly all are taken. nextpnr's placers move them badly: given beforehand they make the wires of the `ulx3s` board a
-quarter shorter (docs/decisions/0015-floorplan.md). Places are found by exchanging two macros at a time, everything else
-staying where nextpnr has put it (simulated annealing: Kirkpatrick, Gelatt, Vecchi, Science 220, 1983).
+quarter shorter (docs/decisions/0015-floorplan.md). Places are found by exchanging two macros at a time (simulated
+annealing: Kirkpatrick, Gelatt, Vecchi, Science 220, 1983): first so that the macros of a lane are neighbours
+(`by_lanes`), since nearly all wires of a TSP are within a lane; then, everything else staying where nextpnr has put
+it, so that their nets are short (`by_nets`).
 """
 
 import json
@@ -18,6 +20,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from compiler.errors import TspError
+from hw.config import PLANES
 
 from .boards import Board
 from .netlist import top
@@ -77,37 +80,19 @@ def _macros(netlist: dict) -> dict[str, dict]:
 
 
 class Annealing:
-    """Macros on the places that they have, all other cells fixed.
+    """Macros on the places that they have, all else fixed.
 
-    placed: a netlist that nextpnr has placed (--write).
+    kinds, places: of each macro. nets: of each, the box around what is fixed (see `_box`) and the macros.
     """
 
-    def __init__(self, placed: dict):
-        cells = {name: cell for name, cell in top(placed)["cells"].items() if "NEXTPNR_BEL" in cell["attributes"]}
-        self.places: dict[str, Place] = {}
+    def __init__(self, kinds: dict[str, str], places: dict[str, Place], nets: list[tuple[tuple[int, ...], list[str]]]):
+        self.places = places
         self._kinds: dict[str, list[str]] = defaultdict(list)
-        fixed: dict[int, list[Place]] = defaultdict(list)
-        movable: dict[int, set[str]] = defaultdict(set)
-        for name, cell in cells.items():
-            bel = cell["attributes"]["NEXTPNR_BEL"]
-            found = BEL.match(bel)
-            if found is None:
-                continue
-            place = Place(int(found[1]), int(found[2]), bel)
-            if cell["type"] in KINDS:
-                self.places[name] = place
-                self._kinds[cell["type"]].append(name)
-            for pin, nets in cell["connections"].items():
-                for net in nets:
-                    if not isinstance(net, int) or pin in CLOCKS:
-                        continue
-                    if cell["type"] in KINDS:
-                        movable[net].add(name)
-                    else:
-                        fixed[net].append(place)
-        self._nets = [(_box(fixed[net]), sorted(macros)) for net, macros in movable.items() if len(macros) <= FANOUT]
+        for name, kind in kinds.items():
+            self._kinds[kind].append(name)
+        self._nets = nets
         self._of: dict[str, set[int]] = defaultdict(set)
-        for number, (_, macros) in enumerate(self._nets):
+        for number, (_, macros) in enumerate(nets):
             for name in macros:
                 self._of[name].add(number)
 
@@ -142,12 +127,77 @@ def _box(places: list[Place]) -> tuple[int, ...]:
     return min(columns), max(columns), min(rows), max(rows)
 
 
-def anneal(placed: dict, console: Console, tries: int = EXCHANGES, seed: int = 1) -> dict[str, str]:
+def _found(placed: dict) -> dict[str, tuple[dict, Place]]:
+    """The cells of a placed netlist (nextpnr's --write) and their places."""
+    cells = {}
+    for name, cell in top(placed)["cells"].items():
+        bel = cell["attributes"].get("NEXTPNR_BEL", "")
+        at = BEL.match(bel)
+        if at:
+            cells[name] = cell, Place(int(at[1]), int(at[2]), bel)
+    return cells
+
+
+def by_nets(placed: dict) -> Annealing:
+    """Macros of a placed netlist, held by their nets."""
+    fixed: dict[int, list[Place]] = defaultdict(list)
+    movable: dict[int, set[str]] = defaultdict(set)
+    kinds, places = {}, {}
+    for name, (cell, place) in _found(placed).items():
+        macro = name_of(name) if cell["type"] in KINDS else None
+        if macro:
+            kinds[macro], places[macro] = cell["type"], place
+        for net in (net for pin, nets in cell["connections"].items() if pin not in CLOCKS for net in nets):
+            if macro:
+                movable[net].add(macro)
+            else:
+                fixed[net].append(place)
+    return Annealing(kinds, places, [(_box(fixed[net]), sorted(macros)) for net, macros in movable.items()
+                                     if len(macros) <= FANOUT])
+
+
+def lane_of(name: str, cell: dict) -> int | None:
+    """The lane that a macro of yosys' netlist serves, if it is one alone; `name` by `name_of`."""
+    block = re.search(r"unit_MEM_\w+\.banks\.bank\d+\.0\.(\d+)$", name)
+    if block:
+        bits = sum(isinstance(net, int) for pin, nets in cell["connections"].items() if pin.startswith("DI")
+                   for net in nets)
+        return int(block[1]) * bits // (8 * PLANES)
+    found = re.search(r"\.product\d_\d+_(\d+)$|\.lane(\d+)\.", name)
+    return int(found[1] or found[2]) if found else None
+
+
+def by_lanes(netlist: dict, placed: dict, lanes: int) -> Annealing:
+    """The same macros, held by the middle of their lane, or of its half towards their hemisphere.
+
+    Lanes have rectangles in a grid, in such an order that those nearest in number are neighbours.
+    """
+    found = _found(placed)
+    across, down = 1 + max(p.column for _, p in found.values()), 1 + max(p.row for _, p in found.values())
+    bits = lanes.bit_length() - 1
+    columns, rows = 1 << (bits + 1) // 2, 1 << bits // 2
+    kinds, places, nets = {}, {}, []
+    cells = {name_of(name): cell for name, cell in top(netlist)["cells"].items() if cell["type"] in KINDS}
+    for name, (cell, place) in found.items():
+        if cell["type"] not in KINDS:
+            continue
+        macro = name_of(name)
+        kinds[macro], places[macro] = cell["type"], place
+        lane = lane_of(macro, cells[macro])
+        if lane is not None:
+            column, row = (sum((lane >> 2 * n + axis & 1) << n for n in range(2)) for axis in (0, 1))
+            side = 1 if re.search(r"_E\d*\.", macro) else -1 if re.search(r"_W\d*\.", macro) else 0
+            x, y = (4 * column + 2 + side) * across // (4 * columns), (2 * row + 1) * down // (2 * rows)
+            nets.append(((x, x, y, y), [macro]))
+    return Annealing(kinds, places, nets)
+
+
+def anneal(macros: Annealing, console: Console, tries: int = EXCHANGES, seed: int = 1) -> dict[str, str]:
     """Bels by `name_of`, after so many tries."""
-    macros, chance = Annealing(placed), random.Random(seed)
+    chance = random.Random(seed)
     before = macros.total()
     with Progress(console=console, transient=True) as progress:
         for n in progress.track(range(tries), description="exchanging macros"):
             macros.exchange(chance, HOT * (1 - n / tries) ** 2)
     console.print(f"wires of {len(macros.places)} macros: {before:,} tiles before, {macros.total():,} after")
-    return {name_of(name): place.bel for name, place in sorted(macros.places.items())}
+    return {name: place.bel for name, place in sorted(macros.places.items())}

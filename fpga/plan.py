@@ -9,30 +9,33 @@ import typer
 from rich.console import Console
 
 from compiler.errors import TspError
+from hw.config import CONFIGS
 from sim.toolchain import cached, content_key
 
 from . import macros, tools
 from .boards import BOARDS, Board, board_of
-from .build import WITH_FLOORPLAN, WITHOUT_FLOORPLAN, Netlist, synthesise
+from .build import Netlist, synthesise
 
 
 def _round(board: Board, made: Netlist, seed: int, console: Console) -> dict[str, str]:
-    """A better floorplan (`macros.anneal`). Without one only wire lengths count: delays then have no meaning yet."""
+    """A better floorplan; the first one, for which a placement only tells what places there are, goes by lanes."""
     nextpnr, netlist = tools.find(f"nextpnr-{board.family}"), json.loads((made.folder / "top.json").read_text())
-    how = WITH_FLOORPLAN if macros.constrain(netlist, board) else (*WITHOUT_FLOORPLAN, "--no-tmdriv")
+    first = not macros.constrain(netlist, board)
     text = json.dumps(netlist)
     arguments = [*board.nextpnr, "--json", "top.json", "--lpf", "top.lpf", "--seed", str(seed),
-                 "--freq", str(board.mhz), *how, "--no-route", "--write", "placed.json"]
+                 "--placer", "heap", "--no-tmdriv", "--no-route", "--write", "placed.json"]
 
     def make(folder: Path) -> None:
-        top, placed = folder / "top.json", folder / "placed.json"
+        top, written = folder / "top.json", folder / "placed.json"
         top.write_text(text)
         (folder / "top.lpf").write_text(made.constraints)
         tools.run(nextpnr, arguments, folder, "nextpnr.log")
-        plan = macros.anneal(json.loads(placed.read_text()), console, seed=seed)
-        (folder / "plan.json").write_text(json.dumps(plan))
+        placed = json.loads(written.read_text())
+        lanes = CONFIGS[board.config].lanes
+        macro = macros.by_lanes(netlist, placed, lanes) if first else macros.by_nets(placed)
+        (folder / "plan.json").write_text(json.dumps(macros.anneal(macro, console, seed=seed)))
         top.unlink()
-        placed.unlink()
+        written.unlink()
 
     source = Path(macros.__file__).read_text()
     folder = cached("floorplan", content_key(text, made.constraints, *arguments, source, nextpnr.version), make)
@@ -50,7 +53,7 @@ def _outdated(board: Board, made: Netlist) -> bool:
 
 def main(
     board: Annotated[str, typer.Argument(help=f"one of {', '.join(BOARDS)}")],
-    rounds: Annotated[int, typer.Option(help="how often to place and exchange")] = 2,
+    rounds: Annotated[int, typer.Option(help="how often to place and exchange")] = 3,
     seed: Annotated[int, typer.Option(help="seed of the placer and of the exchanges")] = 1,
 ) -> None:
     """Make or improve a board's floorplan, fpga/floorplans/BOARD.json. Exits with 2 if it cannot be made."""

@@ -36,7 +36,7 @@ def placed() -> dict:
 
 def test_annealing_finds_the_shortest_wires():
     """They are 0 here, and clocks do not count."""
-    annealing, chance = macros.Annealing(placed()), Random(1)
+    annealing, chance = macros.by_nets(placed()), Random(1)
     assert annealing.total() > 0
     for n in range(4000):
         annealing.exchange(chance, 20 * (1 - n / 4000) ** 2 + 1e-3)
@@ -45,14 +45,52 @@ def test_annealing_finds_the_shortest_wires():
 
 def test_a_floorplan_gives_each_macro_a_bel_of_its_kind():
     netlist = placed()
-    places = macros.anneal(netlist, Console(quiet=True), tries=500)
+    places = macros.anneal(macros.by_nets(netlist), Console(quiet=True), tries=500)
     before = {macros.name_of(name): c["attributes"]["NEXTPNR_BEL"] for name, c in top(netlist)["cells"].items()
               if c["type"] in macros.KINDS}
     assert places.keys() == before.keys()
     for kind in macros.KINDS:
         assert sorted(places[name] for name in places if name.startswith(kind.lower())) == sorted(
             before[name] for name in before if name.startswith(kind.lower()))
-    assert places == macros.anneal(netlist, Console(quiet=True), tries=500)
+    assert places == macros.anneal(macros.by_nets(netlist), Console(quiet=True), tries=500)
+
+
+MACROS = {
+    "core.chip.unit_MXM_E.product2_0_3": 3,
+    "core.chip.unit_VXM.lane2.p6": 2,
+    "core.chip.unit_MEM_W0.banks.bank0.0.5": 1,
+    "core.chip.unit_MEM_W1.banks.bank1.0.2": 2,
+    "core.chip.icu_MEM_W0.words0.0.0": None,
+}
+"""Macros of a chip with 4 lanes, and what lane they serve."""
+DATA = {"core.chip.unit_MEM_W0.banks.bank0.0.5": 8, "core.chip.unit_MEM_W1.banks.bank1.0.2": 32}
+"""How many bits a block stores of a word."""
+
+
+def synthesised(name: str) -> dict:
+    kind = "MULT18X18D" if MACROS[name] and "MEM" not in name else "DP16KD"
+    pins = {f"DIA{n}": [10 + n if n < DATA.get(name, 0) else "x"] for n in range(36)}
+    return {"type": kind, "attributes": {}, "connections": {**pins, "DOA0": [7]}}
+
+
+@pytest.mark.parametrize("name", MACROS, ids=lambda name: name.split(".", 2)[2])
+def test_the_lane_of_a_macro(name):
+    assert macros.lane_of(name, synthesised(name)) == MACROS[name]
+
+
+def test_macros_of_a_lane_become_neighbours():
+    """In a square of four lanes, what serves lane 0 is at the upper left, and what serves none may be anywhere."""
+    lanes = [0, 1, 2, 3] * 4
+    chance = Random(3)
+    names = [f"core.chip.unit_VXM.lane{lane}.p{n}" for n, lane in enumerate(lanes)]
+    places = chance.sample([(8 * column, 8 * row) for column in range(4) for row in range(4)], 16)
+    corner = {"corner": cell("TRELLIS_FF", "X31/Y31/SLICEA.FF0", Q=1)}
+    found = {name: cell("MULT18X18D", f"X{x}/Y{y}/MULT18_0", A0=2) for name, (x, y) in zip(names, places, strict=True)}
+    netlist = {"modules": {"top": {"attributes": {"top": "1"}, "ports": {}, "cells": found | corner}}}
+    plan = macros.anneal(macros.by_lanes(netlist, netlist, 4), Console(quiet=True), tries=20_000)
+    for lane, name in zip(lanes, names, strict=True):
+        at = macros.BEL.match(plan[name])
+        assert (int(at[1]) // 16, int(at[2]) // 16) == (lane & 1, lane >> 1)
 
 
 @pytest.mark.parametrize(("cell", "name"), [
@@ -68,7 +106,7 @@ def test_a_floorplan_is_given_to_its_netlist_only(tmp_path, monkeypatch):
     monkeypatch.setattr(macros, "FOLDER", tmp_path)
     netlist, file = placed(), tmp_path / "test.json"
     assert not macros.constrain(netlist, BOARD)
-    places = macros.anneal(netlist, Console(quiet=True), tries=10)
+    places = macros.anneal(macros.by_nets(netlist), Console(quiet=True), tries=10)
     file.write_text(json.dumps(places))
     assert macros.constrain(netlist, BOARD)
     given = {macros.name_of(name): c["attributes"].get("BEL") for name, c in top(netlist)["cells"].items()}
