@@ -77,7 +77,7 @@ class Icu(wiring.Component):
         m.submodules.table = table = Memory(shape=PC_BITS, depth=self._config.buckets, init=[])
         entry, set_entry = table.read_port(domain="comb"), table.write_port()
 
-        word = Signal(width(self._queue.unit))
+        word = Signal(width(self._queue.unit), reset_less=True)
         pc = Signal(range(self._depth + 1 + AHEAD))  # one bit more than needed shows running dry
         fill = Signal(FILL)  # so many ones as stages are to be filled behind a new pc
         issue = Signal()  # the next word is dispatched in the next cycle
