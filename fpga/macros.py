@@ -51,12 +51,17 @@ def name_of(cell: str) -> str:
     return re.split(r"_TRELLIS_FF|_LUT4|_MULT18X18D|_DI\b", cell, maxsplit=1)[0]
 
 
+def file_of(board: Board) -> Path:
+    """Where the floorplan of a board is, if it has one."""
+    return FOLDER / f"{board.name}.json"
+
+
 def constrain(netlist: dict, board: Board) -> bool:
     """Give the macros of a netlist the places of the board's floorplan; returns whether there is one.
 
     Raises TspError if it is not one of this netlist.
     """
-    file = FOLDER / f"{board.name}.json"
+    file = file_of(board)
     if not file.exists():
         return False
     places: dict[str, str] = json.loads(file.read_text())

@@ -62,7 +62,7 @@ def main(
         chosen = board_of(board)
         console.print(f"[bold]{board}[/]: synthesis (minutes where the cache has none)")
         made = synthesise(chosen)
-        file = macros.FOLDER / f"{board}.json"
+        file = macros.file_of(chosen)
         if _outdated(chosen, made):
             console.print(f"{file} is of another netlist: it begins anew")
             file.unlink(missing_ok=True)
