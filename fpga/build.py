@@ -35,10 +35,10 @@ PLACER = "--placer", "static"
 """Spreads cells evenly. HeAP packs them into knots that no router undoes, and begins with all of them in one place."""
 ROUTER = {"router": "router2", "router2/bbMargin/x": "9", "router2/bbMargin/y": "9", "router2/estimateWeight": "1.0",
           "router2/currCongWeightMult": "10.0"}
-"""nextpnr's settings for routing a full FPGA, one that has a floorplan: router2, which may leave a net's rectangle by 9
-tiles instead of 3, takes no way for longer than it is, and raises the price of a wire that several nets want by 10
-instead of 2 a pass. With its own price it is left with a few thousand wires that critical nets do not give up. Where
-there is room, router1 makes faster paths."""
+"""nextpnr's settings for routing: router2, which may leave a net's rectangle by 9 tiles instead of 3, takes no way for
+longer than it is, and raises the price of a wire that several nets want by 10 instead of 2 a pass. With its own price a
+full FPGA is left with a few thousand wires that critical nets do not give up. router1 finds faster paths where there is
+room, but is two to ten times as long about it and may not come to an end."""
 
 PASSES = carry.fold, carry.end, multiplier.take_registers
 """What yosys' netlists go through."""
@@ -130,8 +130,7 @@ def route(board: Board, placed: Path) -> Path:
     than nextpnr's arguments."""
     nextpnr, pack = tools.find(f"nextpnr-{board.family}"), tools.find(board.pack)
     cells = json.loads((placed / "placed.json").read_text())
-    if macros.file_of(board).exists():
-        top(cells)["settings"] |= ROUTER
+    top(cells)["settings"] |= ROUTER
     text, constraints = json.dumps(cells), (placed / "top.lpf").read_text()
     arguments = [*board.nextpnr, "--json", "placed.json", "--lpf", "top.lpf", "--no-pack", "--no-place",
                  "--timing-allow-fail", "--textcfg", "top.config", "--report", "report.json",
