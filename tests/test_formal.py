@@ -61,7 +61,7 @@ FAULTS = [
     (icu, "hw.icu", "pc.eq(pc + move)", "pc.eq(pc + issue)"),
     (icu, "hw.icu", "issue | fill[0]", "fill[0]"),
     (icu, "hw.icu", "body.eq(behind)", "body.eq(pc)"),
-    (icu, "hw.icu", "part, fetch.data.number[number]", "part, fetch.data.number"),
+    (icu, "hw.icu", "part, move, fetch.data.number[number]", "part, move, fetch.data.number"),
     (load, "hw.icu", "enter.addr.eq(load_number)", "enter.addr.eq(self.load_addr)"),
     (load, "hw.icu", "self.load_number[number]", "self.load_number"),
     (burst, "hw.slice", "wait.eq(op.interval - 1)", "wait.eq(op.interval)"),
