@@ -34,9 +34,9 @@ MAPPER = "abc9.script.flow2"
 PLACER = "--placer", "static"
 """Spreads cells evenly. HeAP packs them into knots that no router undoes, and begins with all of them in one place."""
 ROUTER = {"router": "router2", "router2/bbMargin/x": "9", "router2/bbMargin/y": "9", "router2/estimateWeight": "1.0",
-          "router2/currCongWeightMult": "10.0"}
+          "router2/currCongWeightMult": "5.0"}
 """nextpnr's settings for routing: router2, which may leave a net's rectangle by 9 tiles instead of 3, takes no way for
-longer than it is, and raises the price of a wire that several nets want by 10 instead of 2 a pass. With its own price a
+longer than it is, and raises the price of a wire that several nets want by 5 instead of 2 a pass. With its own price a
 full FPGA is left with a few thousand wires that critical nets do not give up. router1 finds faster paths where there is
 room, but is two to ten times as long about it and may not come to an end."""
 
