@@ -17,16 +17,15 @@ import tempfile
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
-from enum import Enum
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from hw import isa, tables
+from hw import isa
 from hw.config import CONFIGS, PLANES, ChipConfig
+from hw.identity import isa_digest
 
 from .checkpoint import ModelConfig
 from .errors import TspError
@@ -313,18 +312,6 @@ def _chip(header: Mapping[str, Any], config: ChipConfig | None) -> ChipConfig:
         raise TspError(f"the program is for another instruction set ({header['isa']}, here {isa_digest()}): "
                        "compile it again")
     return chip
-
-
-@cache
-def isa_digest() -> str:
-    """Hex digest of every opcode, field, latency and table: what a program relies on besides its config."""
-    numbers = {name: value for name, value in vars(isa).items() if name.isupper() and isinstance(value, int)}
-    enums = {name: {member.name: member.value for member in kind} for name, kind in vars(isa).items()
-             if isinstance(kind, type) and issubclass(kind, Enum)}
-    layouts = {op.name: [[name, spec.bits, spec.signed] for name, spec in spec_fields.items()]
-               for op, spec_fields in isa.FIELDS.items()}
-    text = json.dumps([numbers, enums, layouts, [[int(x) for x in row] for row in tables.rom()]], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 # --- sections ------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from compiler.errors import TspError
 from hw.config import ChipConfig
+from hw.identity import chip_digest
 from hw.isa import Space
 from sim.device import ChipDevice
 from sim.host_chip import Access, HostChip
@@ -238,9 +239,11 @@ def open_board(port: str, config: ChipConfig) -> Board:
 
 
 def _check_identity(port: str, found: Identity, config: ChipConfig) -> None:
-    if found.digest != config.digest():
+    if found.digest != chip_digest(config):
+        remedy = ("build its bitstream anew" if found.config == config.name
+                  else f"compile with --config {found.config}, or load the other bitstream")
         raise TspError(f"{port} is a board with config {found.config} ({found.digest}), the program is for config "
-                       f"{config.name} ({config.digest()})")
+                       f"{config.name} ({chip_digest(config)}): {remedy}")
 
 
 def open_line(port: str) -> Line:

@@ -27,6 +27,7 @@ from amaranth.lib.data import StructLayout
 
 from compiler.errors import TspError
 from hw.config import ChipConfig
+from hw.identity import chip_digest
 
 VERSION = 1
 SYNC = 0xA5
@@ -93,7 +94,7 @@ HEAD = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """What a board is. config: name of its chip; digest: of the chip's `ChipConfig`; clock_khz: of the chip."""
+    """What a board is. config: name of its chip; digest: the chip's `chip_digest`; clock_khz: of the chip."""
 
     config: str
     digest: str
@@ -106,7 +107,7 @@ class Identity:
     @staticmethod
     def of(config: ChipConfig, mhz: float) -> "Identity":
         """Of a board with this chip at this clock."""
-        return Identity(config=config.name, digest=config.digest(), clock_khz=round(mhz * 1e3))
+        return Identity(config=config.name, digest=chip_digest(config), clock_khz=round(mhz * 1e3))
 
     def pack(self) -> bytes:
         """WORDS words, as the board has them. Raises ValueError where the name is too long."""

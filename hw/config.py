@@ -149,7 +149,7 @@ class ChipConfig:
         return 2 * sum(self.mem_depths) * self.quad_bytes
 
     def digest(self) -> str:
-        """Hex digest of everything a program depends on (not of `debug`, which changes no cycle and no bit)."""
+        """Hex digest of all fields but `debug`, which changes no cycle and no bit."""
         fields = asdict(self)
         del fields["debug"]
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]

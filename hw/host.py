@@ -6,6 +6,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from .config import ChipConfig
+from .identity import chip_digest
 from .isa import ADDR_BITS, HOST_READ, ICU_NUMBER, ICU_QUEUE, PC_BITS, Control, Space, Trap, queues, width
 from .slice import one_hot
 
@@ -155,7 +156,7 @@ class Sequencer(wiring.Component):
         self._errors(m, over, due & lost)
         values = {Control.RUN: left, Control.POSITION: position, Control.CYCLES: cycles,
                   Control.TOKEN_CYCLES: token_cycles, Control.ERRORS: self.errors,
-                  Control.IDENTITY: Const(int(self._config.digest(), 16), COUNTER)}
+                  Control.IDENTITY: Const(int(chip_digest(self._config), 16), COUNTER)}
         m.d.comb += [self.control[register.value].eq(value) for register, value in values.items()]
         return m
 

@@ -518,7 +518,7 @@ class Control(enum.Enum, shape=4):
     CYCLES = 2  #: free-running cycle counter, 64 bits
     TOKEN_CYCLES = 3  #: cycles of the last finished token, from its start pulse to the next
     ERRORS = 4  #: sticky `Trap` bits; writing clears them
-    IDENTITY = 5  #: low 64 bits: the config digest
+    IDENTITY = 5  #: low 64 bits: the digest of config and instruction set (`hw.identity`)
 
 
 class Trap(enum.Enum, shape=4):

@@ -15,6 +15,7 @@ from compiler.errors import TspError
 from compiler.layout import quads_of_int32, vectors_of
 from compiler.program import Program, Symbol
 from hw.config import ChipConfig
+from hw.identity import chip_digest
 from hw.isa import Control, Space, Trap
 
 UNKNOWN = -1
@@ -149,7 +150,7 @@ class ChipDevice:
 
     def load(self, program: Program) -> None:
         """Write queues, tables and SRAM."""
-        identity, digest = self.chip.host_read(Space.CONTROL, Control.IDENTITY.value), program.config.digest()
+        identity, digest = self.chip.host_read(Space.CONTROL, Control.IDENTITY.value), chip_digest(program.config)
         if identity != int(digest, 16):
             raise TspError(f"the program is for config {program.config.name} ({digest}), "
                            f"the chip of device {self.name} is {identity:016x}")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hw.config import PLANES, ChipConfig
+from hw.identity import chip_digest
 from hw.isa import (
     ICU_QUEUE,
     PC_BITS,
@@ -217,7 +218,7 @@ class ModelChip:
             Control.CYCLES: self.time.now,
             Control.TOKEN_CYCLES: self.sequencer.token_cycles,
             Control.ERRORS: self.time.errors,
-            Control.IDENTITY: int(self.config.digest(), 16),
+            Control.IDENTITY: int(chip_digest(self.config), 16),
         }[control]
 
     # --- bulk access ---------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from unit_bench import Bench
 
 from hw.config import CONFIGS
 from hw.host import WORD
+from hw.identity import chip_digest
 from hw.isa import ADDR_BITS, HOST_READ, Control, Space, Trap, icu_address, least_period, queues
 
 CONFIG = replace(CONFIGS["tiny"], buckets=5)
@@ -163,7 +164,7 @@ async def errors_stick_until_written(dut):
 async def identity_and_counter(dut):
     bench = HostBench(dut)
     await bench.reset()
-    assert await bench.control(Control.IDENTITY) == int(CONFIG.digest(), 16)
+    assert await bench.control(Control.IDENTITY) == int(chip_digest(CONFIG), 16)
     begin = bench.now
     first = await bench.control(Control.CYCLES)
     await bench.wait(300)

@@ -20,6 +20,7 @@ from compiler.files import read_model
 from compiler.program import Program, load
 from compiler.tokenizer import Tokenizer
 from hw.config import CONFIGS
+from hw.identity import chip_digest
 from sim.device import ChipDevice, Device, TokenResult
 from sim.devices import open_device
 from sim.story import begin, plan
@@ -217,7 +218,7 @@ def test_what_does_not_fit_the_context_is_refused(name: str):
 
 def test_a_chip_refuses_a_foreign_program():
     device = open_device("model", CONFIGS["ulx3s"])
-    with pytest.raises(TspError, match=CONFIGS["tiny"].digest()):
+    with pytest.raises(TspError, match=chip_digest(CONFIGS["tiny"])):
         device.load(small_program())
 
 

@@ -19,7 +19,9 @@ from fpga.frames import ZEROS, Replies, reads, writes
 from fpga.link import RETRIES, WINDOW, Board, Link, open_board, open_line
 from fpga.protocol import FILL, OVERHEAD, PAGE, PAYLOAD, SYNC, TAGS, Identity, with_crc
 from fpga.uart import BITS
+from hw import identity
 from hw.config import CONFIGS
+from hw.identity import chip_digest
 from hw.isa import Control, Space, icu_address
 from sim.device import ChipDevice
 from sim.host_chip import HostChip
@@ -137,7 +139,7 @@ def test_the_shipped_program_loads_in_time():
     image = sum(data.nbytes for data in program.image.values())
     memory = Memory()
     board = FakeBoard(memory, program.config)
-    memory[Space.CONTROL, Control.IDENTITY.value] = int(program.config.digest(), 16)
+    memory[Space.CONTROL, Control.IDENTITY.value] = int(chip_digest(program.config), 16)
     line = FakeLine(board)
     port = Link(line, "fake")
     device = Board(port, "fake", program.config)
@@ -293,8 +295,17 @@ def test_a_wrong_board_is_named(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(TspError) as raised:
         open_board("/dev/ttyUSB9", CONFIGS["ulx3s"])
     assert line.closed
-    assert str(raised.value) == (f"/dev/ttyUSB9 is a board with config tiny ({CONFIGS['tiny'].digest()}), the program "
-                                 f"is for config ulx3s ({CONFIGS['ulx3s'].digest()})")
+    assert str(raised.value) == (f"/dev/ttyUSB9 is a board with config tiny ({chip_digest(CONFIGS['tiny'])}), the "
+                                 f"program is for config ulx3s ({chip_digest(CONFIGS['ulx3s'])}): compile with "
+                                 "--config tiny, or load the other bitstream")
+
+
+def test_a_bitstream_of_an_earlier_instruction_set_is_refused(monkeypatch: pytest.MonkeyPatch):
+    line = FakeLine(FakeBoard(Memory(), CONFIGS["tiny"]))
+    monkeypatch.setattr(link, "open_line", lambda port: line)
+    monkeypatch.setattr(identity, "isa_digest", lambda: "0" * 16)
+    with pytest.raises(TspError, match=r"config tiny .* for config tiny .*: build its bitstream anew"):
+        open_board("/dev/ttyUSB9", CONFIGS["tiny"])
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from fpga.link import Board, Link, open_board, open_line
 from fpga.simulate import SimulatedBoard
 from fpga.uart import BITS, divisor_of
 from hw.config import CONFIGS
+from hw.identity import chip_digest
 from sim.device import Device
 from sim.devices import open_device
 from sim.programs import open_program
@@ -101,8 +102,9 @@ def test_a_board_with_another_chip_is_refused(board: SimulatedBoard, tmp_path: P
     small_program("ulx3s").save(tmp_path / "other.tsp")
     assert app(["run", str(tmp_path / "other.tsp"), "--device", board.path]) == 2
     out, err = capfd.readouterr()
-    assert out == "" and err == (f"tsp: {board.path} is a board with config tiny ({CONFIGS['tiny'].digest()}), the "
-                                 f"program is for config ulx3s ({CONFIGS['ulx3s'].digest()})\n")
+    assert out == "" and err == (f"tsp: {board.path} is a board with config tiny ({chip_digest(CONFIGS['tiny'])}), the "
+                                 f"program is for config ulx3s ({chip_digest(CONFIGS['ulx3s'])}): compile with "
+                                 "--config tiny, or load the other bitstream\n")
 
 
 def test_the_simulated_board_is_a_command(board: SimulatedBoard, tmp_path: Path, capfd: pytest.CaptureFixture[str]):

@@ -10,6 +10,7 @@ import pytest
 import hw
 from hw import isa, numerics
 from hw.config import CONFIGS, MEM_E, MEM_W, MXM_E, PLANES, VXM, ChipConfig
+from hw.identity import chip_digest
 from hw.isa import (
     ENGINE,
     MEM_READ,
@@ -291,7 +292,7 @@ def test_run_that_does_not_end_in_time(chip):
 
 
 def test_host_reads(chip):
-    assert chip.control(Control.IDENTITY) == int(TINY.digest(), 16)
+    assert chip.control(Control.IDENTITY) == int(chip_digest(TINY), 16)
     before = chip.control(Control.CYCLES)
     chip.step(100)
     assert chip.control(Control.CYCLES) == before + 100 + isa.HOST_READ

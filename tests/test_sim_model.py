@@ -6,6 +6,7 @@ from small_programs import FIRST, ILLEGAL, image_of, op, read, wait, write
 
 from hw import isa, numerics
 from hw.config import CONFIGS, MEM_E, MEM_W, MXM_E, MXM_W, SXM_E, VXM
+from hw.identity import chip_digest
 from hw.isa import (
     Alu,
     Control,
@@ -447,7 +448,7 @@ def test_host_port():
     assert chip.buckets[1].tolist() == [99, 5]
     chip.host_write(Space.START, 2 << 8 | 3, 44)
     assert chip.icus[isa.queues(TINY)[2].name].starts[3] == 44
-    assert chip.host_read(Space.CONTROL, Control.IDENTITY.value) == int(TINY.digest(), 16)
+    assert chip.host_read(Space.CONTROL, Control.IDENTITY.value) == int(chip_digest(TINY), 16)
 
 
 def test_host_must_not_touch_memory_while_a_token_runs():
