@@ -28,7 +28,7 @@ from .store import SHALLOW, Part, store_of
 AHEAD = 3
 """Stages of the fetch."""
 FILL = AHEAD - 1
-"""Moves that follow a new program counter by themselves; the last one issues its word."""
+"""Moves that follow a new program counter by themselves; the one after them, an issue, shows its word."""
 
 
 class Icu(wiring.Component):
@@ -148,7 +148,7 @@ class Icu(wiring.Component):
         loop = fields(Op.LOOP, word)
         enter, close = issued & (loop.op == Op.LOOP), issued & (loop.op == Op.END_LOOP)
         level = Signal(range(LOOP_LEVELS + 1))
-        behind = named(m, (pc - (AHEAD - 1))[: len(pc)], "behind")  # where the word behind `word` is
+        behind = named(m, (pc - FILL)[: len(pc)], "behind")  # where the word behind `word` is
         for k in range(LOOP_LEVELS):
             body = Signal.like(pc, name=f"body{k}", reset_less=True)
             left = Signal.like(loop.count, name=f"left{k}", reset_less=True)
@@ -160,8 +160,7 @@ class Icu(wiring.Component):
                 with m.If(left == 1):
                     m.d.sync += [level.eq(k), offset.eq(0)]
                 with m.Else():
-                    m.d.sync += [left.eq(left - 1), offset.eq(offset + stride), pc.eq(body),
-                                 fill.eq(-1)]
+                    m.d.sync += [left.eq(left - 1), offset.eq(offset + stride), pc.eq(body), fill.eq(-1)]
             with m.If(self.start):
                 m.d.sync += offset.eq(0)
             if self._queue.unit == "MEM":

@@ -186,9 +186,9 @@ class Mem(wiring.Component):
         with m.If(engine.start):
             m.d.sync += visible.eq(index.planes)
         host_addr = Signal.like(memory.r_addr, reset_less=True)
-        host_planes, shown = Signal(PLANES), Signal(PLANES)
+        host_planes, hidden = Signal(PLANES), Signal(PLANES, init=(1 << PLANES) - 1)
         m.d.sync += [host_addr.eq(self.host_addr), host_planes.eq(Mux(self.host_re, self.host_planes, 0)),
-                     shown.eq(Mux(engine.active, visible, host_planes))]
+                     hidden.eq(~Mux(engine.active, visible, host_planes))]
         m.d.comb += memory.r_addr.eq(Mux(host_planes.any(), host_addr, addr))
         quad = Signal(self._config.group_bits, reset_less=True)
         read = lanes_group([memory.r_data.word_select(lane, 8 * PLANES) for lane in range(self._config.lanes)])
@@ -196,7 +196,7 @@ class Mem(wiring.Component):
                           for word in (quad, read))
         for p, plane in enumerate(planes):
             # A LUT each bit would do as well; this is the flip-flops' own synchronous reset.
-            m.d.sync += plane.eq(Mux(shown[p], stored[p], 0))
+            m.d.sync += plane.eq(Mux(hidden[p], 0, stored[p]))
         m.d.comb += [self.e_data.eq(quad), self.w_data.eq(quad), self.weights_data.eq(quad),
                      self.host_rdata.eq(any_of(planes))]
 

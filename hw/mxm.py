@@ -16,6 +16,7 @@ from .slice import (
     lanes_group,
     named,
     register,
+    stepping,
     trap,
     unit_ports,
 )
@@ -51,6 +52,7 @@ class MacLoops(wiring.Component):
         op = Signal.like(self.op, reset_less=True)
         running = Signal()
         act, acc = Signal(COUNT_BITS, reset_less=True), Signal(COUNT_BITS, reset_less=True)
+        act_at, acc_at = Signal.like(self.act, reset_less=True), Signal.like(self.acc, reset_less=True)
         act_last, acc_last = Signal(), Signal()
         by_row = op.order == Order.ROW
         m.d.comb += [
@@ -58,16 +60,17 @@ class MacLoops(wiring.Component):
             act_last.eq(act + 1 == op.acts), acc_last.eq(acc + 1 == op.accs),
             self.last.eq(running & act_last & acc_last),
             self.conflict.eq(self.start & running & ~self.last),
-            self.act.eq(op.act + act), self.acc.eq(op.acc + acc), self.first.eq(act == 0),
+            self.act.eq(act_at), self.acc.eq(acc_at), self.first.eq(act == 0),
         ]
         with m.If(self.start):
-            m.d.sync += [op.eq(self.word), running.eq(1), act.eq(0), acc.eq(0)]
+            m.d.sync += [op.eq(self.word), running.eq(1), act.eq(0), acc.eq(0), act_at.eq(self.word.act),
+                         acc_at.eq(self.word.acc)]
         with m.Elif(running):
             m.d.sync += running.eq(~self.last)
             with m.If(by_row | acc_last):
-                m.d.sync += act.eq(Mux(act_last, 0, act + 1))
+                m.d.sync += [act.eq(Mux(act_last, 0, act + 1)), act_at.eq(Mux(act_last, op.act, act_at + 1))]
             with m.If(~by_row | act_last):
-                m.d.sync += acc.eq(Mux(acc_last, 0, acc + 1))
+                m.d.sync += [acc.eq(Mux(acc_last, 0, acc + 1)), acc_at.eq(Mux(acc_last, op.acc, acc_at + 1))]
         return m
 
 
@@ -132,7 +135,7 @@ class Mxm(wiring.Component):
         port = act.write_port()
         outward = self.e_in if self._eastern else self.w_in
         m.d.comb += [
-            port.en.eq(engine.active), port.addr.eq(engine.op.act + engine.index),
+            port.en.eq(engine.active), port.addr.eq(stepping(m, engine, engine.word.act, Const(1), "loaded")[0]),
             port.data.eq(outward.word_select(engine.op.plane, self._config.plane_bits)),
         ]
         return port
@@ -228,7 +231,7 @@ class Mxm(wiring.Component):
         lanes = [vector.word_select(lane, ACC_BITS) for lane in range(self._config.lanes)]
         data, drive = (self.w_data, self.w_drive) if self._eastern else (self.e_data, self.e_drive)
         m.d.comb += [
-            port.addr.eq(engine.op.acc + engine.index), data.eq(lanes_group(lanes)),
+            port.addr.eq(stepping(m, engine, engine.word.acc, Const(1), "drained_at")[0]), data.eq(lanes_group(lanes)),
             drive.eq(register(m, engine.active, "drain_drive").replicate(PLANES)),
         ]
 

@@ -112,6 +112,15 @@ def latched(m: Module, engine: Burst, value: Value, name: str) -> Signal:
     return out
 
 
+def stepping(m: Module, engine: Burst, first: Value, step: Value, name: str) -> tuple[Signal, Signal]:
+    """The address of the present element (`first`, then, where `step`, one more each element), and that of the next
+    cycle. It comes out of a register: what it addresses waits for no adder."""
+    now, following = (Signal(len(first), name=f"{name}_{when}", reset_less=True) for when in ("now", "following"))
+    m.d.comb += following.eq(Mux(engine.start, first, now + (step & engine.active)))
+    m.d.sync += now.eq(following)
+    return now, following
+
+
 def stream_ports(config: ChipConfig) -> dict:
     """Ports of a unit that taps and drives the vector group in both directions; data counts only where it drives."""
     bits = config.group_bits

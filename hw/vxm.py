@@ -22,6 +22,7 @@ from .slice import (
     latched,
     named,
     register,
+    stepping,
     trap,
     unit_ports,
 )
@@ -251,13 +252,8 @@ def _fault(word: data.View) -> Value:
 
 
 def _stepping(m: Module, engine: Burst, first: Value, steps: Value, name: str) -> tuple[Signal, Signal]:
-    """The register that the present element names (`first`, then, if it steps, one more each element), and that of the
-    next cycle."""
-    now, following = (Signal(5, name=f"{name}_{when}", reset_less=True) for when in ("now", "following"))
-    step = latched(m, engine, steps, f"{name}_steps")
-    m.d.comb += following.eq(Mux(engine.start, first, now + (step & engine.active)))
-    m.d.sync += now.eq(following)
-    return now, following
+    """The register that the present element names, and that of the next one; `steps` where each has its own."""
+    return stepping(m, engine, first, latched(m, engine, steps, f"{name}_steps"), name)
 
 
 def _planes_of(fmt: Value) -> Value:

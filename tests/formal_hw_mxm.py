@@ -25,7 +25,7 @@ class LoopsProof(Proof):
 
     def build(self, m):
         loops = self._loops()
-        m.submodules.loops = loops
+        body = Opened(m, "loops", loops)
         free(m, loops.start, loops.word)
         op = loops.word.shape()(latched(m, loops.word, loops.start, "latched_op"))
         rows = op.order == Order.ROW
@@ -52,6 +52,7 @@ class LoopsProof(Proof):
             implies(begun, Value.cast(loops.op) == Value.cast(op)),
         )
         self.tie(
+            implies(here, (body["act"] == act) & (body["acc"] == acc)),
             implies(begun, (inner < inners) & (outer <= outers) & (inners != 0) & (outers != 0)),
             implies(begun, base <= outer << COUNT_BITS),
         )
@@ -88,6 +89,8 @@ class FileProof(Proof):
                 m.d.sync += [held[lane].eq(Mux(clear, 0, held[lane]) + sums[lane % len(sums)].as_signed()),
                              known[lane].eq(known[lane] | clear)]
         self._drained(m, mxm, drain, vector, known, held)
+        at = body["drained_at_now"]
+        self.tie(implies(drain.busy, at == (drain.op.acc + drain.index)[:len(at)]))
         content = acc.read_port(domain="comb")
         m.d.comb += content.addr.eq(vector)
         for lane in range(LANES):

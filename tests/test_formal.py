@@ -82,7 +82,7 @@ FAULTS = [
     (accumulators, "hw.mxm", "control[0], control[4]", "control[0], control[3]"),
     (accumulators, "hw.mxm", "mac.op.clear & mac.first", "mac.op.clear"),
     (accumulators, "hw.mxm", "here.lanes.eq(Mux(mac.active, lanes8, 0))", "here.lanes.eq(lanes8)"),
-    (accumulators, "hw.mxm", "engine.op.acc + engine.index", "engine.op.acc"),
+    (accumulators, "hw.mxm", "engine.word.acc, Const(1)", "engine.word.acc, Const(0)"),
     (uart, "fpga.uart", "left.eq(BITS),", "left.eq(BITS - 1),"),
     (uart, "fpga.uart", "Cat(self.data[1:], line)", "Cat(line, self.data[:-1])"),
     (uart, "fpga.uart", "self._bit // 2 - 2 *", "self._bit // 2 - 3 *"),
