@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLOORS = ("hw", "compiler", "sim", "fpga", "cli")
 # What of hw is no RTL: the compiler needs it, and the reference model may have nothing else.
-ARCHITECTURE = {"hw", "hw.config", "hw.isa", "hw.tables", "hw.numerics", "hw.store"}
+ARCHITECTURE = {"hw", "hw.config", "hw.identity", "hw.isa", "hw.tables", "hw.numerics", "hw.store"}
 MAY_IMPORT = {
     "hw": {"hw"},
     "compiler": {"compiler"},  # and ARCHITECTURE
