@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from amaranth.hdl import ClockDomain, ClockSignal, Const, Instance, Module, Signal
+from amaranth.hdl import ClockDomain, ClockSignal, Const, Instance, Module, ResetSignal, Signal
 from amaranth.lib.cdc import ResetSynchronizer
 from amaranth.lib.wiring import Elaboratable
 
@@ -32,7 +32,7 @@ class Ecp5Clock(Elaboratable):
     """The `sync` domain of the chip, out of the board's clock.
 
     source: the pin's signal, of mhz_in MHz. mhz_out: what the chip runs at. The domain is in reset until the PLL has
-    locked.
+    locked, by a register behind the synchroniser: that one may be copied (`fpga.fanout`), for all to be let go at once.
     """
 
     def __init__(self, source: Signal, *, mhz_in: float, mhz_out: float):
@@ -43,6 +43,7 @@ class Ecp5Clock(Elaboratable):
         reference, feedback, output = dividers(self._in, self._out)
         clock, locked = Signal(name="chip_clk"), Signal(name="pll_locked")
         m.domains.sync = ClockDomain()
+        m.domains.pll = ClockDomain(local=True)
         m.submodules.pll = Instance(
             "EHXPLLL",
             ("a", "FREQUENCY_PIN_CLKI", str(self._in)), ("a", "FREQUENCY_PIN_CLKOP", str(self._out)),
@@ -56,8 +57,10 @@ class Ecp5Clock(Elaboratable):
             i_PLLWAKESYNC=Const(0), i_ENCLKOP=Const(0),
             o_CLKOP=clock, o_LOCK=locked,
         )
-        m.d.comb += ClockSignal().eq(clock)
-        m.submodules.reset = ResetSynchronizer(~locked)
+        m.submodules.reset = ResetSynchronizer(~locked, domain="pll")
+        held = Signal(name="held_in_reset", init=1)
+        m.d.pll += held.eq(0)
+        m.d.comb += [ClockSignal("pll").eq(clock), ClockSignal().eq(clock), ResetSignal().eq(held)]
         if platform is not None:
             platform.add_clock_constraint(clock, self._out * 1e6)
         return m

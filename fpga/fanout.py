@@ -1,0 +1,125 @@
+"""Copies registers and LUTs that a whole unit hears, once a board is placed: each copy serves the sinks of one region.
+
+A router joins a net of hundreds of sinks where it is near, not where it is short, and the last of them hear after as
+many nanoseconds as all logic takes. A cell's copies have the same inputs, so each of their nets is short; those in
+front of them have one more sink a region, and may be split in turn.
+"""
+
+from collections import defaultdict
+from itertools import count
+from statistics import mean
+from typing import NamedTuple
+
+from .floorplan import places
+from .netlist import Bit, top
+
+SINKS = 24
+"""A net of fewer sinks is left as it is."""
+EXTENT = 24
+"""Tiles of width and height, together, that a copy's sinks may take; a few may take more."""
+FEW = 4
+OUTPUTS = {"TRELLIS_FF": "Q", "TRELLIS_COMB": "F"}
+"""Cells that may be copied, and what they drive."""
+DIRECT = "DI"
+"""A register's input from the LUT at the same place: no wire."""
+OPEN = "x"
+"""An input that is not connected. nextpnr writes no net there, and fails on a cell that it reads so."""
+PLACE = "NEXTPNR_BEL", "BEL_STRENGTH"
+LOCKED = f"{5:032b}"
+"""nextpnr's strength of a place that no placer changes."""
+
+
+class Sink(NamedTuple):
+    """A cell's input, and where the cell is."""
+
+    x: float
+    y: float
+    cell: str
+    pin: str
+
+
+def split(netlist: dict) -> int:
+    """Change a placed netlist (nextpnr's --write): copies have no place yet, all other cells keep theirs.
+
+    Returns how many cells there are more than before.
+    """
+    cells = top(netlist)["cells"]
+    before = len(cells)
+    for cell in cells.values():
+        cell["attributes"]["BEL_STRENGTH"] = LOCKED
+        cell["connections"] |= {pin: [OPEN] for pin, bits in cell["connections"].items() if not bits}
+    splitter = _Splitter(netlist)
+    while heavy := splitter.heavy():
+        first = [name for name, sinks in heavy.items() if not any(sink.cell in heavy for sink in sinks)]
+        for name in first or list(heavy)[:1]:  # those behind which all is done; or any, where they are in a circle
+            splitter.copy(name, heavy[name])
+    return len(cells) - before
+
+
+def regions(sinks: list[Sink]) -> list[list[Sink]]:
+    """The sinks, divided in the middle of the longer side until each part is small. Those of a tile stay together."""
+    (left, right), (low, high) = ((min(side), max(side)) for side in zip(*((s.x, s.y) for s in sinks), strict=True))
+    if right - left + high - low <= EXTENT or len(sinks) <= FEW:
+        return [sinks]
+    wide = right - left >= high - low
+    middle = (left + right) / 2 if wide else (low + high) / 2
+    near = [sink for sink in sinks if (sink.x if wide else sink.y) <= middle]
+    far = [sink for sink in sinks if (sink.x if wide else sink.y) > middle]
+    return regions(near) + regions(far)
+
+
+class _Splitter:
+    """A placed netlist, and where its cells are; a copy is taken to be in the middle of its sinks."""
+
+    def __init__(self, netlist: dict) -> None:
+        module = top(netlist)
+        self._cells, self._names = module["cells"], module["netnames"]
+        self._where: dict[str, tuple[float, float]] = {name: (x, y) for name, x, y in places(netlist)}
+        self._copies: set[str] = set()
+        self._free = count(1 + max(bit for net in self._names.values() for bit in net["bits"] if isinstance(bit, int)))
+
+    def heavy(self) -> dict[str, list[Sink]]:
+        """The sinks of each cell that is to be copied, without `DIRECT` ones."""
+        cells = self._cells.items()
+        self._direct = {cell["connections"][DIRECT][0] for _, cell in cells if DIRECT in cell["connections"]}
+        drivers: dict[Bit, str] = {cell["connections"][OUTPUTS[cell["type"]]][0]: name for name, cell in cells
+                                   if name not in self._copies and _may_be_copied(cell)}
+        sinks: dict[Bit, list[Sink]] = defaultdict(list)
+        for name, cell in cells:
+            for pin, (bit,) in cell["connections"].items():
+                if bit in drivers and pin != DIRECT and cell["port_directions"][pin] != "output":
+                    sinks[bit].append(Sink(*self._where[name], name, pin))
+        return {drivers[bit]: found for bit, found in sinks.items() if len(found) > SINKS and len(regions(found)) > 1}
+
+    def copy(self, name: str, sinks: list[Sink]) -> None:
+        """Put copies in a cell's place, one a region; itself it stays for a `DIRECT` sink only."""
+        cell = self._cells[name]
+        output = OUTPUTS[cell["type"]]
+        if cell["connections"][output][0] not in self._direct:
+            del self._cells[name]
+        for number, region in enumerate(regions(sinks)):
+            copy, bits = f"{name}$copy{number}", [next(self._free)]
+            self._cells[copy] = _unplaced(cell)
+            self._cells[copy]["connections"][output] = bits
+            self._names[f"{copy}${output}"] = {"hide_name": 1, "bits": bits, "attributes": {}}
+            self._where[copy] = mean(sink.x for sink in region), mean(sink.y for sink in region)
+            self._copies.add(copy)
+            for sink in region:
+                self._cells[sink.cell]["connections"][sink.pin] = bits
+
+
+def _may_be_copied(cell: dict) -> bool:
+    """Registers that are in step with all others, and LUTs that have inputs."""
+    if cell["type"] == "TRELLIS_FF":
+        return cell["parameters"].get("SRMODE") != "ASYNC"
+    return (cell["type"] == "TRELLIS_COMB" and cell["parameters"].get("MODE", "LOGIC") == "LOGIC"
+            and any(cell["connections"].get(pin, [OPEN]) != [OPEN] for pin in "ABCD"))
+
+
+def _unplaced(cell: dict) -> dict:
+    """A cell without a place; a register is parted from the LUT in front of it."""
+    attributes = {name: value for name, value in cell["attributes"].items() if name not in PLACE}
+    pins, ways = ({("M" if pin == DIRECT else pin): value for pin, value in cell[part].items()}
+                  for part in ("connections", "port_directions"))
+    parameters = cell["parameters"] | ({"SD": "0 "} if "SD" in cell["parameters"] else {})
+    return cell | {"attributes": attributes, "parameters": parameters, "connections": pins, "port_directions": ways}
