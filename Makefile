@@ -13,6 +13,7 @@ BENCH  := $(BIN)/tsp bench $(MODEL)
 BOARD  := ulx3s
 SEED   := 1
 SWEEP  := 1
+JOBS   := 2
 DOCS   := $(BIN)/python -m docs.generate
 
 # The virtual environment is current when a stamp of this name stands in it.
@@ -34,8 +35,8 @@ setup: $(STAMP) ## the virtual environment (.venv) with exact versions; the othe
 sim: $(STAMP) ## simulate the chip: the RTL tells a story from the shipped model
 	@$(SIM)
 
-test: $(FORMAL_STAMP) ## all tests but the nightly ones
-	@$(BIN)/pytest $(ARGS)
+test: $(FORMAL_STAMP) ## all tests but the nightly ones: JOBS=2
+	@$(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 formal: $(FORMAL_STAMP) ## prove queues, engines, streams, accumulators and the serial line, and print what was proven
 	@$(BIN)/python tests/formal.py
