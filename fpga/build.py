@@ -131,7 +131,8 @@ def copy_registers(board: Board, placed: Path) -> Path:
     """Place copies of the registers that many cells hear (`fpga.fanout`): the folder with `placed.json` and `top.lpf`,
     and `places.json` for `fpga.floorplan`."""
     nextpnr = tools.find(f"nextpnr-{board.family}")
-    cells, constraints = json.loads((placed / "placed.json").read_text()), (placed / "top.lpf").read_text()
+    original, constraints = (placed / "placed.json").read_text(), (placed / "top.lpf").read_text()
+    cells = json.loads(original)
     fanout.split(cells)
     top(cells)["settings"] |= COPY_PLACER
     text = json.dumps(cells)
@@ -142,7 +143,9 @@ def copy_registers(board: Board, placed: Path) -> Path:
         (folder / "parted.json").write_text(text)
         (folder / "top.lpf").write_text(constraints)
         spent = tools.run(nextpnr, arguments, folder, "nextpnr.log")
-        found = floorplan.places(json.loads((folder / "placed.json").read_text()))
+        copied = json.loads((folder / "placed.json").read_text())
+        fanout.check(json.loads(original), copied)
+        found = floorplan.places(copied)
         (folder / "places.json").write_text(json.dumps(found))
         (folder / "parted.json").unlink()
         (folder / "seconds").write_text(str(spent.user_s))

@@ -5,10 +5,12 @@ many nanoseconds as all logic takes. A cell's copies have the same inputs, so ea
 front of them have one more sink a region, and may be split in turn.
 """
 
-from collections import defaultdict
-from itertools import count
+from collections import Counter, defaultdict
+from itertools import count, product
 from statistics import mean
 from typing import NamedTuple
+
+from compiler.errors import TspError
 
 from .floorplan import places
 from .netlist import Bit, top
@@ -20,6 +22,8 @@ EXTENT = 24
 FEW = 4
 OUTPUTS = {"TRELLIS_FF": "Q", "TRELLIS_COMB": "F"}
 """Cells that may be copied, and what they drive."""
+COPY = "$copy"
+"""In a copy's name, behind the cell's own."""
 DIRECT = "DI"
 """A register's input from the LUT at the same place: no wire."""
 OPEN = "x"
@@ -76,6 +80,7 @@ class _Splitter:
         self._cells, self._names = module["cells"], module["netnames"]
         self._where: dict[str, tuple[float, float]] = {name: (x, y) for name, x, y in places(netlist)}
         self._copies: set[str] = set()
+        self._numbers = Counter[str]()
         self._free = count(1 + max(bit for net in self._names.values() for bit in net["bits"] if isinstance(bit, int)))
 
     def heavy(self) -> dict[str, list[Sink]]:
@@ -92,13 +97,16 @@ class _Splitter:
         return {drivers[bit]: found for bit, found in sinks.items() if len(found) > SINKS and len(regions(found)) > 1}
 
     def copy(self, name: str, sinks: list[Sink]) -> None:
-        """Put copies in a cell's place, one a region; itself it stays for a `DIRECT` sink only."""
+        """Put copies in a cell's place, one a region. Itself it stays for a `DIRECT` sink only, and may be copied again
+        for what comes to hear it."""
         cell = self._cells[name]
         output = OUTPUTS[cell["type"]]
         if cell["connections"][output][0] not in self._direct:
             del self._cells[name]
-        for number, region in enumerate(regions(sinks)):
-            copy, bits = f"{name}$copy{number}", [next(self._free)]
+        for region in regions(sinks):
+            number = self._numbers[name]
+            self._numbers[name] += 1
+            copy, bits = f"{name}{COPY}{number}", [next(self._free)]
             self._cells[copy] = _unplaced(cell)
             self._cells[copy]["connections"][output] = bits
             self._names[f"{copy}${output}"] = {"hide_name": 1, "bits": bits, "attributes": {}}
@@ -108,12 +116,55 @@ class _Splitter:
                 self._cells[sink.cell]["connections"][sink.pin] = bits
 
 
+def check(before: dict, after: dict) -> None:
+    """Compare two placed netlists, before `split` and behind the placing of its copies, cell by cell.
+
+    Raises TspError unless each cell behind, a copy or not, hears the same cells and computes the same of them.
+    """
+    old, new = (top(netlist)["cells"] for netlist in (before, after))
+    hears_old, hears_new = _drivers(old), _drivers(new)
+    missing = old.keys() - {_original(name) for name in new}
+    wrong = [*missing, *(name for name, cell in new.items() if _original(name) not in old
+                         or _meaning(cell, hears_new) != _meaning(old[_original(name)], hears_old))]
+    if wrong:
+        raise TspError(f"placing copies must leave every cell what it is, but {wrong[0]} is another ({len(wrong)} are)")
+
+
+def _original(name: str) -> str:
+    return name.split(COPY)[0]
+
+
+def _drivers(cells: dict[str, dict]) -> dict[Bit, tuple[str, str]]:
+    """Cell, or the one that it is a copy of, and output of each net."""
+    return {bit: (_original(name), pin) for name, cell in cells.items() for pin, bits in cell["connections"].items()
+            if cell["port_directions"][pin] == "output" for bit in bits}
+
+
+def _meaning(cell: dict, drivers: dict[Bit, tuple[str, str]]) -> tuple:
+    """What a cell does with what it hears. A LUT's inputs may have been exchanged; those not connected are 1."""
+    heard = {"M" if pin == DIRECT else pin: drivers.get(bit) for pin, bits in cell["connections"].items()
+             for bit in bits if bit != OPEN and cell["port_directions"][pin] != "output"}
+    if not _is_lut(cell):
+        return cell["type"], heard, {name: value for name, value in cell["parameters"].items() if name != "SD"}
+    sources = sorted(set(heard.values()), key=str)
+    table = int(cell["parameters"]["INITVAL"], 2)
+    tables = []
+    for values in product((0, 1), repeat=len(sources)):
+        known = dict(zip(sources, values, strict=True))
+        index = sum((known[heard[pin]] if pin in heard else 1) << n for n, pin in enumerate("ABCD"))
+        tables.append(table >> index & 1)
+    return cell["type"], sources, tables
+
+
+def _is_lut(cell: dict) -> bool:
+    return cell["type"] == "TRELLIS_COMB" and cell["parameters"].get("MODE", "LOGIC") == "LOGIC"
+
+
 def _may_be_copied(cell: dict) -> bool:
     """Registers that are in step with all others, and LUTs that have inputs."""
     if cell["type"] == "TRELLIS_FF":
         return cell["parameters"].get("SRMODE") != "ASYNC"
-    return (cell["type"] == "TRELLIS_COMB" and cell["parameters"].get("MODE", "LOGIC") == "LOGIC"
-            and any(cell["connections"].get(pin, [OPEN]) != [OPEN] for pin in "ABCD"))
+    return _is_lut(cell) and any(cell["connections"].get(pin, [OPEN]) != [OPEN] for pin in "ABCD")
 
 
 def _unplaced(cell: dict) -> dict:

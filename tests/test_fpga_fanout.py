@@ -3,14 +3,19 @@
 import copy
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from compiler.errors import TspError
 from fpga import fanout
 
 PLACES = st.lists(st.tuples(st.integers(0, 120), st.integers(0, 90)), min_size=1, max_size=400)
 CLK, ENABLE, DATA, LUT, FIRST, SECOND, FREE = range(1, 8)
 """Nets."""
+FAR = [(x, y) for x in range(0, 120, 10) for y in range(0, 90, 15)]
+AND = 0x8000
+A_AND_NOT_B = 0x2222
 
 
 def cell(kind: str, place: tuple[int, int], parameters: dict[str, str], **pins: int | None) -> dict:
@@ -25,11 +30,11 @@ def placed(places: list[tuple[int, int]], pin: str = "DI", **first: str) -> dict
 
     pin: what the LUT leads to at the first register, whose parameters `first` are.
     """
-    lut = cell("TRELLIS_COMB", (9, 9), {"INIT": "0110"}, A=DATA, B=None, F=LUT)
+    lut = cell("TRELLIS_COMB", (9, 9), {"INITVAL": f"{0b0110_0000:016b}"}, A=DATA, B=None, F=LUT)
     cells = {"lut": lut, "first": cell("TRELLIS_FF", (9, 9), first, CLK=CLK, LSR=None, Q=FIRST, **{pin: LUT}),
              "second": cell("TRELLIS_FF", (8, 9), {}, CLK=CLK, CE=ENABLE, M=FIRST, Q=SECOND)}
-    cells |= {f"sink{n}": cell("TRELLIS_COMB", place, {"INIT": "1000"}, A=FIRST, B=SECOND, C=LUT, D=None, F=FREE + n)
-              for n, place in enumerate(places)}
+    cells |= {f"sink{n}": cell("TRELLIS_COMB", place, {"INITVAL": f"{AND:016b}"},
+                               A=FIRST, B=SECOND, C=LUT, D=None, F=FREE + n) for n, place in enumerate(places)}
     names = {str(n): {"bits": [n], "hide_name": 0, "attributes": {}} for n in range(1, FREE + len(places))}
     return {"modules": {"top": {"attributes": {"top": "1"}, "ports": {}, "cells": cells, "netnames": names}}}
 
@@ -68,14 +73,13 @@ def test_every_sink_hears_what_it_heard(places: list[tuple[int, int]], pin: str)
 
 
 def test_what_all_hear_is_copied_and_so_is_what_the_copies_hear():
-    places = [(x, y) for x in range(0, 120, 10) for y in range(0, 90, 15)]
-    netlist = placed(places)
+    netlist = placed(FAR)
     fanout.split(netlist)
     copies = Counter(name.split("$copy")[0] for name in cells_of(netlist) if "$copy" in name)
     assert copies.keys() == {"lut", "first", "second"}
     assert all(number > 8 for number in copies.values())
     heard = Counter(c["connections"]["A"][0] for name, c in cells_of(netlist).items() if name.startswith("sink"))
-    assert max(heard.values()) < len(places) / 8
+    assert max(heard.values()) < len(FAR) / 8
 
 
 @given(PLACES)
@@ -126,3 +130,30 @@ def test_regions_are_small_and_do_not_divide_tiles(places: list[tuple[int, int]]
                 or max(columns) - min(columns) + max(rows) - min(rows) <= fanout.EXTENT)
     tiles = [{(sink.x, sink.y) for sink in region} for region in found]
     assert sum(map(len, tiles)) == len(set().union(*tiles))
+
+
+def test_copies_pass_the_comparison_and_so_do_exchanged_inputs():
+    before, after = placed(FAR), placed(FAR)
+    for netlist, pins, table in ((before, "AB", A_AND_NOT_B), (after, "BA", 0x4444)):
+        sink = cells_of(netlist)["sink0"]
+        sink["parameters"]["INITVAL"] = f"{table:016b}"
+        sink["connections"] |= {pins[0]: [FIRST], pins[1]: [SECOND]}
+    fanout.split(after)
+    fanout.check(before, after)
+
+
+@pytest.mark.parametrize("fault", [
+    lambda cells: cells["sink3"]["parameters"].update(INITVAL=f"{A_AND_NOT_B:016b}"),
+    lambda cells: cells["sink3"]["connections"].update(A=cells["sink3"]["connections"]["B"]),
+    lambda cells: cells["sink3"]["connections"].update(B=[fanout.OPEN]),
+    lambda cells: cells["first$copy1"]["parameters"].update(REGSET="SET"),
+    lambda cells: cells["second$copy0"]["connections"].update(CE=[fanout.OPEN]),
+    lambda cells: cells.pop("sink3"),
+    lambda cells: cells.update(more=cells["sink3"]),
+], ids=["table", "input", "open input", "set", "enable", "missing", "more"])
+def test_a_cell_that_is_another_is_named(fault):
+    before, after = placed(FAR), placed(FAR)
+    fanout.split(after)
+    fault(cells_of(after))
+    with pytest.raises(TspError, match=r"sink3|first\$copy1|second\$copy0|more"):
+        fanout.check(before, after)
