@@ -60,6 +60,20 @@ def split(netlist: dict) -> int:
     return len(cells) - before
 
 
+def check(before: dict, after: dict) -> None:
+    """Compare two placed netlists, before `split` and behind the placing of its copies, cell by cell.
+
+    Raises TspError unless each cell behind, a copy or not, hears the same cells and computes the same of them.
+    """
+    old, new = (top(netlist)["cells"] for netlist in (before, after))
+    hears_old, hears_new = _drivers(old), _drivers(new)
+    missing = old.keys() - {_original(name) for name in new}
+    wrong = [*missing, *(name for name, cell in new.items() if _original(name) not in old
+                         or _meaning(cell, hears_new) != _meaning(old[_original(name)], hears_old))]
+    if wrong:
+        raise TspError(f"placing copies must leave every cell what it is, but {wrong[0]} is another ({len(wrong)} are)")
+
+
 def regions(sinks: list[Sink]) -> list[list[Sink]]:
     """The sinks, divided in the middle of the longer side until each part is small. Those of a tile stay together."""
     (left, right), (low, high) = ((min(side), max(side)) for side in zip(*((s.x, s.y) for s in sinks), strict=True))
@@ -114,20 +128,6 @@ class _Splitter:
             self._copies.add(copy)
             for sink in region:
                 self._cells[sink.cell]["connections"][sink.pin] = bits
-
-
-def check(before: dict, after: dict) -> None:
-    """Compare two placed netlists, before `split` and behind the placing of its copies, cell by cell.
-
-    Raises TspError unless each cell behind, a copy or not, hears the same cells and computes the same of them.
-    """
-    old, new = (top(netlist)["cells"] for netlist in (before, after))
-    hears_old, hears_new = _drivers(old), _drivers(new)
-    missing = old.keys() - {_original(name) for name in new}
-    wrong = [*missing, *(name for name, cell in new.items() if _original(name) not in old
-                         or _meaning(cell, hears_new) != _meaning(old[_original(name)], hears_old))]
-    if wrong:
-        raise TspError(f"placing copies must leave every cell what it is, but {wrong[0]} is another ({len(wrong)} are)")
 
 
 def _original(name: str) -> str:
