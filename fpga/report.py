@@ -14,7 +14,8 @@ FOLDER = Path(__file__).with_name("reports")
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Figures of one bitstream. comb: LUT4s with those that carry chains and LUT memories take."""
+    """Figures of one bitstream. lut4: of yosys. comb: LUT4s by nextpnr, with those that carry chains and LUT memories
+    take. ff: by nextpnr. Copies (`fpga.fanout`) are among both."""
 
     board: str
     part: str
