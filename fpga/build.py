@@ -127,8 +127,8 @@ def place(board: Board, netlist: Netlist, seed: int) -> Path:
     return cached("placed", content_key(text, netlist.constraints, *arguments, nextpnr.version), make)
 
 
-def copy_registers(board: Board, placed: Path) -> Path:
-    """Place copies of the registers that many cells hear (`fpga.fanout`): the folder with `placed.json` and `top.lpf`,
+def copy_cells(board: Board, placed: Path) -> Path:
+    """Place copies of the cells that many others hear (`fpga.fanout`): the folder with `placed.json` and `top.lpf`,
     and `places.json` for `fpga.floorplan`."""
     nextpnr = tools.find(f"nextpnr-{board.family}")
     original, constraints = (placed / "placed.json").read_text(), (placed / "top.lpf").read_text()
@@ -213,7 +213,7 @@ def build(board: Board, seeds: list[int], console: Console) -> Built:
     for seed in seeds:
         console.print(f"place, seed {seed} (up to half an hour where the cache has none)")
         first = place(board, netlist, seed)
-        placed = copy_registers(board, first)
+        placed = copy_cells(board, first)
         console.print(f"route, seed {seed} (the same)")
         routed = route(board, placed)
         built = Built(measure(board, netlist, (first, placed), routed, seed), placed, routed)

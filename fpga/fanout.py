@@ -16,10 +16,11 @@ from .floorplan import places
 from .netlist import Bit, top
 
 SINKS = 24
-"""A net of fewer sinks is left as it is."""
+"""A net of no more sinks is left as it is."""
 EXTENT = 24
-"""Tiles of width and height, together, that a copy's sinks may take; a few may take more."""
+"""Tiles of width and height, together, that a copy's sinks may take."""
 FEW = 4
+"""So many sinks of a copy may lie further apart."""
 OUTPUTS = {"TRELLIS_FF": "Q", "TRELLIS_COMB": "F"}
 """Cells that may be copied, and what they drive."""
 COPY = "$copy"
@@ -106,7 +107,8 @@ class _Splitter:
         sinks: dict[Bit, list[Sink]] = defaultdict(list)
         for name, cell in cells:
             for pin, (bit,) in cell["connections"].items():
-                if bit in drivers and pin != DIRECT and cell["port_directions"][pin] != "output":
+                if (bit in drivers and pin != DIRECT and cell["port_directions"][pin] != "output"
+                        and drivers[bit] != name):  # a register that hears itself: so does each copy
                     sinks[bit].append(Sink(*self._where[name], name, pin))
         return {drivers[bit]: found for bit, found in sinks.items() if len(found) > SINKS and len(regions(found)) > 1}
 
@@ -115,14 +117,15 @@ class _Splitter:
         for what comes to hear it."""
         cell = self._cells[name]
         output = OUTPUTS[cell["type"]]
-        if cell["connections"][output][0] not in self._direct:
+        own = cell["connections"][output]
+        if own[0] not in self._direct:
             del self._cells[name]
         for region in regions(sinks):
             number = self._numbers[name]
             self._numbers[name] += 1
             copy, bits = f"{name}{COPY}{number}", [next(self._free)]
-            self._cells[copy] = _unplaced(cell)
-            self._cells[copy]["connections"][output] = bits
+            self._cells[copy] = made = _unplaced(cell)
+            made["connections"] = {pin: bits if net == own else net for pin, net in made["connections"].items()}
             self._names[f"{copy}${output}"] = {"hide_name": 1, "bits": bits, "attributes": {}}
             self._where[copy] = mean(sink.x for sink in region), mean(sink.y for sink in region)
             self._copies.add(copy)

@@ -106,6 +106,16 @@ def test_a_lut_stays_for_the_register_that_has_no_wire_to_it():
     assert [name for name, c in cells_of(netlist).items() if [LUT] in c["connections"].values()] == ["lut", "own"]
 
 
+def test_a_copy_of_a_register_that_hears_itself_hears_itself():
+    netlist = placed(FAR)
+    cells_of(netlist)["first"]["connections"]["LSR"] = [FIRST]
+    before = copy.deepcopy(netlist)
+    fanout.split(netlist)
+    copies = [c["connections"] for name, c in cells_of(netlist).items() if name.startswith("first$copy")]
+    assert len(copies) > 8 and all(pins["LSR"] == pins["Q"] for pins in copies)
+    fanout.check(before, netlist)
+
+
 def test_registers_that_are_not_in_step_are_not_copied():
     netlist = placed([(x, 9) for x in range(9, 120)], SRMODE="ASYNC")
     fanout.split(netlist)
