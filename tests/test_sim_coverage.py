@@ -1,6 +1,7 @@
 """Coverage data is read as it is meant; and the unit benches reach the RTL (nightly)."""
 
 import importlib
+import inspect
 import os
 from pathlib import Path
 
@@ -31,14 +32,21 @@ def test_data_without_coverage_is_refused():
 
 
 UNITS = {
-    "mem": ("test_hw_mem", "test_mem", {"name": "MEM_W1", "ways": "E", "deep": 4096}),
-    "mxm": ("test_hw_mxm", "test_mxm", {"name": "tiny", "side": "E"}),
-    "sxm": ("test_hw_sxm", "test_sxm", {"name": "tiny", "side": "E"}),
-    "vxm": ("test_hw_vxm", "test_vxm", {}),
-    "icu": ("test_hw_icu", "test_icu", {}), "streams": ("test_hw_stream", "test_streams", {}),
+    "mem": ("test_hw_mem", "test_mem", {"name": "MEM_W1", "ways": "E", "deep": 4096, "lanes": 16}),
+    "mxm": ("test_hw_mxm", "test_mxm", {"name": "tiny", "side": "E", "lanes": 16}),
+    "sxm": ("test_hw_sxm", "test_sxm", {"name": "tiny", "side": "E", "lanes": 16}),
+    "vxm": ("test_hw_vxm", "test_vxm", {"lanes": 16}),
+    "icu": ("test_hw_icu", "test_icu", {}), "streams": ("test_hw_stream", "test_streams", {"lanes": 16}),
     "host": ("test_hw_host", "test_host", {}),
 }
 """Module, test and arguments that run a unit's bench."""
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_the_benches_take_these_arguments(unit: str):
+    name, test, arguments = UNITS[unit]
+    needed = set(inspect.signature(getattr(importlib.import_module(name), test)).parameters)
+    assert needed - {"monkeypatch"} == arguments.keys()
 
 
 @pytest.mark.nightly
