@@ -34,6 +34,8 @@ commands = typer.Typer(add_completion=False, pretty_exceptions_enable=False, hel
 Config = Annotated[str | None, typer.Option(help=f"Chip: {', '.join(CONFIGS)}.  [default: {DEFAULT_CONFIG}]")]
 Context = Annotated[int | None, typer.Option(help="Positions served.  [default: the checkpoint's, or what fits]")]
 Weights = Annotated[str | None, typer.Option(help="int8 or int4.  [default: int8]")]
+Scales = Annotated[str | None, typer.Option(help="Of activations: static, dynamic or measured, the better for each "
+                                                 "input of a matrix.  [default: measured]")]
 TokenizerFile = Annotated[Path | None, typer.Option(help="tokenizer.bin or tokenizer.json.  [default: next to the "
                                                          "checkpoint]")]
 Clock = Annotated[float, typer.Option("--clock", help="MHz, for tokens/s.")]
@@ -55,6 +57,7 @@ def run(
     config: Config = None,
     context: Context = None,
     weights: Weights = None,
+    scales: Scales = None,
     tokenizer: TokenizerFile = None,
 ) -> None:
     """Tell a story, token by token, in exactly the cycles that are printed beforehand."""
@@ -64,7 +67,8 @@ def run(
     if vcd and fst:
         raise TspError("waveforms are written in one format: give one of --vcd and --fst")
     notes = Console(stderr=as_json, highlight=False, soft_wrap=True)
-    compiled = open_program(program, config=config, context=context, weights=weights, tokenizer=tokenizer,
+    compiled = open_program(program, config=config, context=context, weights=weights, scales=scales,
+                            tokenizer=tokenizer,
                             say=lambda line: notes.print(line, style="dim", markup=False))
     wanted = plan(compiled, prompt, tokens=tokens, temperature=temperature, seed=seed)
     machine = _open(device, compiled.config, vcd, fst)
@@ -99,6 +103,7 @@ def compile(
     config: Config = None,
     context: Context = None,
     weights: Weights = None,
+    scales: Scales = None,
     clock: Clock = DEFAULT_CLOCK_MHZ,
 ) -> None:
     """Compile a checkpoint, and print what is known of every token before anything runs."""
@@ -107,7 +112,7 @@ def compile(
     with show.passes() as progress:
         model, tok = read_model(checkpoint, tokenizer)
         program = compile_checkpoint(model, tok, config=chip, context=context, weights=weights or "int8",
-                                     progress=progress)
+                                     scales=scales or "measured", progress=progress)
         program.save(output)
     show.program(program, output, clock)
 

@@ -24,6 +24,7 @@ from .layout import ceil_div
 from .lifetimes import check_lifetimes
 from .program import EVENT_COLUMNS, Bucket, Program, Segment, Symbol
 from .quality import Quality
+from .scales import SCALES, Trial, choose
 from .tokenizer import Tokenizer
 
 Progress = Callable[[str], None]
@@ -35,8 +36,11 @@ WEIGHTS = {"int8": frozenset[str](), "int4": INT4_MATRICES}
 TOLERANCE = 1.02
 """By how much foretold instructions may exceed a queue before the buckets are not even tried."""
 QUALITY_TOKENS = 256
-QUALITY_SEED = 30_000
-"""Text that the quality is measured on; calibration uses other seeds."""
+TRIAL_TOKENS = 128
+MANY_TRIAL_TOKENS = 16
+"""Of a model of `MANY_PARAMETERS`."""
+TRIAL_SEED, QUALITY_SEED = 31_000, 30_000
+"""Texts that scales are chosen with and that the quality is measured on; calibration uses other seeds."""
 MANY_PARAMETERS = 2_000_000
 """From here on texts are written together: a model beyond the processor's cache is as slow as its weights are read."""
 
@@ -48,6 +52,7 @@ def compile_checkpoint(
     config: ChipConfig,
     context: int | None = None,
     weights: str = "int8",
+    scales: str = "measured",
     buckets: int | None = None,
     measure: bool = True,
     progress: Progress = lambda name: None,
@@ -55,18 +60,27 @@ def compile_checkpoint(
     """Compile for a chip. Raises TspError naming what does not fit.
 
     context: positions served; by default the checkpoint's, shortened to what fits. weights: a key of `WEIGHTS`.
-    buckets: context buckets; by default as many as the queues hold. measure: compare with the float model.
+    scales: a key of `SCALES`. buckets: context buckets; by default as many as the queues hold. measure: compare the
+    result with the float model.
     """
     four_bit = _four_bit(weights)
+    if scales not in SCALES:
+        raise TspError(f"scales must be one of {', '.join(SCALES)}, not {scales!r}")
     if tokenizer.vocab_size != checkpoint.config.vocab_size:
         raise TspError(f"the tokenizer has {tokenizer.vocab_size} tokens, the model {checkpoint.config.vocab_size}: "
                        "it belongs to another model")
     progress("context")
     context = choose_context(checkpoint.config, config, context, four_bit)
     progress("quantize")
-    *texts, unseen = write_texts(checkpoint, tokenizer, context)
-    model = quantize.quantize(checkpoint, context=context, calibration_tokens=texts, four_bit=four_bit,
+    *texts, trial, unseen = write_texts(checkpoint, tokenizer, context)
+    make = quantize.quantiser(checkpoint, context=context, calibration_tokens=texts, four_bit=four_bit,
                               lanes=config.lanes)
+    dynamic, trials = SCALES[scales], []
+    if dynamic is None:
+        progress("scales")
+        model, trials = choose(make, checkpoint, trial[: _trial_tokens(checkpoint)])
+    else:
+        model = make(dynamic)
     progress("place")
     placement = place.place(config, model, rope_rate(checkpoint.config, model))
     progress("lower, schedule, assemble")
@@ -78,7 +92,7 @@ def compile_checkpoint(
     progress("quality")
     quality = quantize.evaluate(model, checkpoint, unseen[:QUALITY_TOKENS]) if measure else None
     progress("pack")
-    return _pack(checkpoint.config, tokenizer, placement, built, quality)
+    return _pack(checkpoint.config, tokenizer, placement, built, trials, quality)
 
 
 def _four_bit(weights: str) -> frozenset[str]:
@@ -155,7 +169,8 @@ def _check_formats(config: ChipConfig, four_bit: frozenset[str]) -> None:
 
 
 def hollow_model(model: ModelConfig, lanes: int, context: int, four_bit: frozenset[str]) -> IntegerModel:
-    """An integer model of the right shapes whose weights are all 0: time and space depend on nothing else."""
+    """An integer model of the right shapes whose weights are all 0: time and space depend on nothing else but on which
+    scales are dynamic, the `quantize.TYPICAL` ones here."""
     sizes = {
         "dim": model.dim, "hidden": model.hidden_dim, "layers": model.n_layers, "heads": model.n_heads,
         "kv_heads": model.n_kv_heads, "head_size": native_head_size(model.head_dim, lanes),
@@ -167,21 +182,27 @@ def hollow_model(model: ModelConfig, lanes: int, context: int, four_bit: frozens
     if model.shared_classifier:
         arrays["embedding"] = arrays["classifier"]
     shifts = Shifts(**dict.fromkeys(Shifts.__dataclass_fields__, 0))
-    return IntegerModel(**sizes, **arrays, shifts=shifts, four_bit=four_bit)
+    return IntegerModel(**sizes, **arrays, shifts=shifts, four_bit=four_bit, dynamic=quantize.TYPICAL)
 
 
 # --- calibration and quality ---------------------------------------------------------------------------------------
 
 
 def write_texts(checkpoint: Checkpoint, tokenizer: Tokenizer, context: int) -> list[list[int]]:
-    """Texts that the float model writes: those that static scales are taken from, and one to measure quality on."""
+    """Texts that the float model writes: those that static scales are taken from, one to choose between static and
+    dynamic ones, and one to measure quality on."""
     model = FloatModel(checkpoint, np.float32)
-    seeds = [*(quantize.CALIBRATION_SEED + i for i in range(quantize.CALIBRATION_SEQUENCES)), QUALITY_SEED]
+    seeds = [*(quantize.CALIBRATION_SEED + i for i in range(quantize.CALIBRATION_SEQUENCES)),
+             TRIAL_SEED, QUALITY_SEED]
     if checkpoint.n_parameters >= MANY_PARAMETERS:
         texts = model.generate_together(tokenizer.bos, context - 1, seeds)
     else:
         texts = [model.generate([tokenizer.bos], context - 1, temperature=1.0, seed=seed) for seed in seeds]
     return [[tokenizer.bos, *text] for text in texts]
+
+
+def _trial_tokens(checkpoint: Checkpoint) -> int:
+    return MANY_TRIAL_TOKENS if checkpoint.n_parameters >= MANY_PARAMETERS else TRIAL_TOKENS
 
 
 # --- buckets -------------------------------------------------------------------------------------------------------
@@ -274,7 +295,7 @@ def _check_queues(config: ChipConfig, built: list[Built]) -> None:
 
 
 def _pack(model: ModelConfig, tokenizer: Tokenizer, placement: place.Placement, built: list[Built],
-          quality: Quality | None) -> Program:
+          trials: list[Trial], quality: Quality | None) -> Program:
     config, integer_model = placement.geometry.config, placement.geometry.model
     queues: dict[str, tuple[int, ...]] = {}
     starts: dict[str, tuple[int, ...]] = {}
@@ -288,7 +309,7 @@ def _pack(model: ModelConfig, tokenizer: Tokenizer, placement: place.Placement, 
         buckets=tuple(_bucket(b, config.quad_bytes) for b in built), starts=starts, queues=queues,
         maps={number: tuple(lanes) for number, lanes in lower.permutations(config).items()},
         symbols=_symbols(placement), image=placement.layout.image(), tokenizer=tokenizer.to_bytes(),
-        arrays=integer.to_arrays(integer_model), texts=texts, schedule=events, quality=quality,
+        arrays=integer.to_arrays(integer_model), texts=texts, schedule=events, trials=tuple(trials), quality=quality,
     )
 
 

@@ -28,7 +28,10 @@ GATE_FRACTION = 12
 Q_SHIFT = 8
 """q is kept in 16 bits and given to the matrix unit in 8: the static scale of q is 127 * 2**Q_SHIFT / clip."""
 GROUP = 64
-"""Channels of the feed-forward's inner layer that have an exponent of their own, see `groups`."""
+"""Channels of the feed-forward's inner layer that meet W2 together, see `groups`."""
+SITES = ("att_norm", "ffn_norm", "silu", "final_norm")
+"""Inputs of matrices (named as in `compiler.calibrate`) whose scale is static or, in a model's `dynamic`, an exponent
+of each token."""
 MASKED = -(1 << 23)
 """Added to the scores of positions that do not exist yet."""
 GUMBEL_ONE = 24 << 15
@@ -58,9 +61,9 @@ def requantise(acc: np.ndarray, pre: int, scale: np.ndarray, post: int) -> np.nd
 
 
 def groups(hidden: int) -> list[slice]:
-    """Groups of the inner layer's channels, each with an exponent of its own: the last two times GROUP, and the rest.
+    """Groups of the inner layer's channels: the last two times GROUP, and the rest.
 
-    The chip computes W2's product with one group while it still quantises the next.
+    The chip computes W2's product with one group while it still quantises the next; a dynamic exponent is a group's.
     """
     starts = [0, *range(GROUP, hidden, GROUP)[-2:]]
     return [slice(start, stop) for start, stop in itertools.pairwise([*starts, hidden])]
@@ -71,7 +74,8 @@ class Shifts:
     """Shift amounts that are immediates of the program.
 
     emb: of embedding byte * row scale. norm_x: residual -> 18-bit norm operand. norm_sq: of its square.
-    norm_g: of operand * gain. norm_h, norm_f: of gained operand * rsqrt, layers' and final norm (+ exponent).
+    norm_g: of operand * gain. norm_att, norm_ffn, norm_f: of gained operand * rsqrt (+ exponent), before
+    attention and feed-forward, and of the final norm.
     qk, v: after the QKV channel scale. score: after the score's K scale. av_pre, av: attention output.
     wo, gate, up, w2, cls: after their channel scale. f: of gate * up. *_pre: accumulator -> 18 bits.
     """
@@ -80,7 +84,8 @@ class Shifts:
     norm_x: int
     norm_sq: int
     norm_g: int
-    norm_h: int
+    norm_att: int
+    norm_ffn: int
     norm_f: int
     qkv_pre: int
     qk: int
@@ -113,6 +118,7 @@ class IntegerModel:
     to those of the lanes that the last vector of a chip of `lanes` lanes has beyond D.
     rope_cos, rope_sin [context, hd/2] int16 Q2.14.
     four_bit: names of matrices whose weights lie in -7..7 and are streamed as int4.
+    dynamic: those of the `SITES` that get an exponent of each token; the shifts are for either.
     """
 
     dim: int
@@ -149,11 +155,14 @@ class IntegerModel:
     rope_cos: np.ndarray
     rope_sin: np.ndarray
     four_bit: frozenset[str] = frozenset()
+    dynamic: frozenset[str] = frozenset()
     lanes: int = MAX_LANES
 
 
 SIZES = ("dim", "hidden", "layers", "heads", "kv_heads", "head_size", "vocab", "context", "eps", "lanes")
 MATRICES = ("wq", "wk", "wv", "wo", "w1", "w2", "w3", "classifier")
+FLAGS = {"four_bit": MATRICES, "dynamic": SITES}
+"""Fields of an `IntegerModel` that are sets of these names."""
 
 
 def array_shapes(sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
@@ -176,15 +185,17 @@ def to_arrays(model: IntegerModel) -> dict[str, np.ndarray]:
         arrays["embedding"] = model.embedding
     arrays["sizes"] = np.array([getattr(model, name) for name in SIZES], dtype="<i8")
     arrays["shifts"] = np.array(list(vars(model.shifts).values()), dtype="<i8")
-    arrays["four_bit"] = np.array([name in model.four_bit for name in MATRICES], dtype="u1")
+    arrays |= {field: np.array([name in getattr(model, field) for name in names], dtype="u1")
+               for field, names in FLAGS.items()}
     return arrays
 
 
 def from_arrays(arrays: Mapping[str, np.ndarray]) -> IntegerModel:
     """The model of `to_arrays`. Raises TspError naming an array that is missing, of a wrong type or shape."""
-    header = {"sizes": len(SIZES), "shifts": len(fields(Shifts)), "four_bit": len(MATRICES)}
-    for name, length in header.items():
-        _check_array(arrays, name, np.dtype("u1" if name == "four_bit" else "i8"), (length,))
+    for name, length in {"sizes": len(SIZES), "shifts": len(fields(Shifts))}.items():
+        _check_array(arrays, name, np.dtype("i8"), (length,))
+    for name, names in FLAGS.items():
+        _check_array(arrays, name, np.dtype("u1"), (len(names),))
     sizes: dict[str, Any] = {name: int(value) for name, value in zip(SIZES, arrays["sizes"], strict=True)}
     values: dict[str, Any] = {"embedding": arrays.get("embedding", arrays.get("classifier"))}
     for name, shape in array_shapes(sizes).items():
@@ -192,8 +203,9 @@ def from_arrays(arrays: Mapping[str, np.ndarray]) -> IntegerModel:
             _check_array(arrays, name, np.dtype("i1" if name in (*MATRICES, "embedding") else "i2"), shape)
             values[name] = arrays[name]
     shifts = Shifts(**dict(zip(_shift_names(), arrays["shifts"].tolist(), strict=True)))
-    four_bit = frozenset(name for name, flag in zip(MATRICES, arrays["four_bit"], strict=True) if flag)
-    return IntegerModel(**sizes, **values, shifts=shifts, four_bit=four_bit)
+    values |= {field: frozenset(name for name, flag in zip(names, arrays[field], strict=True) if flag)
+               for field, names in FLAGS.items()}
+    return IntegerModel(**sizes, **values, shifts=shifts)
 
 
 def _shift_names() -> list[str]:
@@ -320,11 +332,13 @@ class _Product:
         low, high = (np.repeat([SAT[b][side][0] for b in bits], rows) for side in (0, 1))
         self.limits = low, high
         self.pre = pre
+        self.posts = np.repeat(posts, rows)
+        self.least_post = min(posts)
         bound = int(np.abs(joined.astype(np.int64)).sum(-1).max(initial=0)) * 127
         self.saturates = (bound >> pre) + 1 > SAT18[1]
 
     def __call__(self, layer: int, act: np.ndarray, exponent: int = 0) -> np.ndarray:
-        """Requantised sums [out] of `act`; exponent: what the post shift is less."""
+        """Requantised sums [out] of `act`; exponent: what the post shifts are less, down to 0."""
         acc = self._sums(self.weights[layer], act.astype(np.float32))
         if self.pre:
             acc = _scaled(acc, SCALE[-self.pre])
@@ -332,7 +346,7 @@ class _Product:
             _sat(acc, SAT18)
         y = acc * self.factors[layer]
         if exponent:
-            y *= SCALE[exponent]
+            y *= SCALE[exponent] if exponent <= self.least_post else 2.0 ** np.minimum(exponent, self.posts)
         y += HALF
         np.floor(y, out=y)
         return _sat(y, self.limits)
@@ -380,11 +394,15 @@ class IntegerState:
         for layer in range(m.layers):
             x = self._attention(layer, x)
             x = self._feed_forward(layer, x)
-        h = self._normed(x, self._gain["g_final"][None], 0, s.norm_f, SAT16)
-        h, e = _dynamic(h)
-        logits = self._classifier(0, h, min(e, s.cls))
+        logits = self._classifier(0, *self._input("final_norm", x, self._gain["g_final"][None], 0, s.norm_f))
         self.position += 1
         return logits.astype(np.int64)
+
+    def _input(self, site: str, x: np.ndarray, gain: np.ndarray, layer: int, post: int) -> tuple[np.ndarray, int]:
+        """A norm's output as the int8 input of a matrix, and its exponent (0 if its scale is static)."""
+        if site in self.model.dynamic:
+            return _dynamic(self._normed(x, gain, layer, post, SAT16))
+        return self._normed(x, gain, layer, post, SAT8), 0
 
     def _normed(self, x: np.ndarray, gain: np.ndarray, layer: int, post: int, limits: Range) -> np.ndarray:
         s, m = self.model.shifts, self.model
@@ -396,8 +414,8 @@ class IntegerState:
 
     def _attention(self, layer: int, x: np.ndarray) -> np.ndarray:
         m, s, t = self.model, self.model.shifts, self.position
-        h = self._normed(x, self._gain["g_att"], layer, s.norm_h, SAT8)
-        qkv = self._qkv(layer, h).reshape(-1, m.head_size)
+        h = self._input("att_norm", x, self._gain["g_att"], layer, s.norm_att)
+        qkv = self._qkv(layer, *h).reshape(-1, m.head_size)
         rotated = self._rotate(qkv[: m.heads + m.kv_heads])
         q = _sat(_scaled(rotated[: m.heads], SCALE[-Q_SHIFT]), SAT8).astype(np.float32)
         k = rotated[m.heads :]
@@ -446,13 +464,12 @@ class IntegerState:
 
     def _feed_forward(self, layer: int, x: np.ndarray) -> np.ndarray:
         m, s = self.model, self.model.shifts
-        h = self._normed(x, self._gain["g_ffn"], layer, s.norm_h, SAT8)
-        ab = self._gate_up(layer, h)
+        ab = self._gate_up(layer, *self._input("ffn_norm", x, self._gain["g_ffn"], layer, s.norm_ffn))
         g = _silu_table()[(ab[: m.hidden] + SAT18[1]).astype(np.intp)]
-        f = _sat(_scaled(g * ab[m.hidden :], SCALE[-s.f]), SAT32)
+        dynamic = "silu" in m.dynamic
+        f = _sat(_scaled(g * ab[m.hidden :], SCALE[-s.f]), SAT32 if dynamic else SAT8)
         for part, product in zip(self._groups, self._w2, strict=True):
-            f8, e = _dynamic(f[part])
-            x += product(layer, f8, min(e, s.w2))
+            x += product(layer, *(_dynamic(f[part]) if dynamic else (f[part], 0)))
             _sat(x, SAT32)
         return x
 

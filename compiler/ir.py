@@ -7,8 +7,9 @@ that. Clusters depend on each other through *cells*: registers, SRAM quads, buff
 """
 
 import builtins
+import itertools
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hw import config as cfg
@@ -78,11 +79,17 @@ class Mem:
 
 @dataclass(frozen=True)
 class Act:
-    """`count` entries of the activation buffer of the MXM on `side`."""
+    """`count` entries of the activation buffer of the MXM on `side`, and what is in them: every `Act` is a value of its
+    own, its parts are parts of it."""
 
     side: str
     base: int
     count: int = 1
+    value: int = field(default_factory=itertools.count(1).__next__)
+
+    def part(self, start: int, count: int) -> "Act":
+        """Entries start..start + count - 1."""
+        return replace(self, base=self.base + start, count=count)
 
 
 @dataclass(frozen=True)
@@ -167,20 +174,22 @@ class Burst:
 
 @dataclass(frozen=True)
 class Read:
-    """A cell is read in cycles first..last."""
+    """A cell is read in cycles first..last; `value`: of an `Act`."""
 
     cell: Cell
     first: int
     last: int
+    value: int = 0
 
 
 @dataclass(frozen=True)
 class Write:
-    """A cell's new value appears in cycle `first` at the earliest and is complete in `last`."""
+    """A cell's new value appears in cycle `first` at the earliest and is complete in `last`; `value`: of an `Act`."""
 
     cell: Cell
     first: int
     last: int
+    value: int = 0
 
 
 @dataclass(eq=False)
@@ -302,8 +311,9 @@ class Cluster:
         count, interval = stream.count, stream.interval
         self.bursts.append(Burst(queue, Op.LOAD, "load", at, count, interval,
                                  {"act": act.base, "count": count, "interval": interval}, [stream]))
-        self.writes += [Write(("act", act.side, act.base + i), *[at + i * interval + isa.MXM_LOAD] * 2)
-                        for i in range(count)]
+        for i in range(count):
+            visible = at + i * interval + isa.MXM_LOAD
+            self.writes.append(Write(("act", act.side, act.base + i), visible, visible, act.value))
 
     def read(self, loc: Mem, to: str, count: int = 0) -> Stream:
         """Fetch SRAM quads towards a unit (a single one `count` times); the first is sampled there in cycle 0."""
@@ -387,8 +397,8 @@ class Cluster:
         for group, mem in enumerate(weights, start=1):
             self._fetch(mem, position(queue), 0, total, 1, group)
         act_step, acc_step = (1, acts) if order is isa.Order.ROW else (accs, 1)
-        self.reads += [Read(("act", side, act.base + k), k * act_step, k * act_step + (accs - 1) * acc_step)
-                       for k in range(acts)]
+        self.reads += [Read(("act", side, act.base + k), k * act_step, k * act_step + (accs - 1) * acc_step,
+                            act.value) for k in range(acts)]
         for i in range(accs):
             first = i * acc_step + isa.MXM_ACC
             self.writes.append(Write(("acc", side, (entry + i) // steps), first, first + (acts - 1) * act_step))

@@ -17,18 +17,26 @@ BUFFERS = {"acc": "accumulator file", "act": "activation buffer"}
 
 
 def check_lifetimes(config: ChipConfig, segments: Iterable[Segment]) -> None:
-    """Raises TspError if, in program order, a buffer entry is overwritten before anything used it."""
+    """Raises TspError if, in program order, a buffer entry is overwritten before anything used it, or used when an
+    activation has been overwritten."""
     waiting: dict[Cell, str] = {}
+    held: dict[Cell, tuple[int, str]] = {}
     for cluster in (cluster for segment in segments for cluster in segment.clusters):
         for read in cluster.reads:
             waiting.pop(read.cell, None)
+            if read.value and held[read.cell][0] != read.value:
+                raise _too_small(config, read.cell, cluster.label, held[read.cell][1])
+        held |= {write.cell: (write.value, cluster.label) for write in cluster.writes if write.value}
         for cell in _whole_writes(config, cluster):
             if cell in waiting:
-                kind, side, _ = cell
-                raise TspError(f"the {BUFFERS[kind]} of MXM_{side} is too small for this model on config "
-                               f"{config.name}: {waiting[cell]!r} is not used before {cluster.label!r}; "
-                               "use a larger config")
+                raise _too_small(config, cell, waiting[cell], cluster.label)
             waiting[cell] = cluster.label
+
+
+def _too_small(config: ChipConfig, cell: Cell, early: str, late: str) -> TspError:
+    kind, side, _ = cell  # type: ignore[misc]
+    return TspError(f"the {BUFFERS[kind]} of MXM_{side} is too small for this model on config {config.name}: "
+                    f"{early!r} is not used before {late!r}; use a larger config")
 
 
 def _whole_writes(config: ChipConfig, cluster: Cluster) -> list[tuple[str, str, int]]:

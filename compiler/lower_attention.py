@@ -22,8 +22,9 @@ class Attention(Base):
     """First half of segment "layer"."""
 
     def _attention(self) -> None:
-        acts = self._normed_acts("attention norm", self._gain("g_layer", 0))
-        queries = self._qkv(acts)
+        acts, er = self._normed_acts("attention norm", self._gain("g_layer", 0), "att_norm", self.s.norm_att)
+        queries = self._qkv(acts, er)
+        self._give(er)
         outputs = {side: self._heads(side, queries) for side in SIDES}
         order = [step for pair in _interleave(outputs["W"], outputs["E"]) for step in pair]
         for step in order:
@@ -32,7 +33,7 @@ class Attention(Base):
             self._free(reg)
         self._output_projection()
 
-    def _qkv(self, acts: dict[str, Act]) -> dict[tuple[int, int], Reg]:
+    def _qkv(self, acts: dict[str, Act], er: int | None) -> dict[tuple[int, int], Reg]:
         """Projections, RoPE, cache writes; returns the registers of the query words of every (unit, rep)."""
         matrix, words = self.p.matrices["qkv"], qkv_words(self.g)
         by_side = {side: [word for s, word in words if s == side] for side in SIDES}
@@ -54,21 +55,22 @@ class Attention(Base):
             kind, unit, rep = key
             places = [heads[key][w] for w in range(self.g.words)]
             if kind == "v":
-                self._value(matrix, unit, [(accs[place], place[1]) for place in places])
+                self._value(matrix, unit, [(accs[place], place[1]) for place in places], er)
                 continue
-            reg = self._rotated(matrix, kind, [(accs[place], place[1]) for place in places])
+            reg = self._rotated(matrix, kind, [(accs[place], place[1]) for place in places], er)
             if kind == "q":
                 queries[unit, rep] = reg
             else:
                 self._key(unit, reg)
         return queries
 
-    def _rotated(self, matrix: Matrix, kind: str, places: list[tuple[Acc, int]]) -> Reg:
+    def _rotated(self, matrix: Matrix, kind: str, places: list[tuple[Acc, int]], er: int | None) -> Reg:
         """Requantised words of a head, rotated if it is a query (a key is by `_key`)."""
         label, s = f"{kind} rotate", self.s
         y = self._regs(self.g.words)
         for w, (acc, start) in enumerate(places):
-            self._requantise(self._cluster(label), matrix, acc, start, s.qkv_pre, s.qk, Sat.S16, dst=_one(y, w))
+            self._requantise(self._cluster(label), matrix, acc, start, s.qkv_pre, s.qk, Sat.S16, dst=_one(y, w),
+                             **self._less(er))
         if kind == "q":
             self._rotate(self._cluster(label), y)
         return y
@@ -115,11 +117,11 @@ class Attention(Base):
                         cells=(("kscale", side, pair),) if now else ())
         return As(mem, (Fmt.LO16, Fmt.HI16)[half])
 
-    def _value(self, matrix: Matrix, unit: int, places: list[tuple[Acc, int]]) -> None:
+    def _value(self, matrix: Matrix, unit: int, places: list[tuple[Acc, int]], er: int | None) -> None:
         """int8 values of a unit into SRAM, each byte on all planes."""
         for w, (acc, start) in enumerate(places):
             self._requantise(self._cluster("value"), matrix, acc, start, self.s.qkv_pre, self.s.v, Sat.S8,
-                             rep=Rep.REP8, dst=self._value_temp(unit, w))
+                             rep=Rep.REP8, dst=self._value_temp(unit, w), **self._less(er))
 
     def _value_temp(self, unit: int, word: int) -> Mem:
         return self._mem("vtemp", unit * self.g.words + word, 1)
@@ -228,7 +230,7 @@ class Attention(Base):
             cluster = self._cluster(label)
             p, total = cluster.alu(a=state["scores"][start : start + count], func=Func.EXP2, c=state["largest"], post=7,
                                    sat=Sat.S8, n=count, red=Red.SUM, red_slot=SUM_SLOT[side], red_keep=int(start > 0))
-            cluster.load(p, Act(side, act.base + start, count))
+            cluster.load(p, act.part(start, count))
         self._put(cluster, a=self._lanes(cluster, total, Red.SUM), func=Func.RECIP, post=FRAC[Func.RECIP], alu=Alu.ADD,
                   dst=r, er_dst=er)
         values = [self.p.v[head.kv, group].mem(0, n * g.head_steps, cells=self._value_cells(head.kv, group))
@@ -271,7 +273,7 @@ class Attention(Base):
                 for side, acc in accs.items():
                     quads = acc.count * matrix.steps
                     weights = [t.mem(order[unit, rep, w] * quads, quads, cells=()) for t in matrix.tensors[side]]
-                    act = Act(side, acts[side].base + w, 1)
+                    act = acts[side].part(w, 1)
                     self._cluster("wo product").mac(weights, act, acc, steps=matrix.steps, wfmt=matrix.wfmt,
                                                     clear=int(n == 0 and w == 0))
         self._words = {}

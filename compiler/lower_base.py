@@ -63,14 +63,14 @@ class Ring:
     """Neighbouring entries of a buffer, in turn."""
 
     def __init__(self, size: int, what: str) -> None:
-        self._size, self._what, self._next = size, what, 0
+        self.size, self._what, self._next = size, what, 0
 
     def take(self, count: int) -> int:
         """First of `count` neighbouring entries."""
-        if count > self._size:
-            raise TspError(f"{count} {self._what} are needed at once, the chip has {self._size} for it: use a larger "
+        if count > self.size:
+            raise TspError(f"{count} {self._what} are needed at once, the chip has {self.size} for it: use a larger "
                            "config or a shorter --context")
-        if self._next + count > self._size:
+        if self._next + count > self.size:
             self._next = 0
         base, self._next = self._next, self._next + count
         return base
@@ -114,6 +114,10 @@ class Base:
         for reg in regs:
             self.rf.give(reg.base, reg.count)
 
+    def _give(self, exponent: int | None) -> None:
+        if exponent is not None:
+            self.er.give(exponent)
+
     def _cluster(self, label: str) -> Cluster:
         cluster = Cluster(label)
         self.segment.clusters.append(cluster)
@@ -146,10 +150,18 @@ class Base:
         self._put(cluster, a=self._lanes(cluster, largest, Red.MAX), func=Func.BITLEN, alu=Alu.ADD, c=Imm(-7),
                   er_dst=er)
 
-    def _load_both(self, cluster: Cluster, stream: Stream, count: int) -> dict[str, Act]:
-        acts = {side: Act(side, self.act[side].take(count), count) for side in SIDES}
+    def _acts(self, count: int) -> dict[str, Act]:
+        """Entries of both activation buffers."""
+        return {side: Act(side, self.act[side].take(count), count) for side in SIDES}
+
+    @staticmethod
+    def _load(cluster: Cluster, stream: Stream, acts: dict[str, Act]) -> None:
         for act in acts.values():
             cluster.load(stream, act)
+
+    def _load_both(self, cluster: Cluster, stream: Stream, count: int) -> dict[str, Act]:
+        acts = self._acts(count)
+        self._load(cluster, stream, acts)
         return acts
 
     def _one_hot(self, label: str, value: Any, mask: int, one: str, pre: int, rest: Any, dst: Reg) -> None:
@@ -187,16 +199,30 @@ class Base:
                  dst=self._mem("xg"))
         return r, er
 
-    def _normed_acts(self, label: str, gain: As) -> dict[str, Act]:
-        """int8 norm output in both activation buffers."""
-        r, er = self._norm(label, gain)
+    def _normed_acts(self, label: str, gain: As, site: str, post: int,
+                     acts: dict[str, Act] | None = None) -> tuple[dict[str, Act], int | None]:
+        """int8 norm output in both activation buffers (in `acts`, or in entries of its own), and the
+        exponent if it is dynamic."""
+        n, (r, er), exponent = self.g.dim, self._norm(label, gain), None
         cluster = self._cluster(label)
-        h, _ = cluster.alu(a=self._mem("xg"), func=Func.MUL, b=r, post=self.s.norm_h, er_use=ErUse.POST, er=er,
-                           sat=Sat.S8, n=self.g.dim)
-        acts = self._load_both(cluster, h, self.g.dim)
+        scaled = {"a": self._mem("xg"), "func": Func.MUL, "b": r, "post": post, "er_use": ErUse.POST, "er": er, "n": n}
+        if site in self.m.dynamic:
+            h16, exponent = self._mem("h16"), self.er.take()
+            _, largest = self._put(cluster, **scaled, sat=Sat.S16, dst=h16, red=Red.MAXABS, red_slot=BURST_SLOT)
+            self._exponent(cluster, largest, exponent)
+            cluster = self._cluster(label)
+            scaled = {"a": h16, "er_use": ErUse.PRE, "er": exponent, "n": n}
+        h8, _ = cluster.alu(**scaled, sat=Sat.S8)
+        acts = acts or self._acts(n)
+        self._load(cluster, h8, acts)
         self._free(r)
         self.er.give(er)
-        return acts
+        return acts, exponent
+
+    @staticmethod
+    def _less(exponent: int | None) -> dict[str, Any]:
+        """Fields of a product's requantisation whose post shift is less an exponent of its input, if that has one."""
+        return {} if exponent is None else {"er_use": ErUse.POST, "er": exponent, "er_neg": 1}
 
     # -- matrix products --
 

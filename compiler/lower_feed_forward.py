@@ -1,9 +1,11 @@
 """Lowering of the feed-forward half of a layer."""
 
+from typing import Any
+
 from hw.isa import Alu, ErUse, Func, Order, Red, Sat
 
 from .integer import groups
-from .ir import Acc, Mem
+from .ir import Acc, Act, Cluster, Mem, Stream
 from .layout import SIDES, ceil_div
 from .lower_base import FRAC, Base
 from .place import CHUNK, Matrix
@@ -13,62 +15,83 @@ class FeedForward(Base):
     """Second half of segment "layer"."""
 
     def _feed_forward(self) -> None:
+        """A static input of W2 goes straight into the activation buffers if they hold all of it beside W1's and W3's;
+        otherwise into SRAM, and from there group by group."""
         g = self.g
-        acts = self._normed_acts("ffn norm", self._gain("g_layer", 1))
+        straight = "silu" not in self.m.dynamic and g.dim + g.hidden <= min(ring.size for ring in self.act.values())
+        block = self._acts(g.dim + g.hidden * straight)
+        inputs = {side: act.part(0, g.dim) for side, act in block.items()}
+        _, er = self._normed_acts("ffn norm", self._gain("g_layer", 1), "ffn_norm", self.s.norm_ffn, inputs)
+        self._gated = {side: act.part(g.dim, g.hidden) for side, act in block.items()} if straight else None
         matrix = self.p.matrices["w13"]
         accs: list[tuple[int, list]] = []
         for start in range(0, g.hidden, CHUNK):
             count = min(CHUNK, g.hidden - start)
-            accs.append((start, [self._product(matrix, side, acts[side], start, count) for side in SIDES]))
+            accs.append((start, [self._product(matrix, side, inputs[side], start, count) for side in SIDES]))
             if len(accs) > 1:
-                self._gated(matrix, *accs[-2])
-        self._gated(matrix, *accs[-1])
+                self._channels(matrix, *accs[-2], er)
+        self._channels(matrix, *accs[-1], er)
+        self._give(er)
 
-    def _gated(self, matrix: Matrix, start: int, accs: list[Acc]) -> None:
+    def _channels(self, matrix: Matrix, start: int, accs: list[Acc], er: int | None) -> None:
         """Gate of some vectors; where they end a group of channels, its part of W2's product goes to the residual."""
         begin, end = next(group for group in self._groups() if group[0] <= start < group[1])
-        last = start + accs[0].count == end
-        er = self._gate(matrix, start, accs, self._mem("f"), first=start == begin, last=last)
+        count = accs[0].count
+        last = start + count == end
+        if self._gated:
+            cluster, f8, _ = self._gate(matrix, start, accs, er, sat=Sat.S8)
+            self._load(cluster, f8, {side: act.part(start, count) for side, act in self._gated.items()})
+            if last:
+                self._down(begin, {side: act.part(begin, end - begin) for side, act in self._gated.items()}, None)
+            return
+        f = self._mem("f", begin, end - begin)
+        static = "silu" not in self.m.dynamic
+        cluster, _, largest = self._gate(matrix, start, accs, er, dst=f[start - begin : start - begin + count],
+                                         sat=Sat.S8 if static else Sat.S32, red=Red.MAXABS, red_slot=3,
+                                         red_keep=int(start > begin))
         if last:
-            self._down(begin, end, er)
+            exponent = None
+            if not static:
+                exponent = self.er.take()
+                self._exponent(cluster, largest, exponent)
+            self._down(begin, self._quantised(f, exponent), exponent)
+            self._give(exponent)
 
     def _groups(self) -> list[tuple[int, int]]:
-        """(first vector, end) of the groups of channels that share an exponent."""
+        """(first vector, end) of the groups of channels."""
         return [(part.start // self.g.lanes, ceil_div(part.stop, self.g.lanes)) for part in groups(self.m.hidden)]
 
-    def _down(self, begin: int, end: int, er: int) -> None:
-        """W2 times vectors begin..end - 1, added to the residual."""
-        s, down, label = self.s, self.p.matrices["w2"], "ffn quantise"
-        cluster = self._cluster(label)
-        f8, _ = cluster.alu(a=self._mem("f", begin, end - begin), er_use=ErUse.PRE, er=er, sat=Sat.S8, n=end - begin)
-        acts = self._load_both(cluster, f8, end - begin)
-        products = {}
-        for side in SIDES:
-            if count := len(down.vectors[side]):
-                products[side] = acc = Acc(side, self.acc[side].take(count), count)
-                quads = count * down.steps
-                weights = [t.mem(begin * quads, acts[side].count * quads, cells=()) for t in down.tensors[side]]
-                self._cluster("w2 product").mac(weights, acts[side], acc, steps=down.steps, wfmt=down.wfmt,
-                                                order=Order.TILE)
-        self._add_to_residual(down, products, s.w2_pre, {"post": s.w2, "er_use": ErUse.POST, "er": er, "er_neg": 1})
-        self.er.give(er)
-
-    def _gate(self, matrix: Matrix, start: int, accs: list[Acc], f: Mem, *, first: bool, last: bool) -> int:
-        """silu(gate) * up of some vectors into f; after a group's last, the exponent of the greatest (else -1)."""
+    def _gate(self, matrix: Matrix, start: int, accs: list[Acc], er: int | None,
+              **fields: Any) -> tuple[Cluster, Stream, Stream]:
+        """silu(gate) * up of some vectors by an operation with these fields: its cluster, results and reduction."""
         label, s, n = "gate", self.s, accs[0].count
         a, b, sg = self._regs(n), self._regs(n), self._regs(n)
         cluster = self._cluster(label)
-        self._requantise(cluster, matrix, accs[0], start, s.ffn_pre, s.gate, Sat.S18, dst=a)
+        self._requantise(cluster, matrix, accs[0], start, s.ffn_pre, s.gate, Sat.S18, dst=a, **self._less(er))
         cluster = self._cluster(label)
-        self._requantise(cluster, matrix, accs[1], start, s.ffn_pre, s.up, Sat.S16, dst=b)
+        self._requantise(cluster, matrix, accs[1], start, s.ffn_pre, s.up, Sat.S16, dst=b, **self._less(er))
         self._op(label, a=a, func=Func.SIGMOID, post=FRAC[Func.SIGMOID], alu=Alu.ADD, n=n, dst=sg)
         self._op(label, a=a, func=Func.MUL, b=sg, post=15, sat=Sat.S18, n=n, dst=a)
         cluster = self._cluster(label)
-        _, largest = self._put(cluster, a=a, func=Func.MUL, b=b, post=s.f, n=n, dst=f[start : start + n],
-                               red=Red.MAXABS, red_slot=3, red_keep=int(not first))
+        result, largest = self._put(cluster, a=a, func=Func.MUL, b=b, post=s.f, n=n, **fields)
         self._free(a, b, sg)
-        if not last:
-            return -1
-        er = self.er.take()
-        self._exponent(cluster, largest, er)
-        return er
+        return cluster, result, largest
+
+    def _quantised(self, f: Mem, er: int | None) -> dict[str, Act]:
+        """A group's channels, less their exponent, in the activation buffers."""
+        cluster = self._cluster("ffn quantise")
+        less = {} if er is None else {"er_use": ErUse.PRE, "er": er}
+        f8, _ = cluster.alu(a=f, **less, sat=Sat.S8, n=f.count)
+        return self._load_both(cluster, f8, f.count)
+
+    def _down(self, begin: int, acts: dict[str, Act], er: int | None) -> None:
+        """W2 times the group of vectors begin.., added to the residual."""
+        s, down = self.s, self.p.matrices["w2"]
+        products = {}
+        for side, act in acts.items():
+            if count := len(down.vectors[side]):
+                products[side] = acc = Acc(side, self.acc[side].take(count), count)
+                quads = count * down.steps
+                weights = [t.mem(begin * quads, act.count * quads, cells=()) for t in down.tensors[side]]
+                self._cluster("w2 product").mac(weights, act, acc, steps=down.steps, wfmt=down.wfmt, order=Order.TILE)
+        self._add_to_residual(down, products, s.w2_pre, {"post": s.w2, **self._less(er)})

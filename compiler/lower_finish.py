@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from hw.isa import Alu, ErUse, Func, Red, Sat
+from hw.isa import Alu, Func, Red, Sat
 
 from .integer import GUMBEL_ONE
 from .ir import BURST_SLOT, Acc, Act, Imm, Iota, Mem, Reg
@@ -16,24 +16,13 @@ class Finish(Base):
     """Segment "finish", or "finish", "classifier" (a loop) and "choose" of a large vocabulary."""
 
     def _finish(self) -> None:
-        s, g = self.s, self.g
-        halves = self.p.halves["g_final"]
-        r, er_norm = self._norm("final norm", halves(0, g.dim))
-        h16, er = self._mem("h16"), self.er.take()
-        cluster = self._cluster("final norm")
-        _, largest = self._put(cluster, a=self._mem("xg"), func=Func.MUL, b=r, post=s.norm_f, er_use=ErUse.POST,
-                               er=er_norm, sat=Sat.S16, n=g.dim, dst=h16, red=Red.MAXABS, red_slot=BURST_SLOT)
-        self._exponent(cluster, largest, er)
-        cluster = self._cluster("final norm")
-        h8, _ = cluster.alu(a=h16, er_use=ErUse.PRE, er=er, sat=Sat.S8, n=g.dim)
-        acts = self._load_both(cluster, h8, g.dim)
+        acts, er = self._normed_acts("final norm", self._gain("g_final", 0), "final_norm", self.s.norm_f)
         position, huge = self._known_token()
         self._choose(*self._logits(acts, er, huge), position)
-        self._free(r, huge, position)
-        self.er.give(er)
-        self.er.give(er_norm)
+        self._free(huge, position)
+        self._give(er)
 
-    def _logits(self, acts: dict[str, Act], er: int, huge: Reg) -> tuple[Reg, int, Reg | None]:
+    def _logits(self, acts: dict[str, Act], er: int | None, huge: Reg) -> tuple[Reg, int, Reg | None]:
         """Logits and sampling scores of all tokens in SRAM. Returns the greatest score, or `huge` if that is more, in
         every lane of a register; how many vectors of scores are left to search for it; and the rest's `_choice`.
 
@@ -67,7 +56,7 @@ class Finish(Base):
         _, top = cluster.alu(**lowest, red_keep=1)
         self._put(cluster, a=self._lanes(cluster, top, Red.MAX), **fields)
 
-    def _vocabulary(self, acts: dict[str, Act], er: int, part: range, rel: int) -> None:
+    def _vocabulary(self, acts: dict[str, Act], er: int | None, part: range, rel: int) -> None:
         """Vectors `part` of each side: product, logits, scores, in a loop also noise; two products run ahead."""
         matrix = self.p.matrices["classifier"]
         todo = [(side, start, min(CHUNK, part.stop - start, len(matrix.vectors[side]) - start))
@@ -86,14 +75,13 @@ class Finish(Base):
         """Every other vector of a tensor over the vocabulary, from `first` on: one side's share."""
         return replace(self._mem(name)[first : first + 2 * count - 1 : 2], rel=rel)
 
-    def _token_scores(self, matrix: Matrix, acc: Acc, start: int, er: int, rel: int) -> None:
+    def _token_scores(self, matrix: Matrix, acc: Acc, start: int, er: int | None, rel: int) -> None:
         g, s, count, first = self.g, self.s, acc.count, 2 * start + SIDES.index(acc.side)
         logits, z = (self._tokens_of(name, first, count, rel) for name in ("logits", "z"))
         scores = self._regs(count)
         cluster = self._cluster("logits")
         result, _ = self._put(cluster, a=acc, b=matrix.scales(acc.side, start, count, rel), func=Func.MUL,
-                              pre=s.cls_pre, post=s.cls, er_use=ErUse.POST, er=er, er_neg=1, sat=Sat.S24, n=count,
-                              dst=scores)
+                              pre=s.cls_pre, post=s.cls, **self._less(er), sat=Sat.S24, n=count, dst=scores)
         cluster.write(result, logits)
         if self.m.vocab % g.lanes and not rel and first + 2 * count - 1 >= g.vocab:
             tail = scores[count - 1 : count]

@@ -2,7 +2,7 @@
 
 A file is two lines of text, a JSON header in the third, and raw sections behind it; `head -3` shows what it is::
 
-    metronome-program 1
+    metronome-program 2
     <bytes of the whole file> <sha256 of all that follows this line>
     {"config": .., "sections": [[name, dtype, shape], ..], ..}
 
@@ -30,9 +30,10 @@ from hw.identity import isa_digest
 from .checkpoint import ModelConfig
 from .errors import TspError
 from .quality import Quality
+from .scales import Trial
 
 MAGIC = b"metronome-program "
-VERSION = 1
+VERSION = 2
 SUFFIX = ".tsp"
 SUM_DIGITS = 64
 DEFAULT_CLOCK_MHZ = 25.0
@@ -111,8 +112,9 @@ class Program:
     config: the chip it runs on, and no other. model, context: the checkpoint's sizes; positions served. four_bit: names
     of matrices streamed as int4. starts: PC of every queue in every bucket. maps: lane permutations by number.
     symbols: tensors that the host touches, and all others. texts, schedule: int32 [events, EVENT_COLUMNS], see
-    `events`. queues: instruction words by queue name. image: uint8 [quad, plane, lane] by slice name. tokenizer:
-    `Tokenizer.to_bytes`. arrays: `integer.to_arrays` of the integer model, for the reference device.
+    `events`. trials: how static and dynamic scales were chosen, if they were. queues: instruction words by queue name.
+    image: uint8 [quad, plane, lane] by slice name. tokenizer: `Tokenizer.to_bytes`. arrays: `integer.to_arrays` of the
+    integer model, for the reference device.
     """
 
     config: ChipConfig
@@ -124,6 +126,7 @@ class Program:
     maps: dict[int, tuple[int, ...]]
     symbols: dict[str, Symbol]
     texts: tuple[str, ...]
+    trials: tuple[Trial, ...] = ()
     quality: Quality | None = None
     queues: dict[str, tuple[int, ...]] = field(repr=False)
     image: dict[str, np.ndarray] = field(repr=False)

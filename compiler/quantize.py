@@ -2,13 +2,14 @@
 
 Weights are int8 with one scale a row. Every static activation scale is a vector over channels that is folded into
 the neighbouring weights: h8 = h / s with s in the norm's gains and in the columns of the matrices behind it, v8 with
-s in the rows of Wv and the columns of Wo, f with s in the rows of W3 and the columns of W2.
+s in the rows of Wv and the columns of Wo, f8 with s in the rows of W3 and the columns of W2. What is quantised
+dynamically is so scaled, too, but to 16 bits or more.
 Shifts are shared by all layers. A row's channel scale M is rounded to an integer first and the row's weights are
 quantised with what M then stands for, so that rounding M loses nothing.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,9 +27,9 @@ from compiler.errors import TspError
 from compiler.float_model import FINAL_NORM, X_FINAL, FloatModel
 from compiler.geometry import native_head_size
 from compiler.integer import (
+    FLAGS,
     GATE_FRACTION,
     LOGIT_FRACTION,
-    MATRICES,
     Q_SHIFT,
     ROPE_FRACTION,
     SCORE_FRACTION,
@@ -49,7 +50,13 @@ NORM_BITS = 17
 MARGIN = 1.15
 """Of static scales of 16-bit values over their calibrated maximum."""
 F_SHIFT = 8
-"""Shift of gate * up: at most 33 - 8 bits remain, so that the exponent of W2's input is at most 18."""
+"""Shift of gate * up if W2's input is dynamic: at most 33 - 8 bits remain, so that its exponent is at most 18."""
+WIDE = 32767 / (2 * MARGIN)
+"""What the largest calibrated value of a dynamic input is before it gets its exponent."""
+TYPICAL = frozenset({"silu"})
+"""The inputs whose scale is dynamic where nothing has been measured, as it is in most models (docs/numerics.md)."""
+BEHIND = {"att_norm": ("qk", "v"), "ffn_norm": ("gate", "up"), "silu": ("w2",), "final_norm": ("cls",)}
+"""Shifts of the products of a site, which the exponent of a dynamic input is taken from."""
 MAX_PRE, MAX_POST = 31, 47
 
 
@@ -99,7 +106,7 @@ def rope(context: int, head_dim: int, head_size: int, theta: float) -> tuple[np.
 # ---- scales ----
 
 
-def smooth(act: np.ndarray, weights: np.ndarray, share: float, clip: float, limit: int = 127) -> np.ndarray:
+def smooth(act: np.ndarray, weights: np.ndarray, share: float, clip: float, limit: float) -> np.ndarray:
     """Scale a channel [in] so that act / scale fits +-limit: a geometric mean of per-channel and per-layer range.
 
     act: largest magnitudes of the activations' channels [in]; weights: those of the columns they meet [in].
@@ -110,11 +117,12 @@ def smooth(act: np.ndarray, weights: np.ndarray, share: float, clip: float, limi
     return scale * (act / scale).max() * clip / limit
 
 
-def check_shifts(shifts: Shifts, context: int) -> None:
+def check_shifts(shifts: Shifts, context: int, dynamic: frozenset[str]) -> None:
     """Raise TspError where a shift, with the exponents that are added to it, leaves the chip's range."""
-    down = {"norm_h": 15, "norm_f": 15, "w2": 7, "cls": 7, "av": (127 * context).bit_length()}
+    down = {"norm_att": 15, "norm_ffn": 15, "norm_f": 15, "av": (127 * context).bit_length()}
+    down |= {name: 7 for site in dynamic for name in BEHIND[site]}
     for name, value in vars(shifts).items():
-        low = 8 if name == "cls" else 0
+        low = 8 if name == "cls" and "final_norm" in dynamic else 0
         high = MAX_PRE if name.endswith("_pre") or name == "norm_x" else MAX_POST - down.get(name, 0)
         if not low <= value <= high:
             raise TspError(
@@ -131,25 +139,49 @@ def quantize(
     context: int,
     calibration_tokens: Sequence[Sequence[int]] | None = None,
     four_bit: frozenset[str] = frozenset(),
+    dynamic: frozenset[str] = TYPICAL,
     recipe: Recipe | None = None,
     lanes: int = MAX_LANES,
 ) -> IntegerModel:
     """The integer model of a checkpoint for sequences of up to `context` tokens.
 
     calibration_tokens: sequences to take static scales from; by default the float model writes some, always the same.
-    four_bit: names of matrices (`MATRICES`) to hold in four bits. lanes: of the chip.
+    four_bit: names of matrices (`MATRICES`) to hold in four bits. dynamic: inputs (`SITES`) that get an exponent of
+    each token. lanes: of the chip.
     Raises `TspError` if a scale does not fit the chip.
     """
+    return quantiser(checkpoint, context=context, calibration_tokens=calibration_tokens, four_bit=four_bit,
+                     recipe=recipe, lanes=lanes)(dynamic)
+
+
+def quantiser(
+    checkpoint: Checkpoint,
+    *,
+    context: int,
+    calibration_tokens: Sequence[Sequence[int]] | None = None,
+    four_bit: frozenset[str] = frozenset(),
+    recipe: Recipe | None = None,
+    lanes: int = MAX_LANES,
+) -> Callable[[frozenset[str]], IntegerModel]:
+    """`quantize` but for its dynamic inputs: calibrates once, and makes the model with those that it is given."""
     c = checkpoint.config
     if not 1 <= context <= c.seq_len:
         raise TspError(f"quantize: context must be 1..{c.seq_len} (the model's context), not {context}")
-    unknown = sorted(four_bit - set(MATRICES))
-    if unknown:
-        raise TspError(f"quantize: four_bit must name matrices of {', '.join(MATRICES)}, not {', '.join(unknown)}")
+    _check_names("four_bit", four_bit)
     model = FloatModel(checkpoint, np.float32)
     sequences = calibration_tokens or sample_sequences(model, context, CALIBRATION_SEQUENCES, CALIBRATION_SEED)
     statistics = calibrate(model, sequences, four_bit)
-    return _Quantiser(checkpoint, context, statistics, four_bit, recipe or Recipe(), lanes).build()
+
+    def build(dynamic: frozenset[str]) -> IntegerModel:
+        _check_names("dynamic", dynamic)
+        return _Quantiser(checkpoint, context, statistics, four_bit, dynamic, recipe or Recipe(), lanes).build()
+
+    return build
+
+
+def _check_names(field: str, names: frozenset[str]) -> None:
+    if unknown := sorted(names - {*FLAGS[field]}):
+        raise TspError(f"quantize: {field} must name some of {', '.join(FLAGS[field])}, not {', '.join(unknown)}")
 
 
 class _Quantiser:
@@ -161,6 +193,7 @@ class _Quantiser:
         context: int,
         statistics: Statistics,
         four_bit: frozenset[str],
+        dynamic: frozenset[str],
         recipe: Recipe,
         lanes: int,
     ) -> None:
@@ -171,6 +204,7 @@ class _Quantiser:
         self.weights = pad_heads(checkpoint, self.head_size)
         self.recipe = recipe
         self.four_bit = four_bit
+        self.dynamic = dynamic
         self.statistics = statistics
         self.peak = statistics.layer_peaks(self.config.n_layers)
         self.final_peak = float(statistics.peaks[FINAL_NORM].max())
@@ -186,7 +220,7 @@ class _Quantiser:
         arrays = {name: value for part, _ in parts for name, value in part.items()}
         shifts = {name: value for _, part in parts for name, value in part.items()}
         eps = arrays.pop("eps")
-        check_shifts(Shifts(**shifts), self.context)
+        check_shifts(Shifts(**shifts), self.context, self.dynamic)
         return IntegerModel(
             dim=c.dim,
             hidden=c.hidden_dim,
@@ -202,6 +236,7 @@ class _Quantiser:
             rope_cos=cos.astype(np.int16),
             rope_sin=sin.astype(np.int16),
             four_bit=self.four_bit,
+            dynamic=self.dynamic,
             **arrays,
         )
 
@@ -263,7 +298,7 @@ class _Quantiser:
 
     def _embedding(self) -> tuple[dict, dict]:
         tok_emb = self.weights["tok_emb"]
-        self.final_scale = self.final_peak * 2 * MARGIN / 32767
+        self.final_scale = self.final_peak / (WIDE if "final_norm" in self.dynamic else 127)
         unit = self.final_scale * 2.0**LOGIT_FRACTION
         rows = self._rows("classifier", np.ones((1, self.config.dim)), unit)
         classifier = embedding = rows.weights[0]
@@ -291,17 +326,16 @@ class _Quantiser:
         padded = ceil_div(c.dim, self.lanes) * self.lanes
         norm_sq = max(0, math.ceil(math.log2(padded)) + 34 - 31)
         ideal = math.sqrt(c.dim) * 2.0 ** (-norm_sq / 2)
-        gains = {"g_att": w["att_norm"] / self.att_scale * ideal, "g_ffn": w["ffn_norm"] / self.ffn_scale * ideal}
-        final = w["final_norm"] / self.final_scale * ideal
-        scale_h = total_shift(*(np.abs(g) for g in gains.values()))
-        scale_f = total_shift(np.abs(final))
-        arrays = {name: np.rint(g * 2.0**scale_h).astype(np.int16) for name, g in gains.items()}
-        arrays["g_final"] = np.rint(final * 2.0**scale_f).astype(np.int16)
+        gains = {"g_att": w["att_norm"] / self.att_scale * ideal, "g_ffn": w["ffn_norm"] / self.ffn_scale * ideal,
+                 "g_final": w["final_norm"] / self.final_scale * ideal}
+        totals = {name: total_shift(np.abs(g)) for name, g in gains.items()}
+        arrays = {name: np.rint(g * 2.0 ** totals[name]).astype(np.int16) for name, g in gains.items()}
         norm_g = self._gain_shift(arrays, self.fraction - norm_x)
         eps = c.norm_eps * c.dim / padded * 4.0 ** (self.fraction - norm_x) / 2.0**norm_sq
         arrays["eps"] = np.array(round(eps))
-        shifts = {"norm_x": norm_x, "norm_sq": norm_sq, "norm_g": norm_g}
-        return arrays, shifts | {"norm_h": scale_h + 15 - norm_g, "norm_f": scale_f + 15 - norm_g}
+        shifts = {name: totals[gain] + 15 - norm_g
+                  for name, gain in (("norm_att", "g_att"), ("norm_ffn", "g_ffn"), ("norm_f", "g_final"))}
+        return arrays, {"norm_x": norm_x, "norm_sq": norm_sq, "norm_g": norm_g, **shifts}
 
     def _gain_shift(self, gains: dict[str, np.ndarray], fraction: int) -> int:
         """Shift after the product with the gain: the largest calibrated value has 17 of the operand's 18 bits."""
@@ -314,8 +348,9 @@ class _Quantiser:
         return 0.0 if self.four_bit.intersection(matrices) else share
 
     def _smoothed(self, site: str, columns: np.ndarray, share: float, clip: float) -> np.ndarray:
+        limit = WIDE if site in self.dynamic else 127
         pairs = zip(self.peak[site], columns, strict=True)
-        return np.stack([smooth(act, weights, share, clip) for act, weights in pairs])
+        return np.stack([smooth(act, weights, share, clip, limit) for act, weights in pairs])
 
     # -- attention --
 
@@ -393,10 +428,9 @@ class _Quantiser:
 
     def _feed_forward(self) -> tuple[dict, dict]:
         gate = self._rows("w1", self.ffn_scale, 2.0**GATE_FRACTION)
-        up_gain = self._up_gain()
+        up_gain, f = self._up_gain()
         up = self._rows("w3", self.ffn_scale, up_gain)
         pre = max(gate.pre(), up.pre())
-        f = F_SHIFT
         down = self._rows("w2", 1 / (up_gain * 2.0 ** (GATE_FRACTION - f)), 2.0**self.fraction)
         shifts = {
             "ffn_pre": pre,
@@ -410,11 +444,15 @@ class _Quantiser:
         arrays = {name: rows.weights for name, rows in matrices.items()}
         return arrays | {"m" + name[1]: rows.scale for name, rows in matrices.items()}, shifts
 
-    def _up_gain(self) -> np.ndarray:
-        """What W3's outputs are multiplied by [L, F]: int16 with margin, equalising the channels of W2's input."""
+    def _up_gain(self) -> tuple[np.ndarray, int]:
+        """What W3's outputs are multiplied by [L, F]: int16 with margin, equalising the channels of W2's input; and the
+        shift of gate * up, behind which that input has its scale if it is static."""
         scale = self._smoothed("silu", np.abs(self.weights["w2"]).max(1), self._share(self.recipe.smooth_up, "w2"), 1.0)
-        headroom = (np.maximum(self.peak["up"], 1e-6) / scale).max() * MARGIN
-        return 32767 / (scale * headroom)
+        most = 32767 / ((np.maximum(self.peak["up"], 1e-6) / scale).max() * MARGIN)
+        if "silu" in self.dynamic:
+            return most / scale, F_SHIFT
+        f = math.floor(math.log2(most)) + GATE_FRACTION
+        return 2.0 ** (f - GATE_FRACTION) / scale, f
 
 
 # ---- quality ----

@@ -33,6 +33,7 @@ def open_program(
     config: str | None = None,
     context: int | None = None,
     weights: str | None = None,
+    scales: str | None = None,
     tokenizer: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Program:
@@ -41,10 +42,10 @@ def open_program(
     The options are those of compilation; a program file must agree with them. Raises TspError.
     """
     if path.exists() and path.is_file() and program_file.is_program(path):
-        return _loaded(path, config, context, weights, tokenizer)
+        return _loaded(path, config, context, weights, scales, tokenizer)
     if not path.exists():
         raise TspError(f"{path}: no such program or checkpoint")
-    weights = weights or "int8"
+    weights, scales = weights or "int8", scales or "measured"
     chip = config_of(config or DEFAULT_CONFIG)
     if weights not in WEIGHTS:
         raise TspError(f"weights must be one of {', '.join(WEIGHTS)}, not {weights!r}")
@@ -52,14 +53,16 @@ def open_program(
     sources = [Path(package.__file__ or "").parent for package in (hw, compiler)]
     weights_bytes = [name.encode() + np.ascontiguousarray(array).tobytes() for name, array in model.weights.items()]
     key = toolchain.content_key(*map(toolchain.source_digest, sources), np.__version__, repr(model.config),
-                                *weights_bytes, tok.to_bytes(), chip.digest(), str(context), weights)
+                                *weights_bytes, tok.to_bytes(), chip.digest(), str(context), weights, scales)
     fresh = False
 
     def make(folder: Path) -> None:
         nonlocal fresh
         fresh = True
         say(f"compiling {path} for {chip.name} (once; then it comes from the cache)")
-        compile_checkpoint(model, tok, config=chip, context=context, weights=weights, measure=False).save(folder / FILE)
+        compiled = compile_checkpoint(model, tok, config=chip, context=context, weights=weights, scales=scales,
+                                      measure=False)
+        compiled.save(folder / FILE)
 
     file = toolchain.cached("programs", key, make) / FILE
     if not fresh:
@@ -67,11 +70,11 @@ def open_program(
     return program_file.load(file, chip)
 
 
-def _loaded(path: Path, config: str | None, context: int | None, weights: str | None,
+def _loaded(path: Path, config: str | None, context: int | None, weights: str | None, scales: str | None,
             tokenizer: Path | None) -> Program:
     """A program file, which the options must not contradict."""
     program = program_file.load(path, config_of(config) if config else None)
-    fixed = {"--context": context, "--weights": weights, "--tokenizer": tokenizer}
+    fixed = {"--context": context, "--weights": weights, "--scales": scales, "--tokenizer": tokenizer}
     if named := [option for option, value in fixed.items() if value is not None]:
         raise TspError(f"{path} is a compiled program: {' and '.join(named)} is for checkpoints only")
     return program

@@ -51,8 +51,8 @@ def write_letters(path: Path, vocab: int) -> Path:
 
 
 @functools.cache
-def small_program(config: str = "tiny", weights: str = "int8", **sizes: int) -> Program:
+def small_program(config: str = "tiny", weights: str = "int8", scales: str = "measured", **sizes: int) -> Program:
     """A random model of the sizes `TINY`, some changed, compiled for a named config."""
     model = small_config(**(TINY | sizes))
     return compile_checkpoint(random_checkpoint(model), random_tokenizer(model.vocab_size), config=CONFIGS[config],
-                              weights=weights, measure=False)
+                              weights=weights, scales=scales, measure=False)

@@ -1,5 +1,6 @@
 """compiler.integer: bit for bit what `hw.numerics` says of the same operations taken one by one."""
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from compiler.integer import (
     GUMBEL_ONE,
     Q_SHIFT,
     ROPE_FRACTION,
+    SITES,
     IntegerModel,
     IntegerState,
     Sampler,
@@ -73,9 +75,14 @@ class Literal:
         for layer in range(m.layers):
             x = self.attention(layer, x)
             x = self.feed_forward(layer, x)
-        h, e = self.dynamic(self.normed(x, m.g_final, s.norm_f, Sat.S16))
+        h, e = self.input("final_norm", x, m.g_final, s.norm_f)
         self.position += 1
         return requantised(product(m.classifier, h), s.cls_pre, m.mc, s.cls, Sat.S24, e)
+
+    def input(self, site, x, gain, post):
+        if site in self.m.dynamic:
+            return self.dynamic(self.normed(x, gain, post, Sat.S16))
+        return self.normed(x, gain, post, Sat.S8), 0
 
     def normed(self, x, gain, post, sat):
         m, s = self.m, self.s
@@ -100,10 +107,10 @@ class Literal:
 
     def attention(self, layer, x):
         m, s, t = self.m, self.s, self.position
-        h = self.normed(x, m.g_att[layer], s.norm_h, Sat.S8)
-        q = requantised(product(m.wq[layer], h), s.qkv_pre, m.mq[layer], s.qk, Sat.S16)
-        k = requantised(product(m.wk[layer], h), s.qkv_pre, m.mk[layer], s.qk, Sat.S16)
-        v = requantised(product(m.wv[layer], h), s.qkv_pre, m.mv[layer], s.v, Sat.S8)
+        h, e = self.input("att_norm", x, m.g_att[layer], s.norm_att)
+        q = requantised(product(m.wq[layer], h), s.qkv_pre, m.mq[layer], s.qk, Sat.S16, e)
+        k = requantised(product(m.wk[layer], h), s.qkv_pre, m.mk[layer], s.qk, Sat.S16, e)
+        v = requantised(product(m.wv[layer], h), s.qkv_pre, m.mv[layer], s.v, Sat.S8, e)
         self.v[layer, t] = v.reshape(m.kv_heads, -1)
         q8, _ = alu(self.rotate(q), pre=Q_SHIFT, sat=Sat.S8)
         k = self.rotate(k)
@@ -127,14 +134,15 @@ class Literal:
 
     def feed_forward(self, layer, x):
         m, s = self.m, self.s
-        h = self.normed(x, m.g_ffn[layer], s.norm_h, Sat.S8)
-        a = requantised(product(m.w1[layer], h), s.ffn_pre, m.m1[layer], s.gate, Sat.S18)
-        b = requantised(product(m.w3[layer], h), s.ffn_pre, m.m3[layer], s.up, Sat.S16)
+        h, e = self.input("ffn_norm", x, m.g_ffn[layer], s.norm_ffn)
+        a = requantised(product(m.w1[layer], h), s.ffn_pre, m.m1[layer], s.gate, Sat.S18, e)
+        b = requantised(product(m.w3[layer], h), s.ffn_pre, m.m3[layer], s.up, Sat.S16, e)
         sigmoid, _ = table(Func.SIGMOID, a)
         g, _ = alu(a, sigmoid, func=Func.MUL, post=15, sat=Sat.S18)
-        f, _ = alu(g, b, func=Func.MUL, post=s.f)
+        dynamic = "silu" in m.dynamic
+        f, _ = alu(g, b, func=Func.MUL, post=s.f, sat=Sat.S32 if dynamic else Sat.S8)
         for part in groups(m.hidden):
-            f8, e = self.dynamic(f[part])
+            f8, e = self.dynamic(f[part]) if dynamic else (f[part], 0)
             acc = product(m.w2[layer][:, part], f8)
             x = requantised(acc, s.w2_pre, m.m2[layer], s.w2, Sat.S32, e, c=x, alu=Alu.ADD)
         return x
@@ -160,6 +168,13 @@ def test_step_is_the_chips_operations(config):
     assert_equal_to_literal(model, TOKENS)
 
 
+@pytest.mark.parametrize("dynamic", [(), *itertools.combinations(SITES, 1), SITES], ids=" ".join)
+def test_scales_may_be_static_or_dynamic(dynamic):
+    model = quantize(random_checkpoint(seed=3), context=32, dynamic=frozenset(dynamic))
+    assert model.dynamic == {*dynamic}
+    assert_equal_to_literal(model, TOKENS)
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_step_saturates_where_the_chip_does(seed):
     """Random weights, scales and shifts: most of what can saturate does."""
@@ -172,7 +187,8 @@ def random_model(rng) -> IntegerModel:
         "norm_x": 3,
         "norm_sq": 9,
         "norm_g": 14,
-        "norm_h": 9,
+        "norm_att": 9,
+        "norm_ffn": 9,
         "norm_f": 4,
         "qkv_pre": 1,
         "qk": 9,
@@ -210,7 +226,7 @@ def random_model(rng) -> IntegerModel:
         classifier=bytes_(vocab, dim), mq=scales(layers, q), mk=scales(layers, kv), mv=scales(layers, kv),
         mo=scales(layers, dim), m1=scales(layers, hidden), m3=scales(layers, hidden), m2=scales(layers, dim),
         mc=scales(vocab), g_att=scales(layers, dim), g_ffn=-scales(layers, dim), g_final=scales(dim),
-        rope_cos=cos, rope_sin=sin,
+        rope_cos=cos, rope_sin=sin, dynamic=frozenset(name for name in SITES if rng.integers(2)),
     )  # fmt: skip
 
 
@@ -257,10 +273,12 @@ def test_rope_tables_follow_from_their_parts_and_are_close():
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_arrays_hold_the_model(shared):
-    model = quantize(random_checkpoint(small_config(shared_classifier=shared)), context=16)
+    model = quantize(random_checkpoint(small_config(shared_classifier=shared)), context=16,
+                     dynamic=frozenset({"silu", "att_norm"}))
     arrays = to_arrays(replace(model, four_bit=frozenset({"w2"})))
     again = from_arrays({name: array.copy() for name, array in arrays.items()})
     assert (again.embedding is again.classifier) == shared and again.four_bit == {"w2"}
+    assert again.dynamic == {"silu", "att_norm"}
     assert again.shifts == model.shifts and again.eps == model.eps
     np.testing.assert_array_equal(IntegerState(again).step(3), IntegerState(model).step(3))
 

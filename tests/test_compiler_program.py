@@ -62,7 +62,7 @@ def test_what_is_saved_is_loaded(program, tmp_path: Path):
 
 def test_the_first_lines_say_what_it_is(image: bytes):
     first, second, header, _ = image.split(b"\n", 3)
-    assert first == b"metronome-program 1"
+    assert first == b"metronome-program 2"
     assert second.startswith(str(len(image)).encode())
     assert b'"config":"tiny"' in header
 
@@ -128,7 +128,8 @@ def test_another_instruction_set_is_refused(image: bytes, monkeypatch: pytest.Mo
 
 
 def test_another_version_is_refused(image: bytes):
-    assert "version '2'" in refused(image.replace(b"program 1", b"program 2", 1))
+    for other in b"1", b"3":
+        assert f"version '{other.decode()}'" in refused(image.replace(b"program 2", b"program " + other, 1))
 
 
 @pytest.mark.parametrize("data", [b"", b"\n", b"\n\n\n", b"metronome\n\n\n", b"\0" * 5000, b"PK\x03\x04" * 100])
@@ -262,11 +263,15 @@ def test_the_context_is_shortened_to_what_fits():
                            context=program.context + 16)
 
 
-@pytest.mark.parametrize(("sizes", "what"), [({"vocab_size": 300}, "classifier"), ({"hidden_dim": 100}, "w13")])
-def test_a_buffer_that_is_too_small_is_named(sizes: dict, what: str):
+@pytest.mark.parametrize(("config", "sizes", "message"), [
+    ("tiny", {"vocab_size": 300}, "accumulator file of MXM_W is too small.*classifier"),
+    ("tiny", {"hidden_dim": 100}, "accumulator file of MXM_W is too small.*w13"),
+    ("small", {"hidden_dim": 100, "head_dim": 16}, "activation buffer of MXM_[WE] is too small.*w13 product"),
+])
+def test_a_buffer_that_is_too_small_is_named(config: str, sizes: dict, message: str):
     """Without the check these programs would be legal, and their logits wrong."""
-    with pytest.raises(TspError, match=f"accumulator file of MXM_W is too small.*{what}"):
-        small_program(**sizes)
+    with pytest.raises(TspError, match=message):
+        small_program(config, **sizes)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """compiler.quantize, compiler.calibrate, compiler.rounding."""
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from compiler.errors import TspError
 from compiler.float_model import FloatModel, layer_site
 from compiler.frontend import load_checkpoint
 from compiler.geometry import native_head_size
-from compiler.integer import MATRICES
+from compiler.integer import MATRICES, SITES
 from compiler.quantize import check_shifts, evaluate, quantize
 from compiler.rounding import compensated, integer_scales, nearest, row_steps, searched_steps, total_shift
 
@@ -34,6 +35,13 @@ def test_a_random_model_stays_close(config):
         quantize(checkpoint, context=32), checkpoint, *sample_sequences(FloatModel(checkpoint), 32, 2, 5)
     )
     assert quality.ratio < 0.01 and quality.tokens == 64, str(quality)
+
+
+@pytest.mark.parametrize("dynamic", [(), *itertools.combinations(SITES, 1), SITES], ids=" ".join)
+def test_a_random_model_stays_close_with_either_scale(dynamic):
+    checkpoint = random_checkpoint(seed=1)
+    tokens = sample_sequences(FloatModel(checkpoint), 32, 1, 5)[0]
+    assert evaluate(quantize(checkpoint, context=32, dynamic=frozenset(dynamic)), checkpoint, tokens).ratio < 0.01
 
 
 def test_the_same_input_gives_the_same_model():
@@ -83,7 +91,8 @@ def test_outlier_channels_are_folded_away():
     [
         ({"context": 0}, r"context must be 1\.\.32"),
         ({"context": 33}, r"context must be 1\.\.32"),
-        ({"context": 8, "four_bit": frozenset({"w9"})}, "four_bit must name matrices of wq, .*, not w9"),
+        ({"context": 8, "four_bit": frozenset({"w9"})}, "four_bit must name some of wq, .*, not w9"),
+        ({"context": 8, "dynamic": frozenset({"v"})}, "dynamic must name some of att_norm, .*, not v"),
     ],
 )
 def test_wrong_arguments(arguments, message):
@@ -95,7 +104,8 @@ def test_shifts_out_of_range_are_named():
     shifts = quantize(random_checkpoint(), context=8).shifts
     for change in ({"w2": 41}, {"cls": 7}, {"norm_x": 32}, {"wo": -1}):
         with pytest.raises(TspError, match=f"shift {next(iter(change))} must be"):
-            check_shifts(replace(shifts, **change), 8)
+            check_shifts(replace(shifts, **change), 8, frozenset(SITES))
+    check_shifts(replace(shifts, w2=41, cls=7), 8, frozenset())
 
 
 def test_native_head_sizes():

@@ -110,6 +110,18 @@ def test_models_of_many_shapes_on_four_lanes(shape: str):
     alike(small_program("small", **FOUR_LANES | NARROW_SHAPES[shape]), "model", [1], 18, **SAMPLED)
 
 
+@pytest.mark.parametrize("scales", ["static", "dynamic"])
+@pytest.mark.parametrize("hidden", [32, 72])
+def test_static_and_dynamic_scales(scales: str, hidden: int):
+    """The buffers of `small` hold W2's input beside that of W1 and W3 with 32 channels, and not with 72."""
+    alike(small_program("small", scales=scales, hidden_dim=hidden, **NARROW_SHAPES["wide heads"]), "model", [1], 6)
+
+
+@pytest.mark.parametrize("scales", ["static", "dynamic"])
+def test_static_and_dynamic_scales_on_the_rtl(scales: str):
+    alike(small_program("ulx3s", scales=scales), "rtl", [1], 20, **SAMPLED)
+
+
 def test_a_model_of_four_lanes_over_its_whole_context_on_the_rtl():
     program = small_program("small", **FOUR_LANES)
     assert len(program.buckets) > 1

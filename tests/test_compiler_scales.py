@@ -1,0 +1,67 @@
+"""compiler.scales: a static scale where it costs little, an exponent of each token where it does not."""
+
+from dataclasses import replace
+
+import pytest
+from checkpoints import random_checkpoint, small_config
+from programs import TINY, random_tokenizer
+
+from compiler.compile import compile_checkpoint
+from compiler.errors import TspError
+from compiler.integer import SITES, from_arrays
+from compiler.program import from_bytes
+from compiler.quantize import evaluate, quantiser
+from compiler.scales import TOLERANCE, choose
+from hw.config import CONFIGS
+
+TOKENS = [1, 17, 300, 5, 5, 511, 0, 42, 99, 7, 250, 251, 8, 9, 10, 11]
+
+
+def test_what_is_chosen_is_what_was_measured():
+    checkpoint = random_checkpoint(seed=2)
+    make = quantiser(checkpoint, context=32)
+    model, trials = choose(make, checkpoint, TOKENS)
+    assert [trial.site for trial in trials] == [*SITES]
+    assert model.dynamic == {trial.site for trial in trials if not trial.takes_static}
+    assert trials[0].dynamic == evaluate(make(frozenset(SITES)), checkpoint, TOKENS).ratio
+    last = trials[-1]
+    assert evaluate(model, checkpoint, TOKENS).ratio == (last.static if last.takes_static else last.dynamic)
+
+
+def test_a_site_that_static_scales_spoil_stays_dynamic():
+    """A site whose static scale is made too coarse."""
+    checkpoint = random_checkpoint(seed=2)
+    good = quantiser(checkpoint, context=32)
+
+    def spoilt(dynamic):
+        model = good(dynamic)
+        return model if "silu" in dynamic else replace(model, shifts=replace(model.shifts, f=model.shifts.f + 5))
+
+    model, trials = choose(spoilt, checkpoint, TOKENS)
+    assert "silu" in model.dynamic
+    (trial,) = (trial for trial in trials if trial.site == "silu")
+    assert trial.static > trial.dynamic + TOLERANCE
+
+
+@pytest.mark.parametrize("scales", ["static", "dynamic"])
+def test_scales_may_be_given(scales):
+    checkpoint, tokenizer = random_checkpoint(small_config(**TINY)), random_tokenizer(TINY["vocab_size"])
+    program = compile_checkpoint(checkpoint, tokenizer, config=CONFIGS["tiny"], scales=scales, measure=False)
+    assert from_arrays(program.arrays).dynamic == ({*SITES} if scales == "dynamic" else set())
+    assert program.trials == ()
+
+
+def test_trials_are_kept_and_dynamic_scales_cost_cycles():
+    checkpoint, tokenizer = random_checkpoint(small_config(**TINY)), random_tokenizer(TINY["vocab_size"])
+    program, static, dynamic = (
+        compile_checkpoint(checkpoint, tokenizer, config=CONFIGS["tiny"], scales=scales, measure=False)
+        for scales in ("measured", "static", "dynamic"))
+    assert from_bytes(program.to_bytes()).trials == program.trials != ()
+    assert static.mean_cycles <= program.mean_cycles <= dynamic.mean_cycles
+    assert static.mean_cycles < dynamic.mean_cycles
+
+
+def test_an_unknown_choice_is_refused():
+    with pytest.raises(TspError, match="scales must be one of measured, static, dynamic, not 'some'"):
+        compile_checkpoint(random_checkpoint(small_config(**TINY)), random_tokenizer(TINY["vocab_size"]),
+                           config=CONFIGS["tiny"], scales="some")
