@@ -64,7 +64,7 @@ FAULTS = [
     (icu, "hw.icu", "part, move, fetch.data.number[number]", "part, move, fetch.data.number"),
     (load, "hw.icu", "enter.addr.eq(load_number)", "enter.addr.eq(self.load_addr)"),
     (load, "hw.icu", "self.load_number[number]", "self.load_number"),
-    (burst, "hw.slice", "wait.eq(op.interval - 1)", "wait.eq(op.interval)"),
+    (burst, "hw.slice", "wait.eq(op.interval - self._fold)", "wait.eq(op.interval)"),
     (burst, "hw.slice", "else self.word.count)", "else self.word.count + 1)"),
     (burst, "hw.slice", "self.start & self.busy & ~self.last", "self.start & self.busy"),
     (burst, "hw.slice", "index.eq(index + 1)", "index.eq(index)"),

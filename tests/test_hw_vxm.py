@@ -10,10 +10,10 @@ from hw.vxm import Vxm
 from sim.cocotb_runner import run_cocotb
 
 
-@pytest.mark.parametrize("lanes", [16, 4])
-def test_vxm(lanes: int):
-    config = dataclasses.replace(CONFIGS["tiny"], lanes=lanes, debug=True)
+@pytest.mark.parametrize(("lanes", "fold"), [(16, 1), (4, 1), (8, 2), (4, 4)])
+def test_vxm(lanes: int, fold: int):
+    config = dataclasses.replace(CONFIGS["tiny"], lanes=lanes, vxm_fold=fold, debug=True)
     queue = next(queue for queue in queues(config) if queue.unit == "VXM")
-    env = {"LANES": str(lanes)}
+    env = {"LANES": str(lanes), "FOLD": str(fold)}
     result = run_cocotb(Vxm(config=config, queue=queue), "bench_hw_vxm", toplevel_name="vxm", env=env)
     assert len(result.passed) == 7
