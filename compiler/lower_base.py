@@ -115,7 +115,7 @@ class Base:
             self.rf.give(reg.base, reg.count)
 
     def _cluster(self, label: str) -> Cluster:
-        cluster = Cluster(label)
+        cluster = Cluster(label, self.config)
         self.segment.clusters.append(cluster)
         return cluster
 
