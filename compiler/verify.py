@@ -141,7 +141,7 @@ class _Proof:
         last = int(self._end(word).max())
         if last >= self.period:
             raise word.error(Trap.NOT_PARKED, last, f"an element executes after the period of {self.period}")
-        effect = last + EFFECT[word.instr.op]
+        effect = last + EFFECT[word.instr.op]  # of a folded VXM, as late as its last lanes
         if effect > self.period:
             raise word.error(Trap.NOT_PARKED, effect, f"its effect comes after the period of {self.period}")
         self.last = max(self.last, effect)

@@ -171,6 +171,8 @@ CONFIGS = {
     for config in (
         ChipConfig(name="tiny", mem_depths=(256, 256), act_depth=16, acc_depth=4, icu_depth=512, vxm_icu_depth=512,
                    buckets=4),
+        ChipConfig(name="micro", lanes=4, vxm_fold=4, mem_depths=(512, 1024), act_depth=32, sxm_transpose=False,
+                   icu_words=((512,), (32,), (512, 8), (256,), (256,))),
         ChipConfig(name="small", lanes=4, mem_depths=(512, 1536), act_depth=32, vxm_icu_depth=2048, sxm_transpose=False,
                    icu_words=((512,), (32,), (512, 8), (256,), (256,))),
         ChipConfig(name="medium", lanes=8, weight_groups=2, mem_depths=(1024, 2560, 2560), act_depth=64, acc_depth=32,
