@@ -153,7 +153,8 @@ class Stream:
 class Burst:
     """One instruction with the cycle `at` of its first element.
 
-    samples, drives: the streams that it ties together (weights aside), those driven by their field prefix in the VXM.
+    taken: cycles in which the engine works for an element. samples, drives: the streams that it ties together (weights
+    aside), those driven by their field prefix in the VXM.
     """
 
     queue: str
@@ -163,6 +164,7 @@ class Burst:
     count: int
     interval: int
     fields: dict[str, Any]
+    taken: int = 1
     samples: list[Stream] = field(default_factory=list)
     drives: dict[str, Stream] = field(default_factory=dict)
 
@@ -170,6 +172,11 @@ class Burst:
     def last(self) -> int:
         """Cycle of the last element."""
         return self.at + (self.count - 1) * self.interval
+
+    @property
+    def end(self) -> int:
+        """First cycle in which the engine is free again."""
+        return self.last + self.taken
 
 
 @dataclass(frozen=True)
@@ -196,10 +203,11 @@ class Write:
 class Cluster:
     """Bursts tied by streams. Times are relative to the cluster's start until it is placed.
 
-    label: what the reports call it. The methods add bursts and return the streams that they drive.
+    label: what the reports call it. config: of the chip. The methods add bursts and return the streams that they drive.
     """
 
     label: str
+    config: cfg.ChipConfig
     bursts: list[Burst] = field(default_factory=list)
     streams: list[Stream] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
@@ -231,8 +239,9 @@ class Cluster:
                     self.reads.append(Read(("rf", base + i * inc), at + i * interval, at + i * interval))
             case Stream():
                 direction, cycle = loc.arrival(cfg.VXM)
-                if cycle != at:
-                    raise ValueError(f"{self.label}: operand {name} arrives in {cycle}, not {at}")
+                if cycle != at or (count > 1 and loc.interval != interval):
+                    raise ValueError(f"{self.label}: operand {name} arrives in {cycle} and then every {loc.interval} "
+                                     f"cycles, not in {at} and then every {interval}")
                 burst.fields[f"{name}_src"] = Src.stream(direction)
                 burst.samples.append(loc)
             case _:
@@ -285,7 +294,7 @@ class Cluster:
         self.bursts.append(Burst(
             queue, Op.WRITE, "write", at, count, interval,
             {"addr": loc.addr, "stride": stride, "count": count, "interval": interval, "rel": loc.rel,
-             "index": loc.index, "planes": loc.planes, "dir": direction}, [stream]))
+             "index": loc.index, "planes": loc.planes, "dir": direction}, samples=[stream]))
         visible = at + isa.MEM_WRITE_TO_READ
         for i in range(count if loc.cells is None else 1):
             first = visible + i * interval
@@ -300,7 +309,7 @@ class Cluster:
             queue = f"MEM_{name}"
             direction, at = stream.arrival(position(queue))
             fields = {"index": register, "dir": direction}
-            self.bursts.append(Burst(queue, Op.INDEX, "index", at, 1, 1, fields, [stream]))
+            self.bursts.append(Burst(queue, Op.INDEX, "index", at, 1, 1, fields, samples=[stream]))
             visible = at + isa.MEM_INDEX
             self.writes.append(Write(("index", name, register), visible, visible))
 
@@ -310,7 +319,7 @@ class Cluster:
         _, at = stream.arrival(position(queue))
         count, interval = stream.count, stream.interval
         self.bursts.append(Burst(queue, Op.LOAD, "load", at, count, interval,
-                                 {"act": act.base, "count": count, "interval": interval}, [stream]))
+                                 {"act": act.base, "count": count, "interval": interval}, samples=[stream]))
         for i in range(count):
             visible = at + i * interval + isa.MXM_LOAD
             self.writes.append(Write(("act", act.side, act.base + i), visible, visible, act.value))
@@ -324,7 +333,7 @@ class Cluster:
     def alu(self, *, a: Any, b: Any = None, c: Any = None, n: int = 1, at: int = 0, dst: Reg | None = None,
             er_dst: int | None = None, red: Red = Red.NONE, **fields: Any,
             ) -> tuple[Stream, Stream]:
-        """A VXM burst of n elements sampling in cycle `at`: (stream of results, stream of the one reduction).
+        """A VXM burst of n elements sampling from cycle `at` on: (stream of results, stream of the one reduction).
 
         The streams cost nothing unless somebody samples them. Further fields as in `hw.isa.FIELDS[Op.ALU]`.
         """
@@ -333,21 +342,22 @@ class Cluster:
             if isinstance(loc, Stream):
                 at = loc.arrival(cfg.VXM)[1]
         fields = {"round": 1, **fields}
-        burst = Burst("VXM", Op.ALU, "alu", at, n, 1, {**fields, "count": n, "red": red})
+        fold = self.config.vxm_fold
+        burst = Burst("VXM", Op.ALU, "alu", at, n, fold, {**fields, "count": n, "interval": fold, "red": red}, fold)
         fetched: dict[Any, Stream] = {}
         for name, operand in (("a", a), ("b", b), ("c", c)):
             if operand is not None:
-                self._operand(name, operand, at, n, 1, burst, fetched)
+                self._operand(name, operand, at, n, fold, burst, fetched)
         self.bursts.append(burst)
         if dst is not None:
             burst.fields |= {"rf_we": 1, "rf": dst.base, "rf_inc": int(dst.count > 1)}
-            self._write_rf(dst, at + isa.VXM_RF, n)
+            self._write_rf(dst, at + isa.VXM_RF, n, fold)
         if er_dst is not None:
             burst.fields |= {"er_we": 1, "er_dst": er_dst}
             self.writes.append(Write(("er", er_dst), *[at + isa.VXM_RF] * 2))
         if "er_use" in fields:
-            self.reads.append(Read(("er", fields["er"]), at, at + n - 1))
-        result = self._drive("VXM", at + isa.VXM_DRIVE, n, 1)
+            self.reads.append(Read(("er", fields["er"]), at, burst.last))
+        result = self._drive("VXM", at + isa.VXM_DRIVE + isa.vxm_late(self.config), n, fold)
         burst.drives["dst"] = result
         reduced = self._reduction(burst, red)
         return result, reduced
@@ -358,15 +368,15 @@ class Cluster:
             if burst.fields.get("red_keep"):
                 self.reads.append(Read(slot, burst.at, burst.last))
             self.writes.append(Write(slot, burst.at + 1, burst.last + 1))
-        reduced = self._drive("VXM", burst.last + isa.VXM_REDUCE_DRIVE, 1, 1)
+        reduced = self._drive("VXM", burst.last + isa.VXM_REDUCE_DRIVE + isa.vxm_late(self.config), 1, 1)
         burst.drives["red"] = reduced
         return reduced
 
-    def _write_rf(self, dst: Reg, visible: int, n: int) -> None:
+    def _write_rf(self, dst: Reg, visible: int, n: int, interval: int) -> None:
         if dst.count > 1:
-            self.writes += [Write(("rf", dst.base + i), visible + i, visible + i) for i in range(n)]
+            self.writes += [Write(("rf", dst.base + i), *[visible + i * interval] * 2) for i in range(n)]
         else:
-            self.writes.append(Write(("rf", dst.base), visible, visible + n - 1))
+            self.writes.append(Write(("rf", dst.base), visible, visible + (n - 1) * interval))
 
     # -- SXM --
 
@@ -377,7 +387,7 @@ class Cluster:
         result = self._drive("SXM_E", at + isa.SXM_DRIVE, count, stream.interval)
         self.bursts.append(Burst(
             "SXM_E", op, "sxm", at, count, stream.interval,
-            {**fields, "count": count, "interval": stream.interval}, [stream], {"": result}))
+            {**fields, "count": count, "interval": stream.interval}, samples=[stream], drives={"": result}))
         return result
 
     # -- MXM --

@@ -119,7 +119,7 @@ class Base:
             self.er.give(exponent)
 
     def _cluster(self, label: str) -> Cluster:
-        cluster = Cluster(label)
+        cluster = Cluster(label, self.config)
         self.segment.clusters.append(cluster)
         return cluster
 

@@ -85,7 +85,7 @@ def _needs(cluster: Cluster) -> list[_Need]:
     needs = []
     for burst in cluster.bursts:
         needs.append(_Need(("dispatch", burst.queue), burst.at - isa.ENGINE, (1 << isa.MIN_DELAY) - 1, True))
-        span = burst.last - burst.at + 1
+        span = burst.end - burst.at
         needs.append(_Need(("engine", burst.queue, burst.engine), burst.at, (1 << span) - 1, True))
     for stream in cluster.streams:
         needs += _stream_needs(stream)
@@ -329,7 +329,7 @@ def _bind(burst: Burst) -> dict:
 
 def _end(cluster: Cluster) -> int:
     """Last cycle, relative to the cluster, in which anything of it happens."""
-    ends = [write.last for write in cluster.writes] + [burst.last + 1 for burst in cluster.bursts]
+    ends = [write.last for write in cluster.writes] + [burst.end for burst in cluster.bursts]
     for stream in cluster.streams:
         last = stream.drive + (stream.count - 1) * stream.interval
         ends += [last + abs(end - stream.source) for end in stream.reach.values()]

@@ -42,7 +42,7 @@ EFFECT = {Op.READ: isa.MEM_READ, Op.WRITE: isa.MEM_WRITE_TO_READ, Op.INDEX: isa.
           Op.MAC: isa.MXM_ACC, Op.DRAIN: isa.MXM_DRAIN, Op.ALU: max(isa.VXM_RF, isa.VXM_REDUCE_DRIVE),
           Op.PERMUTE: isa.SXM_DRIVE, Op.SHIFT: isa.SXM_DRIVE, Op.REDUCE: isa.SXM_DRIVE,
           Op.TRANSPOSE_IN: isa.SXM_TRANSPOSE, Op.TRANSPOSE_OUT: isa.SXM_DRIVE}
-"""Cycles from an element to its last effect."""
+"""Cycles from an element to its last effect, in a VXM that is not folded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +100,7 @@ class _Proof:
     def __init__(self, config: ChipConfig, period: int, bounds: Mapping[tuple[str, int], int],
                  least: Mapping[tuple[str, int], int]) -> None:
         self.config, self.period, self.bounds, self.least = config, period, bounds, least
+        self.late = isa.vxm_late(config)
         self.words: list[Word] = []
         self.streams = Streams(period)
         self.last = 0
@@ -137,13 +138,17 @@ class _Proof:
     # -- one word --
 
     def _lifetime(self, word: Word) -> None:
-        last = int(word.last.max())
+        last = int(self._end(word).max())
         if last >= self.period:
             raise word.error(Trap.NOT_PARKED, last, f"an element executes after the period of {self.period}")
-        effect = last + EFFECT[word.instr.op]
+        effect = last + EFFECT[word.instr.op]  # of a folded VXM, as late as its last lanes
         if effect > self.period:
             raise word.error(Trap.NOT_PARKED, effect, f"its effect comes after the period of {self.period}")
         self.last = max(self.last, effect)
+
+    def _end(self, word: Word) -> np.ndarray:
+        """Cycle in which a word's engine has its last work [passes]."""
+        return word.last + (self.late if word.instr.op is Op.ALU else 0)
 
     def _within(self, word: Word, values: int | np.ndarray, limit: int, what: str) -> None:
         """`values` (broadcast over passes and elements) must be in 0..limit - 1."""
@@ -218,7 +223,10 @@ class _Proof:
         self._within(word, instr.act + number, self.config.act_depth, "activation entry")
 
     def _vxm(self, word: Word) -> None:
-        instr, rf = word.instr, self.config.rf_depth
+        instr, rf, fold = word.instr, self.config.rf_depth, self.config.vxm_fold
+        if instr.count > 1 and instr.interval < fold:
+            raise word.error(Trap.ENGINE_BUSY, word.cycles[0],
+                             f"interval must be at least {fold}, not {instr.interval}")
         number = np.arange(instr.count)
         for source, fmt, register, inc in (
             (instr.a_src, instr.a_fmt, instr.a_rf, instr.a_inc), (instr.b_src, instr.b_fmt, instr.b_rf, instr.b_inc),
@@ -236,9 +244,9 @@ class _Proof:
             self._within(word, instr.rf + number * instr.rf_inc, rf, "register")
         for direction, enabled in ((Dir.E, instr.dst_e), (Dir.W, instr.dst_w)):
             if enabled:
-                self._drive(word, (direction, VECTOR), ALL, word.elements + isa.VXM_DRIVE)
+                self._drive(word, (direction, VECTOR), ALL, word.elements + isa.VXM_DRIVE + self.late)
         if instr.red is not Red.NONE and instr.red_e:
-            self._drive(word, (Dir.E, VECTOR), ALL, word.last + isa.VXM_REDUCE_DRIVE)
+            self._drive(word, (Dir.E, VECTOR), ALL, word.last + isa.VXM_REDUCE_DRIVE + self.late)
 
     def _sxm(self, word: Word) -> None:
         instr = word.instr
@@ -262,7 +270,7 @@ class _Proof:
     # -- all words --
 
     def _engine_free(self, engine: str, words: Sequence[Word]) -> None:
-        first, last = np.concatenate([word.first for word in words]), np.concatenate([word.last for word in words])
+        first, last = (np.concatenate(times) for times in zip(*((w.first, self._end(w)) for w in words), strict=True))
         owner = np.repeat(np.arange(len(words)), [len(word.cycles) for word in words])
         order = np.argsort(first)
         early = last[order][:-1] >= first[order][1:]

@@ -12,12 +12,15 @@ rows of int8 weights. Group 0, the vector group, runs through the whole row in b
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 MAX_LANES = 16
 """Lanes of the widest chip, which instruction and host words have room for."""
 PLANES = 4
 """Byte planes of a stream group, and of a MEM quad (PLANES bytes a lane)."""
+ADDED = ("vxm_fold",)
+"""Fields that some chips were built without. They count in a digest only where they differ from their default, so that
+those keep their identity."""
 POSITIONS = 7
 MXM_W, SXM_W, MEM_W, VXM, MEM_E, SXM_E, MXM_E = range(POSITIONS)
 """Positions of the units in the row; a stream moves one position a cycle."""
@@ -33,6 +36,7 @@ class ChipConfig:
     act_depth: entries (a byte a lane) of an MXM's activation buffer.
     acc_depth: int32 vectors of an MXM's accumulator file.
     rf_depth, er_depth: vectors in the VXM's register file, and in its shift-amount (exponent) file.
+    vxm_fold: cycles that the VXM needs for a vector; it computes lanes / vxm_fold lanes at a time.
     index_regs: index registers a MEM slice (register 0 reads as "no index").
     icu_depth: instructions in every queue but the VXM's, which has vxm_icu_depth.
     icu_words: distinct words that the queues of VXM, SXM, MXM and of each MEM slice hold, in this order; two numbers
@@ -52,6 +56,7 @@ class ChipConfig:
     acc_depth: int = 16
     rf_depth: int = 32
     er_depth: int = 16
+    vxm_fold: int = 1
     index_regs: int = 8
     sxm_maps: int = 16
     icu_depth: int = 1024
@@ -67,14 +72,14 @@ class ChipConfig:
         limits = {
             "lanes": (4, MAX_LANES),
             "weight_groups": (1, 2), "act_depth": (4, 256), "acc_depth": (2, 64), "rf_depth": (4, 32),
-            "er_depth": (2, 16), "index_regs": (2, 8), "sxm_maps": (1, 32), "icu_depth": (16, 4096),
-            "vxm_icu_depth": (16, 4096), "buckets": (1, 16),
+            "er_depth": (2, 16), "vxm_fold": (1, self.lanes), "index_regs": (2, 8), "sxm_maps": (1, 32),
+            "icu_depth": (16, 4096), "vxm_icu_depth": (16, 4096), "buckets": (1, 16),
         }
         for field, (low, high) in limits.items():
             value = getattr(self, field)
             if not low <= value <= high:
                 raise ValueError(f"{field} must be in {low}..{high}, not {value!r}")
-        for field in ("lanes", "act_depth", "acc_depth", "rf_depth", "er_depth"):
+        for field in ("lanes", "act_depth", "acc_depth", "rf_depth", "er_depth", "vxm_fold"):
             if getattr(self, field) & (getattr(self, field) - 1):
                 raise ValueError(f"{field} must be a power of two, not {getattr(self, field)!r}")
         if self.rows > self.lanes:
@@ -98,6 +103,11 @@ class ChipConfig:
     def lane_bits(self) -> int:
         """Bits of a lane's number."""
         return self.lanes.bit_length() - 1
+
+    @property
+    def vxm_lanes(self) -> int:
+        """Lanes that the VXM computes at a time."""
+        return self.lanes // self.vxm_fold
 
     @property
     def plane_bits(self) -> int:
@@ -149,10 +159,11 @@ class ChipConfig:
         return 2 * sum(self.mem_depths) * self.quad_bytes
 
     def digest(self) -> str:
-        """Hex digest of all fields but `debug`, which changes no cycle and no bit."""
-        fields = asdict(self)
-        del fields["debug"]
-        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
+        """Hex digest of all fields but `debug`, which changes no cycle and no bit, and `ADDED` ones of no effect."""
+        defaults = {field.name: field.default for field in fields(self) if field.name in ADDED}
+        values = {name: value for name, value in asdict(self).items()
+                  if name != "debug" and (name not in defaults or value != defaults[name])}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 CONFIGS = {
@@ -160,6 +171,8 @@ CONFIGS = {
     for config in (
         ChipConfig(name="tiny", mem_depths=(256, 256), act_depth=16, acc_depth=4, icu_depth=512, vxm_icu_depth=512,
                    buckets=4),
+        ChipConfig(name="micro", lanes=4, vxm_fold=4, mem_depths=(512, 1024), act_depth=32, sxm_transpose=False,
+                   icu_words=((512,), (32,), (512, 8), (256,), (256,))),
         ChipConfig(name="small", lanes=4, mem_depths=(512, 1536), act_depth=32, vxm_icu_depth=2048, sxm_transpose=False,
                    icu_words=((512,), (32,), (512, 8), (256,), (256,))),
         ChipConfig(name="medium", lanes=8, weight_groups=2, mem_depths=(1024, 2560, 2560), act_depth=64, acc_depth=32,

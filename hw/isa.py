@@ -7,6 +7,9 @@ executes in cycle
 
     e(i) = dispatch + ENGINE + i * interval
 
+A folded VXM (`ChipConfig.vxm_fold`) is occupied by an element in vxm_fold cycles from e(i) on, so the interval of its
+bursts of several elements must be that long.
+
 All latencies below are relative to e(i). *Sampling* in cycle e reads the stream register at the unit's position;
 *driving* in cycle d from position p makes the value readable at position q in cycle d + |q - p| (eastward streams
 q > p, westward q < p), until it leaves the edge or another unit drives over it. Nothing waits for anything.
@@ -55,6 +58,14 @@ MXM_ACC = 5
 """MAC samples weights in e; the accumulator holds the sum for a DRAIN element executing at e + MXM_ACC or later."""
 MXM_DRAIN = 1
 """DRAIN element executes -> accumulator vector driven."""
+
+
+def vxm_late(config: cfg.ChipConfig) -> int:
+    """Cycles that VXM_DRIVE and VXM_REDUCE_DRIVE are more in a folded VXM, where an element takes `vxm_fold` cycles:
+    its last lanes are so much later than its first ones, and a vector is driven whole. Registers, exponents and
+    reductions are read and written lane by lane, as late the one as the other."""
+    return config.vxm_fold - 1
+
 
 # --- opcodes -------------------------------------------------------------------------------------------------------
 

@@ -45,9 +45,14 @@ SATURATED_BITS = sorted(limit.bit_length() for limit in (*SAT_LIMIT.values(), IN
 
 
 def probe_layout(config: ChipConfig) -> data.StructLayout:
-    """State writes of this cycle; register data as a stream group carries it (plane by plane)."""
-    return data.StructLayout({"rf_we": 1, "rf_index": 5, "rf_data": config.group_bits,
-                              "er_we": 1, "er_index": 4, "er_data": config.plane_bits})
+    """State writes of this cycle."""
+    return write_layout(config.lanes)
+
+
+def write_layout(lanes: int) -> data.StructLayout:
+    """Writes of so many lanes; register data as a stream group carries it (plane by plane)."""
+    return data.StructLayout({"rf_we": 1, "rf_index": 5, "rf_data": 32 * lanes,
+                              "er_we": 1, "er_index": 4, "er_data": 8 * lanes})
 
 
 class Vxm(wiring.Component):
@@ -64,6 +69,11 @@ class Vxm(wiring.Component):
     2 normalise; 3 choose factors and the tables' segment; 4 look up; 5 multiply, first part of the post shift; 6 its
     second part; 7 ALU; 8 saturate; 9 drive, write, reduce; 10 drive the reduction.
 
+    Folded (`ChipConfig.vxm_fold`), an element is computed in parts of `vxm_lanes` lanes, the lowest first, one a cycle:
+    part j is in stage k in cycle e + j + k. What the streams carry in cycle e is kept for the later parts, and what is
+    driven waits for the last one (`isa.vxm_late`). The files hold a part in a word, so that it is read and written j
+    cycles late, wherever it comes from; the probe shows a vector as its last part is written.
+
     word, valid: the instruction and its dispatch pulse. e_in, w_in / e_data, e_drive, w_data, w_drive: streams.
     busy: the engine is (see `Burst`); results may still be in flight.
     Debug builds: e_driven, w_driven, traps, probe.
@@ -71,78 +81,94 @@ class Vxm(wiring.Component):
 
     def __init__(self, *, config: ChipConfig, queue: Queue):
         self._config = config
+        self._fold, self._lanes = config.vxm_fold, config.vxm_lanes
         super().__init__(unit_ports(config, "VXM", probe_layout(config)))
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.engine = engine = Burst(Op.ALU)
+        m.submodules.engine = engine = Burst(Op.ALU, self._fold)
         m.submodules.rf = rf = RegisterFile(self._config)
-        m.submodules.er = er = Memory(shape=self._config.plane_bits, depth=self._config.er_depth, init=[])
+        m.submodules.er = er = Memory(shape=8 * self._lanes, depth=self._config.er_depth * self._fold, init=[])
         word = fields(Op.ALU, self.word)
         known = word.op == Op.ALU
         m.d.comb += [engine.word.eq(word), engine.start.eq(self.valid & known)]
 
         control = self._control(m, engine)
         of_b = word.b_src == Src.RF
-        registers = [rf.read(m, *_stepping(m, engine, first, steps, f"register{port}")) for port, (first, steps) in
-                     enumerate(((word.a_rf, word.a_inc),
-                                (Mux(of_b, word.b_rf, word.c_rf), Mux(of_b, word.b_inc, word.c_inc))))]
-        operands = [self._operand(m, engine, registers[port], name) for name, port in (("a", 0), ("b", 1), ("c", 1))]
+        registers = [rf.read(m, engine.part, *_stepping(m, engine, first, steps, f"register{port}"))
+                     for port, (first, steps) in enumerate((
+                         (word.a_rf, word.a_inc),
+                         (Mux(of_b, word.b_rf, word.c_rf), Mux(of_b, word.b_inc, word.c_inc))))]
+        streams = tuple(_sampled(m, engine, group, name, self._fold)
+                        for name, group in (("e", self.e_in), ("w", self.w_in)))
+        operands = [self._operand(m, engine, streams, registers[port], name)
+                    for name, port in (("a", 0), ("b", 1), ("c", 1))]
         amounts = _amounts(m, engine, er)
         decoded = _decode(m, control)
         y, exponents, least = [], [], []
+        number = Cat(_part(control[7]), control[7].element)
         for n, (a, b, c, pre, post) in enumerate(zip(*operands, *amounts, strict=True)):
             m.submodules[f"lane{n}"] = lane = Lane()
             m.d.comb += [lane.decoded.eq(decoded), lane.a.eq(a), lane.b.eq(b), lane.c.eq(c), lane.pre.eq(pre),
-                         lane.post.eq(post), lane.iota.eq(Cat(Const(n, self._config.lane_bits), control[7].element))]
+                         lane.post.eq(post), lane.iota.eq(Cat(Const(n, self._own_bits), number))]
             y.append(lane.y)
             exponents.append(lane.exponent)
             least.append(lane.least)
 
-        result, laid = Signal(self._config.group_bits), Signal(self._config.group_bits)
+        result, laid = Signal(32 * self._lanes), Signal(32 * self._lanes)
         before, now = control[LAST - 1 :]
         m.d.comb += [result.eq(lanes_group(y)), laid.eq(_lay(m, before, result))]
-        reduced = _reduce(m, before, now, y, least)
+        driven = _whole(m, laid, self._fold, "laid")
+        reduced = _reduce(m, before, now, y, least, self._fold)
         write = self._write(m, rf, er, now, result, Cat(exponents))
-        drives_e, drives_w = now.valid & now.dst_e, now.valid & now.dst_w
+        complete = now.valid & _part(now).all() if self._fold > 1 else now.valid
+        drives_e, drives_w = complete & now.dst_e, complete & now.dst_w
         m.d.comb += [
-            self.e_data.eq(Mux(reduced.drives, reduced.value, laid)), self.w_data.eq(laid),
+            self.e_data.eq(Mux(reduced.drives, reduced.value, driven)), self.w_data.eq(driven),
             self.e_drive.eq((drives_e | reduced.drives).replicate(PLANES)), self.w_drive.eq(drives_w.replicate(PLANES)),
             self.busy.eq(engine.busy),
         ]
         if self._config.debug:
-            trap(m, self, Trap.ENGINE_BUSY, engine.conflict)
+            trap(m, self, Trap.ENGINE_BUSY, self._too_early(engine, word))
             trap(m, self, Trap.OPCODE, self.valid & (~known | illegal(Op.ALU, word) | _fault(word)))
             trap(m, self, Trap.COLLISION, drives_e & reduced.drives)
-            trap(m, self, Trap.EMPTY_READ, engine.active & self._empty(engine.op))
+            samples = engine.active & (engine.part == 0) if self._fold > 1 else engine.active
+            trap(m, self, Trap.EMPTY_READ, samples & self._empty(engine.op))
             trap(m, self, Trap.ADDRESS, engine.active & self._beyond(engine))
-            m.d.comb += [getattr(self.probe, name).eq(getattr(write, name)) for name in self.probe.shape().members]
+            m.d.comb += [getattr(self.probe, name).eq(value) for name, value in self._seen(m, write, now).items()]
         return m
+
+    @property
+    def _own_bits(self) -> int:
+        """Bits of a lane's number that are its place in the part."""
+        return self._lanes.bit_length() - 1
 
     def _control(self, m: Module, engine: Burst) -> list[data.View]:
         """What travels with an element, in stages 0..LAST."""
         op = engine.op
         members = {"valid": 1, "first": 1, "last": 1, "element": COUNT_BITS, "rf": 5,
+                   **({"part": range(self._fold)} if self._fold > 1 else {}),
                    **{name: op.shape().members[name] for name in CARRIED}}
         control = [Signal(data.StructLayout(members), name=f"control{k}") for k in range(LAST + 1)]
         here = control[0]
         m.d.comb += [getattr(here, name).eq(getattr(op, name)) for name in CARRIED]
         m.d.comb += [
             here.valid.eq(engine.active), here.element.eq(engine.index), here.first.eq(engine.index == 0),
-            here.last.eq(engine.last),
+            here.last.eq(engine.last), *([here.part.eq(engine.part)] if self._fold > 1 else []),
             here.rf.eq(_stepping(m, engine, engine.word.rf, engine.word.rf_inc, "register_written")[0]),
         ]
         m.d.sync += [after.eq(before) for before, after in pairwise(control)]
         return control
 
-    def _operand(self, m: Module, engine: Burst, port: SimpleNamespace, name: str) -> list[Value]:
+    def _operand(self, m: Module, engine: Burst, streams: tuple[Value, Value], port: SimpleNamespace,
+                 name: str) -> list[Value]:
         """Lanes of one operand in stage 0; `port` is its port of the register file.
 
         Streams and constants meet in one LUT a bit, both banks of the register file and these in a second one: what
         is constant over the lanes (the immediate, the upper bits of IOTA, the bank) comes as both streams selected,
         by registers that are made in the cycle before.
         """
-        word, lane_bits = engine.word, self._config.lane_bits
+        word, lane_bits = engine.word, self._own_bits
         source, fmt = getattr(word, f"{name}_src"), getattr(word, f"{name}_fmt")
         from_rf = latched(m, engine, source == Src.RF, f"{name}_rf")
 
@@ -152,7 +178,7 @@ class Vxm(wiring.Component):
 
         imm = following(Mux(source == Src.IMM, word.imm, 0).as_unsigned(), "imm").as_signed()
         iota = named(m, following(source == Src.IOTA, "iota"), f"{name}_iota_following")
-        index = Mux(engine.start, 0, engine.index + engine.active)
+        index = Cat(engine.part_following, Mux(engine.start, 0, engine.index + engine.done))
         odd = port.bank_following & Mux(engine.start, source == Src.RF, from_rf)
         constant = Signal(32, name=f"{name}_constant")
         m.d.comb += constant.eq(imm | Mux(iota, index << lane_bits, 0) | odd.replicate(32))
@@ -162,7 +188,7 @@ class Vxm(wiring.Component):
                                                      ("w", following(source == Src.W, "from_w"))))
         lanes = []
         for n, (e, w, low, high) in enumerate(zip(
-                *map(group_lanes, (self.e_in, self.w_in, port.even, port.odd)), strict=True)):
+                *map(group_lanes, (*streams, port.even, port.odd)), strict=True)):
             e_bits, w_bits = (Cat(way[n >> bit & 1 if bit < lane_bits else 0][bit] for bit in range(32))
                               for way in (eastward, westward))
             first = named(m, _pick(e, e_bits, w, w_bits), f"{name}_first{n}")
@@ -173,14 +199,31 @@ class Vxm(wiring.Component):
                exponents: Value) -> data.View:
         """The files' write ports."""
         er_port = er.write_port()
-        write = Signal(probe_layout(self._config))
+        write = Signal(write_layout(self._lanes))
         m.d.comb += [
             write.rf_we.eq(now.valid & now.rf_we), write.rf_index.eq(now.rf), write.rf_data.eq(result),
             write.er_we.eq(now.valid & now.er_we), write.er_index.eq(now.er_dst), write.er_data.eq(exponents),
-            rf.we.eq(write.rf_we), rf.index.eq(write.rf_index), rf.data.eq(write.rf_data),
-            er_port.en.eq(write.er_we), er_port.addr.eq(write.er_index), er_port.data.eq(write.er_data),
+            rf.we.eq(write.rf_we), rf.index.eq(Cat(_part(now), write.rf_index)), rf.data.eq(write.rf_data),
+            er_port.en.eq(write.er_we), er_port.addr.eq(Cat(_part(now), write.er_index)),
+            er_port.data.eq(write.er_data),
         ]
         return write
+
+    def _seen(self, m: Module, write: data.View, now: data.View) -> dict[str, Value]:
+        """What the probe shows of the files' writes."""
+        seen = {name: getattr(write, name) for name in write.shape().members}
+        if self._fold > 1:
+            complete = _part(now).all()
+            seen |= {"rf_we": write.rf_we & complete, "er_we": write.er_we & complete,
+                     "rf_data": _whole(m, write.rf_data, self._fold, "rf"),
+                     "er_data": Cat(_parts(m, write.er_data, self._fold, "er"))}
+        return seen
+
+    def _too_early(self, engine: Burst, word: data.View) -> Value:
+        """ENGINE_BUSY: a burst begins, or its second element would, before the engine is free."""
+        if self._fold == 1:
+            return engine.conflict
+        return engine.conflict | (engine.start & (word.count != 1) & (word.interval < self._fold))
 
     def _empty(self, op: data.View) -> Value:
         """EMPTY_READ: an operand takes bytes of a slot that nobody has driven."""
@@ -206,24 +249,27 @@ class Vxm(wiring.Component):
 class RegisterFile(wiring.Component):
     """The registers in two banks, so that whoever reads chooses between the banks in a multiplexer of his own.
 
-    we, index, data: a write at the end of this cycle. Reads (`read`) show what stands there in this cycle.
+    we, index, data: a write at the end of this cycle; below a register's number, `index` has that of the part. Reads
+    (`read`) show what stands there in this cycle.
     """
 
     def __init__(self, config: ChipConfig):
-        self._index_bits = (config.rf_depth - 1).bit_length()
-        self._banks = [Memory(shape=config.group_bits, depth=config.rf_depth // 2, init=[]) for _ in range(2)]
-        super().__init__({"we": In(1), "index": In(5), "data": In(config.group_bits)})
+        depth, bits = config.rf_depth * config.vxm_fold, 32 * config.vxm_lanes
+        self._index_bits = (depth - 1).bit_length()
+        self._banks = [Memory(shape=bits, depth=depth // 2, init=[]) for _ in range(2)]
+        part_bits = (config.vxm_fold - 1).bit_length()
+        super().__init__({"we": In(1), "index": In(part_bits + 5), "data": In(bits)})
 
     def _bank(self, index: Value) -> Value:
         return index[self._index_bits - 1]
 
-    def read(self, m: Module, index: Value, following: Value) -> SimpleNamespace:
+    def read(self, m: Module, part: Value, register: Value, following: Value) -> SimpleNamespace:
         """A read port: what a register's place holds in either bank, and the bank of the register `following`, which is
-        the index of the next cycle; before elaboration."""
+        that of the next cycle; before elaboration."""
         ports = [bank.read_port(domain="comb") for bank in self._banks]
-        m.d.comb += [port.addr.eq(index[: self._index_bits - 1]) for port in ports]
+        m.d.comb += [port.addr.eq(Cat(part, register)[: self._index_bits - 1]) for port in ports]
         even, odd = ports
-        return SimpleNamespace(even=even.data, odd=odd.data, bank_following=self._bank(following))
+        return SimpleNamespace(even=even.data, odd=odd.data, bank_following=self._bank(Cat(part, following)))
 
     def elaborate(self, platform):
         m = Module()
@@ -246,6 +292,42 @@ def _fault(word: data.View) -> Value:
     halves = [any_of([fmt == one for one in HALVES]) for fmt in (word.b_fmt, word.c_fmt)]
     index = (word.alu == Alu.INDEX) & ((word.b_src != Src.IOTA) | (word.b_fmt != Fmt.I32))
     return (word.b_src == Src.RF) & (word.c_src == Src.RF) & two | ~Cat(halves).all() | index
+
+
+# --- parts of a vector ------------------------------------------------------------------------------------------------
+
+
+def _part(stage: data.View) -> Value:
+    """The part of its element that is in a stage; of no bits where the element is in one piece."""
+    return stage.part if "part" in stage.shape().members else Const(0, 0)
+
+
+def _sampled(m: Module, engine: Burst, group: Value, name: str, fold: int) -> Value:
+    """The present part of what the element samples, in its first cycle, of a stream group."""
+    if fold == 1:
+        return group
+    lanes, own = group_lanes(group), len(group) // 32 // fold
+    first, *others = (lanes_group(lanes[at : at + own]) for at in range(0, len(lanes), own))
+    later = register(m, engine.part_following.any(), f"{name}_later")
+    kept = others[-1]
+    for part in reversed(range(1, fold)):
+        kept = register(m, Mux(later, kept, others[part - 1]) if part < fold - 1 else kept, f"{name}_part{part}")
+    return named(m, Mux(later, kept, first), f"{name}_sampled")
+
+
+def _parts(m: Module, part: Value, fold: int, name: str) -> list[Value]:
+    """All parts of a vector in the cycle of its last one; `part` is the present one."""
+    parts = [part]
+    for number in reversed(range(fold - 1)):
+        parts.insert(0, register(m, parts[0], f"{name}_part{number}"))
+    return parts
+
+
+def _whole(m: Module, part: Value, fold: int, name: str) -> Value:
+    """The stream group whose last part is the present one."""
+    if fold == 1:
+        return part
+    return lanes_group([lane for one in _parts(m, part, fold, name) for lane in group_lanes(one)])
 
 
 # --- stage 0 ----------------------------------------------------------------------------------------------------------
@@ -300,7 +382,7 @@ def _take_half(m: Module, engine: Burst, lanes: list[Value], fmt: Value, name: s
 def _amounts(m: Module, engine: Burst, er: Memory) -> tuple[list[Value], list[Value]]:
     """Pre and post shift of every lane with the exponents: the first clamped to +-31, the second not yet clamped."""
     op, word, port = engine.op, engine.word, er.read_port(domain="comb")
-    m.d.comb += port.addr.eq(op.er)
+    m.d.comb += port.addr.eq(Cat(engine.part, op.er))
     to_pre, to_post = (latched(m, engine, word.er_use == use, name)
                        for use, name in ((ErUse.PRE, "to_pre"), (ErUse.POST, "to_post")))
     base = latched(m, engine, Mux(word.er_use == ErUse.PRE, word.pre, word.post), "shift_base").as_signed()
@@ -639,14 +721,15 @@ def _lay(m: Module, before: data.View, result: Value) -> Value:
     return Cat(p0, Mux(byte, p0, p1), Mux(byte | half, p0, p2), Mux(byte, p0, Mux(half, p1, p3)))
 
 
-def _reduce(m: Module, before: data.View, now: data.View, y: list[Value], least: list[Value]) -> SimpleNamespace:
+def _reduce(m: Module, before: data.View, now: data.View, y: list[Value], least: list[Value],
+            fold: int) -> SimpleNamespace:
     """The reduction over a burst (`value`) and whether it is driven (`drives`), in stage 10 of the last element; `now`
     and `before` are stages 9 and 8.
 
     A term that is to be compared comes as its complement, so that sums and comparisons need one adder.
     """
     valid, drives = now.valid & (now.red != Red.NONE), Signal()
-    m.submodules.reductions = slots = Memory(shape=32 * len(y), depth=1 << len(now.red_slot), init=[])
+    m.submodules.reductions = slots = Memory(shape=32 * len(y), depth=fold << len(now.red_slot), init=[])
     old, new = slots.read_port(domain="comb"), slots.write_port()
     summing, clears = before.red == Red.SUM, before.first & ~before.red_keep
     adding, comparing, choosing_least, absolute, fresh = (register(m, value, name) for name, value in (
@@ -663,5 +746,6 @@ def _reduce(m: Module, before: data.View, now: data.View, y: list[Value], least:
         replace = named(m, fresh | (total[-1] ^ choosing_least), "replace")
         totals.append(Mux(adding, total[:32], Mux(replace, term ^ comparing.replicate(32), held)))
     total = named(m, lanes_group(totals), "reduction_total")
-    m.d.comb += [old.addr.eq(now.red_slot), new.addr.eq(now.red_slot), new.data.eq(total), new.en.eq(valid)]
-    return SimpleNamespace(drives=drives, value=register(m, total, "reduction"))
+    slot = Cat(_part(now), now.red_slot)
+    m.d.comb += [old.addr.eq(slot), new.addr.eq(slot), new.data.eq(total), new.en.eq(valid)]
+    return SimpleNamespace(drives=drives, value=_whole(m, register(m, total, "reduction"), fold, "reduction"))

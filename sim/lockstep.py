@@ -2,16 +2,17 @@
 
 Compared in each cycle: the driven bits of all stream registers and what the driven ones hold, the queues' dispatches
 and whether they are parked, and every unit's state. The RTL shows its units' state as writes; they are applied to a
-shadow, which must equal the model's state.
+shadow, which must equal the model's state. A folded VXM shows its vectors late (`hw.isa.vxm_late`).
 """
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import numpy as np
 
 from hw.config import PLANES, ChipConfig
-from hw.isa import Control, Queue, Space, queues
+from hw.isa import Control, Queue, Space, queues, vxm_late
 
 from .image import Image
 from .model import ModelChip
@@ -89,6 +90,8 @@ class Lockstep:
         self.rtl = rtl
         self.queues = queues(model.config)
         self.shadow = {queue.name: self._shadow(queue) for queue in self.queues}
+        self._late = {queue.name: deque([model.units[queue.name].state()] * vxm_late(model.config))
+                      for queue in self.queues if queue.unit == "VXM"}
 
     def _shadow(self, queue: Queue) -> dict[str, np.ndarray]:
         return {name: array.copy() for name, array in self.model.units[queue.name].state().items()}
@@ -153,7 +156,11 @@ class Lockstep:
             self._same_array(f"{queue.name} index ", unit.index_fields(), shadow["index"])
             return
         _APPLY[queue.unit](shadow, writes)
-        for name, array in unit.state().items():
+        state = unit.state()
+        if late := self._late.get(queue.name):
+            late.append(state)
+            state = late.popleft()
+        for name, array in state.items():
             if name not in _UNSEEN:
                 self._same_array(f"{queue.name} {name} ", array, shadow[name])
 

@@ -193,13 +193,16 @@ class Unit:
             self.trap(Trap.ADDRESS, f"{what} must be in 0..{limit - 1}, not {value}")
         return value % limit
 
-    def start(self, engine: str, instr: Instr, work: Callable[[int], None], count: int, interval: int) -> None:
-        """Occupy an engine: `work(i)` runs in the cycle in which element i executes."""
+    def start(self, engine: str, instr: Instr, work: Callable[[int], None], count: int, interval: int,
+              taken: int = 1) -> None:
+        """Occupy an engine: `work(i)` runs in the first of the `taken` cycles in which element i executes."""
+        if count > 1 and interval < taken:
+            self.trap(Trap.ENGINE_BUSY, f"{instr.op.name}: interval must be at least {taken}, not {interval}")
         first = self.time.now + ENGINE
         if self._last.get(engine, -1) >= first:
             self.trap(Trap.ENGINE_BUSY, f"{instr.op.name}: the last element of the previous burst executes in cycle "
                                         f"{self._last[engine]}")
-        self._last[engine] = first + (count - 1) * interval
+        self._last[engine] = first + (count - 1) * interval + taken - 1
         self.time.read(first, self._element, Burst(instr, work, count, interval))
 
     def _element(self, burst: Burst) -> None:

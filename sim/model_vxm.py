@@ -10,7 +10,7 @@ import numpy as np
 
 from hw import numerics
 from hw.config import PLANES, ChipConfig
-from hw.isa import FIELDS, VXM_DRIVE, VXM_REDUCE_DRIVE, ErUse, Fmt, Instr, Op, Queue, Red, Src
+from hw.isa import FIELDS, VXM_DRIVE, VXM_REDUCE_DRIVE, ErUse, Fmt, Instr, Op, Queue, Red, Src, vxm_late
 
 from .model_core import Streams, Timeline, Unit
 
@@ -40,7 +40,7 @@ class VxmModel(Unit):
 
     def dispatch(self, instr: Instr, offsets: tuple[int, int]) -> None:
         burst = VxmBurst(self, instr)
-        self.start("alu", instr, burst.element, instr.count, instr.interval)
+        self.start("alu", instr, burst.element, instr.count, instr.interval, self.config.vxm_fold)
 
     def register(self, register: int) -> int:
         return self.check(register, self.config.rf_depth, "register")
@@ -92,9 +92,12 @@ class VxmBurst:
         now = vxm.time.now
         exponent = vxm.er_vectors[self._er or 0]
         self._pending.append((*(source(i) for source in self._sources), exponent))
+        late = vxm_late(vxm.config)
         vxm.time.write(now + VXM_DRIVE, self._finish, i)
+        if instr.dst_e or instr.dst_w:
+            vxm.time.write(now + VXM_DRIVE + late, self._drive_result, i)
         if instr.red is not Red.NONE and instr.red_e and i == instr.count - 1:
-            vxm.time.write(now + VXM_REDUCE_DRIVE, self._finish_reduction)
+            vxm.time.write(now + VXM_REDUCE_DRIVE + late, self._finish_reduction)
 
     def _compute(self) -> None:
         """Results of all pending elements."""
@@ -110,19 +113,21 @@ class VxmBurst:
         self._pending.clear()
 
     def _finish(self, i: int) -> None:
-        """Second half of the cycle in which element i's result is driven and written."""
+        """Second half of the cycle in which element i's result is written."""
         if i == len(self._results):
             self._compute()
         vxm, instr = self.vxm, self.instr
         y = self._results[i]
-        if instr.dst_e or instr.dst_w:
-            self._drive(numerics.lay(y, instr.rep), instr.dst_e, instr.dst_w)
         if instr.rf_we:
             vxm.write_rf(vxm.register(instr.rf + i * instr.rf_inc), y.astype(np.int32))
         if self._er_dst is not None:
             vxm.write_er(self._er_dst, self._exponents[i])
         if instr.red is not Red.NONE:
             self._accumulate(y, fresh=i == 0 and not instr.red_keep)
+
+    def _drive_result(self, i: int) -> None:
+        instr = self.instr
+        self._drive(numerics.lay(self._results[i], instr.rep), instr.dst_e, instr.dst_w)
 
     def _accumulate(self, y: np.ndarray, fresh: bool) -> None:
         red, slots = self.instr.red, self.vxm.reductions

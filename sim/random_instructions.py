@@ -26,6 +26,7 @@ from hw.isa import (
     Red,
     Src,
     Wfmt,
+    vxm_late,
 )
 
 from .random_placement import Placement, Program, Stock, outward
@@ -283,6 +284,7 @@ class Builder(Placement):
         queue = self.some("VXM")
         target = self.target("VXM") if self.bit(0.8) else None
         window, offset, burst = target[2:] if target else (*self.place(queue), self.burst())
+        burst["interval"] = max(burst["interval"], self.config.vxm_fold)
         fields = {name: _random(rng, spec) for name, spec in FIELDS[Op.ALU].items()} | burst
         every = list(self.elements(window, offset, burst["count"], burst["interval"]))
         samples = [cycle for _, cycles in every for cycle in cycles]
@@ -309,10 +311,10 @@ class Builder(Placement):
         return self.fits(queue, window, offset, instr) and self._place_alu(queue, window, offset, instr, every)
 
     def _place_alu(self, queue: Queue, window: Window, offset: int, instr: Instr, every: list) -> bool:
-        drives = []
+        drives, late = [], vxm_late(self.config)
         for _, cycles in every:
-            last = cycles[-1] + VXM_REDUCE_DRIVE
-            results = [cycle + VXM_DRIVE for cycle in cycles]
+            last = cycles[-1] + VXM_REDUCE_DRIVE + late
+            results = [cycle + VXM_DRIVE + late for cycle in cycles]
             drives += [(d, 0, 15, results) for d, on in enumerate((instr.dst_e, instr.dst_w)) if on]
             drives += [(Dir.E.value, 0, 15, [last])] * instr.red_e
         if not self.drivable(queue, drives):

@@ -146,6 +146,10 @@ class Placement:
             first = instance.cycle + ENGINE
             yield instance, [first + i * interval for i in range(count)]
 
+    def taken(self, instr: Instr) -> int:
+        """Cycles in which an engine works for an element."""
+        return self.config.vxm_fold if instr.op is Op.ALU else 1
+
     def fits(self, queue: Queue, window: Window, offset: int, instr: Instr) -> bool:
         """The window accepts a word there, and the engine is free and done before the token ends."""
         if not window.accepts(offset) or not self.stocks[queue.name].takes([instr]):
@@ -154,8 +158,8 @@ class Placement:
         engine = self.program.taken.engines[queue.name, ENGINES[instr.op]]
         wanted: set[int] = set()
         for _, cycles in self.elements(window, offset, count, interval):
-            spread = range(cycles[0], cycles[-1] + 1)
-            if cycles[-1] >= self.program.end or not engine.isdisjoint(spread) or not wanted.isdisjoint(spread):
+            spread = range(cycles[0], cycles[-1] + self.taken(instr))
+            if spread[-1] >= self.program.end or not engine.isdisjoint(spread) or not wanted.isdisjoint(spread):
                 return False
             wanted.update(spread)
         return True
@@ -166,7 +170,7 @@ class Placement:
         self.stocks[queue.name].add([instr])
         engine = self.program.taken.engines[queue.name, ENGINES[instr.op]]
         for _, cycles in self.elements(window, offset, *burst_of(instr)):
-            engine.update(range(cycles[0], cycles[-1] + 1))
+            engine.update(range(cycles[0], cycles[-1] + self.taken(instr)))
 
     def drivable(self, queue: Queue, drives: list[tuple[int, int, int, list[int]]]) -> bool:
         """Nothing of (direction, group, planes, cycles) collides, not even among themselves."""

@@ -4,7 +4,7 @@ from collections import defaultdict
 
 import cocotb
 import numpy as np
-from unit_bench import CONFIG, LANES, Checked, E, UnitBench, W, elements, log, pack, traps_of
+from unit_bench import CONFIG, LANES, Checked, E, UnitBench, W, elements, log, pack, traps_of, unpack
 
 from hw import numerics
 from hw.isa import (
@@ -25,11 +25,14 @@ from hw.isa import (
     Trap,
     encode,
     layout,
+    vxm_late,
 )
+
+FOLD, LATE = CONFIG.vxm_fold, vxm_late(CONFIG)
 
 
 def alu(**fields) -> Instr:
-    return Instr(Op.ALU, fields=fields)
+    return Instr(Op.ALU, fields={"interval": FOLD, **fields})
 
 
 class VxmBench(Checked):
@@ -80,7 +83,7 @@ class VxmBench(Checked):
         y = numerics.vxm(instr, a, b, c, er)
         k = numerics.exponent(instr, a, y, er)
         done = self.now + VXM_DRIVE
-        self.drive(done, instr.dst_e, instr.dst_w, numerics.lay(y, instr.rep))
+        self.drive(done + LATE, instr.dst_e, instr.dst_w, numerics.lay(y, instr.rep))
         self.events[done].append((self.results, instr, i, y, k))
 
     def drive(self, cycle: int, e: int, w: int, lanes: np.ndarray) -> None:
@@ -95,7 +98,7 @@ class VxmBench(Checked):
             self.write(self.er, instr.er_dst, k, VXM_RF - VXM_DRIVE)
             er = instr.er_dst, int.from_bytes(k.astype(np.uint8).tobytes(), "little")
         if rf or er:
-            self.probes[self.now] = rf, er
+            self.probes[self.now + LATE] = rf, er
         if instr.red is Red.NONE:
             return
         terms = numerics.reduce(instr.red, y[None], 0)
@@ -105,7 +108,7 @@ class VxmBench(Checked):
         self.slots[instr.red_slot] = terms
         if i == instr.count - 1:
             cycle = self.now + VXM_REDUCE_DRIVE - VXM_DRIVE
-            self.drive(cycle, instr.red_e, 0, terms)
+            self.drive(cycle + LATE, instr.red_e, 0, terms)
 
     def write(self, file: np.ndarray, index: int, lanes: np.ndarray, wait: int) -> tuple[int, int]:
         def commit() -> None:
@@ -118,12 +121,12 @@ class VxmBench(Checked):
         """Dispatches one instruction after the other, each as soon as the engine is free (plus a gap)."""
         for instr in instrs:
             await self.step(instr)
-            last = self.now + (instr.count - 1) * instr.interval
+            last = self.now + (instr.count - 1) * instr.interval + FOLD - 1
             for _ in range(max(last - self.now, 1) + gap + (instr.red is not Red.NONE)):
                 await self.step()
 
     async def drain(self) -> None:
-        for _ in range(VXM_REDUCE_DRIVE + 3):
+        for _ in range(VXM_REDUCE_DRIVE + LATE + 3):
             await self.step()
         assert not self.traps, self.traps
 
@@ -136,7 +139,7 @@ def random_instruction(rng: np.random.Generator, **fixed) -> Instr:
     count = int(rng.integers(1, 5))
     last = CONFIG.rf_depth - count
     fields = {
-        "count": count, "interval": int(rng.choice([1, 1, 1, 2, 3])), "imm": int(rng.integers(-131072, 131072)),
+        "count": count, "interval": LATE + int(rng.choice([1, 1, 1, 2, 3])), "imm": int(rng.integers(-131072, 131072)),
         "func": one(Func), "pre": int(rng.integers(-32, 32) >> rng.integers(0, 5)), "er_use": one(ErUse),
         "er": int(rng.integers(CONFIG.er_depth)), "er_neg": int(rng.integers(2)),
         "post": int(rng.integers(0, 64) >> rng.integers(0, 4)), "round": int(rng.integers(2)),
@@ -204,6 +207,8 @@ async def tables_over_all_segments(dut):
         await bench.step(burst)
         for lanes in operands:
             await bench.step(streams=np.broadcast_to(lanes, (2, LANES)))
+            for _ in range(LATE):
+                await bench.step()
     await bench.drain()
 
 
@@ -232,28 +237,40 @@ async def latencies(dut):
     await bench.reset()
     zero = np.zeros((2, LANES))
 
-    async def measure(writer: Instr, reader: Instr | None, side: int, value: int) -> int:
-        """Cycles from the first sampling to the first drive of `value`; `reader` is dispatched ever after."""
-        for _ in range(12):
-            await bench.step()
-        await bench.step(writer, zero)
-        sampled = bench.now
-        for _ in range(20):
-            await bench.step(reader, zero)
-            data, drive = bench.seen[side]
-            if drive and data & 255 == value:
-                return bench.now - 1 - sampled
-        raise AssertionError("nothing was driven")
+    async def idle(cycles: int) -> None:
+        for _ in range(cycles):
+            await bench.step(None, zero)
 
-    last = 2
-    burst = alu(count=1 + last, imm=5, dst_w=1, red=Red.SUM, red_e=1)
-    assert await measure(burst, None, 1, 5) == VXM_DRIVE
-    assert await measure(burst, None, 0, 15) == last + VXM_REDUCE_DRIVE
-    # A reader that drives in cycle d sampled in d - VXM_DRIVE.
-    reader = alu(a_src=Src.RF, a_rf=1, dst_e=1)
-    assert await measure(alu(imm=7, rf_we=1, rf=1), reader, 0, 7) == VXM_RF + VXM_DRIVE
-    reader = alu(imm=64, er_use=ErUse.PRE, er=1, dst_e=1)
-    assert await measure(alu(imm=3, er_we=1, er_dst=1), reader, 0, 8) == VXM_RF + VXM_DRIVE
+    async def measure(instr: Instr, side: int, value: int) -> int:
+        """Cycles from the first sampling to the first drive of `value` in every lane."""
+        await bench.step(instr, zero)
+        sampled = bench.now
+        for _ in range(40):
+            await bench.step(None, zero)
+            data, drive = bench.seen[side]
+            if drive and (unpack(data, 1) == value).all():
+                cycles = bench.now - 1 - sampled
+                await idle(VXM_REDUCE_DRIVE)
+                return cycles
+        return -1
+
+    async def visible(writer, reader: Instr, number) -> int:
+        """Least distance in which `reader` finds what `writer(value)` writes, a different value each time."""
+        for value in range(FOLD, 20):
+            await bench.step(writer(value), zero)
+            await idle(value - 1)
+            if await measure(reader, 0, number(value)) == VXM_DRIVE + LATE:
+                return value
+        raise AssertionError("nothing is visible")
+
+    last = 2 * FOLD
+    burst = alu(count=3, imm=5, dst_w=1, red=Red.SUM, red_e=1)
+    assert await measure(burst, 1, 5) == VXM_DRIVE + LATE
+    assert await measure(burst, 0, 15) == last + VXM_REDUCE_DRIVE + LATE
+    assert await visible(lambda value: alu(imm=value, rf_we=1, rf=1), alu(a_src=Src.RF, a_rf=1, dst_e=1),
+                         lambda value: value) == VXM_RF
+    reader = alu(imm=1, er_use=ErUse.PRE, er=1, er_neg=1, dst_e=1)
+    assert await visible(lambda value: alu(imm=value, er_we=1, er_dst=1), reader, lambda value: 1 << value) == VXM_RF
 
 
 @cocotb.test()
@@ -263,7 +280,10 @@ async def illegal_programs_trap(dut):
     drive = {"dst_e": 1}
     assert await traps_of(bench, alu(a_src=Src.E, **drive)) == set()
     assert await traps_of(bench, alu(count=9), alu()) == {Trap.ENGINE_BUSY}
-    assert await traps_of(bench, alu(count=2), None, alu()) == set()
+    free = 2 * FOLD - 1
+    assert await traps_of(bench, alu(count=2), *[None] * free, alu()) == set()
+    assert await traps_of(bench, alu(count=2), *[None] * (free - 1), alu()) == {Trap.ENGINE_BUSY}
+    assert await traps_of(bench, alu(interval=1)) == set()
     assert await traps_of(bench, encode(Instr(Op.LOAD))) == {Trap.OPCODE}
     assert await traps_of(bench, encode(alu(func=Func.LOG2)) | 15 << bit_of("func")) == {Trap.OPCODE}
     same = encode(alu(b_src=Src.RF, c_src=Src.RF))
@@ -276,14 +296,18 @@ async def illegal_programs_trap(dut):
         assert await traps_of(bench, index ^ 1 << bit_of(name)) == {Trap.OPCODE}
     for name in ("b_fmt", "c_fmt"):
         assert await traps_of(bench, same ^ Fmt.B0.value << bit_of(name)) == {Trap.OPCODE}
-    assert await traps_of(bench, alu(red=Red.SUM, red_e=1), alu(**drive)) == {Trap.COLLISION}
-    assert await traps_of(bench, alu(red=Red.SUM, red_e=1), alu(dst_w=1, rf_we=1)) == set()
+    # Folded, the next element is no earlier than behind the reduction.
+    total, collision = [alu(red=Red.SUM, red_e=1), *[None] * (FOLD - 1)], {Trap.COLLISION} if FOLD == 1 else set()
+    assert await traps_of(bench, *total, alu(**drive)) == collision
+    assert await traps_of(bench, *total, alu(dst_w=1, rf_we=1)) == set()
     assert await traps_of(bench, alu(a_src=Src.RF, a_rf=CONFIG.rf_depth - 1, a_inc=1, count=2)) == {Trap.ADDRESS}
     dut.e_driven.value = 0b1101
     assert await traps_of(bench, alu(b_src=Src.E)) == {Trap.EMPTY_READ}
     assert await traps_of(bench, alu(b_src=Src.E, b_fmt=Fmt.HI16)) == set()
     assert await traps_of(bench, alu(a_src=Src.E, a_fmt=Fmt.B1)) == {Trap.EMPTY_READ}
     assert await traps_of(bench, alu(b_src=Src.W)) == set()
+    if FOLD > 1:
+        assert await traps_of(bench, alu(count=2, interval=FOLD - 1)) == {Trap.ENGINE_BUSY}
 
 
 def bit_of(name: str) -> int:

@@ -21,11 +21,13 @@ from compiler.schedule import Scheduler, Segment
 from compiler.verify import VerifyError, VerifyReport, verify_bucket
 from hw.config import CONFIGS
 from hw.isa import (
+    ENGINE,
     FIELDS,
     HEADER,
     MIN_DELAY_JUMP,
     START,
     VXM_DRIVE,
+    VXM_REDUCE_DRIVE,
     Dir,
     EncodingError,
     Fmt,
@@ -38,6 +40,7 @@ from hw.isa import (
     encode,
     layout,
     queues,
+    vxm_late,
 )
 from hw.numerics import Index
 from sim.image import Image
@@ -47,6 +50,7 @@ from sim.random_instructions import MAX_OFFSET
 from sim.random_programs import random_image
 
 TINY = CONFIGS["tiny"]
+FOLDED = replace(TINY, vxm_fold=4)
 PERIOD = 200
 RANDOM_BOUNDS = {(f"{side}{n}", register): MAX_OFFSET for side in "WE" for n in range(3) for register in range(1, 8)}
 Program = dict[str, list[int]]
@@ -144,6 +148,14 @@ def test_reduction_and_result_in_neighbouring_cycles():
     verify_bucket(TINY, program(VXM=[(2, alu(red=Red.SUM, red_e=1)), (4, alu(dst_e=1))]), PERIOD, {})
 
 
+@pytest.mark.parametrize("config", [TINY, FOLDED])
+def test_last_effect_of_the_vxm(config):
+    at = PERIOD - START - ENGINE - VXM_REDUCE_DRIVE - vxm_late(config)
+    assert verify_bucket(config, program(VXM=[(at, alu())]), PERIOD, {}).last == PERIOD
+    with pytest.raises(VerifyError, match="its effect comes after"):
+        verify_bucket(config, program(VXM=[(at + 1, alu())]), PERIOD, {})
+
+
 def test_program_as_a_whole():
     words = program()
     two_registers = encode(alu(b_src=Src.RF, c_src=Src.RF)) ^ 1 << layout(Op.ALU)["b_rf"].offset
@@ -186,16 +198,29 @@ def sweeps() -> dict[str, list[dict]]:
     }
 
 
-@pytest.mark.parametrize("family", sweeps())
-def test_borders_are_those_of_the_model(family):
+def folded_sweeps() -> dict[str, list[dict]]:
+    """The same of a VXM that is at work for four cycles with an element."""
+    results, total = alu(count=2, interval=5, dst_e=1), alu(count=2, interval=4, red=Red.SUM, red_e=1)
+    return {
+        "interval": [{"VXM": [(2, alu(count=2, interval=interval))]} for interval in range(1, 8)],
+        "one element": [{"VXM": [(2, alu()), (at, alu())]} for at in range(3, 9)],
+        "engine": [{"VXM": [(2, results), (at, results)]} for at in range(7, 16)],
+        "results": [{"VXM": [(2, results)], "MEM_E0": [(at, write(count=2, interval=5))]} for at in range(10, 20)],
+        "reduction": [{"VXM": [(2, total)], "MEM_E0": [(at, write())]} for at in range(14, 24)],
+    }
+
+
+@pytest.mark.parametrize(("config", "family"), [*((TINY, family) for family in sweeps()),
+                                                *((FOLDED, family) for family in folded_sweeps())])
+def test_borders_are_those_of_the_model(config, family):
     verdicts = set()
-    for given in sweeps()[family]:
+    for given in (folded_sweeps if config is FOLDED else sweeps)()[family]:
         words, found = program(**given), None
         try:
-            verify_bucket(TINY, words, PERIOD, {})
+            verify_bucket(config, words, PERIOD, {})
         except VerifyError as error:
             found = error.rule
-        trap = judge(Image(config=TINY, queues={}, starts={}, buckets=[]), words, PERIOD)
+        trap = judge(Image(config=config, queues={}, starts={}, buckets=[]), words, PERIOD)
         assert found is (trap.trap if isinstance(trap, ProgramError) else trap), (given, trap)
         verdicts.add(found)
     assert None in verdicts and len(verdicts) > 1
@@ -225,6 +250,7 @@ MODELS = {
     "wide": ("ulx3s", {"dim": 64, "hidden_dim": 100, "n_heads": 4, "n_kv_heads": 2, "head_dim": 16}),
     "odd vocabulary": ("ulx3s", {"vocab_size": 390, "shared_classifier": False}),
     "four lanes": ("small", {"vocab_size": 130}),
+    "folded": ("micro", {"vocab_size": 130}),
     "eight lanes": ("medium", {"dim": 64, "n_heads": 4, "n_kv_heads": 2, "head_dim": 16}),
     "large": ("large", {"dim": 64, "n_heads": 4, "n_kv_heads": 4, "head_dim": 16}),
 }
@@ -278,7 +304,8 @@ def random_buckets(name: str, seed: int) -> tuple[Image, list[Program]]:
 
 
 @pytest.mark.parametrize("name, seeds", [
-    ("tiny", range(12)), ("small", range(3)), ("medium", range(3)), ("ulx3s", range(3)), ("large", range(3))])
+    ("tiny", range(12)), ("micro", range(3)), ("small", range(3)), ("medium", range(3)), ("ulx3s", range(3)),
+    ("large", range(3))])
 def test_random_programs_are_legal(name, seeds):
     for seed in seeds:
         image, programs = random_buckets(name, seed)
@@ -391,14 +418,15 @@ def compare(name: str, mutants: int, seed: int) -> Counter[str]:
     return verdicts
 
 
-def test_mutants():
-    verdicts = compare("tiny", 100, seed=1)
+@pytest.mark.parametrize("name", ["tiny", "micro"])
+def test_mutants(name):
+    verdicts = compare(name, 100, seed=1)
     assert verdicts["both refuse"] > 20 and verdicts["legal"] > 20
     assert verdicts["unbounded"] + verdicts["stricter"] < 20
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("name", ["tiny", "small", "medium", "large"])
+@pytest.mark.parametrize("name", ["tiny", "micro", "small", "medium", "large"])
 def test_many_mutants(name):
     verdicts = compare(name, 2000, seed=2)
     often = (Trap.EMPTY_READ, Trap.ADDRESS, Trap.OPCODE, Trap.ENGINE_BUSY, Trap.COLLISION, Trap.NOT_PARKED)

@@ -50,6 +50,8 @@ NARROW_SHAPES = {
     "own classifier": {"shared_classifier": False, "vocab_size": 101, "hidden_dim": 70, "seq_len": 50},
 }
 """Shapes for a chip of 4 lanes."""
+FOLDED = {"n_layers": 2, "vocab_size": 128}
+"""What of `FOUR_LANES` is smaller on `micro`, in some of these shapes."""
 
 
 @contextmanager
@@ -126,6 +128,18 @@ def test_a_model_of_four_lanes_over_its_whole_context_on_the_rtl():
     program = small_program("small", **FOUR_LANES)
     assert len(program.buckets) > 1
     alike(program, "rtl", [1, 5, 9], program.context, **SAMPLED)
+
+
+@pytest.mark.parametrize("shape", NARROW_SHAPES)
+def test_models_of_many_shapes_on_a_folded_chip(shape: str):
+    alike(small_program("micro", **FOUR_LANES | FOLDED | NARROW_SHAPES[shape]), "model", [1], 18, **SAMPLED)
+
+
+@pytest.mark.parametrize("sampling", [{}, SAMPLED], ids=["greedy", "sampled"])
+def test_a_folded_chip_over_its_whole_context_on_the_rtl(sampling: dict):
+    program = small_program("micro", **FOUR_LANES | {"n_layers": 2})
+    assert len(program.buckets) > 1
+    alike(program, "rtl", [1, 5, 9], program.context, **sampling)
 
 
 def test_a_model_of_eight_lanes_on_the_rtl():

@@ -33,6 +33,10 @@ def burst(module: ModuleType) -> Proof:
     return BurstProof(Op.DRAIN, module.Burst)
 
 
+def folded(module: ModuleType) -> Proof:
+    return BurstProof(Op.ALU, module.Burst, fold=4)
+
+
 def single(module: ModuleType) -> Proof:
     return BurstProof(Op.INDEX, module.Burst)
 
@@ -64,10 +68,13 @@ FAULTS = [
     (icu, "hw.icu", "part, move, fetch.data.number[number]", "part, move, fetch.data.number"),
     (load, "hw.icu", "enter.addr.eq(load_number)", "enter.addr.eq(self.load_addr)"),
     (load, "hw.icu", "self.load_number[number]", "self.load_number"),
-    (burst, "hw.slice", "wait.eq(op.interval - 1)", "wait.eq(op.interval)"),
+    (burst, "hw.slice", "wait.eq(op.interval - self._fold)", "wait.eq(op.interval)"),
     (burst, "hw.slice", "else self.word.count)", "else self.word.count + 1)"),
     (burst, "hw.slice", "self.start & self.busy & ~self.last", "self.start & self.busy"),
     (burst, "hw.slice", "index.eq(index + 1)", "index.eq(index)"),
+    (folded, "hw.slice", "self.part == self._fold - 1", "self.part == 0"),
+    (folded, "hw.slice", "wait.eq(op.interval - self._fold)", "wait.eq(op.interval - 1)"),
+    (folded, "hw.slice", "self.last.eq(self.done &", "self.last.eq(self.active &"),
     (single, "hw.slice", "left.eq(1 if", "left.eq(2 if"),
     (StreamProof, "hw.stream", "row[p][plane_bits", "row[0][plane_bits"),
     (StreamProof, "hw.stream", "Mux(drive, data, value)", "data"),

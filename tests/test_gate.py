@@ -39,7 +39,7 @@ BENCHES: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "streams": lambda _: test_hw_stream.test_streams(16),
     "mxm": lambda _: test_hw_mxm.test_mxm("tiny", "E", 16),
     "mem, banks of hw/ram.v": lambda patch: test_hw_mem.test_mem("MEM_E1", "W", 8, 16, patch),
-    "vxm": lambda _: test_hw_vxm.test_vxm(16),
+    "vxm": lambda _: test_hw_vxm.test_vxm(16, 1),
     "sxm": lambda _: test_hw_sxm.test_sxm("tiny", "E", 16),
 }
 SLOW = {"streams", "vxm", "sxm"}

@@ -150,6 +150,8 @@ def test_queues_are_numbered_once(config):
 
 @pytest.mark.parametrize("changes, words", [
     ({"lanes": 2}, "lanes must be in 4..16, not 2"), ({"lanes": 12}, "lanes must be a power of two, not 12"),
+    ({"vxm_fold": 32}, "vxm_fold must be in 1..16, not 32"),
+    ({"vxm_fold": 3}, "vxm_fold must be a power of two, not 3"),
     ({"lanes": 4, "weight_groups": 2, "mem_depths": (64, 64, 64)},
      "weight_groups must be at most 1 with 4 lanes, not 2"),
 ])
@@ -164,6 +166,20 @@ def test_sizes_follow_the_lanes():
     assert (tiny.lane_bits, tiny.plane_bits, tiny.group_bits, tiny.quad_bytes) == (4, 128, 512, 64)
     assert (small.macs, small.int4, tiny.macs, tiny.int4) == (32, False, 128, True)
     assert not replace(tiny, lanes=8, weight_groups=2, mem_depths=(64, 64, 64)).int4
+
+
+def test_a_vxm_that_is_not_folded_changes_no_digest():
+    """A chip is known by its digest; these have been in bitstreams and program files since before there was a fold."""
+    known = {"tiny": "bae35f60fb4c5062", "small": "372bea466a73c759", "medium": "342a98b6f7cbadb8",
+             "ulx3s": "bc97ceae2be98217", "large": "0add01f87b4e67f2"}
+    assert {name: CONFIGS[name].digest() for name in known} == known
+    tiny = CONFIGS["tiny"]
+    assert len({replace(tiny, vxm_fold=fold).digest() for fold in (1, 2, 4)}) == 3
+
+
+def test_what_a_folded_vxm_is_late():
+    assert [(isa.vxm_late(replace(CONFIGS["tiny"], vxm_fold=fold)), replace(CONFIGS["tiny"], vxm_fold=fold).vxm_lanes)
+            for fold in (1, 2, 16)] == [(0, 16), (1, 8), (15, 1)]
 
 
 def test_routable_maps():

@@ -9,9 +9,9 @@ from hw.isa import ENGINE, Instr, Op, encode
 from hw.slice import Burst
 
 
-def run(op: Op, dispatches: dict[int, Instr], cycles: int = 60) -> list[dict[str, int]]:
+def run(op: Op, dispatches: dict[int, Instr], cycles: int = 60, fold: int = 1) -> list[dict[str, int]]:
     """The engine's outputs in every cycle."""
-    dut: Any = Burst(op)
+    dut: Any = Burst(op, fold)
     seen = []
 
     async def bench(ctx):
@@ -21,8 +21,9 @@ def run(op: Op, dispatches: dict[int, Instr], cycles: int = 60) -> list[dict[str
             if instr:
                 ctx.set(dut.word.as_value(), encode(instr))
             await ctx.delay(1e-7)
-            seen.append({name: int(ctx.get(getattr(dut, name))) for name in ("active", "last", "busy", "conflict")}
-                        | {"index": int(ctx.get(dut.index)), "op": int(ctx.get(dut.op.as_value()))})
+            seen.append({name: int(ctx.get(getattr(dut, name)))
+                         for name in ("active", "last", "busy", "conflict", "index", "part")}
+                        | {"op": int(ctx.get(dut.op.as_value()))})
             await ctx.tick()
 
     simulator = Simulator(dut)
@@ -59,6 +60,22 @@ def test_restart_in_the_cycle_of_the_last_element():
 def test_earlier_restart_conflicts():
     seen = run(Op.READ, {0: read(3, 2), 4: read(1, 1)})
     assert [t for t, out in enumerate(seen) if out["conflict"]] == [4]
+
+
+@pytest.mark.parametrize(("count", "interval"), [(1, 1), (1, 4), (3, 4), (3, 6)])
+def test_an_element_in_parts(count: int, interval: int):
+    seen = run(Op.READ, {3: read(count, interval)}, fold=4)
+    expected = [(3 + ENGINE + i * interval + part, i, part) for i in range(count) for part in range(4)]
+    assert [(t, out["index"], out["part"]) for t, out in enumerate(seen) if out["active"]] == expected
+    assert [t for t, out in enumerate(seen) if out["last"]] == [expected[-1][0]]
+    assert [t for t, out in enumerate(seen) if out["busy"]] == list(range(3 + ENGINE, expected[-1][0] + 1))
+
+
+@pytest.mark.parametrize(("again", "conflicts"), [(7, [7]), (8, []), (9, [])])
+def test_restart_in_the_last_part(again: int, conflicts: list[int]):
+    seen = run(Op.READ, {0: read(2, 4), again: read(1, 1)}, fold=4)
+    assert [t for t, out in enumerate(seen) if out["conflict"]] == conflicts
+    assert [t for t, out in enumerate(seen) if out["active"] and t > again] == list(range(again + 1, again + 5))
 
 
 def test_an_operation_without_count_has_one_element():

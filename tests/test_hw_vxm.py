@@ -1,19 +1,30 @@
 """The VXM against `hw.numerics`, cycle by cycle (bench_hw_vxm.py holds the vectors)."""
 
 import dataclasses
+import re
 
 import pytest
 
 from hw.config import CONFIGS
 from hw.isa import queues
+from hw.verilog import convert
 from hw.vxm import Vxm
 from sim.cocotb_runner import run_cocotb
 
 
-@pytest.mark.parametrize("lanes", [16, 4])
-def test_vxm(lanes: int):
-    config = dataclasses.replace(CONFIGS["tiny"], lanes=lanes, debug=True)
-    queue = next(queue for queue in queues(config) if queue.unit == "VXM")
-    env = {"LANES": str(lanes)}
-    result = run_cocotb(Vxm(config=config, queue=queue), "bench_hw_vxm", toplevel_name="vxm", env=env)
+def vxm(lanes: int, fold: int, debug: bool) -> Vxm:
+    config = dataclasses.replace(CONFIGS["tiny"], lanes=lanes, vxm_fold=fold, debug=debug)
+    return Vxm(config=config, queue=next(queue for queue in queues(config) if queue.unit == "VXM"))
+
+
+@pytest.mark.parametrize(("lanes", "fold"), [(16, 1), (4, 1), (8, 2), (4, 4)])
+def test_vxm(lanes: int, fold: int):
+    env = {"LANES": str(lanes), "FOLD": str(fold)}
+    result = run_cocotb(vxm(lanes, fold, debug=True), "bench_hw_vxm", toplevel_name="vxm", env=env)
     assert len(result.passed) == 7
+
+
+@pytest.mark.parametrize(("lanes", "fold", "made"), [(4, 1, 4), (4, 4, 1), (8, 2, 4)])
+def test_lanes_that_are_made(lanes: int, fold: int, made: int):
+    text = convert(vxm(lanes, fold, debug=False), "vxm")
+    assert len(re.findall(r"^  \\vxm\.lane\d+ ", text, re.MULTILINE)) == made

@@ -15,8 +15,8 @@ from sim.model import ModelChip
 from sim.random_programs import random_image
 
 TINY = CONFIGS["tiny"]
-QUICK = {"tiny": 12, "small": 6}
-NIGHTLY = {"tiny": 1500, "small": 400, "medium": 100, "ulx3s": 400, "large": 100}
+QUICK = {"tiny": 12, "micro": 6, "small": 6}
+NIGHTLY = {"tiny": 1500, "micro": 400, "small": 400, "medium": 100, "ulx3s": 400, "large": 100}
 """Programs by config."""
 
 

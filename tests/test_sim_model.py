@@ -1,5 +1,7 @@
 """The cycle model against cycles and values worked out by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from small_programs import FIRST, ILLEGAL, image_of, op, read, wait, write
@@ -29,6 +31,7 @@ from sim.model import ModelChip, ProgramError
 TINY = CONFIGS["tiny"]
 LANES = TINY.lanes
 LARGE = CONFIGS["large"]
+FOLDED = replace(TINY, vxm_fold=4)
 
 
 def machine(programs: dict[str, list[Instr]], period: int = 200, config=TINY, strict: bool = True) -> ModelChip:
@@ -258,6 +261,32 @@ def test_vxm_writes_registers_and_exponents_exactly_once_readable():
     state = go(chip, E_VXM + isa.VXM_DRIVE + 2).state()
     assert (state["VXM.rf"][5] == np.arange(LANES) + 216).all()
     assert (state["VXM.er"][2] == (np.arange(LANES) + 216).astype(np.int8)).all()
+
+
+def test_a_folded_vxm_drives_late_and_writes_in_time():
+    alu = op(Op.ALU, a_src=Src.IOTA, count=2, interval=4, rf_we=1, rf=4, rf_inc=1, red=Red.SUM, red_e=1, dst_w=1)
+    chip = begin(machine({"VXM": [alu]}, config=FOLDED), E_VXM + isa.VXM_DRIVE)
+    assert not chip.state()["VXM.rf"].any()
+    assert (go(chip, E_VXM + isa.VXM_DRIVE + 1).state()["VXM.rf"][4] == np.arange(LANES)).all()
+    assert not driven(go(chip, E_VXM + isa.VXM_DRIVE + 3), Dir.W, MEM_W)
+    assert (lanes(stream(go(chip, E_VXM + isa.VXM_DRIVE + 4), Dir.W, MEM_W)) == np.arange(LANES)).all()
+    assert not driven(go(chip, E_VXM + 4 + isa.VXM_REDUCE_DRIVE + 3), Dir.E, MEM_E)
+    total = stream(go(chip, E_VXM + 4 + isa.VXM_REDUCE_DRIVE + 4), Dir.E, MEM_E)
+    assert (lanes(total) == 2 * np.arange(LANES) + LANES).all()
+
+
+@pytest.mark.parametrize(("count", "interval", "gap", "trap"), [
+    (2, 3, 9, 0), (2, 4, 9, None), (2, 4, 8, None), (2, 4, 7, 7), (1, 1, 4, None), (1, 1, 3, 3)])
+def test_a_folded_vxm_is_busy_for_a_while(count: int, interval: int, gap: int, trap: int | None):
+    """A burst, and one `gap` cycles behind it: the second word to be dispatched too early, or the first's interval."""
+    programs = {"VXM": [op(Op.ALU, gap, count=count, interval=interval), op(Op.ALU)]}
+    begin(machine(programs), 60)
+    chip = machine(programs, config=FOLDED)
+    if trap is None:
+        begin(chip, 60)
+        return
+    with pytest.raises(ProgramError, match=f"cycle {FIRST + trap}: VXM: ENGINE_BUSY"):
+        begin(chip, 60)
 
 
 @pytest.mark.parametrize("late", [0, 1])

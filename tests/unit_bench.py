@@ -15,7 +15,8 @@ CORNERS = (0, 1, -1, 2, 127, 128, -128, -129, 32767, 32768, -32768, -32769, 1310
            8388607, -8388608, (1 << 31) - 1, -(1 << 31), -(1 << 31) + 1, 1 << 30)
 
 CONFIG = CONFIGS[os.environ.get("CONFIG", "tiny")]
-CONFIG = replace(CONFIG, lanes=int(os.environ.get("LANES", CONFIG.lanes)))
+CONFIG = replace(CONFIG, lanes=int(os.environ.get("LANES", CONFIG.lanes)),
+                 vxm_fold=int(os.environ.get("FOLD", CONFIG.vxm_fold)))
 LANES = CONFIG.lanes
 ALL = (1 << PLANES) - 1
 
