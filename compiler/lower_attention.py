@@ -12,7 +12,7 @@ from .layout import SIDES
 from .lower_base import FRAC, INDEX_K, INDEX_SCALE, INDEX_V, SWAP_MAP, Base
 from .place import CHUNK, Matrix, qkv_words
 
-SOFTMAX = 8
+SOFTMAX = 4
 """Vectors of scores in a burst of a softmax: as many as leave room for other work between them."""
 SUM_SLOT = {"W": 2, "E": 3}
 """Reduction slots of a side's softmax; its scores have slots 0 and 1."""

@@ -15,8 +15,8 @@ from .quantize import integer_logits
 
 SCALES = {"measured": None, "static": frozenset[str](), "dynamic": frozenset(SITES)}
 """What --scales may say: the dynamic inputs, or that they are to be chosen."""
-TOLERANCE = 0.001
-"""What a static scale may add to the KL, as a part of the float model's cross-entropy."""
+TOLERANCE = 0.0025
+"""What a static scale may add to the KL, as a part of the float model's cross-entropy: all four together, 1 %."""
 
 
 @dataclass(frozen=True, kw_only=True)
