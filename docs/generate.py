@@ -40,6 +40,8 @@ STATUS = {
     "small": "4 lanes, for smaller FPGAs: [65 MHz on an ECP5-45F](docs/fpga.md); too small for the shipped model",
     "medium": "8 lanes, [55 MHz on an ECP5-85F](docs/fpga.md): the shipped model over 200 positions",
     "ulx3s": "the default of everything; fits an ECP5-85F, [not routed yet](docs/fpga.md)",
+    "folded": "`ulx3s` with eight VXM lanes for sixteen: the shipped model over its whole context, "
+              "[on an ECP5-85F](docs/fpga.md)",
     "large": "simulation of larger models only",
 }
 

@@ -180,6 +180,8 @@ CONFIGS = {
                    icu_words=((512,), (128,), (224, 8), (192,), (32, 64), (32, 64))),
         ChipConfig(name="ulx3s", mem_depths=(512, 2560), act_depth=32, vxm_icu_depth=2048, sxm_transpose=False,
                    icu_words=((512,), (256,), (512, 8), (64, 64), (32, 48))),
+        ChipConfig(name="folded", vxm_fold=2, mem_depths=(512, 2560), act_depth=32, vxm_icu_depth=2048,
+                   sxm_transpose=False, icu_words=((512,), (256,), (512, 8), (64, 64), (32, 48))),
         ChipConfig(name="large", weight_groups=2, mem_depths=(16384, 65536, 65536), act_depth=256, acc_depth=32,
                    icu_depth=2048, vxm_icu_depth=4096, sxm_west=True, buckets=16),
     )

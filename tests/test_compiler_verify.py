@@ -305,7 +305,7 @@ def random_buckets(name: str, seed: int) -> tuple[Image, list[Program]]:
 
 @pytest.mark.parametrize("name, seeds", [
     ("tiny", range(12)), ("micro", range(3)), ("small", range(3)), ("medium", range(3)), ("ulx3s", range(3)),
-    ("large", range(3))])
+    ("folded", range(3)), ("large", range(3))])
 def test_random_programs_are_legal(name, seeds):
     for seed in seeds:
         image, programs = random_buckets(name, seed)

@@ -63,7 +63,8 @@ def test_a_debug_build_gives_words_the_same_numbers():
             assert set(mine.kept) <= set(other.kept)
 
 
-@pytest.mark.parametrize(("name", "expected"), [("ulx3s", 16), ("medium", 15), ("small", 23), ("micro", 22)])
+@pytest.mark.parametrize(("name", "expected"), [
+    ("ulx3s", 16), ("folded", 16), ("medium", 15), ("small", 23), ("micro", 22)])
 def test_block_rams_that_queues_fill(name: str, expected: int):
     """Of 1,024 x 18 bits for entries, of 512 x 36 for words."""
     blocks = 0

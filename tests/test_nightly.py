@@ -24,15 +24,16 @@ MODELS = [
 
 
 @cache
-def program_of(path: Path) -> Program:
-    """For the default chip, at the longest context that fits."""
-    return compile_checkpoint(*read_model(path, None), config=CONFIGS["ulx3s"], measure=False)
+def program_of(path: Path, config: str) -> Program:
+    """At the longest context that fits."""
+    return compile_checkpoint(*read_model(path, None), config=CONFIGS[config], measure=False)
 
 
 @pytest.mark.parametrize("device", ["rtl", "model"])
 @pytest.mark.parametrize("sampling", [{}, SAMPLED], ids=["greedy", "sampled"])
 @pytest.mark.parametrize("path", MODELS)
-def test_every_token_over_the_full_context(path: Path, sampling: dict, device: str):
-    program = program_of(path)
+@pytest.mark.parametrize("config", ["ulx3s", "folded"])
+def test_every_token_over_the_full_context(config: str, path: Path, sampling: dict, device: str):
+    program = program_of(path, config)
     prompt = Tokenizer.from_bytes(program.tokenizer).encode(PROMPT)
     alike(program, device, prompt, program.context, **sampling)
