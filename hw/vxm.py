@@ -334,7 +334,8 @@ def _whole(m: Module, part: Value, fold: int, name: str) -> Value:
 
 
 def _stepping(m: Module, engine: Burst, first: Value, steps: Value, name: str) -> tuple[Signal, Signal]:
-    """The register that the present element names, and that of the next one; `steps` where each has its own."""
+    """The register that the element of this cycle names, and that of the next cycle; `steps`: each element names the
+    register behind that of the element before."""
     return stepping(m, engine, first, latched(m, engine, steps, f"{name}_steps"), name)
 
 
