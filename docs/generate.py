@@ -198,9 +198,9 @@ def _tables() -> str:
 
 
 @functools.cache
-def program() -> Program:
-    """The shipped model on the default config."""
-    return open_program(ROOT / MODEL)
+def program(config: str = DEFAULT_CONFIG) -> Program:
+    """The shipped model."""
+    return open_program(ROOT / MODEL, config=config)
 
 
 def _configs() -> str:
@@ -208,13 +208,11 @@ def _configs() -> str:
     rows = [("config", "SRAM", "int8 MACs a cycle", "cycles a token", "of the SRAM roofline", "use")]
     for config in CONFIGS.values():
         cycles, fraction = "", ""
-        if config.name == DEFAULT_CONFIG:
-            periods = [bucket.period for bucket in program().buckets]
-            cycles = f"{min(periods):,}..{max(periods):,}, mean {program().mean_cycles:,.0f}"
-            fraction = f"{program().roofline_fraction():.1%}"
-        elif (found := fit(model, config)).context:
-            periods = [period for _, period in found.cycles]
-            cycles = f"{min(periods):,}..{max(periods):,}"
+        if fit(model, config).context:
+            found = program(config.name)
+            periods = [bucket.period for bucket in found.buckets]
+            cycles = f"{min(periods):,}..{max(periods):,}, mean {found.mean_cycles:,.0f}"
+            fraction = f"{found.roofline_fraction():.1%}"
         rows.append((f"`{config.name}`", f"{config.sram_bytes / 1024:,.0f} KiB", str(config.macs), cycles, fraction,
                      STATUS[config.name]))
     return table(*rows)
