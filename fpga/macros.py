@@ -172,11 +172,11 @@ def lane_of(name: str, cell: dict) -> int | None:
     return int(found[1] or found[2]) if found else None
 
 
-def by_lanes(netlist: dict, placed: dict, lanes: int) -> Annealing:
+def by_lanes(netlist: dict, placed: dict, lanes: int, made: int) -> Annealing:
     """The same macros, held by the middle of their lane, or of its half towards their hemisphere.
 
-    Lanes have rectangles in a grid, in such an order that those nearest in number are neighbours. lanes: those that the
-    VXM is made of; a folded one's other lanes lie with the ones that compute them.
+    Lanes have rectangles in a grid, in such an order that those nearest in number are neighbours; but lanes that one and
+    the same of the `made` lanes of a folded VXM computes are still nearer.
     """
     found = _found(placed)
     across, down = 1 + max(p.column for _, p in found.values()), 1 + max(p.row for _, p in found.values())
@@ -191,7 +191,7 @@ def by_lanes(netlist: dict, placed: dict, lanes: int) -> Annealing:
         kinds[macro], places[macro] = cell["type"], place
         lane = lane_of(macro, cells[macro])
         if lane is not None:
-            lane %= lanes
+            lane = lane % made * (lanes // made) + lane // made
             column, row = (sum((lane >> 2 * n + axis & 1) << n for n in range(2)) for axis in (0, 1))
             side = 1 if re.search(r"_E\d*\.", macro) else -1 if re.search(r"_W\d*\.", macro) else 0
             x, y = (4 * column + 2 + side) * across // (4 * columns), (2 * row + 1) * down // (2 * rows)

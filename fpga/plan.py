@@ -31,8 +31,8 @@ def _round(board: Board, made: Netlist, seed: int, console: Console) -> dict[str
         (folder / "top.lpf").write_text(made.constraints)
         tools.run(nextpnr, arguments, folder, "nextpnr.log")
         placed = json.loads(written.read_text())
-        lanes = CONFIGS[board.config].vxm_lanes
-        macro = macros.by_lanes(netlist, placed, lanes) if first else macros.by_nets(placed)
+        config = CONFIGS[board.config]
+        macro = macros.by_lanes(netlist, placed, config.lanes, config.vxm_lanes) if first else macros.by_nets(placed)
         (folder / "plan.json").write_text(json.dumps(macros.anneal(macro, console, seed=seed)))
         top.unlink()
         written.unlink()
