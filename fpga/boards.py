@@ -7,6 +7,12 @@ from typing import Any
 
 from compiler.errors import TspError
 
+SPREAD = "--placer", "static"
+"""nextpnr's electrostatic placer, which spreads cells evenly over an FPGA of which much is taken: HeAP packs them into
+knots there that no router undoes, and begins with all of them in one place."""
+PACKED = "--placer", "heap", "--placer-heap-beta", "0.7"
+"""HeAP, which a part with much room is routed with: there the other draws all to the middle."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Board:
@@ -14,8 +20,9 @@ class Board:
 
     platform: module and class of the board's definition in amaranth-boards. mhz: the chip's clock, which is the timing
     constraint. lut, ff, bram, dsp: what the FPGA has (LUT4, flip-flops, 18-Kbit blocks, 18x18 multipliers).
-    nextpnr: arguments that select the part. pack: the program that makes the bitstream. lut_products: where the chip
-    has more products than the FPGA has multipliers, the registers of those that are made of LUTs (a pattern of yosys).
+    nextpnr: arguments that select the part. placer: those of its placer (see `SPREAD`). pack: what makes the
+    bitstream. lut_products: where the chip has more products than the FPGA has multipliers, the registers of those that
+    are made of LUTs (a pattern of yosys).
     """
 
     name: str
@@ -31,6 +38,7 @@ class Board:
     dsp: int
     nextpnr: tuple[str, ...]
     pack: str
+    placer: tuple[str, ...] = SPREAD
     lut_products: str = ""
 
     def make_platform(self) -> Any:
@@ -57,7 +65,7 @@ BOARDS = {
               nextpnr=("--45k", "--package", "CABGA381", "--speed", "6"), pack="ecppack"),
         Board(name="icepi_zero", config="micro", part="LFE5U-25F-6BG256C",
               platform=("icepi_zero", "IcepiZero1_3Platform"), family="ecp5", mhz=50.0, baud=3_000_000,
-              lut=24_288, ff=24_288, bram=56, dsp=28, pack="ecppack",
+              lut=24_288, ff=24_288, bram=56, dsp=28, pack="ecppack", placer=PACKED,
               nextpnr=("--25k", "--package", "CABGA256", "--speed", "6"),
               lut_products="*product2_0_*"),  # of row 0 of both MXMs: 8
     )

@@ -175,8 +175,8 @@ def lane_of(name: str, cell: dict) -> int | None:
 def by_lanes(netlist: dict, placed: dict, lanes: int, made: int) -> Annealing:
     """The same macros, held by the middle of their lane, or of its half towards their hemisphere.
 
-    Lanes have rectangles in a grid, in such an order that those nearest in number are neighbours; but lanes that one and
-    the same of the `made` lanes of a folded VXM computes are still nearer.
+    Lanes have rectangles in a grid, in such an order that those nearest in number are neighbours; but those that one of
+    the `made` lanes of a folded VXM computes are still nearer.
     """
     found = _found(placed)
     across, down = 1 + max(p.column for _, p in found.values()), 1 + max(p.row for _, p in found.values())
