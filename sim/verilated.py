@@ -1,8 +1,9 @@
 """The Verilated chip: RTL in a shared library, driven from C++ for millions of cycles a call."""
 
 import ctypes
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,11 @@ class Probe:
     offset: int
     size: int
     shape: object
+
+    @cached_property
+    def fields(self) -> list[tuple[str, int, int]]:
+        """(name, offset, width) of the fields of a struct, in bits."""
+        return list(_fields(self.shape))
 
 
 def probe_table(config: ChipConfig) -> dict[str, Probe]:
@@ -258,7 +264,9 @@ class VerilatedChip:
 
     def writes(self, queue: str) -> Mapping[str, int]:
         """The state writes of a unit at the end of the present cycle, field by field."""
-        return _fields(self._probes[f"probe_{queue}"].shape, self.probe(f"probe_{queue}"))
+        name = f"probe_{queue}"
+        value = self.probe(name)
+        return {field: value >> offset & (1 << width) - 1 for field, offset, width in self._probes[name].fields}
 
     def streams(self, direction: str) -> np.ndarray:
         """Registers of direction "e" or "w" as uint8 [position, stream, lane], copied."""
@@ -275,14 +283,12 @@ def _words(data: int) -> np.ndarray:
     return np.frombuffer(int(data).to_bytes(WORD // 8, "little"), "<u4")
 
 
-def _fields(shape: object, value: int) -> Mapping[str, int]:
-    """Flat fields of a struct, nested ones as "outer.inner"."""
-    found: dict[str, int] = {}
+def _fields(shape: object) -> Iterator[tuple[str, int, int]]:
+    """(name, offset, width) of the flat fields of a struct, nested ones as "outer.inner"."""
     assert isinstance(shape, layouts.Layout)
     for name, field in iter(shape):  # type: ignore[call-overload]
-        part = value >> field.offset & (1 << Shape.cast(field.shape).width) - 1
         if isinstance(field.shape, layouts.Layout):
-            found |= {f"{name}.{inner}": number for inner, number in _fields(field.shape, part).items()}
+            for inner, offset, width in _fields(field.shape):
+                yield f"{name}.{inner}", field.offset + offset, width
         else:
-            found[str(name)] = part
-    return found
+            yield str(name), field.offset, Shape.cast(field.shape).width
