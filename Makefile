@@ -77,7 +77,7 @@ $(STAMP):
 	@touch $@
 
 $(FPGA_STAMP): $(STAMP)
-	@echo "installing yosys, nextpnr and the boards' definitions into $(VENV)"
+	@echo "installing yosys, nextpnr, packers and the boards' definitions into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fpga]'
 	@touch $@
 

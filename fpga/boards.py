@@ -1,6 +1,5 @@
 """The boards: which chip goes on which, at what clock."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -20,9 +19,10 @@ class Board:
 
     platform: module and class of the board's definition in amaranth-boards. mhz: the chip's clock, which is the timing
     constraint. lut, ff, bram, dsp: what the FPGA has (LUT4, flip-flops, 18-Kbit blocks, 18x18 multipliers).
-    nextpnr: arguments that select the part. placer: those of its placer (see `SPREAD`). pack: what makes the
-    bitstream. lut_products: where the chip has more products than the FPGA has multipliers, the registers of those that
-    are made of LUTs (a pattern of yosys).
+    family: of `fpga.build.FAMILIES`. nextpnr: arguments that select the part. placer: those of its placer (see
+    `SPREAD`). pack: the program that makes the bitstream; pack_for: its arguments for this board. pll: its cell, of
+    `fpga.clock.PLLS`. lut_products: where the chip has more products than the FPGA has multipliers, the registers of
+    those that are made of LUTs (a pattern of yosys).
     """
 
     name: str
@@ -39,12 +39,14 @@ class Board:
     nextpnr: tuple[str, ...]
     pack: str
     placer: tuple[str, ...] = SPREAD
+    pack_for: tuple[str, ...] = ()
+    pll: str = "EHXPLLL"
     lut_products: str = ""
 
     def make_platform(self) -> Any:
         """The board's Amaranth platform."""
         module, name = self.platform
-        factory: Callable[[], Any] = getattr(import_module(f"amaranth_boards.{module}"), name)
+        factory: type[Any] = getattr(import_module(f"amaranth_boards.{module}"), name)
         return factory()
 
 
@@ -68,6 +70,11 @@ BOARDS = {
               lut=24_288, ff=24_288, bram=56, dsp=28, pack="ecppack", placer=PACKED,
               nextpnr=("--25k", "--package", "CABGA256", "--speed", "6"),
               lut_products="*product2_0_*"),  # of row 0 of both MXMs: 8
+        Board(name="tang_primer_20k", config="micro", part="GW2A-LV18PG256C8/I7",
+              platform=("tang_primer_20k", "TangPrimer20kDockPlatform"), family="gw2a", pll="rPLL",
+              mhz=45.0, baud=3_000_000, lut=20_736, ff=15_552, bram=46, dsp=48,
+              nextpnr=("--device", "GW2A-LV18PG256C8/I7", "--vopt", "family=GW2A-18C"), pack="gowin_pack",
+              pack_for=("-d", "GW2A-18C", "--ready_as_gpio", "--done_as_gpio")),  # pins of LEDs
     )
 }
 

@@ -18,7 +18,7 @@ UNITS = (
 SCALE = 8
 """Pixels of a tile's side."""
 LEGEND = 28
-BEL = re.compile(r"X(\d+)/Y(\d+)/")
+BEL = re.compile(r"X(\d+)/?Y(\d+)/")
 
 
 def unit_of(cell: str) -> int:

@@ -1,4 +1,4 @@
-"""`python -m fpga.plan BOARD`: make a board's floorplan, or improve it."""
+"""`python -m fpga.plan BOARD`: make an ECP5 board's floorplan, or improve it."""
 
 import json
 import sys
@@ -14,12 +14,14 @@ from sim.toolchain import cached, content_key
 
 from . import macros, tools
 from .boards import BOARDS, Board, board_of
-from .build import Netlist, synthesise
+from .build import synthesise
+from .ecp5 import NEXTPNR
+from .family import Netlist
 
 
 def _round(board: Board, made: Netlist, seed: int, console: Console) -> dict[str, str]:
     """A better floorplan; the first one, for which a placement only tells what places there are, goes by lanes."""
-    nextpnr, netlist = tools.find(f"nextpnr-{board.family}"), json.loads((made.folder / "top.json").read_text())
+    nextpnr, netlist = tools.find(NEXTPNR), json.loads((made.folder / "top.json").read_text())
     first = not macros.constrain(netlist, board)
     text = json.dumps(netlist)
     arguments = [*board.nextpnr, "--json", "top.json", "--lpf", "top.lpf", "--seed", str(seed),
@@ -60,6 +62,8 @@ def main(
     console = Console()
     try:
         chosen = board_of(board)
+        if chosen.family != "ecp5":
+            raise TspError(f"board must be an ECP5 board for a floorplan, not {board!r}")
         console.print(f"[bold]{board}[/]: synthesis (minutes where the cache has none)")
         made = synthesise(chosen)
         file = macros.file_of(chosen)

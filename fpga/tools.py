@@ -8,12 +8,17 @@ import sys
 import time
 from dataclasses import dataclass
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 from compiler.errors import TspError
 
 FORCE_WASM = "METRONOME_YOWASP"
 """Set this variable to pass over native tools."""
+
+
+PACKAGES = {"gowin_pack": "apycula"}
+"""Tools that are Python programs and do not tell their version: the package that each is of."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +42,23 @@ class Run:
 def find(name: str) -> Tool:
     """The tool of that name ("yosys", "nextpnr-ecp5", "ecppack", ...). Raises TspError of one line if there is none."""
     beside = Path(sys.executable).parent
+    if name in PACKAGES:
+        return _of_package(name, shutil.which(name, path=str(beside)))
     native = None if os.environ.get(FORCE_WASM) else shutil.which(name)
     path = native or shutil.which(f"yowasp-{name}", path=f"{beside}{os.pathsep}{os.environ.get('PATH', os.defpath)}")
     if path is None:
         raise TspError(f"{name} was not found, neither on PATH nor as yowasp-{name}; run `pip install '.[fpga]'` "
                        "(or `make bitstream`)")
     return Tool(name, (path,), _version(name, path))
+
+
+def _of_package(name: str, path: str | None) -> Tool:
+    """A tool beside this Python."""
+    package = PACKAGES[name]
+    if path is None:
+        raise TspError(f"{name} was not found beside {sys.executable}; run `pip install '.[fpga]'` "
+                       "(or `make bitstream`)")
+    return Tool(name, (path,), f"{package} {metadata.version(package)}")
 
 
 def _version(name: str, path: str) -> str:

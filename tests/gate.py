@@ -1,6 +1,6 @@
 """Netlists of ECP5 cells in place of RTL: `netlist` is Verilog that simulates like the component's own.
 
-yosys synthesises as for a board (`fpga.build`: `yosys_script`, `improve`). Cells are yosys' own simulation
+yosys synthesises as for a board (`fpga.ecp5.yosys_script`, `fpga.build.improve`). Cells are yosys' own simulation
 models; those of gate_cells.v for block RAMs and multipliers, of which yosys has none; and a table look-up in place of
 each LUT4, which halves the time that Verilator and the C++ compiler take. Netlists are kept in the cache by the RTLIL,
 the script and yosys' version.
@@ -17,7 +17,8 @@ from amaranth.hdl import Elaboratable
 
 from compiler.errors import TspError
 from fpga import tools
-from fpga.build import LUT_PRODUCT, PASS_SOURCES, improve, yosys_script
+from fpga.build import improve
+from fpga.ecp5 import LUT_PRODUCT, PASSES, SOURCES, yosys_script
 from hw.verilog import RAM
 from sim.toolchain import cached, content_key
 
@@ -79,13 +80,13 @@ def _synthesised(component: Elaboratable, name: str, lut_products: str = "") -> 
         shutil.copy(RAM, folder / "ram.v")
         shutil.copy(LUT_PRODUCT, folder)
         spent = tools.run(yosys, ["-q", "-l", "yosys.log", "gate.ys"], folder, "yosys.out")
-        improve(folder, name)
+        improve(folder, name, PASSES)
         tools.run(yosys, ["-q", "-p", f"read_json {name}.json; write_verilog -noattr {name}.v"], folder, "verilog.out")
         (folder / "seconds").write_text(str(spent.user_s))
         for left in (folder / f"{name}.json", folder / f"{name}.il"):
             left.unlink()
 
-    key = content_key(text, script, *PASS_SOURCES, LUT_PRODUCT.read_text(), RAM.read_text(), yosys.version)
+    key = content_key(text, script, *SOURCES, LUT_PRODUCT.read_text(), RAM.read_text(), yosys.version)
     return cached("gate", key, make)
 
 

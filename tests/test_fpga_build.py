@@ -2,12 +2,13 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 
 from compiler.errors import TspError
-from fpga import boards, report, tools
-from fpga.clock import dividers
+from fpga import boards, build, ecp5, floorplan, gowin, plan, report, tools
+from fpga.clock import PLLS
 from hw.config import CONFIGS
 
 
@@ -29,16 +30,90 @@ def test_a_missing_tool_is_one_line(monkeypatch):
         tools.find("nextpnr-none")
 
 
+def test_a_missing_python_tool_is_one_line(monkeypatch):
+    tools.find.cache_clear()
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(TspError, match="gowin_pack was not found beside /nowhere/python"):
+        tools.find("gowin_pack")
+
+
+@pytest.mark.parametrize("board", boards.BOARDS.values(), ids=lambda board: board.name)
+def test_boards_are_of_a_family_whose_script_makes_their_netlist(board: boards.Board):
+    family = build.FAMILIES[board.family]
+    script = family.script(board, "top")
+    assert script.startswith("read_rtlil top.il\n") and script.endswith("write_json top.json\n")
+    assert all(file.exists() for file in family.files)
+    assert all((file.name in script) == (file is not ecp5.LUT_PRODUCT or bool(board.lut_products))
+               for file in family.files)
+
+
+def test_products_of_luts_are_of_ecp5_cells():
+    board = replace(boards.BOARDS["tang_primer_20k"], lut_products="*product*")
+    with pytest.raises(TspError, match=r"lut_products must be empty on a Gowin board, not '\*product\*'"):
+        gowin.GW2A.script(board, "top")
+
+
+def test_a_floorplan_is_for_ecp5(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        plan.main("tang_primer_20k", rounds=1, seed=1)
+    assert "fpga.plan: board must be an ECP5 board for a floorplan, not 'tang_primer_20k'" in capsys.readouterr().err
+
+
+def test_passes_change_the_netlist_and_its_cells_are_counted(tmp_path):
+    cells = {"a": {"type": "LUT2"}, "b": {"type": "LUT4"}, "c": {"type": "DFF"}}
+    (tmp_path / "x.json").write_text(json.dumps({"modules": {"x": {"attributes": {"top": "1"}, "cells": cells}}}))
+    build.improve(tmp_path, "x", (lambda netlist: netlist["modules"]["x"]["cells"].pop("c"),))
+    assert json.loads((tmp_path / "cells.json").read_text()) == {"LUT2": 1, "LUT4": 1}
+
+
+def test_used_of_a_gowin_board():
+    cells = {"LUT1": 1, "LUT2": 20, "LUT3": 300, "LUT4": 4000, "DFF": 50, "ALU": 60, "SDPX9B": 7, "MULT9X9": 33,
+             "MULT18X18": 1}
+    used = gowin.GW2A.used(cells, {"LUT4": {"used": 5000}, "DFF": {"used": 70}})
+    assert used == (4321, 5000, 70, 7, 18)
+
+
+def test_used_of_an_ecp5_board():
+    cells = {"LUT4": 400, "DP16KD": 5, "MULT18X18D": 6}
+    used = ecp5.FAMILY.used(cells, {"TRELLIS_COMB": {"used": 500}, "TRELLIS_FF": {"used": 70}})
+    assert used == (400, 500, 70, 5, 6)
+
+
+def test_places_on_a_gowin_fpga():
+    cells = {"a": {"attributes": {"NEXTPNR_BEL": "X53Y26/LUT7"}}, "b": {"attributes": {}}}
+    assert floorplan.places({"modules": {"top": {"cells": cells}}}) == [("a", 53, 26)]
+
+
 @pytest.mark.parametrize("mhz", [50.0, 60.0, 62.5, 75.0, 80.0, 100.0])
-def test_pll_dividers(mhz):
-    reference, feedback, output = dividers(25.0, mhz)
+def test_ecp5_pll_dividers(mhz):
+    reference, feedback, output = PLLS["EHXPLLL"].dividers(25.0, mhz)
     assert 25.0 / reference * feedback == pytest.approx(mhz)
     assert 400 <= mhz * output <= 800
 
 
-def test_pll_cannot_make_every_clock():
+@pytest.mark.parametrize("mhz", [40.5, 45.0, 48.0, 54.0, 67.5])
+def test_gowin_pll_dividers(mhz):
+    reference, feedback, output = PLLS["rPLL"].dividers(27.0, mhz)
+    assert 27.0 / reference * feedback == pytest.approx(mhz)
+    assert 27.0 / reference >= 3 and 500 <= mhz * output <= 1250
+    assert output in (2, 4, 8, 16, 32, 48, 64, 80, 96, 112, 128)
+
+
+@pytest.mark.parametrize("pll", PLLS.values(), ids=PLLS)
+def test_pll_cannot_make_every_clock(pll):
     with pytest.raises(ValueError, match="mhz_out must be"):
-        dividers(25.0, 50.123)
+        pll.dividers(25.0, 50.123)
+
+
+@pytest.mark.parametrize("board", boards.BOARDS.values(), ids=lambda board: board.name)
+def test_boards_have_what_the_top_needs(board: boards.Board):
+    pytest.importorskip("amaranth_boards")
+    platform = board.make_platform()
+    mhz_in = platform.default_clk_frequency / 1e6
+    PLLS[board.pll].dividers(mhz_in, board.mhz)
+    for resource in (platform.default_clk, "uart", "led"):
+        platform.lookup(resource, 0)
+    platform.lookup("led", 1)
 
 
 def test_figures_out_of_the_tools_reports():

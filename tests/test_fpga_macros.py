@@ -10,7 +10,7 @@ from rich.console import Console
 from compiler.errors import TspError
 from fpga import macros, plan
 from fpga.boards import BOARDS
-from fpga.build import Netlist
+from fpga.family import Netlist
 from fpga.netlist import top
 
 COUNT = 12
