@@ -19,10 +19,10 @@ class Board:
 
     platform: module and class of the board's definition in amaranth-boards. mhz: the chip's clock, which is the timing
     constraint. lut, ff, bram, dsp: what the FPGA has (LUT4, flip-flops, 18-Kbit blocks, 18x18 multipliers).
-    family: of `fpga.build.FAMILIES`. nextpnr: arguments that select the part. placer: those of its placer (see
-    `SPREAD`). pack: the program that makes the bitstream; pack_for: its arguments for this board. pll: its cell, of
-    `fpga.clock.PLLS`. lut_products: where the chip has more products than the FPGA has multipliers, the registers of
-    those that are made of LUTs (a pattern of yosys).
+    family: of `fpga.build.FAMILIES`. nextpnr: arguments that select the part. placer: those of its placer on an ECP5
+    (see `SPREAD`). pack: the program that makes the bitstream; pack_for: its arguments for this board. pll: its cell, of
+    `fpga.clock.PLLS`, or nothing where mhz is the board's own clock. lut_products: where the chip has more products than
+    the FPGA has multipliers, the registers of those that are made of LUTs (a pattern of yosys).
     """
 
     name: str
@@ -47,6 +47,9 @@ class Board:
         """The board's Amaranth platform."""
         module, name = self.platform
         factory: type[Any] = getattr(import_module(f"amaranth_boards.{module}"), name)
+        if self.part.startswith("GW5"):
+            # Amaranth 0.5 refuses the names of such parts; what it makes does not depend on them.
+            factory = type(name, (factory,), {"parse_part": lambda platform: None, "series": "GW5A"})
         return factory()
 
 
@@ -75,6 +78,11 @@ BOARDS = {
               mhz=45.0, baud=3_000_000, lut=20_736, ff=15_552, bram=46, dsp=48,
               nextpnr=("--device", "GW2A-LV18PG256C8/I7", "--vopt", "family=GW2A-18C"), pack="gowin_pack",
               pack_for=("-d", "GW2A-18C", "--ready_as_gpio", "--done_as_gpio")),  # pins of LEDs
+        Board(name="tang_mega_138k", config="micro", part="GW5AST-LV138FPG676AC1/I0",
+              platform=("tang_mega_138k_pro_dock", "TangMega138kProDockPlatform"), family="gw5a", pll="",
+              mhz=50.0, baud=3_000_000, lut=138_240, ff=138_240, bram=340, dsp=298,
+              nextpnr=("--device", "GW5AST-LV138FPG676AC1/I0", "--vopt", "family=GW5AST-138C"), pack="gowin_pack",
+              pack_for=("-d", "GW5AST-138C")),
     )
 }
 

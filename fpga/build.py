@@ -28,7 +28,7 @@ from .netlist import count
 from .report import FOLDER, Report
 from .top import Top
 
-FAMILIES = {"ecp5": ecp5.FAMILY, "gw2a": gowin.GW2A}
+FAMILIES = {"ecp5": ecp5.FAMILY, "gw2a": gowin.GW2A, "gw5a": gowin.GW5A}
 """By `Board.family`."""
 
 

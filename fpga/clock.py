@@ -81,12 +81,14 @@ PLLS = {
 class Clock(Elaboratable):
     """The `sync` domain of the chip, out of the board's clock.
 
-    source: the pin's signal, of mhz_in MHz. mhz_out: what the chip runs at. pll: what makes the one of the other. The
-    domain is in reset until the PLL has locked, by a register behind the synchroniser: that one may be copied
-    (`fpga.fanout`), for all to be let go at once.
+    source: the pin's signal, of mhz_in MHz. mhz_out: what the chip runs at. pll: what makes the one of the other, or
+    None where they are the same. The domain is in reset until the PLL has locked (without one for the first cycles), by
+    a register behind the synchroniser: that one may be copied (`fpga.fanout`), for all to be let go at once.
     """
 
-    def __init__(self, source: Signal, *, pll: Pll, mhz_in: float, mhz_out: float):
+    def __init__(self, source: Signal, *, pll: Pll | None, mhz_in: float, mhz_out: float):
+        if pll is None and mhz_in != mhz_out:
+            raise ValueError(f"mhz_out must be {mhz_in} without a PLL, not {mhz_out!r}")
         self._source, self._pll, self._in, self._out = source, pll, mhz_in, mhz_out
 
     def elaborate(self, platform):
@@ -94,7 +96,10 @@ class Clock(Elaboratable):
         clock, locked = Signal(name="chip_clk"), Signal(name="pll_locked")
         m.domains.sync = ClockDomain()
         m.domains.pll = ClockDomain(local=True)
-        m.submodules.pll = self._pll.cell(self._source, clock, locked, self._in, self._out)
+        if self._pll:
+            m.submodules.pll = self._pll.cell(self._source, clock, locked, self._in, self._out)
+        else:
+            m.d.comb += [clock.eq(self._source), locked.eq(1)]
         m.submodules.reset = ResetSynchronizer(~locked, domain="pll")
         held = Signal(name="held_in_reset", init=1)
         m.d.pll += held.eq(0)

@@ -1,4 +1,4 @@
-"""What the flow must know of a family of FPGAs: ECP5 is in `fpga.ecp5`, GW2A is in `fpga.gowin`."""
+"""What the flow must know of a family of FPGAs: ECP5 is in `fpga.ecp5`, GW2A and GW5A are in `fpga.gowin`."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

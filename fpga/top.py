@@ -54,7 +54,7 @@ class Top(Elaboratable):
         m = Module()
         clock = platform.request(platform.default_clk, dir="i")
         mhz_in, mhz = platform.default_clk_frequency / 1e6, self._board.mhz
-        m.submodules.clock = Clock(clock.i, pll=PLLS[self._board.pll], mhz_in=mhz_in, mhz_out=mhz)
+        m.submodules.clock = Clock(clock.i, pll=PLLS.get(self._board.pll), mhz_in=mhz_in, mhz_out=mhz)
         m.submodules.core = core = Core(config=self._config, divisor=divisor_of(mhz, self._board.baud), mhz=mhz)
         uart, run, error = platform.request("uart"), platform.request("led", 0), platform.request("led", 1)
         m.d.comb += [core.rx.eq(uart.rx.i), uart.tx.o.eq(core.tx), run.o.eq(core.running),

@@ -5,10 +5,11 @@ import sys
 from dataclasses import replace
 
 import pytest
+from amaranth.hdl import Signal
 
 from compiler.errors import TspError
 from fpga import boards, build, ecp5, floorplan, gowin, plan, report, tools
-from fpga.clock import PLLS
+from fpga.clock import PLLS, Clock
 from hw.config import CONFIGS
 
 
@@ -105,12 +106,19 @@ def test_pll_cannot_make_every_clock(pll):
         pll.dividers(25.0, 50.123)
 
 
+def test_without_a_pll_the_clock_is_the_boards():
+    with pytest.raises(ValueError, match=r"mhz_out must be 50\.0 without a PLL, not 60\.0"):
+        Clock(Signal(), pll=None, mhz_in=50.0, mhz_out=60.0)
+
+
 @pytest.mark.parametrize("board", boards.BOARDS.values(), ids=lambda board: board.name)
 def test_boards_have_what_the_top_needs(board: boards.Board):
     pytest.importorskip("amaranth_boards")
     platform = board.make_platform()
     mhz_in = platform.default_clk_frequency / 1e6
-    PLLS[board.pll].dividers(mhz_in, board.mhz)
+    assert board.pll or mhz_in == board.mhz
+    if board.pll:
+        PLLS[board.pll].dividers(mhz_in, board.mhz)
     for resource in (platform.default_clk, "uart", "led"):
         platform.lookup(resource, 0)
     platform.lookup("led", 1)
