@@ -19,10 +19,10 @@ class Board:
 
     platform: module and class of the board's definition in amaranth-boards. mhz: the chip's clock, which is the timing
     constraint. lut, ff, bram, dsp: what the FPGA has (LUT4, flip-flops, 18-Kbit blocks, 18x18 multipliers).
-    family: of `fpga.build.FAMILIES`. nextpnr: arguments that select the part. placer: those of its placer on an ECP5
-    (see `SPREAD`). pack: the program that makes the bitstream; pack_for: its arguments for this board. pll: its cell, of
-    `fpga.clock.PLLS`, or nothing where mhz is the board's own clock. lut_products: where the chip has more products than
-    the FPGA has multipliers, the registers of those that are made of LUTs (a pattern of yosys).
+    family: of `fpga.build.FAMILIES`. nextpnr: arguments that select the part. placer: those of its placer, on an ECP5
+    (see `SPREAD`). pack: what makes the bitstream; pack_for: its arguments for this board. pll: its cell, of
+    `fpga.clock.PLLS`, or nothing where mhz is the board's own clock. lut_products: where the chip has more products
+    than the FPGA has multipliers, the registers of those that are made of LUTs (a pattern of yosys).
     """
 
     name: str
