@@ -87,11 +87,11 @@ class Clock(Elaboratable):
     """
 
     def __init__(self, source: Signal, *, pll: Pll | None, mhz_in: float, mhz_out: float):
-        if pll is None and mhz_in != mhz_out:
-            raise ValueError(f"mhz_out must be {mhz_in} without a PLL, not {mhz_out!r}")
         self._source, self._pll, self._in, self._out = source, pll, mhz_in, mhz_out
 
     def elaborate(self, platform):
+        if self._pll is None and self._in != self._out:
+            raise ValueError(f"mhz_out must be {self._in} without a PLL, not {self._out!r}")
         m = Module()
         clock, locked = Signal(name="chip_clk"), Signal(name="pll_locked")
         m.domains.sync = ClockDomain()
