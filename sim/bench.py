@@ -111,7 +111,8 @@ def _of_checkpoint(path: Path, say: Callable[[str], None]) -> list[Figure]:
         Figure(name, f"roofline fraction on {chip}, mean of positions 0..{count - 1}", fraction, ""),
         Figure(name, f"compile for {chip}", seconds + compiling, "s", *(("<= 5", "2") if own else ())),
     ]
-    found += _on(CONFIGS["medium"], name, read[0].config)
+    for other in ("medium", "folded"):
+        found += _on(other, name, path, read[0].config)
     for device in TOKENS:
         say(f"{name}: {device}")
         found += _speed(name, device, program)
@@ -121,14 +122,12 @@ def _of_checkpoint(path: Path, say: Callable[[str], None]) -> list[Figure]:
     return found
 
 
-def _on(chip: ChipConfig, name: str, model: ModelConfig) -> list[Figure]:
+def _on(config: str, name: str, path: Path, model: ModelConfig) -> list[Figure]:
     """Cycles a token on another chip, over all positions that fit it; nothing if none do."""
-    fitting = fit(model, chip)
-    if not fitting.cycles:
+    if not fit(model, CONFIGS[config]).context:
         return []
-    starts = [0, *(limit for limit, _ in fitting.cycles)]
-    total = sum((limit - start) * cycles for start, (limit, cycles) in zip(starts, fitting.cycles, strict=False))
-    return [Figure(name, f"{CYCLES.format(chip.name)} 0..{starts[-1] - 1}", total / starts[-1], "cycles")]
+    program = open_program(path, config=config)
+    return [Figure(name, f"{CYCLES.format(config)} 0..{program.context - 1}", program.mean_cycles, "cycles")]
 
 
 def _speed(name: str, kind: str, program: Program) -> list[Figure]:
