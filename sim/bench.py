@@ -20,7 +20,7 @@ from compiler.compile import compile_checkpoint
 from compiler.files import read_model
 from compiler.fit import fit
 from compiler.program import DEFAULT_CLOCK_MHZ, Program, bytes_read
-from hw.config import CONFIGS, ChipConfig
+from hw.config import CONFIGS
 
 from .devices import open_device
 from .programs import DEFAULT_CONFIG, open_program
