@@ -79,9 +79,7 @@ def program(program: Program, path: Path, clock: float) -> None:
     out.print(_use_table("SRAM slice", "quads", program.sram_use()))
     out.print(_use_table("queue", "instructions", program.queue_use()))
     if program.trials:
-        tried = ", ".join(f"{t.site} {t.dynamic:.2%} / {t.static:.2%} -> {'static' if t.takes_static else 'dynamic'}"
-                          for t in program.trials)
-        out.print(f"scales by KL of the cross-entropy, dynamic / static: {tried}")
+        out.print(f"scales by KL of the cross-entropy, dynamic / static: {', '.join(map(str, program.trials))}")
     if program.quality is not None:
         out.print(f"quality: {program.quality} (text by the float model)")
 
@@ -125,7 +123,7 @@ def fits(found: Sequence[Fit], path: Path, model: Checkpoint, clock: float) -> N
         table.add_row(each.config.name, str(each.context), f"{periods[0]:,}..{periods[-1]:,}",
                       f"{clock * 1e6 / periods[-1]:,.0f}..{clock * 1e6 / periods[0]:,.0f}", f"{used / there:.0%}")
     out.print(table)
-    out.print("cycles: with static scales but for W2's input; compiling measures which scales the model needs")
+    out.print("cycles: with static scales; compiling measures whether the model needs dynamic ones")
     for each in found:
         if each.limit:
             out.print(f"{each.config.name}: limited by: {each.limit}")

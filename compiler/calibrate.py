@@ -26,7 +26,7 @@ INPUT_SITES = {
 def sample_sequences(model: FloatModel, context: int, count: int, seed: int) -> list[list[int]]:
     """`count` texts of `context` tokens that the float model writes itself at temperature 1, beginning with BOS."""
     bos = min(1, model.config.vocab_size - 1)
-    return [[bos, *model.generate([bos], context - 1, temperature=1.0, seed=seed + i)] for i in range(count)]
+    return [[bos, *text] for text in model.generate_together(bos, context - 1, range(seed, seed + count))]
 
 
 @dataclass

@@ -37,12 +37,10 @@ TOLERANCE = 1.02
 """By how much foretold instructions may exceed a queue before the buckets are not even tried."""
 QUALITY_TOKENS = 256
 TRIAL_TOKENS = 128
-MANY_TRIAL_TOKENS = 16
-"""Of a model of `MANY_PARAMETERS`."""
+MANY_PARAMETERS = 2_000_000
+"""The reference device is slow with such a model: a quarter of the tokens has to do."""
 TRIAL_SEED, QUALITY_SEED = 31_000, 30_000
 """Texts that scales are chosen with and that the quality is measured on; calibration uses other seeds."""
-MANY_PARAMETERS = 2_000_000
-"""From here on texts are written together: a model beyond the processor's cache is as slow as its weights are read."""
 
 
 def compile_checkpoint(
@@ -78,7 +76,7 @@ def compile_checkpoint(
     dynamic, trials = SCALES[scales], []
     if dynamic is None:
         progress("scales")
-        model, trials = choose(make, checkpoint, trial[: _trial_tokens(checkpoint)])
+        model, trials = choose(make, checkpoint, _beginning(trial, TRIAL_TOKENS, checkpoint))
     else:
         model = make(dynamic)
     progress("place")
@@ -90,7 +88,8 @@ def compile_checkpoint(
     for valid, bucket in zip([0, *(b.chunks for b in built)], built, strict=False):
         verify.verify_bucket(config, bucket.code.words, bucket.code.period, bounds, index_least(placement, valid))
     progress("quality")
-    quality = quantize.evaluate(model, checkpoint, unseen[:QUALITY_TOKENS]) if measure else None
+    text = _beginning(unseen, QUALITY_TOKENS, checkpoint)
+    quality = quantize.evaluate(model, checkpoint, text) if measure else None
     progress("pack")
     return _pack(checkpoint.config, tokenizer, placement, built, trials, quality)
 
@@ -170,7 +169,7 @@ def _check_formats(config: ChipConfig, four_bit: frozenset[str]) -> None:
 
 def hollow_model(model: ModelConfig, lanes: int, context: int, four_bit: frozenset[str]) -> IntegerModel:
     """An integer model of the right shapes whose weights are all 0: time and space depend on nothing else but on which
-    scales are dynamic, the `quantize.TYPICAL` ones here."""
+    scales are dynamic, none of them here."""
     sizes = {
         "dim": model.dim, "hidden": model.hidden_dim, "layers": model.n_layers, "heads": model.n_heads,
         "kv_heads": model.n_kv_heads, "head_size": native_head_size(model.head_dim, lanes),
@@ -182,7 +181,7 @@ def hollow_model(model: ModelConfig, lanes: int, context: int, four_bit: frozens
     if model.shared_classifier:
         arrays["embedding"] = arrays["classifier"]
     shifts = Shifts(**dict.fromkeys(Shifts.__dataclass_fields__, 0))
-    return IntegerModel(**sizes, **arrays, shifts=shifts, four_bit=four_bit, dynamic=quantize.TYPICAL)
+    return IntegerModel(**sizes, **arrays, shifts=shifts, four_bit=four_bit, dynamic=frozenset())
 
 
 # --- calibration and quality ---------------------------------------------------------------------------------------
@@ -194,15 +193,11 @@ def write_texts(checkpoint: Checkpoint, tokenizer: Tokenizer, context: int) -> l
     model = FloatModel(checkpoint, np.float32)
     seeds = [*(quantize.CALIBRATION_SEED + i for i in range(quantize.CALIBRATION_SEQUENCES)),
              TRIAL_SEED, QUALITY_SEED]
-    if checkpoint.n_parameters >= MANY_PARAMETERS:
-        texts = model.generate_together(tokenizer.bos, context - 1, seeds)
-    else:
-        texts = [model.generate([tokenizer.bos], context - 1, temperature=1.0, seed=seed) for seed in seeds]
-    return [[tokenizer.bos, *text] for text in texts]
+    return [[tokenizer.bos, *text] for text in model.generate_together(tokenizer.bos, context - 1, seeds)]
 
 
-def _trial_tokens(checkpoint: Checkpoint) -> int:
-    return MANY_TRIAL_TOKENS if checkpoint.n_parameters >= MANY_PARAMETERS else TRIAL_TOKENS
+def _beginning(text: list[int], tokens: int, checkpoint: Checkpoint) -> list[int]:
+    return text[: tokens // 4 if checkpoint.n_parameters >= MANY_PARAMETERS else tokens]
 
 
 # --- buckets -------------------------------------------------------------------------------------------------------
@@ -257,12 +252,17 @@ class _Likely:
         self._config = config
         self._bursts = functools.cache(lambda valid, chunks: _bursts(lowered(valid, chunks)))
         bursts = self._bursts(0, full.chunks)
-        self._rest = {name: len(words) - bursts[name] for name, words in full.code.words.items()}
+        self._rest = Counter({name: len(words) - bursts[name] for name, words in full.code.words.items()})
 
     def fits(self, borders: list[tuple[int, int]]) -> bool:
-        """Whether buckets of these borders should fit."""
-        return all(sum(self._bursts(*border)[queue.name] + self._rest[queue.name] for border in borders)
-                   <= isa.queue_depth(self._config, queue) * TOLERANCE for queue in isa.queues(self._config))
+        """Whether buckets of these borders should fit. Begins with the largest, for none is lowered in vain."""
+        words = Counter[str]()
+        for border in reversed(borders):
+            words += self._bursts(*border) + self._rest
+            if any(words[queue.name] > isa.queue_depth(self._config, queue) * TOLERANCE
+                   for queue in isa.queues(self._config)):
+                return False
+        return True
 
 
 def _bursts(segments: list[schedule.Segment]) -> Counter[str]:

@@ -15,7 +15,7 @@ class Fit:
 
     context: positions that fit (0: not even a vector of them). limit: what does not fit, or keeps the context below the
     model's; "" if nothing does. sram: (quads used, quads there are) by slice. cycles: of a token, by bucket (first
-    position beyond it, cycles), exact if the model's scales turn out to be `quantize.TYPICAL`.
+    position beyond it, cycles), exact if the model needs no dynamic scale (`scales`).
     """
 
     config: ChipConfig

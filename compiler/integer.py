@@ -118,7 +118,7 @@ class IntegerModel:
     to those of the lanes that the last vector of a chip of `lanes` lanes has beyond D.
     rope_cos, rope_sin [context, hd/2] int16 Q2.14.
     four_bit: names of matrices whose weights lie in -7..7 and are streamed as int4.
-    dynamic: those of the `SITES` that get an exponent of each token; the shifts are for either.
+    dynamic: those of the `SITES` that get an exponent of each token; the shifts are those of this choice.
     """
 
     dim: int

@@ -22,38 +22,41 @@ class FeedForward(Base):
         block = self._acts(g.dim + g.hidden * straight)
         inputs = {side: act.part(0, g.dim) for side, act in block.items()}
         _, er = self._normed_acts("ffn norm", self._gain("g_layer", 1), "ffn_norm", self.s.norm_ffn, inputs)
-        self._gated = {side: act.part(g.dim, g.hidden) for side, act in block.items()} if straight else None
+        gated = {side: act.part(g.dim, g.hidden) for side, act in block.items()} if straight else None
         matrix = self.p.matrices["w13"]
         accs: list[tuple[int, list]] = []
         for start in range(0, g.hidden, CHUNK):
             count = min(CHUNK, g.hidden - start)
             accs.append((start, [self._product(matrix, side, inputs[side], start, count) for side in SIDES]))
             if len(accs) > 1:
-                self._channels(matrix, *accs[-2], er)
-        self._channels(matrix, *accs[-1], er)
+                self._channels(matrix, *accs[-2], er, gated)
+        self._channels(matrix, *accs[-1], er, gated)
         self._give(er)
 
-    def _channels(self, matrix: Matrix, start: int, accs: list[Acc], er: int | None) -> None:
+    def _channels(self, matrix: Matrix, start: int, accs: list[Acc], er: int | None,
+                  gated: dict[str, Act] | None) -> None:
         """Gate of some vectors; where they end a group of channels, its part of W2's product goes to the residual."""
         begin, end = next(group for group in self._groups() if group[0] <= start < group[1])
         count = accs[0].count
         last = start + count == end
-        if self._gated:
+        if gated:
             cluster, f8, _ = self._gate(matrix, start, accs, er, sat=Sat.S8)
-            self._load(cluster, f8, {side: act.part(start, count) for side, act in self._gated.items()})
+            self._load(cluster, f8, {side: act.part(start, count) for side, act in gated.items()})
             if last:
-                self._down(begin, {side: act.part(begin, end - begin) for side, act in self._gated.items()}, None)
+                self._down(begin, {side: act.part(begin, end - begin) for side, act in gated.items()}, None)
             return
         f = self._mem("f", begin, end - begin)
-        static = "silu" not in self.m.dynamic
-        cluster, _, largest = self._gate(matrix, start, accs, er, dst=f[start - begin : start - begin + count],
-                                         sat=Sat.S8 if static else Sat.S32, red=Red.MAXABS, red_slot=3,
-                                         red_keep=int(start > begin))
-        if last:
-            exponent = None
-            if not static:
+        part = f[start - begin : start - begin + count]
+        exponent = None
+        if "silu" in self.m.dynamic:
+            cluster, _, largest = self._gate(matrix, start, accs, er, dst=part, sat=Sat.S32, red=Red.MAXABS, red_slot=3,
+                                             red_keep=int(start > begin))
+            if last:
                 exponent = self.er.take()
                 self._exponent(cluster, largest, exponent)
+        else:
+            self._gate(matrix, start, accs, er, dst=part, sat=Sat.S8)
+        if last:
             self._down(begin, self._quantised(f, exponent), exponent)
             self._give(exponent)
 

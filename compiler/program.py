@@ -33,7 +33,7 @@ from .quality import Quality
 from .scales import Trial
 
 MAGIC = b"metronome-program "
-VERSION = 2
+VERSION = 3
 SUFFIX = ".tsp"
 SUM_DIGITS = 64
 DEFAULT_CLOCK_MHZ = 25.0

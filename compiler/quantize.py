@@ -53,8 +53,6 @@ F_SHIFT = 8
 """Shift of gate * up if W2's input is dynamic: at most 33 - 8 bits remain, so that its exponent is at most 18."""
 WIDE = 32767 / (2 * MARGIN)
 """What the largest calibrated value of a dynamic input is before it gets its exponent."""
-TYPICAL = frozenset({"silu"})
-"""The inputs whose scale is dynamic where nothing has been measured, as it is in most models (docs/numerics.md)."""
 BEHIND = {"att_norm": ("qk", "v"), "ffn_norm": ("gate", "up"), "silu": ("w2",), "final_norm": ("cls",)}
 """Shifts of the products of a site, which the exponent of a dynamic input is taken from."""
 MAX_PRE, MAX_POST = 31, 47
@@ -139,7 +137,7 @@ def quantize(
     context: int,
     calibration_tokens: Sequence[Sequence[int]] | None = None,
     four_bit: frozenset[str] = frozenset(),
-    dynamic: frozenset[str] = TYPICAL,
+    dynamic: frozenset[str] = frozenset(),
     recipe: Recipe | None = None,
     lanes: int = MAX_LANES,
 ) -> IntegerModel:

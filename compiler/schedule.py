@@ -11,6 +11,7 @@ or as long ("justification" in the scheduling of projects). The shortest schedul
 """
 
 import heapq
+import itertools
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -253,11 +254,9 @@ class _Placer:
             for other, distance in self.graph.before[number].items():
                 at = max(at, starts[other] + distance)
             needs = self.needs[number]
-            while wait := _wait(busy, needs, at):
-                at += wait
+            starts[number] = at = _free_from(busy, needs, at)
             for resource, start, mask, _ in needs:
                 busy[resource] |= mask << at + start
-            starts[number] = at
         return starts
 
 
@@ -310,13 +309,17 @@ def _mirrored(needs: list[_Need]) -> list[_Need]:
     return [need._replace(start=1 - need.start - need.mask.bit_length()) for need in needs]
 
 
-def _wait(busy: Sequence[int], needs: Sequence[_Need], at: int) -> int:
-    """0 if all is free for a cluster at cycle `at`, else cycles after which to try again."""
-    wait = 0
-    for resource, start, mask, solid in needs:
-        if conflict := busy[resource] >> at + start & mask:
-            wait = max(wait, conflict.bit_length() if solid else 1)
-    return wait
+def _free_from(busy: Sequence[int], needs: Sequence[_Need], at: int) -> int:
+    """The first cycle from `at` on in which all is free for a cluster."""
+    free = 0
+    for resource, start, mask, solid in itertools.cycle(needs):
+        if free == len(needs):
+            break
+        while conflict := busy[resource] >> at + start & mask:
+            at += conflict.bit_length() if solid else 1
+            free = 0
+        free += 1
+    return at
 
 
 def _bind(burst: Burst) -> dict:

@@ -21,11 +21,10 @@ def test_what_is_chosen_is_what_was_measured():
     checkpoint = random_checkpoint(seed=2)
     make = quantiser(checkpoint, context=32)
     model, trials = choose(make, checkpoint, TOKENS)
-    assert [trial.site for trial in trials] == [*SITES]
-    assert model.dynamic == {trial.site for trial in trials if not trial.takes_static}
-    assert trials[0].dynamic == evaluate(make(frozenset(SITES)), checkpoint, TOKENS).ratio
-    last = trials[-1]
-    assert evaluate(model, checkpoint, TOKENS).ratio == (last.static if last.takes_static else last.dynamic)
+    (trial,) = trials
+    assert trial.sites == SITES and trial.takes_static and not model.dynamic
+    assert trial.dynamic == evaluate(make(frozenset(SITES)), checkpoint, TOKENS).ratio
+    assert trial.static == evaluate(model, checkpoint, TOKENS).ratio
 
 
 def test_a_site_that_static_scales_spoil_stays_dynamic():
@@ -37,10 +36,11 @@ def test_a_site_that_static_scales_spoil_stays_dynamic():
         model = good(dynamic)
         return model if "silu" in dynamic else replace(model, shifts=replace(model.shifts, f=model.shifts.f + 5))
 
-    model, trials = choose(spoilt, checkpoint, TOKENS)
-    assert "silu" in model.dynamic
-    (trial,) = (trial for trial in trials if trial.site == "silu")
-    assert trial.static > trial.dynamic + TOLERANCE
+    model, (together, *each) = choose(spoilt, checkpoint, TOKENS)
+    assert together.sites == SITES and together.static > together.dynamic + TOLERANCE * len(SITES)
+    assert [trial.sites for trial in each] == [(site,) for site in SITES]
+    assert model.dynamic == {"silu"} == {site for trial in each if not trial.takes_static for site in trial.sites}
+    assert each[0].dynamic == together.dynamic and each[-1].static == evaluate(model, checkpoint, TOKENS).ratio
 
 
 @pytest.mark.parametrize("scales", ["static", "dynamic"])
