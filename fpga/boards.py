@@ -9,8 +9,6 @@ from compiler.errors import TspError
 SPREAD = "--placer", "static"
 """nextpnr's electrostatic placer, which spreads cells evenly over an FPGA of which much is taken: HeAP packs them into
 knots there that no router undoes, and begins with all of them in one place."""
-PACKED = "--placer", "heap", "--placer-heap-beta", "0.7"
-"""HeAP, which a part with much room is routed with: there the other draws all to the middle."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +68,7 @@ BOARDS = {
               nextpnr=("--45k", "--package", "CABGA381", "--speed", "6"), pack="ecppack"),
         Board(name="icepi_zero", config="micro", part="LFE5U-25F-6BG256C",
               platform=("icepi_zero", "IcepiZero1_3Platform"), family="ecp5", mhz=50.0, baud=3_000_000,
-              lut=24_288, ff=24_288, bram=56, dsp=28, pack="ecppack", placer=PACKED,
+              lut=24_288, ff=24_288, bram=56, dsp=28, pack="ecppack",
               nextpnr=("--25k", "--package", "CABGA256", "--speed", "6"),
               lut_products="*product2_0_*"),  # of row 0 of both MXMs: 8
         Board(name="tang_primer_20k", config="micro", part="GW2A-LV18PG256C8/I7",

@@ -95,6 +95,7 @@ class _Splitter:
         self._cells, self._names = module["cells"], module["netnames"]
         self._where: dict[str, tuple[float, float]] = {name: (x, y) for name, x, y in places(netlist)}
         self._copies: set[str] = set()
+        self._direct: set[Bit] = set()
         self._numbers = Counter[str]()
         self._free = count(1 + max(bit for net in self._names.values() for bit in net["bits"] if isinstance(bit, int)))
 

@@ -123,6 +123,12 @@ def test_boards_have_what_the_top_needs(board: boards.Board):
     platform.lookup("led", 1)
 
 
+def test_the_router_is_asked_for_a_faster_clock_of_nets():
+    constraints = ('BLOCK RESETPATHS;\nFREQUENCY NET "clock.chip_clk" 50000000.0 HZ;\n'
+                   'FREQUENCY PORT "clk25_0__io" 25000000.0 HZ;\n')
+    assert ecp5.faster(constraints, 2) == constraints.replace("50000000.0", "100000000.0")
+
+
 def test_figures_out_of_the_tools_reports():
     timing = {"fmax": {"clk": {"achieved": 61.5, "constraint": 50.0}, "other": {"achieved": 99.0, "constraint": 25.0}},
               "critical_paths": [
