@@ -6,10 +6,6 @@ from typing import Any
 
 from compiler.errors import TspError
 
-SPREAD = "--placer", "static"
-"""nextpnr's electrostatic placer, which spreads cells evenly over an FPGA of which much is taken: HeAP packs them into
-knots there that no router undoes, and begins with all of them in one place."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Board:
@@ -17,10 +13,10 @@ class Board:
 
     platform: module and class of the board's definition in amaranth-boards. mhz: the chip's clock, which is the timing
     constraint. lut, ff, bram, dsp: what the FPGA has (LUT4, flip-flops, 18-Kbit blocks, 18x18 multipliers).
-    family: of `fpga.build.FAMILIES`. nextpnr: arguments that select the part. placer: those of its placer, on an ECP5
-    (see `SPREAD`). pack: what makes the bitstream; pack_for: its arguments for this board. pll: its cell, of
-    `fpga.clock.PLLS`, or nothing where mhz is the board's own clock. lut_products: where the chip has more products
-    than the FPGA has multipliers, the registers of those that are made of LUTs (a pattern of yosys).
+    family: of `fpga.build.FAMILIES`. nextpnr: arguments that select the part. pack: what makes the bitstream; pack_for:
+    its arguments for this board. pll: its cell, of `fpga.clock.PLLS`, or nothing where mhz is the board's own clock.
+    lut_products: where the chip has more products than the FPGA has multipliers, the registers of those that are made
+    of LUTs (a pattern of yosys).
     """
 
     name: str
@@ -36,7 +32,6 @@ class Board:
     dsp: int
     nextpnr: tuple[str, ...]
     pack: str
-    placer: tuple[str, ...] = SPREAD
     pack_for: tuple[str, ...] = ()
     pll: str = "EHXPLLL"
     lut_products: str = ""

@@ -21,6 +21,9 @@ VXM is 1 % smaller, but of chains of 17 LUTs instead of 11."""
 MAPPER = "abc9.script.flow2"
 """What abc9 does: a VXM lane takes 6 % fewer LUTs than by its default script, the other units as many."""
 
+PLACER = "--placer", "static"
+"""nextpnr's electrostatic placer, which spreads cells evenly over an FPGA of which much is taken: HeAP packs them into
+knots there that no router undoes, and begins with all of them in one place."""
 COPY_PLACER = {"placer": "heap"}
 """For the few cells that `fpga.fanout` makes, all others being locked."""
 ROUTER = {"router": "router2", "router2/bbMargin/x": "9", "router2/bbMargin/y": "9", "router2/estimateWeight": "1.0",
@@ -67,7 +70,7 @@ def _place(board: Board, netlist: Netlist, seed: int) -> Path:
     macros.constrain(cells, board)
     text = json.dumps(cells)
     arguments = [*board.nextpnr, "--json", "top.json", "--lpf", "top.lpf", "--seed", str(seed),
-                 "--freq", str(board.mhz), *board.placer, "--no-route", "--timing-allow-fail", "--write", "placed.json"]
+                 "--freq", str(board.mhz), *PLACER, "--no-route", "--timing-allow-fail", "--write", "placed.json"]
 
     def make(folder: Path) -> None:
         (folder / "top.json").write_text(text)
