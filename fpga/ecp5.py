@@ -26,16 +26,10 @@ PLACER = "--placer", "static"
 knots there that no router undoes, and begins with all of them in one place."""
 COPY_PLACER = {"placer": "heap"}
 """For the few cells that `fpga.fanout` makes, all others being locked."""
-ROUTER = {"router": "router2", "router2/bbMargin/x": "9", "router2/bbMargin/y": "9", "router2/estimateWeight": "1.0",
-          "router2/initCurrCongWeight": "4.0", "router2/currCongWeightMult": "0.15"}
+ROUTER = {"router": "router2", "router2/bbMargin/x": "9", "router2/bbMargin/y": "9", "router2/estimateWeight": "1.0"}
 """nextpnr's settings for routing: router2, which may leave a net's rectangle by 9 tiles instead of 3 and takes no way
-for longer than it is. The price of a wire that several nets want begins at 4 instead of 0.5 and grows by 0.15 instead
-of 2 a pass, so that what it was fought over before counts as much as who has it now. If it grows faster, the last
-thousand conflicts are handed around, by ever longer ways. router1 finds faster paths where there is room, but is two to
-ten times as long about it and may not come to an end."""
-ROUTER_CLOCK = 2
-"""By how much the clock that the router is asked for is above the board's. To nextpnr 0.11 a connection is critical by
-its slack as a part of the worst; once the constraint is met, all are, and none gives way to another."""
+for longer than it is. router1 finds faster paths where there is room, but is two to ten times as long about it and may
+not come to an end."""
 
 PASSES = carry.fold, carry.end, multiplier.take_registers
 """What yosys' netlists go through."""
@@ -113,8 +107,9 @@ def _route(board: Board, placed: Path) -> Path:
     than nextpnr's arguments."""
     nextpnr, pack = tools.find(NEXTPNR), tools.find(board.pack)
     cells = json.loads((placed / "placed.json").read_text())
-    top(cells)["settings"] |= ROUTER
-    text, constraints = json.dumps(cells), faster((placed / "top.lpf").read_text(), ROUTER_CLOCK)
+    first, growth = map(str, board.prices)
+    top(cells)["settings"] |= ROUTER | {"router2/initCurrCongWeight": first, "router2/currCongWeightMult": growth}
+    text, constraints = json.dumps(cells), faster((placed / "top.lpf").read_text(), board.router_clock)
     arguments = [*board.nextpnr, "--json", "placed.json", "--lpf", "top.lpf", "--no-pack", "--no-place",
                  "--timing-allow-fail", "--textcfg", "top.config", "--report", "report.json",
                  "--detailed-timing-report"]
