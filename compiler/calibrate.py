@@ -7,8 +7,7 @@ import numpy as np
 
 from compiler.float_model import FINAL_NORM, LAYER_SITES, FloatModel, layer_site
 
-CALIBRATION_SEQUENCES = 8
-CALIBRATION_SEED = 20_000
+CALIBRATION_SEEDS = range(20_000, 20_008)
 
 INPUT_SITES = {
     "wq": "att_norm",
@@ -23,10 +22,9 @@ INPUT_SITES = {
 """The activation site that each matrix multiplies."""
 
 
-def sample_sequences(model: FloatModel, context: int, count: int, seed: int) -> list[list[int]]:
-    """`count` texts of `context` tokens that the float model writes itself at temperature 1, beginning with BOS."""
-    bos = min(1, model.config.vocab_size - 1)
-    return [[bos, *text] for text in model.generate_together(bos, context - 1, range(seed, seed + count))]
+def sample_sequences(model: FloatModel, context: int, seeds: Sequence[int], bos: int = 1) -> list[list[int]]:
+    """A text a seed, of `context` tokens that the float model writes itself at temperature 1, beginning with BOS."""
+    return [[bos, *text] for text in model.generate_together(bos, context - 1, seeds)]
 
 
 @dataclass

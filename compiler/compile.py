@@ -15,6 +15,7 @@ from hw.config import CONFIGS, ChipConfig
 
 from . import assemble, integer, lower, place, quantize, schedule, verify
 from .bounds import index_bounds, index_least
+from .calibrate import CALIBRATION_SEEDS, sample_sequences
 from .checkpoint import Checkpoint, ModelConfig
 from .errors import TspError
 from .float_model import FloatModel
@@ -191,9 +192,7 @@ def write_texts(checkpoint: Checkpoint, tokenizer: Tokenizer, context: int) -> l
     """Texts that the float model writes: those that static scales are taken from, one to choose between static and
     dynamic ones, and one to measure quality on."""
     model = FloatModel(checkpoint, np.float32)
-    seeds = [*(quantize.CALIBRATION_SEED + i for i in range(quantize.CALIBRATION_SEQUENCES)),
-             TRIAL_SEED, QUALITY_SEED]
-    return [[tokenizer.bos, *text] for text in model.generate_together(tokenizer.bos, context - 1, seeds)]
+    return sample_sequences(model, context, [*CALIBRATION_SEEDS, TRIAL_SEED, QUALITY_SEED], tokenizer.bos)
 
 
 def _beginning(text: list[int], tokens: int, checkpoint: Checkpoint) -> list[int]:

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from compiler.calibrate import (
-    CALIBRATION_SEED,
-    CALIBRATION_SEQUENCES,
+    CALIBRATION_SEEDS,
     INPUT_SITES,
     Statistics,
     calibrate,
@@ -167,7 +166,7 @@ def quantiser(
         raise TspError(f"quantize: context must be 1..{c.seq_len} (the model's context), not {context}")
     _check_names("four_bit", four_bit)
     model = FloatModel(checkpoint, np.float32)
-    sequences = calibration_tokens or sample_sequences(model, context, CALIBRATION_SEQUENCES, CALIBRATION_SEED)
+    sequences = calibration_tokens or sample_sequences(model, context, CALIBRATION_SEEDS)
     statistics = calibrate(model, sequences, four_bit)
 
     def build(dynamic: frozenset[str]) -> IntegerModel:

@@ -19,7 +19,7 @@ class Board:
     of LUTs (a pattern of yosys). prices, router_clock (ECP5): what a wire costs that several nets want, at first and
     how much more each pass, and by how much the clock that the router is asked for is above the board's. To nextpnr
     0.11 a connection is critical by its slack as a part of the worst; once the constraint is met, all are, and none
-    gives way. Low prices that grow slowly bring a dense chip to rest, in hundreds of passes (docs/fpga.md).
+    gives way. Prices that grow slowly bring a dense chip to rest, in hundreds of passes (docs/fpga.md).
     """
 
     name: str
@@ -63,7 +63,7 @@ BOARDS = {
         Board(name="ulx3s_medium", config="medium", part="LFE5U-85F-6BG381C", platform=("ulx3s", "ULX3S_85F_Platform"),
               family="ecp5", mhz=50.0, baud=3_000_000, lut=83_640, ff=83_640, bram=208, dsp=156,
               nextpnr=("--85k", "--package", "CABGA381", "--speed", "6"), pack="ecppack",
-              prices=(0.5, 5.0), router_clock=1.0),  # a fourth of the passes: they take a minute each here
+              prices=(0.5, 5.0), router_clock=1.0),  # with which it was routed
         Board(name="ulx3s_45f", config="small", part="LFE5U-45F-6BG381C", platform=("ulx3s", "ULX3S_45F_Platform"),
               family="ecp5", mhz=50.0, baud=3_000_000, lut=43_848, ff=43_848, bram=108, dsp=72,
               nextpnr=("--45k", "--package", "CABGA381", "--speed", "6"), pack="ecppack"),

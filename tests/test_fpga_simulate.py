@@ -54,9 +54,9 @@ def test_a_story_on_the_board_is_that_of_the_rtl(board: SimulatedBoard):
 
 
 def test_a_story_on_the_board_of_four_lanes():
-    """The chip of `icepi_zero`, a model of the size that it holds, and its board's clock."""
+    """The chip of `ulx3s_45f`, a model of the size that it holds, and its board's clock."""
     program = small_program("small", hidden_dim=64, n_heads=4, n_kv_heads=2, head_dim=8, vocab_size=256)
-    with SimulatedBoard(CONFIGS["small"], mhz=BOARDS["icepi_zero"].mhz) as simulated:
+    with SimulatedBoard(CONFIGS["small"], mhz=BOARDS["ulx3s_45f"].mhz) as simulated:
         rtl, device = open_device("rtl", program.config), open_board(simulated.path, program.config)
         for each in (rtl, device):
             each.load(program)
