@@ -63,7 +63,7 @@ def requantise(acc: np.ndarray, pre: int, scale: np.ndarray, post: int) -> np.nd
 def groups(hidden: int) -> list[slice]:
     """Groups of the inner layer's channels: the last two times GROUP, and the rest.
 
-    The chip computes W2's product with one group while it still quantises the next; a dynamic exponent is a group's.
+    The chip computes W2's product with one group while it still works on the next; a dynamic exponent is a group's.
     """
     starts = [0, *range(GROUP, hidden, GROUP)[-2:]]
     return [slice(start, stop) for start, stop in itertools.pairwise([*starts, hidden])]
@@ -373,7 +373,7 @@ class IntegerState:
         self._qkv = _Product([m.wq, m.wk, m.wv], [m.mq, m.mk, m.mv], s.qkv_pre, [s.qk, s.qk, s.v], [16, 16, 8])
         self._wo = _Product([m.wo], [m.mo], s.wo_pre, [s.wo], [32])
         self._gate_up = _Product([m.w1, m.w3], [m.m1, m.m3], s.ffn_pre, [s.gate, s.up], [18, 16])
-        self._groups = groups(m.hidden)
+        self._groups = groups(m.hidden) if "silu" in m.dynamic else [slice(0, m.hidden)]
         self._w2 = [_Product([m.w2[:, :, part]], [m.m2], s.w2_pre, [s.w2], [32]) for part in self._groups]
         self._classifier = _Product([m.classifier[None]], [m.mc[None]], s.cls_pre, [s.cls], [24])
         self._gain = {name: getattr(m, name) * 0.5**s.norm_g for name in ("g_att", "g_ffn", "g_final")}

@@ -4,11 +4,12 @@ from typing import Any
 
 from hw.isa import Alu, ErUse, Func, Order, Red, Sat
 
+from .geometry import CHUNK
 from .integer import groups
 from .ir import Acc, Act, Cluster, Mem, Stream
 from .layout import SIDES, ceil_div
 from .lower_base import FRAC, Base
-from .place import CHUNK, Matrix
+from .place import Matrix
 
 
 class FeedForward(Base):
@@ -88,13 +89,16 @@ class FeedForward(Base):
         return self._load_both(cluster, f8, f.count)
 
     def _down(self, begin: int, acts: dict[str, Act], er: int | None) -> None:
-        """W2 times the group of vectors begin.., added to the residual."""
+        """W2 times the group of vectors begin.., added to the residual; without an exponent of the group's own, when
+        the last group is in the sums."""
         s, down = self.s, self.p.matrices["w2"]
-        products = {}
-        for side, act in acts.items():
-            if count := len(down.vectors[side]):
-                products[side] = acc = Acc(side, self.acc[side].take(count), count)
-                quads = count * down.steps
-                weights = [t.mem(begin * quads, act.count * quads, cells=()) for t in down.tensors[side]]
-                self._cluster("w2 product").mac(weights, act, acc, steps=down.steps, wfmt=down.wfmt, order=Order.TILE)
-        self._add_to_residual(down, products, s.w2_pre, {"post": s.w2, **self._less(er)})
+        if begin == 0 or er is not None:
+            self._sums = {side: Acc(side, self.acc[side].take(count), count)
+                          for side in acts if (count := len(down.vectors[side]))}
+        for side, acc in self._sums.items():
+            quads = acc.count * down.steps
+            weights = [t.mem(begin * quads, acts[side].count * quads, cells=()) for t in down.tensors[side]]
+            self._cluster("w2 product").mac(weights, acts[side], acc, steps=down.steps, wfmt=down.wfmt,
+                                            order=Order.TILE, clear=int(begin == 0 or er is not None))
+        if er is not None or begin == self._groups()[-1][0]:
+            self._add_to_residual(down, self._sums, s.w2_pre, {"post": s.w2, **self._less(er)})

@@ -141,7 +141,7 @@ class Literal:
         g, _ = alu(a, sigmoid, func=Func.MUL, post=15, sat=Sat.S18)
         dynamic = "silu" in m.dynamic
         f, _ = alu(g, b, func=Func.MUL, post=s.f, sat=Sat.S32 if dynamic else Sat.S8)
-        for part in groups(m.hidden):
+        for part in groups(m.hidden) if dynamic else [slice(m.hidden)]:
             f8, e = self.dynamic(f[part]) if dynamic else (f[part], 0)
             acc = product(m.w2[layer][:, part], f8)
             x = requantised(acc, s.w2_pre, m.m2[layer], s.w2, Sat.S32, e, c=x, alu=Alu.ADD)
