@@ -14,6 +14,9 @@ from .errors import TspError
 from .integer import IntegerModel
 from .layout import SIDES, ceil_div
 
+CHUNK = 4
+"""Vectors drained from an accumulator file in one burst, but those of `Geometry.burst`."""
+
 
 def native_head_size(head_size: int, lanes: int) -> int:
     """The least head size that a chip serves without padding and that holds `head_size`.
@@ -113,6 +116,12 @@ class Geometry:
     def head_steps(self) -> int:
         """Accumulator entries of one head's attention output."""
         return self.model.head_size // self.config.rows
+
+    @property
+    def burst(self) -> int:
+        """Vectors of logits or of positions' weights in a burst: 64 of them, as far as an accumulator file holds four
+        bursts. Longer bursts are fewer instructions, and leave less room for other work between them."""
+        return max(CHUNK, min(64 // self.lanes, self.config.acc_depth // 4))
 
     def kv_heads(self, side: str) -> list[int]:
         """K/V heads of a hemisphere."""

@@ -270,7 +270,7 @@ class Cluster:
             stride = loc.stride if loc.count > 1 else 0
             burst = Burst(queue, Op.READ, "read", start, count, interval,
                           {"addr": loc.addr, "stride": stride, "count": count, "interval": interval, "rel": loc.rel,
-                           "index": loc.index, "planes": loc.planes, "dir": direction, "weights": int(group > 0)},
+                           "index": loc.index, "planes": loc.planes, "dir": direction, "weights": group},
                           drives={"": stream})
             self._read_mem(loc, start, count, interval)
         self.bursts.append(burst)

@@ -5,6 +5,8 @@ relative addresses of the layer loop are those of layer 0. Weight matrices lie i
 consumes them, so that reading one is one burst.
 """
 
+import itertools
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +41,29 @@ class Tensor:
         return Mem(self.slice, self.addr + start, count or self.quads - start, rel=int(self.per_layer), **kwargs)
 
 
+@dataclass(frozen=True)
+class Weights:
+    """What one weight group has of a matrix: quads in tensors that may lie in different slices."""
+
+    parts: tuple[Tensor, ...]
+
+    @property
+    def slice(self) -> str:
+        """The slice of a matrix that is in one part."""
+        (part,) = self.parts
+        return part.slice
+
+    def mem(self, start: int, count: int, **kwargs: Any) -> Mem:
+        """`count` quads from number `start` on, which must lie in one part."""
+        for part in self.parts:
+            if start < part.quads:
+                if start + count > part.quads:
+                    raise ValueError(f"quads {start}..{start + count - 1} of {part.name} lie in two parts")
+                return part.mem(start, count, **kwargs)
+            start -= part.quads
+        raise ValueError(f"quad {start} is beyond {self.parts[-1].name}")
+
+
 @dataclass(eq=False)
 class Halves:
     """int16 vectors packed two to a quad: vector v in the low (v < quads) or the high planes of quad v mod quads."""
@@ -70,8 +95,12 @@ class Layout:
         """Quads of a slice."""
         return self.config.mem_depths[int(name[1:])]
 
+    def cost(self, tensor: Tensor) -> int:
+        """Quads that a tensor takes in all."""
+        return tensor.quads * (self.layers if tensor.per_layer else 1)
+
     def _cost(self, name: str) -> int:
-        return sum(t.quads * (self.layers if t.per_layer else 1) for t in self.tensors if t.slice == name)
+        return sum(self.cost(tensor) for tensor in self.tensors if tensor.slice == name)
 
     def free(self, name: str) -> int:
         """Quads of a slice that are not yet given away."""
@@ -80,15 +109,42 @@ class Layout:
     def add(self, name: str, slices: str | tuple[str, ...], quads: int, *, per_layer: bool = False) -> Tensor:
         """Reserve quads in the first of `slices` that has room. Raises TspError if none has."""
         options = (slices,) if isinstance(slices, str) else slices
-        need = quads * (self.layers if per_layer else 1)
-        for option in options:
-            if self.free(option) >= need:
-                tensor = Tensor(name, option, quads, per_layer)
-                self.tensors.append(tensor)
-                return tensor
-        raise TspError(
-            f"{name} needs {need} quads of {self.config.quad_bytes} bytes, but slice {options[0]} of config "
-            f"{self.config.name} has {self.free(options[0])} of {self.depth(options[0])} left: "
+        tensor = Tensor(name, options[0], quads, per_layer)
+        fitting = [option for option in options if self.free(option) >= self.cost(tensor)]
+        if not fitting:
+            raise self._full(tensor, self.free(options[0]))
+        tensor.slice = fitting[0]
+        self.tensors.append(tensor)
+        return tensor
+
+    def claim(self, name: str, slice_: str, quads: int, *, per_layer: bool = False) -> Tensor:
+        """Quads of a slice, whether it has room or not: see `relieve`."""
+        self.tensors.append(tensor := Tensor(name, slice_, quads, per_layer))
+        return tensor
+
+    def relieve(self, name: str, other: str, movable: Collection[str]) -> list[Tensor]:
+        """Move what slice `name` has no room for to another slice: of tensors with these names the smallest one that
+        is large enough, the last claimed of several, or else the largest. Returns what was moved. Raises TspError if
+        that does not help."""
+        moved: list[Tensor] = []
+        while (lack := -self.free(name)) > 0:
+            options = [tensor for tensor in reversed(self.tensors) if tensor.slice == name and tensor.name in movable
+                       and self.cost(tensor) <= self.free(other)]
+            if not options:
+                mine = [tensor for tensor in self.tensors if tensor.slice == name]
+                used = list(itertools.accumulate(map(self.cost, mine)))
+                first = next(n for n, end in enumerate(used) if end > self.depth(name))
+                raise self._full(mine[first], self.depth(name) - used[first] + self.cost(mine[first]))
+            enough = [tensor for tensor in options if self.cost(tensor) >= lack]
+            tensor = min(enough, key=self.cost) if enough else max(options, key=self.cost)
+            tensor.slice = other
+            moved.append(tensor)
+        return moved
+
+    def _full(self, tensor: Tensor, left: int) -> TspError:
+        return TspError(
+            f"{tensor.name} needs {self.cost(tensor)} quads of {self.config.quad_bytes} bytes, but slice "
+            f"{tensor.slice} of config {self.config.name} has {left} of {self.depth(tensor.slice)} left: "
             "use a larger config or a shorter --context")
 
     def share(self, name: str, other: Tensor, quads: int) -> Tensor:

@@ -5,15 +5,13 @@ from typing import Any
 
 from hw.isa import Alu, ErUse, Fmt, Func, Op, Order, Red, Rep, Sat
 
-from .geometry import Head
+from .geometry import CHUNK, Head
 from .integer import Q_SHIFT, ROPE_FRACTION
 from .ir import BURST_SLOT, Acc, Act, As, Cluster, Mem, Reg, Stream
 from .layout import SIDES
 from .lower_base import FRAC, INDEX_K, INDEX_SCALE, INDEX_V, SWAP_MAP, Base
-from .place import CHUNK, Matrix, qkv_words
+from .place import Matrix, qkv_words
 
-SOFTMAX = 4
-"""Vectors of scores in a burst of a softmax: as many as leave room for other work between them."""
 SUM_SLOT = {"W": 2, "E": 3}
 """Reduction slots of a side's softmax; its scores have slots 0 and 1."""
 
@@ -185,7 +183,7 @@ class Attention(Base):
         scores, largest = self._mem(f"t_{side}{number % 2}"), self._regs(1)
         slot = SIDES.index(side)
         for start, count in self._score_bursts():
-            acc = Acc(side, self.acc[side].take(count), count)
+            acc = Acc(side, self.acc[side].take(count, g.burst), count)
             per_chunk, now = g.steps * g.words, start >= self.valid
             keys = [self.p.k[head.unit, group].mem(start * per_chunk, count * per_chunk,
                                                    cells=(("K", head.unit, group),) if now else ())
@@ -216,17 +214,20 @@ class Attention(Base):
         return add | {"c": mask}
 
     def _score_bursts(self) -> list[tuple[int, int]]:
-        """(first chunk, chunks) of the bursts that scores are computed in: at most CHUNK, masked or not."""
-        edges = sorted({*range(0, self.valid, CHUNK), self.valid, *range(self.valid, self.chunks, CHUNK), self.chunks})
+        """(first chunk, chunks) of the bursts that scores are computed in, masked or not. Few masks are in registers,
+        and all applied at once; others come from SRAM, a few at a time."""
+        masked = max(CHUNK, self.mask.count) if self.mask else CHUNK
+        edges = sorted({*range(0, self.valid, CHUNK), self.valid, *range(self.valid, self.chunks, masked),
+                        self.chunks})
         return [(start, end - start) for start, end in itertools.pairwise(edges)]
 
     def _softmax(self, head: Head, state: dict) -> None:
         """Numerators into the activation buffer, value product, division by their sum, output word."""
         label, g, side, n = "softmax", self.g, head.side, self.chunks
-        act = Act(side, self.act[side].take(n), n)
+        act = Act(side, self.act[side].take(n, g.burst), n)
         r, er = self._regs(1), self.er.take()
-        for start in range(0, n, SOFTMAX):
-            count = min(SOFTMAX, n - start)
+        for start in range(0, n, g.burst):
+            count = min(g.burst, n - start)
             cluster = self._cluster(label)
             p, total = cluster.alu(a=state["scores"][start : start + count], func=Func.EXP2, c=state["largest"], post=7,
                                    sat=Sat.S8, n=count, red=Red.SUM, red_slot=SUM_SLOT[side], red_keep=int(start > 0))

@@ -10,11 +10,11 @@ from hw.config import ChipConfig
 from hw.isa import Alu, ErUse, Func, Op, Red, Sat
 
 from .errors import TspError
-from .geometry import Geometry
+from .geometry import CHUNK, Geometry
 from .integer import IntegerModel
 from .ir import BURST_SLOT, Acc, Act, As, Cluster, Imm, Mem, Reg, Stream
-from .layout import SIDES
-from .place import CHUNK, RESIDUAL, Matrix, Placement
+from .layout import SIDES, ceil_div
+from .place import RESIDUAL, Matrix, Placement
 from .schedule import Segment
 
 FRAC = {func: table.frac_bits for func, table in tables.TABLES.items()}
@@ -65,8 +65,9 @@ class Ring:
     def __init__(self, size: int, what: str) -> None:
         self.size, self._what, self._next = size, what, 0
 
-    def take(self, count: int) -> int:
-        """First of `count` neighbouring entries."""
+    def take(self, count: int, align: int = 1) -> int:
+        """First of `count` neighbouring entries, a multiple of `align`: from few places come few distinct words."""
+        self._next = ceil_div(self._next, align) * align
         if count > self.size:
             raise TspError(f"{count} {self._what} are needed at once, the chip has {self.size} for it: use a larger "
                            "config or a shorter --context")

@@ -8,8 +8,10 @@ from .integer import ROPE_FRACTION, ROPE_STEP
 from .ir import Acc, As, Imm, Iota, Reg
 from .layout import SIDES
 from .lower_base import INDEX_EMB_SCALE, INDEX_EMBEDDING, INDEX_HIGH, INDEX_K, INDEX_LOW, INDEX_SCALE, INDEX_V, Base
-from .place import CHUNK, Matrix
+from .place import Matrix
 
+MASKS = 6
+"""Masks that registers are spared for."""
 MASK_SHIFT = 23
 """A masked score is at least 2**23 below: see `integer.MASKED`."""
 
@@ -79,7 +81,7 @@ class Begin(Base):
         inner slices.
         """
         label, n, start = "mask", self.chunks - self.valid, self._regs(1)
-        few = self.g.words == 1 and n <= CHUNK
+        few = self.g.words == 1 and n <= MASKS
         mask = self._regs(n) if few else self._mem("mask_W0", 0, n)
         self._op(label, a=position, alu=Alu.SUB, c=Imm(self.valid * self.g.lanes), dst=start)
         self._op(label, a=Iota(), alu=Alu.GT, c=start, n=n, dst=mask)

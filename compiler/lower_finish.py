@@ -9,7 +9,7 @@ from .integer import GUMBEL_ONE
 from .ir import BURST_SLOT, Acc, Act, Imm, Iota, Mem, Reg
 from .layout import SIDES
 from .lower_base import FRAC, INDEX_TOKENS, Base
-from .place import CHUNK, Matrix
+from .place import Matrix
 
 
 class Finish(Base):
@@ -17,6 +17,7 @@ class Finish(Base):
 
     def _finish(self) -> None:
         acts, er = self._normed_acts("final norm", self._gain("g_final", 0), "final_norm", self.s.norm_f)
+        self._free(*(reg for reg in (self.x, self.cos, self.sin, self.mask) if isinstance(reg, Reg)))
         position, huge = self._known_token()
         self._choose(*self._logits(acts, er, huge), position)
         self._free(huge, position)
@@ -39,7 +40,7 @@ class Finish(Base):
         first, end = loop.passes * loop.body, len(self.p.matrices["classifier"].vectors["W"])
         if not self.p.tensors["noise"].per_layer and first < end:
             self._noise(2 * first, self.g.vocab - 2 * first, 0)
-        split = 0 if loop.passes or end <= CHUNK else CHUNK
+        split = 0 if loop.passes or end <= self.g.burst else self.g.burst
         if split:
             self._vocabulary(acts, er, range(split, end), rel=0)
             greatest = self._regs(1)
@@ -59,8 +60,9 @@ class Finish(Base):
     def _vocabulary(self, acts: dict[str, Act], er: int | None, part: range, rel: int) -> None:
         """Vectors `part` of each side: product, logits, scores, in a loop also noise; two products run ahead."""
         matrix = self.p.matrices["classifier"]
-        todo = [(side, start, min(CHUNK, part.stop - start, len(matrix.vectors[side]) - start))
-                for start in part[::CHUNK] for side in SIDES]
+        most = self.g.burst
+        todo = [(side, start, min(most, part.stop - start, len(matrix.vectors[side]) - start))
+                for start in part[::most] for side in SIDES]
         todo = [item for item in todo if item[2] > 0]
         accs = [self._product(matrix, side, acts[side], start, count, rel) for side, start, count in todo[:4]]
         for n, (side, start, _) in enumerate(todo):

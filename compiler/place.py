@@ -9,16 +9,25 @@ from hw.config import ChipConfig
 from hw.isa import Wfmt
 
 from .errors import TspError
-from .geometry import Geometry, gather
+from .geometry import CHUNK, Geometry, gather
 from .integer import MASKED, IntegerModel, rope_parts
 from .ir import As, Mem
-from .layout import SIDES, Halves, Layout, Tensor, ceil_div, pack_weights, quads_of_halves, quads_of_int32, vectors_of
+from .layout import (
+    SIDES,
+    Halves,
+    Layout,
+    Tensor,
+    Weights,
+    ceil_div,
+    pack_weights,
+    quads_of_halves,
+    quads_of_int32,
+    vectors_of,
+)
 
-CHUNK = 4
-"""Vectors drained from an accumulator file in one burst."""
 ACROSS = {"W": "E0", "E": "W0"}
 """Slice for what a VXM operation combines with the products of a side."""
-RESIDUAL = 6
+RESIDUAL = 8
 """Vectors of a residual, at most, that stays in registers."""
 LOOPED_BODY = 40
 """Vectors of a side in a pass of the classifier's loop: enough that filling and draining the pipeline is little."""
@@ -30,6 +39,8 @@ NOISE_WASTE = 16
 """Vectors of noise that may be made for no token, so that layers make it."""
 WEST = ("planes", "one_plane", "emb_step", "emb_vector")
 """Constants in W0, for operations that take another operand from E0."""
+KEYS = "K cache"
+"""How the names of keys begin."""
 UNKNOWN = -1
 """Entry of the token table whose token the chip is to choose."""
 
@@ -47,7 +58,7 @@ class Matrix:
     steps: int
     acts: int
     vectors: dict[str, list[int]]
-    tensors: dict[str, list[Tensor]]
+    tensors: dict[str, list[Weights]]
     scale: Mapping[str, Halves | Tensor]
 
     def scales(self, side: str, start: int, count: int, rel: int = 0) -> Mem | As:
@@ -106,28 +117,39 @@ class _Placer:
         self._norms()
         self._rope()
         self._work()
+        self._relieve()
         self.layout.place()
         for tensor, data in self._fills:
             self.layout.fill(tensor, data)
 
-    def _weight_slices(self, side: str, group: int) -> tuple[str, ...]:
-        spill = (f"{side}0",) if self.config.weight_groups == 1 and not self.p.vocabulary.passes else ()
-        return (f"{side}{group}", *spill)
-
     def _add(self, name: str, slices: str | tuple[str, ...], quads: int, per_layer: bool = False) -> Tensor:
         return self.layout.add(name, slices, quads, per_layer=per_layer)
+
+    def _relieve(self) -> None:
+        """What the slices of the weight groups have no room for goes to slice 0, which drives any group. What is read
+        together must not meet there, nor the keys of two groups, which are written under different index registers;
+        nor must it lie beside what a looped classifier advances."""
+        for side in SIDES:
+            moved = set[str]()
+            for group in range(1, self.config.groups):
+                movable = {tensor.name for tensor in self.layout.tensors} - moved
+                if self.p.vocabulary.passes:
+                    movable.clear()
+                elif self.config.weight_groups > 1:
+                    movable = {name for name in movable if not name.startswith(KEYS)}
+                moved |= {tensor.name for tensor in self.layout.relieve(f"{side}{group}", f"{side}0", movable)}
 
     def _cache(self) -> None:
         g = self.g
         for unit in range(g.units):
             side = SIDES[unit % 2]
             for group in range(1, self.config.weight_groups + 1):
-                self.p.k[unit, group] = self._add(
-                    f"K cache of unit {unit}", self._weight_slices(side, group), g.chunks * g.steps * g.words, True)
+                self.p.k[unit, group] = self.layout.claim(
+                    f"{KEYS} of unit {unit}", f"{side}{group}", g.chunks * g.steps * g.words, per_layer=True)
                 for part in range(g.per_word):
                     kv = unit * g.per_word + part
-                    self.p.v[kv, group] = self._add(
-                        f"V cache of head {kv}", self._weight_slices(side, group), g.chunks * g.head_steps, True)
+                    self.p.v[kv, group] = self.layout.claim(
+                        f"V cache of head {kv}", f"{side}{group}", g.chunks * g.head_steps, per_layer=True)
         for side in SIDES:
             pairs = max(1, ceil_div(len(g.kv_heads(side)), 2))
             self.p.tensors[f"kscale_{side}"] = self._add("K scales", ACROSS[side], pairs * g.chunks, True)
@@ -136,8 +158,11 @@ class _Placer:
                 vectors: dict[str, list[int]], *, per_layer: bool, act_major: bool = False) -> None:
         """rows[side]: int8 [(layers,) vectors * lanes, acts * lanes]; scales[side]: int16 [(layers,) outputs]."""
         wfmt = Wfmt.INT4 if self.m.four_bit.issuperset(JOINED.get(name, {name})) else Wfmt.INT8
-        tensors: dict[str, list[Tensor]] = {}
+        tensors: dict[str, list[Weights]] = {}
         most = 0
+        steps = self.g.lanes // (self.config.rows * (2 if wfmt is Wfmt.INT4 else 1))
+        acts = rows["W"].shape[-1] // self.g.lanes
+        first = 0 if act_major or name in LOOKED_UP else CHUNK * steps * acts
         for side in SIDES:
             packed = pack_weights(rows[side], self.config, wfmt, act_major=act_major)
             tensors[side] = []
@@ -145,16 +170,22 @@ class _Placer:
                 data = packed[..., group - 1, :, :, :]
                 most = max(most, data.shape[-3])
                 quads = most if name in LOOKED_UP else data.shape[-3]
-                tensor = self._add(f"weights {name}", self._weight_slices(side, group), quads, per_layer)
-                self._fills.append((tensor, data))
-                tensors[side].append(tensor)
+                tensors[side].append(self._weights(name, f"{side}{group}", quads, data, per_layer, first))
         if name == "classifier" and self.p.vocabulary.passes:
             scale: dict[str, Halves | Tensor] = self._quad_scales(scales)
         else:
-            scale = {side: self._scales(f"scales of {name}", scales[side], per_layer, ACROSS[side]) for side in SIDES}
-        per_step = self.config.rows * (2 if wfmt is Wfmt.INT4 else 1)
-        self.p.matrices[name] = Matrix(name, wfmt, self.g.lanes // per_step, rows["W"].shape[-1] // self.g.lanes,
-                                       vectors, tensors, scale)
+            scale = {side: self._scales(name, scales[side], per_layer, ACROSS[side]) for side in SIDES}
+        self.p.matrices[name] = Matrix(name, wfmt, steps, acts, vectors, tensors, scale)
+
+    def _weights(self, name: str, home: str, quads: int, data: np.ndarray, per_layer: bool, first: int) -> Weights:
+        """A group's quads; the `first` ones are a part of their own, as far as there are more."""
+        names = (f"weights {name}, first", f"weights {name}") if 0 < first < quads else (f"weights {name}",)
+        parts, at = [], 0
+        for part, size in zip(names, (first, quads - first) if len(names) > 1 else (quads,), strict=True):
+            parts.append(tensor := self.layout.claim(part, home, size, per_layer=per_layer))
+            self._fills.append((tensor, data[..., at : at + size, :, :]))
+            at += size
+        return Weights(tuple(parts))
 
     def _quad_scales(self, scales: dict[str, np.ndarray]) -> dict[str, Halves | Tensor]:
         """A looped classifier's scales, sides in turn, so that they advance with the logits."""
@@ -168,11 +199,12 @@ class _Placer:
         return tensors
 
     def _scales(self, name: str, values: np.ndarray, per_layer: bool, home: str) -> Halves:
-        """Channel scales, used in bursts of at most CHUNK vectors from a multiple of CHUNK on."""
+        """Channel scales, used in bursts of at most so many vectors, from a multiple of so many on."""
         vectors = vectors_of(values, self.g.lanes)
         count = vectors.shape[-2]
-        quads = min(count, ceil_div(ceil_div(count, 2), CHUNK) * CHUNK)
-        return self._halves(name, vectors[..., :quads, :], vectors[..., quads:, :], per_layer, home)
+        most = self.g.burst if name in LOOKED_UP else CHUNK
+        quads = min(count, ceil_div(ceil_div(count, 2), most) * most)
+        return self._halves(f"scales of {name}", vectors[..., :quads, :], vectors[..., quads:, :], per_layer, home)
 
     def _halves(self, name: str, low: np.ndarray, high: np.ndarray, per_layer: bool, home: str) -> Halves:
         """Two vectors of int16 to a quad."""
@@ -287,8 +319,8 @@ class _Placer:
         self._constants()
         if g.words > 1:
             t["mask_E0"] = self._add("mask", "E0", g.chunks)
-        for name in ("t_W0", "t_W1", "t_E0"):
-            t[name] = self._add("scores", ("W0", "E0"), g.chunks)
+        for name, homes in (("t_W0", ("W0", "E0")), ("t_W1", ("W0", "E0")), ("t_E0", ("E0", "W0"))):
+            t[name] = self._add("scores", homes, g.chunks)
         t["mask_W0"] = self._until_finish("mask", "logits", g.chunks)
         t["t_E1"] = self._until_finish("scores", "z", g.chunks)
         if g.per_word > 1:
@@ -302,8 +334,8 @@ class _Placer:
     def _noise_block(self) -> int:
         """Vectors of tokens whose noise a layer makes, who has time for it; 0 if it is not made there: a looped
         classifier makes its own, and many layers would round a small vocabulary up by too much."""
-        blocks = ceil_div(self.g.vocab, 2 * CHUNK)
-        block = 2 * CHUNK * ceil_div(blocks, self.m.layers)
+        both = 2 * self.g.burst
+        block = both * ceil_div(ceil_div(self.g.vocab, both), self.m.layers)
         wasted = block * self.m.layers - self.g.vocab
         return 0 if self.p.vocabulary.passes or wasted > NOISE_WASTE else block
 

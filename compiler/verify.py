@@ -185,7 +185,9 @@ class _Proof:
         instr, slice_ = word.instr, word.queue.slice
         outward = Dir.E if word.queue.position == MEM_E else Dir.W
         if instr.weights:
-            return outward, self.config.weight_group(slice_)
+            if instr.weights not in self.config.weight_groups_of(slice_):
+                raise word.error(Trap.ADDRESS, word.first[0], f"the slice does not drive weight group {instr.weights}")
+            return outward, instr.weights
         if slice_ and instr.dir is outward:
             raise word.error(Trap.ADDRESS, word.first[0], "only slice 0 drives the vector group outward")
         return instr.dir, VECTOR

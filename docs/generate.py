@@ -38,9 +38,8 @@ STATUS = {
     "micro": "`small` with one VXM lane for four vector lanes ([folded](docs/decisions/0017-folded-vxm.md)), for the "
              "smallest FPGAs: [62 MHz on an ECP5-25F](docs/fpga.md); too small for the shipped model",
     "small": "4 lanes, for smaller FPGAs: [69 MHz on an ECP5-45F](docs/fpga.md); too small for the shipped model",
-    "medium": "8 lanes, [55 MHz on an ECP5-85F](docs/fpga.md): the shipped model over 200 positions",
-    "ulx3s": "the default of everything; fits an ECP5-85F, [not routed yet](docs/fpga.md)",
-    "folded": "`ulx3s` with eight VXM lanes for sixteen; fits an ECP5-85F, [not routed yet](docs/fpga.md)",
+    "ulx3s": "8 lanes, the default of everything; [routed on an ECP5-85F](docs/fpga.md)",
+    "wide": "16 lanes and as much of all else, for simulation and for int4; [too wide for an ECP5-85F](docs/fpga.md)",
     "large": "simulation of larger models only",
 }
 

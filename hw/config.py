@@ -134,9 +134,9 @@ class ChipConfig:
         """Byte streams in each direction (S), at the positions of the MXMs and the outer SXMs."""
         return self.groups * PLANES
 
-    def weight_group(self, slice_: int) -> int:
-        """The weight group that a MEM slice drives."""
-        return min(max(1, slice_), self.weight_groups)
+    def weight_groups_of(self, slice_: int) -> tuple[int, ...]:
+        """The weight groups that a MEM slice can drive: slice 0 any of them, another one alone."""
+        return (min(slice_, self.weight_groups),) if slice_ else tuple(range(1, self.groups))
 
     @property
     def rows(self) -> int:
@@ -175,13 +175,11 @@ CONFIGS = {
                    icu_words=((512,), (32,), (512, 8), (256,), (256,))),
         ChipConfig(name="small", lanes=4, mem_depths=(512, 1536), act_depth=32, vxm_icu_depth=2048, sxm_transpose=False,
                    icu_words=((512,), (32,), (512, 8), (256,), (256,))),
-        ChipConfig(name="medium", lanes=8, weight_groups=2, mem_depths=(1024, 2560, 2560), act_depth=64, acc_depth=32,
+        ChipConfig(name="ulx3s", lanes=8, weight_groups=2, mem_depths=(1024, 2560, 2560), acc_depth=32,
                    vxm_icu_depth=2048, sxm_transpose=False,
-                   icu_words=((512,), (128,), (224, 8), (192,), (32, 64), (32, 64))),
-        ChipConfig(name="ulx3s", mem_depths=(512, 2560), act_depth=32, vxm_icu_depth=2048, sxm_transpose=False,
+                   icu_words=((512,), (32,), (248, 8), (224,), (32, 64), (32, 64))),
+        ChipConfig(name="wide", mem_depths=(512, 2560), act_depth=32, vxm_icu_depth=2048, sxm_transpose=False,
                    icu_words=((512,), (256,), (512, 8), (64, 64), (32, 48))),
-        ChipConfig(name="folded", vxm_fold=2, mem_depths=(512, 2560), act_depth=32, vxm_icu_depth=2048,
-                   sxm_transpose=False, icu_words=((512,), (256,), (512, 8), (64, 64), (32, 48))),
         ChipConfig(name="large", weight_groups=2, mem_depths=(16384, 65536, 65536), act_depth=256, acc_depth=32,
                    icu_depth=2048, vxm_icu_depth=4096, sxm_west=True, buckets=16),
     )

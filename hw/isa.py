@@ -284,7 +284,8 @@ FIELDS: Mapping[Op, Mapping[str, Field]] = MappingProxyType({
     Op.LOOP: {"count": COUNT, "stride": Field(ADDR_BITS, doc="quads added to relative addresses a pass")},
     Op.END_LOOP: {},
     Op.SYNC: {},
-    Op.READ: {**_MEM, "weights": Field(1, doc="drive the slice's weight group outward, not the vector group to `dir`")},
+    Op.READ: {**_MEM, "weights": Field(2, doc="weight group that is driven outward, one of the slice's; "
+                                              "0: the vector group, to `dir`")},
     Op.WRITE: _MEM,
     Op.INDEX: {"index": Field(3, low=1, doc="register loaded: lane 0 = offset (16 bits), lane 1 = lane mask, "
                                             "lane 2 = plane mask (4 bits)"), **_DIR},

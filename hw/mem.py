@@ -89,11 +89,11 @@ class Mem(wiring.Component):
     dispatched later. Addresses and masks of a burst are settled at its dispatch. In the banks the four bytes of a lane
     are neighbours, so that no block RAM of up to 32 bits serves more than one lane.
 
-    config, queue: the chip, and which of its MEM slices this is. Slice 0 drives the vector group in both directions,
-    the others inward only.
+    config, queue: the chip, and which of its MEM slices this is. Slice 0 drives the vector group in both directions and
+    any weight group, the others the vector group inward and one weight group.
 
     Ports of every unit (`hw.slice.unit_ports`), and
-    weights_data, weights_drive: what the slice drives outward on its weight group; a drive bit each plane.
+    weights_data, weights_drive: what the slice drives outward on a weight group; a drive bit each group and plane.
     offsets: the loop offsets of the slice's queue, at dispatch.
     host_addr, host_planes (one-hot), host_we, host_re, host_wdata: a host access to a plane of a quad; no burst is at
     work. With host_we, e_in and w_in are 0, without it host_wdata is. What it writes is seen by an access in the next
@@ -106,9 +106,10 @@ class Mem(wiring.Component):
         self._depth = config.mem_depths[queue.slice]
         inward = Dir.W if queue.position == MEM_E else Dir.E
         self._ways = (Dir.E, Dir.W) if queue.slice == 0 else (inward,)
+        self._groups = config.weight_groups_of(queue.slice)
         super().__init__({
             **unit_ports(config, "MEM", probe_layout(config)),
-            "weights_data": Out(config.group_bits), "weights_drive": Out(PLANES),
+            "weights_data": Out(config.group_bits), "weights_drive": Out(PLANES * config.weight_groups),
             "offsets": In(ADDR_BITS).array(LOOP_LEVELS),
             "host_addr": In(ADDR_BITS), "host_planes": In(PLANES), "host_we": In(1), "host_re": In(1),
             "host_wdata": In(config.plane_bits), "host_rdata": Out(config.plane_bits),
@@ -204,11 +205,14 @@ class Mem(wiring.Component):
         """The drive bits, two cycles after the element."""
         op = engine.op
         planes = register(m, Mux(engine.active, op.planes, 0), "planes")
-        for drive, chosen in (
-            *((getattr(self, f"{way.name.lower()}_drive"), ~op.weights & (op.dir == way)) for way in self._ways),
-            (self.weights_drive, op.weights),
+        weights = [self.weights_drive.word_select(group - 1, PLANES) for group in self._groups]
+        for name, drive, chosen in (
+            *((way.name.lower(), getattr(self, f"{way.name.lower()}_drive"), (op.weights == 0) & (op.dir == way))
+              for way in self._ways),
+            *((f"weights{group}", drive, op.weights == group)
+              for group, drive in zip(self._groups, weights, strict=True)),
         ):
-            m.d.sync += drive.eq(Mux(register(m, chosen, f"{drive.name}s"), planes, 0))
+            m.d.sync += drive.eq(Mux(register(m, chosen, f"{name}_drives"), planes, 0))
 
     def _write(self, m: Module, memory: Banked, engine: Burst, addr: Signal, index: data.View) -> tuple[Value, Value]:
         """Samples, and writes one cycle later; returns (a burst commits in this cycle, to this address)."""
@@ -243,7 +247,8 @@ class Mem(wiring.Component):
         loading, unloaded = self._loads
         writing, unwritten = self._samples
         number = Mux(is_index, index.index, word.index)
-        no_way = ~word.weights & ~any_of([word.dir == way for way in self._ways])
+        no_way = ~any_of([*((word.weights == 0) & (word.dir == way) for way in self._ways),
+                          *(word.weights == group for group in self._groups)])
         trap(m, self, Trap.EMPTY_READ, (loading & unloaded.any()) | (writing & unwritten.any()))
         trap(m, self, Trap.ENGINE_BUSY, reader.conflict | writer.conflict)
         trap(m, self, Trap.BANK_CONFLICT, reader.active & committing & (r_addr == c_addr))

@@ -100,6 +100,8 @@ def _used(config: ChipConfig, queue: Queue, op: Op) -> int:
         bits = field.bits
         if name == "addr" or (op is Op.LOOP and name == "stride"):
             bits = (config.mem_depths[queue.slice] - 1).bit_length() if queue.unit == "MEM" else 0
+        elif name == "weights":
+            bits = max(config.weight_groups_of(queue.slice)).bit_length()
         mask |= ((1 << min(bits, field.bits)) - 1) << at
         at += field.bits
     return mask

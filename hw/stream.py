@@ -23,7 +23,7 @@ class Streams(wiring.Component):
 
     e, w: the registers at each position, the vector group lowest.
     e_data, w_data, e_drive, w_drive: what each unit drives on the vector group; a drive bit each plane.
-    weights_data, weights_drive: what each unit drives outward on its weight group.
+    weights_data, weights_drive: what each unit drives outward on a weight group; a drive bit each group and plane.
     clear: the vector group at the positions of MEM is 0 in the next cycle, for a word of the host to be ORed to it.
     e_driven, w_driven: which streams of the registers hold a driven value (debug builds).
     collision: two units at one position drive the same stream of one direction (debug builds).
@@ -38,7 +38,7 @@ class Streams(wiring.Component):
             "e": Out(wide).array(POSITIONS), "w": Out(wide).array(POSITIONS),
             "e_data": In(group).array(units), "e_drive": In(PLANES).array(units),
             "w_data": In(group).array(units), "w_drive": In(PLANES).array(units),
-            "weights_data": In(group).array(units), "weights_drive": In(PLANES).array(units),
+            "weights_data": In(group).array(units), "weights_drive": In(PLANES * config.weight_groups).array(units),
             "clear": In(1),
         }
         if config.debug:
@@ -78,8 +78,8 @@ class Streams(wiring.Component):
             return [(getattr(self, f"{name}_data")[n], getattr(self, f"{name}_drive")[n]) for n, _ in here]
         if p != WEIGHTS[name][0]:
             return []
-        return [(self.weights_data[n], self.weights_drive[n]) for n, queue in here
-                if self._config.weight_group(queue.slice) == group]
+        return [(self.weights_data[n], self.weights_drive[n].word_select(group - 1, PLANES)) for n, queue in here
+                if group in self._config.weight_groups_of(queue.slice)]
 
     def _hop(self, m: Module, name: str, p: int, group: int, producers: list[tuple[Value, Value]]) -> None:
         beyond, row = p + (1 if name == "e" else -1), getattr(self, name)

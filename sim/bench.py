@@ -111,8 +111,7 @@ def _of_checkpoint(path: Path, say: Callable[[str], None]) -> list[Figure]:
         Figure(name, f"roofline fraction on {chip}, mean of positions 0..{count - 1}", fraction, ""),
         Figure(name, f"compile for {chip}", seconds + compiling, "s", *(("<= 5", "2") if own else ())),
     ]
-    for other in ("medium", "folded"):
-        found += _on(other, name, path, read[0].config)
+    found += _on("wide", name, path, read[0].config)
     for device in TOKENS:
         say(f"{name}: {device}")
         found += _speed(name, device, program)

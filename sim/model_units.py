@@ -36,7 +36,7 @@ class MemModel(Unit):
         super().__init__(queue, config, time, streams)
         outward = Dir.E if queue.position == MEM_E else Dir.W
         self._outward, self._outer = outward.value, queue.slice > 0
-        self._weight_group = config.weight_group(queue.slice)
+        self._weight_groups = config.weight_groups_of(queue.slice)
         self.quads = np.zeros((config.mem_depths[queue.slice], config.lanes), np.int32)
         self._all_lanes = numerics.Index.everything(config.lanes).lanes
         self.indices = [numerics.Index.everything(config.lanes)] * config.index_regs
@@ -78,7 +78,9 @@ class MemModel(Unit):
     def _target(self, instr: Instr) -> tuple[int, int, int, int]:
         """(direction, position, planes, group) that a READ drives."""
         if instr.weights:
-            return self._outward, self.position, instr.planes, self._weight_group
+            if instr.weights not in self._weight_groups:
+                self.trap(Trap.ADDRESS, f"the slice does not drive weight group {instr.weights}")
+            return self._outward, self.position, instr.planes, instr.weights
         direction = instr.dir.value
         if self._outer and direction == self._outward:
             self.trap(Trap.ADDRESS, "only slice 0 drives the vector group outward")

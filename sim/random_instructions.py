@@ -106,7 +106,7 @@ class Builder(Placement):
     def add_read(self) -> bool:
         queue = self.some("MEM")
         window, offset = self.place(queue)
-        weights = self.bit(0.2)
+        weights = self.rng.choice(self.config.weight_groups_of(queue.slice)) if self.bit(0.2) else 0
         away = Dir(outward(queue)) if weights else self.rng.choice(list(Dir))
         if queue.slice and not weights:
             away = Dir(1 - outward(queue))
@@ -121,8 +121,7 @@ class Builder(Placement):
         instr = Instr(Op.READ, fields=fields | address)
         accesses = self.accesses(window, offset, instr, 0)
         if not self.banks_free(queue, True, accesses) or not self.produce(
-                queue, window, offset, instr, MEM_READ, instr.dir.value, instr.planes,
-                self.config.weight_group(queue.slice) if instr.weights else 0):
+                queue, window, offset, instr, MEM_READ, instr.dir.value, instr.planes, instr.weights):
             return False
         self.book(queue, True, accesses)
         return True
@@ -204,8 +203,10 @@ class Builder(Placement):
         queue = self.some("MXM")
         direction = 0 if queue.position else 1
         mine = [q for q in self.queues if q.unit == "MEM" and outward(q) == direction]
-        slices = [rng.choice([q for q in mine if config.weight_group(q.slice) == group])
-                  for group in range(1, config.groups)]
+        slices = []
+        for group in range(1, config.groups):
+            left = [q for q in mine if group in config.weight_groups_of(q.slice) and q not in slices]
+            slices.append(rng.choice(left))
         acts = rng.choice([1, 2, 3, rng.randint(1, config.act_depth)])
         accs = rng.choice([1, 2, 4, rng.randint(1, 20)])
         if acts * accs > 80:
@@ -218,10 +219,10 @@ class Builder(Placement):
             "accs": accs, "order": rng.choice(list(Order)), "wfmt": rng.choice(formats), "clear": self.bit()})
         if not self.fits(queue, window, offset, instr):
             return False
-        for source in slices:
+        for group, source in enumerate(slices, 1):
             cycle = arrival - abs(queue.position - source.position) - MEM_READ - ENGINE
             found = self.window_at(source, cycle)
-            fields = {"count": acts * accs, "interval": 1, "dir": Dir(direction), "weights": 1, "planes": 15}
+            fields = {"count": acts * accs, "interval": 1, "dir": Dir(direction), "weights": group, "planes": 15}
             if not found or not self.read(source, *found, fields):
                 return False
         if not all(self.sampled(queue, window, offset, instr, direction, 15, group)

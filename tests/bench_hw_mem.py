@@ -5,7 +5,7 @@ from collections import defaultdict
 
 import cocotb
 import numpy as np
-from unit_bench import LANES, WEIGHTS, E, UnitBench, W, pack, traps_of
+from unit_bench import LANES, WEIGHTS, UnitBench, pack, traps_of
 
 from hw.config import PLANES
 from hw.isa import HOST_READ, MEM_INDEX, MEM_READ, MEM_WRITE_TO_READ, Dir, Instr, Op, Trap
@@ -14,6 +14,8 @@ from hw.numerics import Index
 DEPTH = int(os.environ["DEPTH"])
 WAYS = [Dir[way] for way in os.environ["WAYS"]]
 """Directions in which the slice drives the vector group."""
+GROUPS = [int(group) for group in os.environ["GROUPS"]]
+"""Weight groups that the slice drives."""
 HOST_LATENCY = HOST_READ - 1
 """From host_re to host_rdata: the host port has one register more."""
 
@@ -57,7 +59,7 @@ class Reference(UnitBench):
 
     def observe(self):
         self.rdata[self.now] = int(self.dut.host_rdata.value)
-        wanted = {E: (0, 0), W: (0, 0), WEIGHTS: (0, 0)} | self.driven.pop(self.now, {})
+        wanted = dict.fromkeys(self.seen, (0, 0)) | self.driven.pop(self.now, {})
         assert self.seen == wanted, f"cycle {self.now}"
 
     def plan(self, instr, offsets):
@@ -72,7 +74,7 @@ class Reference(UnitBench):
         if self.free[instr.op] >= first or not all(addr < DEPTH for _, addr in work):
             return False
         if instr.op is Op.READ:
-            if not instr.weights and instr.dir not in WAYS:
+            if instr.weights not in GROUPS if instr.weights else instr.dir not in WAYS:
                 return False
             if any(self.commits.get(cycle) == addr for cycle, addr in work):
                 return False
@@ -91,7 +93,7 @@ class Reference(UnitBench):
         shown = np.array([index.planes >> p & 1 for p in range(PLANES)], bool)
         if instr.op is Op.READ:
             data = self.mem[addr] * (planes & shown)[:, None]
-            way = WEIGHTS if instr.weights else instr.dir.value
+            way = WEIGHTS + instr.weights - 1 if instr.weights else instr.dir.value
             self.driven[self.now + MEM_READ] = {way: (int.from_bytes(data.tobytes(), "little"), instr.planes)}
             return None
         sample = planes_of(self.streams[self.now][instr.dir.value])
@@ -131,7 +133,7 @@ def random_instr(rng):
     way = {"dir": Dir(int(rng.integers(2)))}
     if op is Op.INDEX:
         return Instr(op, fields={"index": int(rng.integers(1, 8)), **way})
-    weights = {"weights": int(rng.integers(2))} if op is Op.READ else {}
+    weights = {"weights": int(rng.choice([0, *GROUPS]))} if op is Op.READ else {}
     return Instr(op, fields={
         "count": int(rng.integers(1, 7)), "interval": int(rng.choice([1, 1, 2, 3])),
         "addr": int(rng.integers(DEPTH - 24, DEPTH)), "stride": int(rng.integers(-3, 4)), "rel": int(rng.integers(4)),
@@ -220,7 +222,8 @@ async def write_to_read_and_index_latencies(dut):
         assert bench.plan(index, (0, 0))
         await bench.pass_cycle(index)
         for n in range(1, MEM_INDEX + 1):
-            read = Instr(Op.READ, fields={"addr": 3, "index": int(n == 2 or offset == 7), "planes": 15, "weights": 1})
+            read = Instr(Op.READ, fields={"addr": 3, "index": int(n == 2 or offset == 7), "planes": 15,
+                                          "weights": GROUPS[0]})
             assert bench.plan(read, (0, 0))
             await bench.pass_cycle(read, streams=vector if n == 1 else None)
         for _ in range(5):
@@ -253,7 +256,9 @@ async def traps(dut):
     assert await traps_of(bench, write(addr=DEPTH - 1, count=2, stride=-1)) == set()
     for way in Dir:
         assert await traps_of(bench, read(dir=way)) == (set() if way in WAYS else {Trap.ADDRESS})
-        assert await traps_of(bench, read(dir=way, weights=1), write(dir=way)) == set()
+        for group in range(1, 4):
+            expected = set() if group in GROUPS else {Trap.ADDRESS}
+            assert await traps_of(bench, read(dir=way, weights=group), write(dir=way)) == expected
     dut.e_driven.value = 7
     assert await traps_of(bench, write()) == {Trap.EMPTY_READ}
     assert await traps_of(bench, write(planes=7), write(dir=Dir.W)) == set()

@@ -3,6 +3,7 @@
 Started by test_hw_stream.py.
 """
 
+from collections import defaultdict
 from dataclasses import dataclass
 
 import cocotb
@@ -32,10 +33,15 @@ class Source:
         """Its streams."""
         return slice(PLANES * self.group, PLANES * (self.group + 1))
 
+    def ports(self, data, drive):
+        """What it drives, as values of its ports; those of one unit are to be ORed."""
+        at = PLANES * max(0, self.group - 1)
+        return {f"{self.port}_data__{self.unit}": data, f"{self.port}_drive__{self.unit}": drive << at}
+
 
 SOURCES = [Source(row, n, row, queue.position, 0) for n, queue in enumerate(QUEUES) for row in ROWS]
-SOURCES += [Source("weights", n, {MEM_W: "w", MEM_E: "e"}[queue.position], queue.position,
-                   CONFIG.weight_group(queue.slice)) for n, queue in enumerate(QUEUES) if queue.unit == "MEM"]
+SOURCES += [Source("weights", n, {MEM_W: "w", MEM_E: "e"}[queue.position], queue.position, group)
+            for n, queue in enumerate(QUEUES) if queue.unit == "MEM" for group in CONFIG.weight_groups_of(queue.slice)]
 
 
 def shifted(state, drives):
@@ -59,7 +65,7 @@ def shifted(state, drives):
 
 def random_drives(rng, may_meet):
     """(data, drive) by source, and whether two meet: at one position in one stream, only if they may."""
-    taken, drives, meet = {}, {}, False
+    taken, drives, data, meet = {}, {}, {}, False
     for source in SOURCES:
         slot = source.row, source.position, source.group
         drive, others = rng.random(PLANES) < 0.2, taken.get(slot, np.zeros(PLANES, bool))
@@ -67,7 +73,8 @@ def random_drives(rng, may_meet):
         if not may_meet:
             drive &= ~others
         taken[slot] = drive | others
-        drives[source] = rng.integers(0, 256, (PLANES, LANES), dtype=np.uint8), drive
+        values = data.setdefault((source.port, source.unit), rng.integers(0, 256, (PLANES, LANES), dtype=np.uint8))
+        drives[source] = values, drive
     return drives, meet and may_meet
 
 
@@ -101,8 +108,11 @@ class StreamBench(Bench):
 
     async def drive(self, drives):
         """One cycle in which the sources drive (data, drive)."""
-        await self.cycle(**{f"{source.port}_{kind}__{source.unit}": bits(value) for source, unit in drives.items()
-                            for kind, value in zip(("data", "drive"), unit, strict=True)})
+        values = defaultdict(int)
+        for source, (data, drive) in drives.items():
+            for port, value in source.ports(bits(data), bits(drive)).items():
+                values[port] |= value
+        await self.cycle(**values)
         self.state = shifted(self.state, drives)
 
     def check(self, state):
@@ -145,7 +155,7 @@ async def one_position_a_cycle(dut):
     bench = StreamBench(dut)
     await bench.reset()
     for source in SOURCES:
-        await bench.cycle(**{f"{source.port}_data__{source.unit}": 0xA5, f"{source.port}_drive__{source.unit}": 1})
+        await bench.cycle(**source.ports(0xA5, 1))
         for hops in range(1, POSITIONS + 1):
             await bench.cycle()
             seen = {(name, p): slot for name in ROWS for p, slot in enumerate(bench.seen[name]) if slot[1]}

@@ -61,8 +61,9 @@ class StreamProof(Proof):
         here = [(n, queue) for n, queue in enumerate(QUEUES) if queue.position == p]
         found = [(getattr(unit, f"{name}_data")[n], getattr(unit, f"{name}_drive")[n], 0) for n, _ in here]
         if p == ENDS[name][1][0]:
-            found += [(unit.weights_data[n], unit.weights_drive[n], min(max(1, queue.slice), CONFIG.weight_groups))
-                      for n, queue in here if queue.unit == "MEM"]
+            found += [(unit.weights_data[n], unit.weights_drive[n].word_select(group - 1, PLANES), group)
+                      for n, queue in here if queue.unit == "MEM"
+                      for group in ((1, 2) if queue.slice == 0 else (queue.slice,))]
         return [(placed(data, group), placed(drive, group)) for data, drive, group in found]
 
     def _slot(self, m, name, rows, p, step, s, drivers) -> None:

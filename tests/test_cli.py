@@ -60,7 +60,7 @@ BAD = [
     (["run", "good.tsp", "--config", "ulx3s"], CONFIGS["ulx3s"].digest()),
     (["run", "good.tsp", "--context", "16"], "--context is for checkpoints"),
     (["run", "good.tsp", "--config", "huge"],
-     "config must be one of tiny, micro, small, medium, ulx3s, folded, large, not 'huge'"),
+     "config must be one of tiny, micro, small, ulx3s, wide, large, not 'huge'"),
     (["run", "good.tsp", "--device", "fpga9"], "device must be one of"),
     (["run", "good.tsp", "--prompt", "abc def " * 40], "context"),
     (["run", "good.tsp", "--tokens", "0"], "tokens must be at least 1"),

@@ -103,7 +103,7 @@ def test_a_small_model_over_a_bucket_border_on_the_cycle_model():
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_models_of_many_shapes_on_the_cycle_model(shape: str):
-    alike(small_program("ulx3s", **SHAPES[shape]), "model", [1], 2, **SAMPLED)
+    alike(small_program("wide", **SHAPES[shape]), "model", [1], 2, **SAMPLED)
 
 
 @pytest.mark.parametrize("shape", NARROW_SHAPES)
@@ -121,7 +121,7 @@ def test_static_and_dynamic_scales(scales: str, hidden: int):
 
 @pytest.mark.parametrize("scales", ["static", "dynamic"])
 def test_static_and_dynamic_scales_on_the_rtl(scales: str):
-    alike(small_program("ulx3s", scales=scales), "rtl", [1], 20, **SAMPLED)
+    alike(small_program("wide", scales=scales), "rtl", [1], 20, **SAMPLED)
 
 
 def test_a_model_of_four_lanes_over_its_whole_context_on_the_rtl():
@@ -144,7 +144,7 @@ def test_a_folded_chip_over_its_whole_context_on_the_rtl(sampling: dict):
 
 def test_a_model_of_eight_lanes_on_the_rtl():
     """18 positions cross a multiple of 16, where the coarse rotation changes."""
-    alike(small_program("medium", **WIDE_HEADS), "rtl", [1, 5], 18, **SAMPLED)
+    alike(small_program("ulx3s", **WIDE_HEADS), "rtl", [1, 5], 18, **SAMPLED)
 
 
 @pytest.mark.parametrize("weights", ["int8", "int4"])
@@ -160,7 +160,7 @@ def test_eight_lanes_on_the_cycle_model(weights: str):
 def test_a_looped_classifier_whose_last_vector_is_padded(monkeypatch: pytest.MonkeyPatch):
     """12 vectors a side are three whole passes of 4, but the loop must leave the padding to the code behind it."""
     monkeypatch.setattr(place, "LOOPED_BODY", 4)
-    program = small_program("ulx3s", vocab_size=378)
+    program = small_program("wide", vocab_size=378)
     assert [segment.passes for segment in program.buckets[0].segments if segment.name == "classifier"] == [2]
     alike(program, "model", [1], 6, temperature=10.0, seed=3)
 
@@ -168,7 +168,7 @@ def test_a_looped_classifier_whose_last_vector_is_padded(monkeypatch: pytest.Mon
 @pytest.mark.parametrize("shape", SHAPES)
 def test_models_of_many_shapes_on_the_rtl(shape: str):
     """20 positions cross a chunk and a bucket border."""
-    program = small_program("ulx3s", **SHAPES[shape])
+    program = small_program("wide", **SHAPES[shape])
     assert program.buckets[0].limit <= 32
     alike(program, "rtl", [1], 40, **SAMPLED)
 

@@ -81,7 +81,7 @@ FAULTS = [
     (StreamProof, "hw.stream", "Mux(drive, data, value)", "value | Mux(drive, data, 0)"),
     (StreamProof, "hw.stream", "in producers)]))", "in producers[:1])]))"),
     (StreamProof, "hw.stream", "beyond in (MEM_W, MEM_E)", "beyond == MEM_E"),
-    (StreamProof, "hw.stream", "weight_group(queue.slice) == group", "weight_group(queue.slice) >= group"),
+    (StreamProof, "hw.stream", "if group in self._config.", "if group <= 1 or group in self._config."),
     (StreamProof, "hw.stream", "return low <= p <= high", "return low < p <= high"),
     (StreamProof, "hw.stream", "p != (WEIGHTS", "p - 1 != (WEIGHTS"),
     (loops, "hw.mxm", "act + 1 == op.acts", "act == op.acts"),

@@ -36,9 +36,9 @@ from sim.verilated import VerilatedChip
 
 BENCHES: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "icu": lambda _: test_hw_icu.test_icu(),
-    "streams": lambda _: test_hw_stream.test_streams(16),
+    "streams": lambda _: test_hw_stream.test_streams("tiny", 16),
     "mxm": lambda _: test_hw_mxm.test_mxm("tiny", "E", 16),
-    "mem, banks of hw/ram.v": lambda patch: test_hw_mem.test_mem("MEM_E1", "W", 8, 16, patch),
+    "mem, banks of hw/ram.v": lambda patch: test_hw_mem.test_mem("MEM_E1", "W", "1", 8, 16, patch),
     "vxm": lambda _: test_hw_vxm.test_vxm(16, 1),
     "sxm": lambda _: test_hw_sxm.test_sxm("tiny", "E", 16),
 }

@@ -10,15 +10,17 @@ from hw.mem import Mem, banks
 from sim.cocotb_runner import run_cocotb
 
 
-@pytest.mark.parametrize(("name", "ways", "deep", "lanes"), [
-    ("MEM_E0", "EW", 4096, 16), ("MEM_W1", "E", 4096, 16), ("MEM_E1", "W", 8, 16), ("MEM_W1", "E", 4096, 4)],
-    ids=["one bank", "two banks", "ram.v", "4 lanes"])
-def test_mem(name: str, ways: str, deep: int, lanes: int, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(("name", "ways", "groups", "deep", "lanes"), [
+    ("MEM_E0", "EW", "1", 4096, 16), ("MEM_W1", "E", "1", 4096, 16), ("MEM_E1", "W", "1", 8, 16),
+    ("MEM_W1", "E", "1", 4096, 4), ("MEM_W0", "EW", "12", 4096, 8), ("MEM_E2", "W", "2", 4096, 8)],
+    ids=["one bank", "two banks", "ram.v", "4 lanes", "two groups", "second group"])
+def test_mem(name: str, ways: str, groups: str, deep: int, lanes: int, monkeypatch: pytest.MonkeyPatch):
     """With Amaranth's memories as banks, and with the module that stands for the banks of the largest chip."""
     monkeypatch.setattr("hw.mem.DEEP", deep)
-    config = replace(CONFIGS["tiny"], lanes=lanes, mem_depths=(64, 80), debug=True)
+    config = replace(CONFIGS["tiny"], lanes=lanes, mem_depths=(64, 80, 64)[: 1 + int(groups[-1])],
+                     weight_groups=int(groups[-1]), debug=True)
     queue = next(queue for queue in queues(config) if queue.name == name)
-    env = {"LANES": str(lanes), "DEPTH": str(config.mem_depths[queue.slice]), "WAYS": ways}
+    env = {"LANES": str(lanes), "DEPTH": str(config.mem_depths[queue.slice]), "WAYS": ways, "GROUPS": groups}
     result = run_cocotb(Mem(config=config, queue=queue), "bench_hw_mem", toplevel_name="mem", env=env)
     assert len(result.passed) == 5
 

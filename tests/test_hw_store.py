@@ -9,8 +9,8 @@ from hw.config import CONFIGS
 from hw.isa import Instr, Op
 from hw.store import SHALLOW, Numbers, distinct, overflow, store_of
 
-ULX3S = CONFIGS["ulx3s"]
-QUEUES = {queue.name: queue for queue in isa.queues(ULX3S)}
+WIDE = CONFIGS["wide"]
+QUEUES = {queue.name: queue for queue in isa.queues(WIDE)}
 
 
 def read(delay=1, **fields):
@@ -18,27 +18,27 @@ def read(delay=1, **fields):
 
 
 def test_equal_words_share_a_number_whatever_their_delays():
-    number = Numbers(ULX3S, QUEUES["MEM_E0"])
+    number = Numbers(WIDE, QUEUES["MEM_E0"])
     words = [0, read(2, addr=5), read(9, addr=5), read(2, addr=6), read(2, addr=8 + 5)]
     assert [number(word) for word in words] == [0, 1, 1, 2, 1 << 6 | 1]
-    assert [distinct(part, words) for part in store_of(ULX3S, QUEUES["MEM_E0"]).parts] == [2, 1]
-    number = Numbers(ULX3S, QUEUES["SXM_E"])
+    assert [distinct(part, words) for part in store_of(WIDE, QUEUES["MEM_E0"]).parts] == [2, 1]
+    number = Numbers(WIDE, QUEUES["SXM_E"])
     assert [number(isa.encode(Instr(Op.SHIFT, delay, {"lane": lane}))) for delay, lane in ((1, 3), (2, 3), (1, 4))] == [
         1, 1, 2]
 
 
 def test_what_does_not_fit_is_named():
-    number = Numbers(ULX3S, QUEUES["MEM_E1"])
+    number = Numbers(WIDE, QUEUES["MEM_E1"])
     for count in range(1, 32):
         number(read(count=count))
-    with pytest.raises(ValueError, match=r"queue MEM_E1 of config ulx3s holds 31 distinct values of bits 0\.\.38, not"):
+    with pytest.raises(ValueError, match=r"queue MEM_E1 of config wide holds 31 distinct values of bits 0\.\.38, not"):
         number(read(count=32))
-    with pytest.raises(ValueError, match="queue VXM of config ulx3s holds delays up to 511, not 512"):
-        Numbers(ULX3S, QUEUES["VXM"])(isa.encode(Instr(Op.NOP, 512)))
-    assert overflow(ULX3S, {"MEM_E1": [read(addr=8 * n) for n in range(49)]}) == (
-        "queue MEM_E1 needs 48 distinct values of bits 39..76, config ulx3s has 47")
-    assert overflow(ULX3S, {"MEM_E1": [read()] * 1025}).startswith("queue MEM_E1 needs 1025 instructions")
-    assert overflow(ULX3S, {"MEM_E1": [read()] * 1024}) == ""
+    with pytest.raises(ValueError, match="queue VXM of config wide holds delays up to 511, not 512"):
+        Numbers(WIDE, QUEUES["VXM"])(isa.encode(Instr(Op.NOP, 512)))
+    assert overflow(WIDE, {"MEM_E1": [read(addr=8 * n) for n in range(49)]}) == (
+        "queue MEM_E1 needs 48 distinct values of bits 39..76, config wide has 47")
+    assert overflow(WIDE, {"MEM_E1": [read()] * 1025}).startswith("queue MEM_E1 needs 1025 instructions")
+    assert overflow(WIDE, {"MEM_E1": [read()] * 1024}) == ""
 
 
 def test_kept_bits_hold_every_legal_word():
@@ -49,22 +49,22 @@ def test_kept_bits_hold_every_legal_word():
         ("MEM_E0", read(addr=511, weights=1)),
         ("SXM_E", isa.encode(Instr(Op.SHIFT, 1, {"lane": 15, "lane_inc": 15, "distribute": 1}))),
     ):
-        parts = [part.of(word) for part in store_of(ULX3S, QUEUES[name]).parts]
+        parts = [part.of(word) for part in store_of(WIDE, QUEUES[name]).parts]
         assert sum(parts) == word & ~0xFFF0
 
 
 def test_a_debug_build_gives_words_the_same_numbers():
     """An image is loaded into either, so that words must be cut at one place."""
-    debug = replace(ULX3S, debug=True)
-    for queue in isa.queues(ULX3S):
-        ours, theirs = store_of(ULX3S, queue).parts, store_of(debug, queue).parts
+    debug = replace(WIDE, debug=True)
+    for queue in isa.queues(WIDE):
+        ours, theirs = store_of(WIDE, queue).parts, store_of(debug, queue).parts
         assert [part.words for part in ours] == [part.words for part in theirs]
         for mine, other in zip(ours, theirs, strict=True):
             assert set(mine.kept) <= set(other.kept)
 
 
 @pytest.mark.parametrize(("name", "expected"), [
-    ("ulx3s", 16), ("folded", 16), ("medium", 15), ("small", 23), ("micro", 22)])
+    ("wide", 16), ("ulx3s", 15), ("small", 23), ("micro", 22)])
 def test_block_rams_that_queues_fill(name: str, expected: int):
     """Of 1,024 x 18 bits for entries, of 512 x 36 for words."""
     blocks = 0
@@ -79,8 +79,8 @@ def test_block_rams_that_queues_fill(name: str, expected: int):
 
 def test_configs_name_a_size_for_each_kind_of_queue():
     with pytest.raises(ValueError, match="icu_words must name 5 sizes"):
-        replace(ULX3S, icu_words=((512,), (64,)))
+        replace(WIDE, icu_words=((512,), (64,)))
     with pytest.raises(ValueError, match=r"icu_words must be in 8\.\.512"):
-        replace(ULX3S, icu_words=(*ULX3S.icu_words[:4], (1024,)))
+        replace(WIDE, icu_words=(*WIDE.icu_words[:4], (1024,)))
     with pytest.raises(ValueError, match="icu_words must have numbers of 12 bits at most"):
-        replace(ULX3S, icu_words=(*ULX3S.icu_words[:4], (64, 65)))
+        replace(WIDE, icu_words=(*WIDE.icu_words[:4], (64, 65)))

@@ -32,12 +32,13 @@ def test_data_without_coverage_is_refused():
 
 
 UNITS = {
-    "mem": ("test_hw_mem", "test_mem", {"name": "MEM_W1", "ways": "E", "deep": 4096, "lanes": 16}),
+    "mem": ("test_hw_mem", "test_mem", {"name": "MEM_W0", "ways": "EW", "groups": "12", "deep": 4096, "lanes": 8}),
     "mxm": ("test_hw_mxm", "test_mxm", {"name": "tiny", "side": "E", "lanes": 16}),
     "sxm": ("test_hw_sxm", "test_sxm", {"name": "tiny", "side": "E", "lanes": 16}),
     "vxm": ("test_hw_vxm", "test_vxm", {"lanes": 16, "fold": 1}),
     "folded vxm": ("test_hw_vxm", "test_vxm", {"lanes": 4, "fold": 4}),
-    "icu": ("test_hw_icu", "test_icu", {}), "streams": ("test_hw_stream", "test_streams", {"lanes": 16}),
+    "icu": ("test_hw_icu", "test_icu", {}),
+    "streams": ("test_hw_stream", "test_streams", {"name": "tiny", "lanes": 16}),
     "host": ("test_hw_host", "test_host", {}),
 }
 """Module, test and arguments that run a unit's bench."""

@@ -16,7 +16,7 @@ from sim.random_programs import random_image
 
 TINY = CONFIGS["tiny"]
 QUICK = {"tiny": 12, "micro": 6, "small": 4}
-NIGHTLY = {"tiny": 1200, "micro": 200, "small": 200, "medium": 100, "ulx3s": 200, "folded": 100, "large": 50}
+NIGHTLY = {"tiny": 1200, "micro": 200, "small": 200, "ulx3s": 250, "wide": 150, "large": 50}
 """Programs by config."""
 
 

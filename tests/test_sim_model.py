@@ -354,7 +354,7 @@ def mac_machine(mac: Instr, acts: int, steps: int, config=TINY, side: str = "E",
     t_load = FIRST + 1 + 2 + 2  # before the MXM
     slices = range(1, 1 + config.weight_groups)
     programs = {f"MEM_{side}0": [read(0, direction, count=acts, stride=1)],
-                **{f"MEM_{side}{g}": [wait(20), read(0, direction, weights=1, count=steps, stride=1)] for g in slices},
+                **{f"MEM_{side}{g}": [wait(20), read(0, direction, weights=g, count=steps, stride=1)] for g in slices},
                 f"MXM_{side}": [wait(t_load - FIRST - 1), op(Op.LOAD, 20 + FIRST + 5 - t_load, act=1, plane=2,
                                                              count=acts), mac]}
     if drain:
@@ -453,7 +453,7 @@ def test_transpose():
 
 @pytest.mark.parametrize("code", [Op.TRANSPOSE_IN, Op.TRANSPOSE_OUT])
 def test_no_transposition(code):
-    chip = machine({"SXM_E": [op(code)]}, config=CONFIGS["ulx3s"])
+    chip = machine({"SXM_E": [op(code)]}, config=CONFIGS["wide"])
     with pytest.raises(ProgramError, match=f"the chip cannot {code.name}"):
         begin(chip, FIRST + 1)
 

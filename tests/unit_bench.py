@@ -44,7 +44,7 @@ def unpack(bits: int, groups: int) -> np.ndarray:
 
 
 E, W, WEIGHTS = range(3)
-"""What a unit may drive: the vector group eastward and westward, and its weight group."""
+"""What a unit may drive: the vector group eastward and westward, and weight group 1 (group n: WEIGHTS + n - 1)."""
 
 
 @dataclass
@@ -142,12 +142,16 @@ class UnitBench(Bench):
         self.now += 1
 
     def drives(self) -> dict[int, tuple[int, int]]:
-        """What the unit drives in this cycle: by way, (data, drive); data is 0 on planes that it does not drive."""
+        """What the unit drives in this cycle: by way (WEIGHTS + n for weight group n + 1), (data, drive); data is 0 on
+        planes that it does not drive."""
         dut = self.dut
         ports = [(E, dut.e_data, dut.e_drive), (W, dut.w_data, dut.w_drive)]
+        seen = {way: _driven(int(data.value), int(drive.value)) for way, data, drive in ports}
         if hasattr(dut, "weights_data"):
-            ports.append((WEIGHTS, dut.weights_data, dut.weights_drive))
-        return {way: _driven(int(data.value), int(drive.value)) for way, data, drive in ports}
+            data, drives = int(dut.weights_data.value), int(dut.weights_drive.value)
+            groups = range(len(dut.weights_drive) // PLANES)
+            seen |= {WEIGHTS + n: _driven(data, drives >> PLANES * n & ALL) for n in groups}
+        return seen
 
 
 def _driven(data: int, drive: int) -> tuple[int, int]:
