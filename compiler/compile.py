@@ -19,7 +19,7 @@ from .calibrate import CALIBRATION_SEEDS, sample_sequences
 from .checkpoint import Checkpoint, ModelConfig
 from .errors import TspError
 from .float_model import FloatModel
-from .geometry import native_head_size
+from .geometry import CHUNK, native_head_size
 from .integer import MATRICES, IntegerModel, Shifts
 from .layout import ceil_div
 from .lifetimes import check_lifetimes
@@ -111,7 +111,8 @@ def rope_rate(config: ModelConfig, model: IntegerModel) -> np.ndarray:
 
 
 def choose_context(model: ModelConfig, config: ChipConfig, wanted: int | None, four_bit: frozenset[str]) -> int:
-    """`wanted`, if it fits; by default the greatest number of whole vectors (or the model's whole context) that fits.
+    """`wanted`, if it fits; by default the model's whole context, or the greatest number of whole bursts of positions
+    that fits: a burst begun takes as many instructions as a whole one, and queues hold fewer buckets for it.
 
     Raises TspError naming what does not fit.
     """
@@ -137,7 +138,7 @@ def choose_context(model: ModelConfig, config: ChipConfig, wanted: int | None, f
             low = middle
         except TspError:
             high = middle
-    return low * lanes
+    return (low - low % CHUNK or low) * lanes
 
 
 def _fitting(model: ModelConfig, context: int, four_bit: frozenset[str]) -> str:

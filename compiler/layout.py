@@ -55,12 +55,13 @@ class Weights:
 
     def mem(self, start: int, count: int, **kwargs: Any) -> Mem:
         """`count` quads from number `start` on, which must lie in one part."""
+        first = 0
         for part in self.parts:
-            if start < part.quads:
-                if start + count > part.quads:
+            if start < first + part.quads:
+                if start + count > first + part.quads:
                     raise ValueError(f"quads {start}..{start + count - 1} of {part.name} lie in two parts")
-                return part.mem(start, count, **kwargs)
-            start -= part.quads
+                return part.mem(start - first, count, **kwargs)
+            first += part.quads
         raise ValueError(f"quad {start} is beyond {self.parts[-1].name}")
 
 
