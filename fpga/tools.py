@@ -62,12 +62,14 @@ def _of_package(name: str, path: str | None) -> Tool:
 
 
 def _version(name: str, path: str) -> str:
-    """The first line with a digit of `--version`, which some print on standard error."""
+    """The first line with a digit of `--version`, which some print on standard error; but not what a WebAssembly tool
+    says of its first run."""
     try:
         answer = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
     except OSError as error:
         raise TspError(f"`{path} --version` must work, but: {error}") from error
-    lines = [line for line in (answer.stdout + answer.stderr).splitlines() if any(c.isdigit() for c in line)]
+    lines = [line for line in (answer.stdout + answer.stderr).splitlines()
+             if any(c.isdigit() for c in line) and not line.startswith("Preparing to run")]
     if not lines:
         raise TspError(f"`{path} --version` must name a version, but printed nothing like one")
     return lines[0].replace('"', "").replace(f"{Path(path).name} -- ", "").strip()

@@ -100,15 +100,20 @@ class Sxm(wiring.Component):
         return [latched(m, engine, reducing & (reduce.segment > level), f"level{level}") for level in levels]
 
     def _reduce(self, m: Module, engine: Burst, levels: list[Value], lanes: list[Value]) -> list[Value]:
-        """The lanes that the crossbar takes in e + 4: as sampled, but for the lowest of each segment reduced."""
+        """The lanes that the crossbar takes in e + 4: as sampled, but for the lowest of each segment reduced.
+
+        Chips of fewer than 16 lanes have stages to spare: those are in front, where lanes come from far.
+        """
         red = fields(Op.REDUCE, engine.word.as_value()).red
         summing, least = latched(m, engine, red == Red.SUM, "summing"), latched(m, engine, red == Red.MIN, "least")
         modes = [Cat(level & summing, level & ~summing, least) for level in levels]
+        spare = SXM_DRIVE - self._config.lane_bits
+        lanes = [delayed(m, lane, spare, f"sampled{n}") for n, lane in enumerate(lanes)]
         for level, now in enumerate(modes):
-            mode, step = delayed(m, now, level, f"mode{level}"), 1 << level
+            mode, step = delayed(m, now, spare + level, f"mode{level}"), 1 << level
             lanes = [register(m, lane if n % (2 * step) else _combine(m, mode, lane, lanes[n + step]),
                               f"lane{level + 1}_{n}") for n, lane in enumerate(lanes)]
-        return [delayed(m, lane, SXM_DRIVE - self._config.lane_bits, f"reduced{n}") for n, lane in enumerate(lanes)]
+        return lanes
 
     def _picks(self, m: Module, engine: Burst, columns: Burst, levels: list[Value]) -> list[Value]:
         """For each lane, in e + 4: whether it takes its own value in stage 0 of the crossbar, and whether it takes the

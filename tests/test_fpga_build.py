@@ -38,6 +38,17 @@ def test_a_missing_python_tool_is_one_line(monkeypatch):
         tools.find("gowin_pack")
 
 
+def test_a_tool_that_says_it_is_prepared_still_names_its_version(monkeypatch, tmp_path):
+    """A WebAssembly tool does so when it runs for the first time; a build's key in the cache must not depend on it."""
+    tool = tmp_path / "yowasp-nextpnr-x9"
+    tool.write_text("#!/bin/sh\necho Preparing to run yowasp-nextpnr-x9. This might take a while... >&2\n"
+                    "echo '\"yowasp-nextpnr-x9\" -- Next Generation Place and Route (Version nextpnr-0.11.1)' >&2\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    tools.find.cache_clear()
+    assert tools.find("nextpnr-x9").version == "Next Generation Place and Route (Version nextpnr-0.11.1)"
+
+
 @pytest.mark.parametrize("board", boards.BOARDS.values(), ids=lambda board: board.name)
 def test_boards_are_of_a_family_whose_script_makes_their_netlist(board: boards.Board):
     family = build.FAMILIES[board.family]

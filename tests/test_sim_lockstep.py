@@ -15,7 +15,7 @@ from sim.model import ModelChip
 from sim.random_programs import random_image
 
 TINY = CONFIGS["tiny"]
-QUICK = {"tiny": 12, "micro": 6, "small": 4}
+QUICK = {"tiny": 12, "micro": 6, "small": 4, "ulx3s": 4}
 NIGHTLY = {"tiny": 1200, "micro": 200, "small": 200, "ulx3s": 250, "wide": 150, "large": 50}
 """Programs by config."""
 
