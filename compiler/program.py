@@ -36,8 +36,8 @@ MAGIC = b"metronome-program "
 VERSION = 3
 SUFFIX = ".tsp"
 SUM_DIGITS = 64
-DEFAULT_CLOCK_MHZ = 25.0
-"""The clock of tokens/s where none is named: the ULX3S board's own oscillator, without a PLL."""
+DEFAULT_CLOCK_MHZ = 50.0
+"""The clock of tokens/s where none is named: that of the bitstreams for the ULX3S."""
 
 
 @dataclass(frozen=True)

@@ -171,7 +171,7 @@ def test_the_prediction_comes_first_and_the_sum_last(files: Path, capfd: pytest.
     assert lines[0].startswith("predicted cycles a token on tiny: ")
     assert f"3 tokens in {cycles:,} cycles" in lines[1]
     assert f"measured {cycles:,} cycles == predicted {cycles:,}" in lines[-1]
-    assert "at 25 MHz" in lines[-1] and "roofline" in lines[-1]
+    assert "at 50 MHz" in lines[-1] and "roofline" in lines[-1]
 
 
 def test_a_checkpoint_is_compiled_once(files: Path, capfd: pytest.CaptureFixture[str]):
