@@ -48,7 +48,7 @@ bitstream: $(FPGA_STAMP) ## a board's bitstream and its report: BOARD=ulx3s SEED
 	@$(BIN)/python -m fpga.build $(BOARD) --seed $(SEED) --sweep $(SWEEP)
 
 board: $(STAMP) ## a board in Verilator behind a pseudo-terminal, for `tsp run --device`: BOARD=ulx3s
-	@$(BIN)/python -m fpga.simulate --config $(BOARD)
+	@$(BIN)/python -m fpga.simulate --board $(BOARD)
 
 lint: $(STAMP) ## ruff and pyright
 	@$(BIN)/ruff check .

@@ -24,6 +24,7 @@ from sim.toolchain import source_digest
 from sim.verilate import build
 from sim.verilog import verilog_by_key
 
+from .boards import BOARDS, board_of
 from .uart import divisor_of
 
 HARNESS = Path(__file__).with_name("harness.cpp")
@@ -100,19 +101,22 @@ def main(
     config: Annotated[str, typer.Option(help=f"The board's chip: {', '.join(CONFIGS)}.")] = DEFAULT_CONFIG,
     mhz: Annotated[float, typer.Option(help="What it says of its clock.")] = 50.0,
     baud: Annotated[int, typer.Option(help="Of its line, for the cycles of a bit.  [default: 4 cycles a bit]")] = 0,
+    board: Annotated[str, typer.Option(help=f"Chip and clock of a board instead: {', '.join(BOARDS)}.")] = "",
 ) -> None:
     """Simulate a board until ctrl-C. Exits with 2 if it cannot be built."""
     try:
-        board = SimulatedBoard(config_of(config), divisor=divisor_of(mhz, baud) if baud else FAST, mhz=mhz)
+        if board:
+            config, mhz = board_of(board).config, board_of(board).mhz
+        simulated = SimulatedBoard(config_of(config), divisor=divisor_of(mhz, baud) if baud else FAST, mhz=mhz)
     except (TspError, ValueError) as error:
         print(f"fpga.simulate: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    with board:
-        print(f"a board with config {config} at {board.path}: tsp run PROGRAM --device {board.path}", flush=True)
+    with simulated:
+        print(f"a board with config {config} at {simulated.path}: tsp run PROGRAM --device {simulated.path}", flush=True)
         try:
             threading.Event().wait()
         except KeyboardInterrupt:
-            print(f"{board.cycles:,} cycles")
+            print(f"{simulated.cycles:,} cycles")
 
 
 if __name__ == "__main__":

@@ -120,6 +120,8 @@ def test_the_simulated_board_is_a_command(board: SimulatedBoard, tmp_path: Path,
     assert "at 62.5 MHz" in out and "measured" in out
     wrong = subprocess.run([*command[:3], "--config", "huge"], cwd=REPOSITORY, capture_output=True, text=True)
     assert wrong.returncode == 2 and wrong.stderr.startswith("fpga.simulate: config must be one of")
+    wrong = subprocess.run([*command[:3], "--board", "huge"], cwd=REPOSITORY, capture_output=True, text=True)
+    assert wrong.returncode == 2 and wrong.stderr.startswith("fpga.simulate: board must be one of")
 
 
 @pytest.mark.nightly
