@@ -141,6 +141,8 @@ async def random_bursts(dut):
         await bench.step(instr, weights=extreme_weights(bench.rng))
         if bench.rng.random() < 0.7:  # nothing forbids an instruction a cycle here, the ICU does
             await bench.step(weights=extreme_weights(bench.rng))
+    while bench.now < bench.free[Op.DRAIN]:
+        await bench.step()
     await bench.step(drain(count=CONFIG.acc_depth))
     for _ in range(CONFIG.acc_depth + 10):
         await bench.step()

@@ -11,7 +11,7 @@ from sim.cocotb_runner import run_cocotb
 
 
 @pytest.mark.parametrize(("name", "side", "lanes"), [
-    ("tiny", "E", 16), ("large", "W", 16), ("tiny", "E", 8), ("tiny", "E", 4)])
+    ("tiny", "E", 16), ("large", "W", 16), ("tiny", "E", 8), ("tiny", "E", 4), ("ulx3s", "W", 8)])
 def test_mxm(name: str, side: str, lanes: int):
     config = dataclasses.replace(CONFIGS[name], lanes=lanes, debug=True)
     queue = next(queue for queue in queues(config) if queue.name == f"MXM_{side}")

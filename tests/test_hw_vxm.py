@@ -17,7 +17,7 @@ def vxm(lanes: int, fold: int, debug: bool) -> Vxm:
     return Vxm(config=config, queue=next(queue for queue in queues(config) if queue.unit == "VXM"))
 
 
-@pytest.mark.parametrize(("lanes", "fold"), [(16, 1), (4, 1), (8, 2), (4, 4)])
+@pytest.mark.parametrize(("lanes", "fold"), [(16, 1), (8, 1), (4, 1), (8, 2), (4, 4)])
 def test_vxm(lanes: int, fold: int):
     env = {"LANES": str(lanes), "FOLD": str(fold)}
     result = run_cocotb(vxm(lanes, fold, debug=True), "bench_hw_vxm", toplevel_name="vxm", env=env)
