@@ -40,6 +40,8 @@ QUALITY_TOKENS = 256
 TRIAL_TOKENS = 128
 MANY_PARAMETERS = 2_000_000
 """The reference device is slow with such a model: a quarter of the tokens has to do."""
+MANY_CHUNKS = 32
+"""Vectors of positions from which on a context is shortened to whole bursts."""
 TRIAL_SEED, QUALITY_SEED = 31_000, 30_000
 """Texts that scales are chosen with and that the quality is measured on; calibration uses other seeds."""
 
@@ -111,8 +113,8 @@ def rope_rate(config: ModelConfig, model: IntegerModel) -> np.ndarray:
 
 
 def choose_context(model: ModelConfig, config: ChipConfig, wanted: int | None, four_bit: frozenset[str]) -> int:
-    """`wanted`, if it fits; by default the model's whole context, or the greatest number of whole bursts of positions
-    that fits: a burst begun takes as many instructions as a whole one, and queues hold fewer buckets for it.
+    """`wanted`, if it fits; by default the model's whole context, or the greatest number of whole vectors that fits. If
+    they are many, it is whole bursts of them: for one that is only begun queues hold fewer buckets.
 
     Raises TspError naming what does not fit.
     """
@@ -138,7 +140,7 @@ def choose_context(model: ModelConfig, config: ChipConfig, wanted: int | None, f
             low = middle
         except TspError:
             high = middle
-    return (low - low % CHUNK or low) * lanes
+    return (low if low < MANY_CHUNKS else low - low % CHUNK) * lanes
 
 
 def _fitting(model: ModelConfig, context: int, four_bit: frozenset[str]) -> str:

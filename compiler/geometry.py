@@ -123,6 +123,11 @@ class Geometry:
         bursts. Longer bursts are fewer instructions, and leave less room for other work between them."""
         return max(CHUNK, min(64 // self.lanes, self.config.acc_depth // 4))
 
+    @property
+    def residual_in_registers(self) -> bool:
+        """The residual stays in the VXM's registers: if it is short, or if the queries beside it are few."""
+        return self.dim <= 6 or (self.dim <= 8 and self.dim + len(self.q_words()) <= 16)
+
     def kv_heads(self, side: str) -> list[int]:
         """K/V heads of a hemisphere."""
         return [kv for kv in range(self.model.kv_heads) if SIDES[kv // self.per_word % 2] == side]

@@ -14,7 +14,7 @@ from .geometry import CHUNK, Geometry
 from .integer import IntegerModel
 from .ir import BURST_SLOT, Acc, Act, As, Cluster, Imm, Mem, Reg, Stream
 from .layout import SIDES, ceil_div
-from .place import RESIDUAL, Matrix, Placement
+from .place import Matrix, Placement
 from .schedule import Segment
 
 FRAC = {func: table.frac_bits for func, table in tables.TABLES.items()}
@@ -101,7 +101,8 @@ class Base:
         self.mask: Reg | None = None
         self.parts = [self._regs(1) for _ in range(self.g.per_word)] if self.g.per_word > 1 else []
         self._words: dict[tuple[int, int], dict[str, Act]] = {}
-        self.x: Reg | Mem = self._regs(self.g.dim) if self.g.dim <= RESIDUAL else placement.tensors["x"].mem()
+        self._sums: dict[str, Acc] = {}
+        self.x: Reg | Mem = self._regs(self.g.dim) if self.g.residual_in_registers else placement.tensors["x"].mem()
 
     def _open(self, name: str, passes: int = 1, strides: Mapping[str, int] | None = None) -> None:
         """Begin a segment; `strides` are the quads that relative addresses advance a pass, by slice."""

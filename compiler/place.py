@@ -27,8 +27,6 @@ from .layout import (
 
 ACROSS = {"W": "E0", "E": "W0"}
 """Slice for what a VXM operation combines with the products of a side."""
-RESIDUAL = 8
-"""Vectors of a residual, at most, that stays in registers."""
 LOOPED_BODY = 40
 """Vectors of a side in a pass of the classifier's loop: enough that filling and draining the pipeline is little."""
 LOOKED_UP = ("classifier", "embedding")
@@ -314,7 +312,7 @@ class _Placer:
         block = self._noise_block()
         for name, home in (("noise", "E0"), ("gumbel", "W0")):
             t[name] = self._add(name, home, block or g.vocab, per_layer=block > 0)
-        if g.dim > RESIDUAL:
+        if not g.residual_in_registers:
             t["x"] = self._add("x", "W0", g.dim)
         self._constants()
         if g.words > 1:
