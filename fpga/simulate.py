@@ -112,7 +112,8 @@ def main(
         print(f"fpga.simulate: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     with simulated:
-        print(f"a board with config {config} at {simulated.path}: tsp run PROGRAM --device {simulated.path}", flush=True)
+        path = simulated.path
+        print(f"a board with config {config} at {path}: tsp run PROGRAM --device {path}", flush=True)
         try:
             threading.Event().wait()
         except KeyboardInterrupt:
