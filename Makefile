@@ -11,7 +11,7 @@ PROMPT := Once upon a time
 SIM    := $(BIN)/tsp run $(MODEL) --device $(DEVICE) --prompt "$(PROMPT)"
 BENCH  := $(BIN)/tsp bench $(MODEL)
 BOARD  := ulx3s
-SEED   := 1
+SEED   :=
 SWEEP  := 1
 JOBS   := 2
 DOCS   := $(BIN)/python -m docs.generate
@@ -44,8 +44,8 @@ formal: $(FORMAL_STAMP) ## prove queues, engines, streams, accumulators and the 
 bench: $(STAMP) ## cycles per token, roofline fraction and simulation speed
 	@$(BENCH)
 
-bitstream: $(FPGA_STAMP) ## a board's bitstream and its report: BOARD=ulx3s SEED=1 SWEEP=1
-	@$(BIN)/python -m fpga.build $(BOARD) --seed $(SEED) --sweep $(SWEEP)
+bitstream: $(FPGA_STAMP) ## a board's bitstream and its report: BOARD=ulx3s SEED=.. SWEEP=1
+	@$(BIN)/python -m fpga.build $(BOARD) $(if $(SEED),--seed $(SEED)) --sweep $(SWEEP)
 
 board: $(STAMP) ## a board in Verilator behind a pseudo-terminal, for `tsp run --device`: BOARD=ulx3s
 	@$(BIN)/python -m fpga.simulate --board $(BOARD)

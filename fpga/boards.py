@@ -15,8 +15,8 @@ class Board:
     constraint. lut, ff, bram, dsp: what the FPGA has (LUT4, flip-flops, 18-Kbit blocks, 18x18 multipliers).
     family: of `fpga.build.FAMILIES`. nextpnr: arguments that select the part. pack: what makes the bitstream; pack_for:
     its arguments for this board. pll: its cell, of `fpga.clock.PLLS`, or nothing where mhz is the board's own clock.
-    lut_products: where the chip has more products than the FPGA has multipliers, the registers of those that are made
-    of LUTs (a pattern of yosys). prices, router_clock (ECP5): what a wire costs that several nets want, at first and
+    seed: of the placer, where none is named. lut_products: where the chip has more products than the FPGA has
+    multipliers, the registers of those that are made of LUTs (a pattern of yosys). prices, router_clock (ECP5): what a wire costs that several nets want, at first and
     how much more each pass, and by how much the clock that the router is asked for is above the board's. To nextpnr
     0.11 a connection is critical by its slack as a part of the worst; once the constraint is met, all are, and none
     gives way. Prices that grow slowly bring a dense chip to rest, in hundreds of passes (docs/fpga.md).
@@ -38,6 +38,7 @@ class Board:
     pack_for: tuple[str, ...] = ()
     prices: tuple[float, float] = (4.0, 0.15)
     router_clock: float = 2.0
+    seed: int = 1
     pll: str = "EHXPLLL"
     lut_products: str = ""
 
@@ -57,7 +58,7 @@ BOARDS = {
         Board(name="ulx3s", config="ulx3s", part="LFE5U-85F-6BG381C", platform=("ulx3s", "ULX3S_85F_Platform"),
               family="ecp5", mhz=50.0, baud=3_000_000, lut=83_640, ff=83_640, bram=208, dsp=156,
               nextpnr=("--85k", "--package", "CABGA381", "--speed", "6"), pack="ecppack",
-              prices=(0.5, 5.0), router_clock=1.0),
+              prices=(0.5, 5.0), router_clock=1.0, seed=2),
         Board(name="ulx3s_45f", config="small", part="LFE5U-45F-6BG381C", platform=("ulx3s", "ULX3S_45F_Platform"),
               family="ecp5", mhz=50.0, baud=3_000_000, lut=43_848, ff=43_848, bram=108, dsp=72,
               nextpnr=("--45k", "--package", "CABGA381", "--speed", "6"), pack="ecppack"),

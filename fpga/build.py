@@ -105,7 +105,7 @@ def build(board: Board, seeds: list[int], console: Console) -> Built:
 
 def main(
     board: Annotated[str, typer.Argument(help=f"one of {', '.join(BOARDS)}")],
-    seed: Annotated[int, typer.Option(help="seed of the placer")] = 1,
+    seed: Annotated[int | None, typer.Option(help="seed of the placer, in place of the board's")] = None,
     sweep: Annotated[int, typer.Option(help="try so many seeds, from --seed on, and take the fastest")] = 1,
     output: Annotated[Path, typer.Option("--output", "-o", help="folder of the bitstream")] = Path("build"),
 ) -> None:
@@ -115,7 +115,8 @@ def main(
         if sweep < 1:
             raise TspError(f"--sweep must be at least 1, not {sweep}")
         chosen = board_of(board)
-        result, routed = build(chosen, list(range(seed, seed + sweep)), console)
+        first = chosen.seed if seed is None else seed
+        result, routed = build(chosen, list(range(first, first + sweep)), console)
         output.mkdir(parents=True, exist_ok=True)
         suffix = FAMILIES[chosen.family].bitstream
         target = output / f"{board}.{suffix}"
