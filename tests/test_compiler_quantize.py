@@ -130,16 +130,17 @@ MATRICES_OF_LAYERS = ("wq", "wk", "wv", "wo", "w1", "w2", "w3")
 def test_weights_that_cannot_be_quantised_are_named(names, factor, message):
     checkpoint = random_checkpoint(small_config(shared_classifier=False))
     changed: dict[str, Any] = {name: getattr(checkpoint, name) * np.float32(factor) for name in names}
+    changed["source"] = "some.bin"
     with pytest.raises(TspError, match=f"^some.bin: (quantize: )?(the )?{message}"):
-        quantize(Checkpoint(**vars(checkpoint) | changed | {"source": "some.bin"}), context=16)
+        quantize(Checkpoint(**vars(checkpoint) | changed), context=16)
 
 
 def test_a_layer_of_zeros_is_named():
     checkpoint = random_checkpoint()
-    w3 = checkpoint.w3.copy()
-    w3[1] = 0
+    changed: dict[str, Any] = {"w3": checkpoint.w3.copy()}
+    changed["w3"][1] = 0
     with pytest.raises(TspError, match=r"activations at layers\.1\.up are all 0"):
-        quantize(Checkpoint(**vars(checkpoint) | {"w3": w3}), context=16)
+        quantize(Checkpoint(**vars(checkpoint) | changed), context=16)
 
 
 def test_errors_have_words_for_everything():
