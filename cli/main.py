@@ -16,7 +16,7 @@ from cli.bench import bench
 from cli.report import report
 from compiler.compile import compile_checkpoint
 from compiler.errors import TspError
-from compiler.files import read_model
+from compiler.files import read_model, read_text
 from compiler.fit import fit as fit_model
 from compiler.frontend import load_checkpoint
 from compiler.program import DEFAULT_CLOCK_MHZ
@@ -36,6 +36,8 @@ Context = Annotated[int | None, typer.Option(help="Positions served.  [default: 
 Weights = Annotated[str | None, typer.Option(help="int8 or int4.  [default: int8]")]
 Scales = Annotated[str | None, typer.Option(help="Of activations: static, dynamic or measured, the better for each "
                                                  "input of a matrix.  [default: measured]")]
+Text = Annotated[Path | None, typer.Option(help="UTF-8 file to calibrate static scales on.  [default: what the model "
+                                                "itself writes]")]
 TokenizerFile = Annotated[Path | None, typer.Option(help="tokenizer.bin or tokenizer.json.  [default: next to the "
                                                          "checkpoint]")]
 Clock = Annotated[float, typer.Option("--clock", help="MHz, for tokens/s.")]
@@ -58,6 +60,7 @@ def run(
     context: Context = None,
     weights: Weights = None,
     scales: Scales = None,
+    text: Text = None,
     tokenizer: TokenizerFile = None,
 ) -> None:
     """Tell a story, token by token, in exactly the cycles that are printed beforehand."""
@@ -68,7 +71,7 @@ def run(
         raise TspError("waveforms are written in one format: give one of --vcd and --fst")
     notes = Console(stderr=as_json, highlight=False, soft_wrap=True)
     compiled = open_program(program, config=config, context=context, weights=weights, scales=scales,
-                            tokenizer=tokenizer,
+                            text=text, tokenizer=tokenizer,
                             say=lambda line: notes.print(line, style="dim", markup=False))
     wanted = plan(compiled, prompt, tokens=tokens, temperature=temperature, seed=seed)
     machine = _open(device, compiled.config, vcd, fst)
@@ -104,6 +107,7 @@ def compile(
     context: Context = None,
     weights: Weights = None,
     scales: Scales = None,
+    text: Text = None,
     clock: Clock = DEFAULT_CLOCK_MHZ,
 ) -> None:
     """Compile a checkpoint, and print what is known of every token before anything runs."""
@@ -112,7 +116,8 @@ def compile(
     with show.passes() as progress:
         model, tok = read_model(checkpoint, tokenizer)
         program = compile_checkpoint(model, tok, config=chip, context=context, weights=weights or "int8",
-                                     scales=scales or "measured", progress=progress)
+                                     scales=scales or "measured", text=text and read_text(text, tok),
+                                     progress=progress)
         program.save(output)
     show.program(program, output, clock)
 

@@ -6,10 +6,34 @@ Matrices are (out, in), with the layer in front.
 """
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
 from compiler.errors import TspError
+
+MAX_DIM, MAX_LAYERS, MAX_VOCAB, MAX_SEQ = 1 << 16, 1 << 10, 1 << 22, 1 << 22
+LIMITS: dict[str, tuple[float, float]] = {
+    "dim": (1, MAX_DIM),
+    "hidden_dim": (1, 8 * MAX_DIM),
+    "n_layers": (1, MAX_LAYERS),
+    "n_heads": (1, MAX_DIM),
+    "n_kv_heads": (1, MAX_DIM),
+    "vocab_size": (1, MAX_VOCAB),
+    "seq_len": (1, MAX_SEQ),
+    "head_dim": (1, MAX_DIM),
+    "rope_theta": (1, 1e30),
+    "norm_eps": (1e-30, 0.1),
+}
+"""Least and greatest value of every number of a `ModelConfig`. The sizes are generous, they only tell a model from
+noise: what fits a chip is for later passes to say. An epsilon is there to avoid a division by 0, not to count."""
+
+
+def check_number(label: str, name: str, value: Any) -> None:
+    """Raises `TspError`, with the label for a name, unless a number is within the limits of the field `name`."""
+    least, most = LIMITS[name]
+    if not least <= value <= most:
+        raise TspError(f"{label} must be in {least}..{most}, not {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,18 +53,14 @@ class ModelConfig:
     shared_classifier: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "seq_len", "head_dim"):
-            if getattr(self, name) < 1:
-                raise TspError(f"model config: {name} must be at least 1, not {getattr(self, name)!r}")
+        for name in LIMITS:
+            check_number(f"model config: {name}", name, getattr(self, name))
         if self.n_heads % self.n_kv_heads:
             raise TspError(
                 f"model config: n_heads must be a multiple of n_kv_heads, not {self.n_heads} with {self.n_kv_heads}"
             )
         if self.head_dim % 2:
             raise TspError(f"model config: head_dim must be even (RoPE rotates pairs), not {self.head_dim}")
-        for name in ("rope_theta", "norm_eps"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise TspError(f"model config: {name} must be positive and finite, not {getattr(self, name)!r}")
 
     @property
     def group_size(self) -> int:
@@ -71,8 +91,8 @@ class ModelConfig:
 class Checkpoint:
     """A model's configuration and weights; the arrays are float32, finite and made read-only.
 
-    `classifier` is `tok_emb` itself when the config says it is shared. Raises `TspError` on a wrong shape, a wrong
-    type or a NaN or infinity.
+    `classifier` is `tok_emb` itself when the config says it is shared. `source` is what later passes call the model in
+    errors: the path that it was read from. Raises `TspError` on a wrong shape, a wrong type or a NaN or infinity.
     """
 
     config: ModelConfig
@@ -88,6 +108,7 @@ class Checkpoint:
     w3: np.ndarray
     final_norm: np.ndarray
     classifier: np.ndarray
+    source: str = "the checkpoint"
 
     def __post_init__(self) -> None:
         for name, shape in self.config.shapes().items():
@@ -99,7 +120,7 @@ class Checkpoint:
     @property
     def weights(self) -> dict[str, np.ndarray]:
         """All weight arrays by name, the classifier only if it is not the token embedding."""
-        names = [f.name for f in fields(self) if f.name != "config"]
+        names = [f.name for f in fields(self) if f.name not in ("config", "source")]
         return {n: getattr(self, n) for n in names if n != "classifier" or not self.config.shared_classifier}
 
     @property

@@ -4,8 +4,8 @@ import contextlib
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from hw.config import CONFIGS, ChipConfig
 
 from . import assemble, integer, lower, place, quantize, schedule, verify
 from .bounds import index_bounds, index_least
-from .calibrate import CALIBRATION_SEEDS, sample_sequences
+from .calibrate import CALIBRATION_SEEDS, cut, sample_sequences, text_length
 from .checkpoint import Checkpoint, ModelConfig
 from .errors import TspError
 from .float_model import FloatModel
@@ -54,6 +54,7 @@ def compile_checkpoint(
     context: int | None = None,
     weights: str = "int8",
     scales: str = "measured",
+    text: Sequence[int] | None = None,
     buckets: int | None = None,
     measure: bool = True,
     progress: Progress = lambda name: None,
@@ -61,29 +62,32 @@ def compile_checkpoint(
     """Compile for a chip. Raises TspError naming what does not fit.
 
     context: positions served; by default the checkpoint's, shortened to what fits. weights: a key of `WEIGHTS`.
-    scales: a key of `SCALES`. buckets: context buckets; by default as many as the queues hold. measure: compare the
-    result with the float model.
+    scales: a key of `SCALES`. text: tokens to take static scales from (`files.read_text`), by default what the model
+    writes. buckets: context buckets; by default as many as the queues hold. measure: compare the result with the float
+    model.
     """
     four_bit = _four_bit(weights)
+    own = checkpoint.config
     if scales not in SCALES:
         raise TspError(f"scales must be one of {', '.join(SCALES)}, not {scales!r}")
-    if tokenizer.vocab_size != checkpoint.config.vocab_size:
-        raise TspError(f"the tokenizer has {tokenizer.vocab_size} tokens, the model {checkpoint.config.vocab_size}: "
+    if tokenizer.vocab_size != own.vocab_size:
+        raise TspError(f"the tokenizer has {tokenizer.vocab_size} tokens, the model {own.vocab_size}: "
                        "it belongs to another model")
     progress("context")
-    context = choose_context(checkpoint.config, config, context, four_bit)
+    context = choose_context(own, config, context, four_bit)
     progress("quantize")
-    *texts, trial, unseen = write_texts(checkpoint, tokenizer, context)
+    checkpoint = replace(checkpoint, config=replace(own, seq_len=text_length(context, own.seq_len)))
+    *texts, trial, unseen = write_texts(checkpoint, tokenizer, text)
     make = quantize.quantiser(checkpoint, context=context, calibration_tokens=texts, four_bit=four_bit,
                               lanes=config.lanes)
     dynamic, trials = SCALES[scales], []
     if dynamic is None:
         progress("scales")
-        model, trials = choose(make, checkpoint, _beginning(trial, TRIAL_TOKENS, checkpoint))
+        model, trials = choose(make, checkpoint, _beginning(trial[:context], TRIAL_TOKENS, checkpoint))
     else:
         model = make(dynamic)
     progress("place")
-    placement = place.place(config, model, rope_rate(checkpoint.config, model))
+    placement = place.place(config, model, rope_rate(own, model))
     progress("lower, schedule, assemble")
     built = build_buckets(placement, buckets)
     progress("verify")
@@ -91,10 +95,10 @@ def compile_checkpoint(
     for valid, bucket in zip([0, *(b.chunks for b in built)], built, strict=False):
         verify.verify_bucket(config, bucket.code.words, bucket.code.period, bounds, index_least(placement, valid))
     progress("quality")
-    text = _beginning(unseen, QUALITY_TOKENS, checkpoint)
-    quality = quantize.evaluate(model, checkpoint, text) if measure else None
+    measured = _beginning(unseen[:context], QUALITY_TOKENS, checkpoint)
+    quality = quantize.evaluate(model, checkpoint, measured) if measure else None
     progress("pack")
-    return _pack(checkpoint.config, tokenizer, placement, built, trials, quality)
+    return _pack(own, tokenizer, placement, built, trials, quality)
 
 
 def _four_bit(weights: str) -> frozenset[str]:
@@ -191,11 +195,13 @@ def hollow_model(model: ModelConfig, lanes: int, context: int, four_bit: frozens
 # --- calibration and quality ---------------------------------------------------------------------------------------
 
 
-def write_texts(checkpoint: Checkpoint, tokenizer: Tokenizer, context: int) -> list[list[int]]:
-    """Texts that the float model writes: those that static scales are taken from, one to choose between static and
-    dynamic ones, and one to measure quality on."""
-    model = FloatModel(checkpoint, np.float32)
-    return sample_sequences(model, context, [*CALIBRATION_SEEDS, TRIAL_SEED, QUALITY_SEED], tokenizer.bos)
+def write_texts(checkpoint: Checkpoint, tokenizer: Tokenizer, own: Sequence[int] | None) -> list[list[int]]:
+    """Texts of the model's context: those that static scales are taken from, one to choose between static and dynamic
+    ones, and one to measure quality on. The float model writes them all, or all but the first if there is a text."""
+    model, length = FloatModel(checkpoint, np.float32), checkpoint.config.seq_len
+    given = [] if own is None else cut(own, length, tokenizer.bos)
+    seeds = [*([] if given else CALIBRATION_SEEDS), TRIAL_SEED, QUALITY_SEED]
+    return given + sample_sequences(model, length, seeds, tokenizer.bos)
 
 
 def _beginning(text: list[int], tokens: int, checkpoint: Checkpoint) -> list[int]:

@@ -1,5 +1,6 @@
-"""Reads a checkpoint and the tokenizer that belongs to it."""
+"""Reads a checkpoint, the tokenizer that belongs to it, and a text to calibrate on."""
 
+import codecs
 from pathlib import Path
 
 from .checkpoint import Checkpoint
@@ -7,12 +8,35 @@ from .errors import TspError
 from .frontend import load_checkpoint
 from .tokenizer import Tokenizer, load_tokenizer
 
+TEXT_BYTES, LEAST_TOKENS, MOST_TOKENS = 1 << 15, 16, 4096
+"""Of a text to calibrate on: its beginning is enough."""
+
 
 def read_model(checkpoint: str | Path, tokenizer: str | Path | None = None) -> tuple[Checkpoint, Tokenizer]:
     """Both; the tokenizer is by default a file next to the checkpoint. Raises TspError."""
     model = load_checkpoint(checkpoint)
     vocab = model.config.vocab_size
     return model, load_tokenizer(tokenizer or find_tokenizer(Path(checkpoint), vocab), vocab)
+
+
+def read_text(path: Path, tokenizer: Tokenizer) -> list[int]:
+    """The tokens, without BOS, of the beginning of a text to calibrate on. Raises TspError."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(TEXT_BYTES)
+    except OSError as error:
+        raise TspError(f"{path}: cannot read the text: {error.strerror}") from error
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(data, final=len(data) < TEXT_BYTES)
+        tokens = tokenizer.encode(text, bos=False)[:MOST_TOKENS]
+    except UnicodeDecodeError as error:
+        raise TspError(f"{path}: the text must be UTF-8, byte {error.start} is not: convert it") from None
+    except TspError as error:
+        raise TspError(f"{path}: {error}") from None
+    if len(tokens) < LEAST_TOKENS:
+        raise TspError(f"{path}: the text must have at least {LEAST_TOKENS} tokens to calibrate on, not {len(tokens)}: "
+                       "give a longer one")
+    return tokens
 
 
 def find_tokenizer(checkpoint: Path, vocab: int) -> Path:

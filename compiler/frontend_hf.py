@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, deserialize
 
-from compiler.checkpoint import Checkpoint, ModelConfig
+from compiler.checkpoint import Checkpoint, ModelConfig, check_number
 from compiler.errors import TspError
 
 LAYER_TENSORS = {
@@ -27,12 +27,65 @@ LAYER_TENSORS = {
 }
 GLOBAL_TENSORS = {"tok_emb": "model.embed_tokens", "final_norm": "model.norm", "classifier": "lm_head"}
 UNUSED_SUFFIX = "rotary_emb.inv_freq"  # a buffer that old exports wrote; it follows from rope_theta
+FIELDS = {
+    "dim": "hidden_size",
+    "hidden_dim": "intermediate_size",
+    "n_layers": "num_hidden_layers",
+    "n_heads": "num_attention_heads",
+    "n_kv_heads": "num_key_value_heads",
+    "vocab_size": "vocab_size",
+    "seq_len": "max_position_embeddings",
+    "head_dim": "head_dim",
+    "rope_theta": "rope_theta",
+    "norm_eps": "rms_norm_eps",
+}
+"""What the fields of a `ModelConfig` are called in config.json."""
+
+BOOKKEEPING = frozenset({
+    # of files and software
+    "_attn_implementation", "_attn_implementation_autoset", "_commit_hash", "_flash_attn_2_enabled",
+    "_name_or_path", "dtype", "finetuning_task", "id2label", "is_decoder", "is_llama_config", "label2id",
+    "name_or_path", "problem_type", "return_dict", "task_specific_params", "tokenizer_class", "torch_dtype",
+    "transformers.js_config", "transformers_version", "unsloth_fixed", "unsloth_version", "use_cache",
+    # of training; and of how sums are split
+    "attention_dropout", "attention_probs_dropout_prob", "attn_pdrop", "classifier_dropout", "embd_pdrop",
+    "hidden_dropout", "hidden_dropout_prob", "initializer_range", "pretraining_tp", "resid_pdrop",
+    # of generation, which old versions write
+    "diversity_penalty", "do_sample", "length_penalty", "max_length", "max_sequence_length", "min_length",
+    "num_beam_groups", "num_beams", "num_return_sequences", "repetition_penalty", "temperature", "top_k", "top_p",
+    "typical_p",
+})
+"""Fields that change nothing of what a model computes; nor do those that end in `_token_id`."""
+MULTIPLIERS = frozenset({"embedding_multiplier", "logit_scale", "logits_scaling", "residual_multiplier", "factor"})
+"""Unknown fields that 1 means nothing in; in all others it is None, False, 0 and what is empty."""
+FACTORS = ("_multiplier", "_scale", "_scaling", "_factor")
+"""How fields are called that 0 does mean something in."""
+
+
+class Rope(BaseModel):
+    """rope_scaling, or rope_parameters, as its successor is called."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    rope_type: str | None = None
+    type: str | None = None
+    rope_theta: float | None = None
+    partial_rotary_factor: float = 1.0
+    original_max_position_embeddings: int | None = None  # nothing comes of it in type default
+
+    def refusals(self, name: str) -> list[str]:
+        """What the compiler does not implement, by name."""
+        kind = self.rope_type or self.type or "default"
+        if kind != "default":
+            return [f"{name} of type {kind!r} (only 'default')"]
+        turned = [f"{name}.partial_rotary_factor {self.partial_rotary_factor}"] * (self.partial_rotary_factor != 1.0)
+        return turned + _unknown(self.model_extra or {}, f"{name}.")
 
 
 class HfConfig(BaseModel):
-    """The fields of a Llama config.json that this compiler reads or must refuse."""
+    """The fields of a Llama config.json that this compiler reads or must refuse; all others are `model_extra`."""
 
-    model_config = ConfigDict(extra="ignore", strict=True)
+    model_config = ConfigDict(extra="allow", strict=True)
 
     model_type: str = "llama"  # checked before the fields
     architectures: list[str] | None = None
@@ -46,32 +99,34 @@ class HfConfig(BaseModel):
     max_position_embeddings: int
     rms_norm_eps: float = 1e-6
     rope_theta: float | None = None
-    rope_scaling: dict[str, Any] | None = None
-    rope_parameters: dict[str, Any] | None = None
+    rope_scaling: Rope | None = None
+    rope_parameters: Rope | None = None
     tie_word_embeddings: bool = False
     hidden_act: str = "silu"
     attention_bias: bool = False
     mlp_bias: bool = False
     sliding_window: int | None = None
+    layer_types: list[str] | None = None
     partial_rotary_factor: float = 1.0
     quantization_config: dict[str, Any] | None = None
 
     def refusals(self) -> list[str]:
         """What this model uses and the compiler does not implement, each by its name in config.json."""
-        rope_type, rope_kind = _rope_type(self.rope_scaling), _rope_type(self.rope_parameters)
         architecture = self.architectures or ["LlamaForCausalLM"]
+        layers = sorted({*(self.layer_types or [])} - {"full_attention"})
         checks = {
             f"architectures {architecture} (only LlamaForCausalLM)": architecture != ["LlamaForCausalLM"],
             f"hidden_act {self.hidden_act!r} (only 'silu')": self.hidden_act != "silu",
             "attention_bias": self.attention_bias,
             "mlp_bias": self.mlp_bias,
-            f"rope_scaling of type {rope_type!r}": rope_type != "default",
-            f"rope_parameters of type {rope_kind!r}": rope_kind != "default",
             f"sliding_window {self.sliding_window}": self.sliding_window is not None,
+            f"layer_types {layers} (only 'full_attention')": bool(layers),
             f"partial_rotary_factor {self.partial_rotary_factor}": self.partial_rotary_factor != 1.0,
             "quantization_config (give the unquantised weights)": self.quantization_config is not None,
         }
-        return [name for name, refused in checks.items() if refused]
+        ropes = {"rope_scaling": self.rope_scaling, "rope_parameters": self.rope_parameters}
+        turned = [refusal for name, rope in ropes.items() if rope is not None for refusal in rope.refusals(name)]
+        return [name for name, refused in checks.items() if refused] + turned + _unknown(self.model_extra or {})
 
     def to_model_config(self) -> ModelConfig:
         """The sizes in the compiler's terms; raises `TspError` if they contradict each other."""
@@ -80,20 +135,44 @@ class HfConfig(BaseModel):
                 "model config: hidden_size must be a multiple of num_attention_heads,"
                 f" not {self.hidden_size} with {self.num_attention_heads}"
             )
-        theta = self.rope_theta or (self.rope_parameters or {}).get("rope_theta") or 10000.0
-        return ModelConfig(
-            dim=self.hidden_size,
-            hidden_dim=self.intermediate_size,
-            n_layers=self.num_hidden_layers,
-            n_heads=self.num_attention_heads,
-            n_kv_heads=self.num_attention_heads if self.num_key_value_heads is None else self.num_key_value_heads,
-            vocab_size=self.vocab_size,
-            seq_len=self.max_position_embeddings,
-            head_dim=self.hidden_size // self.num_attention_heads if self.head_dim is None else self.head_dim,
-            rope_theta=float(theta),
-            norm_eps=self.rms_norm_eps,
-            shared_classifier=self.tie_word_embeddings,
-        )
+        values = {ours: getattr(self, theirs) for ours, theirs in FIELDS.items()}
+        if self.num_key_value_heads is None:
+            values["n_kv_heads"] = self.num_attention_heads
+        if self.head_dim is None:
+            values["head_dim"] = self.hidden_size // self.num_attention_heads
+        values["rope_theta"] = self._theta()
+        for ours, theirs in FIELDS.items():
+            check_number(f"field {theirs!r}", ours, values[ours])
+        return ModelConfig(**values, shared_classifier=self.tie_word_embeddings)
+
+    def _theta(self) -> float:
+        """The base of RoPE, which may stand in three places; raises `TspError` if they differ."""
+        ropes = {"rope_parameters.": self.rope_parameters, "rope_scaling.": self.rope_scaling, "": self}
+        found = {f"{place}rope_theta": rope.rope_theta for place, rope in ropes.items()
+                 if rope is not None and rope.rope_theta is not None}
+        for name, theta in found.items():
+            check_number(f"field {name!r}", "rope_theta", theta)
+        if len({*found.values()}) > 1:
+            values = " and ".join(map(str, found.values()))
+            raise TspError(f"fields {' and '.join(found)} must be the same, not {values}")
+        return next(iter(found.values()), 10000.0)
+
+
+def _unknown(fields: dict[str, Any], prefix: str = "") -> list[str]:
+    """Fields that nobody knows and that are set to something, each with its value, in few words."""
+    found = {name: value for name, value in sorted(fields.items())
+             if name not in BOOKKEEPING and not name.endswith("_token_id") and not _neutral(name, value)}
+    return [f"{prefix}{name} {text if len(text) <= 40 else text[:37] + '...'}"
+            for name, text in ((name, repr(value)) for name, value in found.items())]
+
+
+def _neutral(name: str, value: Any) -> bool:
+    """Whether an unknown field says that what it stands for is not used."""
+    if value is None or value is False:
+        return True
+    if name in MULTIPLIERS:
+        return value is not True and value == 1
+    return not value and not name.endswith(FACTORS)
 
 
 def load_hf(folder: str | Path) -> Checkpoint:
@@ -105,7 +184,7 @@ def load_hf(folder: str | Path) -> Checkpoint:
     folder = Path(folder)
     try:
         config = _read_config(folder / "config.json")
-        return _build(config, _read_tensors(folder))
+        return _build(config, _read_tensors(folder), str(folder))
     except TspError as error:
         text = str(error)
         raise TspError(text if text.startswith(str(folder)) else f"{folder}: {text}") from error.__cause__
@@ -124,7 +203,10 @@ def _read_config(path: Path) -> ModelConfig:
     refusals = config.refusals()
     if refusals:
         raise TspError(f"{path}: unsupported: {', '.join(refusals)}")
-    return config.to_model_config()
+    try:
+        return config.to_model_config()
+    except TspError as error:
+        raise TspError(f"{path}: {error}") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -133,17 +215,11 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise TspError(f"{path}: cannot read it: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TspError(f"{path}: not valid JSON: {error}") from error
     if not isinstance(value, dict):
         raise TspError(f"{path}: must hold a JSON object, not a {type(value).__name__}")
     return value
-
-
-def _rope_type(rope: dict[str, Any] | None) -> str:
-    if rope is None:
-        return "default"
-    return str(rope.get("rope_type", rope.get("type", "default")))
 
 
 def _read_tensors(folder: Path) -> dict[str, np.ndarray]:
@@ -196,7 +272,7 @@ def _to_float32(what: str, entry: dict[str, Any]) -> np.ndarray:
     return values.reshape(shape)
 
 
-def _build(config: ModelConfig, tensors: dict[str, np.ndarray]) -> Checkpoint:
+def _build(config: ModelConfig, tensors: dict[str, np.ndarray], source: str) -> Checkpoint:
     shapes = config.shapes()
     names = {ours: f"{theirs}.weight" for ours, theirs in GLOBAL_TENSORS.items()}
     if config.shared_classifier:
@@ -215,7 +291,7 @@ def _build(config: ModelConfig, tensors: dict[str, np.ndarray]) -> Checkpoint:
         )
     weights["wq"] = interleave_rope(weights["wq"], config.head_dim)
     weights["wk"] = interleave_rope(weights["wk"], config.head_dim)
-    return Checkpoint(config=config, **weights)
+    return Checkpoint(config=config, source=source, **weights)
 
 
 def _take(tensors: dict[str, np.ndarray], name: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from compiler.checkpoint import Checkpoint, ModelConfig
+from compiler.checkpoint import LIMITS, Checkpoint, ModelConfig
 from compiler.errors import TspError
 
 HEADER = struct.Struct("<7i")
-# Generous bounds: they only tell a header from noise, the file's size is checked exactly.
-MAX_DIM, MAX_LAYERS, MAX_VOCAB, MAX_SEQ = 1 << 16, 1 << 10, 1 << 22, 1 << 22
 FOREIGN_MAGICS = {
     b"24ka": "a llama2.c version {version} file (magic 'ak42'); export it with llama2.c's `export.py --version 0`",
     b"GGUF": "a GGUF file; give the Hugging Face folder of the model instead",
@@ -36,7 +34,7 @@ def load_llama2c(path: str | Path) -> Checkpoint:
             " download it again"
         )
     try:
-        return Checkpoint(config=config, **_read_weights(config, data))
+        return Checkpoint(config=config, source=str(path), **_read_weights(config, data))
     except TspError as error:
         raise TspError(f"{path}: {error}") from None
 
@@ -50,18 +48,21 @@ def _read_config(path: Path, data: bytes) -> ModelConfig:
         version = int.from_bytes(data[4:8], "little", signed=True)
         raise TspError(f"{path}: this is {FOREIGN_MAGICS[data[:4]].format(version=version)}")
     dim, hidden_dim, n_layers, n_heads, n_kv_heads, vocab, seq_len = HEADER.unpack_from(data)
-    limits = {
-        "dim": (dim, MAX_DIM),
-        "hidden_dim": (hidden_dim, 8 * MAX_DIM),
-        "n_layers": (n_layers, MAX_LAYERS),
-        "n_heads": (n_heads, MAX_DIM),
-        "n_kv_heads": (n_kv_heads, MAX_DIM),
-        "|vocab_size|": (abs(vocab), MAX_VOCAB),
-        "seq_len": (seq_len, MAX_SEQ),
+    sizes = {
+        "dim": dim,
+        "hidden_dim": hidden_dim,
+        "n_layers": n_layers,
+        "n_heads": n_heads,
+        "n_kv_heads": n_kv_heads,
+        "|vocab_size|": abs(vocab),
+        "seq_len": seq_len,
     }
-    for name, (value, limit) in limits.items():
-        if not 1 <= value <= limit:
-            raise TspError(f"{path}: not a llama2.c checkpoint: its header's {name} must be 1..{limit}, not {value}")
+    for name, value in sizes.items():  # generous bounds: the file's size is checked exactly
+        least, most = LIMITS[name.strip("|")]
+        if not least <= value <= most:
+            raise TspError(
+                f"{path}: not a llama2.c checkpoint: its header's {name} must be {least}..{most}, not {value}"
+            )
     if dim % n_heads:
         raise TspError(
             f"{path}: not a llama2.c checkpoint: dim must be a multiple of n_heads, not {dim} with {n_heads}"

@@ -8,8 +8,9 @@ Shifts are shared by all layers. A row's channel scale M is rounded to an intege
 quantised with what M then stands for, so that rounding M loses nothing.
 """
 
+import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,9 @@ from compiler.calibrate import (
     INPUT_SITES,
     Statistics,
     calibrate,
+    check_peaks,
     sample_sequences,
+    text_length,
 )
 from compiler.checkpoint import Checkpoint
 from compiler.errors import TspError
@@ -55,6 +58,16 @@ WIDE = 32767 / (2 * MARGIN)
 BEHIND = {"att_norm": ("qk", "v"), "ffn_norm": ("gate", "up"), "silu": ("w2",), "final_norm": ("cls",)}
 """Shifts of the products of a site, which the exponent of a dynamic input is taken from."""
 MAX_PRE, MAX_POST = 31, 47
+MAX_EPS = (1 << 17) - 1
+"""An immediate of the ALU."""
+SCALED = {
+    "emb": "tok_emb", "cls_pre": "classifier", "cls": "classifier", "norm_x": "residual", "norm_sq": "residual",
+    "norm_g": "gains of the norms", "norm_att": "att_norm", "norm_ffn": "ffn_norm", "norm_f": "final_norm",
+    "qkv_pre": "wq, wk and wv", "qk": "wq and wk", "v": "wv", "score_pre": "wq and wk", "score": "wq and wk",
+    "av_pre": "wv", "av": "wv", "wo_pre": "wo", "wo": "wo", "ffn_pre": "w1 and w3", "gate": "w1", "up": "w3",
+    "f": "w2", "w2_pre": "w2", "w2": "w2",
+}
+"""What a shift scales."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +136,8 @@ def check_shifts(shifts: Shifts, context: int, dynamic: frozenset[str]) -> None:
         high = MAX_PRE if name.endswith("_pre") or name == "norm_x" else MAX_POST - down.get(name, 0)
         if not low <= value <= high:
             raise TspError(
-                f"quantize: shift {name} must be {low}..{high}, not {value}: the model's scales are too far apart"
+                f"quantize: shift {name} must be {low}..{high}, not {value}: scales of {SCALED[name]} are too far from "
+                "those around them; try other --scales, or export the model with weights of ordinary size"
             )
 
 
@@ -145,7 +159,7 @@ def quantize(
     calibration_tokens: sequences to take static scales from; by default the float model writes some, always the same.
     four_bit: names of matrices (`MATRICES`) to hold in four bits. dynamic: inputs (`SITES`) that get an exponent of
     each token. lanes: of the chip.
-    Raises `TspError` if a scale does not fit the chip.
+    Raises `TspError`, naming the checkpoint's source, if a scale does not fit the chip.
     """
     return quantiser(checkpoint, context=context, calibration_tokens=calibration_tokens, four_bit=four_bit,
                      recipe=recipe, lanes=lanes)(dynamic)
@@ -166,14 +180,26 @@ def quantiser(
         raise TspError(f"quantize: context must be 1..{c.seq_len} (the model's context), not {context}")
     _check_names("four_bit", four_bit)
     model = FloatModel(checkpoint, np.float32)
-    sequences = calibration_tokens or sample_sequences(model, context, CALIBRATION_SEEDS)
+    sequences = calibration_tokens or sample_sequences(model, text_length(context, c.seq_len), CALIBRATION_SEEDS)
     statistics = calibrate(model, sequences, four_bit)
+    with _about(checkpoint):
+        check_peaks(statistics)
 
     def build(dynamic: frozenset[str]) -> IntegerModel:
         _check_names("dynamic", dynamic)
-        return _Quantiser(checkpoint, context, statistics, four_bit, dynamic, recipe or Recipe(), lanes).build()
+        with _about(checkpoint):
+            return _Quantiser(checkpoint, context, statistics, four_bit, dynamic, recipe or Recipe(), lanes).build()
 
     return build
+
+
+@contextlib.contextmanager
+def _about(checkpoint: Checkpoint) -> Iterator[None]:
+    """Errors name the checkpoint."""
+    try:
+        yield
+    except TspError as error:
+        raise TspError(f"{checkpoint.source}: {error}") from None
 
 
 def _check_names(field: str, names: frozenset[str]) -> None:
@@ -329,6 +355,11 @@ class _Quantiser:
         arrays = {name: np.rint(g * 2.0 ** totals[name]).astype(np.int16) for name, g in gains.items()}
         norm_g = self._gain_shift(arrays, self.fraction - norm_x)
         eps = c.norm_eps * c.dim / padded * 4.0 ** (self.fraction - norm_x) / 2.0**norm_sq
+        if eps > MAX_EPS:
+            most = c.norm_eps * MAX_EPS / eps
+            raise TspError(f"quantize: the epsilon of the norms (rms_norm_eps) must be at most {most:.2g} for a "
+                           f"residual that reaches only {self.residual:.2g}, not {c.norm_eps:g}: export the model with "
+                           "a smaller one or with larger tok_emb, wo and w2")
         arrays["eps"] = np.array(round(eps))
         shifts = {name: totals[gain] + 15 - norm_g
                   for name, gain in (("norm_att", "g_att"), ("norm_ffn", "g_ffn"), ("norm_f", "g_final"))}

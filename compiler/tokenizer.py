@@ -130,7 +130,7 @@ def _parse_llama2c(payload: bytes, vocab_size: int) -> Parsed:
         if raw in index:
             return [index[raw]]
         if not has_bytes:
-            raise TspError(f"the tokenizer has no token for {char!r} and no byte tokens: leave it out of the prompt")
+            raise TspError(f"the tokenizer has no token for {char!r} and no byte tokens: leave it out")
         return [bytes_from + byte for byte in raw]
 
     def encode_text(text: str) -> list[int]:

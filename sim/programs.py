@@ -10,7 +10,7 @@ import hw
 from compiler import program as program_file
 from compiler.compile import WEIGHTS, compile_checkpoint
 from compiler.errors import TspError
-from compiler.files import find_tokenizer, read_model
+from compiler.files import find_tokenizer, read_model, read_text
 from compiler.program import Program
 from hw.config import CONFIGS, ChipConfig
 
@@ -34,6 +34,7 @@ def open_program(
     context: int | None = None,
     weights: str | None = None,
     scales: str | None = None,
+    text: Path | None = None,
     tokenizer: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Program:
@@ -42,7 +43,8 @@ def open_program(
     The options are those of compilation; a program file must agree with them. Raises TspError.
     """
     if path.exists() and path.is_file() and program_file.is_program(path):
-        return _loaded(path, config, context, weights, scales, tokenizer)
+        return _loaded(path, config, {"--context": context, "--weights": weights, "--scales": scales, "--text": text,
+                                      "--tokenizer": tokenizer})
     if not path.exists():
         raise TspError(f"{path}: no such program or checkpoint")
     weights, scales = weights or "int8", scales or "measured"
@@ -50,10 +52,12 @@ def open_program(
     if weights not in WEIGHTS:
         raise TspError(f"weights must be one of {', '.join(WEIGHTS)}, not {weights!r}")
     model, tok = read_model(path, tokenizer)
+    tokens = text and read_text(text, tok)
     sources = [Path(package.__file__ or "").parent for package in (hw, compiler)]
     weights_bytes = [name.encode() + np.ascontiguousarray(array).tobytes() for name, array in model.weights.items()]
     key = toolchain.content_key(*map(toolchain.source_digest, sources), np.__version__, repr(model.config),
-                                *weights_bytes, tok.to_bytes(), chip.digest(), str(context), weights, scales)
+                                *weights_bytes, tok.to_bytes(), chip.digest(), str(context), weights, scales,
+                                str(tokens))
     fresh = False
 
     def make(folder: Path) -> None:
@@ -61,7 +65,7 @@ def open_program(
         fresh = True
         say(f"compiling {path} for {chip.name} (once; then it comes from the cache)")
         compiled = compile_checkpoint(model, tok, config=chip, context=context, weights=weights, scales=scales,
-                                      measure=False)
+                                      text=tokens, measure=False)
         compiled.save(folder / FILE)
 
     file = toolchain.cached("programs", key, make) / FILE
@@ -70,11 +74,9 @@ def open_program(
     return program_file.load(file, chip)
 
 
-def _loaded(path: Path, config: str | None, context: int | None, weights: str | None, scales: str | None,
-            tokenizer: Path | None) -> Program:
-    """A program file, which the options must not contradict."""
+def _loaded(path: Path, config: str | None, fixed: dict[str, object]) -> Program:
+    """A program file, which the options must not contradict; those that only a checkpoint has are `fixed`."""
     program = program_file.load(path, config_of(config) if config else None)
-    fixed = {"--context": context, "--weights": weights, "--scales": scales, "--tokenizer": tokenizer}
     if named := [option for option, value in fixed.items() if value is not None]:
         raise TspError(f"{path} is a compiled program: {' and '.join(named)} is for checkpoints only")
     return program

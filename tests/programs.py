@@ -4,6 +4,7 @@ import functools
 import itertools
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from checkpoints import random_checkpoint, small_config, tokenizer_bin
@@ -28,9 +29,9 @@ def fifteen_million(**sizes: int) -> Checkpoint:
     """Random weights of these sizes, some changed, about as large as trained ones."""
     config = small_config(**FIFTEEN | sizes)
     rng = np.random.default_rng(15)
-    weights = {name: np.ones(shape, np.float32) if "norm" in name
-               else rng.standard_normal(shape, np.float32) * np.float32(shape[-1] ** -0.5)
-               for name, shape in config.shapes().items()}
+    weights: dict[str, Any] = {name: np.ones(shape, np.float32) if "norm" in name
+                               else rng.standard_normal(shape, np.float32) * np.float32(shape[-1] ** -0.5)
+                               for name, shape in config.shapes().items()}
     return Checkpoint(config=config, **weights | {"classifier": weights["tok_emb"]})
 
 

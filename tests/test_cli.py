@@ -40,6 +40,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "short.bin").write_bytes(model[:10_000])
     (folder / "empty.bin").write_bytes(b"")
     (folder / "noise.bin").write_bytes(bytes(range(256)) * 40)
+    (folder / "text.txt").write_text("once upon a time there was a little cat. she liked to play.\n" * 3)
+    (folder / "other.txt").write_text("zzz qqq xxx! jjj, vvv kkk." * 9)
+    (folder / "few.txt").write_text("once")
+    (folder / "digits.txt").write_text("one 2 three")
+    (folder / "latin1.txt").write_bytes(b"caf\xe9 au lait" * 9)
     (folder / "folder").mkdir()
     (folder / "alone").mkdir()
     write_llama2c(folder / "alone" / "model.bin", checkpoint)
@@ -93,6 +98,18 @@ BAD = [
     (["compile", "big.bin", "--config", "tiny", "-o", "out.tsp"], "config tiny"),
     (["compile", "gelu", "--config", "tiny", "-o", "out.tsp"], "gelu"),
     (["compile", "good.tsp", "-o", "out.tsp"], "good.tsp"),
+    (["compile", "model.bin", "--config", "tiny", "--text", "none.txt", "-o", "out.tsp"],
+     "none.txt: cannot read the text"),
+    (["compile", "model.bin", "--config", "tiny", "--text", "folder", "-o", "out.tsp"], "folder: cannot read the text"),
+    (["compile", "model.bin", "--config", "tiny", "--text", "empty.bin", "-o", "out.tsp"],
+     "empty.bin: the text must have at least 16 tokens to calibrate on, not 0: give a longer one"),
+    (["compile", "model.bin", "--config", "tiny", "--text", "few.txt", "-o", "out.tsp"], "16 tokens"),
+    (["compile", "model.bin", "--config", "tiny", "--text", "digits.txt", "-o", "out.tsp"],
+     "digits.txt: the tokenizer has no token for '2'"),
+    (["compile", "model.bin", "--config", "tiny", "--text", "latin1.txt", "-o", "out.tsp"],
+     "latin1.txt: the text must be UTF-8, byte 3 is not: convert it"),
+    (["run", "model.bin", "--config", "tiny", "--text", "latin1.txt"], "latin1.txt: the text must be UTF-8"),
+    (["run", "good.tsp", "--text", "text.txt"], "--text is for checkpoints only"),
     (["fit", "none.bin"], "no such checkpoint"),
     (["fit", "model.bin", "--config", "huge"], "config must be one of"),
     (["fit", "model.bin", "--context", "1000"], "context must be in 1..40"),
@@ -231,6 +248,24 @@ def test_compiling_is_deterministic_across_processes(files: Path, tmp_path: Path
         assert done.returncode == 0, done.stderr
         images.append((tmp_path / "a.tsp").read_bytes())
     assert images[0] == images[1]
+
+
+def test_scales_come_from_a_text(files: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path):
+    model, text = [str(files / "model.bin"), "--config", "tiny"], ["--text", str(files / "text.txt")]
+    programs = []
+    for options in ([], text, text, ["--text", str(files / "other.txt")]):
+        assert app(["compile", *model, "-o", str(tmp_path / "out.tsp"), *options]) == 0
+        programs.append((tmp_path / "out.tsp").read_bytes())
+    assert programs[1] == programs[2] and len({*programs}) == 3
+    assert "text by the float model" in capfd.readouterr().out
+    (tmp_path / "out.tsp").write_bytes(programs[1])
+    options = ["--tokens", "4", "--temperature", "1", "--device"]
+    first, second, third = (told(capfd, *arguments) for arguments in (
+        [str(tmp_path / "out.tsp"), *options, "reference"],
+        [*model, *text, *options, "model"],
+        [*model, *options, "reference"]))  # the cache knows that this one has no text
+    assert first["tokens"] == second["tokens"] and first["logits_digest"] == second["logits_digest"]
+    assert third["logits_digest"] != first["logits_digest"]
 
 
 def test_fit_names_the_limit(files: Path, capfd: pytest.CaptureFixture[str]):

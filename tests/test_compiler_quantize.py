@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from checkpoints import REPOSITORY, SHARED_MODELS, random_checkpoint, small_config
 
-from compiler.calibrate import calibrate, sample_sequences
+from compiler.calibrate import MADE_BY, calibrate, cut, sample_sequences, text_length
 from compiler.checkpoint import Checkpoint
 from compiler.errors import TspError
-from compiler.float_model import FloatModel, layer_site
+from compiler.float_model import FloatModel, layer_site, site_names
 from compiler.frontend import load_checkpoint
 from compiler.geometry import native_head_size
 from compiler.integer import MATRICES, SITES
-from compiler.quantize import check_shifts, evaluate, quantize
+from compiler.quantize import SCALED, check_shifts, evaluate, quantize
 from compiler.rounding import compensated, integer_scales, nearest, row_steps, searched_steps, total_shift
 
 # ---- the whole ----
@@ -108,6 +108,46 @@ def test_shifts_out_of_range_are_named():
     check_shifts(replace(shifts, w2=41, cls=7), 8, frozenset())
 
 
+MATRICES_OF_LAYERS = ("wq", "wk", "wv", "wo", "w1", "w2", "w3")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("names", "factor", "message"),
+    [
+        (MATRICES_OF_LAYERS, 0, r"activations at layers.0.v are all 0 .* in 1e-18\.\.1e\+15: wv may be damaged"),
+        (("att_norm",), 0, "activations at layers.0.att_norm are all 0 .*: att_norm may be"),
+        (("final_norm",), 0, "activations at final_norm are all 0 .*: final_norm may be"),
+        (("w1",), 0, "activations at layers.0.silu are all 0 .*: w1 and w3 may be"),
+        (("w1",), 1e30, r"activations at layers.0.gate reach \d.*e\+30 .* in 0\.\.1e\+15: w1 may be"),
+        (("tok_emb",), 1e20, r"activations at embedding reach \d.*e\+19 .* in 1e-18\.\.1e\+15: tok_emb may be"),
+        (("tok_emb",), 1e-30, "activations at embedding reach .*e-31 .*: tok_emb may be"),
+        (("tok_emb",), 1e-10, r"epsilon of the norms \(rms_norm_eps\) must be at most .*, not 1e-05: export the model"),
+        (("wo",), 0, r"shift wo must be 0\.\.47, not 60: scales of wo are .*; try other --scales, or export"),
+        (("wk",), 1e10, r"shift score must be 0\.\.47, not -\d+: scales of wq and wk are"),
+    ],
+)
+def test_weights_that_cannot_be_quantised_are_named(names, factor, message):
+    checkpoint = random_checkpoint(small_config(shared_classifier=False))
+    changed: dict[str, Any] = {name: getattr(checkpoint, name) * np.float32(factor) for name in names}
+    changed["source"] = "some.bin"
+    with pytest.raises(TspError, match=f"^some.bin: (quantize: )?(the )?{message}"):
+        quantize(Checkpoint(**vars(checkpoint) | changed), context=16)
+
+
+def test_a_layer_of_zeros_is_named():
+    checkpoint = random_checkpoint()
+    changed: dict[str, Any] = {"w3": checkpoint.w3.copy()}
+    changed["w3"][1] = 0
+    with pytest.raises(TspError, match=r"activations at layers\.1\.up are all 0"):
+        quantize(Checkpoint(**vars(checkpoint) | changed), context=16)
+
+
+def test_errors_have_words_for_everything():
+    assert MADE_BY.keys() == {name.rsplit(".", 1)[-1] for name in site_names(small_config())}
+    assert SCALED.keys() == vars(quantize(random_checkpoint(), context=8).shifts).keys()
+
+
 def test_native_head_sizes():
     sizes = 2, 4, 6, 8, 12, 16, 24, 48, 64
     assert [native_head_size(n, 16) for n in sizes] == [8, 8, 8, 8, 16, 16, 32, 48, 64]
@@ -139,6 +179,17 @@ if SHARED_MODELS.is_dir():  # an extra where the project's shared models lie bes
 
 
 # ---- calibration ----
+
+
+def test_a_short_context_is_calibrated_on_longer_texts():
+    assert [text_length(*sizes) for sizes in ((1, 256), (64, 256), (100, 256), (3, 40))] == [64, 64, 100, 40]
+    checkpoint = random_checkpoint(seed=1)
+    assert quantize(checkpoint, context=1).shifts == quantize(checkpoint, context=2).shifts
+
+
+def test_a_text_is_cut_into_sequences():
+    assert cut([5, 6, 7, 8, 9], 3, bos=1) == [[1, 5, 6], [1, 7, 8], [1, 9]]
+    assert cut([5, 6], 1, bos=1) == [[1], [1]]
 
 
 def test_statistics_are_those_of_all_sequences():
