@@ -16,8 +16,9 @@ class Board:
     family: of `fpga.build.FAMILIES`. nextpnr: arguments that select the part. pack: what makes the bitstream; pack_for:
     its arguments for this board. pll: its cell, of `fpga.clock.PLLS`, or nothing where mhz is the board's own clock.
     seed: of the placer, where none is named. lut_products: where the chip has more products than the FPGA has
-    multipliers, the registers of those that are made of LUTs (a pattern of yosys). prices, router_clock (ECP5): what a wire costs that several nets want, at first and
-    how much more each pass, and by how much the clock that the router is asked for is above the board's. To nextpnr
+    multipliers, the registers of those that are made of LUTs (a pattern of yosys). prices, router_clock (ECP5): what a
+    wire costs that several nets want, at first and how much more each pass, and by how much the clock that the router
+    is asked for is above the board's. To nextpnr
     0.11 a connection is critical by its slack as a part of the worst; once the constraint is met, all are, and none
     gives way. Prices that grow slowly bring a dense chip to rest, in hundreds of passes (docs/fpga.md).
     """
