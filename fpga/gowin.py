@@ -1,13 +1,14 @@
 """Gowin boards: `synth_gowin`, nextpnr's himbaechel-gowin in one run, gowin_pack of Project Apicula."""
 
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from compiler.errors import TspError
 from sim.toolchain import cached, content_key
 
-from . import floorplan, tools
+from . import floorplan, gowin_registers, tools
 from .boards import Board
 from .ecp5 import LOGIC_PS, MAPPER
 from .family import Cells, Family, Netlist, Routed, Used, Utilization, seconds
@@ -43,7 +44,9 @@ def _script(series: str, brams: str, board: Board, name: str) -> str:
 def _route(board: Board, netlist: Netlist, seed: int) -> Routed:
     """Place, route and pack."""
     nextpnr, pack = tools.find(NEXTPNR), tools.find(board.pack)
-    text = (netlist.folder / "top.json").read_text()
+    cells = json.loads((netlist.folder / "top.json").read_text())
+    gowin_registers.pass_through(cells)
+    text = json.dumps(cells)
     arguments = [*board.nextpnr, "--vopt", "cst=top.cst", "--json", "top.json", "--seed", str(seed),
                  "--freq", str(board.mhz), *PLACER, "--timing-allow-fail", "--write", "routed.json",
                  "--report", "report.json", "--detailed-timing-report"]
@@ -73,9 +76,13 @@ def _used(cells: Cells, utilization: Utilization) -> Used:
                 dsp=cells.get("MULT18X18", 0) + -(-cells.get("MULT9X9", 0) // 2))
 
 
-def _family(series: str, brams: str) -> Family:
+def _family(series: str, brams: str, passes: tuple[Callable[[dict], object], ...] = ()) -> Family:
     return Family(nextpnr=NEXTPNR, pins="cst", bitstream="fs", script=partial(_script, series, brams), files=(BRAMS,),
-                  route=_route, used=_used)
+                  passes=passes, sources=SOURCES if passes else (), route=_route, used=_used)
 
 
-GW2A, GW5A = _family("gw2a", "brams_map.v"), _family("gw5a", "brams_map_gw5a.v")
+PASSES = gowin_registers.take_multipliers, gowin_registers.take_brams
+"""What yosys' netlists of a GW2A go through. A GW5A has room without."""
+SOURCES = tuple(Path(__file__).with_name(f"{name}.py").read_text() for name in ("gowin_registers", "netlist"))
+
+GW2A, GW5A = _family("gw2a", "brams_map.v", PASSES), _family("gw5a", "brams_map_gw5a.v")

@@ -1,4 +1,4 @@
-"""Netlists of ECP5 cells as yosys writes them (write_json): what the passes over them have in common."""
+"""Netlists as yosys writes them (write_json): what the passes over them have in common."""
 
 from collections import Counter
 

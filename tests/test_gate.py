@@ -1,4 +1,5 @@
-"""Units and chip at gate level: what tests their RTL, run on netlists of ECP5 cells, synthesised as for a board.
+"""Units and chip at gate level: what tests their RTL, run on netlists of ECP5 cells, synthesised as for a board; and a
+chip of Gowin cells.
 
 Values and cycles must be those of the RTL. The units' benches need debug builds, so it is those that are synthesised;
 the chip is the one that a board gets, behind its host port.
@@ -21,8 +22,10 @@ from amaranth.hdl import Cat, Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from programs import small_program
+from test_end_to_end import FOUR_LANES
 
 from compiler.errors import TspError
+from compiler.program import Program
 from fpga.boards import BOARDS
 from hw.chip import Chip
 from hw.config import CONFIGS
@@ -174,12 +177,27 @@ def test_the_chip_runs_random_programs(seed: int, chips: tuple[VerilatedChip, Ve
 def test_the_chip_tells_a_story(chips: tuple[VerilatedChip, VerilatedChip]):
     """Twenty tokens, sampled, over the border of a bucket: tokens, logits and cycles of the RTL."""
     program = small_program()
+    assert program.buckets[0].limit < 20 <= program.context
+    tell(program, chips, 20)
+
+
+@pytest.mark.nightly
+def test_a_chip_of_gowin_cells_tells_a_story():
+    """The chip of a board whose multipliers and block RAMs have taken registers in."""
+    config = CONFIGS[BOARDS["tang_primer_20k"].config]
+    program = small_program(config.name, **FOUR_LANES | {"n_layers": 2})
+    netlist = gate.gowin_netlist(Chip(config=config), "chip")
+    with VerilatedChip(config, verilog=netlist, opt="-O0") as cells, VerilatedChip(config) as rtl:
+        tell(program, (cells, rtl), 4)
+
+
+def tell(program: Program, chips: tuple[VerilatedChip, VerilatedChip], positions: int) -> None:
+    """Tokens, sampled: logits and tokens of the cells are those of the RTL, cycles of both as predicted."""
     devices = [ChipDevice(name, chip) for name, chip in zip(("cells", "rtl"), chips, strict=True)]
     for device in devices:
         device.load(program)
         device.start([1, 5, 9], 1.0, 7)
-    assert program.buckets[0].limit < 20 <= program.context
-    for position in range(20):
+    for position in range(positions):
         (result,), (expected,) = (device.run(1) for device in devices)
         assert result == expected, position
         assert result.cycles == program.cycles(position)
