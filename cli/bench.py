@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from cli.show import plain
 from fpga.figures import board_figures
 from sim.bench import PUBLISHED, ROOT, Figure, as_json, figures, machine
 
@@ -27,13 +29,13 @@ def bench(
         paths.append(SHARED)
     where = machine()
     with Console(stderr=True).status("bench") as status:
-        found = figures(paths, status.update)
+        found = figures(paths, lambda line: status.update(escape(line)))
     found += board_figures(found)
     if as_json_:
         print(json.dumps(as_json(where, found)))
         return
-    out = Console(highlight=False, width=WIDTH)
-    out.print("; ".join(f"{name} {value}" for name, value in where.items()), soft_wrap=True, markup=False)
+    out = plain(WIDTH)
+    out.print("; ".join(f"{name} {value}" for name, value in where.items()), soft_wrap=True)
     out.print(_figures(found))
     out.print(_published())
 

@@ -1,9 +1,12 @@
 """The `tsp` command: arguments in, text out; everything else is elsewhere."""
 
+import errno
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
@@ -16,20 +19,28 @@ from cli.bench import bench
 from cli.report import report
 from compiler.compile import compile_checkpoint
 from compiler.errors import TspError
-from compiler.files import read_model, read_text
+from compiler.files import check_output, read_model, read_text, sources, whole
 from compiler.fit import fit as fit_model
 from compiler.frontend import load_checkpoint
-from compiler.program import DEFAULT_CLOCK_MHZ
+from compiler.program import DEFAULT_CLOCK_MHZ, is_program
 from hw.config import CONFIGS, ChipConfig
 from sim.device import Device
-from sim.devices import check_name, is_port, open_device
+from sim.devices import check_name, check_waveforms, is_port, open_device
+from sim.model_core import ProgramError
 from sim.programs import DEFAULT_CONFIG, config_of, open_program
 from sim.story import BrokenPromise, begin, plan
 
 BROKEN, REFUSED, INTERRUPTED = 1, 2, 130
 """Exit codes besides 0: a promise of ours is broken; the input is refused; the user has enough."""
 
-commands = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+DISTRIBUTION = "metronome-tsp"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says where there is no room."""
+STOPPED = (BrokenPromise, KeyboardInterrupt, BrokenPipeError)
+"""After these, the waveforms up to then are wanted all the same."""
+
+commands = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__,
+                       rich_markup_mode=None)  # which would take "[default: ..]" for markup
 
 Config = Annotated[str | None, typer.Option(help=f"Chip: {', '.join(CONFIGS)}.  [default: {DEFAULT_CONFIG}]")]
 Context = Annotated[int | None, typer.Option(help="Positions served.  [default: the checkpoint's, or what fits]")]
@@ -49,7 +60,7 @@ def run(
     device: Annotated[str, typer.Option(help="reference, model, rtl, or a board's port: /dev/ttyUSB0.")] = "rtl",
     prompt: Annotated[str, typer.Option(help="How the story begins.")] = "",
     tokens: Annotated[int | None, typer.Option(help="New tokens at most.  [default: up to the context]")] = None,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    temperature: Annotated[float, typer.Option(help="0..10; 0 is greedy.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of the sampling noise: the same story on every device.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
     vcd: Annotated[Path | None, typer.Option(help="Write waveforms (rtl only).")] = None,
@@ -67,32 +78,43 @@ def run(
     check_name(device)
     if clock is not None:
         check_clock(clock)
-    if vcd and fst:
-        raise TspError("waveforms are written in one format: give one of --vcd and --fst")
+    waves = _waves(device, vcd, fst, sources(program, tokenizer))
     notes = Console(stderr=as_json, highlight=False, soft_wrap=True)
     compiled = open_program(program, config=config, context=context, weights=weights, scales=scales,
                             text=text, tokenizer=tokenizer,
                             say=lambda line: notes.print(line, style="dim", markup=False))
     wanted = plan(compiled, prompt, tokens=tokens, temperature=temperature, seed=seed)
-    machine = _open(device, compiled.config, vcd, fst)
-    try:
-        mhz = clock or getattr(machine, "clock_mhz", DEFAULT_CLOCK_MHZ)
-        if not as_json:
-            print(show.prediction(compiled, wanted.positions, mhz), flush=True)
-        machine.load(compiled)
-        story = begin(machine, compiled, wanted, digests=as_json)
-        if as_json:
-            print(json.dumps(show.as_json(story, mhz)))
-        else:
-            show.story(story, mhz)
-    finally:
-        machine.close()
+    with whole(waves, STOPPED) if waves else nullcontext() as trace:
+        machine = _open(device, compiled.config, trace, "fst" if fst else "vcd")
+        try:
+            mhz = clock or getattr(machine, "clock_mhz", DEFAULT_CLOCK_MHZ)
+            if not as_json:
+                print(show.prediction(compiled, wanted.positions, mhz), flush=True)
+            machine.load(compiled)
+            story = begin(machine, compiled, wanted, digests=as_json)
+            if as_json:
+                print(json.dumps(show.as_json(story, mhz)))
+            else:
+                show.story(story, mhz)
+        finally:
+            machine.close()
 
 
-def _open(device: str, config: ChipConfig, vcd: Path | None, fst: Path | None) -> Device:
+def _waves(device: str, vcd: Path | None, fst: Path | None, inputs: Iterable[Path]) -> Path | None:
+    """The file of waveforms, if one is wanted. Raises TspError if the device has none, or it cannot be written."""
+    if vcd and fst:
+        raise TspError("waveforms are written in one format: give one of --vcd and --fst")
+    waves = vcd or fst
+    if waves:
+        check_waveforms(device)
+        check_output(waves, *inputs)
+    return waves
+
+
+def _open(device: str, config: ChipConfig, trace: Path | None, trace_format: str) -> Device:
     """The device, or the board at a serial port."""
-    if not is_port(device) or vcd or fst:
-        return open_device(device, config, trace=vcd or fst, trace_format="fst" if fst else "vcd")
+    if not is_port(device):
+        return open_device(device, config, trace=trace, trace_format=trace_format)
     from fpga.link import open_board
 
     return open_board(device, config)
@@ -112,6 +134,8 @@ def compile(
 ) -> None:
     """Compile a checkpoint, and print what is known of every token before anything runs."""
     check_clock(clock)
+    check_checkpoint(checkpoint)
+    check_output(output, *sources(checkpoint, tokenizer))
     chip = config_of(config or DEFAULT_CONFIG)
     with show.passes() as progress:
         model, tok = read_model(checkpoint, tokenizer)
@@ -132,6 +156,7 @@ def fit(
 ) -> None:
     """Say at once whether a model fits which chip, and what limits it."""
     check_clock(clock)
+    check_checkpoint(checkpoint)
     chips = [config_of(config)] if config else list(CONFIGS.values())
     model = load_checkpoint(checkpoint)
     show.fits([fit_model(model.config, chip, context=context, weights=weights or "int8") for chip in chips],
@@ -144,6 +169,29 @@ def check_clock(clock: float) -> None:
         raise TspError(f"clock must be more than 0 and less than 1000000 MHz, not {clock}")
 
 
+def check_checkpoint(path: Path) -> None:
+    """Raises TspError if this is a program, and no checkpoint."""
+    if path.is_file() and is_program(path):
+        raise TspError(f"{path} is a program already, and no checkpoint: run it with `tsp run {path}`")
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        try:
+            print(f"tsp {metadata.version(DISTRIBUTION)}")
+        except metadata.PackageNotFoundError:
+            print(f"tsp of an unknown version: {DISTRIBUTION} is not installed")
+        raise typer.Exit
+
+
+@commands.callback()
+def common(
+    version: Annotated[bool, typer.Option("--version", callback=_say_version, is_eager=True,
+                                          help="Say which version this is.")] = False,
+) -> None:
+    """Options of no command."""
+
+
 commands.command()(report)
 commands.command()(bench)
 
@@ -153,21 +201,34 @@ def app(args: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if args is None else args) or ["--help"]
     command: Callable = typer.main.get_command(commands)
     try:
-        return command(arguments, prog_name="tsp", standalone_mode=False) or 0
-    except TspError as error:
+        code = command(arguments, prog_name="tsp", standalone_mode=False) or 0
+        sys.stdout.flush()
+        return code
+    except (TspError, ProgramError) as error:
         return _fail(str(error), REFUSED)
     except BrokenPromise as error:
         return _fail(str(error), BROKEN)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: no complaint at exit
+        _drop_output()
         return BROKEN
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        _drop_output()
+        return _fail(f"cannot write the output: {os.strerror(error.errno).lower()}: make room on its disk, and on that "
+                     "of the cache ($METRONOME_CACHE)", BROKEN)
     except Exception as error:
         format_message = getattr(error, "format_message", None)  # typer's own: a wrong option or number
         if format_message is None:
             raise
         return _fail(format_message(), REFUSED)
+
+
+def _drop_output() -> None:
+    """What is not yet printed goes nowhere: no complaint at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, code: int) -> int:

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from cli import show
 from compiler import picture, trace
 from compiler import report as figures
-from compiler.errors import TspError
+from compiler.files import check_outputs, sources, write_whole
 from compiler.program import Program
 from sim.programs import open_program
 
@@ -27,24 +27,19 @@ def report(
     svg: Annotated[Path | None, typer.Option(help="Write the picture of the longest segment alone.")] = None,
 ) -> None:
     """Say which operation takes which cycles, what lies where, and draw the schedule."""
+    check_outputs((trace_file, html, svg), sources(program))
     compiled = open_program(program)
     number = len(compiled.buckets) - 1 if bucket is None else bucket
     figures.get_bucket(compiled, number)
+    texts: dict[Path, str] = {}
     if trace_file:
-        _write(trace_file, json.dumps(trace.chrome_trace(compiled, number), separators=(",", ":")) + "\n")
+        texts[trace_file] = json.dumps(trace.chrome_trace(compiled, number), separators=(",", ":")) + "\n"
     if html:
-        _write(html, picture.page(compiled, number, program.name))
+        texts[html] = picture.page(compiled, number, program.name)
     if svg:
-        _write(svg, picture.segment_svg(compiled, number, picture.longest_segment(compiled, number)))
+        texts[svg] = picture.segment_svg(compiled, number, picture.longest_segment(compiled, number))
+    write_whole({path: text.encode(errors="replace") for path, text in texts.items()})
     _print(compiled, number)
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file. Raises TspError."""
-    try:
-        path.write_text(text)
-    except OSError as error:
-        raise TspError(f"{path}: cannot write: {error.strerror}") from error
 
 
 def _print(program: Program, number: int) -> None:
@@ -61,7 +56,7 @@ def _print(program: Program, number: int) -> None:
 
 def _show(table: Table) -> None:
     """Print a table and an empty line; wider than the terminal rather than with cut words."""
-    Console(width=max(show.out.width, WIDTH), highlight=False).print(table)
+    show.plain(max(show.out.width, WIDTH)).print(table)
     print(flush=True)
 
 
@@ -109,7 +104,7 @@ def _sram(program: Program) -> Table:
     table = _table("slice", "tensor", "from quad", "quads", "of slice", texts=2)
     for name, tensors in figures.sram_map(program).items():
         used, there = program.sram_use()[name]
-        table.add_row(name, f"[b]{len(tensors)} tensors[/b]", "", f"{used:,}", f"{used / there:.1%}")
+        table.add_row(name, Text(f"{len(tensors)} tensors", "bold"), "", f"{used:,}", f"{used / there:.1%}")
         for t in tensors:
             table.add_row("", t.name, f"{t.addr:,}", f"{t.quads:,}", f"{t.share:.1%}")
     return table

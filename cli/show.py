@@ -14,7 +14,13 @@ from compiler.fit import Fit
 from compiler.program import Program
 from sim.story import Story
 
-out = Console(highlight=False, soft_wrap=True)
+
+def plain(width: int | None = None) -> Console:
+    """A console that prints names of files and of models as they are; lines are cut only at a width that is given."""
+    return Console(width=width, soft_wrap=width is None, highlight=False, markup=False, emoji=False)
+
+
+out = plain()
 
 
 def story(story: Story, clock: float) -> None:

@@ -13,4 +13,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     path = Path(path)
     if not path.exists():
         raise TspError(f"{path}: no such checkpoint; give a llama2.c .bin file or a Hugging Face Llama folder")
+    if path.is_dir() and not (path / "config.json").exists():
+        raise TspError(f"{path}: no config.json is in this folder; give a Hugging Face Llama folder, with config.json "
+                       "and safetensors, or a llama2.c .bin file")
     return load_hf(path) if path.is_dir() else load_llama2c(path)

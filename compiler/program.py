@@ -12,10 +12,7 @@ Nothing in it is executable, and the same program is always the same bytes.
 import hashlib
 import json
 import math
-import os
-import tempfile
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
@@ -27,8 +24,10 @@ from hw import isa
 from hw.config import CONFIGS, PLANES, ChipConfig
 from hw.identity import isa_digest
 
+from . import contents
 from .checkpoint import ModelConfig
 from .errors import TspError
+from .files import write_whole
 from .quality import Quality
 from .scales import Trial
 
@@ -200,22 +199,7 @@ class Program:
 
     def save(self, path: str | Path) -> None:
         """Write the program file, whole or not at all. Raises TspError."""
-        path = Path(path)
-        try:
-            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-                temporary = Path(file.name)
-                try:
-                    file.write(self.to_bytes())
-                    file.flush()
-                    os.fsync(file.fileno())
-                    os.chmod(temporary, 0o666 & ~_umask())
-                    os.replace(temporary, path)
-                except BaseException:
-                    with suppress(OSError):
-                        temporary.unlink()
-                    raise
-        except OSError as error:
-            raise TspError(f"{path}: cannot write the program: {error.strerror}") from error
+        write_whole({Path(path): self.to_bytes()})
 
 
 _SECTIONED = ("queues", "image", "schedule", "tokenizer", "arrays")
@@ -248,16 +232,18 @@ def load(path: str | Path, config: ChipConfig | None = None) -> Program:
 
 
 def from_bytes(data: bytes, config: ChipConfig | None = None) -> Program:
-    """The program of `to_bytes`; raises TspError as `load`."""
+    """The program of `to_bytes`; raises TspError as `load`. What it returns is safe to run: see `contents`."""
     header, rest = _checked(data)
     try:
         chip = _chip(header, config)
         sections = _read_sections(header["sections"], rest)
         values = {name: _ADAPTERS[name].validate_python(header[name]) for name in _HEADER}
-        return Program(config=chip, **values, **_from_sections(sections, chip))
-    except (KeyError, TypeError, ValueError, ValidationError) as error:
+        program = Program(config=chip, **values, **_from_sections(sections, chip))
+    except (KeyError, TypeError, ValueError, OverflowError, ValidationError) as error:
         reason = str(error).splitlines()[0]
         raise TspError(f"the program's header contradicts its contents ({reason}): compile it again") from error
+    contents.check(program)
+    return program
 
 
 # --- frame ---------------------------------------------------------------------------------------------------------
@@ -295,7 +281,7 @@ def _checked(data: bytes) -> tuple[dict[str, Any], memoryview]:
     try:
         end = body.index(b"\n")
         header = json.loads(body[:end])
-    except ValueError:
+    except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict):
         raise TspError("the program's header is no JSON object: compile it again")
@@ -341,6 +327,8 @@ def _sections(program: Program) -> dict[str, np.ndarray]:
 def _read_sections(table: Iterable[list], rest: memoryview) -> dict[str, np.ndarray]:
     sections, at = {}, 0
     for name, dtype, shape in table:
+        if not isinstance(name, str) or any(size < 0 for size in shape):
+            raise ValueError(f"section {name!r} of shape {shape} cannot be")
         kind, count = np.dtype(dtype), math.prod(shape)
         if kind.hasobject or kind.kind not in "iu":
             raise ValueError(f"section {name} must hold integers, not {dtype}")
@@ -359,6 +347,8 @@ def _from_sections(sections: Mapping[str, np.ndarray], config: ChipConfig) -> di
     for queue in isa.queues(config):
         words = sections[f"queue/{queue.name}"]
         raw, size = words.tobytes(), _word_bytes(queue)
+        if words.dtype != np.uint8 or words.shape[1:] != (size,):
+            raise ValueError(f"queue {queue.name} must be uint8 [n, {size}], not {words.dtype} {words.shape}")
         queues[queue.name] = tuple(int.from_bytes(raw[i : i + size], "little") for i in range(0, len(raw), size))
     image = under("image/")
     for name, data in image.items():
@@ -372,9 +362,3 @@ def _from_sections(sections: Mapping[str, np.ndarray], config: ChipConfig) -> di
 _ADAPTERS: dict[str, TypeAdapter] = {
     name: TypeAdapter(kind) for name, kind in get_type_hints(Program).items() if name in _HEADER
 }
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

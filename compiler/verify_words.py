@@ -77,7 +77,7 @@ class Word:
 
 def unroll(queue: Queue, words: Sequence[int], period: int) -> list[Word]:
     """The unit's words of a queue with their dispatches, up to the last word, a SYNC before `period` ends."""
-    instrs = [_instruction(queue, number, word) for number, word in enumerate(words)]
+    instrs = [instruction(queue, number, word) for number, word in enumerate(words)]
     dispatches: list[list[tuple[int, int, int]]] = [[] for _ in words]
     levels: list[list[int]] = []  # first word of the body, finished passes, passes in all, stride
     pc, cycle = 0, isa.START
@@ -123,8 +123,8 @@ def _next_pass(queue: Queue, number: int, cycle: int, levels: list[list[int]]) -
     return 0
 
 
-def _instruction(queue: Queue, number: int, word: int) -> Instr:
-    """Decoded and complete, with all its fields as plain attributes (they are read often)."""
+def instruction(queue: Queue, number: int, word: int) -> Instr:
+    """Decoded and complete, with all its fields as plain attributes (they are read often). Raises VerifyError."""
     try:
         instr = isa.decode(word)
     except ValueError as error:

@@ -6,6 +6,7 @@ by the netlist and the seed.
 """
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable
@@ -17,6 +18,7 @@ import typer
 from rich.console import Console
 
 from compiler.errors import TspError
+from compiler.files import cannot_write, check_output, write_whole
 from hw.config import CONFIGS
 from hw.identity import chip_digest
 from sim.toolchain import cached, content_key
@@ -103,6 +105,26 @@ def build(board: Board, seeds: list[int], console: Console) -> Built:
     return best._replace(report=replace(best.report, seeds_tried=len(seeds)))
 
 
+def check_folder(folder: Path, target: Path) -> None:
+    """Raises TspError unless the folder is there, or can be made, and the file in it can be written."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
+    if not there.is_dir():
+        raise TspError(f"--output {folder}: {there} is no folder: name another one")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise TspError(f"--output {folder}: {there} cannot be written in: name another folder")
+    if folder.is_dir():
+        check_output(target)
+
+
+def save(bitstream: Path, target: Path) -> None:
+    """Copy the bitstream to where it is wanted, whole or not at all. Raises TspError."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(target, error) from error
+    write_whole({target: bitstream.read_bytes()})
+
+
 def main(
     board: Annotated[str, typer.Argument(help=f"one of {', '.join(BOARDS)}")],
     seed: Annotated[int | None, typer.Option(help="seed of the placer, in place of the board's")] = None,
@@ -116,20 +138,19 @@ def main(
             raise TspError(f"--sweep must be at least 1, not {sweep}")
         chosen = board_of(board)
         first = chosen.seed if seed is None else seed
-        result, routed = build(chosen, list(range(first, first + sweep)), console)
-        output.mkdir(parents=True, exist_ok=True)
         suffix = FAMILIES[chosen.family].bitstream
         target = output / f"{board}.{suffix}"
-        shutil.copy(routed.folder / f"top.{suffix}", target)
+        check_folder(output, target)
+        result, routed = build(chosen, list(range(first, first + sweep)), console)
+        save(routed.folder / f"top.{suffix}", target)
     except TspError as error:
         print(f"fpga.build: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     console.print(result.table(chosen))
     saved, picture = result.save(), FOLDER / f"{board}.svg"
     picture.write_text(floorplan.draw(routed.placed / "places.json"))
-    console.print(f"report: {saved}")
-    console.print(f"floorplan: {picture}")
-    console.print(f"bitstream: {target}")
+    for what, path in (("report", saved), ("floorplan", picture), ("bitstream", target)):
+        console.print(f"{what}: {path}", markup=False, emoji=False)
     if not result.met:
         print(f"fpga.build: {board} reached {result.fmax_mhz:.1f} MHz, its constraint is {result.constraint_mhz:.1f} "
               "MHz: try --sweep, or see critical_path in the report", file=sys.stderr)

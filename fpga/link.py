@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from compiler.errors import TspError
 from hw.config import ChipConfig
@@ -252,6 +253,7 @@ def open_line(port: str) -> Line:
         import serial
     except ImportError:
         raise TspError("a board needs pyserial: .venv/bin/pip install pyserial") from None
+    _check_url(port)
     try:
         line = serial.serial_for_url(port, baudrate=BAUD, timeout=HELLO[0], write_timeout=WRITE_TIMEOUT, exclusive=True)
     except (OSError, ValueError) as error:
@@ -261,6 +263,20 @@ def open_line(port: str) -> Line:
     return line
 
 
+def _check_url(port: str) -> None:
+    """Raises TspError where a line of the network lacks its host, or the number of its port."""
+    kind, _, rest = port.partition("://")
+    if kind not in ("rfc2217", "socket"):
+        return
+    try:
+        whole = urlsplit(f"//{rest}")
+        known = whole.hostname and whole.port
+    except ValueError:
+        known = False
+    if not known:
+        raise TspError(f"{port}: a line of the network has a host and a port in 1..65535: {kind}://localhost:4000")
+
+
 def _reason(error: Exception) -> str:
     """Why a port cannot be opened, and what helps."""
     code = getattr(error, "errno", None) or next(iter(getattr(error.__context__, "args", ())), None)
@@ -268,6 +284,8 @@ def _reason(error: Exception) -> str:
         return "no such port: is the board connected? `ls /dev/ttyUSB* /dev/ttyACM*` shows those that there are"
     if code in (errno.EACCES, errno.EPERM):
         return "not permitted: join the group that owns it (`sudo usermod -aG dialout $USER`), then log in anew"
+    if code in (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ETIMEDOUT):
+        return "nobody answers there: is the server of the serial line running, and is this its host and port?"
     if code in (errno.EBUSY, errno.EWOULDBLOCK):
         return "used by another program"
     if code in (errno.ENOTTY, errno.EISDIR):

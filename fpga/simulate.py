@@ -34,6 +34,10 @@ FAST = 4
 """Cycles a bit: the fewest."""
 SLICE = 1 << 16
 """Cycles between looks at whether to stop."""
+MHZ = (0.01, 10_000.0)
+"""Clocks that a board may say it has: it names kHz, and no FPGA is as fast as the limit."""
+SLOWEST = 300
+"""Bits a second of the slowest line."""
 _BOARD = ctypes.c_void_p
 _FUNCTIONS = {
     "board_create": (_BOARD, ()),
@@ -97,6 +101,17 @@ class SimulatedBoard:
                 select.select([self._master], [], [], 0.05)
 
 
+def divisor(mhz: float, baud: int) -> Fraction:
+    """Cycles a bit of a line; as few as possible if baud is 0. Raises TspError on a number out of range."""
+    if not MHZ[0] <= mhz <= MHZ[1]:  # not of nan either
+        raise TspError(f"--mhz must be in {MHZ[0]:g}..{MHZ[1]:g}, not {mhz:g}: the boards have 45 to 50")
+    most = int(mhz * 1e6 / FAST)
+    if baud and not SLOWEST <= baud <= most:
+        raise TspError(f"--baud must be in {SLOWEST}..{most} at {mhz:g} MHz, for a bit takes {FAST} cycles at least, "
+                       f"not {baud}: leave it out for {FAST} cycles a bit")
+    return divisor_of(mhz, baud) if baud else Fraction(FAST)
+
+
 def main(
     config: Annotated[str, typer.Option(help=f"The board's chip: {', '.join(CONFIGS)}.")] = DEFAULT_CONFIG,
     mhz: Annotated[float, typer.Option(help="What it says of its clock.")] = 50.0,
@@ -107,7 +122,7 @@ def main(
     try:
         if board:
             config, mhz = board_of(board).config, board_of(board).mhz
-        simulated = SimulatedBoard(config_of(config), divisor=divisor_of(mhz, baud) if baud else FAST, mhz=mhz)
+        simulated = SimulatedBoard(config_of(config), divisor=divisor(mhz, baud), mhz=mhz)
     except (TspError, ValueError) as error:
         print(f"fpga.simulate: {error}", file=sys.stderr)
         raise SystemExit(2) from None

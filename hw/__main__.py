@@ -1,8 +1,11 @@
 """`python -m hw`: the chip's Verilog."""
 
+import os
+import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -16,11 +19,32 @@ def main(
     debug: Annotated[bool, typer.Option("--debug", help="with driven bits, traps and probes")] = False,
     output: Annotated[Path, typer.Option("--output", "-o", help="file to write")] = Path("chip.v"),
 ) -> None:
-    """Write the Verilog of a chip."""
+    """Write the Verilog of a chip. Exits with 2 if there is no such config, or the file cannot be written."""
     if config not in CONFIGS:
-        raise typer.BadParameter(f"config must be one of {', '.join(CONFIGS)}, not {config!r}")
+        _fail(f"--config must be one of {', '.join(CONFIGS)}, not {config!r}")
+    target = Path(os.path.realpath(output))
+    if output.exists() and not output.is_file():
+        _fail(f"--output {output}: cannot write: it is no regular file: name another one")
+    if not (target.parent.is_dir() and os.access(target.parent, os.W_OK)):
+        _fail(f"--output {output}: cannot write: no folder {target.parent} to write in: make it, or name another file")
     chip = Chip(config=replace(CONFIGS[config], debug=debug))
-    output.write_text(complete(convert(chip, "chip")))
+    try:
+        _write(target, complete(convert(chip, "chip")))
+    except OSError as error:
+        _fail(f"--output {output}: cannot write: {error.strerror}: name a file elsewhere")
+
+
+def _write(target: Path, text: str) -> None:
+    """Whole or not at all."""
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as folder:
+        part = Path(folder, target.name)
+        part.write_text(text)
+        os.replace(part, target)
+
+
+def _fail(message: str) -> NoReturn:
+    print("hw:", message, file=sys.stderr)
+    raise SystemExit(2)
 
 
 if __name__ == "__main__":

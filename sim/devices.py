@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compiler.errors import TspError
+from compiler.files import check_output
 from hw.config import ChipConfig
 
 from .device import ChipDevice, Device
@@ -27,10 +28,16 @@ def is_port(name: str) -> bool:
     return os.sep in name
 
 
+def check_waveforms(name: str) -> None:
+    """Raises TspError unless a device can write waveforms."""
+    if name != "rtl":
+        raise TspError(f"only the RTL has waveforms, not device {name}: use --device rtl")
+
+
 def open_device(name: str, config: ChipConfig, *, trace: Path | None = None, trace_format: str = "vcd") -> Device:
     """A device with a chip of `config`, just reset. trace: file of waveforms, by the RTL only. Raises TspError."""
-    if trace is not None and name != "rtl":
-        raise TspError(f"only the RTL has waveforms, not device {name}: use --device rtl")
+    if trace is not None:
+        check_waveforms(name)
     if name not in NAMES:
         raise TspError(f"device must be one of {', '.join(NAMES)}, not {name!r}")
     if name == "reference":
@@ -42,18 +49,8 @@ def open_device(name: str, config: ChipConfig, *, trace: Path | None = None, tra
     from .verilated import VerilatedChip
 
     if trace is not None:
-        _check_writable(trace)
+        check_output(trace)
     return ChipDevice(name, VerilatedChip(config, trace=trace, trace_format=trace_format))
-
-
-def _check_writable(path: Path) -> None:
-    fresh = not path.exists()
-    try:
-        path.open("ab").close()
-        if fresh:
-            path.unlink()
-    except OSError as error:
-        raise TspError(f"{path}: cannot write the waveforms: {error.strerror}") from error
 
 
 def _model_chip(config: ChipConfig):

@@ -5,13 +5,16 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from checkpoints import REPOSITORY, random_checkpoint, small_config, write_hf, write_llama2c
 from programs import TINY, small_program, write_letters
 
-from cli.main import app
+from cli.main import DISTRIBUTION, app
+from hw import isa
 from hw.config import CONFIGS
 
 SHIPPED = REPOSITORY / "models" / "stories263k.bin"
@@ -46,6 +49,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "digits.txt").write_text("one 2 three")
     (folder / "latin1.txt").write_bytes(b"caf\xe9 au lait" * 9)
     (folder / "folder").mkdir()
+    os.mkfifo(folder / "fifo")
+    (folder / "link.bin").symlink_to("model.bin")
+    words = small_program().queues
+    wrong = replace(small_program(), queues=words | {"VXM": (isa.Op.READ.value | 1 << 4, *words["VXM"][1:])})
+    (folder / "foreign_op.tsp").write_bytes(wrong.to_bytes())
     (folder / "alone").mkdir()
     write_llama2c(folder / "alone" / "model.bin", checkpoint)
     write_llama2c(folder / "big.bin", random_checkpoint(small_config(**TINY | {"n_layers": 40})))
@@ -97,7 +105,6 @@ BAD = [
     (["compile", "model.bin", "--config", "tiny", "--context", "x", "-o", "out.tsp"], "--context"),
     (["compile", "big.bin", "--config", "tiny", "-o", "out.tsp"], "config tiny"),
     (["compile", "gelu", "--config", "tiny", "-o", "out.tsp"], "gelu"),
-    (["compile", "good.tsp", "-o", "out.tsp"], "good.tsp"),
     (["compile", "model.bin", "--config", "tiny", "--text", "none.txt", "-o", "out.tsp"],
      "none.txt: cannot read the text"),
     (["compile", "model.bin", "--config", "tiny", "--text", "folder", "-o", "out.tsp"], "folder: cannot read the text"),
@@ -110,6 +117,24 @@ BAD = [
      "latin1.txt: the text must be UTF-8, byte 3 is not: convert it"),
     (["run", "model.bin", "--config", "tiny", "--text", "latin1.txt"], "latin1.txt: the text must be UTF-8"),
     (["run", "good.tsp", "--text", "text.txt"], "--text is for checkpoints only"),
+    (["compile", "good.tsp", "-o", "out.tsp"], "good.tsp is a program already"),
+    (["compile", "model.bin", "-o", "model.bin"], "model.bin: cannot write: the command reads this very file"),
+    (["compile", "model.bin", "-o", "tokenizer.bin"], "the command reads this very file"),
+    (["compile", "model.bin", "-o", "link.bin"], "the command reads this very file"),
+    (["compile", "model.bin", "-o", ""], "the name of an output is empty"),
+    (["compile", "model.bin", "-o", "fifo"], "it is a device or a pipe"),
+    (["compile", "model.bin", "-o", os.devnull], "it is a device or a pipe"),
+    (["run", "good.tsp", "--vcd", "good.tsp"], "the command reads this very file"),
+    (["run", "good.tsp", "--fst", "fifo"], "it is a device or a pipe"),
+    (["run", "good.tsp", "--vcd", "none/a.vcd"], "there is no folder"),
+    (["report", "good.tsp", "--html", "good.tsp"], "the command reads this very file"),
+    (["report", "good.tsp", "--html", "a", "--trace", "./a"], "two outputs have this name"),
+    (["report", "good.tsp", "--html", "a", "--svg", "folder"], "it is a folder"),
+    (["run", "good.tsp", "--device", "rfc2217://x"], "a host and a port in 1..65535"),
+    (["run", "good.tsp", "--device", "socket://localhost:70000"], "a host and a port in 1..65535"),
+    (["run", "foreign_op.tsp", "--device", "model"], "VXM word 0: OPCODE: READ is no operation of VXM"),
+    (["fit", "good.tsp"], "run it with `tsp run good.tsp`"),
+    (["fit", "folder"], "no config.json is in this folder; give"),
     (["fit", "none.bin"], "no such checkpoint"),
     (["fit", "model.bin", "--config", "huge"], "config must be one of"),
     (["fit", "model.bin", "--context", "1000"], "context must be in 1..40"),
@@ -145,6 +170,73 @@ def test_help_is_printed(capfd: pytest.CaptureFixture[str]):
     for arguments in ([], ["--help"], ["run", "--help"]):
         assert app(arguments) == 0
     assert "--temperature" in capfd.readouterr().out
+
+
+DEFAULTS = {"config": "ulx3s", "context": "the checkpoint's, or what fits", "tokens": "up to the context",
+            "weights": "int8", "scales": "measured", "tokenizer": "next to the checkpoint", "bucket": "the last",
+            "device": "rtl", "temperature": "0.0", "seed": "0", "clock": "50.0"}
+OTHER = {("fit", "config"): "all", ("run", "clock"): "the board's, elsewhere 50"}
+
+
+@pytest.mark.parametrize(("command", "options"), [
+    ("run", "device tokens temperature seed clock config context weights scales tokenizer"),
+    ("compile", "tokenizer config context weights scales clock"), ("fit", "config context weights clock"),
+    ("report", "bucket")])
+def test_help_says_every_default(command: str, options: str, capfd: pytest.CaptureFixture[str]):
+    assert app([command, "--help"]) == 0
+    text = " ".join(capfd.readouterr().out.split())
+    for option in options.split():
+        default = OTHER.get((command, option), DEFAULTS[option])
+        assert re.search(rf"--{option}(?:(?! --).)*\[default: {re.escape(default)}\]", text), (option, text)
+    assert command != "run" or "0..10; 0 is greedy" in text
+
+
+def test_the_version_is_that_of_the_package(capfd: pytest.CaptureFixture[str]):
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert project["name"] == DISTRIBUTION
+    assert app(["--version"]) == 0
+    assert capfd.readouterr().out in (f"tsp {project['version']}\n",
+                                      f"tsp of an unknown version: {DISTRIBUTION} is not installed\n")
+
+
+@pytest.mark.parametrize("arguments", [["report"], ["run", "--device", "reference", "--tokens", "2"]],
+                         ids=lambda arguments: arguments[0])
+def test_output_without_room_is_one_line(arguments: list[str], files: Path):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "cli.main", arguments[0], "good.tsp", *arguments[1:]], cwd=files,
+                              stdout=full, stderr=subprocess.PIPE, text=True, timeout=120,
+                              env={**os.environ, "PYTHONPATH": str(REPOSITORY)})
+    assert done.returncode == 1
+    assert done.stderr.startswith("tsp: cannot write the output: no space left") and done.stderr.count("\n") == 1
+
+
+def test_an_illegal_program_on_the_model_is_one_line(files: Path, capfd: pytest.CaptureFixture[str]):
+    """Its words are those of the chip, but two of them at once are too many."""
+    program, name = small_program(), "MEM_E0"
+    words = [isa.decode(word) for word in program.queues[name]]
+    at = next(n for n, word in enumerate(words) if word.op is isa.Op.READ and word.count > 1)
+    again = isa.encode(replace(words[at], delay=1)), *program.queues[name][at + 1 :]
+    wrong = replace(program, queues=program.queues | {name: (*program.queues[name][:at], *again)})
+    (files / "busy.tsp").write_bytes(wrong.to_bytes())
+    assert app(["run", str(files / "busy.tsp"), "--device", "model"]) == 2
+    error = capfd.readouterr().err
+    assert re.match(r"tsp: cycle \d+: \w+: \w+: ", error) and error.count("\n") == 1, error
+
+
+def test_names_with_brackets_are_printed_as_they_are(files: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    model, out = tmp_path / "a[" / "b] [red]:dog:.bin", tmp_path / "a[" / "d] [bold]:dog:.tsp"
+    model.parent.mkdir()
+    model.write_bytes((files / "model.bin").read_bytes())
+    assert app(["fit", str(model), "--config", "tiny"]) == 0
+    assert app(["compile", str(model), "--tokenizer", str(files / "tokenizer.bin"), "--config", "tiny",
+                "-o", str(out)]) == 0
+    text = capfd.readouterr().out
+    assert f"{model}: " in text and f"{out}: config tiny" in text
+    symbols = small_program().symbols
+    renamed = replace(small_program(), symbols=symbols | {"x[/y]": symbols["token"]})
+    renamed.save(out)
+    assert app(["report", str(out)]) == 0
+    assert "x[/y]" in capfd.readouterr().out
 
 
 # ---- run ----

@@ -147,11 +147,98 @@ def test_a_consistent_frame_around_nonsense_is_refused():
 def test_sections_that_contradict_the_header_are_refused(program, image: bytes):
     lines = image.split(b"\n", 3)
     for old, new in ((b'"schedule","<i4"', b'"schedule","<i8"'), (b'"schedule","<i4"', b'"schedule","|O8"'),
-                     (b'"context":40', b'"context":"x"'), (b'"queue/VXM"', b'"queue/XVM"')):
+                     (b'"context":40', b'"context":"x"'), (b'"queue/VXM"', b'"queue/XVM"'),
+                     (b'["schedule","<i4",[', b'["schedule","<i4",[-'), (b'["schedule","<i4",[', b'[0,"<i4",['),
+                     (b'["schedule","<i4",[', b'["schedule","<i4",[9999999999999999999999')):
         body = lines[2].replace(old, new) + b"\n" + lines[3]
         assert body != lines[2] + b"\n" + lines[3]
         head = lines[0] + b"\n"
         assert "contradicts" in refused(head + program_file._second_line(len(head), body) + body)
+
+
+def changed(program, **fields) -> dict:
+    """A change of the first bucket."""
+    return {"buckets": (replace(program.buckets[0], **fields), *program.buckets[1:])}
+
+
+def moved(program, name: str, **fields) -> dict:
+    """A change of a tensor's place."""
+    return {"symbols": program.symbols | {name: replace(program.symbols[name], **fields)}}
+
+
+def rescheduled(program, column: int, value: int) -> dict:
+    """A change of the schedule's first row."""
+    rows = program.schedule.copy()
+    rows[0, column] = value
+    return {"schedule": rows}
+
+
+LANES = tuple(range(16))
+CONTRADICTIONS = {
+    "no buckets": (lambda p: {"buckets": ()}, r"1\.\.4 buckets, not 0"),
+    "many buckets": (lambda p: {"buckets": p.buckets * 5}, r"1\.\.4 buckets"),
+    "limits": (lambda p: {"buckets": p.buckets[::-1]}, "limits of buckets must rise"),
+    "no positions": (lambda p: changed(p, limit=0), "limits of buckets must rise"),
+    "last limit": (lambda p: {"buckets": p.buckets[:-1], "starts": {n: s[:-1] for n, s in p.starts.items()}},
+                   r"last bucket's limit must be in 40 \(the context\)"),
+    "a bucket too many": (lambda p: {"context": 20}, "only the last bucket may reach the context of 20"),
+    "short period": (lambda p: changed(p, period=10), r"period of bucket 0 must be in 11\.\.4294967295, not 10"),
+    "long period": (lambda p: changed(p, period=1 << 32), "period of bucket 0 must be in"),
+    "segment": (lambda p: changed(p, segments=(replace(p.buckets[0].segments[0], passes=0),)), "segment begin of"),
+    "context": (lambda p: {"context": 41}, r"context must be in 1\.\.40"),
+    "no context": (lambda p: {"context": 0}, r"context must be in 1\.\.40"),
+    "starts": (lambda p: {"starts": p.starts | {"VXM": (0,)}}, "queue VXM must have a start for each of"),
+    "start": (lambda p: {"starts": p.starts | {"VXM": (0, 1 << 12, 0)[: len(p.buckets)]}}, "a start of queue VXM must"),
+    "negative start": (lambda p: {"starts": p.starts | {"VXM": (-1, 0, 0)[: len(p.buckets)]}}, "a start of queue VXM"),
+    "no starts": (lambda p: {"starts": {}}, "must have starts of queues MEM_E0"),
+    "long queue": (lambda p: {"queues": p.queues | {"VXM": p.queues["VXM"] * 9}}, "queue VXM must hold at most 512"),
+    "no operation": (lambda p: {"queues": p.queues | {"VXM": (0x74, *p.queues["VXM"][1:])}},
+                     "VXM word 0: OPCODE: READ"),
+    "no delay": (lambda p: {"queues": p.queues | {"SXM_E": (3, *p.queues["SXM_E"][1:])}}, "SXM_E word 0.*delay"),
+    "stray bits": (lambda p: {"queues": p.queues | {"MEM_E0": (1 << 70 | 0x13, *p.queues["MEM_E0"][1:])}},
+                   "MEM_E0 word 0: OPCODE: SYNC has stray bits"),
+    "map number": (lambda p: {"maps": {16: LANES}}, r"numbers of lane maps must be in 0\.\.15, not 16"),
+    "map of other lanes": (lambda p: {"maps": {0: LANES[1:]}}, "map 0 must be a permutation of 16 lanes"),
+    "map that is none": (lambda p: {"maps": {0: (0,) * 16}}, "map 0 must be a permutation of 16 lanes"),
+    "map not routable": (lambda p: {"maps": {0: (2, 0, 1, *LANES[3:])}}, "that the crossbar can do"),
+    "image": (lambda p: {"image": p.image | {"X9": p.image["W0"]}}, "its image has a slice 'X9'"),
+    "image size": (lambda p: {"image": p.image | {"W0": np.zeros((300, 4, 16), np.uint8)}}, "at most 256 quads"),
+    "slice": (lambda p: moved(p, "token", slice="W7"), "tensor 'token' lies in slice 'W7'"),
+    "address": (lambda p: moved(p, "token", addr=256), "tensor 'token' must lie within the 256 quads"),
+    "negative address": (lambda p: moved(p, "token", addr=-1), "tensor 'token' must lie within"),
+    "stride": (lambda p: moved(p, "token", stride=255), "tensor 'token' must lie within"),
+    "missing": (lambda p: {"symbols": {n: s for n, s in p.symbols.items() if n != "noise"}}, "tensor 'noise', which"),
+    "few logits": (lambda p: moved(p, "logits", quads=6), "tensor 'logits' must have 7 quads, not 6"),
+    "few tokens": (lambda p: moved(p, "tokens", quads=2), "tensor 'tokens' must have 3 quads, not 2"),
+    "schedule": (lambda p: {"schedule": p.schedule[:, 1:]}, "its schedule must have 8 columns"),
+    "schedule's bucket": (lambda p: rescheduled(p, 0, 9), "its schedule must be of buckets"),
+    "schedule's text": (lambda p: rescheduled(p, 3, -1), "its schedule must name texts"),
+    "schedule's queue": (lambda p: rescheduled(p, 2, p.texts.index("begin")), "names a queue 'begin'"),
+    "schedule's segment": (lambda p: rescheduled(p, 5, p.texts.index("VXM")), "names a segment 'VXM'"),
+    "schedule's cycles": (lambda p: rescheduled(p, 7, 1 << 30), "must lie within their bucket's period"),
+    "four bits": (lambda p: {"four_bit": ("wz",)}, "no matrix 'wz'"),
+    "arrays": (lambda p: {"arrays": {}}, "array sizes is missing"),
+    "another model": (lambda p: {"arrays": small_program(vocab_size=90).arrays}, "model's vocab must be 100, not 90"),
+}
+
+
+@pytest.mark.parametrize(("change", "words"), CONTRADICTIONS.values(), ids=CONTRADICTIONS)
+def test_a_file_that_contradicts_itself_is_refused(program, change, words: str):
+    """Its checksum is right."""
+    with pytest.raises(TspError, match=words) as caught:
+        from_bytes(replace(program, **change(program)).to_bytes())
+    assert "\n" not in str(caught.value)
+
+
+def test_words_that_a_queue_cannot_store_are_refused():
+    """A queue of `ulx3s` holds short delays and few distinct words."""
+    program, name = small_program("ulx3s"), "MEM_E1"
+    for words, why in (([isa.encode(isa.Instr(isa.Op.NOP, 4095))], "holds delays up to"),
+                       ([isa.encode(isa.Instr(isa.Op.READ, 1, {"addr": n, "count": n})) for n in range(1, 300)],
+                        "distinct values")):
+        wrong = replace(program, queues=program.queues | {name: (*words, *program.queues[name][len(words):])})
+        with pytest.raises(TspError, match=f"queue {name} of config ulx3s.*{why}"):
+            from_bytes(wrong.to_bytes())
 
 
 def test_files_that_cannot_be_read_or_written(program, tmp_path: Path):

@@ -146,11 +146,14 @@ def test_the_command_prints_and_writes(file: Path, program, tmp_path: Path, caps
     (lambda data: data[:1000], [], "cut short"),
     (lambda data: data, ["--bucket", "77"], "bucket must be in"),
     (lambda data: data, ["--html", "/nowhere/s.html"], "cannot write"),
+    (lambda data: data, ["--html", "s.html", "--svg", "/nowhere/s.svg"], "cannot write"),
 ])
-def test_what_is_refused_is_one_line(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change, options,
-                                     why: str):
+def test_what_is_refused_is_one_line(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                     monkeypatch: pytest.MonkeyPatch, change, options, why: str):
     bad = tmp_path / "bad.tsp"
     bad.write_bytes(change(file.read_bytes()))
+    monkeypatch.chdir(tmp_path)
     assert app(["report", str(bad), *options]) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.tsp"]
     captured = capsys.readouterr()
     assert why in captured.err and captured.err.count("\n") == 1 and not captured.out

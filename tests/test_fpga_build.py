@@ -49,6 +49,26 @@ def test_a_tool_that_says_it_is_prepared_still_names_its_version(monkeypatch, tm
     assert tools.find("nextpnr-x9").version == "Next Generation Place and Route (Version nextpnr-0.11.1)"
 
 
+@pytest.mark.parametrize(("output", "words"), [("file", "file is no folder"), ("file/a", "file is no folder"),
+                                               ("there", "it is a folder")])
+def test_an_output_that_cannot_be_is_one_line_before_the_build(output, words, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    (tmp_path / "there" / "ulx3s.bit").mkdir(parents=True)
+    monkeypatch.setattr(build, "build", lambda *_: pytest.fail("nothing is to be built"))
+    with pytest.raises(SystemExit, match="2"):
+        build.main("ulx3s", seed=1, sweep=1, output=tmp_path / output)
+    error = capsys.readouterr().err
+    assert error.startswith("fpga.build: ") and words in error and error.count("\n") == 1
+
+
+def test_a_bitstream_is_saved_in_a_new_folder(tmp_path):
+    (tmp_path / "top.bit").write_bytes(b"bits")
+    build.check_folder(tmp_path / "a" / "b", tmp_path / "a" / "b" / "x.bit")
+    assert not (tmp_path / "a").exists()
+    build.save(tmp_path / "top.bit", tmp_path / "a" / "b" / "x.bit")
+    assert (tmp_path / "a" / "b" / "x.bit").read_bytes() == b"bits"
+
+
 @pytest.mark.parametrize("board", boards.BOARDS.values(), ids=lambda board: board.name)
 def test_boards_are_of_a_family_whose_script_makes_their_netlist(board: boards.Board):
     family = build.FAMILIES[board.family]

@@ -107,6 +107,10 @@ def test_a_board_with_another_chip_is_refused(board: SimulatedBoard, tmp_path: P
                                  "--config tiny, or load the other bitstream\n")
 
 
+BAD = [(["--mhz", mhz], "--mhz must be in 0.01..10000, not ") for mhz in ("inf", "nan", "-50", "0", "1e30")]
+BAD += [(["--baud", baud], "--baud must be in 300..12500000 at 50 MHz") for baud in ("-1", "299", "12500001")]
+
+
 def test_the_simulated_board_is_a_command(board: SimulatedBoard, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     small_program(n_layers=1, vocab_size=50).save(tmp_path / "good.tsp")
     command = [sys.executable, "-m", "fpga.simulate", "--config", "tiny", "--mhz", "62.5"]
@@ -118,6 +122,10 @@ def test_the_simulated_board_is_a_command(board: SimulatedBoard, tmp_path: Path,
         process.terminate()
     out = capfd.readouterr().out
     assert "at 62.5 MHz" in out and "measured" in out
+    for options, words in BAD:
+        wrong = subprocess.run([*command[:3], *options], cwd=REPOSITORY, capture_output=True, text=True)
+        assert wrong.returncode == 2 and wrong.stderr.startswith(f"fpga.simulate: {words}"), wrong.stderr
+        assert wrong.stderr.count("\n") == 1
     wrong = subprocess.run([*command[:3], "--config", "huge"], cwd=REPOSITORY, capture_output=True, text=True)
     assert wrong.returncode == 2 and wrong.stderr.startswith("fpga.simulate: config must be one of")
     wrong = subprocess.run([*command[:3], "--board", "huge"], cwd=REPOSITORY, capture_output=True, text=True)

@@ -1,6 +1,8 @@
 """The whole chip (tiny, debug build): hand-written programs through the host port, values and cycles exact."""
 
+import os
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -304,6 +306,18 @@ def test_host_reads(chip):
         word = int.from_bytes(data[77, 2].tobytes(), "little")
         slice_number = ["MEM_W0", "MEM_W1", "MEM_E0", "MEM_E1"].index(name)
         assert chip.host_read(isa.Space.MEM, slice_number << 22 | 77 << 2 | 2) == word
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    (["--config", "huge"], "--config must be one of tiny, "), (["-o", "none/chip.v"], "cannot write: no folder "),
+    (["-o", "."], "it is no regular file: name another one"), (["-o", "fifo"], "it is no regular file"),
+])
+def test_the_command_refuses_in_one_line(options, words, tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    done = subprocess.run([sys.executable, "-m", "hw", *options], cwd=tmp_path, capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(Path(hw.__file__).parents[1])}, timeout=60)
+    assert done.returncode == 2 and done.stderr.startswith("hw: --") and done.stderr.count("\n") == 1
+    assert words in done.stderr and [path.name for path in tmp_path.iterdir()] == ["fifo"]
 
 
 @pytest.mark.parametrize("config", [
