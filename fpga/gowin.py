@@ -42,7 +42,7 @@ def _script(series: str, brams: str, board: Board, name: str) -> str:
 
 
 def _route(board: Board, netlist: Netlist, seed: int) -> Routed:
-    """Place, route and pack."""
+    """Give flip-flops their LUTs; place, route and pack."""
     nextpnr, pack = tools.find(NEXTPNR), tools.find(board.pack)
     cells = json.loads((netlist.folder / "top.json").read_text())
     gowin_registers.pass_through(cells)

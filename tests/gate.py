@@ -94,11 +94,6 @@ def cells(component: Elaboratable, name: str, lut_products: str = "") -> dict[st
     return json.loads((_synthesised(component, name, _ecp5(name, lut_products)) / "cells.json").read_text())
 
 
-def gowin_cells(component: Elaboratable, name: str) -> dict[str, int]:
-    """The same of `gowin_netlist`."""
-    return json.loads((_synthesised(component, name, _gowin(name)) / "cells.json").read_text())
-
-
 def seconds(component: Elaboratable, name: str) -> float:
     """User time of its synthesis."""
     return float((_synthesised(component, name, _ecp5(name)) / "seconds").read_text())

@@ -187,6 +187,7 @@ def test_a_chip_of_gowin_cells_tells_a_story():
     config = CONFIGS[BOARDS["tang_primer_20k"].config]
     program = small_program(config.name, **FOUR_LANES | {"n_layers": 2})
     netlist = gate.gowin_netlist(Chip(config=config), "chip")
+    assert ".OUT_REG(1'h1)" in netlist and ".READ_MODE(1'h1)" in netlist
     with VerilatedChip(config, verilog=netlist, opt="-O0") as cells, VerilatedChip(config) as rtl:
         tell(program, (cells, rtl), 4)
 
