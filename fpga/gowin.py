@@ -69,9 +69,10 @@ def _route(board: Board, netlist: Netlist, seed: int) -> Routed:
 
 
 def _used(cells: Cells, utilization: Utilization) -> Used:
-    """nextpnr counts the LUTs and flip-flops that carry cells and LUT memories take among its LUT4s and DFFs. An 18x18
-    multiplier can be two of 9x9."""
-    return Used(lut4=sum(cells.get(f"LUT{inputs}", 0) for inputs in range(1, 5)), comb=utilization["LUT4"]["used"],
+    """`comb` is places of LUTs: nextpnr counts those alone that hold one, with four of the eight that a LUT memory
+    takes. An 18x18 multiplier can be two of 9x9."""
+    places = sum(number * utilization[kind]["used"] for kind, number in (("LUT4", 1), ("ALU", 1), ("RAM16SDP4", 4)))
+    return Used(lut4=sum(cells.get(f"LUT{inputs}", 0) for inputs in range(1, 5)), comb=places,
                 ff=utilization["DFF"]["used"], bram=cells.get("SDPX9B", 0),
                 dsp=cells.get("MULT18X18", 0) + -(-cells.get("MULT9X9", 0) // 2))
 

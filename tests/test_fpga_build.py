@@ -101,8 +101,9 @@ def test_passes_change_the_netlist_and_its_cells_are_counted(tmp_path):
 def test_used_of_a_gowin_board():
     cells = {"LUT1": 1, "LUT2": 20, "LUT3": 300, "LUT4": 4000, "DFF": 50, "ALU": 60, "SDPX9B": 7, "MULT9X9": 33,
              "MULT18X18": 1}
-    used = gowin.GW2A.used(cells, {"LUT4": {"used": 5000}, "DFF": {"used": 70}})
-    assert used == (4321, 5000, 70, 7, 18)
+    places = {"LUT4": 5000, "DFF": 70, "ALU": 600, "RAM16SDP4": 80}
+    used = gowin.GW2A.used(cells, {kind: {"used": number} for kind, number in places.items()})
+    assert used == (4321, 5000 + 600 + 4 * 80, 70, 7, 18)
 
 
 def test_used_of_an_ecp5_board():
