@@ -134,7 +134,7 @@ def test_tags_wrap():
 
 
 def test_the_shipped_program_loads_in_time():
-    """Every byte on the line at 3 Mbaud; the bound is that of a program of 300 KiB, and this one is larger."""
+    """Every byte on the line at 3 Mbaud; one of 300 KiB is to take 2 s at most, and this one is larger."""
     program = open_program(REPOSITORY / "models" / "stories263k.bin")
     image = sum(data.nbytes for data in program.image.values())
     memory = Memory()
@@ -146,7 +146,7 @@ def test_the_shipped_program_loads_in_time():
     device.load(program)
     assert image > 300 << 10
     assert len(line.written) == port.sent
-    assert port.sent * BITS / link.BAUD < 1.3, "seconds"
+    assert port.sent * BITS / link.BAUD < 1.4, "seconds"
 
 
 # ---- a device ----
