@@ -278,7 +278,7 @@ def test_hf_unsupported_config(tmp_path, changes, expected):
 @pytest.mark.parametrize(
     ("file", "content", "expected"),
     [
-        ("config.json", None, "config.json: cannot read it: No such file"),
+        ("config.json", None, "no config.json is in this folder; give"),
         ("config.json", b"{", "config.json: not valid JSON"),
         ("config.json", b"\xff", "config.json: not valid JSON"),
         ("config.json", b"[" * 100_000, "config.json: not valid JSON: maximum recursion depth"),
