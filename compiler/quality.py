@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+LEAST_ENTROPY = 1e-3
+"""Nats a token that KL is compared with at least: a model that is certain of everything has no entropy."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
@@ -12,7 +15,7 @@ class Quality:
     `kl`: mean KL(float || integer), nats a token.
     `cross_entropy`: mean entropy of the float model's own prediction, nats a token: its expected cross-entropy on text
     that it sampled.
-    `ratio`: kl / cross_entropy, the relative loss.
+    `ratio`: kl / cross_entropy, or `LEAST_ENTROPY` if that is more: the relative loss.
     `top1`: fraction of positions where both choose the same (first) best token.
     `tokens`: positions compared.
     """
@@ -48,6 +51,6 @@ def kl_top1(float_logits: np.ndarray, int_logits: np.ndarray) -> Quality:
     p = np.exp(log_p)
     kl = float((p * (log_p - log_q)).sum(axis=-1).mean())
     cross_entropy = float(-(p * log_p).sum(axis=-1).mean())
-    ratio = kl / max(cross_entropy, float(np.finfo(np.float64).tiny))  # a model that is certain has no entropy
+    ratio = kl / max(cross_entropy, LEAST_ENTROPY)
     top1 = float((float_logits.argmax(axis=-1) == int_logits.argmax(axis=-1)).mean())
     return Quality(kl=kl, cross_entropy=cross_entropy, ratio=ratio, top1=top1, tokens=len(float_logits))

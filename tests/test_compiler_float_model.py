@@ -11,7 +11,7 @@ from compiler.checkpoint import Checkpoint
 from compiler.errors import TspError
 from compiler.float_model import FloatModel, rope_tables, site_names
 from compiler.frontend import load_checkpoint
-from compiler.quality import kl_top1, log_softmax
+from compiler.quality import LEAST_ENTROPY, kl_top1, log_softmax
 from compiler.tokenizer import load_tokenizer
 
 TOKENS = [1, 17, 300, 5, 5, 511, 0, 42, 99, 7]
@@ -211,7 +211,8 @@ def test_quality_of_equal_and_of_known_logits():
 
 
 def test_quality_survives_large_logits_and_refuses_other_shapes():
-    assert np.isfinite(kl_top1(np.array([[1e4, 0.0]]), np.array([[0.0, 1e4]])).kl)
+    certain = kl_top1(np.array([[1e4, 0.0]]), np.array([[0.0, 1e4]]))
+    assert np.isfinite(certain.kl) and certain.ratio == pytest.approx(certain.kl / LEAST_ENTROPY)
     for a, b in (((2, 3), (2, 4)), ((3,), (3,)), ((0, 3), (0, 3))):
         with pytest.raises(ValueError, match="logits must be"):
             kl_top1(np.zeros(a), np.zeros(b))
