@@ -15,6 +15,7 @@ All latencies below are relative to e(i). *Sampling* in cycle e reads the stream
 q > p, westward q < p), until it leaves the edge or another unit drives over it. Nothing waits for anything.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -234,12 +235,22 @@ class Field:
     low: int | None = None
     doc: str = ""
 
-    @property
+    @functools.cached_property
     def range(self) -> tuple[int, int]:
         """Least and greatest value."""
         if self.signed:
             return -(1 << self.bits - 1), (1 << self.bits - 1) - 1
         return self.low or 0, (1 << self.bits) - 1
+
+    @functools.cached_property
+    def members(self) -> frozenset[int]:
+        """Values of the enumeration, if it is one."""
+        return frozenset(member.value for member in self.kind or ())
+
+    @property
+    def default(self) -> int:
+        """Value of a field that is not named."""
+        return 0 if self.signed else self.range[0]
 
     def shape(self) -> Any:
         """Amaranth shape of the field."""
@@ -370,7 +381,7 @@ def width(unit: str) -> int:
 
 @dataclass(frozen=True)
 class Instr:
-    """An instruction as Python sees it; fields that are not named are their least legal value (0 or 1)."""
+    """An instruction as Python sees it; fields that are not named have their `Field.default`."""
 
     op: Op
     delay: int = MIN_DELAY
@@ -382,8 +393,8 @@ class Instr:
         spec = FIELDS[self.op].get(name)
         if spec is None:
             raise AttributeError(f"{self.op.name} has no field {name!r}")
-        value = self.fields.get(name, spec.range[0] if not spec.signed else 0)
-        return spec.kind(value) if spec.kind else value
+        value = self.fields.get(name, spec.default)
+        return value if spec.kind is None or isinstance(value, spec.kind) else spec.kind(value)
 
 
 class EncodingError(ValueError):
@@ -416,7 +427,7 @@ def _bits(op: Op, name: str, spec: Field, value: Any) -> int:
     low, high = spec.range
     if not low <= number <= high:
         raise EncodingError(f"{op.name}.{name} must be in {low}..{high}, not {number}")
-    if spec.kind and number not in [member.value for member in spec.kind]:
+    if spec.kind and number not in spec.members:
         raise EncodingError(f"{op.name}.{name} must be a {spec.kind.__name__}, not {number}")
     return number & ((1 << spec.bits) - 1)
 
@@ -432,8 +443,7 @@ def encode(instr: Instr) -> int:
     word |= _bits(instr.op, "delay", HEADER["delay"], instr.delay) << offset
     offset += DELAY_BITS
     for name, spec in specs.items():
-        value = instr.fields[name] if name in instr.fields else getattr(instr, name)
-        word |= _bits(instr.op, name, spec, value) << offset
+        word |= _bits(instr.op, name, spec, instr.fields.get(name, spec.default)) << offset
         offset += spec.bits
     _check(instr)
     return word

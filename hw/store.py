@@ -8,6 +8,7 @@ Halves of words repeat themselves more than whole ones: a few counts meet many a
 each of which keeps the distinct halves; a word's number is then the numbers of its halves, side by side.
 """
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -33,9 +34,14 @@ class Part:
         """Bits of an entry that name a value."""
         return (self.words - 1).bit_length()
 
+    @functools.cached_property
+    def mask(self) -> int:
+        """The bits that it keeps."""
+        return sum(1 << bit for bit in self.kept)
+
     def of(self, word: int) -> int:
         """The part of a word."""
-        return word & sum(1 << bit for bit in self.kept)
+        return word & self.mask
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def _of_checkpoint(path: Path, say: Callable[[str], None]) -> list[Figure]:
     name, own = path.stem, path.stem == "stories260K"  # the goals are this model's
     say(f"{name}: compile")
     read, seconds = _timed(lambda: read_model(path, None))
-    _, compiling = _timed(lambda: compile_checkpoint(*read, config=CONFIGS[DEFAULT_CONFIG], measure=False))
+    _, compiling = _timed(lambda: compile_checkpoint(*read, config=CONFIGS[DEFAULT_CONFIG]))
     program = open_program(path)
     count = min(POSITIONS, program.context)
     total = sum(program.cycles(p) for p in range(count))
