@@ -152,6 +152,7 @@ def fit(
     config: Annotated[str | None, typer.Option(help=f"One of {', '.join(CONFIGS)}.  [default: all]")] = None,
     context: Context = None,
     weights: Weights = None,
+    cycles: Annotated[bool, typer.Option("--cycles", help="Schedule its tokens too, which takes seconds.")] = False,
     clock: Clock = DEFAULT_CLOCK_MHZ,
 ) -> None:
     """Say at once whether a model fits which chip, and what limits it."""
@@ -159,8 +160,8 @@ def fit(
     check_checkpoint(checkpoint)
     chips = [config_of(config)] if config else list(CONFIGS.values())
     model = load_checkpoint(checkpoint)
-    show.fits([fit_model(model.config, chip, context=context, weights=weights or "int8") for chip in chips],
-              checkpoint, model, clock)
+    found = [fit_model(model.config, chip, context=context, weights=weights or "int8", cycles=cycles) for chip in chips]
+    show.fits(found, checkpoint, model, clock)
 
 
 def check_clock(clock: float) -> None:

@@ -119,17 +119,24 @@ def _use_table(what: str, unit: str, use: dict[str, tuple[int, int]]) -> Table:
 def fits(found: Sequence[Fit], path: Path, model: Checkpoint, clock: float) -> None:
     """Which chips a model fits."""
     out.print(f"{path}: {model.n_parameters:,} parameters, context {model.config.seq_len}")
-    table = _table("config", "context", "cycles a token", f"tokens/s at {clock:g} MHz", "SRAM")
+    timed = any(each.cycles for each in found)
+    table = _table("config", "context", "SRAM", *(["cycles a token", f"tokens/s at {clock:g} MHz"] if timed else []))
     for each in found:
-        if not each.context:
-            table.add_row(each.config.name, "does not fit", "", "", "")
-            continue
-        periods = [period for _, period in each.cycles]
-        used, there = (sum(quads) for quads in zip(*each.sram.values(), strict=True))
-        table.add_row(each.config.name, str(each.context), f"{periods[0]:,}..{periods[-1]:,}",
-                      f"{clock * 1e6 / periods[-1]:,.0f}..{clock * 1e6 / periods[0]:,.0f}", f"{used / there:.0%}")
+        table.add_row(each.config.name, *_fit_cells(each, clock))
     out.print(table)
-    out.print("cycles: with static scales; compiling measures whether the model needs dynamic ones")
+    if timed:
+        out.print("cycles: with static scales; compiling measures whether the model needs dynamic ones")
     for each in found:
         if each.limit:
             out.print(f"{each.config.name}: limited by: {each.limit}")
+
+
+def _fit_cells(fit: Fit, clock: float) -> list[str]:
+    if not fit.context:
+        return ["does not fit"]
+    used, there = (sum(quads) for quads in zip(*fit.sram.values(), strict=True))
+    cells = [str(fit.context), f"{used / there:.0%}"]
+    if not fit.cycles:
+        return cells
+    least, most = fit.cycles[0][1], fit.cycles[-1][1]
+    return [*cells, f"{least:,}..{most:,}", f"{clock * 1e6 / most:,.0f}..{clock * 1e6 / least:,.0f}"]

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from hw.config import ChipConfig
 
+from .buckets import build_buckets, check_queues
 from .checkpoint import ModelConfig
-from .compile import WEIGHTS, build_buckets, check_fit, choose_context
+from .context import check_fit, fitting_context, four_bit_matrices
 from .errors import TspError
 
 
@@ -15,7 +16,7 @@ class Fit:
 
     context: positions that fit (0: not even a vector of them). limit: what does not fit, or keeps the context below the
     model's; "" if nothing does. sram: (quads used, quads there are) by slice. cycles: of a token, by bucket (first
-    position beyond it, cycles), exact if the model needs no dynamic scale (`scales`).
+    position beyond it, cycles), exact if the model needs no dynamic scale (`scales`); () if nobody asked.
     """
 
     config: ChipConfig
@@ -25,26 +26,22 @@ class Fit:
     cycles: tuple[tuple[int, int], ...]
 
 
-def fit(model: ModelConfig, config: ChipConfig, *, context: int | None = None, weights: str = "int8") -> Fit:
-    """Fit a model to a chip. Raises TspError if the arguments are out of range."""
-    four_bit = WEIGHTS.get(weights)
-    if four_bit is None:
-        raise TspError(f"weights must be one of {', '.join(WEIGHTS)}, not {weights!r}")
-    limit = ""
-    wanted = model.seq_len if context is None else context
-    if not 1 <= wanted <= model.seq_len:
-        raise TspError(f"context must be in 1..{model.seq_len} (the model's context), not {wanted}")
+def fit(model: ModelConfig, config: ChipConfig, *, context: int | None = None, weights: str = "int8",
+        cycles: bool = False) -> Fit:
+    """Fit a model to a chip; with `cycles`, schedule its tokens, which takes seconds.
+
+    Raises TspError if the arguments are out of range.
+    """
+    four_bit = four_bit_matrices(weights)
+    served, limit = fitting_context(model, config, context, four_bit)
+    if not served:
+        return Fit(config=config, context=0, limit=limit, sram={}, cycles=())
+    placement = check_fit(model, config, served, four_bit)
     try:
-        check_fit(model, config, wanted, four_bit)
-    except TspError as error:
-        limit = str(error)
-    try:
-        served = choose_context(model, config, context, four_bit)
-        placement = check_fit(model, config, served, four_bit)
-        buckets = build_buckets(placement)
+        buckets = build_buckets(placement) if cycles else [check_queues(placement)]
     except TspError as error:
         return Fit(config=config, context=0, limit=str(error), sram={}, cycles=())
     layout = placement.layout
     sram = {name: (layout.depth(name) - layout.free(name), layout.depth(name)) for name in layout.strides}
-    cycles = tuple((min(b.code.limit, served), b.code.period) for b in buckets)
-    return Fit(config=config, context=served, limit=limit, sram=sram, cycles=cycles)
+    periods = tuple((min(b.code.limit, served), b.code.period) for b in buckets)
+    return Fit(config=config, context=served, limit=limit, sram=sram, cycles=periods if cycles else ())

@@ -146,7 +146,7 @@ class Layout:
         return TspError(
             f"{tensor.name} needs {self.cost(tensor)} quads of {self.config.quad_bytes} bytes, but slice "
             f"{tensor.slice} of config {self.config.name} has {left} of {self.depth(tensor.slice)} left: "
-            "use a larger config or a shorter --context")
+            "use a larger config")
 
     def share(self, name: str, other: Tensor, quads: int) -> Tensor:
         """A tensor in the first quads of a global one: only one of them may hold anything at a time."""

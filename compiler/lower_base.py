@@ -70,7 +70,7 @@ class Ring:
         self._next = ceil_div(self._next, align) * align
         if count > self.size:
             raise TspError(f"{count} {self._what} are needed at once, the chip has {self.size} for it: use a larger "
-                           "config or a shorter --context")
+                           "config")
         if self._next + count > self.size:
             self._next = 0
         base, self._next = self._next, self._next + count

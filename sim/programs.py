@@ -8,7 +8,8 @@ import numpy as np
 import compiler
 import hw
 from compiler import program as program_file
-from compiler.compile import WEIGHTS, compile_checkpoint
+from compiler.compile import compile_checkpoint
+from compiler.context import WEIGHTS
 from compiler.errors import TspError
 from compiler.files import find_tokenizer, read_model, read_text
 from compiler.program import Program

@@ -364,7 +364,14 @@ def test_fit_names_the_limit(files: Path, capfd: pytest.CaptureFixture[str]):
     assert app(["fit", str(files / "big.bin")]) == 0
     text = capfd.readouterr().out
     assert "tiny" in text and "does not fit" in text and "limited by" in text and "ulx3s" in text
-    assert app(["fit", str(files / "model.bin"), "--config", "tiny"]) == 0
+    assert "the weight matrices take" in text and "KiB of SRAM: use a larger config" in text
+
+
+def test_fit_tells_cycles_if_asked(files: Path, capfd: pytest.CaptureFixture[str]):
+    fit = ["fit", str(files / "model.bin"), "--config", "tiny"]
+    assert app(fit) == 0
+    assert "cycles" not in capfd.readouterr().out
+    assert app([*fit, "--cycles"]) == 0
     text = capfd.readouterr().out
     assert "does not fit" not in text and "cycles: with static scales" in text
     shown = int(re.findall(r"\.\.([\d,]+) ", text)[0].replace(",", ""))

@@ -4,7 +4,7 @@ import pytest
 from checkpoints import small_config
 from test_end_to_end import SHIPPED
 
-from compiler.compile import check_fit, choose_context
+from compiler.context import check_fit, choose_context
 from compiler.errors import TspError
 from compiler.files import read_model
 from compiler.layout import Layout, Tensor, Weights
@@ -73,6 +73,15 @@ def test_a_shortened_context_is_whole_bursts():
     assert check_fit(model, ULX3S, 264, INT8)
     assert choose_context(model, ULX3S, None, INT8) == 256
     assert choose_context(model, ULX3S, 264, INT8) == 264
+    with pytest.raises(TspError, match=r"a context of 512 does not fit: .*: use a larger config or --context 256"):
+        choose_context(model, ULX3S, 512, INT8)
+
+
+def test_what_no_context_would_help_is_not_told_to_shorten_it():
+    model = read_model(SHIPPED)[0].config
+    with pytest.raises(TspError, match="257 KiB, config tiny has 64 KiB of SRAM: use a larger config; the model fits "
+                                       "--config ulx3s or wide or large"):
+        choose_context(model, CONFIGS["tiny"], 1, INT8)
 
 
 def test_a_chip_with_one_group_spills_too():

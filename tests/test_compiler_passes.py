@@ -14,7 +14,8 @@ from checkpoints import random_checkpoint, small_config
 from programs import TINY
 
 from compiler import lower, place, quantize, schedule
-from compiler.compile import Built, build, rope_rate
+from compiler.buckets import Built, build
+from compiler.context import rope_rate
 from compiler.integer import IntegerModel, to_arrays
 from hw import isa
 from hw.config import CONFIGS
