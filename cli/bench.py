@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cli.show import plain
-from fpga.figures import board_figures
+from fpga.figures import board_figures, load_figures
 from sim.bench import PUBLISHED, ROOT, Figure, as_json, figures, machine
 
 WIDTH = 132
@@ -30,7 +30,7 @@ def bench(
     where = machine()
     with Console(stderr=True).status("bench") as status:
         found = figures(paths, lambda line: status.update(escape(line)))
-    found += board_figures(found)
+    found += [*load_figures(paths), *board_figures(found)]
     if as_json_:
         print(json.dumps(as_json(where, found)))
         return

@@ -1,15 +1,23 @@
-"""The figures of built boards for `tsp bench`, out of the reports that are committed."""
+"""The figures of boards for `tsp bench`: of what was built out of the committed reports, of the line by its bytes."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from compiler.program import Program
 from hw.config import CONFIGS
 from hw.identity import chip_digest
+from hw.isa import Space
 from sim.bench import CYCLES, Figure
+from sim.device import ChipDevice
+from sim.host_chip import Access, HostChip
+from sim.programs import open_program
 
 from .boards import BOARDS
+from .frames import writes
+from .link import BAUD
 from .report import FOLDER
+from .uart import BITS
 
 GOALS = {"ulx3s": {"Fmax": (">= 50", "80"), "LUT4": ("<= 0.75", "0.60"), "flip-flops": ("<= 0.75", "0.60"),
                    "stories260K": (">= 10,000", "20,000"), "multipliers": (">= 128", "256")}}
@@ -41,3 +49,33 @@ def board_figures(found: Iterable[Figure], folder: Path = FOLDER) -> list[Figure
                            *goals.get(figure.model, none))
                     for figure in found if figure.what.startswith(CYCLES.format(config.name))]
     return figures
+
+
+# --- the line ------------------------------------------------------------------------------------------------------
+
+
+class _Counter:
+    """A port to a chip that is always the right one, and counts bytes."""
+
+    def __init__(self, program: Program) -> None:
+        self._identity = int(chip_digest(program.config), 16)
+        self.sent = 0
+
+    def write(self, accesses: Iterable[Access]) -> None:
+        self.sent += sum(len(write.frame(0)) for write in writes(accesses))
+
+    def read(self, space: Space, addrs: Sequence[int]) -> list[int]:
+        return [self._identity for _ in addrs]
+
+
+def load_seconds(program: Program) -> float:
+    """What the bytes of loading a program take on the line, if none is lost."""
+    port = _Counter(program)
+    ChipDevice("line", HostChip(program.config, port)).load(program)
+    return port.sent * BITS / BAUD
+
+
+def load_figures(checkpoints: Iterable[Path]) -> list[Figure]:
+    """Of programs for the default chip; the goal is that of one of 300 KiB. Raises TspError."""
+    return [Figure(path.stem, f"load over UART at {BAUD / 1e6:g} Mbaud", load_seconds(open_program(path)), "s",
+                   "<= 2", "1.2") for path in checkpoints]

@@ -159,7 +159,7 @@ def _first_token(path: Path) -> float:
 
 def _of_15m() -> Figure:
     chip = CONFIGS["large"]
-    cycles = next(cycles for limit, cycles in fit(SHAPE_15M, chip).cycles if limit > POSITION_15M)
+    cycles = next(cycles for limit, cycles in fit(SHAPE_15M, chip, cycles=True).cycles if limit > POSITION_15M)
     return Figure("15M shape", f"roofline fraction on large, position {POSITION_15M}",
                   bytes_read(SHAPE_15M, POSITION_15M) / (chip.macs * cycles), "", ">= 0.85", "0.95")
 
