@@ -68,11 +68,7 @@ def colours(labels: list[str]) -> dict[str, str]:
 
 
 def segment_svg(program: Program, number: int, name: str) -> str:
-    """One pass of a segment of bucket `number`.
-
-    `docs/img/schedule.svg` is that of the shipped model's layer:
-    `.venv/bin/tsp report models/stories263k.bin --bucket 0 --svg docs/img/schedule.svg`.
-    """
+    """One pass of a segment of bucket `number`."""
     segment, events = next((s, own) for s, own in report.by_segment(program, number) if s.name == name)
     low, high = (pixels / max(segment.length, 1) for pixels in WIDTH)
     sheet = Sheet(segment, min(max(FULL_SCALE, min(low, 2 * FULL_SCALE)), high))

@@ -1,4 +1,4 @@
-"""Writes the generated blocks of README.md and docs/*.md: `python -m docs.generate [--check | --rtl]`.
+"""Writes the generated blocks of README.md and docs/*.md, and a picture: `python -m docs.generate [--check | --rtl]`.
 
 A block stands between `<!-- generated: NAME -->` and `<!-- end generated -->`; NAME is a key of `BLOCKS`. Blocks of
 the instruction set come from `hw.isa`; figures and stories come from compiling and running the shipped model. The
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import cli.one_thread  # noqa: F401  before anything that imports numpy
+from compiler import picture
 from compiler.fit import fit
 from compiler.frontend import load_checkpoint
 from compiler.program import Program
@@ -32,6 +33,7 @@ from sim.story import begin, plan
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"(<!-- generated: ([\w-]+) -->\n)(.*?)(<!-- end generated -->)", re.DOTALL)
 MODEL = Path("models/stories263k.bin")
+PICTURE = ROOT / "docs" / "img" / "schedule.svg"
 PROMPT, TEMPERATURE, SEEDS = "Once upon a time", 0.7, (2, 6, 10)
 STATUS = {
     "tiny": "random programs in lockstep, unit benches; too small for the shipped model",
@@ -268,17 +270,20 @@ BLOCKS: dict[str, Callable[[], str]] = {
 """Contents of a block, by name."""
 
 
+def schedule() -> str:
+    """The picture: a pass of the shipped model's layers, for its first positions."""
+    return picture.segment_svg(program(), 0, picture.longest_segment(program(), 0))
+
+
 def main() -> int:
-    """Write the blocks, or with --check say which differ; the exit code."""
+    """Write the blocks and the picture, or with --check say which differ; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m docs.generate", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing, exit 1 if a block is out of date")
     parser.add_argument("--rtl", action="store_true", help="also the output of `make sim`, which runs the RTL")
     options = parser.parse_args()
     stale = []
-    for path in files():
-        old = path.read_text()
-        new = renewed(old, rtl=options.rtl)
-        if new != old:
+    for path, new in [*((path, renewed(path.read_text(), rtl=options.rtl)) for path in files()), (PICTURE, schedule())]:
+        if new != path.read_text():
             stale.append(path.relative_to(ROOT).as_posix())
             if not options.check:
                 path.write_text(new)

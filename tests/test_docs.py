@@ -41,6 +41,10 @@ def test_generated_blocks_are_up_to_date(names: set[str]):
         assert text.strip() == generate.BLOCKS[name]().strip(), f"{path.name}: {name}: run `make docs`"
 
 
+def test_the_picture_is_up_to_date():
+    assert generate.PICTURE.read_text() == generate.schedule(), "run `make docs`"
+
+
 def test_the_output_of_make_sim_is_that_of_this_program(capsys: pytest.CaptureFixture[str]):
     """All but the speed of the simulating machine, which stands in the last bracket."""
     ((_, _, block),) = blocks({"sim"})
