@@ -55,11 +55,6 @@ def clip(x: np.ndarray, bits: int) -> np.ndarray:
     return np.minimum(np.maximum(x, -limit), limit)
 
 
-def requantise(acc: np.ndarray, pre: int, scale: np.ndarray, post: int) -> np.ndarray:
-    """REQ before its saturation: ((acc >> pre) * scale) >> post, both rounded, the product of 18 by 18 bits."""
-    return rsr(clip(rsr(acc, pre), 18) * scale, post)
-
-
 def groups(hidden: int) -> list[slice]:
     """Groups of the inner layer's channels: the last two times GROUP, and the rest.
 

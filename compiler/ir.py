@@ -18,8 +18,6 @@ from hw.isa import Dir, Fmt, Op, Red, Src
 
 POSITION = {"MXM_W": cfg.MXM_W, "SXM_W": cfg.SXM_W, "VXM": cfg.VXM, "SXM_E": cfg.SXM_E, "MXM_E": cfg.MXM_E}
 MEM_POSITION = {"W": cfg.MEM_W, "E": cfg.MEM_E}
-OUTWARD = {"W": Dir.W, "E": Dir.E}
-INWARD = {"W": Dir.E, "E": Dir.W}
 
 Cell = Hashable
 BURST_SLOT = 2

@@ -22,7 +22,7 @@ import numpy as np
 
 from hw import isa
 from hw.config import MEM_E, MXM_E, PLANES, SXM_E, ChipConfig
-from hw.isa import Dir, ErUse, Fmt, Op, Order, Red, Src, Trap, Wfmt
+from hw.isa import Dir, ErUse, Op, Order, Red, Src, Trap, Wfmt
 
 from .verify_streams import Flow, Lane, Streams
 from .verify_words import VerifyError, Word, unroll
@@ -32,12 +32,6 @@ __all__ = ["Flow", "VerifyError", "VerifyReport", "verify_bucket"]
 ALL = (1 << PLANES) - 1
 VECTOR = 0
 """Number of the vector group."""
-FMT_PLANES = {Fmt.I32: 0b1111, Fmt.LO16: 0b0011, Fmt.HI16: 0b1100,
-              Fmt.B0: 0b0001, Fmt.B1: 0b0010, Fmt.B2: 0b0100, Fmt.B3: 0b1000}
-"""Planes that an operand format consumes."""
-ENGINES = {Op.READ: "read", Op.WRITE: "write", Op.INDEX: "index", Op.LOAD: "load", Op.MAC: "mac", Op.DRAIN: "drain",
-           Op.ALU: "alu", Op.PERMUTE: "lanes", Op.SHIFT: "lanes", Op.REDUCE: "lanes", Op.TRANSPOSE_IN: "in",
-           Op.TRANSPOSE_OUT: "out"}
 EFFECT = {Op.READ: isa.MEM_READ, Op.WRITE: isa.MEM_WRITE_TO_READ, Op.INDEX: isa.MEM_INDEX, Op.LOAD: isa.MXM_LOAD,
           Op.MAC: isa.MXM_ACC, Op.DRAIN: isa.MXM_DRAIN, Op.ALU: max(isa.VXM_RF, isa.VXM_REDUCE_DRIVE),
           Op.PERMUTE: isa.SXM_DRIVE, Op.SHIFT: isa.SXM_DRIVE, Op.REDUCE: isa.SXM_DRIVE,
@@ -112,7 +106,7 @@ class _Proof:
         self.words.append(word)
         self._lifetime(word)
         op = word.instr.op
-        self.engines[word.queue.name, ENGINES[op]].append(len(self.words) - 1)
+        self.engines[word.queue.name, isa.ENGINES[op]].append(len(self.words) - 1)
         match op:
             case Op.READ | Op.WRITE | Op.INDEX:
                 self._mem(word)
@@ -179,7 +173,7 @@ class _Proof:
         else:
             self._sample(word, (instr.dir, VECTOR), instr.planes)
         busy = word.elements + (0 if instr.op is Op.READ else isa.MEM_WRITE_TO_READ - 1)
-        self.quads[word.queue.name, ENGINES[instr.op]].append((busy, low, spread, len(self.words) - 1))
+        self.quads[word.queue.name, isa.ENGINES[instr.op]].append((busy, low, spread, len(self.words) - 1))
 
     def _read_lane(self, word: Word) -> Lane:
         instr, slice_ = word.instr, word.queue.slice
@@ -237,7 +231,7 @@ class _Proof:
             if source is Src.RF:
                 self._within(word, register + number * inc, rf, "register")
             elif source in (Src.E, Src.W):
-                self._sample(word, (Dir.E if source is Src.E else Dir.W, VECTOR), FMT_PLANES[fmt])
+                self._sample(word, (Dir.E if source is Src.E else Dir.W, VECTOR), isa.FMT_PLANES[fmt])
         if instr.er_use is not ErUse.NONE:
             self._within(word, instr.er, self.config.er_depth, "exponent entry")
         if instr.er_we:

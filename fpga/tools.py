@@ -5,7 +5,6 @@ import resource
 import shutil
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -32,9 +31,8 @@ class Tool:
 
 @dataclass(frozen=True)
 class Run:
-    """How long a tool ran, and how much memory it had."""
+    """How much CPU time of the user's a tool took."""
 
-    wall_s: float
     user_s: float
 
 
@@ -77,11 +75,11 @@ def _version(name: str, path: str) -> str:
 
 def run(tool: Tool, arguments: list[str], folder: Path, log: str) -> Run:
     """Run a tool in a folder, its output into `log` there. Raises TspError naming the log if it fails."""
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime, time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     with open(folder / log, "w") as out:
         answer = subprocess.run([*tool.command, *arguments], cwd=folder, stdout=out, stderr=subprocess.STDOUT,
                                 check=False)
-    spent = Run(time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before)
+    spent = Run(resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before)
     if answer.returncode:
         raise TspError(f"{tool.name} failed: {_complaint(folder / log)}; see {folder / log}")
     return spent

@@ -182,6 +182,10 @@ class Fmt(enum.Enum, shape=3):
     B3 = 7
 
 
+FMT_PLANES: Mapping[Fmt, int] = MappingProxyType({
+    Fmt.I32: 0b1111, Fmt.LO16: 0b0011, Fmt.HI16: 0b1100,
+    Fmt.B0: 0b0001, Fmt.B1: 0b0010, Fmt.B2: 0b0100, Fmt.B3: 0b1000})
+"""Mask of the planes that an operand format takes."""
 HALVES = (Fmt.I32, Fmt.LO16, Fmt.HI16)
 """Formats of VXM operands b and c."""
 
@@ -351,6 +355,11 @@ UNIT_OPS: Mapping[str, tuple[Op, ...]] = MappingProxyType({
     "SXM": (Op.PERMUTE, Op.SHIFT, Op.REDUCE, Op.TRANSPOSE_IN, Op.TRANSPOSE_OUT),
 })
 """Operations of each kind of unit, besides the ICU's own NOP, LOOP, END_LOOP, SYNC."""
+ENGINES: Mapping[Op, str] = MappingProxyType({
+    Op.READ: "read", Op.WRITE: "write", Op.INDEX: "index", Op.LOAD: "load", Op.MAC: "mac", Op.DRAIN: "drain",
+    Op.ALU: "alu", Op.PERMUTE: "lanes", Op.SHIFT: "lanes", Op.REDUCE: "lanes", Op.TRANSPOSE_IN: "in",
+    Op.TRANSPOSE_OUT: "out"})
+"""The engine of its unit that works an operation off: one burst at a time."""
 ICU_OPS = (Op.NOP, Op.LOOP, Op.END_LOOP, Op.SYNC)
 
 

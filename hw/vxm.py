@@ -10,7 +10,23 @@ from amaranth.lib.wiring import In, Out
 
 from . import tables
 from .config import MAX_LANES, PLANES, ChipConfig
-from .isa import COUNT_BITS, HALVES, VXM_DRIVE, Alu, ErUse, Fmt, Func, Op, Queue, Red, Rep, Sat, Src, Trap
+from .isa import (
+    COUNT_BITS,
+    FMT_PLANES,
+    HALVES,
+    VXM_DRIVE,
+    Alu,
+    ErUse,
+    Fmt,
+    Func,
+    Op,
+    Queue,
+    Red,
+    Rep,
+    Sat,
+    Src,
+    Trap,
+)
 from .numerics import INT32, POST_RANGE, PRE_RANGE, SAT_LIMIT
 from .slice import (
     Burst,
@@ -340,9 +356,8 @@ def _stepping(m: Module, engine: Burst, first: Value, steps: Value, name: str) -
 
 
 def _planes_of(fmt: Value) -> Value:
-    """Mask of the planes that an operand format takes."""
-    masks = {Fmt.I32: 15, Fmt.LO16: 3, Fmt.HI16: 12, Fmt.B0: 1, Fmt.B1: 2, Fmt.B2: 4, Fmt.B3: 8}
-    return any_of([Mux(fmt == one, Const(mask, PLANES), 0) for one, mask in masks.items()])
+    """The one of `FMT_PLANES`."""
+    return any_of([Mux(fmt == one, Const(mask, PLANES), 0) for one, mask in FMT_PLANES.items()])
 
 
 def _register_index(engine: Burst, name: str) -> Value:

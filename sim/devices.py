@@ -11,7 +11,7 @@ from hw.config import ChipConfig
 from .device import ChipDevice, Device
 
 if TYPE_CHECKING:
-    import numpy as np
+    pass
 
 NAMES = ("reference", "model", "rtl")
 
@@ -45,21 +45,11 @@ def open_device(name: str, config: ChipConfig, *, trace: Path | None = None, tra
 
         return ReferenceDevice()
     if name == "model":
-        return ChipDevice(name, _model_chip(config))
+        from .model import ModelChip
+
+        return ChipDevice(name, ModelChip(config))
     from .verilated import VerilatedChip
 
     if trace is not None:
         check_output(trace)
     return ChipDevice(name, VerilatedChip(config, trace=trace, trace_format=trace_format))
-
-
-def _model_chip(config: ChipConfig):
-    from .model import ModelChip
-
-    class Chip(ModelChip):
-        def read_mem(self, name: str, at: int = 0, count: int | None = None) -> "np.ndarray":
-            """A copy of quads of a slice."""
-            end = None if count is None else at + count
-            return self.mem(name)[at:end].copy()
-
-    return Chip(config)

@@ -10,14 +10,11 @@ import numpy as np
 
 from hw import numerics
 from hw.config import PLANES, ChipConfig
-from hw.isa import FIELDS, VXM_DRIVE, VXM_REDUCE_DRIVE, ErUse, Fmt, Instr, Op, Queue, Red, Src, vxm_late
+from hw.isa import FIELDS, FMT_PLANES, VXM_DRIVE, VXM_REDUCE_DRIVE, ErUse, Fmt, Instr, Op, Queue, Red, Src, vxm_late
 
 from .model_core import Streams, Timeline, Unit
 
 ALL = (1 << PLANES) - 1
-FMT_PLANES = {Fmt.I32: 0b1111, Fmt.LO16: 0b0011, Fmt.HI16: 0b1100,
-              Fmt.B0: 0b0001, Fmt.B1: 0b0010, Fmt.B2: 0b0100, Fmt.B3: 0b1000}
-"""Planes that an operand format consumes."""
 Operand = Callable[[int], np.ndarray]
 
 

@@ -11,7 +11,7 @@ from compiler import program as program_file
 from compiler.compile import compile_checkpoint
 from compiler.context import WEIGHTS
 from compiler.errors import TspError
-from compiler.files import find_tokenizer, read_model, read_text
+from compiler.files import read_model, read_text
 from compiler.program import Program
 from hw.config import CONFIGS, ChipConfig
 
@@ -83,4 +83,4 @@ def _loaded(path: Path, config: str | None, fixed: dict[str, object]) -> Program
     return program
 
 
-__all__ = ["DEFAULT_CONFIG", "config_of", "find_tokenizer", "open_program"]
+__all__ = ["DEFAULT_CONFIG", "config_of", "open_program"]

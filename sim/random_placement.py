@@ -8,15 +8,10 @@ from dataclasses import dataclass, field
 from random import Random
 
 from hw.config import VXM, ChipConfig
-from hw.isa import ENGINE, Fmt, Instr, Op, Queue, encode, queues
+from hw.isa import ENGINE, ENGINES, FMT_PLANES, Fmt, Instr, Op, Queue, encode, queues
 from hw.store import Store
 
 from .random_schedule import Instance, Loop, Reservations, Window
-
-FMT_PLANES = {Fmt.I32: 15, Fmt.LO16: 3, Fmt.HI16: 12, Fmt.B0: 1, Fmt.B1: 2, Fmt.B2: 4, Fmt.B3: 8}
-ENGINES = {Op.READ: "read", Op.WRITE: "write", Op.INDEX: "index", Op.LOAD: "load", Op.MAC: "mac", Op.DRAIN: "drain",
-           Op.ALU: "alu", Op.PERMUTE: "lanes", Op.SHIFT: "lanes", Op.REDUCE: "lanes", Op.TRANSPOSE_IN: "in",
-           Op.TRANSPOSE_OUT: "out"}
 
 
 @dataclass(frozen=True)

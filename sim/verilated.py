@@ -248,10 +248,6 @@ class VerilatedChip:
 
     # --- debug builds --------------------------------------------------------------------------------------------
 
-    @property
-    def probe_names(self) -> Sequence[str]:
-        return tuple(self._probes)
-
     def probe_bytes(self) -> np.ndarray:
         """All probes of the present cycle as one flat buffer, overwritten by the next call (debug builds)."""
         self._lib.sim_probes(self._sim, self._buffer)
