@@ -44,14 +44,16 @@ def site_names(config: ModelConfig) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Cache:
-    """Keys (after RoPE) and values [L, KV, capacity, hd]."""
+    """Keys (after RoPE) and values [L, KV, capacity, hd] of a sequence; [L, texts, KV, capacity, hd] of several texts
+    that advance together."""
 
     k: np.ndarray
     v: np.ndarray
 
-
-_Caches = _Cache | list[_Cache]
-"""Of one sequence, or of several that advance together."""
+    @property
+    def together(self) -> bool:
+        """Whether it is of several texts."""
+        return self.k.ndim == 5
 
 
 class FloatModel:
@@ -114,24 +116,24 @@ class FloatModel:
 
         The same as `generate` for each seed, but for the order of sums; weights are read once for all texts.
         """
-        caches = [self._new_cache(n) for _ in seeds]
+        cache = self._new_cache(n, len(seeds))
         generators = [np.random.default_rng(seed) for seed in seeds]
         steps = [[first] * len(seeds)]
         for position in range(n):
-            logits = self._forward(steps[-1], position, caches, None)
+            logits = self._forward(steps[-1], position, cache, None)
             steps.append([_choose(row, 1.0, rng) for row, rng in zip(logits, generators, strict=True)])
         return [list(text[1:]) for text in zip(*steps, strict=True)]
 
-    def _new_cache(self, capacity: int) -> _Cache:
-        shape = (self.config.n_layers, self.config.n_kv_heads, capacity, self.config.head_dim)
+    def _new_cache(self, capacity: int, *texts: int) -> _Cache:
+        shape = (self.config.n_layers, *texts, self.config.n_kv_heads, capacity, self.config.head_dim)
         return _Cache(k=np.zeros(shape, self.dtype), v=np.zeros(shape, self.dtype))
 
-    def _forward(self, tokens: Sequence[int], start: int, cache: _Caches, observe: Observe | None) -> np.ndarray:
+    def _forward(self, tokens: Sequence[int], start: int, cache: _Cache, observe: Observe | None) -> np.ndarray:
         """Logits [T, vocab] of `tokens` at positions start, start+1, ...; the cache must hold 0..start-1.
 
-        With several caches, the tokens all are at position `start`, each of a sequence of its own.
+        With a cache of several texts, the tokens all are at position `start`, each of a text of its own.
         """
-        ids = self._check(tokens, start, len(tokens) if isinstance(cache, _Cache) else 1)
+        ids = self._check(tokens, start, 1 if cache.together else len(tokens))
         see = observe or _ignore
         x = self._w["tok_emb"][ids]
         see(EMBEDDING, x)
@@ -163,7 +165,7 @@ class FloatModel:
         scale = np.einsum("td,td->t", x, x) / x.shape[1] + self.config.norm_eps
         return x * (1 / np.sqrt(scale))[:, None] * weight
 
-    def _attention(self, x: np.ndarray, layer: int, start: int, cache: _Caches, see: Observe) -> np.ndarray:
+    def _attention(self, x: np.ndarray, layer: int, start: int, cache: _Cache, see: Observe) -> np.ndarray:
         """What the attention block adds to the residual x [T, dim]."""
         c = self.config
         see(layer_site(layer, "x_att"), x)
@@ -174,7 +176,7 @@ class FloatModel:
         q, k, v = qkv[:, :q_dim], qkv[:, q_dim : q_dim + kv_dim], qkv[:, q_dim + kv_dim :]
         see(layer_site(layer, "q_proj"), q)
         see(layer_site(layer, "k_proj"), k)
-        positions = start + (np.arange(len(x)) if isinstance(cache, _Cache) else np.zeros(len(x), int))
+        positions = start + (np.zeros(len(x), int) if cache.together else np.arange(len(x)))
         q, k = self._rope(q, positions), self._rope(k, positions)
         see(layer_site(layer, "q"), q)
         see(layer_site(layer, "k"), k)
@@ -186,12 +188,13 @@ class FloatModel:
         return out
 
     def _remember_and_attend(
-        self, q: np.ndarray, k: np.ndarray, v: np.ndarray, layer: int, start: int, cache: _Caches
+        self, q: np.ndarray, k: np.ndarray, v: np.ndarray, layer: int, start: int, cache: _Cache
     ) -> np.ndarray:
         """Keys and values [T, KV*hd] into the cache, then attention over all it holds; [T, H*hd]."""
-        if not isinstance(cache, _Cache):
-            rows = ((q[i : i + 1], k[i : i + 1], v[i : i + 1], layer, start, one) for i, one in enumerate(cache))
-            return np.concatenate([self._remember_and_attend(*row) for row in rows])
+        if cache.together:
+            for kept, new in ((cache.k, k), (cache.v, v)):
+                kept[layer, :, :, start] = new.reshape(len(new), -1, self.config.head_dim)
+            return self._attend_together(q, *(kept[layer, :, :, : start + 1] for kept in (cache.k, cache.v)))
         end = start + len(q)
         cache.k[layer, :, start:end] = self._by_head(k)
         cache.v[layer, :, start:end] = self._by_head(v)
@@ -208,6 +211,15 @@ class FloatModel:
         p /= p.sum(axis=-1, keepdims=True)
         out = (p.reshape(c.n_kv_heads, c.group_size * t, s) @ v).reshape(c.n_heads, t, c.head_dim)
         return out.swapaxes(0, 1).reshape(t, -1)
+
+    def _attend_together(self, q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
+        """Attention of one query a text [texts, H*hd] over its k and v [texts, KV, S, hd]; [texts, H*hd]."""
+        c = self.config
+        scores = q.reshape(len(q), c.n_kv_heads, c.group_size, c.head_dim) @ k.swapaxes(2, 3)
+        scores = scores / self.dtype(c.head_dim) ** 0.5
+        p = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        p /= p.sum(axis=-1, keepdims=True)
+        return (p @ v).reshape(len(q), -1)
 
     def _ffn(self, x: np.ndarray, layer: int, see: Observe) -> np.ndarray:
         """What the SwiGLU block adds to the residual x [T, dim]."""
