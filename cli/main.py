@@ -23,6 +23,7 @@ from compiler.files import check_output, read_model, read_text, sources, whole
 from compiler.fit import fit as fit_model
 from compiler.frontend import load_checkpoint
 from compiler.program import DEFAULT_CLOCK_MHZ, is_program
+from hw.command import INTERRUPTED, REFUSED, usage_error
 from hw.config import CONFIGS, ChipConfig
 from sim.device import Device
 from sim.devices import check_name, check_waveforms, is_port, open_device
@@ -30,8 +31,8 @@ from sim.model_core import ProgramError
 from sim.programs import DEFAULT_CONFIG, config_of, open_program
 from sim.story import BrokenPromise, begin, plan
 
-BROKEN, REFUSED, INTERRUPTED = 1, 2, 130
-"""Exit codes besides 0: a promise of ours is broken; the input is refused; the user has enough."""
+BROKEN = 1
+"""The exit code besides those of `hw.command`: a promise of ours is broken."""
 
 DISTRIBUTION = "metronome-tsp"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -220,10 +221,10 @@ def app(args: Sequence[str] | None = None) -> int:
         return _fail(f"cannot write the output: {os.strerror(error.errno).lower()}: make room on its disk, and on that "
                      "of the cache ($METRONOME_CACHE)", BROKEN)
     except Exception as error:
-        format_message = getattr(error, "format_message", None)  # typer's own: a wrong option or number
-        if format_message is None:
+        message = usage_error(error)
+        if message is None:
             raise
-        return _fail(format_message(), REFUSED)
+        return _fail(message, REFUSED)
 
 
 def _drop_output() -> None:

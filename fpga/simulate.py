@@ -18,6 +18,7 @@ import typer
 
 import hw
 from compiler.errors import TspError
+from hw.command import run
 from hw.config import CONFIGS, ChipConfig
 from sim.programs import DEFAULT_CONFIG, config_of
 from sim.toolchain import source_digest
@@ -136,4 +137,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main, "fpga.simulate")

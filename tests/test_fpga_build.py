@@ -1,11 +1,13 @@
 """The parts of the FPGA flow that need no synthesis: boards, clocks, tools, and reports."""
 
 import json
+import subprocess
 import sys
 from dataclasses import replace
 
 import pytest
 from amaranth.hdl import Fragment, Signal
+from checkpoints import REPOSITORY
 
 from compiler.errors import TspError
 from fpga import boards, build, ecp5, floorplan, gowin, plan, report, tools
@@ -59,6 +61,18 @@ def test_an_output_that_cannot_be_is_one_line_before_the_build(output, words, tm
         build.main("ulx3s", seed=1, sweep=1, output=tmp_path / output)
     error = capsys.readouterr().err
     assert error.startswith("fpga.build: ") and words in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("module", "arguments", "words"), [
+    ("build", ["ulx3s", "--seed", "abc"], "Invalid value for '--seed'"), ("build", [], "Missing"),
+    ("simulate", ["--bord", "ulx3s"], "No such option: --bord"),
+    ("plan", ["ulx3s", "--rounds"], "requires an argument"),
+])
+def test_a_wrong_option_is_one_line(module, arguments, words):
+    done = subprocess.run([sys.executable, "-m", f"fpga.{module}", *arguments], cwd=REPOSITORY, capture_output=True,
+                          text=True, timeout=60)
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr.startswith(f"fpga.{module}: ") and words in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_a_bitstream_is_saved_in_a_new_folder(tmp_path):
