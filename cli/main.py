@@ -22,7 +22,7 @@ from compiler.errors import TspError
 from compiler.files import check_output, read_model, read_text, sources, whole
 from compiler.fit import fit as fit_model
 from compiler.frontend import load_checkpoint
-from compiler.program import DEFAULT_CLOCK_MHZ, is_program
+from compiler.program import DEFAULT_CLOCK_MHZ, check_checkpoint
 from hw.command import INTERRUPTED, REFUSED, usage_error
 from hw.config import CONFIGS, ChipConfig
 from sim.device import Device
@@ -168,12 +168,6 @@ def check_clock(clock: float) -> None:
     """Raises TspError unless the clock is a number of MHz."""
     if not 0 < clock < 1e6:
         raise TspError(f"clock must be more than 0 and less than 1000000 MHz, not {clock}")
-
-
-def check_checkpoint(path: Path) -> None:
-    """Raises TspError if this is a program, and no checkpoint."""
-    if path.is_file() and is_program(path):
-        raise TspError(f"{path} is a program already, and no checkpoint: run it with `tsp run {path}`")
 
 
 def _say_version(wanted: bool) -> None:
