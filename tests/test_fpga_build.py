@@ -75,6 +75,19 @@ def test_a_wrong_option_is_one_line(module, arguments, words):
     assert done.stderr.startswith(f"fpga.{module}: ") and words in done.stderr and done.stderr.count("\n") == 1
 
 
+def test_make_refuses_an_unknown_board_before_it_installs_the_tools(tmp_path):
+    plan_of = ["make", "-n", "bitstream", "BOARD=nix", f"VENV={tmp_path}"]
+    steps = subprocess.run(plan_of, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    assert 0 < steps.index("-m fpga.boards 'nix'") < steps.index("installing yosys")
+    done = subprocess.run([sys.executable, "-m", "fpga.boards", "nix"], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("fpga.boards: board must be one of ulx3s, ")
+
+
+def test_make_help_lists_the_boards():
+    shown = subprocess.run(["make", "help"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    assert f"BOARD={'|'.join(boards.BOARDS)} " in shown
+
+
 def test_a_bitstream_is_saved_in_a_new_folder(tmp_path):
     (tmp_path / "top.bit").write_bytes(b"bits")
     build.check_folder(tmp_path / "a" / "b", tmp_path / "a" / "b" / "x.bit")
