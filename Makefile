@@ -23,7 +23,7 @@ STAMP  := $(VENV)/.metronome-$(EXTRAS)-$(HASH)
 FPGA_STAMP := $(VENV)/.metronome-fpga-$(HASH)
 FORMAL_STAMP := $(VENV)/.metronome-formal-$(HASH)
 
-.PHONY: help setup sim test formal bench bitstream board lint docs nightly clean
+.PHONY: help setup sim test formal bench bitstream board board-name lint docs nightly clean
 .DEFAULT_GOAL := help
 
 help:     ## this list
@@ -44,7 +44,7 @@ formal: $(FORMAL_STAMP) ## prove queues, engines, streams, accumulators and the 
 bench: $(STAMP) ## cycles per token, roofline fraction and simulation speed
 	@$(BENCH)
 
-bitstream: $(FPGA_STAMP) ## a board's bitstream and its report: BOARD=ulx3s SEED=.. SWEEP=1
+bitstream: $(FPGA_STAMP) ## a board's bitstream and its report: BOARD=ulx3s|ulx3s_45f|icepi_zero|tang_primer_20k|tang_mega_138k SEED=.. SWEEP=1
 	@$(BIN)/python -m fpga.build $(BOARD) $(if $(SEED),--seed $(SEED)) --sweep $(SWEEP)
 
 board: $(STAMP) ## a board in Verilator behind a pseudo-terminal, for `tsp run --device`: BOARD=ulx3s
@@ -76,7 +76,10 @@ $(STAMP):
 	@rm -f $(VENV)/.metronome-*
 	@touch $@
 
-$(FPGA_STAMP): $(STAMP)
+board-name: $(STAMP)
+	@$(BIN)/python -m fpga.boards '$(BOARD)'
+
+$(FPGA_STAMP): $(STAMP) | board-name
 	@echo "installing yosys, nextpnr, packers and the boards' definitions into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fpga]'
 	@touch $@

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cli.show import plain
+from compiler.program import check_checkpoint
 from fpga.figures import board_figures, load_figures
 from sim.bench import PUBLISHED, ROOT, Figure, as_json, figures, machine
 
@@ -25,6 +26,8 @@ def bench(
 ) -> None:
     """Measure cycles a token, roofline fractions, and the speed of compiler and simulators."""
     paths = list(checkpoints or [ROOT / "models" / "stories263k.bin"])
+    for path in paths:
+        check_checkpoint(path)
     if SHARED.exists() and SHARED.name not in {path.name for path in paths}:
         paths.append(SHARED)
     where = machine()

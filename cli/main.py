@@ -22,7 +22,8 @@ from compiler.errors import TspError
 from compiler.files import check_output, read_model, read_text, sources, whole
 from compiler.fit import fit as fit_model
 from compiler.frontend import load_checkpoint
-from compiler.program import DEFAULT_CLOCK_MHZ, is_program
+from compiler.program import DEFAULT_CLOCK_MHZ, check_checkpoint
+from hw.command import INTERRUPTED, REFUSED, usage_error
 from hw.config import CONFIGS, ChipConfig
 from sim.device import Device
 from sim.devices import check_name, check_waveforms, is_port, open_device
@@ -30,8 +31,8 @@ from sim.model_core import ProgramError
 from sim.programs import DEFAULT_CONFIG, config_of, open_program
 from sim.story import BrokenPromise, begin, plan
 
-BROKEN, REFUSED, INTERRUPTED = 1, 2, 130
-"""Exit codes besides 0: a promise of ours is broken; the input is refused; the user has enough."""
+BROKEN = 1
+"""The exit code besides those of `hw.command`: a promise of ours is broken."""
 
 DISTRIBUTION = "metronome-tsp"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -63,7 +64,7 @@ def run(
     temperature: Annotated[float, typer.Option(help="0..10; 0 is greedy.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of the sampling noise: the same story on every device.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
-    vcd: Annotated[Path | None, typer.Option(help="Write waveforms (rtl only).")] = None,
+    vcd: Annotated[Path | None, typer.Option(help="Write waveforms (rtl only): a gigabyte for five tokens.")] = None,
     fst: Annotated[Path | None, typer.Option(help="The same as FST, a tenth of the size.")] = None,
     clock: Annotated[float | None, typer.Option(help="MHz, for tokens/s.  [default: the board's, elsewhere "
                                                      f"{DEFAULT_CLOCK_MHZ:g}]")] = None,
@@ -170,12 +171,6 @@ def check_clock(clock: float) -> None:
         raise TspError(f"clock must be more than 0 and less than 1000000 MHz, not {clock}")
 
 
-def check_checkpoint(path: Path) -> None:
-    """Raises TspError if this is a program, and no checkpoint."""
-    if path.is_file() and is_program(path):
-        raise TspError(f"{path} is a program already, and no checkpoint: run it with `tsp run {path}`")
-
-
 def _say_version(wanted: bool) -> None:
     if wanted:
         try:
@@ -221,10 +216,10 @@ def app(args: Sequence[str] | None = None) -> int:
         return _fail(f"cannot write the output: {os.strerror(error.errno).lower()}: make room on its disk, and on that "
                      "of the cache ($METRONOME_CACHE)", BROKEN)
     except Exception as error:
-        format_message = getattr(error, "format_message", None)  # typer's own: a wrong option or number
-        if format_message is None:
+        message = usage_error(error)
+        if message is None:
             raise
-        return _fail(format_message(), REFUSED)
+        return _fail(message, REFUSED)
 
 
 def _drop_output() -> None:

@@ -216,6 +216,12 @@ def is_program(path: str | Path) -> bool:
         return path.suffix == SUFFIX
 
 
+def check_checkpoint(path: Path) -> None:
+    """Raises TspError if this is a program, and no checkpoint."""
+    if path.is_file() and is_program(path):
+        raise TspError(f"{path} is a program already, and no checkpoint: run it with `tsp run {path}`")
+
+
 def load(path: str | Path, config: ChipConfig | None = None) -> Program:
     """Read a program file. Raises TspError if it is none, of another version, cut short, altered, or for another chip.
 

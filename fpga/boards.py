@@ -1,10 +1,14 @@
-"""The boards: which chip goes on which, at what clock."""
+"""The boards: which chip goes on which, at what clock. `python -m fpga.boards NAME` asks for one."""
 
+import sys
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from compiler.errors import TspError
+from hw.command import REFUSED, run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,3 +91,16 @@ def board_of(name: str) -> Board:
     if name not in BOARDS:
         raise TspError(f"board must be one of {', '.join(BOARDS)}, not {name!r}")
     return BOARDS[name]
+
+
+def main(board: Annotated[str, typer.Argument(help=f"one of {', '.join(BOARDS)}")]) -> None:
+    """Say nothing if there is a board of that name, or exit with 2. Needs none of the tools of the FPGAs."""
+    try:
+        board_of(board)
+    except TspError as error:
+        print(f"fpga.boards: {error}", file=sys.stderr)
+        raise SystemExit(REFUSED) from None
+
+
+if __name__ == "__main__":
+    run(main, "fpga.boards")

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from compiler.errors import TspError
 from compiler.files import cannot_write, check_output, write_whole
+from hw.command import run
 from hw.config import CONFIGS
 from hw.identity import chip_digest
 from sim.toolchain import cached, content_key
@@ -158,4 +159,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main, "fpga.build")

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from compiler.errors import TspError
+from hw.command import run
 from hw.config import CONFIGS
 from sim.toolchain import cached, content_key
 
@@ -80,4 +81,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main, "fpga.plan")

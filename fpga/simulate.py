@@ -18,6 +18,7 @@ import typer
 
 import hw
 from compiler.errors import TspError
+from hw.command import run
 from hw.config import CONFIGS, ChipConfig
 from sim.programs import DEFAULT_CONFIG, config_of
 from sim.toolchain import source_digest
@@ -36,6 +37,8 @@ SLICE = 1 << 16
 """Cycles between looks at whether to stop."""
 MHZ = (0.01, 10_000.0)
 """Clocks that a board may say it has: it names kHz, and no FPGA is as fast as the limit."""
+CLOCK_MHZ = 50.0
+"""The clock where none is named."""
 SLOWEST = 300
 """Bits a second of the slowest line."""
 _BOARD = ctypes.c_void_p
@@ -69,7 +72,7 @@ class SimulatedBoard:
     config: its chip. divisor: cycles a bit of its line. mhz: what it says of its clock. path: of its terminal.
     """
 
-    def __init__(self, config: ChipConfig, *, divisor: int | Fraction = FAST, mhz: float = 50.0) -> None:
+    def __init__(self, config: ChipConfig, *, divisor: int | Fraction = FAST, mhz: float = CLOCK_MHZ) -> None:
         self._lib = library(config, Fraction(divisor), mhz)
         self._board = _BOARD(self._lib.board_create())
         self._master, self._slave = os.openpty()  # the slave stays open: otherwise the master ends with its last user
@@ -112,23 +115,34 @@ def divisor(mhz: float, baud: int) -> Fraction:
     return divisor_of(mhz, baud) if baud else Fraction(FAST)
 
 
+def chip_and_clock(config: str | None, mhz: float | None, board: str) -> tuple[ChipConfig, float]:
+    """Those of a board if one is named, else those of the options. Raises TspError if both are given."""
+    if not board:
+        return config_of(DEFAULT_CONFIG if config is None else config), CLOCK_MHZ if mhz is None else mhz
+    chosen = board_of(board)
+    for option, value in (("--config", config), ("--mhz", mhz)):
+        if value is not None:
+            raise TspError(f"{option} must not be given beside --board, which has its own: leave one of them out")
+    return config_of(chosen.config), chosen.mhz
+
+
 def main(
-    config: Annotated[str, typer.Option(help=f"The board's chip: {', '.join(CONFIGS)}.")] = DEFAULT_CONFIG,
-    mhz: Annotated[float, typer.Option(help="What it says of its clock.")] = 50.0,
+    config: Annotated[str | None, typer.Option(help=f"The board's chip: {', '.join(CONFIGS)}.  [default: "
+                                                    f"{DEFAULT_CONFIG}]")] = None,
+    mhz: Annotated[float | None, typer.Option(help=f"What it says of its clock.  [default: {CLOCK_MHZ:g}]")] = None,
     baud: Annotated[int, typer.Option(help="Of its line, for the cycles of a bit.  [default: 4 cycles a bit]")] = 0,
     board: Annotated[str, typer.Option(help=f"Chip and clock of a board instead: {', '.join(BOARDS)}.")] = "",
 ) -> None:
     """Simulate a board until ctrl-C. Exits with 2 if it cannot be built."""
     try:
-        if board:
-            config, mhz = board_of(board).config, board_of(board).mhz
-        simulated = SimulatedBoard(config_of(config), divisor=divisor(mhz, baud), mhz=mhz)
+        chip, clock = chip_and_clock(config, mhz, board)
+        simulated = SimulatedBoard(chip, divisor=divisor(clock, baud), mhz=clock)
     except (TspError, ValueError) as error:
         print(f"fpga.simulate: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     with simulated:
         path = simulated.path
-        print(f"a board with config {config} at {path}: tsp run PROGRAM --device {path}", flush=True)
+        print(f"a board with config {chip.name} at {path}: tsp run PROGRAM --device {path}", flush=True)
         try:
             threading.Event().wait()
         except KeyboardInterrupt:
@@ -136,4 +150,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main, "fpga.simulate")

@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from .chip import Chip
+from .command import run
 from .config import CONFIGS
 from .verilog import complete, convert
 
@@ -48,4 +49,4 @@ def _fail(message: str) -> NoReturn:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main, "hw")

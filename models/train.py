@@ -1,4 +1,5 @@
-"""Trains the shipped Llama on the story grammar and writes it in llama2.c's legacy format. Needs torch and matplotlib.
+"""Trains the shipped Llama on the story grammar and writes it in llama2.c's legacy format. Needs torch and matplotlib:
+.venv/bin/pip install -c constraints.txt -e '.[train]'
 
 OMP_NUM_THREADS=1 python -m models.train --minutes 30 --out /tmp/metronome-model
 """
@@ -7,12 +8,20 @@ import argparse
 import csv
 import math
 import struct
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+
+if __name__ == "__main__" and (missing := [name for name in ("torch", "matplotlib") if find_spec(name) is None]):
+    print(f"models.train: {' and '.join(missing)} must be installed: "
+          ".venv/bin/pip install -c constraints.txt -e '.[train]'", file=sys.stderr)
+    raise SystemExit(2)
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

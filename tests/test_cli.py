@@ -134,6 +134,7 @@ BAD = [
     (["run", "good.tsp", "--device", "socket://localhost:70000"], "a host and a port in 1..65535"),
     (["run", "foreign_op.tsp", "--device", "model"], "VXM word 0: OPCODE: READ is no operation of VXM"),
     (["fit", "good.tsp"], "run it with `tsp run good.tsp`"),
+    (["bench", "good.tsp"], "good.tsp is a program already"),
     (["fit", "folder"], "no config.json is in this folder; give"),
     (["fit", "none.bin"], "no such checkpoint"),
     (["fit", "model.bin", "--config", "huge"], "config must be one of"),

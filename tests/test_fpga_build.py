@@ -1,11 +1,13 @@
 """The parts of the FPGA flow that need no synthesis: boards, clocks, tools, and reports."""
 
 import json
+import subprocess
 import sys
 from dataclasses import replace
 
 import pytest
 from amaranth.hdl import Fragment, Signal
+from checkpoints import REPOSITORY
 
 from compiler.errors import TspError
 from fpga import boards, build, ecp5, floorplan, gowin, plan, report, tools
@@ -59,6 +61,31 @@ def test_an_output_that_cannot_be_is_one_line_before_the_build(output, words, tm
         build.main("ulx3s", seed=1, sweep=1, output=tmp_path / output)
     error = capsys.readouterr().err
     assert error.startswith("fpga.build: ") and words in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("module", "arguments", "words"), [
+    ("build", ["ulx3s", "--seed", "abc"], "Invalid value for '--seed'"), ("build", [], "Missing"),
+    ("simulate", ["--bord", "ulx3s"], "No such option: --bord"),
+    ("plan", ["ulx3s", "--rounds"], "requires an argument"),
+])
+def test_a_wrong_option_is_one_line(module, arguments, words):
+    done = subprocess.run([sys.executable, "-m", f"fpga.{module}", *arguments], cwd=REPOSITORY, capture_output=True,
+                          text=True, timeout=60)
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr.startswith(f"fpga.{module}: ") and words in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_make_refuses_an_unknown_board_before_it_installs_the_tools(tmp_path):
+    plan_of = ["make", "-n", "bitstream", "BOARD=nix", f"VENV={tmp_path}"]
+    steps = subprocess.run(plan_of, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    assert 0 < steps.index("-m fpga.boards 'nix'") < steps.index("installing yosys")
+    done = subprocess.run([sys.executable, "-m", "fpga.boards", "nix"], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("fpga.boards: board must be one of ulx3s, ")
+
+
+def test_make_help_lists_the_boards():
+    shown = subprocess.run(["make", "help"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    assert f"BOARD={'|'.join(boards.BOARDS)} " in shown
 
 
 def test_a_bitstream_is_saved_in_a_new_folder(tmp_path):

@@ -2,7 +2,9 @@
 
 import re
 import struct
+import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -154,3 +156,10 @@ def test_sampling_keeps_the_prompt_and_ends(model: Checkpoint, tok: Tokenizer) -
     told, _ = sample(model, [tok.encode(prompt, bos=True)] * 2, 0.0)
     assert told[0] == told[1] and tok.decode(told[0]).startswith(prompt)
     assert BOS not in told[0] and len(told[0]) < 255
+
+
+@pytest.mark.skipif(find_spec("torch") is not None, reason="torch is installed")
+def test_training_without_torch_is_one_line():
+    done = subprocess.run([sys.executable, "-m", "models.train", "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert ".venv/bin/pip install -c constraints.txt -e '.[train]'" in done.stderr
