@@ -26,6 +26,8 @@ from .devices import open_device
 from .programs import DEFAULT_CONFIG, open_program
 
 ROOT = Path(__file__).parents[1]
+TRIES = 3
+"""Compiling is timed so often: what else the host does slows it by a third."""
 POSITIONS = 256
 """Positions that means are taken over, as far as a model has them."""
 TOKENS = {"reference": POSITIONS, "model": 8, "rtl": 64}
@@ -97,7 +99,7 @@ def _of_checkpoint(path: Path, say: Callable[[str], None]) -> list[Figure]:
     name, own = path.stem, path.stem == "stories260K"  # the goals are this model's
     say(f"{name}: compile")
     read, seconds = _timed(lambda: read_model(path, None))
-    _, compiling = _timed(lambda: compile_checkpoint(*read, config=CONFIGS[DEFAULT_CONFIG]))
+    compiling = min(_timed(lambda: compile_checkpoint(*read, config=CONFIGS[DEFAULT_CONFIG]))[1] for _ in range(TRIES))
     program = open_program(path)
     count = min(POSITIONS, program.context)
     total = sum(program.cycles(p) for p in range(count))
@@ -109,7 +111,7 @@ def _of_checkpoint(path: Path, say: Callable[[str], None]) -> list[Figure]:
         Figure(name, f"tokens a second on {chip} at {DEFAULT_CLOCK_MHZ:g} MHz",
                program.tokens_per_second(DEFAULT_CLOCK_MHZ, total / count), "tokens/s"),
         Figure(name, f"roofline fraction on {chip}, mean of positions 0..{count - 1}", fraction, ""),
-        Figure(name, f"compile for {chip}", seconds + compiling, "s", *(("<= 5", "2") if own else ())),
+        Figure(name, f"compile for {chip}, best of {TRIES}", seconds + compiling, "s", *(("<= 5", "2") if own else ())),
     ]
     found += _on("wide", name, path, read[0].config)
     for device in TOKENS:
