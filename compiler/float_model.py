@@ -207,8 +207,7 @@ class FloatModel:
         scores = (rows @ k.swapaxes(1, 2)).reshape(c.n_heads, t, s) / self.dtype(c.head_dim) ** 0.5
         if t > 1:
             scores[:, np.arange(s)[None, :] > np.arange(s - t, s)[:, None]] = -np.inf
-        p = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        p /= p.sum(axis=-1, keepdims=True)
+        p = _softmax(scores)
         out = (p.reshape(c.n_kv_heads, c.group_size * t, s) @ v).reshape(c.n_heads, t, c.head_dim)
         return out.swapaxes(0, 1).reshape(t, -1)
 
@@ -216,10 +215,7 @@ class FloatModel:
         """Attention of one query a text [texts, H*hd] over its k and v [texts, KV, S, hd]; [texts, H*hd]."""
         c = self.config
         scores = q.reshape(len(q), c.n_kv_heads, c.group_size, c.head_dim) @ k.swapaxes(2, 3)
-        scores = scores / self.dtype(c.head_dim) ** 0.5
-        p = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        p /= p.sum(axis=-1, keepdims=True)
-        return (p @ v).reshape(len(q), -1)
+        return (_softmax(scores / self.dtype(c.head_dim) ** 0.5) @ v).reshape(len(q), -1)
 
     def _ffn(self, x: np.ndarray, layer: int, see: Observe) -> np.ndarray:
         """What the SwiGLU block adds to the residual x [T, dim]."""
@@ -255,6 +251,12 @@ def rope_tables(config: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
     frequencies = config.rope_theta ** (-np.arange(0, config.head_dim, 2) / config.head_dim)
     angles = np.arange(config.seq_len)[:, None] * frequencies[None, :]
     return np.cos(angles), np.sin(angles)
+
+
+def _softmax(scores: np.ndarray) -> np.ndarray:
+    """Of each row along the last axis."""
+    p = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return p / p.sum(axis=-1, keepdims=True)
 
 
 def _ignore(site: str, values: np.ndarray) -> None:

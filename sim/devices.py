@@ -2,16 +2,12 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from compiler.errors import TspError
 from compiler.files import check_output
 from hw.config import ChipConfig
 
 from .device import ChipDevice, Device
-
-if TYPE_CHECKING:
-    pass
 
 NAMES = ("reference", "model", "rtl")
 
