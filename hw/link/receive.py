@@ -57,7 +57,7 @@ class Receiver(wiring.Component):
             "flit": Out(link.flit_bits), "arrived": Out(1), "take": In(1),
             "started": Out(1), "started_slot": Out(COUNTER_BITS), "token_end": In(1),
             "up": Out(1), "errors": Out(len(Fault)), "first": Out(record(link)), "corrected": Out(16),
-            "least": Out(range(DEPTH)), "greatest": Out(range(DEPTH)),
+            "least": Out(range(DEPTH), init=DEPTH - 1), "greatest": Out(range(DEPTH)),
         })
 
     def elaborate(self, platform):
