@@ -35,7 +35,7 @@ from compiler.errors import TspError
 from fpga import tools
 from sim.toolchain import cached, content_key
 
-FILES = ("formal_hw_icu", "formal_hw_slice", "formal_hw_stream", "formal_hw_mxm", "formal_fpga_uart")
+FILES = ("formal_hw_icu", "formal_hw_slice", "formal_hw_stream", "formal_hw_mxm", "formal_fpga_uart", "formal_hw_link")
 ENGINE = "smtbmc yices"
 
 

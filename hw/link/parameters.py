@@ -38,8 +38,8 @@ class LinkParameters:
         if not 1 <= self.taps <= 32:
             raise ValueError(f"taps must be in 1..32, not {self.taps!r}")
         if self.beats not in WORDS:
-            raise ValueError(f"pins must be such that {self.code.bits} bits take {' or '.join(map(str, WORDS))} beats "
-                             f"of {BEAT} bits, not {self.pins!r}")
+            raise ValueError(f"pins must be such that a flit takes {' or '.join(map(str, WORDS))} clocks, "
+                             f"not {self.pins!r}")
 
     @property
     def flit_bits(self) -> int:
@@ -59,7 +59,7 @@ class LinkParameters:
     @property
     def beats(self) -> int:
         """Clocks of the link that a flit takes."""
-        return -(-self.code.bits // self.beat_bits)
+        return self.code.beats
 
     @property
     def slot(self) -> int:
@@ -75,6 +75,11 @@ class LinkParameters:
     def argument_bits(self) -> int:
         """Bits of a control frame besides its kind and the counter (`hw.link.frame`)."""
         return self.flit_bits - 8 - COUNTER_BITS
+
+    @property
+    def beat_data(self) -> int:
+        """Bits of a flit in a beat: its first ones."""
+        return self.flit_bits // self.beats
 
     @property
     def crc_step(self) -> int:

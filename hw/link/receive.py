@@ -8,7 +8,7 @@ from .crc import WIDTH, Crc32
 from .elastic import HIGH
 from .frame import Kind, crc_part_bits, crc_parts, layout, start_bits
 from .parameters import COUNTER_BITS, DEPTH, LinkParameters
-from .transmit import Steps
+from .transmit import echo
 
 QUIET = 3
 """Slots that arrive before the reader's place is judged again after it was held."""
@@ -41,7 +41,7 @@ class Receiver(wiring.Component):
     load, load_value: the counter of the next cycle (of the parent's link).
     flit, arrived: what a slot held; `take`, in the cycle of `arrived`: an instruction takes it.
     started, started_slot: a START has come (a pulse).
-    token_end: as for the sender.
+    token_end: as for the sender. No flit is taken in the first `slot` cycles of a token.
     up: flits can be relied on. errors: sticky, a bit each `Fault`, until `clear`; first: `record` of the first.
     corrected: single errors put right since `clear`, at most 65,535.
     least, greatest: level of the elastic buffer since `clear`.
@@ -98,7 +98,7 @@ class Receiver(wiring.Component):
         for k, kept in enumerate(parts):
             with m.If(phase == k):
                 m.d.sync += kept.eq(self.data)
-        return Cat(*parts, self.data)[: link.code.bits], (phase == link.slot - 1) & self.linked
+        return Cat(*parts, self.data), (phase == link.slot - 1) & self.linked
 
     def _join(self, m: Module, counted: Value, counter: Value, sent: Value, right: Value) -> Value:
         """Holds the reader until frames arrive on time. Whether that cannot be."""
@@ -125,14 +125,19 @@ class Receiver(wiring.Component):
         """Whether the CRC that comes is wrong, or has not come by the end of the next token."""
         link = self._link
         m.submodules.crc = crc = Crc32(link.crc_step).create()
-        m.submodules.steps = steps = Steps(link)
         kept, left = Signal(WIDTH, reset_less=True), Signal(range(crc_parts(link) + 1))
-        bits = crc_part_bits(link)
-        m.d.comb += [steps.flit.eq(decoder.data), steps.begin.eq(self.arrived & self.take), crc.word.eq(steps.word),
-                     crc.enable.eq(steps.enable), crc.clear.eq(steps.drained), steps.token_end.eq(self.token_end)]
+        bits, ended, taken = crc_part_bits(link), echo(m, self.token_end, link.slot), self.arrived & self.take
+        # The decoder holds a flit until the next one.
+        part, more = Signal(link.phase_bits), Signal()
+        with m.If(taken):
+            m.d.sync += [part.eq(1), more.eq(1)]
+        with m.Elif(more):
+            m.d.sync += [part.eq(part + 1), more.eq(part != link.slot - 1)]
+        m.d.comb += [crc.word.eq(decoder.data.word_select(Mux(taken, 0, part), link.crc_step)),
+                     crc.enable.eq(taken | more), crc.clear.eq(ended)]
         with m.If(~self.up):
             m.d.sync += left.eq(0)
-        with m.Elif(steps.drained):
+        with m.Elif(ended):
             m.d.sync += [kept.eq(crc.value), left.eq(crc_parts(link))]
         with m.Elif(came):
             m.d.sync += [left.eq(left - 1), *([kept.eq(kept[bits:])] if crc_parts(link) > 1 else [])]

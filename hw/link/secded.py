@@ -1,19 +1,22 @@
 """SECDED: single errors are corrected, double errors detected, in a code of odd-weight columns (Hsiao, 1970).
 
-A codeword is laid on the pins of a link bit after bit: bit i travels on pin i % pins, in bit time i // pins. Which
-column of the parity matrix stands at which bit is free, and used here: three errors in a row on one pin never look
-like a single error. Any other odd number of errors beyond one may; an even number is seen unless it is a codeword.
+A codeword is laid on the pins of a link bit after bit: bit i travels on pin i % pins, in bit time i // pins. In every
+beat of two bit times the data come first, as many in each beat, then check bits and, where bits are left over, zeros.
+
+Which column of the parity matrix stands at which bit is free otherwise, and used: three errors in a row on one pin
+never look like a single error. Any other odd number of errors beyond one may; an even number is seen unless it is a
+codeword.
 """
 
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import combinations
 from typing import NamedTuple
 
-from amaranth.hdl import Cat, Module, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -38,7 +41,8 @@ class Decoded(NamedTuple):
 class Secded:
     """The code of `data_bits` for a link of `pins`; it gives the software functions and the hardware.
 
-    A codeword has `bits` bits. Those whose column has one bit set are check bits; the others are the data, in order.
+    A codeword takes `beats` beats of the pins. Its bits whose column has one bit set are check bits; those without a
+    column are zeros, which no decoder looks at; the others are the data, in order.
     """
 
     data_bits: int
@@ -47,8 +51,9 @@ class Secded:
     def __post_init__(self) -> None:
         if self.data_bits not in range(8, 248):
             raise ValueError(f"data_bits must be in 8..247, not {self.data_bits!r}")
-        if self.pins not in range(1, self.bits + 1):
-            raise ValueError(f"pins must be in 1..{self.bits}, not {self.pins!r}")
+        if self.pins not in range(1, self.data_bits + 1) or self.data_bits % self.beats:
+            raise ValueError(f"pins must be such that {self.data_bits + self.check_bits} bits take a number of beats "
+                             f"that divides {self.data_bits}, not {self.pins!r}")
 
     @property
     def check_bits(self) -> int:
@@ -56,14 +61,25 @@ class Secded:
         return next(n for n in range(4, 12) if self.data_bits + n <= 1 << n - 1)
 
     @property
+    def beats(self) -> int:
+        """Pairs of bit times that a codeword takes."""
+        return -(-(self.data_bits + self.check_bits) // (2 * self.pins))
+
+    @property
     def bits(self) -> int:
-        """Bits of a codeword."""
-        return self.data_bits + self.check_bits
+        """Bits of a codeword on the pins."""
+        return 2 * self.pins * self.beats
 
     @cached_property
     def columns(self) -> tuple[int, ...]:
-        """The syndrome of a single error in each bit of a codeword: different, and of odd weight."""
-        return _arranged(_light_columns(self.data_bits, self.check_bits), self.pins)
+        """The syndrome of a single error in each bit of a codeword: different, and of odd weight; 0 of a zero."""
+        light = _light_columns(self.data_bits, self.check_bits)
+        check, data = light[: self.check_bits], light[self.check_bits :]
+        check += [0] * (self.bits - len(light))
+        each, most = len(data) // self.beats, len(check) // self.beats
+        order = [column for beat in range(self.beats)
+                 for column in (*data[each * beat :][:each], *check[beat :: self.beats][:most])]
+        return _arranged(tuple(order), self.pins)
 
     @cached_property
     def data_places(self) -> tuple[int, ...]:
@@ -108,7 +124,7 @@ class Secded:
         """The codeword of `data`, as logic without registers."""
         check = [Cat(data[n] for n, place in enumerate(self.data_places) if self.columns[place] >> row & 1).xor()
                  for row in range(self.check_bits)]
-        word = [Value.cast(0)] * self.bits
+        word = [Const(0, 1)] * self.bits
         for n, place in enumerate(self.data_places):
             word[place] = data[n]
         for n, place in enumerate(self.check_places):
@@ -163,7 +179,7 @@ class Decoder(wiring.Component):
             return low[column & (1 << half) - 1] & high[column >> half]
 
         partners: dict[int, list[int]] = {}
-        for column in self._code.columns:
+        for column in filter(None, self._code.columns):
             partners.setdefault(column >> half, []).append(column & (1 << half) - 1)
         single = Cat(high[upper] & Cat(low[lower] for lower in lowers).any()
                      for upper, lowers in sorted(partners.items())).any()
@@ -190,17 +206,17 @@ def _loads(rows: list[int], column: int) -> list[int]:
     return [load + (column >> bit & 1) for bit, load in enumerate(rows)]
 
 
-def _arranged(columns: list[int], pins: int) -> tuple[int, ...]:
-    """The columns in an order in which no three neighbours on a pin add up to one of them.
+@cache
+def _arranged(columns: tuple[int, ...], pins: int) -> tuple[int, ...]:
+    """The columns in an order in which no three neighbours on a pin add up to one of them; data stay among data.
 
     Exchanges two at a time and keeps what is no worse; the seed is fixed, so the order is always the same.
     """
-    used, rng = frozenset(columns), random.Random(0)
-    order = sorted(columns, key=lambda _: rng.random())
+    order, used, rng = list(columns), frozenset(columns) - {0}, random.Random(0)
 
     def bad(last: int) -> bool:
-        first = last - 2 * pins
-        return first >= 0 and last < len(order) and order[first] ^ order[last - pins] ^ order[last] in used
+        triple = [order[i] for i in (last - 2 * pins, last - pins, last) if 0 <= i < len(order)]
+        return len(triple) == 3 and all(triple) and triple[0] ^ triple[1] ^ triple[2] in used
 
     def around(i: int) -> set[int]:
         return {i, i + pins, i + 2 * pins}
@@ -209,6 +225,8 @@ def _arranged(columns: list[int], pins: int) -> tuple[int, ...]:
     for a, b in _pairs(len(order), rng):
         if not wrong:
             return tuple(order)
+        if (order[a].bit_count() > 1) != (order[b].bit_count() > 1):
+            continue
         near = around(a) | around(b)
         before = sum(map(bad, near))
         order[a], order[b] = order[b], order[a]
@@ -220,6 +238,6 @@ def _arranged(columns: list[int], pins: int) -> tuple[int, ...]:
     raise ValueError(f"pins must leave triples apart: {len(columns)} bits on {pins} pins do not")
 
 
-def _pairs(count: int, rng: random.Random, limit: int = 200_000) -> Iterator[tuple[int, int]]:
+def _pairs(count: int, rng: random.Random, limit: int = 400_000) -> Iterator[tuple[int, int]]:
     for _ in range(limit):
         yield int(rng.random() * count), int(rng.random() * count)

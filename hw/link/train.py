@@ -44,7 +44,7 @@ class Trainer(wiring.Component):
         self._link = link
         super().__init__({
             "restart": In(1), "data": In(link.ratio * link.beat_bits), "place": In(range(DEPTH)), "moving": In(1),
-            "delay_load": Out(link.pins), "delay_step": Out(link.pins), "choice": Out(BEAT * link.pins),
+            "delay_load": Out(link.pins), "delay_step": Out(link.pins), "choice": Out(link.pins),
             "slip": Out(1), "state": Out(State), "lane": Out(range(link.pins)),
             "training": Out(1), "trained": Out(1), "settling": Out(1),
         })
@@ -64,7 +64,7 @@ class Trainer(wiring.Component):
             self.training.eq(state != State.LINKED),
             self.trained.eq((state == State.TRAINED) | (state == State.LEAVE)),
             self.settling.eq((state == State.SETTLE) & ~timer[0]),
-            self.delay_load.eq(load << pin), self.delay_step.eq(step << pin),
+            *([self.delay_load.eq(load << pin), self.delay_step.eq(step << pin)] if link.taps > 1 else []),
         ]
         last_tap = Const(1) if link.taps == 1 else tap == link.taps - 1
 
@@ -136,7 +136,7 @@ class Trainer(wiring.Component):
         with m.Switch(pin):
             for n in range(self._link.pins):
                 with m.Case(n):
-                    m.d.sync += self.choice.word_select(n, BEAT).eq(choice)
+                    m.d.sync += self.choice[n].eq(choice)
 
     def _compare(self, m: Module, pin: Value) -> tuple[Value, Value, Value]:
         """Whether a slot is whole in this cycle; whether the pin has carried the training word in it; the complement

@@ -16,7 +16,7 @@ class Transmitter(wiring.Component):
     send, data: the flit of the slot that begins in this cycle. Without one it is a control frame.
     start, start_slot: the next control frame is a START; `start` is a pulse, start_slot holds till then.
     token_end: a token's last cycle. The CRC of its flits goes into the next slots that are free; flits sent from the
-    next cycle on are the next token's. No flit is sent in the first two cycles of a token.
+    next cycle on are the next token's, of which the first slot has none.
     training, trained: the pins carry the training word; pin 0 its complement once `trained`.
     beats: of a core cycle. The first bit of a flit is in `beats` one cycle after `send`.
     """
@@ -36,7 +36,8 @@ class Transmitter(wiring.Component):
         begins = Signal()
         m.d.comb += begins.eq(phase == 0)
         flit, word = Signal(link.flit_bits), Signal(link.code.bits)
-        m.d.comb += flit.eq(Mux(self.send, self.data, self._control(m, begins)))
+        carrying = Signal()  # a flit, not a control frame
+        m.d.comb += flit.eq(Mux(self.send, self.data, self._control(m, begins, carrying)))
         training = word_of_pins(link)
         with m.If(self.training):
             m.d.sync += word.eq(training)
@@ -44,17 +45,16 @@ class Transmitter(wiring.Component):
                 m.d.sync += word[bit].eq(training[bit] ^ self.trained)
         with m.Elif(begins):
             m.d.sync += word.eq(link.code.encoded(m, flit))
-        parts = link.ratio * link.beat_bits
-        padded = Cat(word, Const(0, link.slot * parts - link.code.bits))
-        m.d.comb += self.beats.eq(Cat(padded[parts * k :][:parts] for k in range(link.slot)).word_select(
-            (phase - 1)[: link.phase_bits], parts))
+        with m.If(begins):
+            m.d.sync += carrying.eq(self.send)
+        m.d.comb += self.beats.eq(word.word_select((phase - 1)[: link.phase_bits], len(self.beats)))
         return m
 
-    def _control(self, m: Module, begins: Value) -> Value:
+    def _control(self, m: Module, begins: Value, carrying: Value) -> Value:
         """The control frame of a slot that begins now."""
         link = self._link
         prbs, starting = Signal(Prbs.BITS, init=1), Signal()
-        crc, left = self._crc(m, begins, ~self.send & ~starting)
+        crc, left = self._crc(m, carrying, begins & ~self.send & ~starting)
         frame = Signal(layout(link))
         with m.If(self.start):
             m.d.sync += starting.eq(1)
@@ -71,46 +71,28 @@ class Transmitter(wiring.Component):
         ]
         return frame.as_value()
 
-    def _crc(self, m: Module, begins: Value, free: Value) -> tuple[Value, Value]:
-        """The CRC of the last token, of which the lowest part goes next, and whether parts are left. free: one goes
-        into the slot that begins."""
+    def _crc(self, m: Module, carrying: Value, free: Value) -> tuple[Value, Value]:
+        """The CRC of the last token, of which the lowest part goes next, and whether parts are left. free: one goes."""
         link = self._link
         m.submodules.crc = crc = Crc32(link.crc_step).create()
-        m.submodules.steps = steps = Steps(link)
         kept, left = Signal(WIDTH, reset_less=True), Signal(range(crc_parts(link) + 1))
-        m.d.comb += [steps.flit.eq(self.data), steps.begin.eq(begins & self.send), crc.word.eq(steps.word),
-                     crc.enable.eq(steps.enable), crc.clear.eq(steps.drained), steps.token_end.eq(self.token_end)]
-        with m.If(steps.drained):
+        ended = echo(m, self.token_end, link.slot)
+        m.d.comb += [
+            crc.word.eq(Cat(self.beats[link.beat_bits * k :][: link.beat_data] for k in range(link.ratio))),
+            crc.enable.eq(carrying), crc.clear.eq(ended),
+        ]
+        with m.If(ended):
             m.d.sync += [kept.eq(crc.value), left.eq(crc_parts(link))]
-        with m.Elif(begins & free & left.any()):
+        with m.Elif(free & left.any()):
             m.d.sync += [left.eq(left - 1), *([kept.eq(kept[crc_part_bits(link) :])] if crc_parts(link) > 1 else [])]
         return kept, left.any()
 
 
-class Steps(wiring.Component):
-    """Cuts flits into the words that the CRC takes, the lowest first, one a cycle, from one cycle after `begin` on.
-
-    token_end: a pulse; `drained` is it two cycles later, when the flits of its cycle and before are through.
-    """
-
-    def __init__(self, link: LinkParameters):
-        self._link = link
-        super().__init__({
-            "flit": In(link.flit_bits), "begin": In(1), "word": Out(link.crc_step), "enable": Out(1),
-            "token_end": In(1), "drained": Out(1),
-        })
-
-    def elaborate(self, platform):
-        m, link = Module(), self._link
-        rest, left = Signal(link.flit_bits, reset_less=True), Signal(range(link.slot + 1))
-        ended = Signal()
-        m.d.comb += [self.word.eq(rest[: link.crc_step]), self.enable.eq(left != 0)]
-        m.d.sync += [ended.eq(self.token_end), self.drained.eq(ended)]
-        with m.If(self.begin):
-            m.d.sync += [rest.eq(self.flit), left.eq(link.slot)]
-        with m.Elif(self.enable):
-            m.d.sync += [rest.eq(rest[link.crc_step :]), left.eq(left - 1)]
-        return m
+def echo(m: Module, pulse: Value, cycles: int) -> Signal:
+    """A pulse so many cycles later."""
+    late = Signal(cycles, name="late")
+    m.d.sync += late.eq(Cat(pulse, late))
+    return late[-1]
 
 
 def word_of_pins(link: LinkParameters) -> Value:
