@@ -35,7 +35,7 @@ class Bench:
         skews = [[10] * (link.pins + 1)] * 2 if skews is None else skews
         # With a fixed input delay the clock is sent in the middle of a bit; else training finds the middle.
         rest = {"reset": 1, "latency": self.latency, "clock_shift": UNIT_INTERVAL // 2 if link.taps == 1 else 0,
-                "traffic": 0, "from_slot": 0, "to_slot": 0, "end_slot": 0xFFFF, "go": 0}
+                "traffic": 0, "from_slot": 0, "to_slot": 0, "end_slot": 0xFFFF, "mark_slot": 0, "go": 0}
         for side, skew, phase in zip(SIDES, skews, phases, strict=True):
             rest |= {f"{side}_{name}": 0 for name in ("off", "retrain", "clear", "flip", "cut")}
             rest |= {f"{side}_phase": phase,
@@ -92,9 +92,9 @@ class Bench:
         return first + slots
 
     def until(self, slot: int) -> None:
-        """Runs till side a is in a slot."""
-        while (left := (slot - self.slot_of()) % (1 << 16)) > 0:
-            self.model.run(max(1, left - 1) * self.slot if left > 1 else self.core)
+        """Runs till side a is in a slot, which must be yet to come."""
+        while (left := slot - self.slot_of()) > 0:
+            self.model.run((left - 1) * self.slot or self.core)
 
     def latencies(self) -> list[int]:
         """Ticks from the begin of a slot by a side's own counter to the arrival of the frame with its number."""

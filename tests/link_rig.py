@@ -48,6 +48,7 @@ def ports(link: LinkParameters) -> dict:
     found: dict = {
         "reset": In(1, init=1), "latency": In(LATENCY_BITS), "clock_shift": In(LINE_BITS),
         "traffic": In(2), "from_slot": In(COUNTER_BITS), "to_slot": In(COUNTER_BITS), "end_slot": In(COUNTER_BITS),
+        "mark_slot": In(COUNTER_BITS),
         "go": In(1), "ticks": Out(32),
     }
     for side in SIDES:
@@ -69,7 +70,7 @@ class Rig(wiring.Component):
     """Side a is the root. `flip` is a mask on the codeword that the side sends in the next slot in which it is not 0;
     `flipped` counts. `skew`: ticks of each line towards the other side, its clock's last. `cut`: lines that are dead.
     traffic: the rule, in the slots from_slot..to_slot - 1. end_slot: the last of a token, as for its CRC.
-    `begin_tick`, `begin_counter`: of the last token's begin. `slot_tick`: when slot 0 by the side's counter began;
+    `begin_tick`, `begin_counter`: of the last token's begin. `slot_tick`: when slot `mark_slot` by the side's counter began;
     `arrival`: when a frame or flit with that number arrived here. `phase`: ticks by which the side's clock is late.
     """
 
@@ -118,7 +119,8 @@ class Rig(wiring.Component):
             counter.root.eq(side == "a"), counter.go.eq(self.go if side == "a" else 0),
             counter.load.eq(end.load), counter.load_value.eq(end.load_value),
             counter.started.eq(end.started), counter.started_slot.eq(end.started_slot),
-            end.token_end.eq(counter.counter == Cat(Const(-1, phase_bits), self.end_slot)), sent.eq(counter.counter - self.latency),
+            end.token_end.eq(counter.counter == Cat(Const(-1, phase_bits), self.end_slot)),
+            sent.eq(counter.counter - self.latency),
             end.send.eq(self._is_sent(slot)), end.data.eq(flit_of(link, slot)),
             end.take.eq(self._is_sent(sent[phase_bits:])),
         ]
@@ -132,9 +134,9 @@ class Rig(wiring.Component):
         with m.If(counter.begin):
             m.d[core] += [at("begun").eq(at("begun") + 1), at("begin_tick").eq(self.ticks),
                           at("begin_counter").eq(counter.counter)]
-        with m.If(counter.counter == 0):
+        with m.If(counter.counter == Cat(Const(0, phase_bits), self.mark_slot)):
             m.d[core] += at("slot_tick").eq(self.ticks)
-        with m.If(end.arrived & end.up & (sent[phase_bits:] == 0)):
+        with m.If(end.arrived & end.up & (sent[phase_bits:] == self.mark_slot)):
             m.d[core] += at("arrival").eq(self.ticks)
         return self._lines(m, side, turn, core, end.beats, counter.counter[:phase_bits])
 
@@ -175,7 +177,8 @@ class Rig(wiring.Component):
                 m.d[f"core_{side}"] += taps.eq(0)
             with m.Elif(end.delay_step[pin]):
                 m.d[f"core_{side}"] += taps.eq(taps + 1)
-            here, rise, fall = early.bit_select(taps, 1), Signal(name=f"{side}_rise{pin}"), Signal(name=f"{side}_fall{pin}")
+            here = early.bit_select(taps, 1)
+            rise, fall = Signal(name=f"{side}_rise{pin}"), Signal(name=f"{side}_fall{pin}")
             m.d[rx] += [rise.eq(here), end.sampled[pin].eq(rise), end.sampled[link.pins + pin].eq(fall)]
             m.d[f"fall_{side}"] += fall.eq(here)
 

@@ -66,12 +66,12 @@ def resets(link: LinkParameters, count: int) -> None:
         bench = Bench(link, skews=random_lines(rng, link, skew), phases=rng.integers(0, 256, 2).tolist())
         bench.start()
         before = bench.both("taken")
-        bench.put(end_slot=(end := bench.traffic(1 + run % 2, TOKEN)) + 1)
+        end = bench.traffic(1 + run % 2, TOKEN)
+        bench.put(end_slot=end + 1, mark_slot=end - 2)
         while bench.slot_of() < end:
             bench.put(b_phase=(bench.get("b_phase") + int(rng.integers(-1, 2)) * (run % 3 > 0)) % 256)
             bench.run(16)
-        bench.until((1 << 16) - 1)  # numbered 0, a frame is timed
-        bench.run(4 * DEPTH)
+        bench.run(8 * DEPTH)
         assert bench.latencies() == [bench.latency * bench.core] * 2, f"run {run}: {bench.status()}"
         assert bench.both("errors") == [0, 0] and bench.both("corrected") == [0, 0], f"run {run}: {bench.status()}"
         taken = [now - then for now, then in zip(bench.both("taken"), before, strict=True)]

@@ -43,15 +43,17 @@ def test_single_errors_are_corrected_and_double_errors_seen(code: Secded):
     data = int.from_bytes(np.random.default_rng(0).bytes(code.data_bits // 8), "little")
     word = code.encode(data)
     assert code.decode(word) == (data, Verdict.CLEAN, 0)
-    for bit in sorted((*code.data_places, *code.check_places)):
+    places = sorted((*code.data_places, *code.check_places))
+    for bit in places:
         assert code.decode(word ^ 1 << bit) == (data, Verdict.CORRECTED, code.columns[bit])
-    doubles = {code.columns[a] ^ code.columns[b] for a, b in combinations(sorted((*code.data_places, *code.check_places)), 2)}
+    doubles = {code.columns[a] ^ code.columns[b] for a, b in combinations(places, 2)}
     assert 0 not in doubles and doubles.isdisjoint(code.columns)
 
 
 @pytest.mark.parametrize("code", CODES, ids=lambda code: f"{code.bits},{code.data_bits}")
 def test_three_errors_in_a_row_on_a_pin_are_seen(code: Secded):
     triples = [(bit, bit + code.pins, bit + 2 * code.pins) for bit in range(code.bits - 2 * code.pins)]
+    triples = [triple for triple in triples if all(code.columns[bit] for bit in triple)]
     assert all(code.decode(sum(1 << bit for bit in triple)).verdict is Verdict.FAILED for triple in triples)
 
 

@@ -21,7 +21,8 @@ class Ticked:
     def __init__(self, component: wiring.Component, name: str):
         members = {port: member for port, member in component.signature.members.items()}
         ports = [*members, "clk", "rst"]
-        head = f'#include "V{name}.h"\n#define TOP V{name}\n#define PORTS(X) {" ".join(f"X({port})" for port in ports)}\n'
+        head = (f'#include "V{name}.h"\n#define TOP V{name}\n'
+                f"#define PORTS(X) {' '.join(f'X({port})' for port in ports)}\n")
         library = ctypes.CDLL(str(build(verilog_of(component, name), name, head + HARNESS.read_text())))
         library.create.restype = ctypes.c_void_p
         self.__dict__.update({

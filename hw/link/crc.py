@@ -32,25 +32,30 @@ class Crc32:
                 state = (state << 1 & INITIAL) ^ (POLYNOMIAL if odd else 0)
         return state
 
-    def create(self) -> "Crc":
+    def create(self, part: int = 0) -> "Crc":
         """The hardware of `compute`."""
-        return Crc(self)
+        return Crc(self, part)
 
 
 class Crc(wiring.Component):
     """The CRC of the words in whose cycles `enable` was high since `clear`, which goes before `enable`.
 
-    value: of all words before the present cycle.
+    value: of all words before the present cycle. part: if not 0, `shift` drops so many bits of the value, the lowest,
+    for what reads it in parts; it goes before `enable`, too.
     """
 
-    def __init__(self, crc: Crc32):
-        self._step = crc.step
-        super().__init__({"word": In(crc.step), "enable": In(1), "clear": In(1), "value": Out(WIDTH, init=INITIAL)})
+    def __init__(self, crc: Crc32, part: int = 0):
+        self._step, self._part = crc.step, part
+        super().__init__({"word": In(crc.step), "enable": In(1), "clear": In(1), "shift": In(1),
+                          "value": Out(WIDTH, init=INITIAL)})
 
     def elaborate(self, platform):
         m = Module()
         with m.If(self.clear):
             m.d.sync += self.value.eq(INITIAL)
+        if self._part:
+            with m.Elif(self.shift):
+                m.d.sync += self.value.eq(self.value[self._part :])
         with m.Elif(self.enable):
             m.d.sync += self.value.eq(self._after(self.value, self.word))
         return m

@@ -1,12 +1,12 @@
 """One end of a link: everything but pins, clocks and instructions."""
 
-from amaranth.hdl import Cat, Module
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from .elastic import FIRST, Reader, Writer
 from .lanes import Lanes
-from .parameters import BEAT, COUNTER_BITS, DEPTH, LinkParameters
+from .parameters import COUNTER_BITS, DEPTH, LinkParameters
 from .receive import LATENCY_BITS, Fault, Receiver, record
 from .train import State, Trainer
 from .transmit import Transmitter
@@ -49,7 +49,8 @@ class Endpoint(wiring.Component):
         m.submodules.reader = reader = Reader(width=link.beat_bits, ratio=link.ratio)
         m.submodules.trainer = trainer = Trainer(link)
         m.submodules.receiver = receiver = Receiver(link)
-        near = Cat(reader.level == level for level in FIRST).any()
+        near = Signal()
+        m.d.comb += near.eq(Cat(reader.level == level for level in FIRST).any())
         for part in (transmitter, receiver):
             m.d.comb += [part.counter.eq(self.counter), part.counted.eq(self.counted),
                          part.token_end.eq(self.token_end)]
@@ -60,9 +61,10 @@ class Endpoint(wiring.Component):
             self.beats.eq(transmitter.beats),
             lanes.sampled.eq(self.sampled), lanes.choice.eq(trainer.choice), writer.beat.eq(lanes.beat),
             writer.slip.eq(trainer.slip), writer.entry.eq(reader.entry),
-            reader.gray.eq(writer.gray), reader.beats.eq(writer.beats), reader.hold.eq(receiver.hold | trainer.settling & ~near),
+            reader.gray.eq(writer.gray), reader.beats.eq(writer.beats),
+            reader.hold.eq(receiver.hold | trainer.settling & ~near),
             trainer.restart.eq(self.retrain), trainer.data.eq(reader.data), trainer.place.eq(reader.place),
-            trainer.moving.eq(reader.moving),
+            trainer.moving.eq(reader.moving), trainer.near.eq(near),
             self.delay_load.eq(trainer.delay_load), self.delay_step.eq(trainer.delay_step),
             self.state.eq(trainer.state), self.lane.eq(trainer.lane),
             receiver.linked.eq(trainer.state == State.LINKED), receiver.latency.eq(self.latency),

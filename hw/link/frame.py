@@ -38,6 +38,11 @@ def crc_parts(link: LinkParameters) -> int:
     return -(-WIDTH // link.argument_bits)
 
 
+def quiet_slots(link: LinkParameters) -> int:
+    """Slots at a token's begin that hold no flits: those of the last token's CRC, and one in which it is cleared."""
+    return crc_parts(link) + 1
+
+
 def crc_part_bits(link: LinkParameters) -> int:
     """Bits of the CRC in each of them."""
     return min(WIDTH, link.argument_bits)

@@ -4,11 +4,10 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, enum, wiring
 from amaranth.lib.wiring import In, Out
 
-from .crc import WIDTH, Crc32
+from .crc import Crc32
 from .elastic import HIGH
 from .frame import Kind, crc_part_bits, crc_parts, layout, start_bits
 from .parameters import COUNTER_BITS, DEPTH, LinkParameters
-from .transmit import echo
 
 QUIET = 3
 """Slots that arrive before the reader's place is judged again after it was held."""
@@ -41,7 +40,7 @@ class Receiver(wiring.Component):
     load, load_value: the counter of the next cycle (of the parent's link).
     flit, arrived: what a slot held; `take`, in the cycle of `arrived`: an instruction takes it.
     started, started_slot: a START has come (a pulse).
-    token_end: as for the sender. No flit is taken in the first `slot` cycles of a token.
+    token_end: as for the sender.
     up: flits can be relied on. errors: sticky, a bit each `Fault`, until `clear`; first: `record` of the first.
     corrected: single errors put right since `clear`, at most 65,535.
     least, greatest: level of the elastic buffer since `clear`.
@@ -65,7 +64,8 @@ class Receiver(wiring.Component):
         m.submodules.decoder = decoder = link.code.decoder()
         word, valid = self._slots(m)
         m.d.comb += [
-            decoder.code.eq(word), decoder.valid.eq(valid), self.flit.eq(decoder.data), self.arrived.eq(decoder.arrived),
+            decoder.code.eq(word), decoder.valid.eq(valid),
+            self.flit.eq(decoder.data), self.arrived.eq(decoder.arrived),
         ]
         frame = data.View(layout(link), decoder.data)
         kinds = {kind: frame.kind == kind for kind in Kind}
@@ -124,9 +124,9 @@ class Receiver(wiring.Component):
     def _crc(self, m: Module, decoder: wiring.Component, came: Value, frame: data.View) -> Value:
         """Whether the CRC that comes is wrong, or has not come by the end of the next token."""
         link = self._link
-        m.submodules.crc = crc = Crc32(link.crc_step).create()
-        kept, left = Signal(WIDTH, reset_less=True), Signal(range(crc_parts(link) + 1))
-        bits, ended, taken = crc_part_bits(link), echo(m, self.token_end, link.slot), self.arrived & self.take
+        parts, bits = crc_parts(link), crc_part_bits(link)
+        m.submodules.crc = crc = Crc32(link.crc_step).create(bits if parts > 1 else 0)
+        left, taken = Signal(range(parts + 1)), self.arrived & self.take
         # The decoder holds a flit until the next one.
         part, more = Signal(link.phase_bits), Signal()
         with m.If(taken):
@@ -134,14 +134,14 @@ class Receiver(wiring.Component):
         with m.Elif(more):
             m.d.sync += [part.eq(part + 1), more.eq(part != link.slot - 1)]
         m.d.comb += [crc.word.eq(decoder.data.word_select(Mux(taken, 0, part), link.crc_step)),
-                     crc.enable.eq(taken | more), crc.clear.eq(ended)]
+                     crc.enable.eq(taken | more), crc.shift.eq(came), crc.clear.eq(came & (left == 1) | ~self.up)]
         with m.If(~self.up):
             m.d.sync += left.eq(0)
-        with m.Elif(ended):
-            m.d.sync += [kept.eq(crc.value), left.eq(crc_parts(link))]
-        with m.Elif(came):
-            m.d.sync += [left.eq(left - 1), *([kept.eq(kept[bits:])] if crc_parts(link) > 1 else [])]
-        return came & ((kept[:bits] != frame.argument[:bits]) | ~left.any()) | self.token_end & left.any()
+        with m.Elif(self.token_end):
+            m.d.sync += left.eq(parts)
+        with m.Elif(came & left.any()):
+            m.d.sync += left.eq(left - 1)
+        return came & ((crc.value[:bits] != frame.argument[:bits]) | ~left.any()) | self.token_end & left.any()
 
     def _watch(self, m: Module, faults: dict[Fault, Value], late: Value, decoder: wiring.Component) -> None:
         """Sticky errors, the first failure, and the counters."""

@@ -164,7 +164,10 @@ class Decoder(wiring.Component):
         return m
 
     def _row(self, row: int) -> Value:
-        return Cat(self.code[i] for i, column in enumerate(self._code.columns) if column >> row & 1).xor()
+        """The data in the order in which `encoded` takes them, then the check bit: a proof sees what cancels out."""
+        code = self._code
+        return Cat(self.code[place] for place in (*code.data_places, code.check_places[row])
+                   if code.columns[place] >> row & 1).xor()
 
     def _matches(self, m: Module, syndrome: Value) -> tuple[Value, list[Value]]:
         """Whether the syndrome is that of a single error; a bit for each datum that it is of.

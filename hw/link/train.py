@@ -35,7 +35,7 @@ class Trainer(wiring.Component):
     restart: begins anew. data, place, moving: of the elastic buffer's reader.
     delay_load, delay_step: a bit each pin: delay 0; one more. At least SETTLE cycles lie between two of them.
     choice: of `hw.link.lanes.Lanes`. slip: of the elastic buffer's writer.
-    settling: the reader may be held in this cycle, to keep its distance.
+    near: the reader is at its distance; settling: it may be held in this cycle to come there.
     state: `State`. training: the sender must send the training word; trained: its complement.
     lane: while FAILED, the pin that failed: the one furthest on of all tries.
     """
@@ -43,7 +43,8 @@ class Trainer(wiring.Component):
     def __init__(self, link: LinkParameters):
         self._link = link
         super().__init__({
-            "restart": In(1), "data": In(link.ratio * link.beat_bits), "place": In(range(DEPTH)), "moving": In(1),
+            "restart": In(1), "data": In(link.ratio * link.beat_bits), "place": In(range(DEPTH)),
+            "moving": In(1), "near": In(1),
             "delay_load": Out(link.pins), "delay_step": Out(link.pins), "choice": Out(link.pins),
             "slip": Out(1), "state": Out(State), "lane": Out(range(link.pins)),
             "training": Out(1), "trained": Out(1), "settling": Out(1),
@@ -81,9 +82,10 @@ class Trainer(wiring.Component):
                 with m.If(timer == 0):
                     self._choose(m, pin, choice)
                 with m.If(timer == SETTLE - 1):
-                    m.d.sync += go(State.CHECK)
                     with m.If(~moved):
-                        m.d.sync += state.eq(State.NO_CLOCK)
+                        m.d.sync += go(State.NO_CLOCK)
+                    with m.Elif(self.near):
+                        m.d.sync += go(State.CHECK)
             with m.Case(State.CHECK):
                 with m.If(~whole):
                     m.d.sync += timer.eq(timer)

@@ -4,7 +4,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from .crc import WIDTH, Crc32
+from .crc import Crc32
 from .frame import Kind, Prbs, crc_part_bits, crc_parts, layout, start_bits
 from .parameters import COUNTER_BITS, WORDS, LinkParameters
 
@@ -15,8 +15,8 @@ class Transmitter(wiring.Component):
     counter: cycles, `phase_bits` of them within the slot; a slot begins where these are 0. counted: it is the rack's.
     send, data: the flit of the slot that begins in this cycle. Without one it is a control frame.
     start, start_slot: the next control frame is a START; `start` is a pulse, start_slot holds till then.
-    token_end: a token's last cycle. The CRC of its flits goes into the next slots that are free; flits sent from the
-    next cycle on are the next token's, of which the first slot has none.
+    token_end: a token's last cycle, and a slot's. The CRC of its flits goes into the slots behind it: a token has no
+    flits in its last slot, nor in its first `quiet_slots`.
     training, trained: the pins carry the training word; pin 0 its complement once `trained`.
     beats: of a core cycle. The first bit of a flit is in `beats` one cycle after `send`.
     """
@@ -74,25 +74,18 @@ class Transmitter(wiring.Component):
     def _crc(self, m: Module, carrying: Value, free: Value) -> tuple[Value, Value]:
         """The CRC of the last token, of which the lowest part goes next, and whether parts are left. free: one goes."""
         link = self._link
-        m.submodules.crc = crc = Crc32(link.crc_step).create()
-        kept, left = Signal(WIDTH, reset_less=True), Signal(range(crc_parts(link) + 1))
-        ended = echo(m, self.token_end, link.slot)
+        parts = crc_parts(link)
+        m.submodules.crc = crc = Crc32(link.crc_step).create(crc_part_bits(link) if parts > 1 else 0)
+        left, goes = Signal(range(parts + 1)), Signal()
         m.d.comb += [
             crc.word.eq(Cat(self.beats[link.beat_bits * k :][: link.beat_data] for k in range(link.ratio))),
-            crc.enable.eq(carrying), crc.clear.eq(ended),
+            crc.enable.eq(carrying), goes.eq(free & left.any()), crc.shift.eq(goes), crc.clear.eq(goes & (left == 1)),
         ]
-        with m.If(ended):
-            m.d.sync += [kept.eq(crc.value), left.eq(crc_parts(link))]
-        with m.Elif(free & left.any()):
-            m.d.sync += [left.eq(left - 1), *([kept.eq(kept[crc_part_bits(link) :])] if crc_parts(link) > 1 else [])]
-        return kept, left.any()
-
-
-def echo(m: Module, pulse: Value, cycles: int) -> Signal:
-    """A pulse so many cycles later."""
-    late = Signal(cycles, name="late")
-    m.d.sync += late.eq(Cat(pulse, late))
-    return late[-1]
+        with m.If(self.token_end):
+            m.d.sync += left.eq(parts)
+        with m.Elif(goes):
+            m.d.sync += left.eq(left - 1)
+        return crc.value, left.any()
 
 
 def word_of_pins(link: LinkParameters) -> Value:
