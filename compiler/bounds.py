@@ -4,7 +4,7 @@ import numpy as np
 
 from .integer import ROPE_STEP
 from .layout import ceil_div
-from .lower_base import (
+from .lower.index import (
     INDEX_EMB_SCALE,
     INDEX_EMBEDDING,
     INDEX_HIGH,

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from hw import isa, store
 from hw.config import ChipConfig
 
-from . import assemble, lower, place, schedule
+from . import assemble, place, schedule
 from .errors import TspError
 from .layout import ceil_div
 from .lifetimes import check_lifetimes
+from .lower.token import lower_token
 
 TOLERANCE = 1.02
 """By how much foretold instructions may exceed a queue before the buckets are not even tried."""
@@ -33,7 +34,7 @@ def build_buckets(placement: place.Placement, count: int | None = None) -> list[
     Raises TspError naming the queue if even one bucket does not fit.
     """
     config, chunks = placement.geometry.config, placement.geometry.chunks
-    lowered = functools.cache(lambda valid, size: lower.Lower(placement, size, valid).run())
+    lowered = functools.cache(lambda valid, size: lower_token(placement, size, valid))
     ready = functools.cache(lambda valid, size: build(config, lowered(valid, size), size))
 
     def built(number: int) -> list[Built]:
@@ -54,7 +55,7 @@ def build_buckets(placement: place.Placement, count: int | None = None) -> list[
 def check_queues(placement: place.Placement) -> Built:
     """The whole context as one bucket, scheduled in haste. Raises TspError naming the queue that does not hold it."""
     config, chunks = placement.geometry.config, placement.geometry.chunks
-    hasty = build(config, lower.Lower(placement, chunks).run(), chunks, effort=0)
+    hasty = build(config, lower_token(placement, chunks), chunks, effort=0)
     _refuse(_overflow(config, [hasty]))
     return hasty
 

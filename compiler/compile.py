@@ -8,7 +8,7 @@ import numpy as np
 from hw import isa
 from hw.config import ChipConfig
 
-from . import integer, lower, place, quantize, verify
+from . import integer, place, quantize, verify
 from .bounds import index_bounds, index_least
 from .buckets import Built, build_buckets
 from .calibrate import CALIBRATION_SEEDS, cut, sample_sequences, text_length
@@ -16,6 +16,7 @@ from .checkpoint import Checkpoint, ModelConfig
 from .context import choose_context, four_bit_matrices, rope_rate
 from .errors import TspError
 from .float_model import FloatModel
+from .lower.qkv import permutations
 from .program import EVENT_COLUMNS, Bucket, Program, Segment, Symbol
 from .quality import Quality
 from .scales import SCALES, Trial, choose
@@ -119,7 +120,7 @@ def _pack(model: ModelConfig, tokenizer: Tokenizer, placement: place.Placement, 
     return Program(
         config=config, model=model, context=integer_model.context, four_bit=tuple(sorted(integer_model.four_bit)),
         buckets=tuple(_bucket(b, config.quad_bytes) for b in built), starts=starts, queues=queues,
-        maps={number: tuple(lanes) for number, lanes in lower.permutations(config).items()},
+        maps={number: tuple(lanes) for number, lanes in permutations(config).items()},
         symbols=_symbols(placement), image=placement.layout.image(), tokenizer=tokenizer.to_bytes(),
         arrays=integer.to_arrays(integer_model), texts=texts, schedule=events, trials=tuple(trials), quality=quality,
     )

@@ -6,13 +6,14 @@ import numpy as np
 
 from hw.config import CONFIGS, ChipConfig
 
-from . import integer, lower, place
+from . import integer, place
 from .checkpoint import ModelConfig
 from .errors import TspError
 from .geometry import CHUNK, native_head_size
 from .integer import MATRICES, IntegerModel, Shifts
 from .layout import ceil_div
 from .lifetimes import check_lifetimes
+from .lower.token import lower_token
 
 INT4_MATRICES = frozenset(MATRICES) - {"classifier"}
 """Held in four bits with weights="int4"; the classifier is also the embedding and stays at eight."""
@@ -96,7 +97,7 @@ def check_fit(model: ModelConfig, config: ChipConfig, context: int, four_bit: fr
         raise TspError(f"the weight matrices take {needed / 1024:,.0f} KiB, config {config.name} has "
                        f"{config.sram_bytes / 1024:,.0f} KiB of SRAM: use a larger config")
     placement = place.place(config, sizes, rope_rate(model, sizes))
-    check_lifetimes(config, lower.Lower(placement, placement.geometry.chunks).run())
+    check_lifetimes(config, lower_token(placement, placement.geometry.chunks))
     return placement
 
 

@@ -13,10 +13,11 @@ import pytest
 from checkpoints import random_checkpoint, small_config
 from programs import TINY
 
-from compiler import lower, place, quantize, schedule
+from compiler import place, quantize, schedule
 from compiler.buckets import Built, build
 from compiler.context import rope_rate
 from compiler.integer import IntegerModel, to_arrays
+from compiler.lower.token import lower_token
 from hw import isa
 from hw.config import CONFIGS
 
@@ -41,7 +42,7 @@ def placed() -> place.Placement:
 
 @functools.cache
 def lowered() -> list[schedule.Segment]:
-    return lower.Lower(placed(), placed().geometry.chunks).run()
+    return lower_token(placed(), placed().geometry.chunks)
 
 
 @functools.cache

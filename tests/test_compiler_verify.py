@@ -14,7 +14,7 @@ from checkpoints import random_checkpoint, small_config
 from compiler.assemble import Bucket, assemble
 from compiler.bounds import index_bounds, index_least
 from compiler.ir import Stream
-from compiler.lower import Lower
+from compiler.lower.token import lower_token
 from compiler.place import Placement, place
 from compiler.quantize import quantize
 from compiler.schedule import Scheduler, Segment
@@ -238,7 +238,7 @@ def compiled(name: str, **changes) -> tuple[Placement, list[tuple[list[Segment],
     placement = place(config, model, rate)
     buckets = []
     for chunks in range(1, placement.geometry.chunks + 1):
-        segments = Lower(placement, chunks, chunks - 1).run()
+        segments = lower_token(placement, chunks, chunks - 1)
         for segment in segments:
             Scheduler().run(segment)
         buckets.append((segments, assemble(config, segments, chunks * config.lanes)))
