@@ -3,14 +3,15 @@
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 from hw import isa, store
 from hw.config import ChipConfig
 
-from . import assemble, place, schedule
+from . import place, schedule
+from .assemble import Code, assemble
 from .errors import TspError
+from .ir import Block
 from .layout import ceil_div
 from .lifetimes import check_lifetimes
 from .lower.token import lower_token
@@ -19,16 +20,7 @@ TOLERANCE = 1.02
 """By how much foretold instructions may exceed a queue before the buckets are not even tried."""
 
 
-@dataclass(frozen=True)
-class Built:
-    """A bucket's program: attention over `chunks` vectors of positions."""
-
-    chunks: int
-    segments: tuple[schedule.Segment, ...]
-    code: assemble.Bucket
-
-
-def build_buckets(placement: place.Placement, count: int | None = None) -> list[Built]:
+def build_buckets(placement: place.Placement, count: int | None = None) -> list[Code]:
     """Buckets of evenly spaced chunk counts: `count`, or as many as the table and the queues hold.
 
     Raises TspError naming the queue if even one bucket does not fit.
@@ -37,7 +29,7 @@ def build_buckets(placement: place.Placement, count: int | None = None) -> list[
     lowered = functools.cache(lambda valid, size: lower_token(placement, size, valid))
     ready = functools.cache(lambda valid, size: build(config, lowered(valid, size), size))
 
-    def built(number: int) -> list[Built]:
+    def built(number: int) -> list[Code]:
         return [ready(*border) for border in _even(chunks, number)]
 
     most = min(config.buckets, chunks)
@@ -52,7 +44,7 @@ def build_buckets(placement: place.Placement, count: int | None = None) -> list[
     return next((built(number) for number in numbers if not _overflow(config, built(number))), built(1))
 
 
-def check_queues(placement: place.Placement) -> Built:
+def check_queues(placement: place.Placement) -> Code:
     """The whole context as one bucket, scheduled in haste. Raises TspError naming the queue that does not hold it."""
     config, chunks = placement.geometry.config, placement.geometry.chunks
     hasty = build(config, lower_token(placement, chunks), chunks, effort=0)
@@ -71,11 +63,11 @@ class _Likely:
     A queue's instructions are its bursts, known without scheduling, and a few that only wait: as many as in `full`.
     """
 
-    def __init__(self, config: ChipConfig, lowered: Callable[[int, int], list[schedule.Segment]], full: Built) -> None:
+    def __init__(self, config: ChipConfig, lowered: Callable[[int, int], list[Block]], full: Code) -> None:
         self._config = config
         self._bursts = functools.cache(lambda valid, chunks: _bursts(lowered(valid, chunks)))
-        bursts = self._bursts(0, full.chunks)
-        self._rest = Counter({name: len(words) - bursts[name] for name, words in full.code.words.items()})
+        bursts = self._bursts(0, full.bucket.chunks)
+        self._rest = Counter({name: len(words) - bursts[name] for name, words in full.words.items()})
 
     def fits(self, borders: list[tuple[int, int]]) -> bool:
         """Whether buckets of these borders should fit. Begins with the largest, for none is lowered in vain."""
@@ -88,24 +80,21 @@ class _Likely:
         return True
 
 
-def _bursts(segments: list[schedule.Segment]) -> Counter[str]:
+def _bursts(blocks: list[Block]) -> Counter[str]:
     """Instructions by queue, without those that wait."""
-    return Counter(b.queue for segment in segments for cluster in segment.clusters for b in cluster.bursts)
+    return Counter(b.queue for block in blocks for cluster in block.clusters for b in cluster.bursts)
 
 
-def build(config: ChipConfig, segments: list[schedule.Segment], chunks: int, effort: int = schedule.EFFORT) -> Built:
-    """Schedule and assemble the segments of a bucket that ends at `chunks` vectors of positions."""
-    check_lifetimes(config, segments)
-    for segment in segments:
-        schedule.Scheduler().run(segment, effort)
-    schedule.overlap(segments)
-    limit = chunks * config.lanes
-    return Built(chunks, tuple(segments), assemble.assemble(config, segments, limit))
+def build(config: ChipConfig, blocks: Sequence[Block], chunks: int, effort: int = schedule.EFFORT) -> Code:
+    """Schedule and assemble the blocks of a bucket that ends at `chunks` vectors of positions."""
+    check_lifetimes(config, blocks)
+    schedules = schedule.overlap([schedule.schedule_block(block, effort) for block in blocks])
+    return assemble(config, schedules, chunks)
 
 
-def _overflow(config: ChipConfig, built: list[Built]) -> str:
+def _overflow(config: ChipConfig, built: list[Code]) -> str:
     """What does not fit the queues; nothing if all does."""
-    return store.overflow(config, {queue.name: [word for b in built for word in b.code.words[queue.name]]
+    return store.overflow(config, {queue.name: [word for code in built for word in code.words[queue.name]]
                                    for queue in isa.queues(config)})
 
 

@@ -9,15 +9,16 @@ from hw import isa
 from hw.config import ChipConfig
 
 from . import integer, place, quantize, verify
+from .assemble import Code
 from .bounds import index_bounds, index_least
-from .buckets import Built, build_buckets
+from .buckets import build_buckets
 from .calibrate import CALIBRATION_SEEDS, cut, sample_sequences, text_length
 from .checkpoint import Checkpoint, ModelConfig
 from .context import choose_context, four_bit_matrices, rope_rate
 from .errors import TspError
 from .float_model import FloatModel
 from .lower.qkv import permutations
-from .program import EVENT_COLUMNS, Bucket, Program, Segment, Symbol
+from .program import EVENT_COLUMNS, Program, Symbol
 from .quality import Quality
 from .scales import SCALES, Trial, choose
 from .tokenizer import Tokenizer
@@ -76,16 +77,16 @@ def compile_checkpoint(
     progress("place")
     placement = place.place(config, model, rope_rate(own, model))
     progress("lower, schedule, assemble")
-    built = build_buckets(placement, buckets)
+    codes = build_buckets(placement, buckets)
     progress("verify")
     bounds = index_bounds(placement)
-    for valid, bucket in zip([0, *(b.chunks for b in built)], built, strict=False):
-        verify.verify_bucket(config, bucket.code.words, bucket.code.period, bounds, index_least(placement, valid))
+    for valid, code in zip([0, *(code.bucket.chunks for code in codes)], codes, strict=False):
+        verify.verify_bucket(config, code.words, code.bucket.period, bounds, index_least(placement, valid))
     progress("quality")
     measured = _beginning(unseen[:context], QUALITY_TOKENS, checkpoint)
     quality = quantize.evaluate(model, checkpoint, measured) if measure else None
     progress("pack")
-    return _pack(own, tokenizer, placement, built, trials, quality)
+    return _pack(own, tokenizer, placement, codes, trials, quality)
 
 
 # --- calibration and quality ---------------------------------------------------------------------------------------
@@ -107,29 +108,23 @@ def _beginning(text: list[int], tokens: int, checkpoint: Checkpoint) -> list[int
 # --- pack ----------------------------------------------------------------------------------------------------------
 
 
-def _pack(model: ModelConfig, tokenizer: Tokenizer, placement: place.Placement, built: list[Built],
+def _pack(model: ModelConfig, tokenizer: Tokenizer, placement: place.Placement, codes: Sequence[Code],
           trials: list[Trial], quality: Quality | None) -> Program:
     config, integer_model = placement.geometry.config, placement.geometry.model
     queues: dict[str, tuple[int, ...]] = {}
     starts: dict[str, tuple[int, ...]] = {}
     for queue in isa.queues(config):
-        parts = [b.code.words[queue.name] for b in built]
+        parts = [code.words[queue.name] for code in codes]
         starts[queue.name] = tuple(sum(map(len, parts[:i])) for i in range(len(parts)))
         queues[queue.name] = tuple(word for part in parts for word in part)
-    texts, events = _schedule_table(built)
+    texts, events = _schedule_table(codes)
     return Program(
         config=config, model=model, context=integer_model.context, four_bit=tuple(sorted(integer_model.four_bit)),
-        buckets=tuple(_bucket(b, config.quad_bytes) for b in built), starts=starts, queues=queues,
+        buckets=tuple(code.bucket for code in codes), starts=starts, queues=queues,
         maps={number: tuple(lanes) for number, lanes in permutations(config).items()},
         symbols=_symbols(placement), image=placement.layout.image(), tokenizer=tokenizer.to_bytes(),
         arrays=integer.to_arrays(integer_model), texts=texts, schedule=events, trials=tuple(trials), quality=quality,
     )
-
-
-def _bucket(built: Built, quad_bytes: int) -> Bucket:
-    segments = tuple(Segment(s.name, isa.START + start, s.length, s.passes, s.weight_quads * quad_bytes)
-                     for s, start in zip(built.segments, built.code.starts, strict=True))
-    return Bucket(built.code.limit, built.code.period, built.chunks, segments)
 
 
 def _symbols(placement: place.Placement) -> dict[str, Symbol]:
@@ -143,18 +138,17 @@ def _symbols(placement: place.Placement) -> dict[str, Symbol]:
             for name, t in sorted(named.items())}
 
 
-def _schedule_table(built: list[Built]) -> tuple[tuple[str, ...], np.ndarray]:
+def _schedule_table(codes: Sequence[Code]) -> tuple[tuple[str, ...], np.ndarray]:
     """(texts, int32 [events, EVENT_COLUMNS]), ordered by bucket and first cycle."""
     texts: dict[str, int] = {}
     rows = []
-    for number, bucket in enumerate(built):
+    for number, code in enumerate(codes):
         own = []
-        for segment, start in zip(bucket.segments, bucket.code.starts, strict=True):
-            offset = isa.START + start
-            for p in segment.placed:
+        for segment, schedule in zip(code.bucket.segments, code.schedules, strict=True):
+            for p in schedule.placed:
                 names = (p.label, p.burst.queue, p.burst.engine, p.burst.op.name, segment.name)
                 last = p.at + (p.burst.count - 1) * p.burst.interval
-                codes = [texts.setdefault(name, len(texts)) for name in names]
-                own.append((number, *codes, offset + p.at, offset + last))
+                numbers = [texts.setdefault(name, len(texts)) for name in names]
+                own.append((number, *numbers, segment.start + p.at, segment.start + last))
         rows += sorted(own, key=lambda row: row[-2])
     return tuple(texts), np.array(rows, "<i4").reshape(-1, len(EVENT_COLUMNS))

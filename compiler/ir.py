@@ -3,12 +3,13 @@
 A *burst* is one instruction: a queue, an operation, the cycle of its first element. A *stream* ties a producing burst
 to its consumers: their distance in time is fixed by the latencies of `hw.isa` and the hops between their positions.
 A *cluster* is a set of bursts so tied; it has one freedom, the cycle at which it starts, and only `schedule` chooses
-that. Clusters depend on each other through *cells*: registers, SRAM quads, buffer and accumulator entries.
+that. Clusters depend on each other through *cells*: registers, SRAM quads, buffer and accumulator entries. A *block* is
+a straight sequence of clusters, the body of a loop or all of it.
 """
 
 import builtins
 import itertools
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -411,3 +412,21 @@ class Cluster:
             first = i * acc_step + isa.MXM_ACC
             self.writes.append(Write(("acc", side, (entry + i) // steps), first, first + (acts - 1) * act_step))
         self.weight_quads += total * len(weights)
+
+
+@dataclass(eq=False)
+class Block:
+    """A straight piece of a token's program: clusters in order of priority, issued `passes` times.
+
+    strides: quads that a slice's relative addresses advance with each pass.
+    """
+
+    name: str
+    passes: int = 1
+    strides: Mapping[str, int] = field(default_factory=dict)
+    clusters: list[Cluster] = field(default_factory=list)
+
+    @property
+    def weight_quads(self) -> int:
+        """Quads that the matrix units consume in all passes."""
+        return self.passes * sum(cluster.weight_quads for cluster in self.clusters)

@@ -13,10 +13,12 @@ import pytest
 from checkpoints import random_checkpoint, small_config
 from programs import TINY
 
-from compiler import place, quantize, schedule
-from compiler.buckets import Built, build
+from compiler import place, quantize
+from compiler.assemble import Code
+from compiler.buckets import build
 from compiler.context import rope_rate
 from compiler.integer import IntegerModel, to_arrays
+from compiler.ir import Block
 from compiler.lower.token import lower_token
 from hw import isa
 from hw.config import CONFIGS
@@ -41,12 +43,12 @@ def placed() -> place.Placement:
 
 
 @functools.cache
-def lowered() -> list[schedule.Segment]:
+def lowered() -> list[Block]:
     return lower_token(placed(), placed().geometry.chunks)
 
 
 @functools.cache
-def built() -> Built:
+def built() -> Code:
     return build(CONFIG, lowered(), placed().geometry.chunks)
 
 
@@ -73,25 +75,26 @@ def place_text() -> Iterator[str]:
 
 
 def lower_text() -> Iterator[str]:
-    for segment in lowered():
-        yield f"{segment.name}: {segment.passes} passes, strides {dict(sorted(segment.strides.items()))}"
-        for number, cluster in enumerate(segment.clusters):
+    for block in lowered():
+        yield f"{block.name}: {block.passes} passes, strides {dict(sorted(block.strides.items()))}"
+        for number, cluster in enumerate(block.clusters):
             yield f"  {number} {cluster.label}"
             origin = min(burst.at for burst in cluster.bursts)
             yield from (f"    +{b.at - origin} {b.queue} {b.op.name}{fields_text(b.fields)}" for b in cluster.bursts)
 
 
 def schedule_text() -> Iterator[str]:
-    for segment in built().segments:
-        yield f"{segment.name}: {segment.length} cycles, {segment.passes} passes"
-        for p in sorted(segment.placed, key=lambda p: (p.at, p.burst.queue, p.burst.engine)):
+    for schedule in built().schedules:
+        yield f"{schedule.block.name}: {schedule.length} cycles, {schedule.block.passes} passes"
+        for p in sorted(schedule.placed, key=lambda p: (p.at, p.burst.queue, p.burst.engine)):
             yield f"  {p.at:4} {p.burst.queue} {p.burst.op.name} {p.label}"
 
 
 def assemble_text() -> Iterator[str]:
-    code = built().code
-    yield f"period {code.period}, up to position {code.limit}, segments from {list(code.starts)} on"
-    for queue, words in code.words.items():
+    bucket = built().bucket
+    starts = [segment.start - isa.START for segment in bucket.segments]
+    yield f"period {bucket.period}, up to position {bucket.limit}, segments from {starts} on"
+    for queue, words in built().words.items():
         yield queue
         for instr in map(isa.decode, words):
             yield f"  {instr.op.name} {instr.delay}{fields_text(instr.fields)}"

@@ -1,6 +1,6 @@
 """The builder that a token's program is written with: operations in order, and the resources that they hold.
 
-The functions of this package take a `Builder` first. They add clusters to its open segment, take registers, exponents
+The functions of this package take a `Builder` first. They add clusters to its open block, take registers, exponents
 and buffer entries from its pools, and give them back when no later operation reads them. What one function leaves to
 another is passed by value: see `token`.
 """
@@ -16,10 +16,9 @@ from hw.isa import Alu, ErUse, Func, Op, Red
 from ..errors import TspError
 from ..geometry import Geometry
 from ..integer import IntegerModel
-from ..ir import Act, Cluster, Imm, Mem, Reg, Stream
+from ..ir import Act, Block, Cluster, Imm, Mem, Reg, Stream
 from ..layout import SIDES, ceil_div
 from ..place import Placement
-from ..schedule import Segment
 
 FRAC = {func: table.frac_bits for func, table in tables.TABLES.items()}
 """Fraction bits of the VXM's table functions: the post shift that leaves an integer."""
@@ -76,7 +75,7 @@ class Builder:
     positions that the bucket attends to. valid: how many of them, from the first on, hold real positions at every token
     of the bucket, so that they need no mask.
 
-    segments: what is written so far; the last one is open. registers, exponents: pools of the VXM. accumulators,
+    blocks: what is written so far; the last one is open. registers, exponents: pools of the VXM. accumulators,
     activations: rings of the MXM of each side. Where heads share words, the last accumulators of a side are not in its
     ring: see `head_accumulator`. Nor are the last activation entries, which hold attention's output.
     """
@@ -87,7 +86,7 @@ class Builder:
         self.model: IntegerModel = self.geometry.model
         self.config: ChipConfig = self.geometry.config
         self.shifts = self.model.shifts
-        self.segments: list[Segment] = []
+        self.blocks: list[Block] = []
         self.registers = Pool(self.config.rf_depth, "registers")
         self.exponents = Pool(self.config.er_depth, "exponents")
         shared, outputs = self.geometry.shared_accumulators, len(self.geometry.q_words())
@@ -96,16 +95,16 @@ class Builder:
         self.activations = {side: Ring(self.config.act_depth - outputs, f"activation entries of MXM_{side}")
                             for side in SIDES}
 
-    # -- segments and clusters --
+    # -- blocks and clusters --
 
     def open(self, name: str, passes: int = 1, strides: Mapping[str, int] | None = None) -> None:
-        """Begin a segment; `strides` are the quads that relative addresses advance a pass, by slice."""
-        self.segments.append(Segment(name, passes=passes, strides=strides or {}))
+        """Begin a block; `strides` are the quads that relative addresses advance a pass, by slice."""
+        self.blocks.append(Block(name, passes, strides or {}))
 
     def cluster(self, label: str) -> Cluster:
-        """A new cluster of the open segment."""
+        """A new cluster of the open block."""
         cluster = Cluster(label, self.config)
-        self.segments[-1].clusters.append(cluster)
+        self.blocks[-1].clusters.append(cluster)
         return cluster
 
     # -- operations of the VXM --

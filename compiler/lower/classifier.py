@@ -35,7 +35,7 @@ def classify(b: Builder, acts: dict[str, Act], er: int | None, threshold: Reg) -
     """Logits in "logits", scores in "z"; the caller returns the registers of the result.
 
     acts, er: the normed residual and the register of its exponent. threshold: the least score that is searched for, in
-    every lane. A large vocabulary takes a loop of its own, segment "classifier"; what its passes leave over is straight
+    every lane. A large vocabulary takes a loop of its own, block "classifier"; what its passes leave over is straight
     code. Without a loop the first tokens come last, so that the others are searched while these are computed.
     """
     g, loop, score, early = b.geometry, b.placement.vocabulary, b.regs(1), None

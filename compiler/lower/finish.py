@@ -1,6 +1,6 @@
 """Last part of a token: final norm, logits and scores, the choice of the next token.
 
-Segment "finish"; a large vocabulary adds "classifier" (a loop) and "choose".
+Block "finish"; a large vocabulary adds "classifier" (a loop) and "choose".
 """
 
 from hw.isa import Alu, Red

@@ -1,6 +1,6 @@
 """From an integer model to clusters: the program of one token, in order of priority, without time.
 
-Segments: *begin* (position, embedding, masks), *layer* (once a layer, looped) and *finish* (final norm, classifier,
+Blocks: *begin* (position, embedding, masks), *layer* (once a layer, looped) and *finish* (final norm, classifier,
 choice of the next token). Every operation is a line of `integer.py`; the comments there hold here.
 
 To add an operation, write a function that takes a `Builder`, say in its docstring which tensors and registers it reads
@@ -8,8 +8,8 @@ and writes, and call it where the token needs it: the order of calls is the prog
 takes what depends on what.
 """
 
+from ..ir import Block
 from ..place import Placement
-from ..schedule import Segment
 from .attention import attention
 from .begin import begin
 from .builder import Builder
@@ -18,8 +18,8 @@ from .finish import finish
 from .noise import layer_noise
 
 
-def lower_token(placement: Placement, chunks: int, valid: int = 0) -> list[Segment]:
-    """The segments of a token in a context bucket, see `Builder`. Raises TspError naming a resource that runs out."""
+def lower_token(placement: Placement, chunks: int, valid: int = 0) -> list[Block]:
+    """The blocks of a token in a context bucket, see `Builder`. Raises TspError naming a resource that runs out."""
     b = Builder(placement, chunks, valid)
     b.open("begin")
     state = begin(b)
@@ -29,4 +29,4 @@ def lower_token(placement: Placement, chunks: int, valid: int = 0) -> list[Segme
     layer_noise(b)
     b.open("finish")
     finish(b, state)
-    return b.segments
+    return b.blocks
