@@ -16,7 +16,7 @@ from .calibrate import CALIBRATION_SEEDS, cut, sample_sequences, text_length
 from .checkpoint import Checkpoint, ModelConfig
 from .context import choose_context, four_bit_matrices, rope_rate
 from .errors import TspError
-from .float_model import FloatModel
+from .float_model import FloatModel, FloatModels
 from .lower.qkv import permutations
 from .program import EVENT_COLUMNS, Program, Symbol
 from .quality import Quality
@@ -65,13 +65,14 @@ def compile_checkpoint(
     context = choose_context(own, config, context, four_bit)
     progress("quantize")
     checkpoint = replace(checkpoint, config=replace(own, seq_len=text_length(context, own.seq_len)))
-    *texts, trial, unseen = write_texts(checkpoint, tokenizer, text)
+    floats = FloatModels(checkpoint)
+    *texts, trial, unseen = write_texts(floats.fast, tokenizer, text)
     make = quantize.quantiser(checkpoint, context=context, calibration_tokens=texts, four_bit=four_bit,
-                              lanes=config.lanes)
+                              lanes=config.lanes, model=floats.fast)
     dynamic, trials = SCALES[scales], []
     if dynamic is None:
         progress("scales")
-        model, trials = choose(make, checkpoint, _beginning(trial[:context], TRIAL_TOKENS, checkpoint))
+        model, trials = choose(make, floats.exact, _beginning(trial[:context], TRIAL_TOKENS, checkpoint))
     else:
         model = make(dynamic)
     progress("place")
@@ -84,7 +85,7 @@ def compile_checkpoint(
         verify.verify_bucket(config, code.words, code.bucket.period, bounds, index_least(placement, valid))
     progress("quality")
     measured = _beginning(unseen[:context], QUALITY_TOKENS, checkpoint)
-    quality = quantize.evaluate(model, checkpoint, measured) if measure else None
+    quality = quantize.evaluate(model, floats.exact, measured) if measure else None
     progress("pack")
     return _pack(own, tokenizer, placement, codes, trials, quality)
 
@@ -92,10 +93,10 @@ def compile_checkpoint(
 # --- calibration and quality ---------------------------------------------------------------------------------------
 
 
-def write_texts(checkpoint: Checkpoint, tokenizer: Tokenizer, own: Sequence[int] | None) -> list[list[int]]:
+def write_texts(model: FloatModel, tokenizer: Tokenizer, own: Sequence[int] | None) -> list[list[int]]:
     """Texts of the model's context: those that static scales are taken from, one to choose between static and dynamic
     ones, and one to measure quality on. The float model writes them all, or all but the first if there is a text."""
-    model, length = FloatModel(checkpoint, np.float32), checkpoint.config.seq_len
+    length = model.config.seq_len
     given = [] if own is None else cut(own, length, tokenizer.bos)
     seeds = [*([] if given else CALIBRATION_SEEDS), TRIAL_SEED, QUALITY_SEED]
     return given + sample_sequences(model, length, seeds, tokenizer.bos)

@@ -8,7 +8,6 @@ can be quantised; a static one costs what the calibrated range does not foresee.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .checkpoint import Checkpoint
 from .float_model import FloatModel
 from .integer import SITES, IntegerModel
 from .quality import kl_top1
@@ -38,15 +37,15 @@ class Trial:
         return f"{name} {self.dynamic:.2%} / {self.static:.2%} -> {'static' if self.takes_static else 'dynamic'}"
 
 
-def choose(make: Callable[[frozenset[str]], IntegerModel], checkpoint: Checkpoint,
+def choose(make: Callable[[frozenset[str]], IntegerModel], reference: FloatModel,
            tokens: Sequence[int]) -> tuple[IntegerModel, list[Trial]]:
     """The model with as many static scales as cost little, and what was measured on the way.
 
-    make: the integer model with these dynamic inputs (`quantize.quantiser`). tokens: a text that the scales were not
-    calibrated on. Compares all inputs dynamic with all static; if that is too much, tries one site after the other,
-    each with what was chosen before.
+    make: the integer model with these dynamic inputs (`quantize.quantiser`). reference: the float model. tokens: a text
+    that the scales were not calibrated on. Compares all inputs dynamic with all static; if that is too much, tries one
+    site after the other, each with what was chosen before.
     """
-    logits = FloatModel(checkpoint).sequence_logits(tokens)
+    logits = reference.sequence_logits(tokens)
 
     def loss(model: IntegerModel) -> float:
         return kl_top1(logits, integer_logits(model, tokens)).ratio
