@@ -45,12 +45,12 @@ def _queue(queue: isa.Queue, schedules: Sequence[Schedule], starts: Sequence[int
     """
     events: list[tuple[int, Op, dict]] = [(0, Op.NOP, {})]
     for schedule, start in zip(schedules, starts, strict=False):
-        own = sorted((p.dispatch, p.burst.op, p.fields) for p in schedule.placed if p.burst.queue == queue.name)
+        own = sorted((p.dispatch, p.burst.op, p.fields) for p in schedule.placed if p.burst.queue == queue)
         if not own:
             continue
         body, passes = [(start + at, op, fields) for at, op, fields in own], schedule.block.passes
         if passes > 1:
-            end, stride = start + schedule.length, schedule.block.strides.get(queue.name[4:], 0)
+            end, stride = start + schedule.length, schedule.block.strides.get(queue.slice_name, 0)
             body = [(start - isa.MIN_DELAY, Op.LOOP, {"count": passes, "stride": stride}), (start, Op.NOP, {}),
                     *body, (end - isa.MIN_DELAY_JUMP, Op.END_LOOP, {}),
                     (end + schedule.length * (passes - 1), Op.NOP, {})]

@@ -82,7 +82,7 @@ class _Likely:
 
 def _bursts(blocks: list[Block]) -> Counter[str]:
     """Instructions by queue, without those that wait."""
-    return Counter(b.queue for block in blocks for cluster in block.clusters for b in cluster.bursts)
+    return Counter(b.queue.name for block in blocks for cluster in block.clusters for b in cluster.bursts)
 
 
 def build(config: ChipConfig, blocks: Sequence[Block], chunks: int, effort: int = schedule.EFFORT) -> Code:

@@ -147,7 +147,7 @@ def _schedule_table(codes: Sequence[Code]) -> tuple[tuple[str, ...], np.ndarray]
         own = []
         for segment, schedule in zip(code.bucket.segments, code.schedules, strict=True):
             for p in schedule.placed:
-                names = (p.label, p.burst.queue, p.burst.engine, p.burst.op.name, segment.name)
+                names = (p.label, p.burst.queue.name, p.burst.engine, p.burst.op.name, segment.name)
                 last = p.at + (p.burst.count - 1) * p.burst.interval
                 numbers = [texts.setdefault(name, len(texts)) for name in names]
                 own.append((number, *numbers, segment.start + p.at, segment.start + last))

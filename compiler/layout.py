@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from hw.config import PLANES, ChipConfig
-from hw.isa import Fmt, Wfmt
+from hw.isa import Fmt, Wfmt, slice_depths, slices
 
 from .errors import TspError
 from .ir import As, Mem
@@ -94,7 +94,7 @@ class Layout:
 
     def depth(self, name: str) -> int:
         """Quads of a slice."""
-        return self.config.mem_depths[int(name[1:])]
+        return slice_depths(self.config)[name]
 
     def cost(self, tensor: Tensor) -> int:
         """Quads that a tensor takes in all."""
@@ -158,7 +158,7 @@ class Layout:
 
     def place(self) -> None:
         """Give every tensor its address."""
-        for name in [f"{side}{n}" for side in SIDES for n in range(len(self.config.mem_depths))]:
+        for name in slices(self.config):
             at = 0
             for tensor in self.tensors:
                 if tensor.slice == name and tensor.per_layer:

@@ -326,7 +326,7 @@ def _free_from(busy: Sequence[int], needs: Sequence[_Need], at: int) -> int:
 def _bind(burst: Burst) -> dict:
     """Fields with, in the VXM, the drive bits of the directions that somebody samples."""
     fields = dict(burst.fields)
-    for prefix, stream in burst.drives.items() if burst.queue == "VXM" else ():
+    for prefix, stream in burst.drives.items() if burst.queue == isa.VXM else ():
         fields |= {f"{prefix}_{direction.name.lower()}": 1 for direction in stream.reach}
     return fields
 

@@ -80,14 +80,15 @@ def lower_text() -> Iterator[str]:
         for number, cluster in enumerate(block.clusters):
             yield f"  {number} {cluster.label}"
             origin = min(burst.at for burst in cluster.bursts)
-            yield from (f"    +{b.at - origin} {b.queue} {b.op.name}{fields_text(b.fields)}" for b in cluster.bursts)
+            for b in cluster.bursts:
+                yield f"    +{b.at - origin} {b.queue.name} {b.op.name}{fields_text(b.fields)}"
 
 
 def schedule_text() -> Iterator[str]:
     for schedule in built().schedules:
         yield f"{schedule.block.name}: {schedule.length} cycles, {schedule.block.passes} passes"
-        for p in sorted(schedule.placed, key=lambda p: (p.at, p.burst.queue, p.burst.engine)):
-            yield f"  {p.at:4} {p.burst.queue} {p.burst.op.name} {p.label}"
+        for p in sorted(schedule.placed, key=lambda p: (p.at, p.burst.queue.name, p.burst.engine)):
+            yield f"  {p.at:4} {p.burst.queue.name} {p.burst.op.name} {p.label}"
 
 
 def assemble_text() -> Iterator[str]:

@@ -269,7 +269,7 @@ def planned(code: Code) -> set[tuple]:
     ends: dict[Stream, tuple[list, list]] = {}
     for segment, schedule in zip(code.bucket.segments, code.schedules, strict=True):
         for placed in schedule.placed:
-            place = placed.burst.queue, segment.start + placed.dispatch
+            place = placed.burst.queue.name, segment.start + placed.dispatch
             for consumes, streams in enumerate((placed.burst.drives.values(), placed.burst.samples)):
                 for stream in streams:
                     ends.setdefault(stream, ([], []))[consumes].append(place)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from hw.config import ChipConfig
-from hw.isa import Alu, ErUse, Fmt, Func, Op, Red, Rep, Sat
+from hw.isa import SXM, Alu, ErUse, Fmt, Func, Op, Red, Rep, Sat
 
 from ..integer import ROPE_FRACTION
 from ..ir import BURST_SLOT, Acc, Act, As, Cell, Cluster, Mem, Reg, Stream
@@ -144,7 +144,7 @@ def spread_values(b: Builder, unit: int) -> None:
             if kv >= b.model.kv_heads:
                 continue
             cluster = b.cluster("value")
-            copies = cluster.read(_value_temp(b, unit, w), "SXM_E", span)
+            copies = cluster.read(_value_temp(b, unit, w), SXM["E"], span)
             for row in range(rows):
                 lanes = cluster.sxm(copies, Op.SHIFT, first=row * (span // rows), count=span // rows,
                                     lane=part * span + row, lane_inc=rows % g.lanes, distribute=1)
