@@ -24,7 +24,7 @@ import typer
 from checkpoints import SHARED_MODELS, random_checkpoint, small_config, write_llama2c
 from programs import TINY, write_letters
 
-from sim.toolchain import cached_text, content_key
+from base.cache import cached_text, content_key
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "models" / "stories263k.bin"

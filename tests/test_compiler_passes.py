@@ -13,15 +13,16 @@ import pytest
 from checkpoints import random_checkpoint, small_config
 from programs import TINY
 
-from compiler import place, quantize
-from compiler.assemble import Code
-from compiler.buckets import build
-from compiler.context import rope_rate
-from compiler.integer import IntegerModel, to_arrays
+from arch import isa
+from arch.config import CONFIGS
+from compiler.capacity import rope_rate
 from compiler.ir import Block
 from compiler.lower.token import lower_token
-from hw import isa
-from hw.config import CONFIGS
+from compiler.place import placement
+from compiler.quantize import quantizer
+from compiler.schedule.assemble import Code
+from compiler.schedule.buckets import build
+from program.integer import IntegerModel, to_arrays
 
 GOLDEN = Path(__file__).with_name("golden")
 CONFIG = CONFIGS["tiny"]
@@ -33,13 +34,13 @@ DYNAMIC = frozenset({"silu"})
 def quantised() -> IntegerModel:
     """Every kind of scale: static ones, and exponents of each token."""
     tokens = [[1, *range(3, 30)]]
-    return quantize.quantiser(random_checkpoint(MODEL), context=MODEL.seq_len, calibration_tokens=tokens,
+    return quantizer.quantiser(random_checkpoint(MODEL), context=MODEL.seq_len, calibration_tokens=tokens,
                               four_bit=frozenset(), lanes=CONFIG.lanes)(DYNAMIC)
 
 
 @functools.cache
-def placed() -> place.Placement:
-    return place.place(CONFIG, quantised(), rope_rate(MODEL, quantised()))
+def placed() -> placement.Placement:
+    return placement.place(CONFIG, quantised(), rope_rate(MODEL, quantised()))
 
 
 @functools.cache

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from hw.isa import Alu, ErUse, Func, Order, Red, Sat
+from arch.isa import Alu, ErUse, Func, Order, Red, Sat
+from arch.lanes import SIDES
+from compiler.ir import Acc, Act, Mem, Reg
+from compiler.place.geometry import CHUNK, Head
+from program.integer import Q_SHIFT
 
-from ..geometry import CHUNK, Head
-from ..integer import Q_SHIFT
-from ..ir import Acc, Act, Mem, Reg
-from ..layout import SIDES
 from .builder import FRAC, Builder
 from .norm import gain_of, norm
 from .product import add_to_residual

@@ -1,11 +1,12 @@
 """First part of a token: position and token become index registers, rotations, masks and a row of the embedding."""
 
-from hw.config import PLANES
-from hw.isa import Alu, ErUse, Fmt, Func, Red
+from arch.config import PLANES
+from arch.isa import Alu, ErUse, Fmt, Func, Red
+from arch.lanes import SIDES
+from compiler.ir import Acc, As, Imm, Iota, Mem, Reg
+from compiler.place.layout import Tensor
+from program.integer import ROPE_FRACTION, ROPE_STEP
 
-from ..integer import ROPE_FRACTION, ROPE_STEP
-from ..ir import Acc, As, Imm, Iota, Mem, Reg
-from ..layout import SIDES, Tensor
 from .builder import Builder
 from .index import (
     INDEX_EMB_SCALE,

@@ -9,16 +9,15 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from hw import tables
-from hw.config import ChipConfig
-from hw.isa import Alu, ErUse, Func, Op, Red
-
-from ..errors import TspError
-from ..geometry import Geometry
-from ..integer import IntegerModel
-from ..ir import Act, Block, Cluster, Imm, Mem, Reg, Stream
-from ..layout import SIDES, ceil_div
-from ..place import Placement
+from arch import tables
+from arch.config import ChipConfig
+from arch.isa import Alu, ErUse, Func, Op, Red
+from arch.lanes import SIDES, ceil_div
+from base.errors import TspError
+from compiler.ir import Act, Block, Cluster, Imm, Mem, Reg, Stream
+from compiler.place.geometry import Geometry
+from compiler.place.placement import Placement
+from program.integer import IntegerModel
 
 FRAC = {func: table.frac_bits for func, table in tables.TABLES.items()}
 """Fraction bits of the VXM's table functions: the post shift that leaves an integer."""

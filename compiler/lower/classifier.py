@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-from hw.isa import Alu, Func, Red, Sat
+from arch.isa import Alu, Func, Red, Sat
+from arch.lanes import SIDES
+from compiler.ir import BURST_SLOT, Acc, Act, Imm, Iota, Reg
+from compiler.place.placement import Matrix
 
-from ..ir import BURST_SLOT, Acc, Act, Imm, Iota, Reg
-from ..layout import SIDES
-from ..place import Matrix
 from .builder import Builder, less
 from .noise import every_other, gumbel, made_by_layers, noise
 from .product import product

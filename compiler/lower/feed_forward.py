@@ -7,13 +7,13 @@ while the next group is computed.
 from dataclasses import dataclass
 from typing import Any
 
-from hw.isa import Alu, ErUse, Func, Order, Red, Sat
+from arch.isa import Alu, ErUse, Func, Order, Red, Sat
+from arch.lanes import SIDES, ceil_div
+from compiler.ir import Acc, Act, Cluster, Mem, Reg, Stream
+from compiler.place.geometry import CHUNK
+from compiler.place.placement import Matrix
+from program.integer import groups
 
-from ..geometry import CHUNK
-from ..integer import groups
-from ..ir import Acc, Act, Cluster, Mem, Reg, Stream
-from ..layout import SIDES, ceil_div
-from ..place import Matrix
 from .builder import FRAC, Builder, less
 from .norm import gain_of, norm
 from .product import add_to_residual, product, requantise

@@ -3,9 +3,9 @@
 Block "finish"; a large vocabulary adds "classifier" (a loop) and "choose".
 """
 
-from hw.isa import Alu, Red
+from arch.isa import Alu, Red
+from compiler.ir import Imm, Iota, Mem, Reg
 
-from ..ir import Imm, Iota, Mem, Reg
 from .builder import Builder
 from .classifier import Best, classify
 from .index import INDEX_TOKENS, load_index, one_hot_mask

@@ -8,9 +8,9 @@ in the lane of a mask, "lanes" and "planes" are full masks.
 from collections.abc import Iterable
 from typing import Any
 
-from hw.isa import Alu, ErUse, Func
+from arch.isa import Alu, ErUse, Func
+from compiler.ir import Imm, Mem, Reg
 
-from ..ir import Imm, Mem, Reg
 from .builder import Builder
 
 INDEX_K, INDEX_V, INDEX_EMBEDDING = 1, 2, 3

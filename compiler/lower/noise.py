@@ -5,10 +5,10 @@ Where the vocabulary divides well, each layer makes its share while it waits; ot
 
 from dataclasses import replace
 
-from hw.isa import Alu, Func
+from arch.isa import Alu, Func
+from compiler.ir import Imm, Mem
+from program.integer import GUMBEL_ONE
 
-from ..integer import GUMBEL_ONE
-from ..ir import Imm, Mem
 from .builder import FRAC, Builder
 
 

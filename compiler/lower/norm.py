@@ -1,8 +1,8 @@
 """RMS norm: from the residual to int8 in the activation buffers."""
 
-from hw.isa import Alu, ErUse, Func, Red, Sat
+from arch.isa import Alu, ErUse, Func, Red, Sat
+from compiler.ir import BURST_SLOT, Act, As, Imm, Mem, Reg
 
-from ..ir import BURST_SLOT, Act, As, Imm, Mem, Reg
 from .builder import FRAC, Builder
 
 

@@ -3,11 +3,11 @@
 from dataclasses import replace
 from typing import Any
 
-from hw.isa import Alu, Func, Sat
+from arch.isa import Alu, Func, Sat
+from compiler.ir import Acc, Act, Cluster, Mem, Reg, Stream
+from compiler.place.geometry import CHUNK
+from compiler.place.placement import Matrix
 
-from ..geometry import CHUNK
-from ..ir import Acc, Act, Cluster, Mem, Reg, Stream
-from ..place import Matrix
 from .builder import Builder
 
 

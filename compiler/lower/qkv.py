@@ -2,13 +2,14 @@
 
 from typing import Any
 
-from hw.config import ChipConfig
-from hw.isa import SXM, Alu, ErUse, Fmt, Func, Op, Red, Rep, Sat
+from arch.config import ChipConfig
+from arch.isa import Alu, ErUse, Fmt, Func, Op, Red, Rep, Sat
+from arch.lanes import SIDES
+from arch.row import SXM
+from compiler.ir import BURST_SLOT, Acc, Act, As, Cell, Cluster, Mem, Reg, Stream
+from compiler.place.placement import Matrix, qkv_words
+from program.integer import ROPE_FRACTION
 
-from ..integer import ROPE_FRACTION
-from ..ir import BURST_SLOT, Acc, Act, As, Cell, Cluster, Mem, Reg, Stream
-from ..layout import SIDES
-from ..place import Matrix, qkv_words
 from .builder import FRAC, Builder, less
 from .index import INDEX_K, INDEX_SCALE, INDEX_V
 from .product import product, requantise

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ..ir import Mem, Reg
+from compiler.ir import Mem, Reg
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,9 @@ and writes, and call it where the token needs it: the order of calls is the prog
 takes what depends on what.
 """
 
-from ..ir import Block
-from ..place import Placement
+from compiler.ir import Block
+from compiler.place.placement import Placement
+
 from .attention import attention
 from .begin import begin
 from .builder import Builder
