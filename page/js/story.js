@@ -93,14 +93,14 @@ export class Story {
   // The state beside the chip's memory.
   save() {
     const { inToken, began, ended } = this;
-    return { inToken, began, ended, position: this.position };
+    return { inToken, began, ended, steps: [...this.steps] };
   }
 
   restore(state) {
     this.inToken = state.inToken;
     this.began = state.began;
     this.ended = state.ended;
-    this.steps.length = state.position;
+    this.steps = [...state.steps];
   }
 }
 
