@@ -8,11 +8,9 @@ The same sources and tools give the same bytes, on any machine: paths do not ent
 """
 
 import importlib.util
-import os
 import re
 import shutil
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -21,12 +19,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from compiler.errors import TspError
-from hw.config import ChipConfig
-from sim import toolchain
-from sim.toolchain import Toolchain
-from sim.verilate import FAST_FLAGS, JOBS, QUIET_FLAGS, SPLIT_FLAGS
-from sim.verilated import HARNESS, chip_verilog, probe_table
+from arch.config import ChipConfig
+from base import cache
+from base.errors import TspError
+from sim.rtl import toolchain
+from sim.rtl.build import FAST_FLAGS, JOBS, QUIET_FLAGS, SPLIT_FLAGS
+from sim.rtl.chip import HARNESS, chip_verilog, probe_table
+from sim.rtl.toolchain import Toolchain
 
 SOURCES = Path(__file__).with_name("wasm")
 TARGET = ("-target", "wasm32-wasi", "-msimd128", "-std=c++20", "-fno-exceptions", "-DVL_IGNORE_UNKNOWN_ARCH", "-g0")
@@ -50,7 +49,7 @@ def chip_wasm(config: ChipConfig) -> Path:
     verilog = chip_verilog(config)
     harness = _harness(config)
     own = sorted(path for path in SOURCES.rglob("*") if path.is_file())
-    key = toolchain.content_key(verilog, harness, *(path.read_bytes() for path in own), *TARGET, FAST, SLOW, *LINK,
+    key = cache.content_key(verilog, harness, *(path.read_bytes() for path in own), *TARGET, FAST, SLOW, *LINK,
                                 *FAST_FLAGS, *SPLIT_FLAGS, tools.verilator_version, zig.version)
     console = Console(stderr=True)
     fresh = False
@@ -66,7 +65,7 @@ def chip_wasm(config: ChipConfig) -> Path:
         console.print(f"{config.name} compiled to WebAssembly in {time.monotonic() - start:.0f} s")
 
     waiting = f"waiting: {config.name} is being compiled elsewhere"
-    entry = toolchain.cached("wasm", key, make, lambda: console.print(waiting))
+    entry = cache.cached("wasm", key, make, lambda: console.print(waiting))
     if not fresh:
         console.print(f"[dim]WebAssembly of {config.name} from the cache ({key[:8]})[/dim]")
     return entry / WASM
@@ -102,7 +101,7 @@ class _Build:
     def __init__(self, folder: Path, tools: Toolchain, zig: Zig, console: Console) -> None:
         self._folder, self._tools, self._zig, self._console = folder, tools, zig, console
         self._env = tools.environment() | {
-            "ZIG_GLOBAL_CACHE_DIR": str(toolchain.cache_root() / "zig"),  # libc++ and libc, built at the first use
+            "ZIG_GLOBAL_CACHE_DIR": str(cache.cache_root() / "zig"),  # libc++ and libc, built at the first use
             "ZIG_LOCAL_CACHE_DIR": str(folder / "zig"),
         }
 

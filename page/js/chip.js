@@ -11,8 +11,8 @@ export class Chip {
   // module: a WebAssembly.Module. header: of the payload.
   constructor(module, header) {
     this.header = header;
-    this.space = header.isa.spaces;
-    this.control = header.isa.control;
+    this.space = header.spaces;
+    this.control = header.control;
     const instance = new WebAssembly.Instance(module, NOTHING);
     this.f = instance.exports;
     this.f._initialize();
@@ -133,7 +133,7 @@ export class Chip {
   // The chip's sticky errors by name.
   errors() {
     const bits = this.read(this.space.CONTROL, this.control.ERRORS)[0];
-    return Object.entries(this.header.isa.traps).filter(([bit]) => (bits >> bit) & 1).map(([, name]) => name);
+    return Object.entries(this.header.traps).filter(([bit]) => (bits >> bit) & 1).map(([, name]) => name);
   }
 
   // All probes of the present cycle; a copy.

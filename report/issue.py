@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from compiler.program import Program
-from hw import isa
+from arch import isa
+from program.program import Program
 
 NONE = 0
 """The mark of an instruction that is no burst: NOP, LOOP, END_LOOP, SYNC."""
@@ -13,7 +13,8 @@ NONE = 0
 
 def labels(program: Program) -> list[str]:
     """Names of operations in order of first appearance; an instruction's mark is 1 + its place here."""
-    return list(dict.fromkeys(event.label for number in range(len(program.buckets)) for event in program.events(number)))
+    events = (event for number in range(len(program.buckets)) for event in program.events(number))
+    return list(dict.fromkeys(event.label for event in events))
 
 
 def marks(program: Program) -> dict[str, np.ndarray]:

@@ -3,8 +3,9 @@
 const ICU = new Set(["NOP", "LOOP", "END_LOOP", "SYNC"]);
 
 // All bursts of one bucket's token, in order of their first cycle, each
-// {queue, unit, position, engine, op, pc, instr, label, mark, first, last, count, interval, segment, pass, offset}.
-// Cycles count from the start pulse; offset: quads that loops add to relative addresses.
+// {queue, unit, position, engine, op, pc, instr, label, mark, first, last, count, interval, segment, pass, offset, reach}.
+// Cycles count from the start pulse; offset: quads that loops add to relative addresses; reach: by direction, the last
+// position where somebody takes what the burst drives, -1 if nobody does.
 export function bursts(payload, isa, number) {
   const { header } = payload;
   const bucket = header.buckets[number];
@@ -16,6 +17,7 @@ export function bursts(payload, isa, number) {
 // The bursts of a queue, loops unrolled.
 function issue(payload, isa, queue, number) {
   const bytes = payload.section(`words/${queue.name}`), marks = payload.section(`marks/${queue.name}`);
+  const reach = payload.section(`reach/${queue.name}`);
   const known = new Map();
   const at = (pc) => {
     if (!known.has(pc)) known.set(pc, isa.decode(bytes.subarray(pc * queue.bytes, (pc + 1) * queue.bytes)));
@@ -26,7 +28,11 @@ function issue(payload, isa, queue, number) {
   for (;;) {
     const instr = at(pc);
     if (instr.op === "SYNC") return found;
-    if (!ICU.has(instr.op)) found.push(burstOf(payload.header, isa, queue, pc, instr, cycle, marks[pc], loops));
+    if (!ICU.has(instr.op)) {
+      const burst = burstOf(payload.header, isa, queue, pc, instr, cycle, marks[pc], loops);
+      burst.reach = { E: reach[2 * pc] - 1, W: reach[2 * pc + 1] - 1 };
+      found.push(burst);
+    }
     cycle += instr.delay;
     pc++;
     if (instr.op === "LOOP") loops.push({ body: pc, left: instr.count, offset: 0, stride: instr.stride });
@@ -67,7 +73,7 @@ export function segmentOf(bucket, cycle) {
 // What a burst drives: {dir, group, latency: cycles from an element's own to its drive, once: only after the last}.
 export function drives(burst, isa, header) {
   const { instr } = burst, { time } = isa, late = header.config.fold - 1;
-  const inward = burst.position > 3 ? "W" : "E", outward = burst.position > 3 ? "E" : "W";
+  const inward = burst.position > header.config.vxm ? "W" : "E", outward = inward === "W" ? "E" : "W";
   switch (burst.op) {
     case "READ":
       return [instr.weights ? { dir: outward, group: instr.weights, latency: time.MEM_READ }
