@@ -12,9 +12,14 @@ export class ChipView {
     Object.assign(this, { header, isa, palette, onHover, canvases: { E: east, W: west } });
     this.bursts = [];
     this.active = new Map();
+    this.labelled = true; // streams carry the names of operations
     this.#build(cards);
     for (const [dir, canvas] of Object.entries(this.canvases)) this.#listen(dir, canvas);
-    new ResizeObserver(() => this.draw(1)).observe(east);
+    const fit = () => {
+      for (const canvas of [east, west]) canvas.style.height = `${this.#geometry("W", canvas).height}px`;
+      this.draw(1);
+    };
+    new ResizeObserver(fit).observe(east);
   }
 
   // Cards of the units, in columns by position.
@@ -111,7 +116,7 @@ export class ChipView {
       return dir === "E" ? canvas.clientHeight - 16 - tall - away + (group ? tall - short : 0) : 16 + away;
     };
     return {
-      column, y, groups,
+      column, y, groups, height: 32 + tall + (groups - 1) * (short + 12) + (groups > 1 ? 8 : 0),
       size: (group) => (group ? small : cell),
       x: (position, group) => (position + 0.5) * column - ((group ? small : cell) * lanes) / 2,
     };
@@ -143,7 +148,7 @@ export class ChipView {
         if (!(driven & 15)) continue;
         const to = place.x(position, group), begin = place.x(position + from, group);
         const x = begin + (to - begin) * ease, y = place.y(group), size = place.size(group);
-        this.#register(g, { dir, position, group, driven, x, y, size, paper, label: fraction > 0.85 });
+        this.#register(g, { dir, position, group, driven, x, y, size, paper });
       }
     }
   }
@@ -155,7 +160,7 @@ export class ChipView {
     return group === 0 || (dir === "E" ? position > vxm + 1 : position < vxm - 1);
   }
 
-  #register(g, { dir, position, group, driven, x, y, size, paper, label }) {
+  #register(g, { dir, position, group, driven, x, y, size, paper }) {
     const { lanes, planes } = this.header.config;
     const source = this.drivers.of(dir, group, position, this.view.cycle);
     const colours = shadesOf(paper);
@@ -170,7 +175,7 @@ export class ChipView {
     g.strokeStyle = hue;
     g.lineWidth = 2;
     g.strokeRect(x - 2, y - 2, size * lanes + 3.4, size * planes + 3.4);
-    if (!label || !source || group) return;
+    if (!this.labelled || !source || group) return;
     g.fillStyle = paper.ink;
     g.font = `10px ${paper.font}`;
     g.textAlign = "center";

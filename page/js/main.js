@@ -13,7 +13,8 @@ import { Drivers, bursts, segmentOf } from "./schedule.js";
 import { StoryView } from "./storyview.js";
 import { Tour } from "./tour.js";
 
-const WATCHABLE = 250; // cycles a second up to which the inside is drawn as it runs
+const WATCHABLE = 60; // cycles a second up to which the inside is drawn as it runs
+const READABLE = 15; // .. and streams carry names
 
 class Page {
   constructor(wasm, program) {
@@ -154,22 +155,28 @@ class Page {
 
   frame(units) {
     for (const [queue, card] of this.chip.cards) card.classList.toggle("framed", units.includes(queue));
-    document.body.classList.toggle("framing", units.length > 0);
+    const card = this.chip.cards.get(units[0] ?? "VXM"), scroll = card.closest(".scroll");
+    const middle = card.getBoundingClientRect().left + card.clientWidth / 2 - scroll.getBoundingClientRect().left;
+    scroll.scrollLeft += middle - scroll.clientWidth / 2;
+    if (this.tour?.open) {
+      $("inside").scrollIntoView({ behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
+    }
   }
 
   // --- what is seen --------------------------------------------------------------------------------------------------
 
   view(view) {
     const { position, cycle, ended } = view;
-    const full = this.player.full;
+    const full = this.player.playing && this.player.speed > WATCHABLE;
     $("inside").classList.toggle("blurred", full);
     this.story.point(position);
     this.#pace(view);
     if (ended) {
-      $("where").textContent = "the story is told: go back to any token by its bar, or tell another";
+      $("where").textContent = "the story is told: choose a word to go back to it";
+      this.chip.show(view, [], this.schedule(this.last).drivers);
     } else {
       const { bucket, list, drivers } = this.schedule(position), at = segmentOf(bucket, cycle);
-      const layer = at.passes > 1 ? ` ${at.pass + 1} of ${at.passes}` : "";
+      const layer = at.passes > 1 ? ` ${at.pass + 1}/${at.passes}` : "";
       $("where").textContent = `token ${position + 1} · cycle ${number(cycle)} of ${number(bucket.period)}`
         + (at.segment ? ` · ${at.segment}${layer}` : "");
       this.chart.show(bucket, list);
@@ -181,7 +188,8 @@ class Page {
     }
     if (!full) {
       this.chart.point(ended ? null : cycle, this.player.playing);
-      this.chip.draw(this.player.playing && this.player.speed < WATCHABLE ? 0 : 1);
+      this.chip.labelled = !this.player.playing || this.player.speed <= READABLE;
+      this.chip.draw(this.player.playing ? 0 : 1);
       if (document.activeElement !== $("cycle")) $("cycle").value = cycle;
     } else this.chart.point(null);
     this.mode();
@@ -228,13 +236,13 @@ class Page {
     $("play").disabled = Boolean(view?.ended);
     $("forward").disabled = Boolean(view?.ended);
     $("speed").value = SPEEDS.indexOf(speed);
-    $("speed-text").textContent = speed === Infinity ? "full speed" : `${number(speed)} cycle${speed > 1 ? "s" : ""} a second`;
+    $("speed-text").textContent = speed === Infinity ? "full speed" : `${number(speed)} cycle${speed > 1 ? "s" : ""}/s`;
   }
 
   // --- what the pointer is on ------------------------------------------------------------------------------------------
 
   hover(what, event, queue) {
-    if (this.player.full) what = null;
+    if ($("inside").classList.contains("blurred")) what = null;
     this.hovering = what ? { what, queue } : queue ? { queue } : null;
     this.chart.mark(what?.op ? what : null);
     this.#hovered();
@@ -303,7 +311,7 @@ class Page {
     const { player } = this;
     player.addEventListener("step", ({ detail }) => this.guarded(() => this.story.step(detail)));
     player.addEventListener("view", ({ detail }) => this.view(detail));
-    player.addEventListener("frame", () => this.chip.draw(player.speed < WATCHABLE ? player.fraction : 1));
+    player.addEventListener("frame", () => player.speed <= WATCHABLE && this.chip.draw(player.fraction));
     player.addEventListener("mode", () => player.view && this.view(player.view));
     player.addEventListener("broken", ({ detail }) => this.say(detail.message));
     $("form").addEventListener("submit", (event) => {
@@ -401,6 +409,7 @@ async function start() {
   globalThis.page = page; // for a curious reader's console, and for tests
   await page.ready;
   document.body.classList.add("ready");
+  page.frame([]);
   await page.tell();
 }
 

@@ -23,10 +23,11 @@ export const STOPS = [
   },
   {
     title: "From SRAM onto a stream",
-    text: (h) => `Here is our vector: ${h.model.dim} numbers that stand for the word, one byte each. Memories read them row by row,
-      and the rows travel to the vector unit in the middle, four byte planes of ${h.config.lanes} lanes at a time. Watch the frames slide: each
-      keeps the colour of the operation that it belongs to. The vector unit scales them and keeps the result in its
-      registers. This is the <b>residual</b>, and it stays there through all ${h.model.layers} layers.`,
+    text: (h) => `Here is our vector: ${h.model.dim} numbers that stand for the word, a byte each. The memories read it row by row,
+      ${h.config.lanes} lanes at a time, and each row sets off toward the vector unit. Blue cells are positive, orange ones negative. A stream is
+      four bytes wide; our word fills one of them, and the rest stays 0. Watch the frames slide, and keep the colour of the
+      operation that they belong to. The vector unit scales the rows and keeps them in its registers. This is the
+      <b>residual</b>; it will stay there through all ${h.model.layers} layers.`,
     at: { label: "embedding", op: "READ", most: true }, play: 14, speed: 3, units: ["MEM_W1", "MEM_E1", "VXM"], zoom: 60,
   },
   {

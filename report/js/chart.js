@@ -88,7 +88,7 @@ export class Chart {
   }
 
   get left() {
-    return this.canvas.clientWidth < 560 ? 74 : 168;
+    return this.canvas.clientWidth < 560 ? 92 : 168;
   }
 
   x(cycle) {

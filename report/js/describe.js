@@ -9,11 +9,11 @@ export function sentence(burst, header) {
   const i = burst.instr;
   switch (burst.op) {
     case "READ":
-      return `reads ${quads(burst, header)} → ${i.weights ? `weight stream ${i.weights}, outward` : `stream ${arrow(i.dir)}`}`;
+      return `reads ${quads(burst, header)} → ${i.weights ? `weight stream ${i.weights}, outward` : `stream ${i.dir}`}`;
     case "WRITE":
-      return `writes what stream ${arrow(i.dir)} brings to ${quads(burst, header)}`;
+      return `writes what stream ${i.dir} brings to ${quads(burst, header)}`;
     case "INDEX":
-      return `loads index register ${i.index} from stream ${arrow(i.dir)}: it addresses what is read next`;
+      return `loads index register ${i.index} from stream ${i.dir}: it addresses what is read next`;
     case "LOAD":
       return `holds ${vectors(burst.count)} of int8 in activation ${range(i.act, burst.count)}`;
     case "MAC":
@@ -46,10 +46,6 @@ function vectors(count) {
 
 function range(first, count) {
   return count > 1 ? `${first}..${first + count - 1}` : `${first}`;
-}
-
-function arrow(dir) {
-  return dir === "E" ? "→ E" : "← W";
 }
 
 // Addresses of a MEM burst with the tensor that lies there: "quads 12..19 (weights wo)".
@@ -93,9 +89,9 @@ export function formula(i) {
     else if (ALUS[i.alu] && !(c === "0" && i.alu === "ADD")) y = `${y} ${ALUS[i.alu]} ${c}`;
   }
   if (i.sat !== "S32") y = `int${i.sat.slice(1)}(${y})`;
-  const to = [i.dst_w ? "← W" : "", i.dst_e ? "→ E" : "", i.rf_we ? `r${i.rf}` : "", i.er_we ? `exp${i.er_dst}` : ""];
-  if (i.red !== "NONE") to.push(`${{ SUM: "sum", MAX: "max", MIN: "min", MAXABS: "max |y|" }[i.red]} of all${i.red_e ? " → E" : ""}`);
-  return `${y}  ⇒  ${to.filter(Boolean).join(", ") || "nothing"}`;
+  const to = [i.dst_w ? "stream W" : "", i.dst_e ? "stream E" : "", i.rf_we ? `r${i.rf}` : "", i.er_we ? `exp${i.er_dst}` : ""];
+  if (i.red !== "NONE") to.push(`${{ SUM: "sum", MAX: "max", MIN: "min", MAXABS: "max |y|" }[i.red]} of all${i.red_e ? " to stream E" : ""}`);
+  return `${y} → ${to.filter(Boolean).join(", ") || "nowhere"}`;
 }
 
 function shifted(text, pre, i) {
