@@ -39,11 +39,16 @@ LIMIT = 4 << 20
 """Bytes of SRAM up to which a chip fits a page: a browser holds it several times over."""
 
 
-def chip_wasm(config: ChipConfig) -> Path:
-    """The module of a chip, from the cache if it was built before. Raises TspError."""
+def check_config(config: ChipConfig) -> None:
+    """Raises TspError if a chip is too large for a page."""
     if config.sram_bytes > LIMIT:
         raise TspError(f"config {config.name} has {config.sram_bytes >> 10:,} KiB of SRAM, a page at most "
                        f"{LIMIT >> 10:,} KiB: compile for a smaller chip")
+
+
+def chip_wasm(config: ChipConfig) -> Path:
+    """The module of a chip, from the cache if it was built before. Raises TspError."""
+    check_config(config)
     config = replace(config, debug=True)
     tools, zig = toolchain.find(), _zig()
     verilog = chip_verilog(config)
