@@ -31,6 +31,7 @@ from sim.device.device import Device
 
 from . import show
 from .bench import bench
+from .page import page
 from .report import report
 
 BROKEN = 1
@@ -191,6 +192,7 @@ def common(
 
 
 commands.command()(report)
+commands.command()(page)
 commands.command()(bench)
 
 
