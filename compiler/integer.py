@@ -29,9 +29,13 @@ Q_SHIFT = 8
 """q is kept in 16 bits and given to the matrix unit in 8: the static scale of q is 127 * 2**Q_SHIFT / clip."""
 GROUP = 64
 """Channels of the feed-forward's inner layer that meet W2 together, see `groups`."""
+NORM_OPERAND_BITS = 17
+"""Bits of the greatest magnitude of a norm's operand, if that has an exponent of the token."""
 SITES = ("att_norm", "ffn_norm", "silu", "final_norm")
 """Inputs of matrices (named as in `compiler.calibrate`) whose scale is static or, in a model's `dynamic`, an exponent
 of each token."""
+RESIDUAL = "residual"
+"""In a model's `dynamic`: the operand of every norm, which is the residual, gets an exponent of each token."""
 MASKED = -(1 << 23)
 """Added to the scores of positions that do not exist yet."""
 GUMBEL_ONE = 24 << 15
@@ -55,11 +59,13 @@ def clip(x: np.ndarray, bits: int) -> np.ndarray:
     return np.minimum(np.maximum(x, -limit), limit)
 
 
-def groups(hidden: int) -> list[slice]:
-    """Groups of the inner layer's channels: the last two times GROUP, and the rest.
+def groups(hidden: int, size: int = 0) -> list[slice]:
+    """Groups of the inner layer's channels: of `size` each, or if that is 0, the last two times GROUP, and the rest.
 
     The chip computes W2's product with one group while it still works on the next; a dynamic exponent is a group's.
     """
+    if size:
+        return [slice(start, min(start + size, hidden)) for start in range(0, hidden, size)]
     starts = [0, *range(GROUP, hidden, GROUP)[-2:]]
     return [slice(start, stop) for start, stop in itertools.pairwise([*starts, hidden])]
 
@@ -73,6 +79,7 @@ class Shifts:
     attention and feed-forward, and of the final norm.
     qk, v: after the QKV channel scale. score: after the score's K scale. av_pre, av: attention output.
     wo, gate, up, w2, cls: after their channel scale. f: of gate * up. *_pre: accumulator -> 18 bits.
+    sigmoid: of the gate before its sigmoid, which takes GATE_FRACTION fraction bits: 0 or to the left.
     """
 
     emb: int
@@ -94,6 +101,7 @@ class Shifts:
     ffn_pre: int
     gate: int
     up: int
+    sigmoid: int
     f: int
     w2_pre: int
     w2: int
@@ -152,6 +160,11 @@ class IntegerModel:
     four_bit: frozenset[str] = frozenset()
     dynamic: frozenset[str] = frozenset()
     lanes: int = MAX_LANES
+    group: int = 0
+    first: int = -1
+    first_k: np.ndarray | None = None
+    first_m: np.ndarray | None = None
+    first_v: np.ndarray | None = None
 
 
 SIZES = ("dim", "hidden", "layers", "heads", "kv_heads", "head_size", "vocab", "context", "eps", "lanes")
