@@ -13,6 +13,7 @@ import numpy as np
 from arch import numerics, tables
 from arch.isa import Func
 
+from .int8_sums import EXACT_COLUMNS, int8_sums
 from .integer import (
     GATE_FRACTION,
     NORM_OPERAND_BITS,
@@ -31,13 +32,9 @@ HALF = np.array([0.5])
 EXP_RANGE = 1024
 """Scores this far (in 1 / 64) below the largest have weight 0."""
 EXP_LAST = np.array([EXP_RANGE - 1.0])
-EXACT_COLUMNS = 1024
-"""Widest int8 product that float32 sums exactly."""
 MOST_ROWS = 128
 """Tokens that are computed at once."""
 SAT16_COUNT = 32768
-SMALL = 1 << 23
-"""Weights up to which all of them are kept in float32, too."""
 
 
 Range = tuple[np.ndarray, np.ndarray]
@@ -113,9 +110,6 @@ class _Product:
         """Matrices [L, out, in] that meet the same activation (some columns of them), with their channel scales, post
         shifts and widths."""
         self.weights = [w[:, :, columns] for w in weights]
-        self.exact = None
-        if sum(w.size for w in weights) <= SMALL:
-            self.exact = np.concatenate(self.weights, axis=1).astype(np.float32)
         factors = [m * 0.5**post for m, post in zip(scales, posts, strict=True)]
         self.factors = np.concatenate(factors, axis=1)
         rows = [w.shape[1] for w in weights]
@@ -133,7 +127,7 @@ class _Product:
         if self.pre:
             acc = _scaled(acc, SCALE[-self.pre])
         if self.saturates:
-            _sat(acc, SAT18)
+            acc = acc.clip(*SAT18)
         y = acc * self.factors[layer]
         if e:
             y *= _powers(e) if max(e) <= self.least_post else 2.0 ** np.minimum(np.asarray(e)[:, None], self.posts)
@@ -142,19 +136,9 @@ class _Product:
         return _sat(y, self.limits)
 
     def _sums(self, layer: int, act: np.ndarray) -> np.ndarray:
-        act = act.astype(np.float32)
-        if self.exact is not None:
-            return exact_product(act, self.exact[layer])
-        return np.concatenate([exact_product(act, w[layer].astype(np.float32)) for w in self.weights], axis=1)
-
-
-def exact_product(act: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """act [rows, in] times weights [out, in], both whole numbers of 8 bits in float32: exact sums."""
-    if act.shape[1] <= EXACT_COLUMNS:
-        return act @ weights.T
-    parts = range(0, act.shape[1], EXACT_COLUMNS)
-    sums = [act[:, i : i + EXACT_COLUMNS] @ weights[:, i : i + EXACT_COLUMNS].T for i in parts]
-    return np.asarray(np.sum(sums, axis=0, dtype=np.float64))
+        act = act.astype(np.int8)
+        sums = [int8_sums(w[layer], act) for w in self.weights]
+        return sums[0] if len(sums) == 1 else np.concatenate(sums, axis=1)
 
 
 class IntegerState:
