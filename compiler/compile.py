@@ -5,23 +5,24 @@ from dataclasses import replace
 
 import numpy as np
 
-from arch import isa, row
+from arch import row
 from arch.config import ChipConfig
 from base.errors import TspError
 from compiler.frontend.checkpoint import Checkpoint
 from compiler.quantize.calibrate import CALIBRATION_SEEDS, cut, sample_sequences, text_length
-from compiler.quantize.float_model import FloatModel
+from compiler.quantize.float_model import FloatModel, FloatModels
 from compiler.quantize.scales import SCALES, choose
-from compiler.schedule.buckets import Built, build_buckets
+from compiler.schedule.assemble import Code
+from compiler.schedule.buckets import build_buckets
 from compiler.verify.index_reach import index_bounds, index_least
 from program import integer
-from program.program import EVENT_COLUMNS, Bucket, Program, Segment, Symbol
+from program.program import EVENT_COLUMNS, Program, Symbol
 from program.quality import Quality, Trial
 from program.shape import ModelConfig
 from program.tokenizer import Tokenizer
 
-from . import lower
 from .capacity import choose_context, four_bit_matrices, rope_rate
+from .lower.qkv import permutations
 from .place.placement import Placement, place
 from .quantize import quantizer
 from .verify import proof
@@ -68,37 +69,38 @@ def compile_checkpoint(
     context = choose_context(own, config, context, four_bit)
     progress("quantize")
     checkpoint = replace(checkpoint, config=replace(own, seq_len=text_length(context, own.seq_len)))
-    *texts, trial, unseen = write_texts(checkpoint, tokenizer, text)
+    floats = FloatModels(checkpoint)
+    *texts, trial, unseen = write_texts(floats.fast, tokenizer, text)
     make = quantizer.quantiser(checkpoint, context=context, calibration_tokens=texts, four_bit=four_bit,
-                              lanes=config.lanes)
+                               lanes=config.lanes, model=floats.fast)
     dynamic, trials = SCALES[scales], []
     if dynamic is None:
         progress("scales")
-        model, trials = choose(make, checkpoint, _beginning(trial[:context], TRIAL_TOKENS, checkpoint))
+        model, trials = choose(make, floats.exact, _beginning(trial[:context], TRIAL_TOKENS, checkpoint))
     else:
         model = make(dynamic)
     progress("place")
     placement = place(config, model, rope_rate(own, model))
     progress("lower, schedule, assemble")
-    built = build_buckets(placement, buckets)
+    codes = build_buckets(placement, buckets)
     progress("verify")
     bounds = index_bounds(placement)
-    for valid, bucket in zip([0, *(b.chunks for b in built)], built, strict=False):
-        proof.verify_bucket(config, bucket.code.words, bucket.code.period, bounds, index_least(placement, valid))
+    for valid, code in zip([0, *(code.bucket.chunks for code in codes)], codes, strict=False):
+        proof.verify_bucket(config, code.words, code.bucket.period, bounds, index_least(placement, valid))
     progress("quality")
     measured = _beginning(unseen[:context], QUALITY_TOKENS, checkpoint)
-    quality = quantizer.evaluate(model, checkpoint, measured) if measure else None
+    quality = quantizer.evaluate(model, floats.exact, measured) if measure else None
     progress("pack")
-    return _pack(own, tokenizer, placement, built, trials, quality)
+    return _pack(own, tokenizer, placement, codes, trials, quality)
 
 
 # --- calibration and quality ---------------------------------------------------------------------------------------
 
 
-def write_texts(checkpoint: Checkpoint, tokenizer: Tokenizer, own: Sequence[int] | None) -> list[list[int]]:
+def write_texts(model: FloatModel, tokenizer: Tokenizer, own: Sequence[int] | None) -> list[list[int]]:
     """Texts of the model's context: those that static scales are taken from, one to choose between static and dynamic
     ones, and one to measure quality on. The float model writes them all, or all but the first if there is a text."""
-    model, length = FloatModel(checkpoint, np.float32), checkpoint.config.seq_len
+    length = model.config.seq_len
     given = [] if own is None else cut(own, length, tokenizer.bos)
     seeds = [*([] if given else CALIBRATION_SEEDS), TRIAL_SEED, QUALITY_SEED]
     return given + sample_sequences(model, length, seeds, tokenizer.bos)
@@ -111,29 +113,23 @@ def _beginning(text: list[int], tokens: int, checkpoint: Checkpoint) -> list[int
 # --- pack ----------------------------------------------------------------------------------------------------------
 
 
-def _pack(model: ModelConfig, tokenizer: Tokenizer, placement: Placement, built: list[Built],
+def _pack(model: ModelConfig, tokenizer: Tokenizer, placement: Placement, codes: Sequence[Code],
           trials: list[Trial], quality: Quality | None) -> Program:
     config, integer_model = placement.geometry.config, placement.geometry.model
     queues: dict[str, tuple[int, ...]] = {}
     starts: dict[str, tuple[int, ...]] = {}
     for queue in row.queues(config):
-        parts = [b.code.words[queue.name] for b in built]
+        parts = [code.words[queue.name] for code in codes]
         starts[queue.name] = tuple(sum(map(len, parts[:i])) for i in range(len(parts)))
         queues[queue.name] = tuple(word for part in parts for word in part)
-    texts, events = _schedule_table(built)
+    texts, events = _schedule_table(codes)
     return Program(
         config=config, model=model, context=integer_model.context, four_bit=tuple(sorted(integer_model.four_bit)),
-        buckets=tuple(_bucket(b, config.quad_bytes) for b in built), starts=starts, queues=queues,
-        maps={number: tuple(lanes) for number, lanes in lower.permutations(config).items()},
+        buckets=tuple(code.bucket for code in codes), starts=starts, queues=queues,
+        maps={number: tuple(lanes) for number, lanes in permutations(config).items()},
         symbols=_symbols(placement), image=placement.layout.image(), tokenizer=tokenizer.to_bytes(),
         arrays=integer.to_arrays(integer_model), texts=texts, schedule=events, trials=tuple(trials), quality=quality,
     )
-
-
-def _bucket(built: Built, quad_bytes: int) -> Bucket:
-    segments = tuple(Segment(s.name, isa.START + start, s.length, s.passes, s.weight_quads * quad_bytes)
-                     for s, start in zip(built.segments, built.code.starts, strict=True))
-    return Bucket(built.code.limit, built.code.period, built.chunks, segments)
 
 
 def _symbols(placement: Placement) -> dict[str, Symbol]:
@@ -147,18 +143,17 @@ def _symbols(placement: Placement) -> dict[str, Symbol]:
             for name, t in sorted(named.items())}
 
 
-def _schedule_table(built: list[Built]) -> tuple[tuple[str, ...], np.ndarray]:
+def _schedule_table(codes: Sequence[Code]) -> tuple[tuple[str, ...], np.ndarray]:
     """(texts, int32 [events, EVENT_COLUMNS]), ordered by bucket and first cycle."""
     texts: dict[str, int] = {}
     rows = []
-    for number, bucket in enumerate(built):
+    for number, code in enumerate(codes):
         own = []
-        for segment, start in zip(bucket.segments, bucket.code.starts, strict=True):
-            offset = isa.START + start
-            for p in segment.placed:
-                names = (p.label, p.burst.queue, p.burst.engine, p.burst.op.name, segment.name)
+        for segment, schedule in zip(code.bucket.segments, code.schedules, strict=True):
+            for p in schedule.placed:
+                names = (p.label, p.burst.queue.name, p.burst.engine, p.burst.op.name, segment.name)
                 last = p.at + (p.burst.count - 1) * p.burst.interval
-                codes = [texts.setdefault(name, len(texts)) for name in names]
-                own.append((number, *codes, offset + p.at, offset + last))
+                numbers = [texts.setdefault(name, len(texts)) for name in names]
+                own.append((number, *numbers, segment.start + p.at, segment.start + last))
         rows += sorted(own, key=lambda row: row[-2])
     return tuple(texts), np.array(rows, "<i4").reshape(-1, len(EVENT_COLUMNS))

@@ -97,6 +97,11 @@ class Geometry:
         return max(1, self.lanes // self.model.head_size)
 
     @property
+    def shared_accumulators(self) -> int:
+        """Accumulator vectors of a side that belong to the heads of a shared word: one a head."""
+        return self.per_word if self.per_word > 1 else 0
+
+    @property
     def units(self) -> int:
         """Units of K/V heads."""
         return ceil_div(self.model.kv_heads, self.per_word)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -245,6 +246,24 @@ class FloatModel:
     def _by_head(self, x: np.ndarray) -> np.ndarray:
         """[T, heads*hd] to [heads, T, hd]."""
         return x.reshape(len(x), -1, self.config.head_dim).swapaxes(0, 1)
+
+
+class FloatModels:
+    """The float models of a checkpoint, each made once, when it is first wanted.
+
+    fast: in float32; writes texts and calibrates. exact: in float64; what integer models are compared with.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+
+    @cached_property
+    def fast(self) -> FloatModel:
+        return FloatModel(self._checkpoint, np.float32)
+
+    @cached_property
+    def exact(self) -> FloatModel:
+        return FloatModel(self._checkpoint)
 
 
 def rope_tables(config: ModelConfig) -> tuple[np.ndarray, np.ndarray]:

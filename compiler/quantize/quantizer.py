@@ -179,13 +179,17 @@ def quantiser(
     recipe: Recipe | None = None,
     lanes: int = MAX_LANES,
     first: int = -1,
+    model: FloatModel | None = None,
 ) -> Callable[[frozenset[str]], IntegerModel]:
-    """`quantize` but for its dynamic inputs: calibrates once, and makes the model with those that it is given."""
+    """`quantize` but for its dynamic inputs: calibrates once, and makes the model with those that it is given.
+
+    model: the checkpoint's float model in float32, if the caller has it.
+    """
     c = checkpoint.config
     if not 1 <= context <= c.seq_len:
         raise TspError(f"quantize: context must be 1..{c.seq_len} (the model's context), not {context}")
     _check_names("four_bit", four_bit)
-    model = FloatModel(checkpoint, np.float32)
+    model = model or FloatModel(checkpoint, np.float32)
     sequences = calibration_tokens or sample_sequences(model, text_length(context, c.seq_len), CALIBRATION_SEEDS)
     statistics = calibrate(model, sequences, four_bit, first)
     with _about(checkpoint):
@@ -558,8 +562,7 @@ def integer_logits(model: IntegerModel, tokens: Sequence[int]) -> np.ndarray:
     return np.concatenate(parts) / (1 << LOGIT_FRACTION)
 
 
-def evaluate(model: IntegerModel, checkpoint: Checkpoint, *sequences: Sequence[int]) -> Quality:
+def evaluate(model: IntegerModel, reference: FloatModel, *sequences: Sequence[int]) -> Quality:
     """Distance of the integer model from the float model on one sequence, or on several taken together."""
-    reference = FloatModel(checkpoint)
     floats = np.concatenate([reference.sequence_logits(tokens) for tokens in sequences])
     return kl_top1(floats, np.concatenate([integer_logits(model, tokens) for tokens in sequences]))

@@ -7,7 +7,6 @@ can be quantised; a static one costs what the calibrated range does not foresee.
 
 from collections.abc import Callable, Sequence
 
-from compiler.frontend.checkpoint import Checkpoint
 from program.integer import SITES, IntegerModel
 from program.quality import Trial
 
@@ -19,15 +18,15 @@ SCALES = {"measured": None, "static": frozenset[str](), "dynamic": frozenset(SIT
 """What --scales may say: the dynamic inputs, or that they are to be chosen."""
 
 
-def choose(make: Callable[[frozenset[str]], IntegerModel], checkpoint: Checkpoint,
+def choose(make: Callable[[frozenset[str]], IntegerModel], reference: FloatModel,
            tokens: Sequence[int]) -> tuple[IntegerModel, list[Trial]]:
     """The model with as many static scales as cost little, and what was measured on the way.
 
-    make: the integer model with these dynamic inputs (`quantize.quantiser`). tokens: a text that the scales were not
-    calibrated on. Compares all inputs dynamic with all static; if that is too much, tries one site after the other,
-    each with what was chosen before.
+    make: the integer model with these dynamic inputs (`quantize.quantiser`). reference: the float model. tokens: a text
+    that the scales were not calibrated on. Compares all inputs dynamic with all static; if that is too much, tries one
+    site after the other, each with what was chosen before.
     """
-    logits = FloatModel(checkpoint).sequence_logits(tokens)
+    logits = reference.sequence_logits(tokens)
 
     def loss(model: IntegerModel) -> float:
         return kl_top1(logits, integer_logits(model, tokens)).ratio
