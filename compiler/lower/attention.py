@@ -77,7 +77,7 @@ def _heads(b: Builder, state: TokenState, side: str, queries: Queries, outputs: 
 # --- scores --------------------------------------------------------------------------------------------------------
 
 
-def _scores(b: Builder, state: TokenState, head: Head, query: Reg, number: int) -> Scores:
+def _scores(b: Builder, state: TokenState, head: Head, query: Reg | Mem, number: int) -> Scores:
     """q.k of all positions of the bucket, scaled and masked; number: of the head on its side.
 
     Positions before the bucket's first do not wait for this token's key.
