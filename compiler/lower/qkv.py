@@ -27,7 +27,7 @@ def permutations(config: ChipConfig) -> dict[int, list[int]]:
 
 
 def project(b: Builder, state: TokenState, acts: dict[str, Act], er: int | None) -> Queries:
-    """Queries, whose registers the caller returns if they are in some; keys into the cache, values into the tensor "vtemp".
+    """Queries, whose registers the caller returns; keys into the cache, values into the tensor "vtemp".
 
     acts: the normed residual. er: register of its exponent, if it has one.
     """

@@ -168,7 +168,8 @@ class _Placer:
             data = np.zeros((m.layers, tensor.quads, PLANES, g.lanes), np.uint8)
             for number, kv in enumerate(g.kv_heads(side)):
                 pair, half = divmod(number, 2)
-                data[:, pair * g.chunks, 2 * half : 2 * half + 2, 0] = np.ascontiguousarray(m.first_m[:, kv, None]).view(np.uint8)
+                scale = np.ascontiguousarray(m.first_m[:, kv, None]).view(np.uint8)
+                data[:, pair * g.chunks, 2 * half : 2 * half + 2, 0] = scale
             self._fills.append((tensor, data))
 
     def _matrix(self, name: str, rows: dict[str, np.ndarray], scales: dict[str, np.ndarray],

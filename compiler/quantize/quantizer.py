@@ -93,6 +93,10 @@ class Recipe:
     av_gain: int = 0
     group: int = 0
 
+ROBUST_RECIPE = Recipe(smooth_att=0.5, smooth_ffn=0.5, smooth_up=0.5, group=128)
+"""For a rotated model: its channels are alike, and W2's input has exponents of small groups."""
+
+
 def pad_heads(name: str, layer: np.ndarray, heads: int, head_size: int) -> np.ndarray:
     """A layer's matrix [out, in] as float64 with the heads of wq, wk, wv (rows) and wo (columns) zero-padded to
     `head_size`."""
