@@ -126,9 +126,15 @@ class Geometry:
 
     @property
     def burst(self) -> int:
-        """Vectors of logits or of positions' weights in a burst: 64 of them, as far as an accumulator file holds four
-        bursts. Longer bursts are fewer instructions, and leave less room for other work between them."""
-        return max(CHUNK, min(64 // self.lanes, self.config.acc_depth // 4))
+        """Vectors of logits or of positions' weights in a burst: 64 of them, or 128 beside 64 accumulators, as far as
+        an accumulator file holds four bursts. Longer bursts are fewer instructions, and leave less room for other work
+        between them."""
+        return max(CHUNK, min(64 // self.lanes * (1 + self.config.acc_depth // 64), self.config.acc_depth // 4))
+
+    @property
+    def position_burst(self) -> int:
+        """Vectors of positions in a burst of scores or of their exponentials; more where neither takes registers."""
+        return 2 * self.burst if self.words > 1 and self.config.acc_depth >= 64 else self.burst
 
     @property
     def residual_in_registers(self) -> bool:

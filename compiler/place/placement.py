@@ -21,6 +21,8 @@ LOOPED_BODY = 40
 """Vectors of a side in a pass of the classifier's loop: enough that filling and draining the pipeline is little."""
 LOOKED_UP = ("classifier", "embedding")
 """Matrices of which both sides are read at a token's offset: the shorter side is padded."""
+ADDED = ("wo", "w2")
+"""Matrices whose outputs are added to the residual."""
 JOINED = {"qkv": {"wq", "wk", "wv"}, "w13": {"w1", "w3"}}
 """Matrices that share an activation and are streamed as one: in four bits only if all their parts are."""
 USUAL_POSITION = 256
@@ -222,6 +224,8 @@ class _Placer:
         count = vectors.shape[-2]
         most = self.g.burst if name in LOOKED_UP else CHUNK
         quads = min(count, ceil_div(ceil_div(count, 2), most) * most)
+        if name in ADDED and not self.g.residual_in_registers:
+            quads = count  # which are used in one burst
         return self._halves(f"scales of {name}", vectors[..., :quads, :], vectors[..., quads:, :], per_layer, home)
 
     def _halves(self, name: str, low: np.ndarray, high: np.ndarray, per_layer: bool, home: str) -> Halves:
@@ -349,6 +353,7 @@ class _Placer:
             t["q"] = self._add("queries", "W0", len(g.q_words()))
         if not g.residual_in_registers:
             t["x"] = self._add("x", "W0", g.dim)
+            t["x_part"] = self._add("addends of x", "E0", g.dim)
         self._constants()
         if g.words > 1:
             t["mask_E0"] = self._add("mask", "E0", g.chunks)
