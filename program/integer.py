@@ -1,4 +1,6 @@
-"""The integer model: what the chip computes for a token, as whole tensors and without time (docs/numerics.md).
+"""The integer model: what the chip computes for a token, as whole tensors and without time.
+
+The arithmetic, operation by operation: docs/reference/numerics.md.
 
 `IntegerModel` is the contract between quantisation, compiler and chip: the compiled program, the cycle model and the
 RTL give these logits, bit for bit. Every line is one VXM operation, matrix product or reduction of `arch.numerics`.

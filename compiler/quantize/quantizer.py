@@ -1,4 +1,4 @@
-"""Quantisation: a float checkpoint becomes an `IntegerModel` (docs/numerics.md).
+"""Quantisation: a float checkpoint becomes an `IntegerModel` (docs/reference/numerics.md).
 
 Weights are int8 with one scale a row. Every static activation scale is a vector over channels that is folded into
 the neighbouring weights: h8 = h / s with s in the norm's gains and in the columns of the matrices behind it, v8 with
