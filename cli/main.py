@@ -17,6 +17,7 @@ import cli.one_thread  # noqa: F401  before anything that imports numpy
 from cli import show
 from cli.bench import bench
 from cli.report import report
+from cli.serve import serve
 from compiler.compile import compile_checkpoint
 from compiler.errors import TspError
 from compiler.files import check_output, read_model, read_text, sources, whole
@@ -190,6 +191,7 @@ def common(
 
 commands.command()(report)
 commands.command()(bench)
+commands.command()(serve)
 
 
 def app(args: Sequence[str] | None = None) -> int:
