@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from compiler.errors import TspError
+from base.errors import TspError
 from run.chat import PLAIN, PLAIN_TEMPLATE, ChatTemplate, read_template, template_beside
-from sim.devices import check_name
-from sim.programs import open_program
+from run.devices import check_name
+from run.programs import open_program
 
 
 def serve(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from compiler.tokenizer import Tokenizer
+from program.tokenizer import Tokenizer
 
 from .handle import Ticket
 from .model import Model

@@ -5,9 +5,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from compiler.errors import TspError
-from compiler.program import Program
-from compiler.tokenizer import Tokenizer
+from base.errors import TspError
+from program.program import Program
+from program.tokenizer import Tokenizer
 from run.answer import Question
 from run.chat import ChatTemplate, TemplateError
 

@@ -8,8 +8,8 @@ from types import FrameType
 
 import uvicorn
 
-from compiler.errors import TspError
-from compiler.program import Program
+from base.errors import TspError
+from program.program import Program
 from run.chat import ChatTemplate
 
 from .api import application

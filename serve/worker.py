@@ -16,12 +16,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from compiler import program as program_file
-from compiler.errors import TspError
-from compiler.program import DEFAULT_CLOCK_MHZ, Program
-from compiler.tokenizer import Tokenizer
+from base.errors import TspError
+from program import program as program_file
+from program.program import DEFAULT_CLOCK_MHZ, Program
+from program.tokenizer import Tokenizer
 from run.answer import Answer, Piece, Question
-from run.devices import open_any
+from run.devices import open_device
 from run.sampling import Sampling
 from run.session import BrokenPromise, ChipFault, Session, self_test
 
@@ -132,7 +132,7 @@ def run(wire: Wire) -> None:
     order = wire.receive()
     try:
         program: Program = program_file.load(Path(order["program"]))
-        device = open_any(order["device"], program.config)
+        device = open_device(order["device"], program.config)
         try:
             session = Session(device, program)
             self_test(session)
