@@ -31,6 +31,7 @@ from sim.cycle.core import ProgramError
 
 from . import show
 from .bench import bench
+from .page import page
 from .report import report
 from .serve import serve
 
@@ -182,6 +183,7 @@ def common(
 
 
 commands.command()(report)
+commands.command()(page)
 commands.command()(bench)
 commands.command()(serve)
 

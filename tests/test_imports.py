@@ -18,7 +18,8 @@ MAY_IMPORT = {
     "fpga": {"base", "arch", "program", "hw", "sim", "fpga"},
     "run": {"base", "arch", "program", "hw", "compiler", "report", "sim", "fpga", "run"},
     "serve": {"base", "program", "report", "run", "serve"},
-    "cli": {"base", "arch", "program", "hw", "compiler", "report", "sim", "fpga", "run", "serve", "cli"},
+    "page": {"base", "arch", "program", "hw", "report", "sim", "page"},
+    "cli": {"base", "arch", "program", "hw", "compiler", "report", "sim", "fpga", "run", "serve", "page", "cli"},
 }
 FLOORS = tuple(MAY_IMPORT)
 # The cycle model and the contract must not know how a unit does its work.
