@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from hw.config import ChipConfig
+from arch.config import ChipConfig
+from base.errors import TspError
+from compiler.schedule.buckets import build_buckets, check_queues
+from program.shape import ModelConfig
 
-from .buckets import build_buckets, check_queues
-from .checkpoint import ModelConfig
-from .context import check_fit, fitting_context, four_bit_matrices
-from .errors import TspError
+from .capacity import check_fit, fitting_context, four_bit_matrices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,5 +43,5 @@ def fit(model: ModelConfig, config: ChipConfig, *, context: int | None = None, w
         return Fit(config=config, context=0, limit=str(error), sram={}, cycles=())
     layout = placement.layout
     sram = {name: (layout.depth(name) - layout.free(name), layout.depth(name)) for name in layout.strides}
-    periods = tuple((min(b.code.limit, served), b.code.period) for b in buckets)
+    periods = tuple((min(code.bucket.limit, served), code.bucket.period) for code in buckets)
     return Fit(config=config, context=served, limit=limit, sram=sram, cycles=periods if cycles else ())

@@ -4,10 +4,10 @@ from amaranth.asserts import AnyConst
 from amaranth.hdl import Cat, Const, DomainRenamer, EnableInserter, Module, Mux, Signal, Value
 from formal import Opened, Proof, Property, free, implies, latched
 
+from hw.idioms import any_of
 from hw.link import counter, elastic, secded
 from hw.link.elastic import HIGH
 from hw.link.parameters import COUNTER_BITS, DEPTH
-from hw.slice import any_of
 
 AHEAD = 16
 UNSEEN = 1, 4

@@ -13,12 +13,16 @@ import pytest
 from checkpoints import random_checkpoint, small_config
 from programs import TINY
 
-from compiler import lower, place, quantize, schedule
-from compiler.buckets import Built, build
-from compiler.context import rope_rate
-from compiler.integer import IntegerModel, to_arrays
-from hw import isa
-from hw.config import CONFIGS
+from arch import isa
+from arch.config import CONFIGS
+from compiler.capacity import rope_rate
+from compiler.ir import Block
+from compiler.lower.token import lower_token
+from compiler.place import placement
+from compiler.quantize import quantizer
+from compiler.schedule.assemble import Code
+from compiler.schedule.buckets import build
+from program.integer import IntegerModel, to_arrays
 
 GOLDEN = Path(__file__).with_name("golden")
 CONFIG = CONFIGS["tiny"]
@@ -30,22 +34,22 @@ DYNAMIC = frozenset({"silu"})
 def quantised() -> IntegerModel:
     """Every kind of scale: static ones, and exponents of each token."""
     tokens = [[1, *range(3, 30)]]
-    return quantize.quantiser(random_checkpoint(MODEL), context=MODEL.seq_len, calibration_tokens=tokens,
+    return quantizer.quantiser(random_checkpoint(MODEL), context=MODEL.seq_len, calibration_tokens=tokens,
                               four_bit=frozenset(), lanes=CONFIG.lanes)(DYNAMIC)
 
 
 @functools.cache
-def placed() -> place.Placement:
-    return place.place(CONFIG, quantised(), rope_rate(MODEL, quantised()))
+def placed() -> placement.Placement:
+    return placement.place(CONFIG, quantised(), rope_rate(MODEL, quantised()))
 
 
 @functools.cache
-def lowered() -> list[schedule.Segment]:
-    return lower.Lower(placed(), placed().geometry.chunks).run()
+def lowered() -> list[Block]:
+    return lower_token(placed(), placed().geometry.chunks)
 
 
 @functools.cache
-def built() -> Built:
+def built() -> Code:
     return build(CONFIG, lowered(), placed().geometry.chunks)
 
 
@@ -72,25 +76,27 @@ def place_text() -> Iterator[str]:
 
 
 def lower_text() -> Iterator[str]:
-    for segment in lowered():
-        yield f"{segment.name}: {segment.passes} passes, strides {dict(sorted(segment.strides.items()))}"
-        for number, cluster in enumerate(segment.clusters):
+    for block in lowered():
+        yield f"{block.name}: {block.passes} passes, strides {dict(sorted(block.strides.items()))}"
+        for number, cluster in enumerate(block.clusters):
             yield f"  {number} {cluster.label}"
             origin = min(burst.at for burst in cluster.bursts)
-            yield from (f"    +{b.at - origin} {b.queue} {b.op.name}{fields_text(b.fields)}" for b in cluster.bursts)
+            for b in cluster.bursts:
+                yield f"    +{b.at - origin} {b.queue.name} {b.op.name}{fields_text(b.fields)}"
 
 
 def schedule_text() -> Iterator[str]:
-    for segment in built().segments:
-        yield f"{segment.name}: {segment.length} cycles, {segment.passes} passes"
-        for p in sorted(segment.placed, key=lambda p: (p.at, p.burst.queue, p.burst.engine)):
-            yield f"  {p.at:4} {p.burst.queue} {p.burst.op.name} {p.label}"
+    for schedule in built().schedules:
+        yield f"{schedule.block.name}: {schedule.length} cycles, {schedule.block.passes} passes"
+        for p in sorted(schedule.placed, key=lambda p: (p.at, p.burst.queue.name, p.burst.engine)):
+            yield f"  {p.at:4} {p.burst.queue.name} {p.burst.op.name} {p.label}"
 
 
 def assemble_text() -> Iterator[str]:
-    code = built().code
-    yield f"period {code.period}, up to position {code.limit}, segments from {list(code.starts)} on"
-    for queue, words in code.words.items():
+    bucket = built().bucket
+    starts = [segment.start - isa.START for segment in bucket.segments]
+    yield f"period {bucket.period}, up to position {bucket.limit}, segments from {starts} on"
+    for queue, words in built().words.items():
         yield queue
         for instr in map(isa.decode, words):
             yield f"  {instr.op.name} {instr.delay}{fields_text(instr.fields)}"

@@ -1,0 +1,83 @@
+"""From placed bursts to the words of the instruction queues, with every delay counted out."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from arch import isa, row
+from arch.config import ChipConfig
+from arch.isa import Instr, Op
+from arch.queue_store import store_of
+from program.program import Bucket, Segment
+
+from .scheduler import FIRST, Schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Code:
+    """A token's program for one context bucket.
+
+    bucket: what is known of it. schedules: the blocks that its segments are. words: instructions of every queue by its
+    name, from the bucket's start PC on.
+    """
+
+    bucket: Bucket
+    schedules: tuple[Schedule, ...]
+    words: dict[str, list[int]]
+
+
+def assemble(config: ChipConfig, schedules: Sequence[Schedule], chunks: int) -> Code:
+    """Instruction words of all queues for the blocks of a bucket that ends at `chunks` vectors of positions."""
+    starts = [0, *itertools.accumulate(schedule.length * schedule.block.passes for schedule in schedules)]
+    words = {queue.name: _queue(queue, schedules, starts, store_of(config, queue).max_delay)
+             for queue in row.queues(config)}
+    segments = (Segment(s.block.name, isa.START + start, s.length, s.block.passes,
+                        s.block.weight_quads * config.quad_bytes)
+                for s, start in zip(schedules, starts, strict=False))
+    bucket = Bucket(chunks * config.lanes, isa.START + starts[-1] + FIRST + 1, chunks, tuple(segments))
+    return Code(bucket=bucket, schedules=tuple(schedules), words=words)
+
+
+def _queue(queue: row.Queue, schedules: Sequence[Schedule], starts: Sequence[int], longest: int) -> list[int]:
+    """Words of one queue: (dispatch cycle, operation) events, then delays of at most `longest` filled in.
+
+    starts: of the blocks, and the end of the last one, behind the first dispatch.
+    """
+    events: list[tuple[int, Op, dict]] = [(0, Op.NOP, {})]
+    for schedule, start in zip(schedules, starts, strict=False):
+        own = sorted((p.dispatch, p.burst.op, p.fields) for p in schedule.placed if p.burst.queue == queue)
+        if not own:
+            continue
+        body, passes = [(start + at, op, fields) for at, op, fields in own], schedule.block.passes
+        if passes > 1:
+            end, stride = start + schedule.length, schedule.block.strides.get(queue.slice_name, 0)
+            body = [(start - isa.MIN_DELAY, Op.LOOP, {"count": passes, "stride": stride}), (start, Op.NOP, {}),
+                    *body, (end - isa.MIN_DELAY_JUMP, Op.END_LOOP, {}),
+                    (end + schedule.length * (passes - 1), Op.NOP, {})]
+        events += body
+    last = events[-1][0]
+    events.append((max(last + isa.MIN_DELAY, min(starts[-1], last + longest)), Op.SYNC, {}))
+    return _with_delays(events, longest)
+
+
+def _with_delays(events: list[tuple[int, Op, dict]], longest: int) -> list[int]:
+    """Words; END_LOOP's delay is the jump's, whatever time its loop takes in all."""
+    words = []
+    for (at, op, fields), (following, *_) in itertools.pairwise(events):
+        gap = isa.MIN_DELAY_JUMP if op is Op.END_LOOP else following - at
+        delay = _first_delay(gap, longest)
+        words.append(isa.encode(Instr(op, delay, fields)))
+        gap -= delay
+        while gap:
+            delay = _first_delay(gap, longest)
+            words.append(isa.encode(Instr(Op.NOP, delay)))
+            gap -= delay
+    words.append(isa.encode(Instr(events[-1][1], isa.MIN_DELAY, events[-1][2])))
+    return words
+
+
+def _first_delay(gap: int, longest: int) -> int:
+    """The longest delay that leaves nothing, or at least MIN_DELAY."""
+    if gap <= longest:
+        return gap
+    return longest if gap - longest >= isa.MIN_DELAY else longest - isa.MIN_DELAY

@@ -1,0 +1,89 @@
+"""The burst engine: one instruction word becomes a burst of elements, each in a known cycle."""
+
+from amaranth.hdl import Const, Module, Mux, Signal, Value
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from arch.isa import COUNT_BITS, INTERVAL, Op, layout
+
+
+def fields(op: Op, word: Value) -> data.View:
+    """An instruction word seen as the fields of `op`."""
+    shape = layout(op)
+    return data.View(shape, Value.cast(word)[: shape.size])
+
+
+class Burst(wiring.Component):
+    """A burst engine: executes one instruction at a time, element by element.
+
+    The dispatch pulse `start`, in cycle t, latches `word` into `op`. Element i executes in cycle
+    t + ENGINE + i * interval, with ENGINE = 1. `active` is high in exactly these cycles, `index` is then i, and `last`
+    marks the last of them. `op` holds from t + 1 until the next start. `index` advances after each element.
+
+    The engine is `busy` from t + 1 to its last element. It may start again in the cycle of the last element. An earlier
+    start loses the old burst, and `conflict` pulses.
+
+    op: the operation whose layout the engine latches. An operation without `count` and `interval` has one element.
+    fold: cycles that an element takes. With fold > 1, `active` is high in all cycles of an element, `part` counts them,
+    and `part_next` is its next value. `done` marks an element's last cycle, and `last` the last cycle of the last
+    element. Intervals are then at least `fold`, unless the burst has one element.
+    """
+
+    def __init__(self, op: Op, fold: int = 1):
+        shape = layout(op)
+        super().__init__({
+            "start": In(1), "word": In(shape), "op": Out(shape),
+            "active": Out(1), "index": Out(COUNT_BITS), "last": Out(1), "busy": Out(1), "conflict": Out(1),
+            **({"part": Out(range(fold)), "part_next": Out(range(fold)), "done": Out(1)} if fold > 1 else {}),
+        })
+        self._single, self._fold = "count" not in shape.members, fold
+        if fold == 1:
+            self.part, self.part_next, self.done = Const(0, 0), Const(0, 0), self.active
+
+    def elaborate(self, platform):
+        m = Module()
+        left = Signal(COUNT_BITS)
+        wait = Signal(INTERVAL.bits)
+        op = Signal.like(self.op, reset_less=True)
+        index = Signal(COUNT_BITS, reset_less=True)
+        m.d.comb += [
+            self.op.eq(op),
+            self.index.eq(index),
+            self.busy.eq(left != 0),
+            self.active.eq(self.busy & (wait == 0)),
+            self.last.eq(self.done & (left == 1)),
+            self.conflict.eq(self.start & self.busy & ~self.last),
+        ]
+        if self._fold > 1:
+            m.d.comb += [self.part_next.eq(Mux(self.start, 0, self.part + self.active)),
+                         self.done.eq(self.active & (self.part == self._fold - 1))]
+            m.d.sync += self.part.eq(self.part_next)
+        with m.If(self.start):
+            m.d.sync += [op.eq(self.word), left.eq(1 if self._single else self.word.count), wait.eq(0), index.eq(0)]
+        with m.Elif(self.done):
+            m.d.sync += [left.eq(left - 1), index.eq(index + 1)]
+            if not self._single:
+                m.d.sync += wait.eq(op.interval - self._fold)
+        with m.Elif(self.busy & ~self.active if self._fold > 1 else self.busy):
+            m.d.sync += wait.eq(wait - 1)
+        return m
+
+
+def latched(m: Module, engine: Burst, value: Value, name: str) -> Signal:
+    """An expression of the engine's word, latched at dispatch: ready one cycle before the first element."""
+    out = Signal(len(value), name=name, reset_less=True)
+    with m.If(engine.start):
+        m.d.sync += out.eq(value)
+    return out
+
+
+def stepping(m: Module, engine: Burst, first: Value, step: Value, name: str) -> tuple[Signal, Signal]:
+    """The address of this cycle's element, and of the next cycle's.
+
+    It begins at `first` and grows by one each element where `step` is set. It comes from a register, so the memory
+    behind it waits for no adder.
+    """
+    now, following = (Signal(len(first), name=f"{name}_{when}", reset_less=True) for when in ("now", "following"))
+    m.d.comb += following.eq(Mux(engine.start, first, now + (step & engine.done)))
+    m.d.sync += now.eq(following)
+    return now, following

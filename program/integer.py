@@ -1,0 +1,334 @@
+"""The integer model: what the chip computes for a token, as whole tensors and without time.
+
+The arithmetic, operation by operation: docs/reference/numerics.md.
+
+`IntegerModel` is the contract between quantisation, compiler and chip: the compiled program, the cycle model and the
+RTL give these logits, bit for bit. Every line is one VXM operation, matrix product or reduction of `arch.numerics`.
+Shifts are the same for all layers because the layers share one loop body; what differs by layer is in arrays.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from arch import numerics, tables
+from arch.config import MAX_LANES
+from arch.isa import Func
+from base.errors import TspError
+
+ROPE_FRACTION = 14
+ROPE_STEP = 16
+"""Rotations are the product of two: by a multiple of so many positions, and by the rest."""
+SCORE_FRACTION = 6
+LOGIT_FRACTION = 8
+GATE_FRACTION = 12
+Q_SHIFT = 8
+"""q is kept in 16 bits and given to the matrix unit in 8: the static scale of q is 127 * 2**Q_SHIFT / clip."""
+GROUP = 64
+"""Channels of the feed-forward's inner layer that meet W2 together, see `groups`."""
+NORM_OPERAND_BITS = 17
+"""Bits of the greatest magnitude of a norm's operand, if that has an exponent of the token."""
+SITES = ("att_norm", "ffn_norm", "silu", "final_norm")
+"""Inputs of matrices (named as in `compiler.quantize.calibrate`) whose scale is static or, in a model's `dynamic`, an
+exponent of each token."""
+RESIDUAL = "residual"
+"""In a model's `dynamic`: the operand of every norm, which is the residual, gets an exponent of each token."""
+MASKED = -(1 << 23)
+"""Added to the scores of positions that do not exist yet."""
+GUMBEL_ONE = 24 << 15
+"""-log2 of the uniform variate's unit, Q15."""
+
+
+def rsr(x: np.ndarray, s: np.ndarray | int) -> np.ndarray:
+    """Right shift that rounds half up; s = 0 leaves x, negative s shifts left."""
+    s = np.asarray(s)
+    if s.ndim == 0:
+        n = int(s)
+        return (x + (1 << n - 1)) >> n if n > 0 else x << -n
+    return np.where(s >= 0, numerics.shift_right(x, np.maximum(s, 0), 1), x << np.maximum(-s, 0))
+
+
+def clip(x: np.ndarray, bits: int) -> np.ndarray:
+    """SAT: clamp to +-(2**(bits-1) - 1), or to the int32 range for 32."""
+    if bits == 32:
+        return numerics.sat32(x)
+    limit = (1 << bits - 1) - 1
+    return np.minimum(np.maximum(x, -limit), limit)
+
+
+def groups(hidden: int, size: int = 0) -> list[slice]:
+    """Groups of the inner layer's channels: of `size` each, or if that is 0, the last two times GROUP, and the rest.
+
+    The chip computes W2's product with one group while it still works on the next; a dynamic exponent is a group's.
+    """
+    if size:
+        return [slice(start, min(start + size, hidden)) for start in range(0, hidden, size)]
+    starts = [0, *range(GROUP, hidden, GROUP)[-2:]]
+    return [slice(start, stop) for start, stop in itertools.pairwise([*starts, hidden])]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shifts:
+    """Shift amounts that are immediates of the program.
+
+    emb: of embedding byte * row scale. norm_x: residual -> 18-bit norm operand. norm_sq: of its square.
+    norm_g: of operand * gain. norm_att, norm_ffn, norm_f: of gained operand * rsqrt (+ exponent), before
+    attention and feed-forward, and of the final norm.
+    qk, v: after the QKV channel scale. score: after the score's K scale. av_pre, av: attention output.
+    wo, gate, up, w2, cls: after their channel scale. f: of gate * up. *_pre: accumulator -> 18 bits.
+    sigmoid: of the gate before its sigmoid, which takes GATE_FRACTION fraction bits: 0 or to the left.
+    """
+
+    emb: int
+    norm_x: int
+    norm_sq: int
+    norm_g: int
+    norm_att: int
+    norm_ffn: int
+    norm_f: int
+    qkv_pre: int
+    qk: int
+    v: int
+    score_pre: int
+    score: int
+    av_pre: int
+    av: int
+    wo_pre: int
+    wo: int
+    ffn_pre: int
+    gate: int
+    up: int
+    sigmoid: int
+    f: int
+    w2_pre: int
+    w2: int
+    cls_pre: int
+    cls: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntegerModel:
+    """Quantised weights and scales.
+
+    L layers, D dim, F hidden, H query heads, K key/value heads, hd head size (interleaved RoPE pairs), V vocabulary.
+    int8 weights (out, in): wq [L, H*hd, D], wk, wv [L, K*hd, D], wo [L, D, H*hd], w1, w3 [L, F, D], w2 [L, D, F],
+    classifier [V, D], embedding [V, D] (the same object as classifier when shared).
+    int16 channel scales of their outputs: mq, mk, mv, mo, m1, m3, m2 [L, out], mc [V], emb_scale [V].
+    int16 gains of the norms: g_att, g_ffn [L, D], g_final [D]. eps: added to every square (int), also
+    to those of the lanes that the last vector of a chip of `lanes` lanes has beyond D.
+    rope_cos, rope_sin [context, hd/2] int16 Q2.14.
+    four_bit: names of matrices whose weights lie in -7..7 and are streamed as int4.
+    dynamic: those of the `SITES` that get an exponent of each token, and `RESIDUAL`; the shifts are those of this
+    choice. eps is then the value whose square a norm adds once in each lane. group: channels of a group of W2's input
+    (see `groups`). first: the token that every sequence begins with, or -1 if any may; int8 first_k, first_v
+    [L, K, hd] and int16 first_m [L, K] are its keys, their scales, and its values.
+    """
+
+    dim: int
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    vocab: int
+    context: int
+    shifts: Shifts
+    eps: int
+    embedding: np.ndarray
+    emb_scale: np.ndarray
+    wq: np.ndarray
+    wk: np.ndarray
+    wv: np.ndarray
+    wo: np.ndarray
+    w1: np.ndarray
+    w2: np.ndarray
+    w3: np.ndarray
+    classifier: np.ndarray
+    mq: np.ndarray
+    mk: np.ndarray
+    mv: np.ndarray
+    mo: np.ndarray
+    m1: np.ndarray
+    m2: np.ndarray
+    m3: np.ndarray
+    mc: np.ndarray
+    g_att: np.ndarray
+    g_ffn: np.ndarray
+    g_final: np.ndarray
+    rope_cos: np.ndarray
+    rope_sin: np.ndarray
+    four_bit: frozenset[str] = frozenset()
+    dynamic: frozenset[str] = frozenset()
+    lanes: int = MAX_LANES
+    group: int = 0
+    first: int = -1
+    first_k: np.ndarray | None = None
+    first_m: np.ndarray | None = None
+    first_v: np.ndarray | None = None
+
+
+SIZES = ("dim", "hidden", "layers", "heads", "kv_heads", "head_size", "vocab", "context", "eps", "lanes",
+         "group", "first")
+MATRICES = ("wq", "wk", "wv", "wo", "w1", "w2", "w3", "classifier")
+FLAGS = {"four_bit": MATRICES, "dynamic": (*SITES, RESIDUAL)}
+"""Fields of an `IntegerModel` that are sets of these names."""
+
+
+def array_shapes(sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """Shapes of an `IntegerModel`'s arrays: int8 for `MATRICES` and the embedding, int16 for all others."""
+    n, d, f, v = (sizes[name] for name in ("layers", "dim", "hidden", "vocab"))
+    q, kv = (sizes[name] * sizes["head_size"] for name in ("heads", "kv_heads"))
+    rope = (sizes["context"], sizes["head_size"] // 2)
+    outputs = {"wq": (q, d), "wk": (kv, d), "wv": (kv, d), "wo": (d, q), "w1": (f, d), "w2": (d, f), "w3": (f, d)}
+    shapes: dict[str, tuple[int, ...]] = {"embedding": (v, d), "emb_scale": (v,), "classifier": (v, d), "mc": (v,)}
+    for name, (rows, columns) in outputs.items():
+        shapes |= {name: (n, rows, columns), "m" + name[1]: (n, rows)}
+    return shapes | {"g_att": (n, d), "g_ffn": (n, d), "g_final": (d,), "rope_cos": rope, "rope_sin": rope}
+
+
+def first_shapes(sizes: Mapping[str, int]) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shapes and types of a constant first token's arrays; none if there is no such token."""
+    if sizes["first"] < 0:
+        return {}
+    heads = (sizes["layers"], sizes["kv_heads"])
+    rows = (*heads, sizes["head_size"])
+    return {"first_k": (rows, "i1"), "first_m": (heads, "i2"), "first_v": (rows, "i1")}
+
+
+def to_arrays(model: IntegerModel) -> dict[str, np.ndarray]:
+    """The model as plain arrays by name; `from_arrays` makes the same model of them."""
+    names = array_shapes(vars(model))
+    arrays = {name: getattr(model, name) for name in names if name != "embedding"}
+    arrays |= {name: getattr(model, name) for name in first_shapes(vars(model))}
+    if model.embedding is not model.classifier:
+        arrays["embedding"] = model.embedding
+    arrays["sizes"] = np.array([getattr(model, name) for name in SIZES], dtype="<i8")
+    arrays["shifts"] = np.array(list(vars(model.shifts).values()), dtype="<i8")
+    arrays |= {field: np.array([name in getattr(model, field) for name in names], dtype="u1")
+               for field, names in FLAGS.items()}
+    return arrays
+
+
+def from_arrays(arrays: Mapping[str, np.ndarray]) -> IntegerModel:
+    """The model of `to_arrays`. Raises TspError naming an array that is missing, of a wrong type or shape."""
+    for name, length in {"sizes": len(SIZES), "shifts": len(fields(Shifts))}.items():
+        _check_array(arrays, name, np.dtype("i8"), (length,))
+    for name, names in FLAGS.items():
+        _check_array(arrays, name, np.dtype("u1"), (len(names),))
+    sizes: dict[str, Any] = {name: int(value) for name, value in zip(SIZES, arrays["sizes"], strict=True)}
+    values: dict[str, Any] = {"embedding": arrays.get("embedding", arrays.get("classifier"))}
+    for name, shape in array_shapes(sizes).items():
+        if name != "embedding" or name in arrays:
+            _check_array(arrays, name, np.dtype("i1" if name in (*MATRICES, "embedding") else "i2"), shape)
+            values[name] = arrays[name]
+    for name, (shape, kind) in first_shapes(sizes).items():
+        _check_array(arrays, name, np.dtype(kind), shape)
+        values[name] = arrays[name]
+    shifts = Shifts(**dict(zip(_shift_names(), arrays["shifts"].tolist(), strict=True)))
+    values |= {field: frozenset(name for name, flag in zip(names, arrays[field], strict=True) if flag)
+               for field, names in FLAGS.items()}
+    return IntegerModel(**sizes, **values, shifts=shifts)
+
+
+def _shift_names() -> list[str]:
+    return [field.name for field in fields(Shifts)]
+
+
+def _check_array(arrays: Mapping[str, np.ndarray], name: str, dtype: np.dtype, shape: tuple[int, ...]) -> None:
+    if name not in arrays:
+        raise TspError(f"integer model: array {name} is missing: the program file is damaged, compile it again")
+    array = arrays[name]
+    if array.dtype != dtype or array.shape != shape:
+        raise TspError(f"integer model: array {name} must be {dtype} {shape}, not {array.dtype} {array.shape}")
+
+
+def greatest_sum(weights: np.ndarray) -> int:
+    """Greatest sum of magnitudes of a row of an int8 matrix [out, in]."""
+    return int(np.abs(weights.astype(np.int16)).sum(-1, dtype=np.int64).max(initial=0))
+
+
+def rope_tables(context: int, head_size: int, theta: float) -> tuple[np.ndarray, np.ndarray]:
+    """(cos, sin) [context, head_size / 2], Q2.14, as the chip has them: rotations by 16 * high and by low, multiplied.
+
+    The chip keeps 16 low and context/16 high rotations and multiplies them once a token, so that the table of a long
+    context costs no SRAM: cos = RSR(ch*cl, 14) - RSR(sh*sl, 14), sin = RSR(sh*cl, 14) + RSR(ch*sl, 14).
+    """
+    rate = theta ** (-np.arange(0, head_size, 2) / head_size)
+    (cl, sl), (ch, sh) = rope_parts(context, rate)
+    low, high = np.arange(context) % ROPE_STEP, np.arange(context) // ROPE_STEP
+    cl, sl, ch, sh = cl[low], sl[low], ch[high], sh[high]
+    one = ROPE_FRACTION
+    return rsr(ch * cl, one) - rsr(sh * sl, one), rsr(sh * cl, one) + rsr(ch * sl, one)
+
+
+def rope_parts(context: int, rate: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """((cos, sin) of 0..15, (cos, sin) of 0, 16, 32..) as int64 Q2.14 arrays [positions, pairs]."""
+
+    def table(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        angle = positions[:, None] * rate
+        one = 1 << ROPE_FRACTION
+        return np.rint(np.cos(angle) * one).astype(np.int64), np.rint(np.sin(angle) * one).astype(np.int64)
+
+    return table(np.arange(ROPE_STEP)), table(ROPE_STEP * np.arange(math.ceil(context / ROPE_STEP)))
+
+
+def _log2(a: np.ndarray) -> np.ndarray:
+    return interpolate(Func.LOG2, a)
+
+
+def interpolate(func: Func, a: np.ndarray) -> np.ndarray:
+    """A table function with interpolation, of int64 values."""
+    product, base = numerics._table(func, a)
+    return rsr(product, tables.TABLES[func].frac_bits) + base
+
+
+class Sampler:
+    """Token choice on the chip: argmax(logit + temperature * Gumbel noise), xorshift32 noise, one state a token id.
+
+    temperature_q: round(temperature * ln 2 * 2**13); 0 is greedy. The noise runs on at every token, greedy or not.
+    """
+
+    POST = 10
+    """Shift after the product: (log2 in Q10) * (temperature in Q13) -> 8 fraction bits is 15; 5 are taken before."""
+
+    def __init__(self, vocab: int, temperature_q: int, seed: int) -> None:
+        self.temperature_q = temperature_q
+        self.state = seed_states(vocab, seed)
+
+    def noise(self) -> np.ndarray:
+        """Advance the generator; -log2 of the exponential variates, negated sense of Gumbel noise, Q15 [vocab]."""
+        s = self.state
+        s = s ^ numerics.wrap32(s << 13)
+        s = s ^ ((s & 0xFFFFFFFF) >> 17)
+        s = s ^ numerics.wrap32(s << 5)
+        self.state = s
+        return _log2(GUMBEL_ONE - _log2((s & 0xFFFFFFFF) >> 8))
+
+    def choose(self, logits: np.ndarray) -> int:
+        """The token id, the first one of equals."""
+        noise = clip(rsr(self.noise(), 5), 18)
+        return int(np.argmax(logits - rsr(noise * self.temperature_q, self.POST + 5)))
+
+
+def temperature_q(temperature: float) -> int:
+    """The chip's temperature word. Raises ValueError outside 0..10."""
+    if not 0 <= temperature <= 10:
+        raise ValueError(f"temperature must be in 0..10, not {temperature!r}")
+    return round(temperature * math.log(2) * (1 << 13))
+
+
+def seed_states(vocab: int, seed: int) -> np.ndarray:
+    """Initial xorshift32 states [vocab], int32 and never 0, by splitmix64 of seed and token id."""
+    mask = (1 << 64) - 1
+    states = np.empty(vocab, dtype=np.int64)
+    z = seed & mask
+    for i in range(vocab):
+        z = (z + 0x9E3779B97F4A7C15) & mask
+        y = ((z ^ z >> 30) * 0xBF58476D1CE4E5B9) & mask
+        y = ((y ^ y >> 27) * 0x94D049BB133111EB) & mask
+        states[i] = (y ^ y >> 31) & 0xFFFFFFFF or 1
+    return numerics.wrap32(states)

@@ -1,0 +1,106 @@
+"""A chip of which nothing but the host port can be reached: what a board needs to be a device.
+
+`ChipDevice("fpga", HostChip(config, port))` runs a program on whatever is behind `port`.
+"""
+
+import itertools
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from arch.config import ChipConfig
+from arch.host_map import Control, Space, fields_of
+from base.errors import TspError
+from program.image import Access, each
+
+from .chip import HostedChip
+
+STATE = (Control.RUN, Control.POSITION, Control.CYCLES, Control.TOKEN_CYCLES)
+"""Registers 0..3: when RUN has become 0, the others no longer change."""
+
+
+class Port(Protocol):
+    """Bulk access to a host port, in order."""
+
+    def write(self, accesses: Iterable[Access]) -> None: ...
+
+    def read(self, space: Space, addrs: Sequence[int]) -> list[int]: ...
+
+
+class HostChip(HostedChip):
+    """A chip by host accesses alone.
+
+    config: the chip behind the port. port: how it is reached. timeout: seconds that a token may take.
+
+    Tokens run one by one, since the chip keeps the cycles of the last one only. A token takes one write and one read,
+    as long as it ends before the read comes. Raises TspError where it does not end.
+    """
+
+    def __init__(self, config: ChipConfig, port: Port, *, timeout: float = 10.0) -> None:
+        self.config, self._port, self._timeout = config, port, timeout
+
+    def write(self, accesses: np.ndarray) -> None:
+        """Through the port; instructions of a queue in an order that needs few words on a line."""
+        self._port.write(_sorted(each(accesses)))
+
+    def read(self, space: Space, addrs: Sequence[int]) -> list[int]:
+        """Through the port."""
+        return self._port.read(space, addrs)
+
+    def run(self, n_tokens: int) -> list[int]:
+        """Run tokens from the present position; cycles of each as the chip counted them. Ends early at a trap."""
+        cycles: list[int] = []
+        before = self._state()[Control.POSITION]
+        for _ in range(n_tokens):
+            self.host_write(Space.CONTROL, Control.RUN.value, 1)
+            state = self._wait()
+            if state[Control.POSITION] == before:
+                break
+            before = state[Control.POSITION]
+            cycles.append(state[Control.TOKEN_CYCLES])
+        return cycles
+
+    def _state(self) -> dict[Control, int]:
+        """The registers of a run, read in this order."""
+        return dict(zip(STATE, self._port.read(Space.CONTROL, [register.value for register in STATE]), strict=True))
+
+    def _wait(self) -> dict[Control, int]:
+        end = time.monotonic() + self._timeout
+        while (state := self._state())[Control.RUN]:
+            if time.monotonic() > end:
+                raise TspError(f"the chip must end a token within {self._timeout} s, but did not")
+        return state
+
+
+def _sorted(accesses: Iterable[Access]) -> Iterator[Access]:
+    """Writes of a queue's instructions in an order that needs few words on a line, and other accesses as they are."""
+    for queue, group in itertools.groupby(accesses, _queue_of):
+        if queue is None:
+            yield from group
+        else:
+            yield from _sorted_instructions(group)
+
+
+def _queue_of(access: Access) -> int | None:
+    return fields_of(Space.ICU, access[1])["queue"] if access[0] is Space.ICU else None
+
+
+def _sorted_instructions(accesses: Iterable[Access]) -> Iterator[Access]:
+    """Of one queue. The chip keeps upper parts until others are written, so that instructions of equal ones need them
+    once; among these the short ones come first."""
+    instructions: list[tuple[list[int], list[Access], Access]] = []
+    upper: list[Access] = []
+    for access in accesses:
+        if fields_of(Space.ICU, access[1])["part"]:
+            upper.append(access)
+        else:
+            instructions.append(([data for _, _, data in upper], upper, access))
+            upper = []
+    kept: list[int] = []
+    for data, upper, access in sorted(instructions, key=lambda each: (each[0], each[2][2].bit_length())):
+        if data != kept:
+            yield from upper
+        yield access
+        kept = data
