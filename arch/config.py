@@ -125,6 +125,12 @@ class ChipConfig:
         """Lanes that the VXM computes at a time."""
         return self.lanes // self.vxm_fold
 
+    @property
+    def quiet_slots(self) -> int:
+        """Slots at a token's begin in which no flit is sent: the links send the CRC of the last token, as many bits a
+        slot as a flit has besides the 24 of a control frame's head, and clear it."""
+        return -(-32 // (8 * self.lanes - 24)) + 1
+
     def ports_of(self, side: str) -> int:
         """Links at the end "W" or "E"."""
         return self.ports["WE".index(side)]
