@@ -17,11 +17,15 @@ from arch.queue_store import Numbers
 from arch.row import queues
 from base import cache
 from hw.chip import Chip, probe_ports
+from hw.mem import DEEP, banks
 
 from .build import TRACES, build
 from .verilog import RTL_SOURCES, verilog_by_key
 
 HARNESS = Path(__file__).with_name("harness.cpp")
+DEEP_BANKS = Path(__file__).with_name("deep_banks.cpp")
+MANY_QUADS = 4096
+"""Contents of a deep slice that are not written through the host port, but put into its banks."""
 RECORD = np.dtype([("space", "<u4"), ("addr", "<u4"), ("data", "<u4", 4)])
 """A host write."""
 
@@ -74,7 +78,14 @@ def library(config: ChipConfig, *, trace: str | None = None, verilog: str | None
     if trace:
         writer, header = TRACES[trace]
         head += f'#define TRACE {writer}\n#define TRACE_HEADER "{header}"\n'
-    return build(verilog or chip_verilog(config), "chip", head + HARNESS.read_text(), trace=trace, opt=opt)
+    harness = head + HARNESS.read_text() + (DEEP_BANKS.read_text() if deep_slices(config) and not verilog else "")
+    return build(verilog or chip_verilog(config), "chip", harness, trace=trace, opt=opt)
+
+
+def deep_slices(config: ChipConfig) -> set[str]:
+    """MEM slices of which every bank is deep, and so can be filled through `sim_bank`."""
+    return {queue.name for queue in queues(config)
+            if queue.unit == "MEM" and min(banks(config.mem_depths[queue.slice])) > DEEP}
 
 
 def chip_verilog(config: ChipConfig) -> str:
@@ -116,7 +127,8 @@ class VerilatedChip:
     config: which chip; `debug` builds it with traps and probes; `trace` names a file of waveforms (a slower build) in a
     format of `sim.rtl.build.TRACES`; cycle n begins at time 2 n; `verilog` and `opt` as of `library`.
 
-    Memory contents are uint8 [quad, plane, lane]. Every method passes as many cycles as it has host accesses.
+    Memory contents are uint8 [quad, plane, lane]. Every method passes as many cycles as it has host accesses; but
+    MANY_QUADS of a deep slice are put into its banks directly, in no time.
     """
 
     def __init__(self, config: ChipConfig, debug: bool = False, trace: str | Path | None = None,
@@ -128,6 +140,9 @@ class VerilatedChip:
         self._widths = {queue.name: width(queue.unit) for queue in queues(config)}
         self._slices = {queue.name: n for n, queue in enumerate(q for q in queues(config) if q.unit == "MEM")}
         self._lib = _bind(library(self.config, trace=trace_format if trace else None, verilog=verilog, opt=opt))
+        self._deep = deep_slices(config) if not verilog else set()
+        if self._deep:
+            self._lib.sim_bank.restype, self._lib.sim_bank.argtypes = ctypes.c_void_p, (_SIM, ctypes.c_char_p)
         self._probes = probe_table(self.config)
         self._sim = _SIM(self._lib.sim_create(str(trace).encode() if trace else None))
         self._buffer = np.zeros(self._lib.sim_probe_bytes(), np.uint8)
@@ -166,9 +181,30 @@ class VerilatedChip:
 
     def load_mem(self, name: str, data: np.ndarray, at: int = 0) -> None:
         """Write uint8 [quad, plane, lane] to a slice ("MEM_E0") from quad `at` on."""
+        if name in self._deep and len(data) >= MANY_QUADS:
+            self._fill(name, data, at)
+            return
         rows = np.ascontiguousarray(data, np.uint8).reshape(-1, self.config.lanes)
         words = np.pad(rows, ((0, 0), (0, WORD // 8 - self.config.lanes))).view("<u4")
         self._load(Space.MEM, self._mem_address(name, at) + np.arange(len(words)), words)
+
+    def _fill(self, name: str, data: np.ndarray, at: int) -> None:
+        """Quads into the banks of a deep slice, in whose words the planes of a lane are neighbours."""
+        first = 0
+        for number, depth in enumerate(banks(self.config.mem_depths[self._by_name[name].slice])):
+            begin, end = max(at, first), min(at + len(data), first + depth)
+            if begin < end:
+                words = self._bank(f"chip.unit_{name}.banks.bank{number}", depth)
+                words[begin - first : end - first] = data[begin - at : end - at].swapaxes(1, 2)
+            first += depth
+
+    def _bank(self, scope: str, depth: int) -> np.ndarray:
+        """Words of a bank, uint8 [quad, lane, plane]."""
+        address = self._lib.sim_bank(self._sim, scope.encode())
+        if not address:
+            raise RuntimeError(f"the simulator has no bank {scope}")
+        shape = (depth, self.config.lanes, PLANES)
+        return np.ctypeslib.as_array(ctypes.cast(address, ctypes.POINTER(ctypes.c_uint8)), shape)
 
     def read_mem(self, name: str, at: int = 0, count: int | None = None) -> np.ndarray:
         """uint8 [count, plane, lane] from quad `at` on; to the end of the slice by default."""
