@@ -12,6 +12,8 @@ Nothing in it is executable, and the same program is always the same bytes.
 import hashlib
 import json
 import math
+import mmap
+import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -27,11 +29,13 @@ from base.errors import TspError
 from base.files import write_whole
 
 from . import check
+from .integer import IntegerModel, from_arrays, model_sizes
 from .quality import Quality, Trial
 from .shape import ModelConfig
+from .weights import Stored, unpack_all
 
 MAGIC = b"metronome-program "
-VERSION = 3
+VERSION = 4
 SUFFIX = ".tsp"
 SUM_DIGITS = 64
 DEFAULT_CLOCK_MHZ = 50.0
@@ -112,7 +116,8 @@ class Program:
     symbols: tensors that the host touches, and all others. texts, schedule: int32 [events, EVENT_COLUMNS], see
     `events`. trials: how static and dynamic scales were chosen, if they were. queues: instruction words by queue name.
     image: uint8 [quad, plane, lane] by slice name. tokenizer: `Tokenizer.to_bytes`. arrays: `integer.to_arrays` of the
-    integer model, for the reference device.
+    integer model without its weights, for the reference device. stored, channels: where its weights lie in the image,
+    see `weights`.
     """
 
     config: ChipConfig
@@ -124,6 +129,7 @@ class Program:
     maps: dict[int, tuple[int, ...]]
     symbols: dict[str, Symbol]
     texts: tuple[str, ...]
+    stored: dict[str, Stored]
     trials: tuple[Trial, ...] = ()
     quality: Quality | None = None
     queues: dict[str, tuple[int, ...]] = field(repr=False)
@@ -131,6 +137,12 @@ class Program:
     schedule: np.ndarray = field(repr=False)
     tokenizer: bytes = field(repr=False)
     arrays: dict[str, np.ndarray] = field(repr=False)
+    channels: dict[str, np.ndarray] = field(repr=False)
+
+    def integer_model(self) -> IntegerModel:
+        """The integer model, its weights taken from the image."""
+        sizes = model_sizes(self.arrays)
+        return from_arrays(self.arrays | unpack_all(self.stored, self.image, self.channels, self.config, sizes))
 
     # -- what is known before anything runs --
 
@@ -202,7 +214,7 @@ class Program:
         write_whole({Path(path): self.to_bytes()})
 
 
-_SECTIONED = ("queues", "image", "schedule", "tokenizer", "arrays")
+_SECTIONED = ("queues", "image", "schedule", "tokenizer", "arrays", "channels")
 _HEADER = tuple(f.name for f in fields(Program) if f.name not in ("config", *_SECTIONED))
 
 
@@ -228,7 +240,7 @@ def load(path: str | Path, config: ChipConfig | None = None) -> Program:
     config: the chip that it must be for; by default the named config that the file names.
     """
     try:
-        data = Path(path).read_bytes()
+        data = _mapped(Path(path))
     except OSError as error:
         raise TspError(f"{path}: cannot read the program: {error.strerror}") from error
     try:
@@ -237,7 +249,15 @@ def load(path: str | Path, config: ChipConfig | None = None) -> Program:
         raise TspError(f"{path}: {error}") from None
 
 
-def from_bytes(data: bytes, config: ChipConfig | None = None) -> Program:
+def _mapped(path: Path) -> bytes | mmap.mmap:
+    """A file's contents, of which only what is used is read."""
+    with open(path, "rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            return b""
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def from_bytes(data: bytes | mmap.mmap, config: ChipConfig | None = None) -> Program:
     """The program of `to_bytes`; raises TspError as `load`. What it returns is safe to run: see `contents`."""
     header, rest = _checked(data)
     try:
@@ -264,13 +284,13 @@ def _second_line(before: int, body: bytes) -> bytes:
     return b"%d %s\n" % (size, hashlib.sha256(body).hexdigest().encode())
 
 
-def _checked(data: bytes) -> tuple[dict[str, Any], memoryview]:
+def _checked(data: bytes | mmap.mmap) -> tuple[dict[str, Any], memoryview]:
     """The JSON header, and what lies behind it; the frame and the checksum are right."""
-    first, newline, behind = data.partition(b"\n")
+    first, newline, behind = _line(data, 0)
     known = first.startswith(MAGIC) if newline else bool(first) and MAGIC.startswith(first[: len(MAGIC)])
     if not known:
         raise TspError("not a Metronome program; compile a checkpoint with `tsp compile`")
-    second, newline, body = behind.partition(b"\n")
+    second, newline, behind = _line(data, behind)
     if not newline:
         raise TspError(f"the program is cut short: only {len(data)} bytes of its first lines are there")
     if first != MAGIC + b"%d" % VERSION:
@@ -282,16 +302,23 @@ def _checked(data: bytes) -> tuple[dict[str, Any], memoryview]:
     if int(size) != len(data):
         fault = "cut short" if len(data) < int(size) else "too long"
         raise TspError(f"the program is {fault}: {int(size)} bytes expected, {len(data)} found; copy it again")
+    body = memoryview(data)[behind:]
     if hashlib.sha256(body).hexdigest().encode() != digest:
         raise TspError("the program is altered: its checksum does not match; copy or compile it again")
     try:
-        end = body.index(b"\n")
-        header = json.loads(body[:end])
+        line, newline, behind = _line(data, behind)
+        header = json.loads(line) if newline else None
     except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict):
         raise TspError("the program's header is no JSON object: compile it again")
-    return header, memoryview(body)[end + 1 :]
+    return header, memoryview(data)[behind:]
+
+
+def _line(data: bytes | mmap.mmap, start: int) -> tuple[bytes, bool, int]:
+    """(a line without its end, whether it has one, where the next one begins)."""
+    end = data.find(b"\n", start)
+    return data[start : end if end >= 0 else len(data)], end >= 0, end + 1
 
 
 def _chip(header: Mapping[str, Any], config: ChipConfig | None) -> ChipConfig:
@@ -327,6 +354,7 @@ def _sections(program: Program) -> dict[str, np.ndarray]:
     found["schedule"] = program.schedule
     found["tokenizer"] = np.frombuffer(program.tokenizer, np.uint8)
     found |= {f"model/{name}": data for name, data in sorted(program.arrays.items())}
+    found |= {f"channels/{name}": data for name, data in sorted(program.channels.items())}
     return {name: np.ascontiguousarray(data) for name, data in found.items()}
 
 
@@ -362,7 +390,8 @@ def _from_sections(sections: Mapping[str, np.ndarray], config: ChipConfig) -> di
             raise ValueError(f"image of {name} must be uint8 [n, {PLANES}, {config.lanes}], "
                              f"not {data.dtype} {data.shape}")
     return {"queues": queues, "image": image, "schedule": sections["schedule"],
-            "tokenizer": sections["tokenizer"].tobytes(), "arrays": under("model/")}
+            "tokenizer": sections["tokenizer"].tobytes(), "arrays": under("model/"),
+            "channels": under("channels/")}
 
 
 _ADAPTERS: dict[str, TypeAdapter] = {

@@ -12,7 +12,7 @@ from compiler.compile import compile_checkpoint
 from compiler.quantize.float_model import FloatModel
 from compiler.quantize.quantizer import evaluate, quantiser
 from compiler.quantize.scales import choose
-from program.integer import SITES, from_arrays
+from program.integer import SITES
 from program.program import from_bytes
 from program.quality import TOLERANCE
 
@@ -50,7 +50,7 @@ def test_a_site_that_static_scales_spoil_stays_dynamic():
 def test_scales_may_be_given(scales):
     checkpoint, tokenizer = random_checkpoint(small_config(**TINY)), random_tokenizer(TINY["vocab_size"])
     program = compile_checkpoint(checkpoint, tokenizer, config=CONFIGS["tiny"], scales=scales, measure=False)
-    assert from_arrays(program.arrays).dynamic == ({*SITES} if scales == "dynamic" else set())
+    assert program.integer_model().dynamic == ({*SITES} if scales == "dynamic" else set())
     assert program.trials == ()
 
 
