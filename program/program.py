@@ -139,6 +139,11 @@ class Program:
     arrays: dict[str, np.ndarray] = field(repr=False)
     channels: dict[str, np.ndarray] = field(repr=False)
 
+    @property
+    def first_token(self) -> int:
+        """The token that every sequence begins with, or -1 if any may."""
+        return model_sizes(self.arrays)["first"]
+
     def integer_model(self) -> IntegerModel:
         """The integer model, its weights taken from the image."""
         sizes = model_sizes(self.arrays)

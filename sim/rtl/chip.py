@@ -194,7 +194,7 @@ class VerilatedChip:
         for number, depth in enumerate(banks(self.config.mem_depths[self._by_name[name].slice])):
             begin, end = max(at, first), min(at + len(data), first + depth)
             if begin < end:
-                words = self._bank(f"chip.unit_{name}.banks.bank{number}", depth)
+                words = self._bank(f"chip.chip.unit_{name}.banks.bank{number}", depth)
                 words[begin - first : end - first] = data[begin - at : end - at].swapaxes(1, 2)
             first += depth
 
