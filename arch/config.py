@@ -97,7 +97,7 @@ class ChipConfig:
         if not all(8 <= words <= 512 for sizes in self.icu_words for words in sizes):
             raise ValueError(f"icu_words must be in 8..512, not {self.icu_words!r}")
         if any(sum((words - 1).bit_length() for words in sizes) > 12 for sizes in self.icu_words):
-            raise ValueError(f"icu_words must have numbers of 12 bits at most (see `isa.icu_address`), "
+            raise ValueError(f"icu_words must have numbers of 12 bits at most (see `host_map.FIELDS`), "
                              f"not {self.icu_words!r}")
         if not 16 <= self.icu_entry_bits <= 36:
             raise ValueError(f"icu_entry_bits must be in 16..36, not {self.icu_entry_bits!r}")

@@ -330,7 +330,7 @@ def judge(image: Image, words: Program, period: int) -> ProgramError | str | Non
     for name, queue in words.items():
         chip.load_queue(name, queue)
         chip.load_starts(name, [0])
-    for number, lanes in enumerate(image.maps):
+    for number, lanes in image.maps.items():
         chip.load_map(number, lanes)
     for name, data in image.mems.items():
         chip.load_mem(name, data)

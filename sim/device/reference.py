@@ -8,7 +8,7 @@ from arch.host_map import Trap
 from program.program import Program
 from program.reference import MOST_ROWS, IntegerState, Prepared
 
-from .device import Counters, TokenResult, check_prompt, check_run, sampler_of
+from .device import Counters, TokenResult, check_cached, check_prompt, check_run, sampler_of
 
 
 class ReferenceDevice:
@@ -19,15 +19,20 @@ class ReferenceDevice:
     def load(self, program: Program) -> None:
         """Take the integer model of a program."""
         self._program = program
-        self._model = Prepared(program.integer_model())
+        self._state = IntegerState(Prepared(program.integer_model()))
         self._tokens = 0
 
-    def start(self, prompt: Sequence[int], temperature: float = 0.0, seed: int = 0) -> None:
-        """An empty cache and fresh noise."""
+    def start(self, prompt: Sequence[int], temperature: float = 0.0, seed: int = 0, *, cached: int = 0) -> None:
+        """Fresh noise; what the cache holds from position `cached` on is overwritten."""
         check_prompt(self._program, prompt)
-        self._prompt, self._token = list(prompt), prompt[0]
-        self._sampler = sampler_of(self._program, temperature, seed)
-        self._state = IntegerState(self._model)
+        check_cached(prompt, cached)
+        self._prompt, self._token = list(prompt), prompt[cached]
+        self._sampler = sampler_of(self._program, temperature, seed, cached)
+        self._state.position = cached
+
+    def force(self, token: int) -> None:
+        """The token of the next step."""
+        self._token = token
 
     def run(self, n: int) -> list[TokenResult]:
         """Known tokens of the prompt together, then step by step."""
@@ -40,10 +45,11 @@ class ReferenceDevice:
         prompt, first = self._prompt, self._state.position
         end = min(first + n, len(prompt) - 1)
         for start in range(first, end, MOST_ROWS):
-            self._logits = self._state.advance(prompt[start : min(start + MOST_ROWS, end)], last=True)[0]
-        for position in range(first, end):
+            tokens = [self._token, *prompt[start + 1 : min(start + MOST_ROWS, end)]]
+            self._logits = self._state.advance(tokens, last=True)[0]
+            self._token = prompt[start + len(tokens)]
+        for _ in range(first, end):
             self._sampler.advance()
-            self._token = prompt[position + 1]
         self._tokens += max(0, end - first)
         return [TokenResult(token, None) for token in prompt[first + 1 : end + 1]]
 
