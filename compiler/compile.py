@@ -163,8 +163,8 @@ def _quantized(checkpoint: Checkpoint, texts: Texts, context: int, config: ChipC
 def _check_quality(source: str, quality: Quality) -> None:
     """Raises TspError if a model of this quality is of no use."""
     if quality.top1 < LEAST_TOP1 or quality.ratio > MOST_KL:
-        raise TspError(f"{source}: the compiled model would be of no use: {quality}; compile with --scales robust or "
-                       "--weights int8, or with --accept-quality if you want it all the same")
+        raise TspError(f"{source}: the program would be of no use: {quality}; try --scales robust, --weights int8, or "
+                       "use `tsp compile --accept-quality` if you want it all the same")
 
 
 # --- pack ----------------------------------------------------------------------------------------------------------

@@ -98,7 +98,7 @@ def check_prompt(program: Program, prompt: Sequence[int]) -> None:
         raise TspError(f"the prompt has {len(prompt)} tokens, the program's context only {program.context}: "
                        "shorten it, or compile with a longer --context")
     if program.first_token not in (-1, prompt[0]):
-        raise TspError(f"the prompt must begin with token {program.first_token}, which is a constant of the program, not "
+        raise TspError(f"the prompt must begin with token {program.first_token}, a constant of the program, not "
                        f"with {prompt[0]}: compile with --scales dynamic for one that begins with any")
     vocab = program.model.vocab_size
     if bad := [token for token in prompt if not 0 <= token < vocab]:
