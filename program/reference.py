@@ -123,7 +123,10 @@ class _Product:
 
     def __call__(self, layer: int, act: np.ndarray, e: Sequence[int] = ()) -> np.ndarray:
         """Requantised sums [rows, out] of `act` [rows, in]; e: what each row's post shifts are less, down to 0."""
-        acc = self._sums(layer, act)
+        return self.requantised(layer, self._sums(layer, act), e)
+
+    def requantised(self, layer: int, acc: np.ndarray, e: Sequence[int] = ()) -> np.ndarray:
+        """REQ of sums [rows, out]."""
         if self.pre:
             acc = _scaled(acc, SCALE[-self.pre])
         if self.saturates:
@@ -152,6 +155,8 @@ class Prepared:
         self.gate_up = _Product([m.w1, m.w3], [m.m1, m.m3], s.ffn_pre, [s.gate, s.up], [18, 16])
         self.groups = groups(m.hidden, m.group) if "silu" in m.dynamic else [slice(0, m.hidden)]
         self.w2 = [_Product([m.w2], [m.m2], s.w2_pre, [s.w2], [32], part) for part in self.groups]
+        for product in self.w2:
+            product.saturates = any(other.saturates for other in self.w2)
         self.classifier = _Product([m.classifier[None]], [m.mc[None]], s.cls_pre, [s.cls], [24])
         self.gain = {name: getattr(m, name) * 0.5**s.norm_g for name in ("g_att", "g_ffn", "g_final")}
         cos, sin = (table * 0.5**ROPE_FRACTION for table in (m.rope_cos, m.rope_sin))
@@ -296,10 +301,31 @@ class IntegerState:
         g = _silu_table(GATE_FRACTION + s.sigmoid)[(ab[:, : m.hidden] + SAT18[1]).astype(np.intp)]
         dynamic = "silu" in m.dynamic
         f = _sat(_scaled(g * ab[:, m.hidden :], SCALE[-s.f]), SAT32 if dynamic else SAT8)
+        if dynamic and m.group and m.hidden % m.group == 0:
+            return _added(x, self._group_products(layer, f))
         for part, product in zip(self._p.groups, self._p.w2, strict=True):
             x += product(layer, *(_dynamic(f[:, part]) if dynamic else (f[:, part], ())))
             _sat(x, SAT32)
         return x
+
+    def _group_products(self, layer: int, f: np.ndarray) -> np.ndarray:
+        """W2 times each of the equal groups of f, requantised, [rows, groups, out]."""
+        m, rows = self.model, len(f)
+        f8, e = _dynamic(f.reshape(-1, m.group))
+        f8 = f8.astype(np.int8).reshape(rows, -1, m.group)
+        sums = np.stack([int8_sums(m.w2[layer][:, part], f8[:, n]) for n, part in enumerate(self._p.groups)], axis=1)
+        return self._p.w2[0].requantised(layer, sums.reshape(-1, m.dim), e).reshape(rows, -1, m.dim)
+
+
+def _added(x: np.ndarray, addends: np.ndarray) -> np.ndarray:
+    """x [rows, out] + each of addends [rows, n, out] in turn, every sum saturated to 32 bits."""
+    if np.abs(x).max() + np.abs(addends).max() * addends.shape[1] <= SAT32[1]:
+        x += addends.sum(1)
+        return x
+    for n in range(addends.shape[1]):
+        x += addends[:, n]
+        _sat(x, SAT32)
+    return x
 
 
 def _rsqrt(ss: int) -> float:
