@@ -68,7 +68,7 @@ def _api(model: Model, engine: Engine) -> APIRouter:
         model.check_name(body.model)
         check(body)
         questions = await model.questions_of_chat(body)
-        return await respond(engine, request, Chat(model, request.state.request_id), questions,
+        return await respond(engine, request, Chat(model, request.state.request_id, request.url.path), questions,
                              stream=bool(body.stream),
                              include_usage=bool(body.stream_options and body.stream_options.include_usage))
 
@@ -78,7 +78,7 @@ def _api(model: Model, engine: Engine) -> APIRouter:
         model.check_name(body.model)
         check(body)
         questions = await model.questions_of_completion(body)
-        return await respond(engine, request, Completion(model, request.state.request_id), questions,
+        return await respond(engine, request, Completion(model, request.state.request_id, request.url.path), questions,
                              stream=bool(body.stream),
                              include_usage=bool(body.stream_options and body.stream_options.include_usage))
 

@@ -34,7 +34,7 @@ def test_a_completion(server: Running):
     answer = server.complete(**GREEDY)
     body = answer.json
     assert answer.status == 200
-    assert (body["object"], body["model"], body["service_tier"]) == ("text_completion", NAME, "on_demand")
+    assert (body["object"], body["model"], body["service_tier"]) == ("text_completion", NAME, "default")
     [choice] = body["choices"]
     assert choice["text"] == alone("Once upon a time", Sampling())
     assert choice["finish_reason"] == "length"
@@ -53,7 +53,9 @@ def test_a_chat_says_what_the_completion_says(server: Running):
 def test_every_mount_answers(server: Running, path: str):
     body = {"model": NAME, "messages": [{"role": "user", "content": [{"type": "text", "text": "Once"}]}],
             "max_completion_tokens": 1}
-    assert server.send("POST", f"{path}/chat/completions", body).json["usage"]["completion_tokens"] == 1
+    answer = server.send("POST", f"{path}/chat/completions", body).json
+    assert answer["usage"]["completion_tokens"] == 1
+    assert answer["service_tier"] == ("default" if path == "/v1" else "on_demand")
     assert server.send("GET", f"{path}/models/{NAME}").json["id"] == NAME
 
 
