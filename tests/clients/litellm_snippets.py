@@ -1,4 +1,7 @@
-"""LiteLLM's own calls, by OpenAI's and by Groq's provider, and its Router. Run as: python litellm_snippets.py ROOT_URL."""
+"""LiteLLM's own calls, by OpenAI's and by Groq's provider, and its Router.
+
+Run as: python litellm_snippets.py ROOT_URL.
+"""
 
 import asyncio
 import os

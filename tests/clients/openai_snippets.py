@@ -1,6 +1,7 @@
 """What users copy, with nothing changed but the base URL: for openai 2 and 3, and groq under openai's name.
 
-Run as: python openai_snippets.py PACKAGE BASE_URL LIMITED_URL; the last has a limit of requests a minute. Ends with an assertion that fails, or with "done".
+Run as: python openai_snippets.py PACKAGE BASE_URL LIMITED_URL, the last with a limit of requests a minute. Ends with an
+assertion that fails, or with "done".
 """
 
 import asyncio
@@ -13,7 +14,8 @@ module = importlib.import_module(PACKAGE)
 Client = {"openai": "OpenAI", "groq": "Groq"}[PACKAGE]
 OpenAI, AsyncOpenAI = getattr(module, Client), getattr(module, f"Async{Client}")
 MODEL = "llama-3.1-8b-instant"
-QUESTION = [{"role": "system", "content": "You are a helpful assistant."}, {"role": "user", "content": "Once upon a time"}]
+QUESTION = [{"role": "system", "content": "You are a helpful assistant."},
+            {"role": "user", "content": "Once upon a time"}]
 
 client = OpenAI(base_url=BASE_URL, api_key="sk-no-key-needed", _strict_response_validation=True)
 
@@ -79,7 +81,7 @@ def errors():
         except error as refused:
             assert refused.body and refused.response.headers["x-request-id"]
             if PACKAGE == "openai":
-                assert refused.param == list(fields)[0]
+                assert refused.param == next(iter(fields))
 
 
 def back_off_on_rate_limit():
