@@ -15,7 +15,7 @@ from run.sampling import Sampling
 from run.session import Session
 from serve import declared
 
-GREEDY = {"temperature": 0}
+GREEDY: dict[str, Any] = {"temperature": 0}
 
 
 @pytest.fixture(scope="module")
@@ -251,7 +251,7 @@ def test_a_model_without_a_template_is_a_completion_model(tmp_path_factory: pyte
 
 def test_answers_are_what_is_declared(server: Running):
     """Each object has the fields of its strict model and no other."""
-    more = {"max_tokens": 3, "stream": True, "stream_options": {"include_usage": True}, "n": 2}
+    more: dict[str, Any] = {"max_tokens": 3, "stream": True, "stream_options": {"include_usage": True}, "n": 2}
     for event in server.chat(**more, logprobs=True, top_logprobs=1).events:
         declared.ChatChunk.model_validate(event)
     for event in server.complete(**more, logprobs=2).events:
