@@ -22,7 +22,8 @@ from compiler.compile import compile_checkpoint
 from compiler.fit import fit as fit_model
 from compiler.frontend.files import read_model, read_text, sources
 from compiler.frontend.load import load_checkpoint
-from program.program import DEFAULT_CLOCK_MHZ, check_checkpoint
+from program.file import check_checkpoint, save
+from program.program import DEFAULT_CLOCK_MHZ
 from run.devices import check_name, check_waveforms, open_device
 from run.programs import open_program
 from run.session import BrokenPromise, Session
@@ -137,7 +138,7 @@ def compile(
         program = compile_checkpoint(model, tok, config=chip, context=context, weights=weights or "int8",
                                      scales=scales or "measured", text=text and read_text(text, tok),
                                      progress=progress)
-        program.save(output)
+        save(program, output)
     show.program(program, output, clock)
 
 
