@@ -66,12 +66,17 @@ def library(config: ChipConfig, *, trace: str | None = None, verilog: str | None
 
     verilog: a module `chip` in place of the config's own. opt: the C++ optimisation (see `sim.rtl.build.build`).
     """
+    return build(verilog or chip_verilog(config), "chip", harness(config, trace=trace), trace=trace, opt=opt)
+
+
+def harness(config: ChipConfig, *, trace: str | None = None) -> str:
+    """The C++ that drives a chip: harness.cpp, with what it is told beforehand."""
     probes = " ".join(f"X({name})" for name in probe_table(config))
     head = f"{c_defines()}#define PROBES(X) {probes}\n"
     if trace:
         writer, header = TRACES[trace]
         head += f'#define TRACE {writer}\n#define TRACE_HEADER "{header}"\n'
-    return build(verilog or chip_verilog(config), "chip", head + HARNESS.read_text(), trace=trace, opt=opt)
+    return head + HARNESS.read_text()
 
 
 def chip_verilog(config: ChipConfig) -> str:
