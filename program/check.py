@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,9 +11,7 @@ from arch.legal import instruction
 from base.errors import TspError
 
 from .integer import MATRICES, from_arrays
-
-if TYPE_CHECKING:
-    from .program import Program, Symbol
+from .program import EVENT_COLUMNS, Program, Symbol
 
 REGISTER = 32
 """Bits of the host registers that hold periods, limits and positions."""
@@ -22,14 +19,14 @@ HOST_SYMBOLS = ("logits", "noise", "position", "temperature", "token", "tokens")
 """Tensors that the host reads and writes."""
 
 
-def check(program: "Program") -> None:
+def check(program: Program) -> None:
     """Raises TspError naming the first part of a program that contradicts another one, or that the chip has not."""
     for part in (_buckets, _starts, _queues, _maps, _image, _symbols, _schedule, _model):
         for fault in part(program):
             raise TspError(f"the program is damaged: {fault}: compile it again")
 
 
-def _buckets(program: "Program") -> Iterator[str]:
+def _buckets(program: Program) -> Iterator[str]:
     buckets, config, context = program.buckets, program.config, program.context
     if not 1 <= context <= program.model.seq_len:
         yield f"its context must be in 1..{program.model.seq_len} (the model's), not {context}"
@@ -53,7 +50,7 @@ def _buckets(program: "Program") -> Iterator[str]:
                 yield f"segment {segment.name} of bucket {number} does not lie in its period of {bucket.period}"
 
 
-def _starts(program: "Program") -> Iterator[str]:
+def _starts(program: Program) -> Iterator[str]:
     names = {queue.name for queue in row.queues(program.config)}
     if set(program.starts) != names:
         yield f"it must have starts of queues {', '.join(sorted(names))}, not of {', '.join(sorted(program.starts))}"
@@ -65,7 +62,7 @@ def _starts(program: "Program") -> Iterator[str]:
             yield f"a start of queue {name} must be less than its {words} words, not {bad[0]}"
 
 
-def _queues(program: "Program") -> Iterator[str]:
+def _queues(program: Program) -> Iterator[str]:
     for queue in row.queues(program.config):
         words, depth = program.queues[queue.name], row.queue_depth(program.config, queue)
         if len(words) > depth:
@@ -82,7 +79,7 @@ def _queues(program: "Program") -> Iterator[str]:
                 yield str(error)
 
 
-def _maps(program: "Program") -> Iterator[str]:
+def _maps(program: Program) -> Iterator[str]:
     config = program.config
     for number, lanes in program.maps.items():
         if not 0 <= number < config.sxm_maps:
@@ -91,7 +88,7 @@ def _maps(program: "Program") -> Iterator[str]:
             yield f"map {number} must be a permutation of {config.lanes} lanes that the crossbar can do, not {lanes}"
 
 
-def _image(program: "Program") -> Iterator[str]:
+def _image(program: Program) -> Iterator[str]:
     depths = row.slice_depths(program.config)
     for name, data in program.image.items():
         if name not in depths:
@@ -100,7 +97,7 @@ def _image(program: "Program") -> Iterator[str]:
             yield f"the image of slice {name} must be of at most {depths[name]} quads, not {len(data)}"
 
 
-def _symbols(program: "Program") -> Iterator[str]:
+def _symbols(program: Program) -> Iterator[str]:
     depths, layers = row.slice_depths(program.config), program.model.n_layers
     for name, symbol in program.symbols.items():
         if symbol.slice not in depths or symbol.slice not in program.image:
@@ -115,21 +112,19 @@ def _symbols(program: "Program") -> Iterator[str]:
             yield f"tensor {name!r} must have {needed} quads, not {there}"
 
 
-def _quads(symbol: "Symbol", layers: int) -> int:
+def _quads(symbol: Symbol, layers: int) -> int:
     """Of all layers."""
     return symbol.quads * (layers if symbol.stride else 1)
 
 
-def _host_quads(program: "Program") -> dict[str, int]:
+def _host_quads(program: Program) -> dict[str, int]:
     """Quads that the host touches, by tensor: the tokens' table has the one behind the last position, too."""
     vocab = ceil_div(program.model.vocab_size, program.config.lanes)
     return dict.fromkeys(HOST_SYMBOLS, 1) | {
         "logits": vocab, "noise": vocab, "tokens": program.context // program.config.lanes + 1}
 
 
-def _schedule(program: "Program") -> Iterator[str]:
-    from .program import EVENT_COLUMNS
-
+def _schedule(program: Program) -> Iterator[str]:
     rows = program.schedule
     if rows.ndim != 2 or rows.shape[1] != len(EVENT_COLUMNS):
         yield f"its schedule must have {len(EVENT_COLUMNS)} columns, not the shape {rows.shape}"
@@ -150,7 +145,7 @@ def _schedule(program: "Program") -> Iterator[str]:
             yield f"its schedule names a segment {program.texts[segment]!r}, which bucket {number} has not"
 
 
-def _model(program: "Program") -> Iterator[str]:
+def _model(program: Program) -> Iterator[str]:
     """The integer model of the reference device."""
     if unknown := set(program.four_bit) - set(MATRICES):
         yield f"it has no matrix {min(unknown)!r} to hold in four bits"

@@ -14,7 +14,7 @@ from base.errors import TspError
 from compiler.capacity import WEIGHTS
 from compiler.compile import compile_checkpoint
 from compiler.frontend.files import read_model, read_text
-from program import program as program_file
+from program import file as program_file
 from program.program import Program
 
 FILE = "program" + program_file.SUFFIX
@@ -59,7 +59,7 @@ def open_program(
         say(f"compiling {path} for {chip.name} (once; then it comes from the cache)")
         compiled = compile_checkpoint(model, tok, config=chip, context=context, weights=weights, scales=scales,
                                       text=tokens, measure=False)
-        compiled.save(folder / FILE)
+        program_file.save(compiled, folder / FILE)
 
     file = cache.cached("programs", key, make) / FILE
     if not fresh:

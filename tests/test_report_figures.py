@@ -13,6 +13,7 @@ from programs import small_program
 
 from base.errors import TspError
 from cli.main import app
+from program.file import save
 from report import figures as report
 from report import names, page, picture, streams, trace, web
 
@@ -27,7 +28,7 @@ def program():
 @pytest.fixture(scope="module")
 def file(program, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "small.tsp"
-    program.save(path)
+    save(program, path)
     return path
 
 
