@@ -69,13 +69,18 @@ def library(config: ChipConfig, *, trace: str | None = None, verilog: str | None
 
     verilog: a module `chip` in place of the config's own. opt: the C++ optimisation (see `sim.rtl.build.build`).
     """
+    deep = DEEP_BANKS.read_text() if deep_slices(config) and not verilog else ""
+    return build(verilog or chip_verilog(config), "chip", harness(config, trace=trace) + deep, trace=trace, opt=opt)
+
+
+def harness(config: ChipConfig, *, trace: str | None = None) -> str:
+    """The C++ that drives a chip: harness.cpp, with what it is told beforehand."""
     probes = " ".join(f"X({name})" for name in probe_table(config))
     head = f"{c_defines()}#define PROBES(X) {probes}\n"
     if trace:
         writer, header = TRACES[trace]
         head += f'#define TRACE {writer}\n#define TRACE_HEADER "{header}"\n'
-    harness = head + HARNESS.read_text() + (DEEP_BANKS.read_text() if deep_slices(config) and not verilog else "")
-    return build(verilog or chip_verilog(config), "chip", harness, trace=trace, opt=opt)
+    return head + HARNESS.read_text()
 
 
 def deep_slices(config: ChipConfig) -> dict[str, list[int]]:
