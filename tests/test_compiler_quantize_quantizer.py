@@ -103,8 +103,8 @@ def test_wrong_arguments(arguments, message):
 
 
 def test_shifts_out_of_range_are_named():
-    shifts = quantize(random_checkpoint(), context=8).shifts
-    for change in ({"w2": 41}, {"cls": 7}, {"norm_x": 32}, {"wo": -1}):
+    shifts = quantize(random_checkpoint(), context=8, dynamic=frozenset(SITES)).shifts
+    for change in ({"w2": 41}, {"w2": 16}, {"cls": 7}, {"norm_x": 32}, {"wo": -1}, {"sigmoid": 1}):
         with pytest.raises(TspError, match=f"shift {next(iter(change))} must be"):
             check_shifts(replace(shifts, **change), 8, frozenset(SITES))
     check_shifts(replace(shifts, w2=41, cls=7), 8, frozenset())

@@ -65,6 +65,6 @@ def test_trials_are_kept_and_dynamic_scales_cost_cycles():
 
 
 def test_an_unknown_choice_is_refused():
-    with pytest.raises(TspError, match="scales must be one of measured, static, dynamic, not 'some'"):
+    with pytest.raises(TspError, match="scales must be one of measured, static, dynamic, robust, not 'some'"):
         compile_checkpoint(random_checkpoint(small_config(**TINY)), random_tokenizer(TINY["vocab_size"]),
                            config=CONFIGS["tiny"], scales="some")

@@ -77,7 +77,7 @@ def _heads(b: Builder, state: TokenState, side: str, queries: Queries, outputs: 
 # --- scores --------------------------------------------------------------------------------------------------------
 
 
-def _scores(b: Builder, state: TokenState, head: Head, query: Reg, number: int) -> Scores:
+def _scores(b: Builder, state: TokenState, head: Head, query: Reg | Mem, number: int) -> Scores:
     """q.k of all positions of the bucket, scaled and masked; number: of the head on its side.
 
     Positions before the bucket's first do not wait for this token's key.
@@ -90,7 +90,8 @@ def _scores(b: Builder, state: TokenState, head: Head, query: Reg, number: int) 
     cluster.load(q8, act)
     scores, largest = b.tensor(f"t_{side}{number % 2}"), b.regs(1)
     for start, count in _bursts(b, state.mask):
-        acc, now = Acc(side, b.accumulators[side].take(count, g.burst), count), start >= b.valid
+        acc = Acc(side, b.accumulators[side].take(count, g.position_burst), count)
+        now = start >= b.valid
         weights = [keys(b, head.unit, group, start, count, now=now) for group in range(1, b.config.weight_groups + 1)]
         b.cluster(label).mac(weights, act, acc, steps=g.steps)
         scaled = {"a": acc, "b": key_scales(b, head.kv, start, count, now=now), "func": Func.MUL, "pre": s.score_pre,
@@ -106,8 +107,9 @@ def _scores(b: Builder, state: TokenState, head: Head, query: Reg, number: int) 
 def _bursts(b: Builder, mask: Reg | None) -> list[tuple[int, int]]:
     """(first, count) of the vectors of positions whose scores are computed in a burst, all masked or none. Few masks
     are in registers, and applied at once; others come from SRAM, a few at a time."""
-    masked = max(CHUNK, mask.count) if mask else CHUNK
-    edges = sorted({*range(0, b.valid, CHUNK), b.valid, *range(b.valid, b.chunks, masked), b.chunks})
+    most = b.geometry.position_burst if b.geometry.words > 1 else CHUNK
+    masked = max(most, mask.count) if mask else most
+    edges = sorted({*range(0, b.valid, most), b.valid, *range(b.valid, b.chunks, masked), b.chunks})
     return [(start, end - start) for start, end in itertools.pairwise(edges)]
 
 
@@ -133,7 +135,7 @@ def _masked(b: Builder, mask: Reg | None, label: str, scaled: dict[str, Any], fi
 def _values(b: Builder, state: TokenState, head: Head, found: Scores, outputs: Outputs) -> None:
     """Numerators of the softmax, their value product, and its division by their sum into `outputs`."""
     g, side, n = b.geometry, head.side, b.chunks
-    act = Act(side, b.activations[side].take(n, g.burst), n)
+    act = Act(side, b.activations[side].take(n, g.position_burst), n)
     r, er = b.regs(1), b.exponents.take()
     _numerators(b, found, act, r, er)
     vector = b.head_accumulator(side, head.part) if state.head_lanes else b.accumulators[side].take(g.words)
@@ -149,8 +151,9 @@ def _values(b: Builder, state: TokenState, head: Head, found: Scores, outputs: O
 def _numerators(b: Builder, found: Scores, act: Act, r: Reg, er: int) -> None:
     """2**(score - largest) of all positions in the activation buffer; r, er: the reciprocal of their sum."""
     label, side = "softmax", act.side
-    for start in range(0, act.count, b.geometry.burst):
-        count = min(b.geometry.burst, act.count - start)
+    most = b.geometry.position_burst
+    for start in range(0, act.count, most):
+        count = min(most, act.count - start)
         cluster = b.cluster(label)
         p, total = cluster.alu(a=found.scores[start : start + count], func=Func.EXP2, c=found.largest, post=7,
                                sat=Sat.S8, n=count, red=Red.SUM, red_slot=SUM_SLOT[side], red_keep=int(start > 0))

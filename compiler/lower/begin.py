@@ -53,21 +53,33 @@ def begin(b: Builder) -> TokenState:
 def _index_position(b: Builder, position: Reg) -> None:
     """Index registers of keys, of their scales and of values."""
     rows, label = b.config.rows, "index vectors"
+    nothing = _at_constant_position(b, position)
     for group, slices in _slices_by_group(b.placement.k).items():
         masks = b.regs(1)
         one_hot_mask(b, label, position, rows - 1, one="one_plane", before=PLANES * (group - 1),
-                     rest=b.constant("lanes"), dst=masks)
+                     rest=b.constant("lanes"), nothing=nothing, dst=masks)
         load_index(b, label, position, shift=rows.bit_length() - 1, scale="words", masks=masks, slices=sorted(slices),
                    register=INDEX_K)
         b.free(masks)
     masks = b.regs(1)
-    one_hot_mask(b, label, position, b.geometry.lanes - 1, one="one_lane", rest=b.constant("planes"), dst=masks)
+    one_hot_mask(b, label, position, b.geometry.lanes - 1, one="one_lane", rest=b.constant("planes"),
+                 nothing=nothing, dst=masks)
     load_index(b, label, position, shift=b.config.lane_bits, scale="one", masks=masks, slices=["E0", "W0"],
                register=INDEX_SCALE)
     slices = sorted(set().union(*_slices_by_group(b.placement.v).values()))
     load_index(b, label, position, shift=b.config.lane_bits, scale="steps", masks=masks, slices=slices,
                register=INDEX_V)
-    b.free(masks)
+    b.free(masks, nothing)
+
+
+def _at_constant_position(b: Builder, position: Reg) -> Reg | None:
+    """-1 where the position's keys and values are constants of the model, which no token writes, else 0; None if there
+    are none. The caller returns the register."""
+    if b.model.first < 0:
+        return None
+    flag = b.regs(1)
+    b.op("index vectors", a=position, alu=Alu.EQ, c=Imm(0), dst=flag)
+    return flag
 
 
 def _slices_by_group(tensors: dict[tuple[int, int], Tensor]) -> dict[int, set[str]]:

@@ -125,9 +125,9 @@ class Builder:
         bits = self.config.lane_bits if segment_bits is None else segment_bits
         return cluster.sxm(stream, Op.REDUCE, red=red, segment=bits)
 
-    def exponent(self, cluster: Cluster, largest: Stream, er: int) -> None:
-        """Exponent register `er` = the shift that leaves 7 bits of the largest lane."""
-        self.alu(cluster, a=self.across_lanes(cluster, largest, Red.MAX), func=Func.BITLEN, alu=Alu.ADD, c=Imm(-7),
+    def exponent(self, cluster: Cluster, largest: Stream, er: int, bits: int = 7) -> None:
+        """Exponent register `er` = the shift that leaves so many bits of the largest lane."""
+        self.alu(cluster, a=self.across_lanes(cluster, largest, Red.MAX), func=Func.BITLEN, alu=Alu.ADD, c=Imm(-bits),
                  er_dst=er)
 
     # -- places --

@@ -62,7 +62,8 @@ def feed_forward(b: Builder, state: TokenState) -> None:
 
 def _vector_groups(b: Builder) -> list[tuple[int, int]]:
     """(first vector, end) of the groups of channels."""
-    return [(part.start // b.geometry.lanes, ceil_div(part.stop, b.geometry.lanes)) for part in groups(b.model.hidden)]
+    lanes = b.geometry.lanes
+    return [(part.start // lanes, ceil_div(part.stop, lanes)) for part in groups(b.model.hidden, b.model.group)]
 
 
 def _channels(b: Builder, inner: _Inner, start: int, accs: list[Acc], sums: dict[str, Acc]) -> dict[str, Acc]:
@@ -103,7 +104,7 @@ def _gate(b: Builder, inner: _Inner, start: int, accs: list[Acc], **fields: Any)
     for acc, post, sat, dst in ((accs[0], s.gate, Sat.S18, gate), (accs[1], s.up, Sat.S16, up)):
         requantise(b, b.cluster(label), inner.matrix, acc, start, pre=s.ffn_pre, post=post, sat=sat, dst=dst,
                    **less(inner.er))
-    b.op(label, a=gate, func=Func.SIGMOID, post=FRAC[Func.SIGMOID], alu=Alu.ADD, n=n, dst=sigmoid)
+    b.op(label, a=gate, pre=s.sigmoid, func=Func.SIGMOID, post=FRAC[Func.SIGMOID], alu=Alu.ADD, n=n, dst=sigmoid)
     b.op(label, a=gate, func=Func.MUL, b=sigmoid, post=15, sat=Sat.S18, n=n, dst=gate)
     cluster = b.cluster(label)
     result, largest = b.alu(cluster, a=gate, func=Func.MUL, b=up, post=s.f, n=n, **fields)

@@ -32,10 +32,17 @@ def load_index(b: Builder, label: str, value: Reg | Mem, *, shift: int = 0, scal
 
 
 def one_hot_mask(b: Builder, label: str, value: Reg, mask: int, *, one: str, before: int = 0, rest: Mem,
-                 dst: Reg) -> None:
-    """dst = (the constant `one` << (value & mask) - before) | `rest`: a mask of one lane or plane, and another mask."""
+                 nothing: Reg | None = None, dst: Reg) -> None:
+    """dst = (the constant `one` << (value & mask) - before) | `rest`: a mask of one lane or plane, and another mask.
+
+    nothing: where it is -1, no lane or plane is in the mask; elsewhere it is 0.
+    """
     er = b.exponents.take()
-    b.op(label, a=value, alu=Alu.AND, c=Imm(mask), er_dst=er)
+    if nothing is None:
+        b.op(label, a=value, alu=Alu.AND, c=Imm(mask), er_dst=er)
+    else:
+        b.op(label, a=value, alu=Alu.AND, c=Imm(mask), dst=dst)
+        b.op(label, a=dst, alu=Alu.OR, c=nothing, er_dst=er)
     b.op(label, **shifted_one(b, one, er, before), alu=Alu.OR, c=rest, dst=dst)
     b.exponents.give(er)
 

@@ -6,6 +6,7 @@ from typing import Any
 from arch.isa import Alu, Func, Sat
 from compiler.ir import Acc, Act, Cluster, Mem, Reg, Stream
 from compiler.place.geometry import CHUNK
+from compiler.place.layout import Halves
 from compiler.place.placement import Matrix
 
 from .builder import Builder
@@ -37,19 +38,28 @@ def requantise(b: Builder, cluster: Cluster, matrix: Matrix, acc: Acc, start: in
 
 def add_to_residual(b: Builder, residual: Reg | Mem, matrix: Matrix, accs: dict[str, Acc], *, pre: int,
                     **fields: Any) -> None:
-    """residual += accumulators * channel scales, those of each side to its vectors. fields: the shift behind."""
+    """residual += accumulators * channel scales, those of each side to its vectors. fields: the shift behind.
+
+    An operation takes three operands, and two of them from streams: a residual in SRAM is added to in a second one.
+    """
     label = f"{matrix.name} residual"
     for side, acc in accs.items():
         first = matrix.vectors[side][0]
-        for start in range(0, acc.count, CHUNK):
-            count = min(CHUNK, acc.count - start)
+        for start, count in _bursts(residual, matrix, side, acc.count):
             x = residual[first + start : first + start + count]
             scaled = {"a": Acc(side, acc.vector + start, count), "b": matrix.scales(side, start, count),
                       "func": Func.MUL, "pre": pre, **fields}
             if isinstance(x, Reg):
                 b.op(label, **scaled, alu=Alu.ADD, c=x, n=count, dst=x)
                 continue
-            part = b.regs(count)
+            part = b.tensor("x_part", first + start, count)
             b.op(label, **scaled, n=count, dst=part)
             b.op(label, a=part, alu=Alu.ADD, c=x, n=count, dst=x)
-            b.free(part)
+
+
+def _bursts(residual: Reg | Mem, matrix: Matrix, side: str, count: int) -> list[tuple[int, int]]:
+    """(first, count) of the vectors of a side that are added at once: few to registers, to SRAM as many as have their
+    scales together."""
+    scales = matrix.scale[side]
+    most = scales.tensor.quads if isinstance(residual, Mem) and isinstance(scales, Halves) else CHUNK
+    return [(start, min(most, count - start)) for start in range(0, count, most)]

@@ -15,8 +15,8 @@ from .index import INDEX_K, INDEX_SCALE, INDEX_V
 from .product import product, requantise
 from .state import TokenState
 
-Queries = dict[tuple[int, int], Reg]
-"""Words of rotated queries by (unit, rep)."""
+Queries = dict[tuple[int, int], Reg | Mem]
+"""Words of rotated queries by (unit, rep), in registers or in the tensor "q"."""
 SWAP_MAP = 0
 """Permutation map that exchanges neighbouring lanes (RoPE pairs)."""
 
@@ -27,7 +27,7 @@ def permutations(config: ChipConfig) -> dict[int, list[int]]:
 
 
 def project(b: Builder, state: TokenState, acts: dict[str, Act], er: int | None) -> Queries:
-    """Queries in registers, which the caller returns; keys into the cache, values into the tensor "vtemp".
+    """Queries, whose registers the caller returns; keys into the cache, values into the tensor "vtemp".
 
     acts: the normed residual. er: register of its exponent, if it has one.
     """
@@ -47,11 +47,19 @@ def project(b: Builder, state: TokenState, acts: dict[str, Act], er: int | None)
             continue
         word = _requantised(b, matrix, f"{kind} rotate", vectors, er)
         if kind == "q":
-            rotate(b, state, b.cluster(f"{kind} rotate"), word)
-            queries[unit, rep] = word
+            queries[unit, rep] = home = _query_home(b, unit, rep) or word
+            rotate(b, state, b.cluster(f"{kind} rotate"), word, dst=home)
+            if home is not word:
+                b.free(word)
         else:
             _key(b, state, unit, word)
     return queries
+
+
+def _query_home(b: Builder, unit: int, rep: int) -> Mem | None:
+    """Where a query goes if not into registers of its own."""
+    g = b.geometry
+    return None if g.queries_in_registers else b.tensor("q", g.q_words().index((unit, rep, 0)), g.words)
 
 
 def _requantised(b: Builder, matrix: Matrix, label: str, vectors: list[tuple[Acc, int]], er: int | None) -> Reg:
@@ -63,12 +71,12 @@ def _requantised(b: Builder, matrix: Matrix, label: str, vectors: list[tuple[Acc
     return y
 
 
-def rotate(b: Builder, state: TokenState, cluster: Cluster, y: Reg, **fields: Any) -> Stream:
-    """RoPE of a head's words in place, y * cos + swap(y * sin); returns the reduction that `fields` ask for."""
+def rotate(b: Builder, state: TokenState, cluster: Cluster, y: Reg, *, dst: Reg | Mem, **fields: Any) -> Stream:
+    """dst = RoPE of a head's words, y * cos + swap(y * sin); returns the reduction that `fields` ask for."""
     turn = {"a": y, "func": Func.MUL, "post": ROPE_FRACTION, "n": b.geometry.words}
     crossed, _ = cluster.alu(**turn, b=state.sin)
     swapped = cluster.sxm(crossed, Op.PERMUTE, map=SWAP_MAP)
-    return b.alu(cluster, **turn, b=state.cos, alu=Alu.ADD, c=swapped, sat=Sat.S16, dst=y, **fields)[1]
+    return b.alu(cluster, **turn, b=state.cos, alu=Alu.ADD, c=swapped, sat=Sat.S16, dst=dst, **fields)[1]
 
 
 # --- keys ----------------------------------------------------------------------------------------------------------
@@ -79,7 +87,7 @@ def _key(b: Builder, state: TokenState, unit: int, y: Reg) -> None:
     label, g, r, er = "key", b.geometry, b.regs(1), b.exponents.take()
     temp = b.tensor("mtemp", unit % 2, 1)
     cluster = b.cluster(label)
-    largest = rotate(b, state, cluster, y, red=Red.MAXABS, red_slot=BURST_SLOT)
+    largest = rotate(b, state, cluster, y, dst=y, red=Red.MAXABS, red_slot=BURST_SLOT)
     spread = b.across_lanes(cluster, largest, Red.MAX, min(b.model.head_size, g.lanes).bit_length() - 1)
     cluster.write(spread, temp)
     b.alu(cluster, a=spread, func=Func.RECIP, post=FRAC[Func.RECIP], alu=Alu.ADD, dst=r, er_dst=er)

@@ -17,6 +17,10 @@ from compiler.place.placement import Placement
 from . import scheduler
 from .assemble import Code, assemble
 
+SHORT = 64
+"""Vectors of positions of a context whose buckets are evenly spaced."""
+WIDENING = 1.5
+"""Power of a border's number that its position grows with in a longer context."""
 TOLERANCE = 1.02
 """By how much foretold instructions may exceed a queue before the buckets are not even tried."""
 
@@ -31,7 +35,7 @@ def build_buckets(placement: Placement, count: int | None = None) -> list[Code]:
     ready = functools.cache(lambda valid, size: build(config, lowered(valid, size), size))
 
     def built(number: int) -> list[Code]:
-        return [ready(*border) for border in _even(chunks, number)]
+        return [ready(*border) for border in _borders(chunks, number)]
 
     most = min(config.buckets, chunks)
     if count is not None:
@@ -41,7 +45,7 @@ def build_buckets(placement: Placement, count: int | None = None) -> list[Code]:
         return built(count)
     hasty = check_queues(placement)
     likely = _Likely(config, lowered, hasty)
-    numbers = (number for number in range(most, 1, -1) if likely.fits(_even(chunks, number)))
+    numbers = (number for number in range(most, 1, -1) if likely.fits(_borders(chunks, number)))
     return next((built(number) for number in numbers if not _overflow(config, built(number))), built(1))
 
 
@@ -53,9 +57,12 @@ def check_queues(placement: Placement) -> Code:
     return hasty
 
 
-def _even(chunks: int, number: int) -> list[tuple[int, int]]:
-    """First chunk and end of `number` buckets, evenly spaced."""
-    return list(itertools.pairwise(ceil_div(chunks * i, number) for i in range(number + 1)))
+def _borders(chunks: int, number: int) -> list[tuple[int, int]]:
+    """First chunk and end of `number` buckets: evenly spaced, but for a long context, whose first positions are used
+    more often than its last ones, the wider the later."""
+    if chunks <= SHORT:
+        return list(itertools.pairwise(ceil_div(chunks * i, number) for i in range(number + 1)))
+    return list(itertools.pairwise(round(chunks * (i / number) ** WIDENING) for i in range(number + 1)))
 
 
 class _Likely:
