@@ -46,7 +46,7 @@ def _sections(program: Program) -> Iterator[tuple[str, bytes]]:
     config = replace(program.config, debug=True)
     for number, queue in enumerate(row.queues(config)):
         number_of = Numbers(config, queue)
-        addresses = [host_map.address(host_map.Space.ICU, queue=number, instruction=n, number=number_of(word))
+        addresses = [host_map.address(host_map.Space.ICU, queue=number, number=number_of(word), instruction=n)
                      for n, word in enumerate(program.queues[queue.name])]
         yield f"addresses/{queue.name}", np.array(addresses, "<u4").tobytes()
     yield "tokenizer", program.tokenizer

@@ -78,7 +78,7 @@ def chip_wasm(config: ChipConfig) -> Path:
 
 
 def _harness(config: ChipConfig) -> str:
-    """One file: numbers of the host port, the order of the probes, the simulation's harness, and the page's functions."""
+    """One file: numbers of the host port, order of the probes, the simulation's harness, and the page's functions."""
     probes = " ".join(f"X({name})" for name in probe_table(config))
     return f"{c_defines()}#define PROBES(X) {probes}\n" + HARNESS.read_text() + (SOURCES / "shim.cpp").read_text()
 
