@@ -33,6 +33,8 @@ def _loading(program: Program) -> dict[str, Any]:
         "mem_bases": {name: int(mem_addresses(config, queue.name, 0, 1)[0]) for name, queue in slices(config).items()},
         "probes": {key: [entry.offset, entry.size] for key, entry in probe_table(config).items()},
         "spaces": {space.name: space.value for space in host_map.Space},
+        "offsets": {space.name: {name: host_map.offset(space, name) for name in fields}
+                    for space, fields in host_map.FIELDS.items()},
         "control": {register.name: register.value for register in host_map.Control},
         "traps": {trap.value: trap.name for trap in host_map.Trap},
     }
