@@ -16,6 +16,7 @@ from rich.console import Console
 import cli.one_thread  # noqa: F401  before anything that imports numpy
 from cli import show
 from cli.bench import bench
+from cli.plan import plan as plan_model
 from cli.report import report
 from compiler.compile import compile_checkpoint
 from compiler.errors import TspError
@@ -190,6 +191,7 @@ def common(
 
 commands.command()(report)
 commands.command()(bench)
+commands.command("plan")(plan_model)
 
 
 def app(args: Sequence[str] | None = None) -> int:
