@@ -16,6 +16,7 @@ from rich.console import Console
 import cli.one_thread  # noqa: F401  before anything that imports numpy
 from cli import show
 from cli.bench import bench
+from cli.latency import bench_api, watch_api
 from cli.plan import plan as plan_model
 from cli.report import report
 from compiler.compile import compile_checkpoint
@@ -192,6 +193,8 @@ def common(
 commands.command()(report)
 commands.command()(bench)
 commands.command("plan")(plan_model)
+commands.command("bench-api")(bench_api)
+commands.command("watch")(watch_api)
 
 
 def app(args: Sequence[str] | None = None) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FLOORS = ("hw", "compiler", "sim", "fpga", "plan", "cli")
+FLOORS = ("hw", "compiler", "sim", "fpga", "plan", "latency", "cli")
 # What of hw is no RTL: the compiler needs it, and the reference model may have nothing else.
 ARCHITECTURE = {"hw", "hw.config", "hw.identity", "hw.isa", "hw.tables", "hw.numerics", "hw.store"}
 MAY_IMPORT = {
@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "sim": {"hw", "compiler", "sim"},
     "fpga": {"hw", "compiler", "sim", "fpga"},
     "plan": {"hw", "compiler", "plan"},
+    "latency": {"compiler", "latency"},
     "cli": set(FLOORS),
 }
 FREE_OF_RTL = {"sim/model.py", *(f"{name.replace('.', '/')}.py" for name in ARCHITECTURE - {"hw"})}
