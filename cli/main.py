@@ -19,6 +19,7 @@ from cli.bench import bench
 from cli.latency import bench_api, watch_api
 from cli.plan import plan as plan_model
 from cli.report import report
+from cli.serve import serve
 from compiler.compile import compile_checkpoint
 from compiler.errors import TspError
 from compiler.files import check_output, read_model, read_text, sources, whole
@@ -195,6 +196,7 @@ commands.command()(bench)
 commands.command("plan")(plan_model)
 commands.command("bench-api")(bench_api)
 commands.command("watch")(watch_api)
+commands.command()(serve)
 
 
 def app(args: Sequence[str] | None = None) -> int:
