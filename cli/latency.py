@@ -22,6 +22,8 @@ from latency.sample import Sample
 if TYPE_CHECKING:
     from latency.watch import State
 
+WIDTH = 110
+"""Letters that the table may take."""
 LEAST_WINDOW = 3
 ALARM = 3
 """The exit code of an alarm of `tsp watch`."""
@@ -84,7 +86,7 @@ def bench_api(
 
 
 def _show(samples: Sequence[Sample]) -> None:
-    out, told = plain(), figures.cycles(samples)
+    out, told = plain(WIDTH), figures.cycles(samples)
     if cached := sorted({sample.cached for sample in samples if sample.cached}):
         out.print(f"tokens of the prompt that were in the server's cache: {', '.join(map(str, cached))}")
     out.print()
@@ -96,7 +98,7 @@ def _show(samples: Sequence[Sample]) -> None:
 def _table(samples: Sequence[Sample], told: dict[str, object] | None) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for n, name in enumerate(("", "clock", "n", "mean", "std", "CV", "p50", "p95", "p99")):
-        table.add_column(name, justify="right" if n > 1 else "left")
+        table.add_column(name, justify="right" if n > 1 else "left", no_wrap=True)
     wall, chip = figures.table(samples), figures.table(samples, on_chip=True)
     for metric, name in NAMES.items():
         table.add_row(name, "wall", *_cells(wall[metric]))
@@ -109,8 +111,13 @@ def _cells(figure: figures.Figures) -> list[str]:
     if not figure["n"]:
         return ["0", "not told"]
     cv = figure["cv_percent"]
-    cells = ["" if figure[key] is None else f"{figure[key]:,.4g}" for key in ("mean", "std", "p50", "p95", "p99")]
+    cells = [_number(figure[key]) for key in ("mean", "std", "p50", "p95", "p99")]
     return [f"{figure['n']:,}", *cells[:2], "" if cv is None else f"{cv:.1f} %", *cells[2:]]
+
+
+def _number(value: float | None) -> str:
+    """Four digits at least."""
+    return "" if value is None else f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def _chip_line(told: dict[str, object] | None) -> str:

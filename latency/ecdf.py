@@ -9,7 +9,7 @@ from . import figures
 from .sample import Sample
 
 WIDTH, HEIGHT = 760, 420
-LEFT, RIGHT, TOP, BOTTOM = 56, 20, 44, 96
+LEFT, RIGHT, TOP, BOTTOM = 56, 44, 44, 96
 KINDS = {"ttft": ("time to first token", "#2266aa"), "itl": ("between tokens", "#bb5522"),
          "e2el": ("end to end", "#337744")}
 """What a curve is called, and its colour, by metric."""

@@ -23,7 +23,7 @@ def summary(values: Sequence[float]) -> Figures:
     """n, mean, std, cv_percent, p50, p95 and p99; None for what so few values do not tell."""
     n = len(values)
     mean = float(np.mean(values)) if n else None
-    std = float(np.std(values, ddof=1)) if n > 1 else None
+    std = None if n < 2 else float(np.std(values, ddof=1)) if min(values) < max(values) else 0.0
     return {"n": n, "mean": mean, "std": std, "cv_percent": 100 * std / mean if std is not None and mean else None,
             "p50": percentile(values, 50), "p95": percentile(values, 95),
             "p99": percentile(values, 99) if n >= LEAST_P99 else None}

@@ -1,0 +1,22 @@
+"""Virtual environments of clients whose pins are not this project's, made once and kept in the cache."""
+
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+from sim.toolchain import cached, content_key
+
+FOLDER = Path(__file__).parent / "environments"
+
+
+def client_environment(name: str) -> Path:
+    """The folder of the environment of `environments/NAME.txt`; takes minutes at the first call."""
+    pins = FOLDER / f"{name}.txt"
+
+    def make(folder: Path) -> None:
+        venv.create(folder, with_pip=True)
+        subprocess.run([folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+                        "--no-compile", "-r", pins], check=True)
+
+    return cached("environments", content_key(sys.version, pins.read_bytes()), make)
