@@ -13,9 +13,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from base.errors import TspError
+from base.files import check_output, write_whole
 from cli.show import plain
-from compiler.errors import TspError
-from compiler.files import check_output, write_whole
 from latency import figures
 from latency.sample import Sample
 

@@ -14,28 +14,30 @@ import typer
 from rich.console import Console
 
 import cli.one_thread  # noqa: F401  before anything that imports numpy
-from cli import show
-from cli.bench import bench
-from cli.latency import bench_api, watch_api
-from cli.plan import plan as plan_model
-from cli.report import report
-from cli.serve import serve
+from arch.config import CONFIGS, DEFAULT_CONFIG, config_of
+from base.command import INTERRUPTED, REFUSED, usage_error
+from base.errors import TspError
+from base.files import check_output, whole
 from compiler.compile import compile_checkpoint
-from compiler.errors import TspError
-from compiler.files import check_output, read_model, read_text, sources, whole
 from compiler.fit import fit as fit_model
-from compiler.frontend import load_checkpoint
-from compiler.program import DEFAULT_CLOCK_MHZ, check_checkpoint
-from hw.command import INTERRUPTED, REFUSED, usage_error
-from hw.config import CONFIGS, ChipConfig
-from sim.device import Device
-from sim.devices import check_name, check_waveforms, is_port, open_device
-from sim.model_core import ProgramError
-from sim.programs import DEFAULT_CONFIG, config_of, open_program
-from sim.story import BrokenPromise, begin, plan
+from compiler.frontend.files import read_model, read_text, sources
+from compiler.frontend.load import load_checkpoint
+from program.program import DEFAULT_CLOCK_MHZ, check_checkpoint
+from run.devices import check_name, check_waveforms, open_device
+from run.programs import open_program
+from run.session import BrokenPromise, Session
+from run.story import begin, plan
+from sim.cycle.core import ProgramError
+
+from . import show
+from .bench import bench
+from .latency import bench_api, watch_api
+from .plan import plan as plan_model
+from .report import report
+from .serve import serve
 
 BROKEN = 1
-"""The exit code besides those of `hw.command`: a promise of ours is broken."""
+"""The exit code besides those of `base.command`: a promise of ours is broken."""
 
 DISTRIBUTION = "metronome-tsp"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -89,13 +91,12 @@ def run(
                             say=lambda line: notes.print(line, style="dim", markup=False))
     wanted = plan(compiled, prompt, tokens=tokens, temperature=temperature, seed=seed)
     with whole(waves, STOPPED) if waves else nullcontext() as trace:
-        machine = _open(device, compiled.config, trace, "fst" if fst else "vcd")
+        machine = open_device(device, compiled.config, trace=trace, trace_format="fst" if fst else "vcd")
         try:
             mhz = clock or getattr(machine, "clock_mhz", DEFAULT_CLOCK_MHZ)
             if not as_json:
                 print(show.prediction(compiled, wanted.positions, mhz), flush=True)
-            machine.load(compiled)
-            story = begin(machine, compiled, wanted, digests=as_json)
+            story = begin(Session(machine, compiled), wanted, digests=as_json)
             if as_json:
                 print(json.dumps(show.as_json(story, mhz)))
             else:
@@ -113,15 +114,6 @@ def _waves(device: str, vcd: Path | None, fst: Path | None, inputs: Iterable[Pat
         check_waveforms(device)
         check_output(waves, *inputs)
     return waves
-
-
-def _open(device: str, config: ChipConfig, trace: Path | None, trace_format: str) -> Device:
-    """The device, or the board at a serial port."""
-    if not is_port(device):
-        return open_device(device, config, trace=trace, trace_format=trace_format)
-    from fpga.link import open_board
-
-    return open_board(device, config)
 
 
 @commands.command()

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from arch.config import CONFIGS
 from cli.show import plain
-from hw.config import CONFIGS
 from plan.machines import CHIPS_A_CARD, GROQCHIP
 from plan.need import WEIGHT_BYTES
 from plan.plan import DEFAULT_CHIP, DEFAULT_PRECISION, Plan, make_plan

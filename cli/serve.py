@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from compiler.errors import TspError
+from base.errors import TspError
 from run.chat import PLAIN, PLAIN_TEMPLATE, ChatTemplate, read_template, template_beside
-from sim.devices import check_name
-from sim.programs import open_program
+from run.devices import check_name
+from run.programs import open_program
 
 
 def serve(
@@ -47,8 +47,12 @@ def serve(
                         drain=drain_seconds, requests=requests_per_minute, tokens=tokens_per_minute, body=max_body)
     template = _template(chat_template, program)
     compiled = open_program(program, config=config, context=context, tokenizer=tokenizer,
-                            say=lambda line: print(line, file=sys.stderr))
-    run_server(settings, compiled, template)
+                            say=_say)
+    run_server(settings, compiled, template, _say)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _template(option: str | None, program: Path) -> ChatTemplate | None:

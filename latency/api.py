@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx2
 
-from compiler.errors import TspError
+from base.errors import TspError
 
 from .sample import Reader, Sample
 

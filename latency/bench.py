@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from compiler.errors import TspError
+from base.errors import TspError
 
 from . import figures
 from .api import Api, Question, Refused

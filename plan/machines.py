@@ -7,11 +7,11 @@ format gives them: none of them is reached.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from compiler.errors import TspError
-from compiler.program import DEFAULT_CLOCK_MHZ
-from hw import isa
-from hw.config import CONFIGS, ChipConfig
-from hw.store import store_of
+from arch import row
+from arch.config import CONFIGS, ChipConfig
+from arch.queue_store import store_of
+from base.errors import TspError
+from program.program import DEFAULT_CLOCK_MHZ
 
 ISCA_2020 = 'Abts et al., "Think Fast", ISCA 2020, pp. 145-158'
 ISCA_2022 = ('Abts et al., "A Software-defined Tensor Streaming Multiprocessor for Large-scale Machine Learning", '
@@ -135,7 +135,7 @@ def chip_of(name: str) -> Machine:
 
 def program_store(config: ChipConfig) -> int:
     """Bytes of all instruction memories of a chip of ours; they are no part of its SRAM."""
-    stores = [store_of(config, queue) for queue in isa.queues(config)]
+    stores = [store_of(config, queue) for queue in row.queues(config)]
     bits = sum(store.depth * (store.number_bits + store.delay_bits)
                + sum(part.words * len(part.kept) for part in store.parts) for store in stores)
     return bits // 8

@@ -7,16 +7,16 @@ heads to its head sizes. On other machines nothing is padded, which is the least
 import math
 from dataclasses import dataclass
 
-from compiler.errors import TspError
-from compiler.geometry import native_head_size
-from compiler.layout import ceil_div
-from compiler.place import LOOPED_BODY
+from arch.lanes import ceil_div
+from base.errors import TspError
+from compiler.place.geometry import native_head_size
+from compiler.place.placement import LOOPED_BODY
 
 from .machines import Machine, program_store
 from .shapes import Shape
 
 WEIGHT_BYTES = {"fp16": 2.0, "int8": 1.0, "int4": 0.5}
-"""Of the layers' matrices. Embedding and classifier have no less than a byte, as `compiler.context` keeps them."""
+"""Of the layers' matrices. Embedding and classifier have no less than a byte, as `compiler.capacity` keeps them."""
 SCALE_BYTES = 2
 """Of an output channel's scale, of a norm's gain, and of a key's scale; none with fp16, but for the gains."""
 LOOPED_SCALE_BYTES = 8

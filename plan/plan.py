@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from math import ceil
 
-from compiler.errors import TspError
+from base.errors import TspError
 
 from .machines import CARDS_A_RACK, CHIPS_A_CARD, CHIPS_A_NODE, GPUS, NODES_A_RACK, Figure, Machine, chip_of
 from .need import Need, check_precision, chips, need

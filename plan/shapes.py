@@ -3,9 +3,9 @@
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from compiler.checkpoint import ModelConfig
-from compiler.errors import TspError
-from compiler.frontend import load_config
+from base.errors import TspError
+from compiler.frontend.load import load_config
+from program.shape import ModelConfig
 
 MODEL_CARD = "config.json of https://huggingface.co/{}"
 

@@ -1,1 +1,1 @@
-"""A program on a device: opening both, running them token by token, and what a text needs besides."""
+"""Running programs: devices opened by name, programs from the cache, stories, the benchmark."""

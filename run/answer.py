@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from compiler.tokenizer import Tokenizer
+from program.tokenizer import Tokenizer
 
 from .sampling import Sampling, logprobs
 from .session import Session, Step

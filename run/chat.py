@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from compiler.errors import TspError
+from base.errors import TspError
 
 PLAIN = "plain"
 PLAIN_TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from compiler.errors import TspError
-from compiler.integer import LOGIT_FRACTION, Sampler, rsr
-from compiler.program import Program
-from sim.device import sampler_of
+from base.errors import TspError
+from program.integer import LOGIT_FRACTION, Sampler, rsr
+from program.program import Program
+from sim.device.device import sampler_of
 
 UNIT = 1 << LOGIT_FRACTION
 """Steps of a logit in one nat."""

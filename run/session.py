@@ -6,9 +6,9 @@ from itertools import takewhile
 
 import numpy as np
 
-from compiler.errors import TspError
-from compiler.program import Program
-from sim.device import Device, check_prompt
+from base.errors import TspError
+from program.program import Program
+from sim.device.device import Device, check_prompt
 
 from .sampling import HostSampler, Sampling
 
@@ -133,8 +133,8 @@ def common(one: Sequence[int], other: Sequence[int]) -> int:
 
 def self_test(session: Session) -> None:
     """Run the first token and hold it against the integer reference. Raises ChipFault where a logit differs."""
-    from compiler.integer import IntegerState, from_arrays
-    from compiler.tokenizer import Tokenizer
+    from program.integer import IntegerState, from_arrays
+    from program.tokenizer import Tokenizer
 
     bos = Tokenizer.from_bytes(session.program.tokenizer).bos
     session.prompt([bos], Sampling())

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from compiler.tokenizer import Tokenizer
+from program.tokenizer import Tokenizer
 
-from .handle import Ticket
 from .model import Model
+from .ticket import Ticket
 from .worker import Message
 
 Json = dict[str, Any]
@@ -26,8 +26,6 @@ class Progress:
     finish: str | None = None
     cached: int = 0
     prompt_cycles: list[tuple[int, int | None]] = field(default_factory=list)
-    first: float | None = None
-    ended: float | None = None
     digest: str | None = None
 
     def take(self, event: Message) -> None:
@@ -37,12 +35,11 @@ class Progress:
         elif event["is"] == "prompt":
             self.prompt_cycles.append((event["predicted"], event["measured"]))
         elif event["is"] == "piece":
-            self.first = self.first or time.monotonic()
             self.text += event["text"]
             self.pieces.append(event)
             self.finish = event["finish"]
         elif event["is"] == "end":
-            self.ended, self.digest = time.monotonic(), event["digest"]
+            self.digest = event["digest"]
             self.finish = self.finish or "length"  # it was stopped after its time
 
     @property
@@ -72,9 +69,10 @@ def usage(choices: Sequence[Progress]) -> Json:
 
 def _seconds(choice: Progress) -> tuple[float, float, float]:
     """Queue, prompt with the first token, and the other tokens."""
-    begun = choice.ticket.begun or choice.ticket.asked
-    first = choice.first or choice.ended or begun
-    return begun - choice.ticket.asked, first - begun, (choice.ended or first) - first
+    ticket = choice.ticket
+    begun = ticket.begun or ticket.asked
+    first = ticket.first or ticket.ended or begun
+    return begun - ticket.asked, first - begun, (ticket.ended or first) - first
 
 
 def x_tsp(choices: Sequence[Progress]) -> Json:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
@@ -12,16 +13,23 @@ from starlette.responses import Response
 from .answers import Chat, Completion
 from .engine import Engine
 from .errors import ApiError, of_exception, of_validation
+from .figures import program_figures
 from .guard import Guard
+from .metrics import Metrics
 from .model import Model
+from .page import policy
 from .respond import Json, respond
 from .schema import ChatRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest, check
 
 MOUNTS = ("/v1", "/openai/v1", "/openai/v1/openai/v1")
 """OpenAI's prefix, Groq's, and that of a Groq client which was given OpenAI's base URL."""
 
+PAGE = Path(__file__).with_name("page.html").read_text()
+PAGE_HEADERS = {"cache-control": "no-cache", "content-security-policy": policy(PAGE),
+                "x-content-type-options": "nosniff"}
 
-def application(model: Model, engine: Engine) -> Guard:
+
+def application(model: Model, engine: Engine, metrics: Metrics) -> Guard:
     """The ASGI application. The engine starts and ends with it."""
 
     @asynccontextmanager
@@ -34,7 +42,7 @@ def application(model: Model, engine: Engine) -> Guard:
     api = _api(model, engine)
     for n, mount in enumerate(MOUNTS):
         app.include_router(api, prefix=mount, include_in_schema=not n)
-    app.include_router(_tools(model, engine))
+    app.include_router(_tools(model, engine, metrics))
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     return Guard(app, model.settings)
@@ -89,7 +97,7 @@ def _api(model: Model, engine: Engine) -> APIRouter:
     return api
 
 
-def _tools(model: Model, engine: Engine) -> APIRouter:
+def _tools(model: Model, engine: Engine, metrics: Metrics) -> APIRouter:
     tools = APIRouter()
 
     @tools.get("/health")
@@ -97,6 +105,24 @@ def _tools(model: Model, engine: Engine) -> APIRouter:
         """200 while a device answers questions, and what each device does."""
         state = _health(engine)
         return Json(state, 200 if state["status"] in ("ok", "degraded") else 503)
+
+    @tools.get("/", include_in_schema=False)
+    async def page() -> Response:
+        """Chat in the browser, and what the chip does meanwhile."""
+        return Response(PAGE, headers=PAGE_HEADERS, media_type="text/html")
+
+    @tools.get("/tsp/program")
+    async def figures() -> Response:
+        """What is known of the program: the chip, cycles a token, and how busy its units are."""
+        return Json(program_figures(model.program))
+
+    @tools.get("/metrics")
+    async def prometheus() -> Response:
+        """Figures for Prometheus."""
+        metrics.running.set(engine.running)
+        metrics.waiting.set(engine.waiting)
+        metrics.in_service.set(engine.alive)
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4")
 
     @tools.post("/tokenize")
     async def tokenize(body: TokenizeRequest) -> Response:

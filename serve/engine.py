@@ -13,9 +13,13 @@ from pathlib import Path
 from run.answer import Question
 
 from .fair import FairQueue
-from .handle import Handle, State, Ticket
+from .handle import COMMAND, Handle, State
+from .ticket import Ticket
 from .worker import Message
 
+SHUTTING_DOWN = "the server is shutting down"
+PROGRESS_SECONDS = 5
+"""Between lines about a device that has not started."""
 SMOOTHING = 0.2
 """How much the last answer counts in the mean time of one."""
 
@@ -32,13 +36,15 @@ class Engine:
     """All devices of a server.
 
     devices: names as of `--device`. program: the file of their program. most: questions that may wait. seconds: that a
-    question may wait, and that its answer may take. observe: called with each ended ticket's last event.
+    question may wait, and that its answer may take. observe: called with a ticket and what has become of it.
+    say: called with a line whenever a device comes or goes. command: as of `Handle`.
     """
 
     def __init__(self, devices: Sequence[str], program: Path, *, most: int, seconds: float,
-                 observe: Callable[[Ticket, Message], None] = lambda ticket, message: None) -> None:
-        self.handles = [Handle(name, program, self._changed, self._ended) for name in devices]
-        self._most, self._seconds, self._observe = most, seconds, observe
+                 observe: Callable[[Ticket, Message], None] = lambda ticket, message: None,
+                 say: Callable[[str], None] = lambda line: None, command: Sequence[str] = COMMAND) -> None:
+        self.handles = [Handle(name, program, self._changed, self._note, command) for name in devices]
+        self._most, self.seconds, self._observe, self._say = most, seconds, observe, say
         self._queue: FairQueue[Ticket] = FairQueue()
         self._numbers = itertools.count(1)
         self._mean = 1.0
@@ -50,9 +56,21 @@ class Engine:
         """Start all devices; in a running event loop."""
         for handle in self.handles:
             handle.start()
+        self._patience = asyncio.create_task(self._tell_progress())
+
+    async def _tell_progress(self) -> None:
+        """Lines while devices take long to start."""
+        for seconds in itertools.count(PROGRESS_SECONDS, PROGRESS_SECONDS):
+            await asyncio.sleep(PROGRESS_SECONDS)
+            if self.settled.is_set():
+                return
+            for handle in self.handles:
+                if handle.state is State.STARTING:
+                    self._say(f"device {handle.name}: starting for {seconds} s (what it needs is built once)")
 
     async def close(self) -> None:
         """End all devices."""
+        self._patience.cancel()
         await asyncio.gather(*(handle.close() for handle in self.handles))
 
     # --- what is seen from outside -----------------------------------------------------------------------------------
@@ -82,14 +100,14 @@ class Engine:
     def submit(self, owner: str, question: Question) -> Ticket:
         """A ticket; its events tell what becomes of it. Raises QueueFull if it can be neither answered nor wait."""
         if self.draining:
-            raise QueueFull("the server is shutting down", 1.0)
+            raise QueueFull(SHUTTING_DOWN, 1.0)
         if not self._hope():
             raise QueueFull("no device is in service", 5.0)
         if self.waiting >= self._most:
             raise QueueFull(f"the queue is full: {self.waiting} requests wait", self.wait_seconds)
         ticket = Ticket(next(self._numbers), owner, question)
         self._queue.put(owner, ticket)
-        asyncio.get_running_loop().call_later(self._seconds, self._late, ticket)
+        asyncio.get_running_loop().call_later(self.seconds, self._late, ticket)
         self._dispatch()
         return ticket
 
@@ -101,10 +119,17 @@ class Engine:
         elif ticket.handle:
             ticket.handle.stop(ticket)
 
-    def drain(self) -> None:
-        """Take no new questions, and refuse those that wait."""
+    def drain(self, seconds: float) -> None:
+        """Take no new questions, refuse those that wait, and after so many seconds those that still run."""
         self.draining = True
-        self._refuse_all("the server is shutting down")
+        self._refuse_all(SHUTTING_DOWN)
+        asyncio.get_running_loop().call_later(seconds, self._abandon)
+
+    def _abandon(self) -> None:
+        for handle in self.handles:
+            if ticket := handle.ticket:
+                handle.stop(ticket)
+                self._refuse(ticket, SHUTTING_DOWN)
 
     def _hope(self) -> bool:
         """Whether any device is or will be in service."""
@@ -112,6 +137,12 @@ class Engine:
 
     def _changed(self, handle: Handle) -> None:
         """A device is free, or gone."""
+        if handle.state is State.READY and not handle.greeted:
+            handle.greeted = True
+            self._say(f"device {handle.name}: ready")
+        elif handle.state in (State.FAULTY, State.LOST):
+            handle.greeted = False
+            self._say(f"device {handle.name}: {handle.state}: {handle.reason}")
         if all(h.was_ready or h.state in (State.FAULTY, State.LOST) for h in self.handles):
             self.settled.set()
         if not self._hope():
@@ -126,7 +157,7 @@ class Engine:
     def _late(self, ticket: Ticket) -> None:
         """The time of a ticket is over."""
         if self._queue.remove(ticket.owner, ticket):
-            self._refuse(ticket, f"the request waited for {self._seconds:g} s and no device was free")
+            self._refuse(ticket, f"the request waited for {self.seconds:g} s and no device was free")
         elif ticket.handle and ticket.handle.ticket is ticket:
             ticket.expired = True
             ticket.handle.stop(ticket)
@@ -140,7 +171,7 @@ class Engine:
         self._observe(ticket, message)
         ticket.tell(message)
 
-    def _ended(self, ticket: Ticket, message: Message) -> None:
-        if ticket.begun is not None:
+    def _note(self, ticket: Ticket, message: Message) -> None:
+        if message["is"] == "end" and ticket.begun is not None:
             self._mean += SMOOTHING * (time.monotonic() - ticket.begun - self._mean)
         self._observe(ticket, message)

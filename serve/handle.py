@@ -2,21 +2,24 @@
 
 import asyncio
 import json
+import os
+import signal
 import socket
 import sys
 import time
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from run.answer import Question
 from run.session import common
 
+from .ticket import Ticket
 from .worker import FAULT, LOST, MISMATCH, Message, question_line
 
+COMMAND = (sys.executable, "-P", "-m", "serve.worker")
+"""-P: nothing is imported from the folder that the server was started in."""
 LINE_BYTES = 1 << 22
 """The longest message of a worker."""
 STOP_SECONDS = 60.0
@@ -38,39 +41,18 @@ class State(StrEnum):
     CLOSED = "closed"
 
 
-@dataclass(eq=False)
-class Ticket:
-    """A question on its way.
-
-    number: of the ticket. owner: who asks, for the fair queue. events: what has become of it, message by message; the
-    last is "end", "fault" or "refused". Times are of `time.monotonic`.
-    """
-
-    number: int
-    owner: str
-    question: Question
-    events: asyncio.Queue[Message] = field(default_factory=asyncio.Queue)
-    asked: float = field(default_factory=time.monotonic)
-    begun: float | None = None
-    expired: bool = False
-    left: bool = False
-    handle: "Handle | None" = None
-
-    def tell(self, message: Message) -> None:
-        """Add an event."""
-        self.events.put_nowait(message)
-
-
 class Handle:
     """One device.
 
     name: as `--device` names it. program: the file of its program. changed: called when it can take a ticket, or has
-    left service. ended: called with a ticket and its last event.
+    left service. observe: called with a ticket and what has become of it. command: starts a worker; the number of its
+    socket is appended.
     """
 
     def __init__(self, name: str, program: Path, changed: Callable[["Handle"], None],
-                 ended: Callable[[Ticket, Message], None]) -> None:
-        self.name, self._program, self._changed, self._ended = name, program, changed, ended
+                 observe: Callable[[Ticket, Message], None], command: Sequence[str] = COMMAND) -> None:
+        self.name, self._program, self._changed, self._observe = name, program, changed, observe
+        self._command = command
         self.state, self.reason = State.STARTING, ""
         self.clock_mhz: float | None = None
         self.cached: list[int] = []
@@ -80,7 +62,7 @@ class Handle:
         self._writer: asyncio.StreamWriter | None = None
         self._task: asyncio.Task[None] | None = None
         self._watch: asyncio.TimerHandle | None = None
-        self.was_ready = self._lived = False
+        self.was_ready = self._lived = self.greeted = False
 
     def start(self) -> None:
         """Start the process, and again where it is lost."""
@@ -107,7 +89,7 @@ class Handle:
         """End the process now."""
         if self._process:
             with suppress(ProcessLookupError):
-                self._process.kill()
+                os.kill(self._process.pid, signal.SIGKILL)
 
     async def close(self) -> None:
         """End the process; what it is at comes to nothing."""
@@ -137,7 +119,7 @@ class Handle:
         near, far = socket.socketpair()
         try:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-P", "-m", "serve.worker", str(far.fileno()), pass_fds=[far.fileno()], stdin=DEVNULL)
+                *self._command, str(far.fileno()), pass_fds=[far.fileno()], stdin=DEVNULL)
         finally:
             far.close()
         reader, self._writer = await asyncio.open_connection(sock=near, limit=LINE_BYTES)
@@ -172,17 +154,16 @@ class Handle:
         if ticket is None or ticket.number != message["id"]:
             return
         if message["is"] == "begun":
-            ticket.begun = time.monotonic()
             self.cached = list(ticket.question.prompt)
         elif message["is"] == "piece":
             self.cached.append(message["token"])
+            ticket.finish = message["finish"]
         elif message["is"] == "end":
             del self.cached[message["cached"] :]
             self._done()
             self.state = State.READY
-        ticket.tell(message)
+        self._tell(ticket, message)
         if message["is"] == "end":
-            self._ended(ticket, message)
             self._changed(self)
 
     def _fail(self, fault: Message) -> None:
@@ -192,9 +173,13 @@ class Handle:
         ticket = self.ticket
         self._done()
         if ticket:
-            ticket.tell(fault)
-            self._ended(ticket, fault)
+            self._tell(ticket, fault)
         self._changed(self)
+
+    def _tell(self, ticket: Ticket, message: Message) -> None:
+        self._observe(ticket, message)
+        ticket.stamp(message["is"], time.monotonic())
+        ticket.tell(message)
 
     def _done(self) -> None:
         self.ticket = None

@@ -5,9 +5,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from compiler.errors import TspError
-from compiler.program import Program
-from compiler.tokenizer import Tokenizer
+from base.errors import TspError
+from program.program import Program
+from program.tokenizer import Tokenizer
 from run.answer import Question
 from run.chat import ChatTemplate, TemplateError
 
@@ -61,20 +61,20 @@ class Model:
 
     # --- texts ---------------------------------------------------------------------------------------------------
 
-    async def tokens(self, text: str, *, bos: bool = True) -> list[int]:
+    async def tokens(self, text: str, *, bos: bool = True, param: str = "prompt") -> list[int]:
         """The tokens of a text. Raises ApiError on text that no tokens express, or too much of it."""
         if len(text) > self.program.context * self.longest:
-            raise self._too_long(f"a text of {len(text)} letters")
+            raise self._too_long(f"a text of {len(text)} letters", param)
         try:
             if len(text) > AT_ONCE:
                 return await asyncio.to_thread(self.tokenizer.encode, text, bos)
             return self.tokenizer.encode(text, bos)
         except TspError as error:
-            raise ApiError(400, str(error)) from error
+            raise ApiError(400, str(error), param=param) from error
 
-    def _too_long(self, what: str) -> ApiError:
+    def _too_long(self, what: str, param: str) -> ApiError:
         return ApiError(400, f"This model's maximum context length is {self.program.context} tokens. However, your "
-                             f"prompt is {what}. Please shorten it.", param="messages", code="context_length_exceeded")
+                             f"prompt is {what}. Please shorten it.", param=param, code="context_length_exceeded")
 
     async def chat_tokens(self, messages: Sequence[Message]) -> list[int]:
         """The prompt of a conversation. Raises ApiError."""
@@ -87,12 +87,12 @@ class Model:
             text = self.template.render(plain)
         except TemplateError as error:
             raise ApiError(400, str(error), param="messages") from error
-        return await self.tokens(text)
+        return await self.tokens(text, param="messages")
 
-    def check_prompt(self, prompt: Sequence[int]) -> list[int]:
+    def check_prompt(self, prompt: Sequence[int], param: str = "prompt") -> list[int]:
         """A prompt that the context has room for. Raises ApiError."""
         if len(prompt) > self.program.context:
-            raise self._too_long(f"{len(prompt)} tokens")
+            raise self._too_long(f"{len(prompt)} tokens", param)
         if bad := [token for token in prompt if not 0 <= token < self.program.model.vocab_size]:
             raise ApiError(400, f"prompt: tokens are 0..{self.program.model.vocab_size - 1}, not {bad[0]}",
                            param="prompt")
@@ -102,7 +102,7 @@ class Model:
 
     async def questions_of_chat(self, request: ChatRequest) -> list[Question]:
         """One for each choice. Raises ApiError."""
-        prompt = self.check_prompt(await self.chat_tokens(request.messages))
+        prompt = self.check_prompt(await self.chat_tokens(request.messages), "messages")
         alternatives = (request.top_logprobs or 0) if request.logprobs else None
         tokens = request.max_completion_tokens or request.max_tokens
         return self._choices(request, [prompt], tokens, alternatives)

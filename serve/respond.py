@@ -13,13 +13,15 @@ from run.answer import Question
 
 from .answers import ALIVE, DONE, Progress, Shape, cycles_of, event, usage, x_tsp
 from .engine import Engine, QueueFull
-from .errors import ApiError, body
+from .errors import ApiError
 from .guard import Limits
-from .handle import Ticket
+from .ticket import Ticket
 from .worker import FAULT, LOST, MISMATCH, Message
 
 ALIVE_SECONDS = 15.0
 """A stream is not silent for longer."""
+READ_SECONDS = 60.0
+"""A stream may take so much longer than its answers."""
 FAULTS = {MISMATCH: "the chip took other cycles than were predicted", FAULT: "the chip reported an error",
           LOST: "the device was lost"}
 
@@ -49,6 +51,7 @@ class Asker:
         self._owner: str = request.scope["state"]["owner"]
         self._ticket: Ticket | None = None
         self._gone = False
+        self._tick: asyncio.TimerHandle | None = None
         self._watch = asyncio.create_task(self._until_gone(request.receive))
 
     async def _until_gone(self, receive: Receive) -> None:
@@ -85,9 +88,17 @@ class Asker:
             self._limits.spend(len(choice.pieces))
         return message
 
+    def tick(self) -> None:
+        """From now on, an event "tick" every few seconds."""
+        self._tick = asyncio.get_running_loop().call_later(ALIVE_SECONDS, self.tick)
+        if self._ticket:
+            self._ticket.tell({"is": "tick"})
+
     def close(self) -> None:
         """Let go of whatever still runs."""
         self._watch.cancel()
+        if self._tick:
+            self._tick.cancel()
         if self._ticket:
             self._engine.leave(self._ticket)
             self._ticket = None
@@ -114,7 +125,7 @@ async def respond(engine: Engine, request: Request, shape: Shape, questions: Seq
         if not stream:
             asker.close()
     parts = Stream(asker, shape, questions, include_usage).parts(choice, first)
-    return EventStream(parts, asker.close)
+    return EventStream(parts, asker.close, READ_SECONDS + len(questions) * 2 * engine.seconds)
 
 
 async def _whole(asker: Asker, index: int, question: Question) -> Progress:
@@ -135,6 +146,7 @@ class Stream:
     async def parts(self, choice: Progress, first: Message) -> AsyncIterator[bytes]:
         """Bytes to send; `first` is the first piece of the first choice. What fails now is an event with an error."""
         done: list[Progress] = []
+        self._asker.tick()
         try:
             while True:
                 async for data in self._choice(choice, first):
@@ -156,6 +168,8 @@ class Stream:
         while message["is"] != "end":
             if message["is"] == "piece":
                 data += self._chunk(self._shape.part(choice, message), x_tsp=cycles_of(message))
+            elif message["is"] == "tick":
+                data += ALIVE
             if choice.ticket.events.empty() and data:
                 yield data
                 data = b""
@@ -179,12 +193,14 @@ class Stream:
 
 
 class EventStream(Response):
-    """Sends what it is given, with comments in between if that takes long. close: called in any case at the end."""
+    """Sends what it is given. close: called in any case at the end. seconds: after which a client that does not read is
+    left.
+    """
 
     media_type = "text/event-stream"
 
-    def __init__(self, parts: AsyncIterator[bytes], close: Callable[[], None]) -> None:
-        self._parts, self._close = parts, close
+    def __init__(self, parts: AsyncIterator[bytes], close: Callable[[], None], seconds: float) -> None:
+        self._parts, self._close, self._seconds = parts, close, seconds
         super().__init__()
         del self.headers["content-length"]
         self.headers["cache-control"] = "no-cache"
@@ -193,14 +209,12 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises nothing when the client has left."""
         try:
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            async for data in self._parts:
-                await send({"type": "http.response.body", "body": data, "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
-        except OSError:
+            async with asyncio.timeout(self._seconds):
+                await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                async for data in self._parts:
+                    await send({"type": "http.response.body", "body": data, "more_body": True})
+                await send({"type": "http.response.body", "body": b""})
+        except (OSError, TimeoutError):  # the client has left, or does not read
             pass
         finally:
             self._close()
-
-
-__all__ = ["ALIVE", "EventStream", "Json", "body", "respond"]

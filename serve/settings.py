@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from compiler.errors import TspError
+from base.errors import TspError
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 """Hosts to bind to that only this machine reaches."""

@@ -16,12 +16,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from compiler import program as program_file
-from compiler.errors import TspError
-from compiler.program import DEFAULT_CLOCK_MHZ, Program
-from compiler.tokenizer import Tokenizer
+from base.errors import TspError
+from program import program as program_file
+from program.program import DEFAULT_CLOCK_MHZ, Program
+from program.tokenizer import Tokenizer
 from run.answer import Answer, Piece, Question
-from run.devices import open_any
+from run.devices import open_device
 from run.sampling import Sampling
 from run.session import BrokenPromise, ChipFault, Session, self_test
 
@@ -71,6 +71,7 @@ class Worker:
     def __init__(self, wire: Wire, session: Session) -> None:
         self._wire, self._session = wire, session
         self._tokenizer = Tokenizer.from_bytes(session.program.tokenizer)
+        self._links = (0, 0)
 
     def serve(self) -> None:
         """Until the other end closes. Raises BrokenPromise and TspError of the device, which then is of no use."""
@@ -87,7 +88,14 @@ class Worker:
             if self._stopped(number):
                 break
         digest = hashlib.sha256(self._session.logits().astype("<i4").tobytes()).hexdigest()
-        self._wire.send({"is": "end", "id": number, "digest": digest, "cached": self._session.position})
+        self._wire.send({"is": "end", "id": number, "digest": digest, "cached": self._session.position,
+                         "link_errors": self._link_errors()})
+
+    def _link_errors(self) -> tuple[int, int]:
+        """Corrected and uncorrectable errors of the device's links since the last time; most devices have no links."""
+        now = getattr(self._session.device, "link_errors", (0, 0))
+        before, self._links = self._links, now
+        return now[0] - before[0], now[1] - before[1]
 
     @staticmethod
     def _lines(answer: Answer) -> Iterator[Message]:
@@ -132,7 +140,7 @@ def run(wire: Wire) -> None:
     order = wire.receive()
     try:
         program: Program = program_file.load(Path(order["program"]))
-        device = open_any(order["device"], program.config)
+        device = open_device(order["device"], program.config)
         try:
             session = Session(device, program)
             self_test(session)

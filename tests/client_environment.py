@@ -5,7 +5,7 @@ import sys
 import venv
 from pathlib import Path
 
-from sim.toolchain import cached, content_key
+from base.cache import cached, content_key
 
 FOLDER = Path(__file__).parent / "environments"
 

@@ -13,18 +13,19 @@ import pytest
 from checkpoints import REPOSITORY, SHARED_MODELS, random_checkpoint, small_config, write_llama2c
 from programs import FIFTEEN, fifteen_million, random_tokenizer, small_program, write_letters
 
-from compiler import place
+from arch.config import CONFIGS
+from arch.identity import chip_digest
+from base.errors import TspError
 from compiler.compile import MANY_PARAMETERS, compile_checkpoint
-from compiler.errors import TspError
-from compiler.files import read_model
-from compiler.program import Program, load
-from compiler.tokenizer import Tokenizer
-from hw.config import CONFIGS
-from hw.identity import chip_digest
-from sim.device import ChipDevice, Device, TokenResult
-from sim.devices import open_device
-from sim.programs import open_program
-from sim.story import begin, plan
+from compiler.frontend.files import read_model
+from compiler.place import placement
+from program.program import Program, load
+from program.tokenizer import Tokenizer
+from run.devices import open_device
+from run.programs import open_program
+from run.session import Session
+from run.story import begin, plan
+from sim.device.device import ChipDevice, Device, TokenResult
 
 SHIPPED = REPOSITORY / "models" / "stories263k.bin"
 PROMPT = "Once upon a time"
@@ -160,7 +161,7 @@ def test_eight_lanes_on_the_cycle_model(weights: str):
 
 def test_a_looped_classifier_whose_last_vector_is_padded(monkeypatch: pytest.MonkeyPatch):
     """12 vectors a side are three whole passes of 4, but the loop must leave the padding to the code behind it."""
-    monkeypatch.setattr(place, "LOOPED_BODY", 4)
+    monkeypatch.setattr(placement, "LOOPED_BODY", 4)
     program = small_program("wide", vocab_size=378)
     assert [segment.passes for segment in program.buckets[0].segments if segment.name == "classifier"] == [2]
     alike(program, "model", [1], 6, temperature=10.0, seed=3)
@@ -293,7 +294,7 @@ def test_the_shipped_model_on_the_rtl(shipped: Program, sampling: dict):
 
 def test_the_shipped_model_tells_a_story_on_the_rtl(shipped: Program):
     with opened("rtl", shipped) as device:
-        story = begin(device, shipped, plan(shipped, PROMPT, tokens=20))
+        story = begin(Session(device, shipped), plan(shipped, PROMPT, tokens=20))
         steps = list(story.steps())
     assert len(steps) == len(story.prompt) - 1 + 20
     assert story.text.startswith(PROMPT) and len(story.text) > len(PROMPT) + 20
@@ -302,7 +303,7 @@ def test_the_shipped_model_tells_a_story_on_the_rtl(shipped: Program):
 
 def test_a_story_ends_where_the_model_ends_it(shipped: Program):
     with opened("reference", shipped) as device:
-        story = begin(device, shipped, plan(shipped, PROMPT))
+        story = begin(Session(device, shipped), plan(shipped, PROMPT))
         steps = list(story.steps())
     assert steps[-1].token in (story.tokenizer.bos, story.tokenizer.eos) and len(steps) < shipped.context
     assert story.text == story.tokenizer.decode([*story.prompt[:1], *(step.token for step in steps)])

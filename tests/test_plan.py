@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 
+from arch.config import CONFIGS
+from base.errors import TspError
 from cli.main import app
-from compiler.checkpoint import ModelConfig
-from compiler.context import check_fit, four_bit_matrices
-from compiler.errors import TspError
-from compiler.frontend import load_checkpoint, load_config
-from hw.config import CONFIGS
+from compiler.capacity import check_fit, four_bit_matrices
+from compiler.frontend.load import load_checkpoint, load_config
 from plan.claims import claims
 from plan.machines import A100, GROQCHIP, H100, chip_of
 from plan.need import Tiling, kv_bytes, need
 from plan.plan import make_plan
 from plan.roofline import Work, compute_bound_batch, tokens_per_second
 from plan.shapes import PRESETS, from_config, shape_of
+from program.shape import ModelConfig
 
 MODEL = Path(__file__).parents[1] / "models" / "stories263k.bin"
 PUBLISHED = {
