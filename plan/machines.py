@@ -22,7 +22,7 @@ H100_DATASHEET = "NVIDIA H100 SXM datasheet, https://www.nvidia.com/en-us/data-c
 CLOCK = 900e6
 """Hz of the published chip, nominal (ISCA 2020)."""
 CHIPS_A_CARD, CARDS_A_RACK = 2, 9
-"""As the claims that `docs/planning.md` looks at count them: 18 chips a rack."""
+"""As the claims that `docs/guide/planning.md` looks at count them: 18 chips a rack."""
 CHIPS_A_NODE, NODES_A_RACK = 8, 9
 """As built: 72 chips a rack (`ISCA_2022`)."""
 

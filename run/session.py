@@ -6,8 +6,10 @@ from itertools import takewhile
 
 import numpy as np
 
-from base.errors import TspError
+from program.integer import from_arrays
 from program.program import Program
+from program.reference import IntegerState
+from program.tokenizer import Tokenizer
 from sim.device.device import Device, check_prompt
 
 from .sampling import HostSampler, Sampling
@@ -133,9 +135,6 @@ def common(one: Sequence[int], other: Sequence[int]) -> int:
 
 def self_test(session: Session) -> None:
     """Run the first token and hold it against the integer reference. Raises ChipFault where a logit differs."""
-    from program.integer import IntegerState, from_arrays
-    from program.tokenizer import Tokenizer
-
     bos = Tokenizer.from_bytes(session.program.tokenizer).bos
     session.prompt([bos], Sampling())
     session.run()
@@ -144,5 +143,3 @@ def self_test(session: Session) -> None:
         raise ChipFault(f"device {session.device.name} gives {wrong} of {len(wanted)} logits of the first token "
                         "otherwise than the integer reference")
 
-
-__all__ = ["BrokenPromise", "ChipFault", "Session", "Step", "TspError", "common", "self_test"]

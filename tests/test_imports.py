@@ -18,9 +18,10 @@ MAY_IMPORT = {
     "fpga": {"base", "arch", "program", "hw", "sim", "fpga"},
     "run": {"base", "arch", "program", "hw", "compiler", "report", "sim", "fpga", "run"},
     "serve": {"base", "program", "report", "run", "serve"},
+    "page": {"base", "arch", "program", "hw", "report", "sim", "page"},
     "plan": {"base", "arch", "program", "compiler", "plan"},
     "latency": {"base", "latency"},
-    "cli": {"base", "arch", "program", "hw", "compiler", "report", "sim", "fpga", "run", "serve", "plan",
+    "cli": {"base", "arch", "program", "hw", "compiler", "report", "sim", "fpga", "run", "serve", "page", "plan",
             "latency", "cli"},
 }
 FLOORS = tuple(MAY_IMPORT)

@@ -37,7 +37,7 @@ SHAPES: dict[str, dict[str, Any]] = {
                    head_dim=16, shared_classifier=False),
 }
 ROOM = {"263k": 0.04, "heads of 12": 0.04, "15M": 0.002, "untied": 0.04}
-"""By how much all bytes together may be too few, as docs/planning.md says."""
+"""By how much all bytes together may be too few, as docs/guide/planning.md says."""
 
 
 @pytest.mark.parametrize("name", PRESETS)

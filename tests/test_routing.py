@@ -1,4 +1,4 @@
-"""docs/routing.yaml with the real LiteLLM: the chip for who waits, the other server for batch and overflow."""
+"""The example of docs/guide/request-routing.md with the real LiteLLM: the chip for who waits, another server besides."""
 
 import os
 import re
@@ -17,8 +17,7 @@ import pytest
 from client_environment import client_environment
 
 ROOT = Path(__file__).parents[1]
-EXAMPLE = ROOT / "docs" / "routing.yaml"
-PAGE = ROOT / "docs" / "routing.md"
+EXAMPLE = ROOT / "docs" / "guide" / "request-routing.yaml"
 CHIP, OTHER = "http://127.0.0.1:8000/v1", "http://127.0.0.1:8001/v1"
 KEY = "sk-of-a-test-0123456789abcdef0123456789abcdef"
 PROMPT = [{"role": "user", "content": "Once upon a time"}]

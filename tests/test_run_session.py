@@ -118,8 +118,8 @@ def test_the_host_samples_the_distribution():
 
 
 def test_penalties_count_what_was_generated():
-    found = chosen(Sampling(presence_penalty=1.5), [2.0, 1.0, 0.8], 3)
-    assert found.tolist() == [2 / 3, 1 / 3, 0]  # 2.0, then 1.0 beats 0.5, then 0.5 beats -0.5; 0.8 was not better
+    found = chosen(Sampling(presence_penalty=1.5), [2.0, 1.0, 0.4], 3)
+    assert found.tolist() == [2 / 3, 1 / 3, 0]  # 1.0 beats 0.5, then 0.5 beats 0.4 and -0.5
     found = chosen(Sampling(frequency_penalty=0.6), [2.0, 1.0], 4)
     assert found.tolist() == [0.75, 0.25]
 
