@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from base.errors import TspError
-from compiler.frontend.load import load_config
+from compiler.frontend.sizes import load_config
 from program.shape import ModelConfig
 
 MODEL_CARD = "config.json of https://huggingface.co/{}"

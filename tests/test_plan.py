@@ -11,7 +11,8 @@ from arch.config import CONFIGS
 from base.errors import TspError
 from cli.main import app
 from compiler.capacity import check_fit, four_bit_matrices
-from compiler.frontend.load import load_checkpoint, load_config
+from compiler.frontend.load import load_checkpoint
+from compiler.frontend.sizes import load_config
 from plan.claims import claims
 from plan.machines import A100, GROQCHIP, H100, chip_of
 from plan.need import Tiling, kv_bytes, need

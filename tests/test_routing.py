@@ -1,4 +1,4 @@
-"""The example of docs/guide/request-routing.md with the real LiteLLM: the chip for who waits, another server besides."""
+"""The example of docs/guide/request-routing.md with the real LiteLLM: the chip, and another server for batch."""
 
 import os
 import re
