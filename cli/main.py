@@ -32,7 +32,9 @@ from sim.cycle.core import ProgramError
 
 from . import show
 from .bench import bench
+from .latency import bench_api, watch_api
 from .page import page
+from .plan import plan as plan_model
 from .report import report
 from .serve import serve
 
@@ -187,6 +189,9 @@ def common(
 commands.command()(report)
 commands.command()(page)
 commands.command()(bench)
+commands.command("plan")(plan_model)
+commands.command("bench-api")(bench_api)
+commands.command("watch")(watch_api)
 commands.command()(serve)
 
 
