@@ -153,7 +153,7 @@ class StartProof(Proof):
 
 PROPERTIES = [
     *(Property(name=f"link: SECDED ({check + bits},{bits})", top=lambda bits=bits, pins=pins: SecdedProof(bits, pins),
-               depth=2, claim="the syndrome of any errors in any codeword is the sum of their columns; if that is the "
+               depth=2, long=bits > 32, claim="the syndrome of any errors in any codeword is the sum of their columns; if that is the "
                               "column of a bit, this bit is corrected; else the codeword is refused")
       for bits, check, pins in ((32, 7, 5), (64, 8, 9))),
     *(Property(name=f"link: elastic buffer, {ratio} beats a cycle", top=lambda ratio=ratio: ElasticProof(ratio),
