@@ -82,10 +82,18 @@ class RackSimulator:
     def __init__(self, rack: RackConfig):
         self.rack = rack
         self._model = Ticked(Rack(rack), "rack")
+        self.chips = [RackChip(self, n) for n in range(len(rack.chips))]
+        self._reset()
+
+    def restart(self) -> None:
+        """All chips as after power-up."""
+        self._model.restart()
+        self._reset()
+
+    def _reset(self) -> None:
         self._model.rst = 1
         self._model.run(2)
         self._model.rst = 0
-        self.chips = [RackChip(self, n) for n in range(len(rack.chips))]
 
     def step(self, cycles: int = 1) -> None:
         """Pass cycles on all chips."""
