@@ -55,10 +55,8 @@ def open_program(
     model, tok = read_model(path, tokenizer)
     tokens = text and read_text(text, tok)
     sources = [Path(package.__file__ or "").parent for package in (hw, compiler)]
-    weights_bytes = [name.encode() + np.ascontiguousarray(array).tobytes() for name, array in model.weights.items()]
-    key = toolchain.content_key(*map(toolchain.source_digest, sources), np.__version__, repr(model.config),
-                                *weights_bytes, tok.to_bytes(), chip.digest(), str(context), weights, scales,
-                                str(tokens))
+    key = toolchain.content_key(*map(toolchain.source_digest, sources), np.__version__, model.digest(), tok.to_bytes(),
+                                chip.digest(), str(context), weights, scales, str(tokens))
     fresh = False
 
     def make(folder: Path) -> None:

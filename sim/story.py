@@ -56,6 +56,7 @@ class Story:
         Raises BrokenPromise where a measured cycle differs from the prediction or the chip reports an error.
         """
         decode, previous, block = codecs.getincrementaldecoder("utf-8")("replace").decode, self.prompt[0], 1
+        before = self.tokenizer.piece(None, self.prompt[0])  # of position 0's own token: nothing, if that is BOS
         while len(self.done) < self.positions:
             count = 1 if self.digests else min(block, self.positions - len(self.done))
             began = time.perf_counter()
@@ -68,8 +69,8 @@ class Story:
                 position = len(self.done)
                 ends = self._ends(position, result.token)
                 piece = b"" if ends else self.tokenizer.piece(previous, result.token)
-                text = decode(piece, ends or position + 1 == self.positions)
-                previous = result.token
+                text = decode(before + piece, ends or position + 1 == self.positions)
+                previous, before = result.token, b""
                 step = Step(position, result.token, text, self.program.cycles(position), result.cycles, digest)
                 self.done.append(step)
                 _check_cycles(step)
@@ -78,8 +79,8 @@ class Story:
                     return
 
     def _ends(self, position: int, token: int) -> bool:
-        """Whether the story ends here: the model chose BOS or EOS."""
-        return position + 1 >= len(self.prompt) and token in (self.tokenizer.bos, self.tokenizer.eos)
+        """Whether the story ends here: the model chose a token that ends a text."""
+        return position + 1 >= len(self.prompt) and token in self.tokenizer.stops
 
     def _check_errors(self, found: int, wanted: int) -> None:
         errors = sorted(trap.name for trap in self.device.errors)
@@ -142,7 +143,7 @@ def logits_digest(logits: np.ndarray) -> str:
 
 @dataclass(frozen=True)
 class Plan:
-    """A story that a program can tell: prompt tokens (BOS first), positions to run at most, and the sampling."""
+    """A story that a program can tell: prompt tokens, positions to run at most, and the sampling."""
 
     prompt: list[int]
     positions: int
@@ -159,7 +160,7 @@ def plan(program: Program, prompt: str = "", *, tokens: int | None = None, tempe
     """
     if tokens is not None and tokens < 1:
         raise TspError(f"tokens must be at least 1, not {tokens}")
-    ids = Tokenizer.from_bytes(program.tokenizer).encode(prompt)
+    ids = Tokenizer.from_bytes(program.tokenizer).prompt(prompt)
     check_prompt(program, ids)
     sampler_of(program, temperature, seed)
     room = program.context if tokens is None else min(program.context, len(ids) - 1 + tokens)

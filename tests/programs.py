@@ -12,7 +12,8 @@ from checkpoints import random_checkpoint, small_config, tokenizer_bin
 from compiler.checkpoint import Checkpoint
 from compiler.compile import compile_checkpoint
 from compiler.program import Program
-from compiler.tokenizer import Tokenizer, load_tokenizer
+from compiler.tokenizer import Tokenizer
+from compiler.vocabulary import load_tokenizer
 from hw.config import CONFIGS
 
 TINY = {"dim": 32, "hidden_dim": 40, "n_layers": 2, "n_heads": 2, "n_kv_heads": 1, "head_dim": 16, "vocab_size": 100,

@@ -12,7 +12,7 @@ from compiler.errors import TspError
 from compiler.float_model import FloatModel, rope_tables, site_names
 from compiler.frontend import load_checkpoint
 from compiler.quality import LEAST_ENTROPY, kl_top1, log_softmax
-from compiler.tokenizer import load_tokenizer
+from compiler.vocabulary import load_tokenizer
 
 TOKENS = [1, 17, 300, 5, 5, 511, 0, 42, 99, 7]
 
