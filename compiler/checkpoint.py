@@ -150,8 +150,8 @@ class Stored:
         return found
 
 
-Weight = np.ndarray | Stored
-"""An array in memory, or one in a file."""
+Weight = Any
+"""np.ndarray, an array in memory, or `Stored`, one in a file. A type of both would hide what they share."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -317,8 +317,8 @@ def _another_classifier(embedding: Tensor, head: Tensor) -> tuple[str, ...]:
     """A note if a tied model has a classifier of its own that is not its embedding."""
     if head.shape == embedding.shape and np.array_equal(head.read(), embedding.read()):
         return ()
-    return ("config.json ties the classifier to the embedding (tie_word_embeddings), and lm_head.weight differs from it: "
-            "lm_head.weight is left out, as transformers does",)
+    return ("config.json ties the classifier to the embedding (tie_word_embeddings), and lm_head.weight differs from "
+            "it: lm_head.weight is left out, as transformers does",)
 
 
 def _interleaved(tensor: Tensor, head_dim: int) -> Callable[[], np.ndarray]:

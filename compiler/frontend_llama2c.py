@@ -4,6 +4,7 @@ import math
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -91,7 +92,7 @@ def _file_layout(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield name, shape
 
 
-def _read_weights(config: ModelConfig, data: np.ndarray) -> dict[str, np.ndarray]:
+def _read_weights(config: ModelConfig, data: np.ndarray) -> dict[str, Any]:
     weights, offset = {}, HEADER.size
     for name, shape in _file_layout(config):
         size = math.prod(shape)

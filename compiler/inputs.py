@@ -24,7 +24,8 @@ STARTS = {
     b"lmgg": "a GGML file of before GGUF: convert it with llama.cpp, or give the model as GGUF",
     b"tjgg": "a GGML file of before GGUF: convert it with llama.cpp, or give the model as GGUF",
     b"24ka": "a llama2.c file of version 1 or later (magic 'ak42'): export it with llama2.c's `export.py --version 0`",
-    b"PK\x03\x04": "a PyTorch or zip file: export the model as safetensors (or with llama2.c's `export.py --version 0`)",
+    b"PK\x03\x04": "a PyTorch or zip file: export the model as safetensors (or with llama2.c's "
+                    "`export.py --version 0`)",
     b"\x80\x02": "a Python pickle, which is not opened, as it may run code: export the model as safetensors",
     b"\x80\x04": "a Python pickle, which is not opened, as it may run code: export the model as safetensors",
     b"\x1f\x8b": "a gzip archive: unpack it",
@@ -104,7 +105,7 @@ def is_safetensors(head: bytes) -> bool:
 
 
 def is_sentence_piece(head: bytes) -> bool:
-    """Whether a file begins as SentencePiece models do: a protobuf whose first field is a piece, whose first is text."""
+    """Whether a file begins as SentencePiece models do: a protobuf of a piece, that of a text."""
     return bool(SENTENCE_PIECE.match(head)) and len(head) > 3 and head[3] <= head[1]
 
 

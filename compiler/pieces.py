@@ -45,7 +45,7 @@ def _parts(library: tokenizers.Tokenizer) -> list[dict[str, Any]]:
             return []
         return [leaf for inner in part["decoders"] for leaf in unroll(inner)] if part["type"] == "Sequence" else [part]
 
-    return unroll(json.loads(library.to_str())["decoder"])
+    return unroll(None if library.decoder is None else json.loads(library.decoder.__getstate__()))
 
 
 def _static(pieces: dict[int, bytes], added: Mapping[int, str], first: dict[int, bytes]) -> Piece:

@@ -8,9 +8,8 @@ import json
 import math
 import re
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import tokenizers
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -153,8 +152,8 @@ class Words:
 def _parse_llama2c(payload: bytes, vocab_size: int) -> Words:
     vocab, scores = _read_entries(payload, vocab_size)
     index: dict[bytes, int] = {}
-    for token, piece in enumerate(vocab):
-        index.setdefault(piece, token)
+    for token, entry in enumerate(vocab):
+        index.setdefault(entry, token)
     bytes_from = LLAMA2C_FIRST_BYTE
     has_bytes = all(_byte_value(piece) == bytes([i]) for i, piece in enumerate(vocab[bytes_from : bytes_from + 256]))
     has_bytes = has_bytes and len(vocab) >= bytes_from + 256
@@ -248,44 +247,44 @@ def _parse_hf(payload: bytes, vocab_size: int) -> Words:
     return Words(encode=encode, piece=piece, text=lambda token: texts.get(token, ""), notes=notes)
 
 
-def open_library(payload: bytes, vocab_size: int | None = None) -> tuple[tokenizers.Tokenizer, tuple[str, ...]]:
+def open_library(payload: bytes, vocab_size: int) -> tuple[tokenizers.Tokenizer, tuple[str, ...]]:
     """The library's tokenizer of a tokenizer.json, without truncation and padding; and what was dropped.
 
     vocab_size: of the model; added tokens beyond it are dropped. Raises `TspError`.
     """
-    try:
-        spec = json.loads(payload)
-        tokenizers.Tokenizer.from_str(payload.decode("utf-8"))  # damage is the library's to find
-        notes = _within(spec, vocab_size) if vocab_size is not None else ()
-        library = tokenizers.Tokenizer.from_str(json.dumps(spec))
-    except TspError:
-        raise
-    except Exception as error:  # the library raises a bare Exception
-        raise TspError(f"damaged or unsupported tokenizer.json: {str(error).splitlines()[0]}") from error
-    library.no_truncation()
-    library.no_padding()
-    return library, notes
-
-
-def _within(spec: dict[str, Any], vocab_size: int) -> tuple[str, ...]:
-    """Drop the added tokens beyond the model's vocabulary from a parsed tokenizer.json, and say so."""
-    added = spec.get("added_tokens") or []
-    beyond = {entry["content"]: entry["id"] for entry in added if entry["id"] >= vocab_size}
-    vocab = spec.get("model", {}).get("vocab")
-    if isinstance(vocab, dict):
-        spec["model"]["vocab"] = vocab = {text: token for text, token in vocab.items() if text not in beyond}
-        size = max(vocab.values(), default=-1) + 1
-    else:
-        size = len(vocab or ())  # a list, in the order of ids
-    if size > vocab_size:
-        raise TspError(f"tokenizer has tokens up to id {size - 1}, the model only {vocab_size}: "
-                       "it belongs to another model")
-    spec["added_tokens"] = [entry for entry in added if entry["id"] < vocab_size]
-    size = max([size, *(entry["id"] + 1 for entry in spec["added_tokens"])])
+    library = _library(payload)
+    ids = library.get_vocab(with_added_tokens=True)
+    beyond = {text: token for text, token in ids.items() if token >= vocab_size}
+    if beyond:
+        added = {entry.content for entry in library.get_added_tokens_decoder().values()}
+        if not added.issuperset(beyond):
+            raise TspError(f"tokenizer has tokens up to id {max(ids.values())}, the model only {vocab_size}: "
+                           "it belongs to another model")
+        library = _library(_without(payload, beyond))
+    size = max((token for token in ids.values() if token < vocab_size), default=-1) + 1
     if size < LEAST_SHARE * vocab_size:
         raise TspError(f"tokenizer has {size} tokens, the model {vocab_size}: it belongs to another model")
+    library.no_truncation()
+    library.no_padding()
     notes = [f"added token {text!r} has id {token}, the model's vocabulary ends at {vocab_size - 1}: it is dropped"
              for text, token in beyond.items()]
     if size < vocab_size:
         notes.append(f"the tokenizer has {size} tokens, the model {vocab_size}: the others print nothing")
-    return tuple(notes)
+    return library, tuple(notes)
+
+
+def _library(payload: bytes) -> tokenizers.Tokenizer:
+    try:
+        return tokenizers.Tokenizer.from_str(payload.decode("utf-8"))
+    except Exception as error:  # the library raises a bare Exception
+        raise TspError(f"damaged or unsupported tokenizer.json: {str(error).splitlines()[0]}") from error
+
+
+def _without(payload: bytes, texts: Container[str]) -> bytes:
+    """A tokenizer.json without some added tokens."""
+    spec = json.loads(payload)
+    spec["added_tokens"] = [entry for entry in spec["added_tokens"] if entry["content"] not in texts]
+    vocab = spec["model"]["vocab"]
+    if isinstance(vocab, dict):
+        spec["model"]["vocab"] = {text: token for text, token in vocab.items() if text not in texts}
+    return json.dumps(spec).encode()

@@ -128,7 +128,8 @@ def _template(folder: Path, fields: dict[str, Any]) -> tuple[str, tuple[str, ...
         named = {str(entry.get("name")): entry.get("template") for entry in value if isinstance(entry, dict)}
         chosen = "default" if "default" in named else next(iter(named), "")
         others = ", ".join(sorted(set(named) - {chosen}))
-        return str(named.get(chosen) or ""), (f"of several chat templates {chosen!r} is taken, not {others}",) * bool(others)
+        notes = (f"of several chat templates {chosen!r} is taken, not {others}",) if others else ()
+        return str(named.get(chosen) or ""), notes
     return value if isinstance(value, str) else "", ()
 
 

@@ -155,7 +155,7 @@ def test_no_such_path(tmp_path):
         (lambda data: data[:27], r"is truncated: a llama2.c header takes 28 bytes, found 27"),
         (lambda data: b"24ka\x01\0\0\0" + data[8:], r"a llama2.c file of version 1 or later (magic 'ak42'): export it"),
         (lambda data: b"24ka\x02\0\0\0" + data[8:], r"(magic 'ak42')"),
-        (lambda data: b"GGUF" + data[4:], r"a GGUF file"),
+        (lambda data: b"GGUF" + data[4:], r": damaged GGUF file: its header is cut short or names too many"),
         (lambda data: b"PK\x03\x04" + data[4:], r"a PyTorch or zip file"),
     ],
 )
