@@ -45,43 +45,47 @@ HTML = re.compile(rb"\s*<(!doctype|html|head|\?xml)", re.IGNORECASE)
 SENTENCE_PIECE = re.compile(rb"\x0a.\x0a", re.DOTALL)
 
 
-def check_input(path: Path) -> int:
-    """The size of a regular file; follows links and opens nothing. Raises TspError on anything else."""
+def check_input(path: Path, what: str = "it") -> int:
+    """The size of a regular file; follows links and opens nothing. Raises TspError on anything else.
+
+    what: what the file is to be, here and below: "the tokenizer".
+    """
     try:
         found = path.stat()
     except (OSError, ValueError) as error:
-        raise cannot_read(path, error) from error
+        raise cannot_read(path, error, what) from error
     if not stat.S_ISREG(found.st_mode):
-        what = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe, a socket or a device"
-        raise TspError(f"{path}: cannot read it: it is {what}, and a regular file is needed: "
-                       f"{'name a file in it' if what == 'a folder' else 'copy its contents to a file'}")
+        folder = stat.S_ISDIR(found.st_mode)
+        kind, remedy = ("a folder", "name a file in it") if folder else (
+            "a pipe, a socket or a device", "copy its contents to a file")
+        raise TspError(f"{path}: cannot read {what}: this is {kind}, and a regular file is needed: {remedy}")
     return found.st_size
 
 
-def read_input(path: Path, limit: int = TEXT_LIMIT) -> bytes:
+def read_input(path: Path, what: str = "it", limit: int = TEXT_LIMIT) -> bytes:
     """A whole file. Raises TspError if it is no regular file or larger than `limit` bytes."""
-    size = check_input(path)
+    size = check_input(path, what)
     if size > limit:
         raise TspError(f"{path}: it has {size:,} bytes, a file of this kind at most {limit:,}: it must be another file")
     try:
         return path.read_bytes()
     except OSError as error:
-        raise cannot_read(path, error) from error
+        raise cannot_read(path, error, what) from error
 
 
-def read_head(path: Path) -> bytes:
+def read_head(path: Path, what: str = "it") -> bytes:
     """The first bytes of a file. Raises TspError if it is no regular file."""
-    check_input(path)
+    check_input(path, what)
     try:
         with path.open("rb") as file:
             return file.read(HEAD)
     except OSError as error:
-        raise cannot_read(path, error) from error
+        raise cannot_read(path, error, what) from error
 
 
-def cannot_read(path: Path, error: Exception) -> TspError:
+def cannot_read(path: Path, error: Exception, what: str = "it") -> TspError:
     """What is said of a file that the system refuses to open."""
-    return TspError(f"{path}: cannot read it: {getattr(error, 'strerror', None) or error}")
+    return TspError(f"{path}: cannot read {what}: {getattr(error, 'strerror', None) or error}")
 
 
 def describe(head: bytes) -> str:

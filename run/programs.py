@@ -45,6 +45,8 @@ def open_program(
     if weights not in WEIGHTS:
         raise TspError(f"weights must be one of {', '.join(WEIGHTS)}, not {weights!r}")
     model, tok = read_model(path, tokenizer)
+    for note in (*model.notes, *tok.notes):
+        say(f"note: {note}")
     tokens = text and read_text(text, tok)
     sources = [Path(package.__file__ or "").parent for package in (arch, program_room, compiler)]
     key = cache.content_key(*map(cache.source_digest, sources), np.__version__, model.digest(), tok.to_bytes(),

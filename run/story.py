@@ -55,7 +55,8 @@ class Story:
         Raises BrokenPromise where a measured cycle differs from the prediction or the chip reports an error.
         """
         decode, previous, block = codecs.getincrementaldecoder("utf-8")("replace").decode, self.prompt[0], 1
-        before = self.tokenizer.piece(None, self.prompt[0])  # of position 0's own token: nothing, if that is BOS
+        first = self.prompt[0]
+        before = b"" if first in self.tokenizer.stops else self.tokenizer.piece(None, first)
         while len(self.done) < self.positions:
             count = 1 if self.digests else min(block, self.positions - len(self.done))
             began = time.perf_counter()

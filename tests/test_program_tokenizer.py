@@ -159,7 +159,7 @@ def test_tokenizer_of_another_model(tmp_path):
     assert "ends at token 512 of the model's 1025" in refusal(path, 1025)
     assert "bytes after the model's 511 tokens" in refusal(path, 511)
     assert "bos token must be 0..0, not 1" in refusal(path, 1)
-    assert "cannot read it: No such file" in refusal(tmp_path / "absent.bin")
+    assert "cannot read the tokenizer: No such file" in refusal(tmp_path / "absent.bin")
 
 
 # ---- refused: Hugging Face and images ----

@@ -24,12 +24,12 @@ def read_model(checkpoint: str | Path, tokenizer: str | Path | None = None) -> t
 
 def read_text(path: Path, tokenizer: Tokenizer) -> list[int]:
     """The tokens, without BOS, of the beginning of a text to calibrate on. Raises TspError."""
-    check_input(path)
+    check_input(path, "the text")
     try:
         with path.open("rb") as file:
             data = file.read(TEXT_BYTES)
     except OSError as error:
-        raise cannot_read(path, error) from error
+        raise cannot_read(path, error, "the text") from error
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(data, final=len(data) < TEXT_BYTES)
         tokens = tokenizer.encode(text, bos=False)[:MOST_TOKENS]

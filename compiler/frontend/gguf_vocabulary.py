@@ -1,4 +1,4 @@
-"""Reads the tokenizer in a GGUF file: a tokenizer.json is made of its vocabulary; ids and chat template stand beside."""
+"""Reads the tokenizer in a GGUF file: a tokenizer.json is made of its vocabulary, ids and template stand beside it."""
 
 from pathlib import Path
 from typing import Any

@@ -37,7 +37,7 @@ def load_tokenizer(path: str | Path, vocab_size: int, checkpoint: str | Path | N
     file = path / find_vocabulary(path) if path.is_dir() else path
     model = file.parent if checkpoint is None else Path(checkpoint)
     try:
-        head = read_head(file)
+        head = read_head(file, "the tokenizer")
         if head.startswith(b"GGUF"):
             from .gguf_vocabulary import load_gguf_tokenizer  # a library that takes a while to import
 
@@ -48,10 +48,10 @@ def load_tokenizer(path: str | Path, vocab_size: int, checkpoint: str | Path | N
             return load_sentence_piece(file, vocab_size, Named.read(model, file.parent))
         if file.suffix != ".json":
             check_content(file, head, wanted="a tokenizer")
-            return Tokenizer(kind=KIND_LLAMA2C, payload=read_input(file), bos=LLAMA2C_BOS, stops=[LLAMA2C_EOS],
-                             vocab_size=vocab_size)
+            return Tokenizer(kind=KIND_LLAMA2C, payload=read_input(file, "the tokenizer"), bos=LLAMA2C_BOS,
+                             stops=[LLAMA2C_EOS], vocab_size=vocab_size)
         check_content(file, head, wanted="a tokenizer.json", allowed="a JSON file")
-        return _from_json(read_input(file), vocab_size, Named.read(model, file.parent))
+        return _from_json(read_input(file, "the tokenizer"), vocab_size, Named.read(model, file.parent))
     except TspError as error:
         text = str(error)
         raise TspError(text if text.startswith(str(file)) else f"{file}: {text}") from error.__cause__
