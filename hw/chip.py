@@ -9,12 +9,13 @@ from arch.host_map import WORD, Space, Trap
 from arch.isa import LOOP_LEVELS, PC_BITS, width
 from arch.row import queue_depth, queues
 
-from . import mem, mxm, sxm, vxm
+from . import mem, mxm, sxm
 from .host import HostPort
 from .icu import Icu
 from .idioms import any_of
 from .sequencer import Sequencer
 from .stream import Streams
+from .vxm import unit as vxm
 
 UNITS = {"VXM": vxm.Vxm, "SXM": sxm.Sxm, "MXM": mxm.Mxm, "MEM": mem.Mem}
 PROBES = {"VXM": vxm, "SXM": sxm, "MXM": mxm, "MEM": mem}
