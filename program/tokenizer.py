@@ -24,7 +24,7 @@ BYTE_TOKEN = re.compile(rb"<0x([0-9A-Fa-f]{2})>")
 MAGIC = b"TSPTOK2\n"
 KIND_LLAMA2C, KIND_HF = "llama2c", "hf"
 LEAST_SHARE = 0.5
-"""Of the model's vocabulary that a tokenizer must have: models pad theirs, but one with less belongs to another."""
+"""Of the model's vocabulary that a tokenizer.bin must have: models pad theirs, but one with less is cut short."""
 
 
 class _Header(BaseModel):
@@ -255,7 +255,7 @@ def open_library(payload: bytes, vocab_size: int) -> tuple[tokenizers.Tokenizer,
     """
     library = _library(payload)
     ids = library.get_vocab(with_added_tokens=True)
-    beyond = {text: token for text, token in ids.items() if token >= vocab_size}
+    beyond = {text: token for text, token in sorted(ids.items(), key=lambda entry: entry[1]) if token >= vocab_size}
     if beyond:
         added = {entry.content for entry in library.get_added_tokens_decoder().values()}
         if not added.issuperset(beyond):
@@ -263,8 +263,6 @@ def open_library(payload: bytes, vocab_size: int) -> tuple[tokenizers.Tokenizer,
                            "it belongs to another model")
         library = _library(_without(payload, beyond))
     size = max((token for token in ids.values() if token < vocab_size), default=-1) + 1
-    if size < LEAST_SHARE * vocab_size:
-        raise TspError(f"tokenizer has {size} tokens, the model {vocab_size}: it belongs to another model")
     library.no_truncation()
     library.no_padding()
     notes = [f"added token {text!r} has id {token}, the model's vocabulary ends at {vocab_size - 1}: it is dropped"
