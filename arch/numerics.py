@@ -103,7 +103,7 @@ def _pre_shift(op: Instr, a: np.ndarray, amount: np.ndarray) -> np.ndarray:
 
 
 def vxm(op: Instr, a: np.ndarray, b: np.ndarray, c: np.ndarray, er: np.ndarray | int = 0) -> np.ndarray:
-    """Result y of one VXM element (Op.ALU) before `lay`: the whole pipeline of `docs/numerics.md`.
+    """Result y of one VXM element (Op.ALU) before `lay`: the whole pipeline of `docs/reference/numerics.md`.
 
     a' = a shifted by pre (+ er); p = func(a', b); q = sat32(p >> post (+ er)); y = sat(q alu c).
     a, b, c: int64 [..., lanes] operands after `take`; er: exponent-file lanes (-128..127), used if op.er_use says so.
@@ -234,6 +234,6 @@ class Index:
         return cls(0, (1 << lanes) - 1, 15)
 
     @classmethod
-    def of(cls, vector: np.ndarray) -> "Index":
-        """From the int32 lanes of an index vector."""
-        return cls(int(vector[0]) & 0xFFFF, int(vector[1]) & (1 << len(vector)) - 1, int(vector[2]) & 15)
+    def of(cls, vector: np.ndarray, bits: int) -> "Index":
+        """From the int32 lanes of an index vector; `bits` of the offset are kept (`ChipConfig.index_bits`)."""
+        return cls(int(vector[0]) & (1 << bits) - 1, int(vector[1]) & (1 << len(vector)) - 1, int(vector[2]) & 15)

@@ -33,6 +33,7 @@ from sim.device.device import Device
 from . import show
 from .bench import bench
 from .models import MODELS, Model, get
+from .page import page
 from .report import report
 
 BROKEN = 1
@@ -196,6 +197,7 @@ def common(
 
 
 commands.command()(report)
+commands.command()(page)
 commands.command()(bench)
 commands.command()(get)
 

@@ -5,7 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from arch.config import ChipConfig
-from arch.host_map import COUNTER, ICU_NUMBER, ICU_QUEUE, PARTS, WORD, Control, Space
+from arch.host_map import COUNTER, PARTS, WORD, Control, Space, offset
 from arch.isa import ADDR_BITS, HOST_READ, PC_BITS
 from arch.row import queues
 
@@ -51,7 +51,8 @@ class HostPort(wiring.Component):
         m = Module()
         space, at, write, read = self.host_space, self.host_addr, self.host_write, self.host_read
         is_mem, is_icu, is_control = space == Space.MEM, space == Space.ICU, space == Space.CONTROL
-        at_slice, at_queue, at_table, part = at[ADDR_BITS + 2 :], at[ICU_QUEUE:], at[8:], at[:2]
+        at_slice, at_queue = at[offset(Space.MEM, "slice") :], at[offset(Space.ICU, "queue") :]
+        at_table, part = at[offset(Space.START, "queue") :], at[: offset(Space.ICU, "instruction")]
         addr, part_we = Signal(32, reset_less=True), Signal(PARTS)
         m.d.comb += self.mem_write.eq(write & is_mem)
         m.d.sync += [
@@ -71,7 +72,9 @@ class HostPort(wiring.Component):
             with m.If(part_we[n]):
                 m.d.sync += held.eq(self.wdata)
         m.d.comb += [
-            self.mem_addr.eq(addr[2:]), self.icu_addr.eq(addr[2:]), self.icu_number.eq(addr[ICU_NUMBER:]),
+            self.mem_addr.eq(addr[offset(Space.MEM, "quad") :]),
+            self.icu_addr.eq(addr[offset(Space.ICU, "instruction") :]),
+            self.icu_number.eq(addr[offset(Space.ICU, "number") :]),
             self.icu_data.eq(Cat(self.wdata, *upper)), self.table_addr.eq(addr), self.small_addr.eq(addr),
         ]
         picked = Cat(_decode(at, len(Control), read & is_control), read & is_mem)

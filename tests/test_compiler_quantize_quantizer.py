@@ -32,7 +32,8 @@ def test_a_random_model_stays_close(config):
     """Random weights know no text, so calibration on other sequences must carry over to these."""
     checkpoint = random_checkpoint(config, seed=1)
     quality = evaluate(
-        quantize(checkpoint, context=32), checkpoint, *sample_sequences(FloatModel(checkpoint), 32, range(5, 7))
+        quantize(checkpoint, context=32), FloatModel(checkpoint),
+        *sample_sequences(FloatModel(checkpoint), 32, range(5, 7))
     )
     assert quality.ratio < 0.01 and quality.tokens == 64, str(quality)
 
@@ -41,7 +42,8 @@ def test_a_random_model_stays_close(config):
 def test_a_random_model_stays_close_with_either_scale(dynamic):
     checkpoint = random_checkpoint(seed=1)
     tokens = sample_sequences(FloatModel(checkpoint), 32, [5])[0]
-    assert evaluate(quantize(checkpoint, context=32, dynamic=frozenset(dynamic)), checkpoint, tokens).ratio < 0.01
+    assert evaluate(quantize(checkpoint, context=32, dynamic=frozenset(dynamic)),
+                    FloatModel(checkpoint), tokens).ratio < 0.01
 
 
 def test_the_same_input_gives_the_same_model():
@@ -71,7 +73,7 @@ def test_scale_of_the_residual_does_not_matter(factor):
     scaled: dict[str, Any] = {name: getattr(checkpoint, name) * np.float32(factor) for name in ("tok_emb", "wo", "w2")}
     model = Checkpoint(**vars(checkpoint) | scaled)
     tokens = sample_sequences(FloatModel(checkpoint), 32, [5])[0]
-    assert evaluate(quantize(model, context=32), model, tokens).ratio < 0.01
+    assert evaluate(quantize(model, context=32), FloatModel(model), tokens).ratio < 0.01
 
 
 def test_outlier_channels_are_folded_away():
@@ -83,7 +85,7 @@ def test_outlier_channels_are_folded_away():
     changed |= {name: getattr(checkpoint, name) / gain for name in ("wq", "wk", "wv", "w1", "w3")}
     model = Checkpoint(**vars(checkpoint) | changed)
     tokens = sample_sequences(FloatModel(checkpoint), 32, [5])[0]
-    assert evaluate(quantize(model, context=32), model, tokens).ratio < 0.01
+    assert evaluate(quantize(model, context=32), FloatModel(model), tokens).ratio < 0.01
 
 
 @pytest.mark.parametrize(
@@ -101,8 +103,8 @@ def test_wrong_arguments(arguments, message):
 
 
 def test_shifts_out_of_range_are_named():
-    shifts = quantize(random_checkpoint(), context=8).shifts
-    for change in ({"w2": 41}, {"cls": 7}, {"norm_x": 32}, {"wo": -1}):
+    shifts = quantize(random_checkpoint(), context=8, dynamic=frozenset(SITES)).shifts
+    for change in ({"w2": 41}, {"w2": 16}, {"cls": 7}, {"norm_x": 32}, {"wo": -1}, {"sigmoid": 1}):
         with pytest.raises(TspError, match=f"shift {next(iter(change))} must be"):
             check_shifts(replace(shifts, **change), 8, frozenset(SITES))
     check_shifts(replace(shifts, w2=41, cls=7), 8, frozenset())
@@ -162,7 +164,8 @@ def assert_close(path, context):
     """Less than 1 % of the cross-entropy lost by static scales, on a text that they are not calibrated on."""
     checkpoint = load_checkpoint(path)
     unseen, *sequences = sample_sequences(FloatModel(checkpoint, np.float32), context, range(77, 86))
-    quality = evaluate(quantize(checkpoint, context=context, calibration_tokens=sequences), checkpoint, unseen)
+    quality = evaluate(quantize(checkpoint, context=context, calibration_tokens=sequences),
+                       FloatModel(checkpoint), unseen)
     assert quality.ratio < 0.01, str(quality)
 
 

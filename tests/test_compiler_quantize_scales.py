@@ -9,6 +9,7 @@ from programs import TINY, random_tokenizer
 from arch.config import CONFIGS
 from base.errors import TspError
 from compiler.compile import compile_checkpoint
+from compiler.quantize.float_model import FloatModel
 from compiler.quantize.quantizer import evaluate, quantiser
 from compiler.quantize.scales import choose
 from program.integer import SITES, from_arrays
@@ -21,11 +22,11 @@ TOKENS = [1, 17, 300, 5, 5, 511, 0, 42, 99, 7, 250, 251, 8, 9, 10, 11]
 def test_what_is_chosen_is_what_was_measured():
     checkpoint = random_checkpoint(seed=2)
     make = quantiser(checkpoint, context=32)
-    model, trials = choose(make, checkpoint, TOKENS)
+    model, trials = choose(make, FloatModel(checkpoint), TOKENS)
     (trial,) = trials
     assert trial.sites == SITES and trial.takes_static and not model.dynamic
-    assert trial.dynamic == evaluate(make(frozenset(SITES)), checkpoint, TOKENS).ratio
-    assert trial.static == evaluate(model, checkpoint, TOKENS).ratio
+    assert trial.dynamic == evaluate(make(frozenset(SITES)), FloatModel(checkpoint), TOKENS).ratio
+    assert trial.static == evaluate(model, FloatModel(checkpoint), TOKENS).ratio
 
 
 def test_a_site_that_static_scales_spoil_stays_dynamic():
@@ -37,11 +38,12 @@ def test_a_site_that_static_scales_spoil_stays_dynamic():
         model = good(dynamic)
         return model if "silu" in dynamic else replace(model, shifts=replace(model.shifts, f=model.shifts.f + 5))
 
-    model, (together, *each) = choose(spoilt, checkpoint, TOKENS)
+    model, (together, *each) = choose(spoilt, FloatModel(checkpoint), TOKENS)
     assert together.sites == SITES and together.static > together.dynamic + TOLERANCE * len(SITES)
     assert [trial.sites for trial in each] == [(site,) for site in SITES]
     assert model.dynamic == {"silu"} == {site for trial in each if not trial.takes_static for site in trial.sites}
-    assert each[0].dynamic == together.dynamic and each[-1].static == evaluate(model, checkpoint, TOKENS).ratio
+    assert each[0].dynamic == together.dynamic
+    assert each[-1].static == evaluate(model, FloatModel(checkpoint), TOKENS).ratio
 
 
 @pytest.mark.parametrize("scales", ["static", "dynamic"])
@@ -63,6 +65,6 @@ def test_trials_are_kept_and_dynamic_scales_cost_cycles():
 
 
 def test_an_unknown_choice_is_refused():
-    with pytest.raises(TspError, match="scales must be one of measured, static, dynamic, not 'some'"):
+    with pytest.raises(TspError, match="scales must be one of measured, static, dynamic, robust, not 'some'"):
         compile_checkpoint(random_checkpoint(small_config(**TINY)), random_tokenizer(TINY["vocab_size"]),
                            config=CONFIGS["tiny"], scales="some")

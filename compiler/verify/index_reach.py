@@ -3,7 +3,7 @@
 import numpy as np
 
 from arch.lanes import ceil_div
-from compiler.lower_base import (
+from compiler.lower.index import (
     INDEX_EMB_SCALE,
     INDEX_EMBEDDING,
     INDEX_HIGH,

@@ -4,19 +4,22 @@ A device that has a chip behind it is a `ChipDevice`: loading, starting and read
 port and are the same whatever runs the chip.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from arch.config import ChipConfig
 from arch.host_map import Control, Space, Trap
 from arch.identity import chip_digest
 from arch.lanes import quads_of_int32, vectors_of
+from arch.row import slices
 from base.errors import TspError
 from program import integer
+from program.image import image_of
 from program.program import Program, Symbol
+
+from .chip import HostedChip
 
 UNKNOWN = -1
 """Entry of the token table whose token the chip is to choose."""
@@ -75,33 +78,6 @@ class Device(Protocol):
         ...
 
 
-class Chip(Protocol):
-    """A chip as its host sees it; `ModelChip`, `VerilatedChip` and boards are chips.
-
-    Memory contents are uint8 [quad, plane, lane].
-    """
-
-    config: ChipConfig
-
-    def load_mem(self, name: str, data: np.ndarray, at: int = 0) -> None: ...
-
-    def read_mem(self, name: str, at: int = 0, count: int | None = None) -> np.ndarray: ...
-
-    def load_queue(self, name: str, words: Iterable[int], at: int = 0) -> None: ...
-
-    def load_starts(self, name: str, pcs: Sequence[int]) -> None: ...
-
-    def load_buckets(self, table: Sequence[tuple[int, int]]) -> None: ...
-
-    def load_map(self, number: int, lanes: Sequence[int]) -> None: ...
-
-    def host_write(self, space: Space, addr: int, data: int) -> None: ...
-
-    def host_read(self, space: Space, addr: int) -> int: ...
-
-    def run(self, n_tokens: int) -> Iterable[int]: ...
-
-
 # --- checks that all devices make ----------------------------------------------------------------------------------
 
 
@@ -145,7 +121,7 @@ class ChipDevice:
     name: what it is called. chip: just reset.
     """
 
-    def __init__(self, name: str, chip: Chip) -> None:
+    def __init__(self, name: str, chip: HostedChip) -> None:
         self.name, self.chip = name, chip
         self._position = 0
         self._tokens = self._cycles = 0
@@ -157,14 +133,7 @@ class ChipDevice:
             raise TspError(f"the program is for config {program.config.name} ({digest}), "
                            f"the chip of device {self.name} is {identity:016x}")
         self._program = program
-        for name, words in program.queues.items():
-            self.chip.load_queue(name, words)
-            self.chip.load_starts(name, program.starts[name])
-        self.chip.load_buckets([(bucket.period, bucket.limit) for bucket in program.buckets])
-        for number, lanes in program.maps.items():
-            self.chip.load_map(number, lanes)
-        for name, data in program.image.items():
-            self.chip.load_mem(f"MEM_{name}", data)
+        self.chip.load(image_of(program))
         self.chip.host_write(Space.CONTROL, Control.ERRORS.value, 0)
         self._tokens = self._cycles = 0
 
@@ -213,12 +182,15 @@ class ChipDevice:
         return {trap for trap in Trap if bits >> trap.value & 1}
 
     def close(self) -> None:
-        """Close the chip, if it wants to be."""
-        if close := getattr(self.chip, "close", None):
-            close()
+        """Close the chip."""
+        self.chip.close()
 
     def _symbol(self, name: str) -> Symbol:
         return self._program.symbols[name]
+
+    def _slice(self, symbol: Symbol) -> str:
+        """The queue name of a tensor's slice."""
+        return slices(self._program.config)[symbol.slice].name
 
     def _write(self, name: str, values: np.ndarray) -> None:
         """int32 values to the beginning of a tensor, from layer to layer if it has some in each."""
@@ -226,10 +198,10 @@ class ChipDevice:
         quads = quads_of_int32(vectors)
         for layer, start in enumerate(range(0, len(quads), symbol.quads)):
             part = quads[start : start + symbol.quads]
-            self.chip.load_mem(f"MEM_{symbol.slice}", part, symbol.addr + layer * symbol.stride)
+            self.chip.load_mem(self._slice(symbol), part, symbol.addr + layer * symbol.stride)
 
     def _read(self, name: str, first: int, end: int) -> np.ndarray:
         """int32 values of quads first..end-1 of a tensor, in a row."""
         symbol = self._symbol(name)
-        quads = self.chip.read_mem(f"MEM_{symbol.slice}", symbol.addr + first, end - first)
+        quads = self.chip.read_mem(self._slice(symbol), symbol.addr + first, end - first)
         return np.ascontiguousarray(np.moveaxis(quads, -2, -1)).view("<i4").reshape(-1)

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from arch.host_map import Trap
-from program.integer import IntegerState, from_arrays
+from program.integer import from_arrays
 from program.program import Program
+from program.reference import IntegerState
 
 from .device import Counters, TokenResult, check_prompt, check_run, sampler_of
 
