@@ -28,6 +28,7 @@ from program.program import Program
 from report import picture
 from run.devices import open_device
 from run.programs import open_program
+from run.session import Session
 from run.story import begin, plan
 
 ROOT = Path(__file__).parents[1]
@@ -242,9 +243,8 @@ def _segments() -> str:
 
 def told(seed: int) -> str:
     """A story as the reference device tells it."""
-    device = open_device("reference", program().config)
-    device.load(program())
-    story = begin(device, program(), plan(program(), PROMPT, temperature=TEMPERATURE, seed=seed))
+    session = Session(open_device("reference", program().config), program())
+    story = begin(session, plan(program(), PROMPT, temperature=TEMPERATURE, seed=seed))
     return "".join(step.text for step in story.steps()).strip()
 
 

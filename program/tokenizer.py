@@ -44,6 +44,7 @@ class _Header(BaseModel):
 class Tokenizer:
     """One vocabulary; make one with `vocabulary.load_tokenizer` or `Tokenizer.from_bytes`.
 
+    kind: `KIND_LLAMA2C` or `KIND_HF`.
     bos: the token that begins a text. stops: tokens that end one, the document's end (`eos`) first; BOS is among them.
     adds_bos: whether BOS goes before a text (where it does not, a text begins with its own first token).
     chat_template: Jinja source that turns messages into a text, "" if the model has none.
@@ -63,7 +64,7 @@ class Tokenizer:
             if not 0 <= token < vocab_size:
                 raise TspError(f"tokenizer: {name} token must be 0..{vocab_size - 1}, not {token}")
         self.adds_bos, self.chat_template = adds_bos, chat_template
-        self._kind, self._payload = kind, payload
+        self.kind, self._payload = kind, payload
         self._words = parse(payload, vocab_size)
         self.notes = (*notes, *self._words.notes)
 
@@ -111,7 +112,7 @@ class Tokenizer:
 
     def to_bytes(self) -> bytes:
         """A self-contained image that `from_bytes` reads back; same tokenizer, same bytes."""
-        header = _Header(kind=self._kind, bos=self.bos, stops=list(self.stops), adds_bos=self.adds_bos,
+        header = _Header(kind=self.kind, bos=self.bos, stops=list(self.stops), adds_bos=self.adds_bos,
                          chat_template=self.chat_template, vocab_size=self.vocab_size,
                          payload_bytes=len(self._payload))
         return MAGIC + header.model_dump_json().encode() + b"\n" + self._payload

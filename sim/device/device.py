@@ -17,6 +17,7 @@ from arch.row import slices
 from base.errors import TspError
 from program import integer
 from program.image import image_of
+from program.noise import advanced
 from program.program import Program, Symbol
 
 from .chip import HostedChip
@@ -53,8 +54,16 @@ class Device(Protocol):
         """Take a program. Raises TspError if it is for another chip."""
         ...
 
-    def start(self, prompt: Sequence[int], temperature: float = 0.0, seed: int = 0) -> None:
-        """Begin at position 0 with the tokens of a prompt (BOS first). Raises TspError if it does not fit."""
+    def start(self, prompt: Sequence[int], temperature: float = 0.0, seed: int = 0, *, cached: int = 0) -> None:
+        """Begin with the tokens of a prompt (BOS first). Raises TspError if it does not fit.
+
+        cached: the first position that runs. The keys and values below it stay; they must be of the same tokens. Tokens
+        and logits are those of a run from position 0.
+        """
+        ...
+
+    def force(self, token: int) -> None:
+        """Replace the token at the next position, whichever was chosen. The noise goes on as before."""
         ...
 
     def run(self, n: int) -> list[TokenResult]:
@@ -95,21 +104,29 @@ def check_prompt(program: Program, prompt: Sequence[int]) -> None:
         raise TspError(f"prompt tokens must be in 0..{vocab - 1}, not {bad[0]}")
 
 
+def check_cached(prompt: Sequence[int], cached: int) -> None:
+    """Raises ValueError unless at least the last token of a prompt is to run."""
+    if not 0 <= cached < len(prompt):
+        raise ValueError(f"cached must be in 0..{len(prompt) - 1}, for the last token of the prompt runs, not {cached}")
+
+
 def check_run(program: Program, position: int, n: int) -> None:
     """Raises TspError if n positions from `position` on are not all within the context."""
     if n < 0 or position + n > program.context:
         raise TspError(f"{n} tokens from position {position} on exceed the program's context of {program.context}")
 
 
-def sampler_of(program: Program, temperature: float, seed: int) -> integer.Sampler:
-    """The sampler of a run. Raises TspError on a temperature or seed out of range."""
+def sampler_of(program: Program, temperature: float, seed: int, position: int = 0) -> integer.Sampler:
+    """The sampler of a run that has come to a position. Raises TspError on a temperature or seed out of range."""
     try:
         word = integer.temperature_q(temperature)
     except ValueError as error:
         raise TspError(str(error)) from None
     if not 0 <= seed < 1 << 64:
         raise TspError(f"seed must be in 0..{(1 << 64) - 1}, not {seed}")
-    return integer.Sampler(program.model.vocab_size, word, seed)
+    sampler = integer.Sampler(program.model.vocab_size, word, seed)
+    sampler.state = advanced(sampler.state, position)
+    return sampler
 
 
 # --- a chip --------------------------------------------------------------------------------------------------------
@@ -137,20 +154,25 @@ class ChipDevice:
         self.chip.host_write(Space.CONTROL, Control.ERRORS.value, 0)
         self._tokens = self._cycles = 0
 
-    def start(self, prompt: Sequence[int], temperature: float = 0.0, seed: int = 0) -> None:
-        """Write the run's tables: prompt, first token, position 0, temperature, and the noise generator's states."""
+    def start(self, prompt: Sequence[int], temperature: float = 0.0, seed: int = 0, *, cached: int = 0) -> None:
+        """Write the run's tables: prompt, first token, position, temperature, and the noise generator's states."""
         check_prompt(self._program, prompt)
-        sampler = sampler_of(self._program, temperature, seed)
+        check_cached(prompt, cached)
+        sampler = sampler_of(self._program, temperature, seed, cached)
         lanes = self._program.config.lanes
         tokens = np.full(self._symbol("tokens").quads * lanes, UNKNOWN)
         tokens[: len(prompt)] = prompt
         self._write("tokens", tokens)
-        self._write("token", np.full(lanes, prompt[0]))
-        self._write("position", np.zeros(lanes, int))
+        self.force(prompt[cached])
+        self._write("position", np.full(lanes, cached))
         self._write("temperature", np.full(lanes, sampler.temperature_q))
         self._write("noise", sampler.state)
-        self.chip.host_write(Space.CONTROL, Control.POSITION.value, 0)
-        self._position = 0
+        self.chip.host_write(Space.CONTROL, Control.POSITION.value, cached)
+        self._position = cached
+
+    def force(self, token: int) -> None:
+        """Write the token of the next position, which the chip reads when that begins."""
+        self._write("token", np.full(self._program.config.lanes, token))
 
     def run(self, n: int) -> list[TokenResult]:
         """The chip runs n tokens by itself; then the tokens are read from its table."""
