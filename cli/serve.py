@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from base.errors import TspError
-from run.chat import PLAIN, PLAIN_TEMPLATE, ChatTemplate, read_template, template_beside
+from program.tokenizer import Tokenizer
+from run.chat import choose_template
 from run.devices import check_name
 from run.programs import open_program
 
@@ -45,17 +46,11 @@ def serve(
     settings = Settings(name=name or program.stem, aliases=tuple(alias or ()), devices=devices, host=host, port=port,
                         keys=read_keys(api_key) if api_key else (), most=max_queue, seconds=max_seconds,
                         drain=drain_seconds, requests=requests_per_minute, tokens=tokens_per_minute, body=max_body)
-    template = _template(chat_template, program)
-    compiled = open_program(program, config=config, context=context, tokenizer=tokenizer,
+    compiled = open_program(program, config=config, any_chip=config is None, context=context, tokenizer=tokenizer,
                             say=_say)
+    template = choose_template(chat_template, program, Tokenizer.from_bytes(compiled.tokenizer))
     run_server(settings, compiled, template, _say)
 
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def _template(option: str | None, program: Path) -> ChatTemplate | None:
-    source = (PLAIN_TEMPLATE if option == PLAIN else read_template(Path(option)) if option
-              else template_beside(program))
-    return None if source is None else ChatTemplate(source)
