@@ -75,8 +75,8 @@ def served(connection: http.client.HTTPConnection, prompt: list[int], tokens: in
 
 
 @contextmanager
-def server(program: Program, device: str) -> Iterator[int]:
-    """The port of a server in a thread of this process."""
+def server(program: Program, device: str) -> Iterator[tuple[int, Engine]]:
+    """The port of a server in a thread of this process, and its engine."""
     settings = Settings(name="m", devices=(device,))
     metrics = Metrics(settings.name)
     with tempfile.TemporaryDirectory() as folder, bind("127.0.0.1", 0) as listener:
@@ -90,7 +90,7 @@ def server(program: Program, device: str) -> Iterator[int]:
         while not engine.alive:
             time.sleep(0.01)
         try:
-            yield listener.getsockname()[1]
+            yield listener.getsockname()[1], engine
         finally:
             http_server.should_exit = True
             thread.join()
@@ -108,26 +108,37 @@ def main(
     tokenizer = Tokenizer.from_bytes(compiled.tokenizer)
     prompt = tokenizer.encode(PROMPT)
     question = Question(prompt=prompt, tokens=tokens, sampling=Sampling(logit_bias=BANNED))
-    with server(compiled, device) as port:
+    with server(compiled, device) as (port, engine):
         connection = http.client.HTTPConnection("127.0.0.1", port)
         session = Session(open_device(device, compiled.config), compiled)
-        alone, through, before = [], [], time.process_time()
+        alone, through, used = [], [], [0.0, 0.0, 0.0]
+        [worker] = [handle.pid for handle in engine.handles]
         for n in range(rounds):
+            marks = [time.process_time(), processor_seconds(worker)]
             alone.append(bare(session, tokenizer, question))
-            before = time.process_time()
-            through.append(served(connection, [*prompt[:-1], n + 3], tokens))  # nothing but the beginning is cached
             session.prompt([tokenizer.bos], Sampling())
-        cpu = time.process_time() - before
+            used[0] += time.process_time() - marks[0]
+            marks = [time.process_time(), processor_seconds(worker)]
+            through.append(served(connection, [*prompt[:-1], n + 3], tokens))  # nothing but the beginning is cached
+            used[1] += processor_seconds(worker) - marks[1]
+            used[2] += time.process_time() - marks[0]
         connection.close()
         session.device.close()
     token, streamed = (min(r.rest for r in each) / (tokens - 1) for each in (alone, through))
+    device_time, worker_time, server_time = (seconds / rounds / tokens * 1e3 for seconds in used)
     print(f"{device}, {len(prompt)} tokens of prompt, {tokens} new ones, best of {rounds}, load "
           f"{os.getloadavg()[0]:.1f}")
     print(f"a token: {token * 1e3:.3f} ms bare, {streamed * 1e3:.3f} ms streamed: {(streamed - token) * 1e3:+.3f} ms, "
           f"{streamed / token - 1:+.1%}")
     print(f"first token: {min(r.first for r in alone) * 1e3:.1f} ms bare, {min(r.first for r in through) * 1e3:.1f} ms "
           "streamed")
-    print(f"processor time of server and client in one process: {cpu / tokens * 1e3:.3f} ms a token")
+    print(f"processor time a token: {device_time:.3f} ms bare; streamed {worker_time:.3f} ms in the device's process, "
+          f"{server_time:.3f} ms in server and client together")
+
+
+def processor_seconds(pid: int | None) -> float:
+    """That a process has used so far."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
 if __name__ == "__main__":
