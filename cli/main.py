@@ -32,7 +32,9 @@ from sim.cycle.core import ProgramError
 
 from . import show
 from .bench import bench
+from .latency import bench_api, watch_api
 from .page import page
+from .plan import plan as plan_model
 from .report import report
 from .serve import serve
 
@@ -51,8 +53,8 @@ commands = typer.Typer(add_completion=False, pretty_exceptions_enable=False, hel
 Config = Annotated[str | None, typer.Option(help=f"Chip: {', '.join(CONFIGS)}.  [default: {DEFAULT_CONFIG}]")]
 Context = Annotated[int | None, typer.Option(help="Positions served.  [default: the checkpoint's, or what fits]")]
 Weights = Annotated[str | None, typer.Option(help="int8 or int4.  [default: int8]")]
-Scales = Annotated[str | None, typer.Option(help="Of activations: static, dynamic or measured, the better for each "
-                                                 "input of a matrix.  [default: measured]")]
+Scales = Annotated[str | None, typer.Option(help="Of activations: static, dynamic, robust, or measured, the best of "
+                                                 "them.  [default: measured]")]
 Text = Annotated[Path | None, typer.Option(help="UTF-8 file to calibrate static scales on.  [default: what the model "
                                                 "itself writes]")]
 TokenizerFile = Annotated[Path | None, typer.Option(help="tokenizer.bin or tokenizer.json.  [default: next to the "
@@ -127,6 +129,7 @@ def compile(
     scales: Scales = None,
     text: Text = None,
     clock: Clock = DEFAULT_CLOCK_MHZ,
+    accept_quality: Annotated[bool, typer.Option("--accept-quality", help="Even if the program is of no use.")] = False,
 ) -> None:
     """Compile a checkpoint, and print what is known of every token before anything runs."""
     check_clock(clock)
@@ -137,7 +140,7 @@ def compile(
         model, tok = read_model(checkpoint, tokenizer)
         program = compile_checkpoint(model, tok, config=chip, context=context, weights=weights or "int8",
                                      scales=scales or "measured", text=text and read_text(text, tok),
-                                     progress=progress)
+                                     accept_quality=accept_quality, progress=progress)
         save(program, output)
     show.program(program, output, clock)
 
@@ -186,6 +189,9 @@ def common(
 commands.command()(report)
 commands.command()(page)
 commands.command()(bench)
+commands.command("plan")(plan_model)
+commands.command("bench-api")(bench_api)
+commands.command("watch")(watch_api)
 commands.command()(serve)
 
 
