@@ -37,13 +37,13 @@ def robust(checkpoint: Checkpoint, texts: Sequence[Sequence[int]], *, context: i
 
 
 def choose(make: Callable[[frozenset[str]], IntegerModel], reference: FloatModel, *texts: Sequence[int],
-           make_robust: Callable[[], IntegerModel] | None = None) -> tuple[IntegerModel, list[Trial]]:
+           make_robust: Callable[[], IntegerModel | None] = lambda: None) -> tuple[IntegerModel, list[Trial]]:
     """The model with as many static scales as cost little, and what was measured on the way.
 
     make: the integer model with these dynamic inputs (`quantizer.quantiser`). reference: the float model. texts: some
     that the scales were not calibrated on. Compares all inputs dynamic with all static; if that is too much, tries one
     site after the other, each with what was chosen before. Where even dynamic scales lose ROBUST_ABOVE, the robust
-    model is taken, if there is one and it loses less.
+    model is taken, if there is one and it loses less (make_robust: that model, or None).
     """
     logits = np.concatenate([reference.sequence_logits(tokens) for tokens in texts])
 
@@ -52,8 +52,7 @@ def choose(make: Callable[[frozenset[str]], IntegerModel], reference: FloatModel
 
     model = make(frozenset(SITES))
     best, trials = loss(model), list[Trial]()
-    if make_robust and best > ROBUST_ABOVE:
-        other = make_robust()
+    if best > ROBUST_ABOVE and (other := make_robust()):
         trials.append(Trial(sites=(RESIDUAL,), dynamic=loss(other), static=best))
         if not trials[-1].takes_static:
             return other, trials
