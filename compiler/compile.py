@@ -9,7 +9,7 @@ from hw import isa
 from hw.config import ChipConfig
 
 from . import integer, lower, place, quantize, verify
-from .bounds import index_bounds, index_least
+from .bounds import check_products, index_bounds, index_least
 from .buckets import Built, build_buckets
 from .calibrate import CALIBRATION_SEEDS, cut, sample_sequences, text_length
 from .checkpoint import Checkpoint, ModelConfig
@@ -77,6 +77,7 @@ def compile_checkpoint(
     progress("lower, schedule, assemble")
     built = build_buckets(placement, buckets)
     progress("verify")
+    check_products(placement)
     bounds = index_bounds(placement)
     for valid, bucket in zip([0, *(b.chunks for b in built)], built, strict=False):
         verify.verify_bucket(config, bucket.code.words, bucket.code.period, bounds, index_least(placement, valid))

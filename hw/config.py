@@ -21,6 +21,8 @@ PLANES = 4
 ADDED = ("vxm_fold",)
 """Fields that some chips were built without. They count in a digest only where they differ from their default, so that
 those keep their identity."""
+INDEX_BITS = 16
+"""Bits that an offset in an index register has at least: see `ChipConfig.index_bits`."""
 POSITIONS = 7
 MXM_W, SXM_W, MEM_W, VXM, MEM_E, SXM_E, MXM_E = range(POSITIONS)
 """Positions of the units in the row; a stream moves one position a cycle."""
@@ -123,6 +125,11 @@ class ChipConfig:
     def quad_bytes(self) -> int:
         """Bytes of a quad."""
         return PLANES * self.lanes
+
+    @property
+    def index_bits(self) -> int:
+        """Bits of the offset in an index register: INDEX_BITS, or more where a slice has longer addresses."""
+        return max(INDEX_BITS, (max(self.mem_depths) - 1).bit_length())
 
     @property
     def groups(self) -> int:

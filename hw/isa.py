@@ -302,7 +302,8 @@ FIELDS: Mapping[Op, Mapping[str, Field]] = MappingProxyType({
     Op.READ: {**_MEM, "weights": Field(2, doc="weight group that is driven outward, one of the slice's; "
                                               "0: the vector group, to `dir`")},
     Op.WRITE: _MEM,
-    Op.INDEX: {"index": Field(3, low=1, doc="register loaded: lane 0 = offset (16 bits), lane 1 = lane mask, "
+    Op.INDEX: {"index": Field(3, low=1, doc="register loaded: lane 0 = offset (16 bits, or as many as the "
+                                            "addresses of the chip's deepest slice have), lane 1 = lane mask, "
                                             "lane 2 = plane mask (4 bits)"), **_DIR},
     Op.LOAD: {**_BURST, "act": Field(8, doc="first activation entry"),
               "plane": Field(2, doc="plane that holds the int8 vector")},

@@ -17,7 +17,7 @@ DEEP = 4096
 
 def index_layout(config: ChipConfig) -> data.StructLayout:
     """An index register."""
-    return data.StructLayout({"offset": 16, "lanes": config.lanes, "planes": PLANES})
+    return data.StructLayout({"offset": config.index_bits, "lanes": config.lanes, "planes": PLANES})
 
 
 def probe_layout(config: ChipConfig) -> data.StructLayout:
@@ -164,7 +164,8 @@ class Mem(wiring.Component):
         m.d.sync += loading.eq(self.valid & (load.op == Op.INDEX))
         number, way = register(m, load.index, "number"), register(m, load.dir.as_value(), "way")
         sample = Mux(way, self.w_in, self.e_in)
-        lane = [Cat(sample[plane_bits * p + 8 * n :][:8] for p in range(2)) for n in range(3)]
+        lane_bytes = -(-self._config.index_bits // 8)
+        lane = [Cat(sample[plane_bits * p + 8 * n :][:8] for p in range(lane_bytes)) for n in range(3)]
         m.d.comb += [
             read.addr.eq(word.index), write.addr.eq(number), write.en.eq(loading),
             write.data.offset.eq(lane[0]), write.data.lanes.eq(lane[1]), write.data.planes.eq(lane[2]),

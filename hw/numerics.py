@@ -234,6 +234,6 @@ class Index:
         return cls(0, (1 << lanes) - 1, 15)
 
     @classmethod
-    def of(cls, vector: np.ndarray) -> "Index":
-        """From the int32 lanes of an index vector."""
-        return cls(int(vector[0]) & 0xFFFF, int(vector[1]) & (1 << len(vector)) - 1, int(vector[2]) & 15)
+    def of(cls, vector: np.ndarray, bits: int) -> "Index":
+        """From the int32 lanes of an index vector; `bits` of the offset are kept (`ChipConfig.index_bits`)."""
+        return cls(int(vector[0]) & (1 << bits) - 1, int(vector[1]) & (1 << len(vector)) - 1, int(vector[2]) & 15)

@@ -87,7 +87,8 @@ class MemModel(Unit):
         return direction, self.position, instr.planes, 0
 
     def _load_index(self, register: int, direction: int) -> None:
-        value = numerics.Index.of(self.streams.sample(direction, self.position, ALL, self.name))
+        value = numerics.Index.of(self.streams.sample(direction, self.position, ALL, self.name),
+                                  self.config.index_bits)
         self.time.write(self.time.now, self.indices.__setitem__, register, value)
 
     def _address(self, address: int) -> int:

@@ -205,6 +205,25 @@ def test_fifteen_million_weights_compile_in_half_a_minute_and_run(tmp_path: Path
     alike(load(tmp_path / "model.tsp"), "rtl", [1, 20000], 3)
 
 
+# ---- a slice of more than 65,536 quads ----
+
+DEEP = replace(CONFIGS["small"], name="deep", mem_depths=(20_000, 1 << 17), icu_words=(), act_depth=256, acc_depth=32)
+"""Offsets of 17 bits, for an embedding whose last row lies 67,000 quads behind its first."""
+
+
+def deep_program() -> Program:
+    model = small_config(dim=132, hidden_dim=32, n_layers=1, n_heads=1, n_kv_heads=1, vocab_size=16_380, seq_len=8)
+    return compile_checkpoint(random_checkpoint(model), random_tokenizer(16_380), config=DEEP, scales="static",
+                              measure=False)
+
+
+@pytest.mark.parametrize("name", ["model", pytest.param("rtl", marks=pytest.mark.nightly)])
+def test_tokens_far_down_a_deep_slice(name: str):
+    program = deep_program()
+    assert program.symbols["weights classifier E1"].quads > 1 << 16
+    alike(program, name, [16_379, 16_371], 2)
+
+
 # ---- what every device does ----
 
 
