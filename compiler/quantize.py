@@ -39,11 +39,14 @@ from compiler.integer import (
     IntegerState,
     Shifts,
     rope_tables,
+    rsr,
 )
 from compiler.layout import ceil_div
 from compiler.quality import Quality, kl_top1
 from compiler.rounding import Rows, compensated, integer_scales, nearest, row_steps, searched_steps, total_shift
 from hw.config import MAX_LANES
+from hw.isa import Sat
+from hw.numerics import SAT_LIMIT
 
 RESIDUAL_BITS = 20
 """Bits of the largest calibrated residual, sign included; 12 more are headroom."""
@@ -127,18 +130,42 @@ def smooth(act: np.ndarray, weights: np.ndarray, share: float, clip: float, limi
     return scale * (act / scale).max() * clip / limit
 
 
-def check_shifts(shifts: Shifts, context: int, dynamic: frozenset[str]) -> None:
-    """Raise TspError where a shift, with the exponents that are added to it, leaves the chip's range."""
-    down = {"norm_att": 15, "norm_ffn": 15, "norm_f": 15, "av": (127 * context).bit_length()}
-    down |= {name: 7 for site in dynamic for name in BEHIND[site]}
+def check_shifts(shifts: Shifts) -> None:
+    """Raise TspError where a shift leaves the chip's range.
+
+    Exponents may take a post shift beyond MAX_POST: the chip clamps it, and either shift leaves 0 of a product of 36
+    bits. What they may not do, `check_exponents` says.
+    """
     for name, value in vars(shifts).items():
-        low = 8 if name == "cls" and "final_norm" in dynamic else 0
-        high = MAX_PRE if name.endswith("_pre") or name == "norm_x" else MAX_POST - down.get(name, 0)
+        low = 0
+        high = MAX_PRE if name.endswith("_pre") or name == "norm_x" else MAX_POST
         if not low <= value <= high:
             raise TspError(
                 f"quantize: shift {name} must be {low}..{high}, not {value}: scales of {SCALED[name]} are too far from "
                 "those around them; try other --scales, or export the model with weights of ordinary size"
             )
+
+
+def greatest_exponent(site: str, shifts: Shifts) -> int:
+    """The greatest exponent that a token can give a dynamic input: it leaves 7 bits of the largest magnitude.
+
+    A norm's output has 16 bits, W2's input is gate (18 bits) * up (16 bits) >> f.
+    """
+    most = rsr(SAT_LIMIT[Sat.S18] * SAT_LIMIT[Sat.S16], shifts.f) if site == "silu" else SAT_LIMIT[Sat.S16]
+    return int(most).bit_length() - 7
+
+
+def check_exponents(shifts: Shifts, dynamic: frozenset[str]) -> None:
+    """Raise TspError where an exponent can be more than the post shift that it is taken from.
+
+    The chip clamps a post shift at 0, and the products of that token would be too small by a power of two.
+    """
+    for site in sorted(dynamic):
+        most = greatest_exponent(site, shifts)
+        for name in BEHIND[site]:
+            if (value := getattr(shifts, name)) < most:
+                raise TspError(f"quantize: shift {name} must be at least {most}, not {value}, for exponents of {site} are "
+                               f"taken from it: use --scales static, or export the model with smaller {SCALED[name]}")
 
 
 # ---- the model ----
@@ -243,7 +270,8 @@ class _Quantiser:
         arrays = {name: value for part, _ in parts for name, value in part.items()}
         shifts = {name: value for _, part in parts for name, value in part.items()}
         eps = arrays.pop("eps")
-        check_shifts(Shifts(**shifts), self.context, self.dynamic)
+        check_shifts(Shifts(**shifts))
+        check_exponents(Shifts(**shifts), self.dynamic)
         return IntegerModel(
             dim=c.dim,
             hidden=c.hidden_dim,

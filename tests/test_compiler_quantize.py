@@ -14,9 +14,19 @@ from compiler.errors import TspError
 from compiler.float_model import FloatModel, layer_site, site_names
 from compiler.frontend import load_checkpoint
 from compiler.geometry import native_head_size
-from compiler.integer import MATRICES, SITES
-from compiler.quantize import SCALED, check_shifts, evaluate, quantize
+from compiler.integer import MATRICES, SITES, _dynamic
+from compiler.quantize import (
+    BEHIND,
+    MAX_POST,
+    SCALED,
+    check_exponents,
+    check_shifts,
+    evaluate,
+    greatest_exponent,
+    quantize,
+)
 from compiler.rounding import compensated, integer_scales, nearest, row_steps, searched_steps, total_shift
+from hw.numerics import shift_right
 
 # ---- the whole ----
 
@@ -102,10 +112,32 @@ def test_wrong_arguments(arguments, message):
 
 def test_shifts_out_of_range_are_named():
     shifts = quantize(random_checkpoint(), context=8).shifts
-    for change in ({"w2": 41}, {"cls": 7}, {"norm_x": 32}, {"wo": -1}):
+    for change in ({"w2": 48}, {"norm_x": 32}, {"wo": -1}):
         with pytest.raises(TspError, match=f"shift {next(iter(change))} must be"):
-            check_shifts(replace(shifts, **change), 8, frozenset(SITES))
-    check_shifts(replace(shifts, w2=41, cls=7), 8, frozenset())
+            check_shifts(replace(shifts, **change))
+    check_shifts(replace(shifts, w2=47, cls=0))
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_an_exponent_above_its_post_shift_is_refused(site):
+    """The least shift that is accepted is the least at which no exponent of the integer model is clamped."""
+    shifts = quantize(random_checkpoint(), context=8, dynamic=frozenset({site})).shifts
+    largest = (131071 * 32767 + (1 << shifts.f - 1)) >> shifts.f if site == "silu" else 32767
+    _, most = _dynamic(np.array([largest], np.float32))
+    assert most == greatest_exponent(site, shifts)
+    for name in BEHIND[site]:
+        check_exponents(replace(shifts, **{name: most}), frozenset({site}))
+        clamped = replace(shifts, **{name: most - 1})
+        check_exponents(clamped, frozenset(SITES) - {site})
+        with pytest.raises(TspError, match=f"shift {name} must be at least {most}, not {most - 1}, for exponents of {site}"):
+            check_exponents(clamped, frozenset({site}))
+
+
+def test_a_shift_beyond_the_range_leaves_nothing_of_a_product_either():
+    """Why exponents may be added to a post shift of MAX_POST: the clamped shift gives what the whole one would."""
+    largest = np.array([131071 * -131071, 131071 * 131071, -(1 << 35), 1 << 35])
+    for shift in range(MAX_POST, MAX_POST + 16):
+        assert not shift_right(largest, shift, 1).any() and not shift_right(largest, MAX_POST, 1).any()
 
 
 MATRICES_OF_LAYERS = ("wq", "wk", "wv", "wo", "w1", "w2", "w3")

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from checkpoints import random_checkpoint, small_config
 from programs import TINY, random_tokenizer
@@ -41,6 +42,46 @@ def test_a_site_that_static_scales_spoil_stays_dynamic():
     assert [trial.sites for trial in each] == [(site,) for site in SITES]
     assert model.dynamic == {"silu"} == {site for trial in each if not trial.takes_static for site in trial.sites}
     assert each[0].dynamic == together.dynamic and each[-1].static == evaluate(model, checkpoint, TOKENS).ratio
+
+
+@pytest.mark.parametrize("refused", [("silu",), ("att_norm", "final_norm"), SITES])
+def test_a_site_without_room_for_exponents_is_static(refused: tuple[str, ...]):
+    checkpoint = random_checkpoint(seed=2)
+    good = quantiser(checkpoint, context=32)
+
+    def without_room(dynamic):
+        if wrong := dynamic.intersection(refused):
+            raise TspError(f"no room for {min(wrong)}")
+        return good(dynamic)
+
+    model, trials = choose(without_room, checkpoint, TOKENS)
+    assert [(trial.sites, trial.refused) for trial in trials if trial.refused] == [
+        ((site,), f"no room for {site}") for site in SITES if site in refused]
+    assert not model.dynamic.intersection(refused)
+    assert f"{refused[0]} -> static, for dynamic scales are impossible (no room for {refused[0]})" in [str(trial) for trial in trials]
+    if measured := [trial for trial in trials if not trial.refused]:
+        assert set(measured[0].sites) == set(SITES) - set(refused)
+
+
+def test_a_model_that_only_static_scales_suit_compiles():
+    """W1 so large that the exponents of its input exceed the shift behind it: it says so and is static."""
+    ordinary = random_checkpoint(small_config(**TINY))
+    checkpoint = replace(ordinary, w1=ordinary.w1 * np.float32(30_000))
+    arguments = {"config": CONFIGS["tiny"], "measure": False}
+    tokenizer = random_tokenizer(TINY["vocab_size"])
+    with pytest.raises(TspError, match="shift gate must be at least 8, not 6.*: use --scales static"):
+        compile_checkpoint(checkpoint, tokenizer, scales="dynamic", **arguments)
+    program = compile_checkpoint(checkpoint, tokenizer, **arguments)
+    assert "ffn_norm -> static, for dynamic scales are impossible (the checkpoint: quantize: shift gate" in str(program.trials[0])
+    assert from_bytes(program.to_bytes()).trials == program.trials
+
+
+def test_a_model_that_no_scales_suit_is_refused():
+    def never(dynamic):
+        raise TspError(f"wrong with {len(dynamic)}")
+
+    with pytest.raises(TspError, match="wrong with 0"):
+        choose(never, random_checkpoint(), TOKENS)
 
 
 @pytest.mark.parametrize("scales", ["static", "dynamic"])
