@@ -45,7 +45,7 @@ bench: $(STAMP) ## cycles per token, roofline fraction and simulation speed
 	@$(BENCH)
 
 bitstream: $(FPGA_STAMP) ## a board's bitstream and its report: BOARD=ulx3s|ulx3s_45f|icepi_zero|tang_primer_20k|tang_mega_138k SEED=.. SWEEP=1
-	@$(BIN)/python -m fpga.build $(BOARD) $(if $(SEED),--seed $(SEED)) --sweep $(SWEEP)
+	@$(BIN)/python -m fpga.flow.build $(BOARD) $(if $(SEED),--seed $(SEED)) --sweep $(SWEEP)
 
 board: $(STAMP) ## a board in Verilator behind a pseudo-terminal, for `tsp run --device`: BOARD=ulx3s
 	@$(BIN)/python -m fpga.simulate --board $(BOARD)

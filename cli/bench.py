@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cli.show import plain
-from compiler.program import check_checkpoint
-from fpga.figures import board_figures, load_figures
-from sim.bench import PUBLISHED, ROOT, Figure, as_json, figures, machine
+from program.program import check_checkpoint
+from run.bench import PUBLISHED, ROOT, Figure, as_json, figures, machine
+from run.board_figures import board_figures, load_figures
+
+from .show import plain
 
 WIDTH = 132
 SHARED = Path(os.environ.get("METRONOME_SHARED", ROOT.parent / "shared")) / "models" / "stories260K.bin"

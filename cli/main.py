@@ -14,25 +14,27 @@ import typer
 from rich.console import Console
 
 import cli.one_thread  # noqa: F401  before anything that imports numpy
-from cli import show
-from cli.bench import bench
-from cli.report import report
+from arch.config import CONFIGS, DEFAULT_CONFIG, ChipConfig, config_of
+from base.command import INTERRUPTED, REFUSED, usage_error
+from base.errors import TspError
+from base.files import check_output, whole
 from compiler.compile import compile_checkpoint
-from compiler.errors import TspError
-from compiler.files import check_output, read_model, read_text, sources, whole
 from compiler.fit import fit as fit_model
-from compiler.frontend import load_checkpoint
-from compiler.program import DEFAULT_CLOCK_MHZ, check_checkpoint
-from hw.command import INTERRUPTED, REFUSED, usage_error
-from hw.config import CONFIGS, ChipConfig
-from sim.device import Device
-from sim.devices import check_name, check_waveforms, is_port, open_device
-from sim.model_core import ProgramError
-from sim.programs import DEFAULT_CONFIG, config_of, open_program
-from sim.story import BrokenPromise, begin, plan
+from compiler.frontend.files import read_model, read_text, sources
+from compiler.frontend.load import load_checkpoint
+from program.program import DEFAULT_CLOCK_MHZ, check_checkpoint
+from run.devices import check_name, check_waveforms, is_port, open_device
+from run.programs import open_program
+from run.story import BrokenPromise, begin, plan
+from sim.cycle.core import ProgramError
+from sim.device.device import Device
+
+from . import show
+from .bench import bench
+from .report import report
 
 BROKEN = 1
-"""The exit code besides those of `hw.command`: a promise of ours is broken."""
+"""The exit code besides those of `base.command`: a promise of ours is broken."""
 
 DISTRIBUTION = "metronome-tsp"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -116,7 +118,7 @@ def _open(device: str, config: ChipConfig, trace: Path | None, trace_format: str
     """The device, or the board at a serial port."""
     if not is_port(device):
         return open_device(device, config, trace=trace, trace_format=trace_format)
-    from fpga.link import open_board
+    from fpga.host.board import open_board
 
     return open_board(device, config)
 

@@ -8,12 +8,13 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from cli import show
-from compiler import picture, trace
-from compiler import report as figures
-from compiler.files import check_outputs, sources, write_whole
-from compiler.program import Program
-from sim.programs import open_program
+from base.files import check_outputs, write_whole
+from compiler.frontend.files import sources
+from program.program import Program
+from report import figures, picture, trace
+from run.programs import open_program
+
+from . import show
 
 WIDTH = 110
 """Letters that the tables may take."""

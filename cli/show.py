@@ -9,10 +9,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from compiler.checkpoint import Checkpoint
 from compiler.fit import Fit
-from compiler.program import Program
-from sim.story import Story
+from compiler.frontend.checkpoint import Checkpoint
+from program.program import Program
+from run.story import Story
 
 
 def plain(width: int | None = None) -> Console:

@@ -5,21 +5,26 @@ from dataclasses import replace
 
 import numpy as np
 
-from hw import isa
-from hw.config import ChipConfig
+from arch import isa, row
+from arch.config import ChipConfig
+from base.errors import TspError
+from compiler.frontend.checkpoint import Checkpoint
+from compiler.quantize.calibrate import CALIBRATION_SEEDS, cut, sample_sequences, text_length
+from compiler.quantize.float_model import FloatModel
+from compiler.quantize.scales import SCALES, choose
+from compiler.schedule.buckets import Built, build_buckets
+from compiler.verify.index_reach import check_products, index_bounds, index_least
+from program import integer
+from program.program import EVENT_COLUMNS, Bucket, Program, Segment, Symbol
+from program.quality import Quality, Trial
+from program.shape import ModelConfig
+from program.tokenizer import Tokenizer
 
-from . import integer, lower, place, quantize, verify
-from .bounds import check_products, index_bounds, index_least
-from .buckets import Built, build_buckets
-from .calibrate import CALIBRATION_SEEDS, cut, sample_sequences, text_length
-from .checkpoint import Checkpoint, ModelConfig
-from .context import choose_context, four_bit_matrices, rope_rate
-from .errors import TspError
-from .float_model import FloatModel
-from .program import EVENT_COLUMNS, Bucket, Program, Segment, Symbol
-from .quality import Quality
-from .scales import SCALES, Trial, choose
-from .tokenizer import Tokenizer
+from . import lower
+from .capacity import choose_context, four_bit_matrices, rope_rate
+from .place.placement import Placement, place
+from .quantize import quantizer
+from .verify import proof
 
 Progress = Callable[[str], None]
 """Called with the name of each pass as it begins."""
@@ -64,7 +69,7 @@ def compile_checkpoint(
     progress("quantize")
     checkpoint = replace(checkpoint, config=replace(own, seq_len=text_length(context, own.seq_len)))
     *texts, trial, unseen = write_texts(checkpoint, tokenizer, text)
-    make = quantize.quantiser(checkpoint, context=context, calibration_tokens=texts, four_bit=four_bit,
+    make = quantizer.quantiser(checkpoint, context=context, calibration_tokens=texts, four_bit=four_bit,
                               lanes=config.lanes)
     dynamic, trials = SCALES[scales], []
     if dynamic is None:
@@ -73,17 +78,17 @@ def compile_checkpoint(
     else:
         model = make(dynamic)
     progress("place")
-    placement = place.place(config, model, rope_rate(own, model))
+    placement = place(config, model, rope_rate(own, model))
     progress("lower, schedule, assemble")
     built = build_buckets(placement, buckets)
     progress("verify")
     check_products(placement)
     bounds = index_bounds(placement)
     for valid, bucket in zip([0, *(b.chunks for b in built)], built, strict=False):
-        verify.verify_bucket(config, bucket.code.words, bucket.code.period, bounds, index_least(placement, valid))
+        proof.verify_bucket(config, bucket.code.words, bucket.code.period, bounds, index_least(placement, valid))
     progress("quality")
     measured = _beginning(unseen[:context], QUALITY_TOKENS, checkpoint)
-    quality = quantize.evaluate(model, checkpoint, measured) if measure else None
+    quality = quantizer.evaluate(model, checkpoint, measured) if measure else None
     progress("pack")
     return _pack(own, tokenizer, placement, built, trials, quality)
 
@@ -107,12 +112,12 @@ def _beginning(text: list[int], tokens: int, checkpoint: Checkpoint) -> list[int
 # --- pack ----------------------------------------------------------------------------------------------------------
 
 
-def _pack(model: ModelConfig, tokenizer: Tokenizer, placement: place.Placement, built: list[Built],
+def _pack(model: ModelConfig, tokenizer: Tokenizer, placement: Placement, built: list[Built],
           trials: list[Trial], quality: Quality | None) -> Program:
     config, integer_model = placement.geometry.config, placement.geometry.model
     queues: dict[str, tuple[int, ...]] = {}
     starts: dict[str, tuple[int, ...]] = {}
-    for queue in isa.queues(config):
+    for queue in row.queues(config):
         parts = [b.code.words[queue.name] for b in built]
         starts[queue.name] = tuple(sum(map(len, parts[:i])) for i in range(len(parts)))
         queues[queue.name] = tuple(word for part in parts for word in part)
@@ -132,7 +137,7 @@ def _bucket(built: Built, quad_bytes: int) -> Bucket:
     return Bucket(built.code.limit, built.code.period, built.chunks, segments)
 
 
-def _symbols(placement: place.Placement) -> dict[str, Symbol]:
+def _symbols(placement: Placement) -> dict[str, Symbol]:
     """Every tensor with a place of its own, by its own name or by what it holds and its slice ("weights w2 E1")."""
     strides = placement.layout.strides
     shared = {id(t) for t, _ in placement.layout.shared}

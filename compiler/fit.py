@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from hw.config import ChipConfig
+from arch.config import ChipConfig
+from base.errors import TspError
+from compiler.schedule.buckets import build_buckets, check_queues
+from program.shape import ModelConfig
 
-from .buckets import build_buckets, check_queues
-from .checkpoint import ModelConfig
-from .context import check_fit, fitting_context, four_bit_matrices
-from .errors import TspError
+from .capacity import check_fit, fitting_context, four_bit_matrices
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """The compiler's intermediate form: bursts, the streams that tie them together, and clusters of them.
 
 A *burst* is one instruction: a queue, an operation, the cycle of its first element. A *stream* ties a producing burst
-to its consumers: their distance in time is fixed by the latencies of `hw.isa` and the hops between their positions.
+to its consumers: their distance in time is fixed by the latencies of `arch.isa` and the hops between their positions.
 A *cluster* is a set of bursts so tied; it has one freedom, the cycle at which it starts, and only `schedule` chooses
 that. Clusters depend on each other through *cells*: registers, SRAM quads, buffer and accumulator entries.
 """
@@ -12,9 +12,9 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hw import config as cfg
-from hw import isa
-from hw.isa import Dir, Fmt, Op, Red, Src
+from arch import config as cfg
+from arch import isa
+from arch.isa import Dir, Fmt, Op, Red, Src
 
 POSITION = {"MXM_W": cfg.MXM_W, "SXM_W": cfg.SXM_W, "VXM": cfg.VXM, "SXM_E": cfg.SXM_E, "MXM_E": cfg.MXM_E}
 MEM_POSITION = {"W": cfg.MEM_W, "E": cfg.MEM_E}
@@ -333,7 +333,7 @@ class Cluster:
             ) -> tuple[Stream, Stream]:
         """A VXM burst of n elements sampling from cycle `at` on: (stream of results, stream of the one reduction).
 
-        The streams cost nothing unless somebody samples them. Further fields as in `hw.isa.FIELDS[Op.ALU]`.
+        The streams cost nothing unless somebody samples them. Further fields as in `arch.isa.FIELDS[Op.ALU]`.
         """
         for operand in (a, b, c):
             loc = operand.loc if isinstance(operand, As) else operand

@@ -4,12 +4,13 @@ Segments: *begin* (position, embedding, masks), *layer* (once a layer, looped) a
 choice of the next token). Every operation is a line of `integer.py`; the comments there hold here.
 """
 
+from compiler.schedule.scheduler import Segment
+
 from .lower_attention import Attention
 from .lower_base import permutations
 from .lower_begin import Begin
 from .lower_feed_forward import FeedForward
 from .lower_finish import Finish
-from .schedule import Segment
 
 __all__ = ["Lower", "permutations"]
 

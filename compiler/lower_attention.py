@@ -3,14 +3,14 @@
 import itertools
 from typing import Any
 
-from hw.isa import Alu, ErUse, Fmt, Func, Op, Order, Red, Rep, Sat
+from arch.isa import Alu, ErUse, Fmt, Func, Op, Order, Red, Rep, Sat
+from arch.lanes import SIDES
+from compiler.place.geometry import CHUNK, Head
+from compiler.place.placement import Matrix, qkv_words
+from program.integer import Q_SHIFT, ROPE_FRACTION
 
-from .geometry import CHUNK, Head
-from .integer import Q_SHIFT, ROPE_FRACTION
 from .ir import BURST_SLOT, Acc, Act, As, Cluster, Mem, Reg, Stream
-from .layout import SIDES
 from .lower_base import FRAC, INDEX_K, INDEX_SCALE, INDEX_V, SWAP_MAP, Base
-from .place import Matrix, qkv_words
 
 SUM_SLOT = {"W": 2, "E": 3}
 """Reduction slots of a side's softmax; its scores have slots 0 and 1."""

@@ -5,17 +5,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from hw import tables
-from hw.config import ChipConfig
-from hw.isa import Alu, ErUse, Func, Op, Red, Sat
+from arch import tables
+from arch.config import ChipConfig
+from arch.isa import Alu, ErUse, Func, Op, Red, Sat
+from arch.lanes import SIDES, ceil_div
+from base.errors import TspError
+from compiler.place.geometry import CHUNK, Geometry
+from compiler.place.placement import Matrix, Placement
+from compiler.schedule.scheduler import Segment
+from program.integer import IntegerModel
 
-from .errors import TspError
-from .geometry import CHUNK, Geometry
-from .integer import IntegerModel
 from .ir import BURST_SLOT, Acc, Act, As, Cluster, Imm, Mem, Reg, Stream
-from .layout import SIDES, ceil_div
-from .place import Matrix, Placement
-from .schedule import Segment
 
 FRAC = {func: table.frac_bits for func, table in tables.TABLES.items()}
 SWAP_MAP = 0

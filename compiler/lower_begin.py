@@ -1,14 +1,14 @@
 """Lowering, first part of a token: position and token become index registers, rotations, masks, the embedding."""
 
 
-from hw.config import PLANES
-from hw.isa import Alu, ErUse, Fmt, Func, Red
+from arch.config import PLANES
+from arch.isa import Alu, ErUse, Fmt, Func, Red
+from arch.lanes import SIDES
+from compiler.place.placement import Matrix
+from program.integer import ROPE_FRACTION, ROPE_STEP
 
-from .integer import ROPE_FRACTION, ROPE_STEP
 from .ir import Acc, As, Imm, Iota, Reg
-from .layout import SIDES
 from .lower_base import INDEX_EMB_SCALE, INDEX_EMBEDDING, INDEX_HIGH, INDEX_K, INDEX_LOW, INDEX_SCALE, INDEX_V, Base
-from .place import Matrix
 
 MASKS = 6
 """Masks that registers are spared for."""

@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from hw.isa import Alu, ErUse, Func, Order, Red, Sat
+from arch.isa import Alu, ErUse, Func, Order, Red, Sat
+from arch.lanes import SIDES, ceil_div
+from compiler.place.geometry import CHUNK
+from compiler.place.placement import Matrix
+from program.integer import groups
 
-from .geometry import CHUNK
-from .integer import groups
 from .ir import Acc, Act, Cluster, Mem, Stream
-from .layout import SIDES, ceil_div
 from .lower_base import FRAC, Base
-from .place import Matrix
 
 
 class FeedForward(Base):

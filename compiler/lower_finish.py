@@ -3,13 +3,13 @@
 from dataclasses import replace
 from typing import Any
 
-from hw.isa import Alu, Func, Red, Sat
+from arch.isa import Alu, Func, Red, Sat
+from arch.lanes import SIDES
+from compiler.place.placement import Matrix
+from program.integer import GUMBEL_ONE
 
-from .integer import GUMBEL_ONE
 from .ir import BURST_SLOT, Acc, Act, Imm, Iota, Mem, Reg
-from .layout import SIDES
 from .lower_base import FRAC, INDEX_TOKENS, Base
-from .place import Matrix
 
 
 class Finish(Base):

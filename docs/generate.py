@@ -1,7 +1,7 @@
 """Writes the generated blocks of README.md and docs/*.md, and a picture: `python -m docs.generate [--check | --rtl]`.
 
 A block stands between `<!-- generated: NAME -->` and `<!-- end generated -->`; NAME is a key of `BLOCKS`. Blocks of
-the instruction set come from `hw.isa`; figures and stories come from compiling and running the shipped model. The
+the instruction set come from `arch.isa`; figures and stories come from compiling and running the shipped model. The
 blocks that need the RTL (`make sim` and `make bench` as they ran) are renewed by `--rtl` only, because speeds are the
 machine's own.
 """
@@ -19,16 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import cli.one_thread  # noqa: F401  before anything that imports numpy
-from compiler import picture
+from arch import host_map, isa, row, tables
+from arch.config import CONFIGS, DEFAULT_CONFIG
+from arch.isa import Field, Op
 from compiler.fit import fit
-from compiler.frontend import load_checkpoint
-from compiler.program import Program
-from hw import isa, tables
-from hw.config import CONFIGS
-from hw.isa import Field, Op
-from sim.devices import open_device
-from sim.programs import DEFAULT_CONFIG, open_program
-from sim.story import begin, plan
+from compiler.frontend.load import load_checkpoint
+from program.program import Program
+from report import picture
+from run.devices import open_device
+from run.programs import open_program
+from run.story import begin, plan
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"(<!-- generated: ([\w-]+) -->\n)(.*?)(<!-- end generated -->)", re.DOTALL)
@@ -83,14 +83,14 @@ def table(*rows: tuple[str, ...]) -> str:
 
 
 @functools.cache
-def _source() -> tuple[ast.Module, list[str]]:
-    text = Path(isa.__file__).read_text()
+def _source(module: str) -> tuple[ast.Module, list[str]]:
+    text = Path(sys.modules[module].__file__ or "").read_text()
     return ast.parse(text), text.splitlines()
 
 
 def _docstrings() -> dict[str, str]:
     """What the string behind each module constant says."""
-    body = _source()[0].body
+    body = _source(isa.__name__)[0].body
     return {node.targets[0].id: " ".join(after.value.value.split())
             for node, after in itertools.pairwise(body)
             if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
@@ -100,7 +100,7 @@ def _docstrings() -> dict[str, str]:
 
 def _comments(kind: type) -> dict[str, str]:
     """What the `#:` comment beside each member of an enumeration says."""
-    tree, lines = _source()
+    tree, lines = _source(kind.__module__)
     node = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == kind.__name__)
     members = [item for item in node.body if isinstance(item, ast.Assign)]
     return {item.targets[0].id: lines[item.lineno - 1].partition("#:")[2].strip()  # type: ignore[attr-defined]
@@ -183,9 +183,9 @@ def _enums() -> str:
 def _queues() -> str:
     rows = []
     for config in CONFIGS.values():
-        for n, queue in enumerate(isa.queues(config)):
+        for n, queue in enumerate(row.queues(config)):
             rows.append((config.name, str(n), f"`{queue.name}`", str(queue.position),
-                         str(isa.queue_depth(config, queue))))
+                         str(row.queue_depth(config, queue))))
     return table(("config", "number", "queue", "position", "instructions"), *rows)
 
 
@@ -263,8 +263,8 @@ RTL_BLOCKS = {"sim": lambda: _made("sim"), "bench": lambda: _made("bench")}
 """Blocks that `--rtl` alone renews."""
 BLOCKS: dict[str, Callable[[], str]] = {
     "isa-latencies": _latencies, "isa-opcodes": _opcodes, "isa-icu": _icu, "isa-widths": _widths,
-    "isa-fields": _fields, "isa-enums": _enums, "isa-queues": _queues, "isa-spaces": lambda: _enum(isa.Space),
-    "isa-control": lambda: _enum(isa.Control), "isa-traps": lambda: _enum(isa.Trap), "tables": _tables,
+    "isa-fields": _fields, "isa-enums": _enums, "isa-queues": _queues, "isa-spaces": lambda: _enum(host_map.Space),
+    "isa-control": lambda: _enum(host_map.Control), "isa-traps": lambda: _enum(host_map.Trap), "tables": _tables,
     "configs": _configs, "buckets": _buckets, "segments": _segments, "stories": _stories, **RTL_BLOCKS,
 }
 """Contents of a block, by name."""

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from compiler.errors import TspError
-from hw.command import REFUSED, run
+from base.command import REFUSED, run
+from base.errors import TspError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,8 +17,9 @@ class Board:
 
     platform: module and class of the board's definition in amaranth-boards. mhz: the chip's clock, which is the timing
     constraint. lut, ff, bram, dsp: what the FPGA has (LUT4, flip-flops, 18-Kbit blocks, 18x18 multipliers).
-    family: of `fpga.build.FAMILIES`. nextpnr: arguments that select the part. pack: what makes the bitstream; pack_for:
-    its arguments for this board. pll: its cell, of `fpga.clock.PLLS`, or nothing where mhz is the board's own clock.
+    family: of `fpga.flow.build.FAMILIES`. nextpnr: arguments that select the part. pack: what makes the bitstream;
+    pack_for: its arguments for this board. pll: its cell, of `fpga.gateware.clock.PLLS`, or nothing where mhz is the
+    board's own clock.
     seed: of the placer, where none is named. lut_products: where the chip has more products than the FPGA has
     multipliers, the registers of those that are made of LUTs (a pattern of yosys). prices, router_clock (ECP5): what a
     wire costs that several nets want, at first and how much more each pass, and by how much the clock that the router

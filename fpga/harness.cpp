@@ -1,4 +1,4 @@
-// Drives a Verilated `fpga.top.Core` by the bytes of a file descriptor, the master of a pseudo-terminal. C ABI.
+// Drives a Verilated `fpga.gateware.top.Core` by the bytes of a file descriptor, the master of a pseudo-terminal. C ABI.
 //
 // The builder puts before this file: `#define BIT_PARTS n` and `#define CYCLE_PARTS d`, for n/d cycles a bit.
 

@@ -25,9 +25,9 @@ from dataclasses import dataclass
 from amaranth.hdl import Shape
 from amaranth.lib.data import StructLayout
 
-from compiler.errors import TspError
-from hw.config import ChipConfig
-from hw.identity import chip_digest
+from arch.config import ChipConfig
+from arch.identity import chip_digest
+from base.errors import TspError
 
 VERSION = 1
 SYNC = 0xA5
@@ -47,7 +47,7 @@ PAYLOAD = 2048
 OVERHEAD = 1 + HEADER_BYTES + CRC_BYTES + CRC_BYTES
 """Bytes of a run on the line besides its words."""
 IDENTITY = 7
-"""A space beyond those of `hw.isa.Space`: the board itself, of which its identity is read."""
+"""A space beyond those of `arch.isa.Space`: the board itself, of which its identity is read."""
 
 
 class Status(enum.IntEnum):

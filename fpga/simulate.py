@@ -16,21 +16,20 @@ from typing import Annotated
 
 import typer
 
-import hw
-from compiler.errors import TspError
-from hw.command import run
-from hw.config import CONFIGS, ChipConfig
-from sim.programs import DEFAULT_CONFIG, config_of
-from sim.toolchain import source_digest
-from sim.verilate import build
-from sim.verilog import verilog_by_key
+from arch.config import CONFIGS, DEFAULT_CONFIG, ChipConfig, config_of
+from base.cache import source_digest
+from base.command import run
+from base.errors import TspError
+from fpga.gateware.uart import divisor_of
+from sim.rtl.build import build
+from sim.rtl.verilog import RTL_SOURCES, verilog_by_key
 
 from .boards import BOARDS, board_of
-from .uart import divisor_of
 
 HARNESS = Path(__file__).with_name("harness.cpp")
-SOURCES = ("bridge.py", "protocol.py", "top.py", "uart.py")
-"""What the simulated logic depends on, besides hw/."""
+FOLDER = Path(__file__).parent
+SOURCES = ("gateware/bridge.py", "gateware/top.py", "gateware/uart.py", "protocol.py")
+"""What the simulated logic depends on, besides `RTL_SOURCES`."""
 FAST = 4
 """Cycles a bit: the fewest."""
 SLICE = 1 << 16
@@ -52,10 +51,9 @@ _FUNCTIONS = {
 
 def library(config: ChipConfig, divisor: Fraction, mhz: float) -> ctypes.CDLL:
     """The simulator of a board, built if it is not in the cache. Raises TspError."""
-    from .top import Core
+    from fpga.gateware.top import Core
 
-    folder = Path(__file__).parent
-    key = source_digest(Path(hw.__file__).parent), *((folder / name).read_text() for name in SOURCES)
+    key = source_digest(*RTL_SOURCES), *((FOLDER / name).read_text() for name in SOURCES)
     text = verilog_by_key(lambda: Core(config=config, divisor=divisor, mhz=mhz), "board", *key, repr(config),
                           str(divisor), str(mhz))
     head = f"#define BIT_PARTS {divisor.numerator}\n#define CYCLE_PARTS {divisor.denominator}\n"

@@ -1,1 +1,1 @@
-"""The chip in Amaranth: one unit a file, `isa.py` the only place of opcodes, fields and latencies."""
+"""The chip in Amaranth: one unit a file. What it promises stands in `arch`."""

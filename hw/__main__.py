@@ -9,9 +9,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from arch.config import CONFIGS
+from base.command import run
+
 from .chip import Chip
-from .command import run
-from .config import CONFIGS
 from .verilog import complete, convert
 
 

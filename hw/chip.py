@@ -4,12 +4,16 @@ from amaranth.hdl import Cat, Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from arch.config import MXM_W, PLANES, POSITIONS, ChipConfig
+from arch.host_map import WORD, Space, Trap
+from arch.isa import LOOP_LEVELS, PC_BITS, width
+from arch.row import queue_depth, queues
+
 from . import mem, mxm, sxm, vxm
-from .config import MXM_W, PLANES, POSITIONS, ChipConfig
-from .host import WORD, HostPort, Sequencer
+from .host import HostPort
 from .icu import Icu
-from .isa import LOOP_LEVELS, PC_BITS, Space, Trap, queue_depth, queues, width
-from .slice import any_of
+from .idioms import any_of
+from .sequencer import Sequencer
 from .stream import Streams
 
 UNITS = {"VXM": vxm.Vxm, "SXM": sxm.Sxm, "MXM": mxm.Mxm, "MEM": mem.Mem}

@@ -5,8 +5,9 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from .config import ChipConfig
-from .isa import (
+from arch.config import ChipConfig
+from arch.host_map import Trap
+from arch.isa import (
     ADDR_BITS,
     HEADER,
     ICU_OPS,
@@ -17,13 +18,14 @@ from .isa import (
     START,
     UNIT_OPS,
     Op,
-    Queue,
-    Trap,
-    queue_depth,
     width,
 )
-from .slice import any_of, fields, named, trap
-from .store import SHALLOW, Part, store_of
+from arch.queue_store import SHALLOW, Part, store_of
+from arch.row import Queue, queue_depth
+
+from .burst import fields
+from .idioms import any_of, named
+from .unit import trap
 
 AHEAD = 3
 """Stages of the fetch."""
@@ -47,11 +49,11 @@ class Icu(wiring.Component):
     table_we, table_addr, table_data: writes the start PC of a bucket.
     traps: DRY and OPCODE pulses (debug builds).
 
-    Fetch takes three stages: an entry of the queue, the word that it names (`hw.store`) with the entry's delay, and the
-    register that `word` shows, so that no unit waits for a block RAM. All move on together when a word is issued, and
-    FILL times after the program counter was set; between, they stand. So the program counter, the entry's address, is
-    AHEAD instructions ahead of `word`. A SYNC, behind which nothing is issued, is kept with a longer delay than
-    MIN_DELAY, so that nothing waits for its operation.
+    Fetch takes three stages: an entry of the queue, the word that it names (`arch.queue_store`) with the entry's delay,
+    and the register that `word` shows, so that no unit waits for a block RAM. All move on together when a word is
+    issued, and FILL times after the program counter was set; between, they stand. So the program counter, the entry's
+    address, is AHEAD instructions ahead of `word`. A SYNC, behind which nothing is issued, is kept with a longer delay
+    than MIN_DELAY, so that nothing waits for its operation.
     """
 
     def __init__(self, *, config: ChipConfig, queue: Queue):

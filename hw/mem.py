@@ -7,9 +7,14 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from .config import MEM_E, PLANES, ChipConfig
-from .isa import ADDR_BITS, LOOP_LEVELS, Dir, Op, Queue, Trap
-from .slice import Burst, any_of, fields, group_lanes, lanes_group, one_hot, register, trap, unit_ports
+from arch.config import MEM_E, PLANES, ChipConfig
+from arch.host_map import Trap
+from arch.isa import ADDR_BITS, LOOP_LEVELS, Dir, Op
+from arch.row import Queue
+
+from .burst import Burst, fields
+from .idioms import any_of, group_lanes, lanes_group, one_hot, register
+from .unit import trap, unit_ports
 
 DEEP = 4096
 """Banks of more words are hw/ram.v: Amaranth would write their initial words out one by one, a hundred megabytes."""
@@ -92,7 +97,7 @@ class Mem(wiring.Component):
     config, queue: the chip, and which of its MEM slices this is. Slice 0 drives the vector group in both directions and
     any weight group, the others the vector group inward and one weight group.
 
-    Ports of every unit (`hw.slice.unit_ports`), and
+    Ports of every unit (`hw.idioms.unit_ports`), and
     weights_data, weights_drive: what the slice drives outward on a weight group; a drive bit each group and plane.
     offsets: the loop offsets of the slice's queue, at dispatch.
     host_addr, host_planes (one-hot), host_we, host_re, host_wdata: a host access to a plane of a quad; no burst is at

@@ -7,19 +7,14 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from .config import MXM_E, PLANES, ChipConfig
-from .isa import COUNT_BITS, Op, Order, Queue, Trap, Wfmt, layout
-from .slice import (
-    Burst,
-    fields,
-    illegal,
-    lanes_group,
-    named,
-    register,
-    stepping,
-    trap,
-    unit_ports,
-)
+from arch.config import MXM_E, PLANES, ChipConfig
+from arch.host_map import Trap
+from arch.isa import COUNT_BITS, Op, Order, Wfmt, layout
+from arch.row import Queue
+
+from .burst import Burst, fields, stepping
+from .idioms import lanes_group, named, register
+from .unit import illegal, trap, unit_ports
 
 HIGH = 14
 """Bit of the packed product at which the high nibble's product begins; the low one needs 12 bits, four of them 14."""

@@ -4,9 +4,10 @@ from amaranth.hdl import Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from .config import MEM_E, MEM_W, MXM_E, MXM_W, PLANES, POSITIONS, ChipConfig
-from .isa import Queue
-from .slice import any_of
+from arch.config import MEM_E, MEM_W, MXM_E, MXM_W, PLANES, POSITIONS, ChipConfig
+from arch.row import Queue
+
+from .idioms import any_of
 
 WEIGHTS = {"w": (MEM_W, MXM_W), "e": (MEM_E, MXM_E)}
 """Where the weight streams of a hemisphere begin and end; they run outward, which is `w` or `e`."""

@@ -5,22 +5,14 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In
 
-from .config import MAX_LANES, PLANES, SXM_E, ChipConfig
-from .isa import SXM_DRIVE, Op, Queue, Red, Trap
-from .slice import (
-    Burst,
-    any_of,
-    delayed,
-    fields,
-    group_lanes,
-    illegal,
-    lanes_group,
-    latched,
-    named,
-    register,
-    trap,
-    unit_ports,
-)
+from arch.config import MAX_LANES, PLANES, SXM_E, ChipConfig
+from arch.host_map import Trap
+from arch.isa import SXM_DRIVE, Op, Red
+from arch.row import Queue
+
+from .burst import Burst, fields, latched
+from .idioms import any_of, delayed, group_lanes, lanes_group, named, register
+from .unit import illegal, trap, unit_ports
 
 LANE_OPS = (Op.PERMUTE, Op.SHIFT, Op.REDUCE)
 """Operations of the lane engine."""

@@ -8,40 +8,16 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from . import tables
-from .config import MAX_LANES, PLANES, ChipConfig
-from .isa import (
-    COUNT_BITS,
-    FMT_PLANES,
-    HALVES,
-    VXM_DRIVE,
-    Alu,
-    ErUse,
-    Fmt,
-    Func,
-    Op,
-    Queue,
-    Red,
-    Rep,
-    Sat,
-    Src,
-    Trap,
-)
-from .numerics import INT32, POST_RANGE, PRE_RANGE, SAT_LIMIT
-from .slice import (
-    Burst,
-    any_of,
-    fields,
-    group_lanes,
-    illegal,
-    lanes_group,
-    latched,
-    named,
-    register,
-    stepping,
-    trap,
-    unit_ports,
-)
+from arch import tables
+from arch.config import MAX_LANES, PLANES, ChipConfig
+from arch.host_map import Trap
+from arch.isa import COUNT_BITS, FMT_PLANES, HALVES, VXM_DRIVE, Alu, ErUse, Fmt, Func, Op, Red, Rep, Sat, Src
+from arch.numerics import INT32, POST_RANGE, PRE_RANGE, SAT_LIMIT
+from arch.row import Queue
+
+from .burst import Burst, fields, latched, stepping
+from .idioms import any_of, group_lanes, lanes_group, named, register
+from .unit import illegal, trap, unit_ports
 
 CARRIED = ("func", "logical", "round", "alu", "sat", "rep", "dst_e", "dst_w", "rf_we", "er_we", "er_dst",
            "red", "red_slot", "red_keep", "red_e")
@@ -72,14 +48,14 @@ def write_layout(lanes: int) -> data.StructLayout:
 
 
 class Vxm(wiring.Component):
-    """The vector unit: y = sat(func(a >> pre, b) >> post alu c) on int32 lanes (`hw.numerics.vxm`).
+    """The vector unit: y = sat(func(a >> pre, b) >> post alu c) on int32 lanes (`arch.numerics.vxm`).
 
     One burst engine. The element that samples its operands in cycle e drives its result in e + VXM_DRIVE and writes
     it at the end of that cycle, so that it is readable in e + VXM_RF. The reduction of a burst is driven eastward, to
     the SXM that ends it, in e(last) + VXM_REDUCE_DRIVE. Results are laid on the planes by `rep` only where they are
-    driven: register file, exponent file and reduction get y itself (`hw.numerics.exponent`), and reductions are driven
-    as int32. `red_*` count for nothing if `red` is NONE. The register file has a read port for operand a and one for b
-    and c, which may both be registers only if they are the same.
+    driven: register file, exponent file and reduction get y itself (`arch.numerics.exponent`), and reductions are
+    driven as int32. `red_*` count for nothing if `red` is NONE. The register file has a read port for operand a and one
+    for b and c, which may both be registers only if they are the same.
 
     Pipeline (stage k works in cycle e + k): 0 select operands, add exponents to shift amounts; 1 pre shift;
     2 normalise; 3 choose factors and the tables' segment; 4 look up; 5 multiply, first part of the post shift; 6 its

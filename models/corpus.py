@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from models.grammar import EDGES, ROLES, TEMPLATES, Edge
+from .grammar import EDGES, ROLES, TEMPLATES, Edge
 
 SLOT = re.compile(r"\{(\w+)\}")
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from models.corpus import check, information, stories
-from models.tokenizer import BOS, Tokenizer
+from .corpus import check, information, stories
+from .tokenizer import BOS, Tokenizer
 
 EVAL_SEED = 4
 HERE = Path(__file__).parent

@@ -26,8 +26,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models import tokenizer
-from models.corpus import echoes, stories
+from . import tokenizer
+from .corpus import echoes, stories
 
 EVAL_SEED, TOKENIZER_SEED, TOKENIZER_STORIES = 1, 2, 20_000
 

@@ -1,4 +1,4 @@
-"""cocotb tests of the counter in test_sim_cocotb_runner.py; not collected by pytest."""
+"""cocotb tests of the counter in test_sim_check_cocotb_runner.py; not collected by pytest."""
 
 import os
 

@@ -1,1 +1,1 @@
-"""A testbench without tests, for test_sim_cocotb_runner.py."""
+"""A testbench without tests, for test_sim_check_cocotb_runner.py."""

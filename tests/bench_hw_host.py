@@ -10,10 +10,11 @@ from dataclasses import replace
 import cocotb
 from unit_bench import Bench
 
-from hw.config import CONFIGS
-from hw.host import WORD
-from hw.identity import chip_digest
-from hw.isa import ADDR_BITS, HOST_READ, Control, Space, Trap, icu_address, least_period, queues
+from arch.config import CONFIGS
+from arch.host_map import WORD, Control, Space, Trap, icu_address
+from arch.identity import chip_digest
+from arch.isa import ADDR_BITS, HOST_READ, least_period
+from arch.row import queues
 
 CONFIG = replace(CONFIGS["tiny"], buckets=5)
 SHORTEST = least_period(CONFIG)

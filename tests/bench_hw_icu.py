@@ -5,13 +5,14 @@ import random
 import cocotb
 from unit_bench import Bench
 
-from hw import isa
-from hw.config import CONFIGS
-from hw.isa import DELAY_BITS, HEADER, MIN_DELAY, MIN_DELAY_JUMP, START, Instr, Op, Trap, decode, encode
-from hw.store import Numbers
+from arch import isa, row
+from arch.config import CONFIGS
+from arch.host_map import Trap
+from arch.isa import DELAY_BITS, HEADER, MIN_DELAY, MIN_DELAY_JUMP, START, Instr, Op, decode, encode
+from arch.queue_store import Numbers
 
 CONFIG = CONFIGS["tiny"]
-QUEUE = next(queue for queue in isa.queues(CONFIG) if queue.name == "MEM_E1")
+QUEUE = next(queue for queue in row.queues(CONFIG) if queue.name == "MEM_E1")
 INPUTS = ("start", "bucket", "load_we", "load_addr", "load_number", "load_data", "table_we", "table_addr", "table_data")
 ADDRESSES = 1 << isa.ADDR_BITS
 LONG = (1 << DELAY_BITS) - 1

@@ -7,9 +7,10 @@ import cocotb
 import numpy as np
 from unit_bench import LANES, WEIGHTS, UnitBench, pack, traps_of
 
-from hw.config import PLANES
-from hw.isa import HOST_READ, MEM_INDEX, MEM_READ, MEM_WRITE_TO_READ, Dir, Instr, Op, Trap
-from hw.numerics import Index
+from arch.config import PLANES
+from arch.host_map import Trap
+from arch.isa import HOST_READ, MEM_INDEX, MEM_READ, MEM_WRITE_TO_READ, Dir, Instr, Op
+from arch.numerics import Index
 
 DEPTH = int(os.environ["DEPTH"])
 INDEX_BITS = int(os.environ["INDEX_BITS"])

@@ -7,9 +7,10 @@ import cocotb
 import numpy as np
 from unit_bench import CONFIG, LANES, Checked, UnitBench, elements, log, traps_of, unpack
 
-from hw import numerics
-from hw.config import PLANES
-from hw.isa import ENGINE, MXM_ACC, MXM_DRAIN, MXM_LOAD, Instr, Op, Order, Trap, Wfmt, encode
+from arch import numerics
+from arch.config import PLANES
+from arch.host_map import Trap
+from arch.isa import ENGINE, MXM_ACC, MXM_DRAIN, MXM_LOAD, Instr, Op, Order, Wfmt, encode
 
 OUT = int(os.environ["OUTWARD"])
 IN = 1 - OUT

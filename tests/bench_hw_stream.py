@@ -10,8 +10,8 @@ import cocotb
 import numpy as np
 from unit_bench import CONFIG, LANES, Bench
 
-from hw.config import MEM_E, MEM_W, PLANES, POSITIONS
-from hw.isa import queues
+from arch.config import MEM_E, MEM_W, PLANES, POSITIONS
+from arch.row import queues
 
 QUEUES = queues(CONFIG)
 ROWS = {"e": 1, "w": -1}

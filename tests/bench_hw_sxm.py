@@ -7,10 +7,11 @@ import cocotb
 import numpy as np
 from unit_bench import CONFIG, LANES, Checked, UnitBench, elements, log, traps_of
 
-from hw import numerics
-from hw.config import PLANES
-from hw.isa import SXM_DRIVE, SXM_TRANSPOSE, Instr, Op, Red, Trap, encode
-from sim.random_programs import random_map
+from arch import numerics
+from arch.config import PLANES
+from arch.host_map import Trap
+from arch.isa import SXM_DRIVE, SXM_TRANSPOSE, Instr, Op, Red, encode
+from sim.check.random_programs import random_map
 
 OUT = int(os.environ["OUTWARD"])
 IN = 1 - OUT

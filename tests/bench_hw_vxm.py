@@ -6,8 +6,9 @@ import cocotb
 import numpy as np
 from unit_bench import CONFIG, LANES, Checked, E, UnitBench, W, elements, log, pack, traps_of, unpack
 
-from hw import numerics
-from hw.isa import (
+from arch import numerics
+from arch.host_map import Trap
+from arch.isa import (
     HALVES,
     VXM_DRIVE,
     VXM_REDUCE_DRIVE,
@@ -22,7 +23,6 @@ from hw.isa import (
     Rep,
     Sat,
     Src,
-    Trap,
     encode,
     layout,
     vxm_late,

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from compiler.checkpoint import Checkpoint, ModelConfig
+from compiler.frontend.checkpoint import Checkpoint
+from program.shape import ModelConfig
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED_MODELS = Path(os.environ.get("METRONOME_SHARED", REPOSITORY.parent / "shared")) / "models"

@@ -5,6 +5,8 @@ import zlib
 from collections.abc import Callable
 from typing import Protocol
 
+from arch.config import CONFIGS, ChipConfig
+from arch.host_map import Space
 from fpga.protocol import (
     ADDR_BYTES,
     CRC_BYTES,
@@ -19,8 +21,6 @@ from fpga.protocol import (
     Status,
     with_crc,
 )
-from hw.config import CONFIGS, ChipConfig
-from hw.isa import Space
 
 
 class Words(Protocol):
@@ -48,7 +48,7 @@ class Memory(dict):
 
 
 class FakeBoard:
-    """The bridge of `fpga.bridge` without time: `feed` takes a byte, and gives the bytes of a reply."""
+    """The bridge of `fpga.gateware.bridge` without time: `feed` takes a byte, and gives the bytes of a reply."""
 
     def __init__(self, chip: Words, config: ChipConfig = CONFIGS["tiny"], mhz: float = 50.0) -> None:
         self.chip, self.identity = chip, Identity.of(config, mhz).pack()
@@ -150,7 +150,7 @@ def whole(raw: bytes | bytearray, seed: int = 0) -> bool:
 
 
 class FakeLine:
-    """The line to a `FakeBoard`, as `fpga.link.Line`: answers are there at once, or never."""
+    """The line to a `FakeBoard`, as `fpga.host.board.Line`: answers are there at once, or never."""
 
     timeout: float | None = None
 

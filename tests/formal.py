@@ -31,11 +31,11 @@ from amaranth.hdl import Assert, Assume, Elaboratable, Module, Mux, Signal, Valu
 from rich.console import Console
 from rich.table import Table
 
-from compiler.errors import TspError
-from fpga import tools
-from sim.toolchain import cached, content_key
+from base.cache import cached, content_key
+from base.errors import TspError
+from fpga.flow import tools
 
-FILES = ("formal_hw_icu", "formal_hw_slice", "formal_hw_stream", "formal_hw_mxm", "formal_fpga_uart")
+FILES = ("formal_hw_icu", "formal_hw_burst", "formal_hw_stream", "formal_hw_mxm", "formal_fpga_gateware_uart")
 ENGINE = "smtbmc yices"
 
 

@@ -6,23 +6,13 @@ from amaranth.asserts import AnyConst
 from amaranth.hdl import Cat, Module, Signal, Value
 from formal import Opened, Proof, Property, free, implies, latched
 
-from hw.config import ChipConfig
+from arch.config import ChipConfig
+from arch.isa import ADDR_BITS, DELAY_BITS, HEADER, LOOP_LEVELS, MIN_DELAY, MIN_DELAY_JUMP, START, UNIT_OPS, Op
+from arch.queue_store import Part, Store, store_of
+from arch.row import Queue, queues
+from hw.burst import fields
 from hw.icu import AHEAD, FILL, Icu
-from hw.isa import (
-    ADDR_BITS,
-    DELAY_BITS,
-    HEADER,
-    LOOP_LEVELS,
-    MIN_DELAY,
-    MIN_DELAY_JUMP,
-    START,
-    UNIT_OPS,
-    Op,
-    Queue,
-    queues,
-)
-from hw.slice import any_of, fields
-from hw.store import Part, Store, store_of
+from hw.idioms import any_of
 
 CONFIG = ChipConfig(name="formal", mem_depths=(16, 16), icu_depth=16, vxm_icu_depth=16, buckets=2,
                     icu_words=((16,), (16,), (8, 16), (16, 8), (16,)))

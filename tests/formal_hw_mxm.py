@@ -4,10 +4,11 @@ from amaranth.asserts import AnyConst
 from amaranth.hdl import Cat, Mux, Signal, Value
 from formal import Opened, Proof, Property, free, implies, latched
 
-from hw.config import PLANES, ChipConfig
-from hw.isa import COUNT_BITS, ENGINE, MXM_ACC, Order, Wfmt, queues
+from arch.config import PLANES, ChipConfig
+from arch.isa import COUNT_BITS, ENGINE, MXM_ACC, Order, Wfmt
+from arch.row import queues
+from hw.idioms import register
 from hw.mxm import ACC_BITS, MacLoops, Mxm
-from hw.slice import register
 
 CONFIG = ChipConfig(name="formal", mem_depths=(16, 16), act_depth=4, acc_depth=2)
 LANES = CONFIG.lanes

@@ -6,10 +6,10 @@ from amaranth.asserts import AnyConst
 from amaranth.hdl import Cat, Const, Mux, Signal, Value
 from formal import Opened, Proof, Property, free, implies
 
+from arch.config import CONFIGS, MEM_E, MEM_W, MXM_E, MXM_W, PLANES, POSITIONS, ChipConfig
+from arch.row import queues
 from hw import stream
-from hw.config import CONFIGS, MEM_E, MEM_W, MXM_E, MXM_W, PLANES, POSITIONS, ChipConfig
-from hw.isa import queues
-from hw.slice import any_of, one_hot
+from hw.idioms import any_of, one_hot
 
 DEPTH = CONFIGS["tiny"].mem_depths[0]
 CONFIG = ChipConfig(name="formal", weight_groups=2, mem_depths=(DEPTH,) * 3, debug=True)

@@ -1,10 +1,10 @@
 """Netlists of an FPGA's cells in place of RTL: `netlist` is Verilog that simulates like the component's own, of ECP5
 cells, and `gowin_netlist` is such Verilog of Gowin cells.
 
-yosys synthesises as for a board (`fpga.ecp5.yosys_script`, `fpga.gowin`, `fpga.build.improve`). Cells are yosys' own
-simulation models; those of gate_cells.v and gowin_cells.v for block RAMs and multipliers, of which yosys has none; and,
-for ECP5, a table look-up in place of each LUT4, which halves the time that Verilator and the C++ compiler take.
-Netlists are kept in the cache by the RTLIL, the script and yosys' version.
+yosys synthesises as for a board (`fpga.flow.ecp5.yosys_script`, `fpga.flow.gowin`, `fpga.flow.build.improve`). Cells
+are yosys' own simulation models; those of gate_cells.v and gowin_cells.v for block RAMs and multipliers, of which yosys
+has none; and, for ECP5, a table look-up in place of each LUT4, which halves the time that Verilator and the C++
+compiler take. Netlists are kept in the cache by the RTLIL, the script and yosys' version.
 """
 
 import importlib.util
@@ -18,14 +18,14 @@ from pathlib import Path
 from amaranth.back import rtlil
 from amaranth.hdl import Elaboratable
 
-from compiler.errors import TspError
-from fpga import ecp5, gowin, tools
+from base.cache import cached, content_key
+from base.errors import TspError
 from fpga.boards import BOARDS
-from fpga.build import improve
-from fpga.ecp5 import LUT_PRODUCT, yosys_script
-from fpga.gowin_registers import pass_through
+from fpga.flow import ecp5, gowin, tools
+from fpga.flow.build import improve
+from fpga.flow.ecp5 import LUT_PRODUCT, yosys_script
+from fpga.flow.passes.gowin_registers import pass_through
 from hw.verilog import RAM
-from sim.toolchain import cached, content_key
 
 MODELS = ("ecp5/common_sim.vh", "ecp5/ccu2c_sim.vh")
 CELLS = Path(__file__).with_name("gate_cells.v")
@@ -74,7 +74,7 @@ _LUT4 = re.compile(r"^ *LUT4 #\(\s*\.INIT\((16'h[0-9a-f]{4})\)\s*\) \S+ *\(\s*"
 
 
 _NOTHING = re.compile(r"\.(COUT|S0|S1)\(1'hx\)")
-"""Outputs of carry cells that are led nowhere (see `fpga.carry.end`)."""
+"""Outputs of carry cells that are led nowhere (see `fpga.flow.passes.carry.end`)."""
 
 
 def look_up(text: str) -> str:

@@ -1,4 +1,4 @@
-// Models of the Gowin cells that are black boxes in yosys' share/gowin, in the modes that fpga/gowin.py makes use of.
+// Models of the Gowin cells that are black boxes in yosys' share/gowin, in the modes that fpga/flow/gowin.py makes use of.
 
 // Block RAM of 2,048 bytes of 9 bits, which port A writes and port B reads, each 1, 2 or 4 bytes at a time (widths 9,
 // 18, 36). Addresses count bits; at 18 and 36 the lowest ones enable bytes of a write. With READ_MODE a register with

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from checkpoints import random_checkpoint, small_config, tokenizer_bin
 
-from compiler.checkpoint import Checkpoint
+from arch.config import CONFIGS
 from compiler.compile import compile_checkpoint
-from compiler.program import Program
-from compiler.tokenizer import Tokenizer, load_tokenizer
-from hw.config import CONFIGS
+from compiler.frontend.checkpoint import Checkpoint
+from program.program import Program
+from program.tokenizer import Tokenizer, load_tokenizer
 
 TINY = {"dim": 32, "hidden_dim": 40, "n_layers": 2, "n_heads": 2, "n_kv_heads": 1, "head_dim": 16, "vocab_size": 100,
         "seq_len": 40}

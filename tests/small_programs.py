@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from hw import isa
-from hw.config import CONFIGS, ChipConfig
-from hw.isa import Dir, Instr, Op, Red, Src, Trap
-from sim.image import Image
+from arch import isa, row
+from arch.config import CONFIGS, ChipConfig
+from arch.host_map import Trap
+from arch.isa import Dir, Instr, Op, Red, Src
+from program.image import Image
 
 FIRST = isa.START
 """Cycle of the first dispatch; the start pulse is in cycle 0."""
@@ -24,7 +25,7 @@ def wait(cycles: int) -> Instr:
 def image_of(programs: Mapping[str, Sequence[Instr]], period: int = 200, config: ChipConfig = CONFIGS["tiny"]) -> Image:
     """Queues as given (SYNC added), and MEM quads of random bytes."""
     rng = np.random.default_rng(1)
-    queues = isa.queues(config)
+    queues = row.queues(config)
     return Image(
         config=config, starts={queue.name: [0] for queue in queues}, buckets=[(period, 1 << 20)],
         queues={queue.name: [isa.encode(instr) for instr in [*programs.get(queue.name, []), op(Op.SYNC)]]

@@ -13,9 +13,9 @@ import pytest
 from checkpoints import REPOSITORY, random_checkpoint, small_config, write_hf, write_llama2c
 from programs import TINY, small_program, write_letters
 
+from arch import isa
+from arch.config import CONFIGS
 from cli.main import DISTRIBUTION, app
-from hw import isa
-from hw.config import CONFIGS
 
 SHIPPED = REPOSITORY / "models" / "stories263k.bin"
 
@@ -298,7 +298,7 @@ def test_a_checkpoint_is_compiled_once(files: Path, capfd: pytest.CaptureFixture
 def test_a_cycle_too_many_is_an_error(
     files: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ):
-    from sim.device import ChipDevice, TokenResult
+    from sim.device.device import ChipDevice, TokenResult
 
     run = ChipDevice.run
     monkeypatch.setattr(ChipDevice, "run", lambda self, n: [
@@ -309,8 +309,8 @@ def test_a_cycle_too_many_is_an_error(
 
 
 def test_a_chips_error_is_an_error(files: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
-    from hw.isa import Trap
-    from sim.device import ChipDevice
+    from arch.host_map import Trap
+    from sim.device.device import ChipDevice
 
     monkeypatch.setattr(ChipDevice, "errors", {Trap.NOT_PARKED})
     assert app(["run", str(files / "good.tsp"), "--device", "model"]) == 1

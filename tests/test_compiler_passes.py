@@ -13,12 +13,15 @@ import pytest
 from checkpoints import random_checkpoint, small_config
 from programs import TINY
 
-from compiler import lower, place, quantize, schedule
-from compiler.buckets import Built, build
-from compiler.context import rope_rate
-from compiler.integer import IntegerModel, to_arrays
-from hw import isa
-from hw.config import CONFIGS
+from arch import isa
+from arch.config import CONFIGS
+from compiler import lower
+from compiler.capacity import rope_rate
+from compiler.place import placement
+from compiler.quantize import quantizer
+from compiler.schedule import scheduler
+from compiler.schedule.buckets import Built, build
+from program.integer import IntegerModel, to_arrays
 
 GOLDEN = Path(__file__).with_name("golden")
 CONFIG = CONFIGS["tiny"]
@@ -30,17 +33,17 @@ DYNAMIC = frozenset({"silu"})
 def quantised() -> IntegerModel:
     """Every kind of scale: static ones, and exponents of each token."""
     tokens = [[1, *range(3, 30)]]
-    return quantize.quantiser(random_checkpoint(MODEL), context=MODEL.seq_len, calibration_tokens=tokens,
+    return quantizer.quantiser(random_checkpoint(MODEL), context=MODEL.seq_len, calibration_tokens=tokens,
                               four_bit=frozenset(), lanes=CONFIG.lanes)(DYNAMIC)
 
 
 @functools.cache
-def placed() -> place.Placement:
-    return place.place(CONFIG, quantised(), rope_rate(MODEL, quantised()))
+def placed() -> placement.Placement:
+    return placement.place(CONFIG, quantised(), rope_rate(MODEL, quantised()))
 
 
 @functools.cache
-def lowered() -> list[schedule.Segment]:
+def lowered() -> list[scheduler.Segment]:
     return lower.Lower(placed(), placed().geometry.chunks).run()
 
 

@@ -13,18 +13,18 @@ import pytest
 from checkpoints import REPOSITORY, SHARED_MODELS, random_checkpoint, small_config, write_llama2c
 from programs import FIFTEEN, fifteen_million, random_tokenizer, small_program, write_letters
 
-from compiler import place
+from arch.config import CONFIGS
+from arch.identity import chip_digest
+from base.errors import TspError
 from compiler.compile import MANY_PARAMETERS, compile_checkpoint
-from compiler.errors import TspError
-from compiler.files import read_model
-from compiler.program import Program, load
-from compiler.tokenizer import Tokenizer
-from hw.config import CONFIGS
-from hw.identity import chip_digest
-from sim.device import ChipDevice, Device, TokenResult
-from sim.devices import open_device
-from sim.programs import open_program
-from sim.story import begin, plan
+from compiler.frontend.files import read_model
+from compiler.place import placement
+from program.program import Program, load
+from program.tokenizer import Tokenizer
+from run.devices import open_device
+from run.programs import open_program
+from run.story import begin, plan
+from sim.device.device import ChipDevice, Device, TokenResult
 
 SHIPPED = REPOSITORY / "models" / "stories263k.bin"
 PROMPT = "Once upon a time"
@@ -160,7 +160,7 @@ def test_eight_lanes_on_the_cycle_model(weights: str):
 
 def test_a_looped_classifier_whose_last_vector_is_padded(monkeypatch: pytest.MonkeyPatch):
     """12 vectors a side are three whole passes of 4, but the loop must leave the padding to the code behind it."""
-    monkeypatch.setattr(place, "LOOPED_BODY", 4)
+    monkeypatch.setattr(placement, "LOOPED_BODY", 4)
     program = small_program("wide", vocab_size=378)
     assert [segment.passes for segment in program.buckets[0].segments if segment.name == "classifier"] == [2]
     alike(program, "model", [1], 6, temperature=10.0, seed=3)

@@ -6,13 +6,13 @@ from types import ModuleType
 import formal
 import pytest
 from formal import Proof, Property, mutated, prove
-from formal_fpga_uart import UartProof
+from formal_fpga_gateware_uart import UartProof
+from formal_hw_burst import BurstProof
 from formal_hw_icu import QUEUES, IcuProof, LoadProof
 from formal_hw_mxm import FileProof, LoopsProof
-from formal_hw_slice import BurstProof
 from formal_hw_stream import StreamProof
 
-from hw.isa import Op
+from arch.isa import Op
 
 
 @pytest.mark.parametrize("item", formal.properties(), ids=lambda item: item.name)
@@ -68,14 +68,14 @@ FAULTS = [
     (icu, "hw.icu", "part, move, fetch.data.number[number]", "part, move, fetch.data.number"),
     (load, "hw.icu", "enter.addr.eq(load_number)", "enter.addr.eq(self.load_addr)"),
     (load, "hw.icu", "self.load_number[number]", "self.load_number"),
-    (burst, "hw.slice", "wait.eq(op.interval - self._fold)", "wait.eq(op.interval)"),
-    (burst, "hw.slice", "else self.word.count)", "else self.word.count + 1)"),
-    (burst, "hw.slice", "self.start & self.busy & ~self.last", "self.start & self.busy"),
-    (burst, "hw.slice", "index.eq(index + 1)", "index.eq(index)"),
-    (folded, "hw.slice", "self.part == self._fold - 1", "self.part == 0"),
-    (folded, "hw.slice", "wait.eq(op.interval - self._fold)", "wait.eq(op.interval - 1)"),
-    (folded, "hw.slice", "self.last.eq(self.done &", "self.last.eq(self.active &"),
-    (single, "hw.slice", "left.eq(1 if", "left.eq(2 if"),
+    (burst, "hw.idioms", "wait.eq(op.interval - self._fold)", "wait.eq(op.interval)"),
+    (burst, "hw.idioms", "else self.word.count)", "else self.word.count + 1)"),
+    (burst, "hw.idioms", "self.start & self.busy & ~self.last", "self.start & self.busy"),
+    (burst, "hw.idioms", "index.eq(index + 1)", "index.eq(index)"),
+    (folded, "hw.idioms", "self.part == self._fold - 1", "self.part == 0"),
+    (folded, "hw.idioms", "wait.eq(op.interval - self._fold)", "wait.eq(op.interval - 1)"),
+    (folded, "hw.idioms", "self.last.eq(self.done &", "self.last.eq(self.active &"),
+    (single, "hw.idioms", "left.eq(1 if", "left.eq(2 if"),
     (StreamProof, "hw.stream", "row[p][plane_bits", "row[0][plane_bits"),
     (StreamProof, "hw.stream", "Mux(drive, data, value)", "data"),
     (StreamProof, "hw.stream", "Mux(drive, data, value)", "value | Mux(drive, data, 0)"),
@@ -90,9 +90,9 @@ FAULTS = [
     (accumulators, "hw.mxm", "mac.op.clear & mac.first", "mac.op.clear"),
     (accumulators, "hw.mxm", "here.lanes.eq(Mux(mac.active, lanes8, 0))", "here.lanes.eq(lanes8)"),
     (accumulators, "hw.mxm", "engine.word.acc, Const(1)", "engine.word.acc, Const(0)"),
-    (uart, "fpga.uart", "left.eq(BITS),", "left.eq(BITS - 1),"),
-    (uart, "fpga.uart", "Cat(self.data[1:], line)", "Cat(line, self.data[:-1])"),
-    (uart, "fpga.uart", "self._bit // 2 - 2 *", "self._bit // 2 - 3 *"),
+    (uart, "fpga.gateware.uart", "left.eq(BITS),", "left.eq(BITS - 1),"),
+    (uart, "fpga.gateware.uart", "Cat(self.data[1:], line)", "Cat(line, self.data[:-1])"),
+    (uart, "fpga.gateware.uart", "self._bit // 2 - 2 *", "self._bit // 2 - 3 *"),
 ]
 
 

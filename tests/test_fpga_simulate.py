@@ -12,16 +12,16 @@ from checkpoints import REPOSITORY
 from fake_board import Noise, NoisyLine
 from programs import small_program
 
+from arch.config import CONFIGS
+from arch.identity import chip_digest
 from cli.main import app
 from fpga.boards import BOARDS
-from fpga.link import Board, Link, open_board, open_line
+from fpga.gateware.uart import BITS, divisor_of
+from fpga.host.board import Board, Link, open_board, open_line
 from fpga.simulate import SimulatedBoard
-from fpga.uart import BITS, divisor_of
-from hw.config import CONFIGS
-from hw.identity import chip_digest
-from sim.device import Device
-from sim.devices import open_device
-from sim.programs import open_program
+from run.devices import open_device
+from run.programs import open_program
+from sim.device.device import Device
 
 SHIPPED = REPOSITORY / "models" / "stories263k.bin"
 

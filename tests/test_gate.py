@@ -24,18 +24,19 @@ from amaranth.lib.wiring import In, Out
 from programs import small_program
 from test_end_to_end import FOUR_LANES
 
-from compiler.errors import TspError
-from compiler.program import Program
+from arch.config import CONFIGS
+from arch.host_map import Control, Space
+from arch.row import queues
+from base.errors import TspError
 from fpga.boards import BOARDS
 from hw.chip import Chip
-from hw.config import CONFIGS
-from hw.isa import Control, Space, queues
-from hw.slice import register
-from sim import cocotb_runner
-from sim.cocotb_runner import CocotbFailure, run_cocotb
-from sim.device import ChipDevice
-from sim.random_programs import random_image
-from sim.verilated import VerilatedChip
+from hw.idioms import register
+from program.program import Program
+from sim.check import cocotb_runner
+from sim.check.cocotb_runner import CocotbFailure, run_cocotb
+from sim.check.random_programs import random_image
+from sim.device.device import ChipDevice
+from sim.rtl.chip import VerilatedChip
 
 BENCHES: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "icu": lambda _: test_hw_icu.test_icu(),

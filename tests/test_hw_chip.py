@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 import hw
-from hw import isa, numerics
-from hw.config import CONFIGS, MEM_E, MEM_W, MXM_E, PLANES, VXM, ChipConfig
-from hw.identity import chip_digest
-from hw.isa import (
+from arch import host_map, isa, numerics
+from arch.config import CONFIGS, MEM_E, MEM_W, MXM_E, PLANES, VXM, ChipConfig
+from arch.host_map import Control, Trap
+from arch.identity import chip_digest
+from arch.isa import (
     ENGINE,
     MEM_READ,
     MXM_ACC,
@@ -22,19 +23,17 @@ from hw.isa import (
     START,
     VXM_DRIVE,
     Alu,
-    Control,
     Dir,
     Instr,
     Op,
     Red,
     Src,
-    Trap,
     encode,
-    queues,
 )
-from sim.model import ModelChip
-from sim.toolchain import find
-from sim.verilated import TimeoutExceeded, VerilatedChip, chip_verilog
+from arch.row import queues
+from sim.cycle.chip import ModelChip
+from sim.rtl.chip import TimeoutExceeded, VerilatedChip, chip_verilog
+from sim.rtl.toolchain import find
 
 TINY = CONFIGS["tiny"]
 LANES = TINY.lanes
@@ -161,7 +160,7 @@ def test_every_cycle_equals_the_model():
             for name, data in zip(("MEM_W0", "MEM_E0", "MEM_E1"), quads, strict=True):
                 device.load_mem(name, data)
             load_program(device, schedule, [(parks(schedule) + COUNT, 100)])
-            device.host_write(isa.Space.CONTROL, Control.RUN.value, 3)
+            device.host_write(host_map.Space.CONTROL, Control.RUN.value, 3)
         starts = 0
         while not starts or chip.running:
             if chip.token_start:
@@ -191,8 +190,8 @@ def model_starts(model):
 
 
 def rewind(chip):
-    chip.host_write(isa.Space.CONTROL, Control.POSITION.value, 0)
-    chip.host_write(isa.Space.CONTROL, Control.ERRORS.value, 0)
+    chip.host_write(host_map.Space.CONTROL, Control.POSITION.value, 0)
+    chip.host_write(host_map.Space.CONTROL, Control.ERRORS.value, 0)
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +245,7 @@ def test_busy_means_the_same_in_the_model(chip, queue, op, fields, busy):
         rewind(chip)
         chip.run(1)
         model.run(1)
-        assert chip.control(Control.ERRORS) == model.host_read(isa.Space.CONTROL, Control.ERRORS.value)
+        assert chip.control(Control.ERRORS) == model.host_read(host_map.Space.CONTROL, Control.ERRORS.value)
         assert (Trap.NOT_PARKED in chip.errors()) == (period < least)
 
 
@@ -305,7 +304,7 @@ def test_host_reads(chip):
         assert (chip.read_mem(name) == data).all()
         word = int.from_bytes(data[77, 2].tobytes(), "little")
         slice_number = ["MEM_W0", "MEM_W1", "MEM_E0", "MEM_E1"].index(name)
-        assert chip.host_read(isa.Space.MEM, slice_number << 22 | 77 << 2 | 2) == word
+        assert chip.host_read(host_map.Space.MEM, slice_number << 22 | 77 << 2 | 2) == word
 
 
 @pytest.mark.parametrize(("options", "words"), [

@@ -7,9 +7,10 @@ from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
-from hw.config import CONFIGS
-from hw.host import HostPort, Sequencer
-from sim.cocotb_runner import run_cocotb
+from arch.config import CONFIGS
+from hw.host import HostPort
+from hw.sequencer import Sequencer
+from sim.check.cocotb_runner import run_cocotb
 
 CONFIG = replace(CONFIGS["tiny"], buckets=5)
 SEQUENCER = ("start", "bucket", "running", "idle", "traps")

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from hw.config import CONFIGS
+from arch.config import CONFIGS
+from arch.row import queues
 from hw.icu import Icu
-from hw.isa import queues
-from sim.cocotb_runner import run_cocotb
+from sim.check.cocotb_runner import run_cocotb
 
 CONFIG = replace(CONFIGS["tiny"], debug=True)
 

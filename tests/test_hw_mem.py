@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from hw.config import CONFIGS, ChipConfig
-from hw.isa import queues
+from arch.config import CONFIGS, ChipConfig
+from arch.row import queues
 from hw.mem import Mem, banks
-from sim.cocotb_runner import run_cocotb
+from sim.check.cocotb_runner import run_cocotb
 
 
 @pytest.mark.parametrize(("name", "ways", "groups", "deep", "lanes"), [

@@ -1,13 +1,13 @@
-"""The MXMs against `hw.numerics`, cycle by cycle (bench_hw_mxm.py holds the vectors)."""
+"""The MXMs against `arch.numerics`, cycle by cycle (bench_hw_mxm.py holds the vectors)."""
 
 import dataclasses
 
 import pytest
 
-from hw.config import CONFIGS
-from hw.isa import queues
+from arch.config import CONFIGS
+from arch.row import queues
 from hw.mxm import Mxm
-from sim.cocotb_runner import run_cocotb
+from sim.check.cocotb_runner import run_cocotb
 
 
 @pytest.mark.parametrize(("name", "side", "lanes"), [

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from hw.config import CONFIGS
-from hw.isa import queues
+from arch.config import CONFIGS
+from arch.row import queues
 from hw.stream import Streams
-from sim.cocotb_runner import run_cocotb
+from sim.check.cocotb_runner import run_cocotb
 
 
 @pytest.mark.parametrize(("name", "lanes"), [("tiny", 16), ("tiny", 4), ("ulx3s", 8)])

@@ -1,13 +1,13 @@
-"""The SXM against `hw.numerics`, cycle by cycle (bench_hw_sxm.py holds the vectors)."""
+"""The SXM against `arch.numerics`, cycle by cycle (bench_hw_sxm.py holds the vectors)."""
 
 import dataclasses
 
 import pytest
 
-from hw.config import CONFIGS
-from hw.isa import queues
+from arch.config import CONFIGS
+from arch.row import queues
 from hw.sxm import Sxm
-from sim.cocotb_runner import run_cocotb
+from sim.check.cocotb_runner import run_cocotb
 
 
 @pytest.mark.parametrize(("name", "side", "lanes"), [

@@ -1,15 +1,15 @@
-"""The VXM against `hw.numerics`, cycle by cycle (bench_hw_vxm.py holds the vectors)."""
+"""The VXM against `arch.numerics`, cycle by cycle (bench_hw_vxm.py holds the vectors)."""
 
 import dataclasses
 import re
 
 import pytest
 
-from hw.config import CONFIGS
-from hw.isa import queues
+from arch.config import CONFIGS
+from arch.row import queues
 from hw.verilog import convert
 from hw.vxm import Vxm
-from sim.cocotb_runner import run_cocotb
+from sim.check.cocotb_runner import run_cocotb
 
 
 def vxm(lanes: int, fold: int, debug: bool) -> Vxm:

@@ -7,11 +7,11 @@ import pytest
 from checkpoints import SHARED_MODELS
 from test_end_to_end import PROMPT, SAMPLED, SHIPPED, alike
 
+from arch.config import CONFIGS
 from compiler.compile import compile_checkpoint
-from compiler.files import read_model
-from compiler.program import Program
-from compiler.tokenizer import Tokenizer
-from hw.config import CONFIGS
+from compiler.frontend.files import read_model
+from program.program import Program
+from program.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.nightly
 

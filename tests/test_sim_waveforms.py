@@ -14,11 +14,12 @@ from checkpoints import REPOSITORY
 from programs import small_program
 from pywellen import Waveform  # pyright: ignore[reportAttributeAccessIssue]
 
-from hw.config import CONFIGS, ChipConfig
-from sim import toolchain, verilated
-from sim.random_programs import random_image
-from sim.verilate import FST_HEADERS, TRACES
-from sim.verilated import VerilatedChip
+from arch.config import CONFIGS, ChipConfig
+from sim.check.random_programs import random_image
+from sim.rtl import chip as verilated
+from sim.rtl import toolchain
+from sim.rtl.build import FST_HEADERS, TRACES
+from sim.rtl.chip import VerilatedChip
 
 SMALL = """
 module chip(input clk, input rst, input [2:0] host_space, input [31:0] host_addr, input [127:0] host_wdata,

@@ -8,8 +8,9 @@ import numpy as np
 from cocotb.clock import Clock
 from cocotb.triggers import FallingEdge, RisingEdge
 
-from hw.config import CONFIGS, PLANES
-from hw.isa import ENGINE, Instr, Trap, encode
+from arch.config import CONFIGS, PLANES
+from arch.host_map import Trap
+from arch.isa import ENGINE, Instr, encode
 
 CORNERS = (0, 1, -1, 2, 127, 128, -128, -129, 32767, 32768, -32768, -32769, 131071, 131072, -131072, -131073,
            8388607, -8388608, (1 << 31) - 1, -(1 << 31), -(1 << 31) + 1, 1 << 30)

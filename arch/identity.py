@@ -1,0 +1,30 @@
+"""What a chip is, in one number: chip and board tell it, so that neither takes a program made for another.
+
+It is of the config and of what all configs have in common, the instruction set; not of how a unit does its work.
+"""
+
+import hashlib
+import json
+from enum import Enum
+from functools import cache
+
+from . import host_map, isa, tables
+from .config import ChipConfig
+
+
+def chip_digest(config: ChipConfig) -> str:
+    """Hex digest, 64 bits, of everything that a program depends on."""
+    return hashlib.sha256(f"{config.digest()} {isa_digest()}".encode()).hexdigest()[:16]
+
+
+@cache
+def isa_digest() -> str:
+    """Hex digest of every opcode, field, latency and table: what a program relies on besides its config."""
+    names = vars(isa) | {name: getattr(host_map, name) for name in host_map.ISA}
+    numbers = {name: value for name, value in names.items() if name.isupper() and isinstance(value, int)}
+    enums = {name: {member.name: member.value for member in kind} for name, kind in names.items()
+             if isinstance(kind, type) and issubclass(kind, Enum)}
+    layouts = {op.name: [[name, spec.bits, spec.signed] for name, spec in spec_fields.items()]
+               for op, spec_fields in isa.FIELDS.items()}
+    text = json.dumps([numbers, enums, layouts, [[int(x) for x in row] for row in tables.rom()]], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,40 @@
+"""Which instruction words are legal on a chip."""
+
+from base.errors import TspError
+
+from . import isa
+from .host_map import Trap
+from .isa import Instr, Op
+from .row import Queue
+
+
+class VerifyError(TspError):
+    """A program that is not proven legal.
+
+    rule: the trap that it may raise. queue, number, cycle: the word (counted from the bucket's start PC) and the cycle
+    after the token's start pulse; -1 where none applies. what: the offence.
+    """
+
+    def __init__(self, rule: Trap, queue: str, number: int, cycle: int, what: str) -> None:
+        place = queue + (f" word {number}" if number >= 0 else "") + (f", cycle {cycle}" if cycle >= 0 else "")
+        super().__init__(f"illegal program: {place}: {rule.name}: {what}")
+        self.rule, self.queue, self.number, self.cycle, self.what = rule, queue, number, cycle, what
+
+
+def instruction(queue: Queue, number: int, word: int) -> Instr:
+    """Decoded and complete, with all its fields as plain attributes (they are read often). Raises VerifyError."""
+    try:
+        instr = isa.decode(word)
+    except ValueError as error:
+        raise VerifyError(Trap.OPCODE, queue.name, number, -1, str(error)) from None
+    if instr.op not in isa.ICU_OPS and instr.op not in isa.UNIT_OPS[queue.unit]:
+        raise VerifyError(Trap.OPCODE, queue.name, number, -1, f"{instr.op.name} is no operation of {queue.unit}")
+    least = isa.MIN_DELAY_JUMP if instr.op is Op.END_LOOP else isa.MIN_DELAY
+    if instr.delay < least:
+        raise VerifyError(Trap.OPCODE, queue.name, number, -1, f"delay must be at least {least}, not {instr.delay}")
+    for name, spec in isa.FIELDS[instr.op].items():
+        value = instr.fields[name]
+        if spec.low and value < spec.low:
+            raise VerifyError(Trap.OPCODE, queue.name, number, -1, f"{name} must be at least {spec.low}, not {value}")
+        object.__setattr__(instr, name, value)
+    return instr

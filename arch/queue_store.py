@@ -1,0 +1,164 @@
+"""How a queue stores its words: each distinct word once, and in the order of issue their numbers and delays.
+
+Programs repeat themselves - the buckets of a model differ in a few counts and delays - so that an entry of a number and
+a delay for each instruction, and a memory of the distinct words, take a third of the bits of a queue of whole words.
+The two memories are read one behind the other, in the time that a whole word's memory and its register would take.
+
+Halves of words repeat themselves more than whole ones: a few counts meet many addresses. A store may be in two parts,
+each of which keeps the distinct halves; a word's number is then the numbers of its halves, side by side.
+"""
+
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from .config import ChipConfig
+from .isa import DELAY_BITS, FIELDS, HEADER, ICU_OPS, UNIT_OPS, Op, width
+from .row import Queue, queue_depth, queues
+
+SHALLOW = 256
+"""Parts of fewer words are made of LUTs, which a block RAM would leave mostly empty."""
+UPPER = {"MEM": 39, "MXM": 48}
+"""First bit of a word's upper half. MEM words have about as many distinct halves on either side of bit 3 of their
+address; what an MXM stores of the lower half is 36 bits, the width of a block RAM."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a store: how many values it holds, number 0 being 0, and the bits of a word that they are."""
+
+    words: int
+    kept: tuple[int, ...]
+
+    @property
+    def number_bits(self) -> int:
+        """Bits of an entry that name a value."""
+        return (self.words - 1).bit_length()
+
+    @functools.cached_property
+    def mask(self) -> int:
+        """The bits that it keeps."""
+        return sum(1 << bit for bit in self.kept)
+
+    def of(self, word: int) -> int:
+        """The part of a word."""
+        return word & self.mask
+
+
+@dataclass(frozen=True)
+class Store:
+    """Sizes of one queue's memories.
+
+    depth: entries. delay_bits: of an entry; a longer delay must be split. parts: of the stored words, lowest first.
+    They keep all bits but the delay and those that are 0 in every program that is legal in this config.
+    """
+
+    depth: int
+    delay_bits: int
+    parts: tuple[Part, ...]
+
+    @property
+    def words(self) -> int:
+        """So many distinct words fit whatever they are, the empty word (no word at all) among them."""
+        return min(part.words for part in self.parts)
+
+    @property
+    def number_bits(self) -> int:
+        """Bits of an entry that name a word."""
+        return sum(part.number_bits for part in self.parts)
+
+    @property
+    def max_delay(self) -> int:
+        """The longest delay of an instruction."""
+        return (1 << self.delay_bits) - 1
+
+
+def store_of(config: ChipConfig, queue: Queue) -> Store:
+    """The memories of a queue. In a debug build words are whole, so that it can tell what is wrong with them."""
+    index = queue.slice + 3 if queue.unit == "MEM" else ("VXM", "SXM", "MXM").index(queue.unit)
+    depth = queue_depth(config, queue)
+    words = config.icu_words[index] if config.icu_words else (depth,)
+    kept = _kept(config, queue)
+    halves = [kept]
+    if len(words) > 1:
+        upper = UPPER[queue.unit]
+        halves = [tuple(bit for bit in kept if bit < upper), tuple(bit for bit in kept if bit >= upper)]
+    store = Store(depth, DELAY_BITS, tuple(Part(*part) for part in zip(words, halves, strict=True)))
+    if config.icu_words:
+        return replace(store, delay_bits=min(DELAY_BITS, config.icu_entry_bits - store.number_bits))
+    return store
+
+
+def _kept(config: ChipConfig, queue: Queue) -> tuple[int, ...]:
+    """The bits of a word that are stored."""
+    first = HEADER["op"].bits + DELAY_BITS
+    if config.debug:
+        return (*range(HEADER["op"].bits), *range(first, width(queue.unit)))
+    used = 0
+    for op in (*ICU_OPS, *UNIT_OPS[queue.unit]):
+        used |= op.value | _used(config, queue, op) << first
+    return tuple(bit for bit in range(width(queue.unit)) if used >> bit & 1)
+
+
+def _used(config: ChipConfig, queue: Queue, op: Op) -> int:
+    """Mask of the bits that can be 1 among the fields of an operation."""
+    mask, at = 0, 0
+    for name, field in FIELDS[op].items():
+        bits = field.bits
+        if name == "addr" or (op is Op.LOOP and name == "stride"):
+            bits = (config.mem_depths[queue.slice] - 1).bit_length() if queue.unit == "MEM" else 0
+        elif name == "weights":
+            bits = max(config.weight_groups_of(queue.slice)).bit_length()
+        mask |= ((1 << min(bits, field.bits)) - 1) << at
+        at += field.bits
+    return mask
+
+
+class Numbers:
+    """Gives the distinct words of one queue their numbers, from 1 on.
+
+    Raises ValueError where the queue cannot hold a word.
+    """
+
+    def __init__(self, config: ChipConfig, queue: Queue):
+        self._name, self._config, self._store = queue.name, config.name, store_of(config, queue)
+        self._known = [{0: 0} for _ in self._store.parts]
+
+    def __call__(self, word: int) -> int:
+        """The number of a word."""
+        delay = word >> HEADER["op"].bits & ((1 << DELAY_BITS) - 1)
+        if delay > self._store.max_delay:
+            raise ValueError(f"queue {self._name} of config {self._config} holds delays up to {self._store.max_delay}, "
+                             f"not {delay}")
+        total, at = 0, 0
+        for part, known in zip(self._store.parts, self._known, strict=True):
+            number = known.setdefault(part.of(word), len(known))
+            if number >= part.words:
+                raise ValueError(f"queue {self._name} of config {self._config} holds {part.words - 1} "
+                                 f"{_values(part)}, not more")
+            total |= number << at
+            at += part.number_bits
+        return total
+
+
+def _values(part: Part) -> str:
+    """What a part holds, for messages."""
+    return f"distinct values of bits {part.kept[0]}..{part.kept[-1]}"
+
+
+def distinct(part: Part, words: Iterable[int]) -> int:
+    """How many values a part of a queue's store must hold for these instructions, 0 aside."""
+    return len({part.of(word) for word in words} - {0})
+
+
+def overflow(config: ChipConfig, words: dict[str, Iterable[int]]) -> str:
+    """What does not fit the queues, by queue name, as one line; nothing if all fits."""
+    for queue in queues(config):
+        mine = list(words.get(queue.name, ()))
+        limit = queue_depth(config, queue)
+        if len(mine) > limit:
+            return f"queue {queue.name} needs {len(mine)} instructions, config {config.name} has {limit}"
+        for part in store_of(config, queue).parts:
+            if (needed := distinct(part, mine)) >= part.words:
+                return f"queue {queue.name} needs {needed} {_values(part)}, config {config.name} has {part.words - 1}"
+    return ""

@@ -1,0 +1,1 @@
+"""What every other package may use: errors, output files, the cache, modules as commands."""

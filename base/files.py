@@ -1,0 +1,138 @@
+"""Files of a command: JSON that is read, outputs that are whole or absent and refused beforehand if they cannot be."""
+
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from .errors import TspError
+
+Name = str | os.PathLike[str]
+
+
+def check_output(path: Name, *inputs: Path) -> None:
+    """Raises TspError unless a regular file can be written at `path` that is none of the inputs.
+
+    A link is followed: what it points to is to be written. Nothing is changed.
+    """
+    path = Path(path)
+    if path == Path():
+        raise TspError("the name of an output is empty, or that of this folder: name a file")
+    mode = _mode(path)
+    if mode is not None and not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "a device or a pipe"
+        raise TspError(f"{path}: cannot write: it is {what}, and outputs are regular files: name another file")
+    target = _target(path)
+    if not target.parent.is_dir():
+        raise TspError(f"{path}: cannot write: there is no folder {target.parent}: make it, or name another file")
+    if not os.access(target.parent, os.W_OK | os.X_OK) or (mode is not None and not os.access(target, os.W_OK)):
+        raise TspError(f"{path}: cannot write: permission denied: name a file elsewhere")
+    if any(_same(path, other) for other in inputs):
+        raise TspError(f"{path}: cannot write: the command reads this very file: name another file")
+
+
+def check_outputs(paths: Iterable[Path | None], inputs: Iterable[Path] = ()) -> None:
+    """`check_output` for all paths that are given, which must differ from one another, too."""
+    inputs, given = list(inputs), [path for path in paths if path is not None]
+    for path in given:
+        check_output(path, *inputs)
+    for one, other in combinations(given, 2):
+        if _same(one, other):
+            raise TspError(f"{other}: cannot write: two outputs have this name: name two files")
+
+
+def write_whole(contents: Mapping[Path, bytes]) -> None:
+    """Write files: each whole, and none if one of them cannot be written. Raises TspError."""
+    check_outputs(contents)
+    with ExitStack() as stack:
+        for path, data in contents.items():
+            temporary = stack.enter_context(whole(path))
+            try:
+                with open(temporary, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError as error:
+                raise cannot_write(path, error) from error
+
+
+@contextmanager
+def whole(path: Name, keep: tuple[type[BaseException], ...] = ()) -> Iterator[Path]:
+    """An empty file beside `path` to write to. It becomes `path` at the end of the block, and is removed if that ends
+    with an exception, unless it is one of `keep`: those leave what was written so far. Raises TspError."""
+    target = _target(Path(path))
+    try:
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".part")
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    temporary = Path(name)
+    try:
+        os.fchmod(handle, stat.S_IMODE(_mode(target) or 0o666 & ~_umask()))
+        os.close(handle)
+        try:
+            yield temporary
+        except keep:
+            _put(temporary, path)
+            raise
+        _put(temporary, path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def cannot_write(path: Name, error: OSError) -> TspError:
+    """What is said of an output that the system refuses."""
+    return TspError(f"{path}: cannot write: {(error.strerror or str(error)).lower()}: name a file elsewhere")
+
+
+def _put(temporary: Path, path: Name) -> None:
+    try:
+        os.replace(temporary, _target(Path(path)))
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def _target(path: Path) -> Path:
+    """The file behind links, which need not be there."""
+    return Path(os.path.realpath(path))
+
+
+def _mode(path: Path) -> int | None:
+    """Kind and permissions of what is there; None if nothing is. Raises TspError."""
+    try:
+        return path.stat().st_mode
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two names are of one file, which need not be there yet."""
+    with suppress(OSError):
+        return os.path.samefile(one, other)
+    return _target(one) == _target(other)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Parse a JSON object; raises `TspError` if the file is missing or is no JSON object."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TspError(f"{path}: cannot read it: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise TspError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise TspError(f"{path}: must hold a JSON object, not a {type(value).__name__}")
+    return value

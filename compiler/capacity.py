@@ -1,0 +1,125 @@
+"""How many positions of a model fit a chip, and what does not: from shapes alone, without weights."""
+
+from typing import Any
+
+import numpy as np
+
+from arch.config import CONFIGS, ChipConfig
+from arch.lanes import ceil_div
+from base.errors import TspError
+from compiler.place.geometry import CHUNK, native_head_size
+from compiler.place.lifetimes import check_lifetimes
+from program import integer
+from program.integer import MATRICES, IntegerModel, Shifts
+from program.shape import ModelConfig
+
+from . import lower
+from .place.placement import Placement, place
+
+INT4_MATRICES = frozenset(MATRICES) - {"classifier"}
+"""Held in four bits with weights="int4"; the classifier is also the embedding and stays at eight."""
+WEIGHTS = {"int8": frozenset[str](), "int4": INT4_MATRICES}
+MANY_CHUNKS = 32
+"""Vectors of positions from which on a context is shortened to whole bursts."""
+
+
+def four_bit_matrices(weights: str) -> frozenset[str]:
+    """What a key of `WEIGHTS` holds in four bits. Raises TspError naming the keys."""
+    if weights not in WEIGHTS:
+        raise TspError(f"weights must be one of {', '.join(WEIGHTS)}, not {weights!r}")
+    return WEIGHTS[weights]
+
+
+def choose_context(model: ModelConfig, config: ChipConfig, wanted: int | None, four_bit: frozenset[str]) -> int:
+    """`wanted`, if it fits; by default the model's whole context, or what fits of it.
+
+    Raises TspError naming what does not fit, and the context or the chips that would.
+    """
+    served, problem = fitting_context(model, config, wanted, four_bit)
+    if not served:
+        raise TspError(f"{problem}; {_fitting(model, four_bit)}")
+    if wanted is not None and served < wanted:
+        raise TspError(f"a context of {wanted} does not fit: {problem} or --context {served}")
+    return served
+
+
+def fitting_context(model: ModelConfig, config: ChipConfig, wanted: int | None,
+                    four_bit: frozenset[str]) -> tuple[int, str]:
+    """(positions, at most `wanted` or the model's, that fit; what does not fit beyond them, "" if there is nothing).
+
+    They are the greatest number of whole vectors that fits; if they are many, of whole bursts of them: for one that is
+    only begun queues hold fewer buckets. 0 if not even one vector fits. Raises TspError if `wanted` is out of range.
+    """
+    if wanted is not None and not 1 <= wanted <= model.seq_len:
+        raise TspError(f"context must be in 1..{model.seq_len} (the model's context), not {wanted}")
+    full, lanes = wanted or model.seq_len, config.lanes
+    problem = _problem(model, config, full, four_bit)
+    if not problem:
+        return full, ""
+    if least := _problem(model, config, min(full, lanes), four_bit):
+        return 0, least
+    low, high = 1, ceil_div(full, lanes)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _problem(model, config, middle * lanes, four_bit):
+            high = middle
+        else:
+            low = middle
+    return (low if low < MANY_CHUNKS else low - low % CHUNK) * lanes, problem
+
+
+def _problem(model: ModelConfig, config: ChipConfig, context: int, four_bit: frozenset[str]) -> str:
+    """What does not fit; "" if all does."""
+    try:
+        check_fit(model, config, context, four_bit)
+    except TspError as error:
+        return str(error)
+    return ""
+
+
+def _fitting(model: ModelConfig, four_bit: frozenset[str]) -> str:
+    """Which named chips the model fits, with a vector of positions at least."""
+    found = [name for name, config in CONFIGS.items()
+             if not _problem(model, config, min(model.seq_len, config.lanes), four_bit)]
+    return f"the model fits --config {' or '.join(found)}" if found else "the model fits no config"
+
+
+def check_fit(model: ModelConfig, config: ChipConfig, context: int, four_bit: frozenset[str]) -> Placement:
+    """Place and lower the model's shapes, without weights. Raises TspError naming what does not fit."""
+    if four_bit and not config.int4:
+        raise TspError(f"config {config.name} has no int4 weights, for {2 * config.rows} rows of a step do not fit its "
+                       f"{config.lanes} lanes: use int8")
+    for name, value in (("dim", model.dim), ("vocab_size", model.vocab_size)):
+        if value <= config.lanes:
+            raise TspError(f"{name} must be more than {config.lanes} (each hemisphere takes half), not {value}")
+    sizes = hollow_model(model, config.lanes, context, four_bit)
+    needed = sum(getattr(sizes, name).size / (2 if name in four_bit else 1) for name in MATRICES)
+    if needed > config.sram_bytes:
+        raise TspError(f"the weight matrices take {needed / 1024:,.0f} KiB, config {config.name} has "
+                       f"{config.sram_bytes / 1024:,.0f} KiB of SRAM: use a larger config")
+    placement = place(config, sizes, rope_rate(model, sizes))
+    check_lifetimes(config, lower.Lower(placement, placement.geometry.chunks).run())
+    return placement
+
+
+def rope_rate(config: ModelConfig, model: IntegerModel) -> np.ndarray:
+    """Radians a position of every RoPE pair of a head as the chip stores it; pairs of padding stand still."""
+    rate = config.rope_theta ** (-np.arange(0, config.head_dim, 2) / config.head_dim)
+    return np.pad(rate, (0, model.head_size // 2 - len(rate)))
+
+
+def hollow_model(model: ModelConfig, lanes: int, context: int, four_bit: frozenset[str]) -> IntegerModel:
+    """An integer model of the right shapes whose weights are all 0: time and space depend on nothing else but on which
+    scales are dynamic, none of them here."""
+    sizes = {
+        "dim": model.dim, "hidden": model.hidden_dim, "layers": model.n_layers, "heads": model.n_heads,
+        "kv_heads": model.n_kv_heads, "head_size": native_head_size(model.head_dim, lanes),
+        "vocab": model.vocab_size, "context": context, "eps": 0, "lanes": lanes,
+    }
+    kinds = {name: np.int8 if name in (*MATRICES, "embedding") else np.int16 for name in integer.array_shapes(sizes)}
+    arrays: dict[str, Any] = {name: np.broadcast_to(np.zeros((), kinds[name]), shape)
+                              for name, shape in integer.array_shapes(sizes).items()}
+    if model.shared_classifier:
+        arrays["embedding"] = arrays["classifier"]
+    shifts = Shifts(**dict.fromkeys(Shifts.__dataclass_fields__, 0))
+    return IntegerModel(**sizes, **arrays, shifts=shifts, four_bit=four_bit, dynamic=frozenset())

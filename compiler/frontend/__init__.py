@@ -1,0 +1,1 @@
+"""Checkpoints and tokenizers as they come from files."""

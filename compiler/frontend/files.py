@@ -1,0 +1,68 @@
+"""The files of a command: a checkpoint, its tokenizer and a text to calibrate on are read; outputs are written whole or
+not at all."""
+
+import codecs
+from pathlib import Path
+
+from base.errors import TspError
+from program.tokenizer import HF_CONFIGS, Tokenizer, load_tokenizer
+
+from .checkpoint import Checkpoint
+from .load import load_checkpoint
+
+# --- read ----------------------------------------------------------------------------------------------------------
+
+TEXT_BYTES, LEAST_TOKENS, MOST_TOKENS = 1 << 15, 16, 4096
+"""Of a text to calibrate on: its beginning is enough."""
+
+
+def read_model(checkpoint: str | Path, tokenizer: str | Path | None = None) -> tuple[Checkpoint, Tokenizer]:
+    """Both; the tokenizer is by default a file next to the checkpoint. Raises TspError."""
+    model = load_checkpoint(checkpoint)
+    vocab = model.config.vocab_size
+    return model, load_tokenizer(tokenizer or find_tokenizer(Path(checkpoint), vocab), vocab)
+
+
+def read_text(path: Path, tokenizer: Tokenizer) -> list[int]:
+    """The tokens, without BOS, of the beginning of a text to calibrate on. Raises TspError."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(TEXT_BYTES)
+    except OSError as error:
+        raise TspError(f"{path}: cannot read the text: {error.strerror}") from error
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(data, final=len(data) < TEXT_BYTES)
+        tokens = tokenizer.encode(text, bos=False)[:MOST_TOKENS]
+    except UnicodeDecodeError as error:
+        raise TspError(f"{path}: the text must be UTF-8, byte {error.start} is not: convert it") from None
+    except TspError as error:
+        raise TspError(f"{path}: {error}") from None
+    if len(tokens) < LEAST_TOKENS:
+        raise TspError(f"{path}: the text must have at least {LEAST_TOKENS} tokens to calibrate on, not {len(tokens)}: "
+                       "give a longer one")
+    return tokens
+
+
+def find_tokenizer(checkpoint: Path, vocab: int) -> Path:
+    """The tokenizer in a Hugging Face folder or next to a file. Raises TspError if there is none."""
+    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    names = ("tokenizer.json",) if checkpoint.is_dir() else (f"tok{vocab}.bin", "tokenizer.bin", "tokenizer.json")
+    for name in names:
+        if (folder / name).exists():
+            return folder / name
+    raise TspError(f"{folder}: no tokenizer ({', '.join(names)}) is there; name one with --tokenizer")
+
+
+def sources(checkpoint: Path, tokenizer: Path | None = None) -> list[Path]:
+    """The files that may be read of a program, a checkpoint or a folder, the tokenizer's among them."""
+    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    if checkpoint.is_dir():
+        patterns = (*HF_CONFIGS, "tokenizer.json", "*.safetensors", "*.safetensors.index.json")
+    else:
+        patterns = ("tok[0-9]*.bin", "tokenizer.bin", "tokenizer.json")
+    beside = [path for pattern in patterns for path in sorted(folder.glob(pattern))]
+    return [checkpoint, *([tokenizer] if tokenizer else []), *beside]
+
+
+# --- written -------------------------------------------------------------------------------------------------------
+

@@ -1,0 +1,1 @@
+"""Where everything lies: tensors, slices, addresses."""

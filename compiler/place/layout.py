@@ -1,0 +1,209 @@
+"""Where everything lies: SRAM addresses of a model's tensors, and the order of weights in SRAM.
+
+The only pass that knows addresses. A slice holds first what belongs to layers, a block a layer, then what is global;
+relative addresses of the layer loop are those of layer 0. Weight matrices lie in exactly the order in which an MXM
+consumes them, so that reading one is one burst.
+"""
+
+import itertools
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from arch.config import PLANES, ChipConfig
+from arch.isa import Fmt, Wfmt
+from arch.lanes import SIDES, quads_of_int32
+from base.errors import TspError
+from compiler.ir import As, Mem
+
+
+@dataclass(eq=False)
+class Tensor:
+    """A tensor in one slice: `quads` a layer (or in all, if global) from `addr` on, once laid out."""
+
+    name: str
+    slice: str
+    quads: int
+    per_layer: bool
+    addr: int = -1
+
+    def mem(self, start: int = 0, count: int = 0, **kwargs: Any) -> Mem:
+        """`count` quads (default: to the end) from number `start` on."""
+        return Mem(self.slice, self.addr + start, count or self.quads - start, rel=int(self.per_layer), **kwargs)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What one weight group has of a matrix: quads in tensors that may lie in different slices."""
+
+    parts: tuple[Tensor, ...]
+
+    @property
+    def slice(self) -> str:
+        """The slice of a matrix that is in one part."""
+        (part,) = self.parts
+        return part.slice
+
+    def mem(self, start: int, count: int, **kwargs: Any) -> Mem:
+        """`count` quads from number `start` on, which must lie in one part."""
+        first = 0
+        for part in self.parts:
+            if start < first + part.quads:
+                if start + count > first + part.quads:
+                    raise ValueError(f"quads {start}..{start + count - 1} of {part.name} lie in two parts")
+                return part.mem(start - first, count, **kwargs)
+            first += part.quads
+        raise ValueError(f"quad {start} is beyond {self.parts[-1].name}")
+
+
+@dataclass(eq=False)
+class Halves:
+    """int16 vectors packed two to a quad: vector v in the low (v < quads) or the high planes of quad v mod quads."""
+
+    tensor: Tensor
+    vectors: int
+
+    def __call__(self, start: int = 0, count: int = 1, constant: bool = True) -> As:
+        """Operand of `count` vectors from `start` on, which must lie in one half."""
+        half, first = divmod(start, self.tensor.quads)
+        if first + count > self.tensor.quads:
+            raise ValueError(f"vectors {start}..{start + count - 1} of {self.tensor.name} lie in both halves")
+        cells = () if constant else None
+        return As(self.tensor.mem(first, count, planes=3 << 2 * half, cells=cells), (Fmt.LO16, Fmt.HI16)[half])
+
+
+@dataclass(eq=False)
+class Layout:
+    """Allocates slices of a chip and fills their image."""
+
+    config: ChipConfig
+    layers: int
+    tensors: list[Tensor] = field(default_factory=list)
+    strides: dict[str, int] = field(default_factory=dict)
+    contents: list[tuple[Tensor, np.ndarray]] = field(default_factory=list)
+    shared: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def depth(self, name: str) -> int:
+        """Quads of a slice."""
+        return self.config.mem_depths[int(name[1:])]
+
+    def cost(self, tensor: Tensor) -> int:
+        """Quads that a tensor takes in all."""
+        return tensor.quads * (self.layers if tensor.per_layer else 1)
+
+    def _cost(self, name: str) -> int:
+        return sum(self.cost(tensor) for tensor in self.tensors if tensor.slice == name)
+
+    def free(self, name: str) -> int:
+        """Quads of a slice that are not yet given away."""
+        return self.depth(name) - self._cost(name)
+
+    def add(self, name: str, slices: str | tuple[str, ...], quads: int, *, per_layer: bool = False) -> Tensor:
+        """Reserve quads in the first of `slices` that has room. Raises TspError if none has."""
+        options = (slices,) if isinstance(slices, str) else slices
+        tensor = Tensor(name, options[0], quads, per_layer)
+        fitting = [option for option in options if self.free(option) >= self.cost(tensor)]
+        if not fitting:
+            raise self._full(tensor, self.free(options[0]))
+        tensor.slice = fitting[0]
+        self.tensors.append(tensor)
+        return tensor
+
+    def claim(self, name: str, slice_: str, quads: int, *, per_layer: bool = False) -> Tensor:
+        """Quads of a slice, whether it has room or not: see `relieve`."""
+        self.tensors.append(tensor := Tensor(name, slice_, quads, per_layer))
+        return tensor
+
+    def relieve(self, name: str, other: str, movable: Collection[str]) -> list[Tensor]:
+        """Move what slice `name` has no room for to another slice: of tensors with these names the smallest one that
+        is large enough, the last claimed of several, or else the largest. Returns what was moved. Raises TspError if
+        that does not help."""
+        moved: list[Tensor] = []
+        while (lack := -self.free(name)) > 0:
+            options = [tensor for tensor in reversed(self.tensors) if tensor.slice == name and tensor.name in movable
+                       and self.cost(tensor) <= self.free(other)]
+            if not options:
+                mine = [tensor for tensor in self.tensors if tensor.slice == name]
+                used = list(itertools.accumulate(map(self.cost, mine)))
+                first = next(n for n, end in enumerate(used) if end > self.depth(name))
+                raise self._full(mine[first], self.depth(name) - used[first] + self.cost(mine[first]))
+            enough = [tensor for tensor in options if self.cost(tensor) >= lack]
+            tensor = min(enough, key=self.cost) if enough else max(options, key=self.cost)
+            tensor.slice = other
+            moved.append(tensor)
+        return moved
+
+    def _full(self, tensor: Tensor, left: int) -> TspError:
+        return TspError(
+            f"{tensor.name} needs {self.cost(tensor)} quads of {self.config.quad_bytes} bytes, but slice "
+            f"{tensor.slice} of config {self.config.name} has {left} of {self.depth(tensor.slice)} left: "
+            "use a larger config")
+
+    def share(self, name: str, other: Tensor, quads: int) -> Tensor:
+        """A tensor in the first quads of a global one: only one of them may hold anything at a time."""
+        if quads > other.quads or other.per_layer:
+            raise ValueError(f"{quads} quads of {name} do not fit {other}")
+        tensor = Tensor(name, other.slice, quads, False)
+        self.shared.append((tensor, other))
+        return tensor
+
+    def place(self) -> None:
+        """Give every tensor its address."""
+        for name in [f"{side}{n}" for side in SIDES for n in range(len(self.config.mem_depths))]:
+            at = 0
+            for tensor in self.tensors:
+                if tensor.slice == name and tensor.per_layer:
+                    tensor.addr, at = at, at + tensor.quads
+            self.strides[name] = at
+            at *= self.layers
+            for tensor in self.tensors:
+                if tensor.slice == name and not tensor.per_layer:
+                    tensor.addr, at = at, at + tensor.quads
+        for tensor, other in self.shared:
+            tensor.addr = other.addr
+
+    def fill(self, tensor: Tensor, data: np.ndarray) -> None:
+        """Initial bytes [layers if per_layer, quads, planes, lanes] of a tensor; shorter in quads is allowed."""
+        self.contents.append((tensor, data if tensor.per_layer else data[None]))
+
+    def image(self) -> dict[str, np.ndarray]:
+        """Bytes of every slice, uint8 [quads used, planes, lanes]."""
+        used = {name: self._cost(name) for name in self.strides}
+        image = {name: np.zeros((quads, PLANES, self.config.lanes), np.uint8) for name, quads in used.items()}
+        for tensor, data in self.contents:
+            for layer, block in enumerate(data):
+                start = tensor.addr + layer * self.strides[tensor.slice]
+                image[tensor.slice][start : start + len(block)] = block
+        return image
+
+
+# --- byte layouts --------------------------------------------------------------------------------------------------
+
+
+def quads_of_halves(vectors: np.ndarray, quads: int) -> np.ndarray:
+    """int16 vectors [.., n, lanes] -> bytes [.., quads, planes, lanes] as `Halves` reads them."""
+    low, high = vectors[..., :quads, :].astype(np.int64), vectors[..., quads:, :].astype(np.int64)
+    packed = low & 0xFFFF
+    packed[..., : high.shape[-2], :] |= (high & 0xFFFF) << 16
+    return quads_of_int32(((packed + (1 << 31)) & 0xFFFFFFFF) - (1 << 31))
+
+
+def pack_weights(w: np.ndarray, config: ChipConfig, wfmt: Wfmt, *, act_major: bool = False) -> np.ndarray:
+    """Weights of one side in streaming order.
+
+    w: int8 [.., vectors * lanes, acts * lanes]. Row order is [vector, step, act]; act_major is [act, vector, step].
+    Returns bytes [.., weight groups, quads, planes, lanes].
+    """
+    lead, rows, lanes = w.shape[:-2], config.rows, config.lanes
+    per_step = rows * (2 if wfmt is Wfmt.INT4 else 1)
+    steps = w.shape[-2] // per_step
+    w = w.reshape(*lead, steps, per_step, w.shape[-1] // lanes, lanes)
+    if wfmt is Wfmt.INT4:
+        w = (w[..., 0::2, :, :] & 15) | (w[..., 1::2, :, :] << 4)
+    w = w.astype(np.int8).view(np.uint8).reshape(*lead, steps, rows // PLANES, PLANES, -1, lanes)
+    s, g, p, k, lane = (len(lead) + i for i in range(5))
+    outer = (k, s) if act_major else (s, k)
+    w = w.transpose(*range(len(lead)), g, *outer, p, lane)
+    return np.ascontiguousarray(w).reshape(*lead, rows // PLANES, -1, PLANES, lanes)

@@ -1,0 +1,50 @@
+"""Proves that no matrix unit's buffer is too small for what a model keeps in it.
+
+Lowering gives out accumulator vectors and activation entries in turn. A small buffer could be given out again while
+its value still waits to be used, which no later pass would notice: the schedule would be legal, the numbers wrong.
+"""
+
+from collections.abc import Iterable
+
+from arch.config import ChipConfig
+from arch.isa import Op, Wfmt
+from base.errors import TspError
+from compiler.ir import Burst, Cell, Cluster
+from compiler.schedule.scheduler import Segment
+
+BUFFERS = {"acc": "accumulator file", "act": "activation buffer"}
+
+
+def check_lifetimes(config: ChipConfig, segments: Iterable[Segment]) -> None:
+    """Raises TspError if, in program order, a buffer entry is overwritten before anything used it, or used when an
+    activation has been overwritten."""
+    waiting: dict[Cell, str] = {}
+    held: dict[Cell, tuple[int, str]] = {}
+    for cluster in (cluster for segment in segments for cluster in segment.clusters):
+        for read in cluster.reads:
+            waiting.pop(read.cell, None)
+            if read.value and held[read.cell][0] != read.value:
+                raise _too_small(config, read.cell, cluster.label, held[read.cell][1])
+        held |= {write.cell: (write.value, cluster.label) for write in cluster.writes if write.value}
+        for cell in _whole_writes(config, cluster):
+            if cell in waiting:
+                raise _too_small(config, cell, waiting[cell], cluster.label)
+            waiting[cell] = cluster.label
+
+
+def _too_small(config: ChipConfig, cell: Cell, early: str, late: str) -> TspError:
+    kind, side, _ = cell  # type: ignore[misc]
+    return TspError(f"the {BUFFERS[kind]} of MXM_{side} is too small for this model on config {config.name}: "
+                    f"{early!r} is not used before {late!r}; use a larger config")
+
+
+def _whole_writes(config: ChipConfig, cluster: Cluster) -> list[tuple[str, str, int]]:
+    """Buffer cells that a cluster gives a new value, but for sums that go on and heads that fill parts of a vector."""
+    if any(burst.op is Op.MAC and not _is_whole(config, burst) for burst in cluster.bursts):
+        return []
+    return sorted({write.cell for write in cluster.writes if write.cell[0] in BUFFERS})  # type: ignore[index]
+
+
+def _is_whole(config: ChipConfig, burst: Burst) -> bool:
+    steps = config.lanes // (config.rows * (2 if burst.fields["wfmt"] is Wfmt.INT4 else 1))
+    return bool(burst.fields["clear"]) and burst.fields["acc"] % steps == 0 and burst.fields["accs"] % steps == 0

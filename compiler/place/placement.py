@@ -1,0 +1,365 @@
+"""Lays a model out on a chip: every tensor's slice and address, and the bytes of the SRAM image."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from arch.config import ChipConfig
+from arch.isa import Wfmt
+from arch.lanes import SIDES, ceil_div, quads_of_int32, vectors_of
+from base.errors import TspError
+from compiler.ir import As, Mem
+from program.integer import MASKED, IntegerModel, rope_parts
+
+from .geometry import CHUNK, Geometry, gather
+from .layout import Halves, Layout, Tensor, Weights, pack_weights, quads_of_halves
+
+ACROSS = {"W": "E0", "E": "W0"}
+"""Slice for what a VXM operation combines with the products of a side."""
+LOOPED_BODY = 40
+"""Vectors of a side in a pass of the classifier's loop: enough that filling and draining the pipeline is little."""
+LOOKED_UP = ("classifier", "embedding")
+"""Matrices of which both sides are read at a token's offset: the shorter side is padded."""
+JOINED = {"qkv": {"wq", "wk", "wv"}, "w13": {"w1", "w3"}}
+"""Matrices that share an activation and are streamed as one: in four bits only if all their parts are."""
+NOISE_WASTE = 16
+"""Vectors of noise that may be made for no token, so that layers make it."""
+WEST = ("planes", "one_plane", "emb_step", "emb_vector")
+"""Constants in W0, for operations that take another operand from E0."""
+KEYS = "K cache"
+"""How the names of keys begin."""
+UNKNOWN = -1
+"""Entry of the token table whose token the chip is to choose."""
+
+
+@dataclass(eq=False)
+class Matrix:
+    """A weight matrix on the chip: for each side the output vectors it computes and its tensors, one a weight group.
+
+    scale: int16 channel scales of each side's vectors; or, of a classifier whose vectors are looped over, one quad a
+    vector, sides in turn. They lie in the other hemisphere, for a VXM operation takes one operand from each.
+    """
+
+    name: str
+    wfmt: Wfmt
+    steps: int
+    acts: int
+    vectors: dict[str, list[int]]
+    tensors: dict[str, list[Weights]]
+    scale: Mapping[str, Halves | Tensor]
+
+    def scales(self, side: str, start: int, count: int, rel: int = 0) -> Mem | As:
+        """Operand of channel scales of vectors start.. of a side."""
+        scale = self.scale[side]
+        if isinstance(scale, Tensor):
+            first = 2 * start + SIDES.index(side)
+            return replace(scale.mem(cells=())[first : first + 2 * count - 1 : 2], rel=rel)
+        return scale(start, count)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Loop over the classifier: `passes` times `body` vectors of each side; strides: quads a pass, by slice."""
+
+    body: int = 0
+    passes: int = 0
+    strides: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class Placement:
+    """Where the tensors of a model lie on a chip."""
+
+    geometry: Geometry
+    layout: Layout
+    matrices: dict[str, Matrix] = field(default_factory=dict)
+    halves: dict[str, Halves] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    k: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    v: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    vocabulary: Vocabulary = Vocabulary()
+
+
+def place(config: ChipConfig, model: IntegerModel, rope_rate: np.ndarray) -> Placement:
+    """Allocate all tensors. Raises TspError naming what does not fit."""
+    geometry = Geometry(config, model)
+    placement = Placement(geometry, Layout(config, model.layers))
+    if geometry.vocab * geometry.lanes > 1 << 16:
+        raise TspError(f"vocabulary of {model.vocab} tokens: at most 65536 are supported")
+    _Placer(placement, rope_rate).run()
+    return placement
+
+
+class _Placer:
+    def __init__(self, placement: Placement, rope_rate: np.ndarray) -> None:
+        self.p, self.g, self.layout = placement, placement.geometry, placement.layout
+        self.m, self.config = self.g.model, self.g.config
+        self.rate = rope_rate
+        self._fills: list[tuple[Tensor, np.ndarray]] = []
+
+    def run(self) -> None:
+        self._classifier()
+        self._cache()
+        self._layer_matrices()
+        self._norms()
+        self._rope()
+        self._work()
+        self._relieve()
+        self.layout.place()
+        for tensor, data in self._fills:
+            self.layout.fill(tensor, data)
+
+    def _add(self, name: str, slices: str | tuple[str, ...], quads: int, per_layer: bool = False) -> Tensor:
+        return self.layout.add(name, slices, quads, per_layer=per_layer)
+
+    def _relieve(self) -> None:
+        """What the slices of the weight groups have no room for goes to slice 0, which drives any group. What is read
+        together must not meet there, nor the keys of two groups, which are written under different index registers;
+        nor must it lie beside what a looped classifier advances."""
+        for side in SIDES:
+            moved = set[str]()
+            for group in range(1, self.config.groups):
+                movable = {tensor.name for tensor in self.layout.tensors} - moved
+                if self.p.vocabulary.passes:
+                    movable.clear()
+                elif self.config.weight_groups > 1:
+                    movable = {name for name in movable if not name.startswith(KEYS)}
+                moved |= {tensor.name for tensor in self.layout.relieve(f"{side}{group}", f"{side}0", movable)}
+
+    def _cache(self) -> None:
+        g = self.g
+        for unit in range(g.units):
+            side = SIDES[unit % 2]
+            for group in range(1, self.config.weight_groups + 1):
+                self.p.k[unit, group] = self.layout.claim(
+                    f"{KEYS} of unit {unit}", f"{side}{group}", g.chunks * g.steps * g.words, per_layer=True)
+                for part in range(g.per_word):
+                    kv = unit * g.per_word + part
+                    self.p.v[kv, group] = self.layout.claim(
+                        f"V cache of head {kv}", f"{side}{group}", g.chunks * g.head_steps, per_layer=True)
+        for side in SIDES:
+            pairs = max(1, ceil_div(len(g.kv_heads(side)), 2))
+            self.p.tensors[f"kscale_{side}"] = self._add("K scales", ACROSS[side], pairs * g.chunks, True)
+
+    def _matrix(self, name: str, rows: dict[str, np.ndarray], scales: dict[str, np.ndarray],
+                vectors: dict[str, list[int]], *, per_layer: bool, act_major: bool = False) -> None:
+        """rows[side]: int8 [(layers,) vectors * lanes, acts * lanes]; scales[side]: int16 [(layers,) outputs]."""
+        wfmt = Wfmt.INT4 if self.m.four_bit.issuperset(JOINED.get(name, {name})) else Wfmt.INT8
+        tensors: dict[str, list[Weights]] = {}
+        most = 0
+        steps = self.g.lanes // (self.config.rows * (2 if wfmt is Wfmt.INT4 else 1))
+        acts = rows["W"].shape[-1] // self.g.lanes
+        first = 0 if act_major or name in LOOKED_UP else CHUNK * steps * acts
+        for side in SIDES:
+            packed = pack_weights(rows[side], self.config, wfmt, act_major=act_major)
+            tensors[side] = []
+            for group in range(1, self.config.weight_groups + 1):
+                data = packed[..., group - 1, :, :, :]
+                most = max(most, data.shape[-3])
+                quads = most if name in LOOKED_UP else data.shape[-3]
+                tensors[side].append(self._weights(name, f"{side}{group}", quads, data, per_layer, first))
+        if name == "classifier" and self.p.vocabulary.passes:
+            scale: dict[str, Halves | Tensor] = self._quad_scales(scales)
+        else:
+            scale = {side: self._scales(name, scales[side], per_layer, ACROSS[side]) for side in SIDES}
+        self.p.matrices[name] = Matrix(name, wfmt, steps, acts, vectors, tensors, scale)
+
+    def _weights(self, name: str, home: str, quads: int, data: np.ndarray, per_layer: bool, first: int) -> Weights:
+        """A group's quads; the `first` ones are a part of their own, as far as there are more."""
+        names = (f"weights {name}, first", f"weights {name}") if 0 < first < quads else (f"weights {name}",)
+        parts, at = [], 0
+        for part, size in zip(names, (first, quads - first) if len(names) > 1 else (quads,), strict=True):
+            parts.append(tensor := self.layout.claim(part, home, size, per_layer=per_layer))
+            self._fills.append((tensor, data[..., at : at + size, :, :]))
+            at += size
+        return Weights(tuple(parts))
+
+    def _quad_scales(self, scales: dict[str, np.ndarray]) -> dict[str, Halves | Tensor]:
+        """A looped classifier's scales, sides in turn, so that they advance with the logits."""
+        vectors = np.zeros((self.g.vocab, self.g.lanes), np.int64)
+        for i, side in enumerate(SIDES):
+            vectors[i::2] = vectors_of(scales[side], self.g.lanes)
+        tensors: dict[str, Halves | Tensor] = {}
+        for side in SIDES:
+            tensors[side] = tensor = self._add("scales of classifier", ACROSS[side], self.g.vocab)
+            self._fills.append((tensor, quads_of_int32(vectors)))
+        return tensors
+
+    def _scales(self, name: str, values: np.ndarray, per_layer: bool, home: str) -> Halves:
+        """Channel scales, used in bursts of at most so many vectors, from a multiple of so many on."""
+        vectors = vectors_of(values, self.g.lanes)
+        count = vectors.shape[-2]
+        most = self.g.burst if name in LOOKED_UP else CHUNK
+        quads = min(count, ceil_div(ceil_div(count, 2), most) * most)
+        return self._halves(f"scales of {name}", vectors[..., :quads, :], vectors[..., quads:, :], per_layer, home)
+
+    def _halves(self, name: str, low: np.ndarray, high: np.ndarray, per_layer: bool, home: str) -> Halves:
+        """Two vectors of int16 to a quad."""
+        quads = max(1, low.shape[-2], high.shape[-2])
+        tensor = self._add(name, home, quads, per_layer)
+        both = np.zeros((*low.shape[:-2], 2 * quads, self.g.lanes), np.int64)
+        both[..., : low.shape[-2], :] = low
+        both[..., quads : quads + high.shape[-2], :] = high
+        self._fills.append((tensor, quads_of_halves(both, quads)))
+        return Halves(tensor, 2 * quads)
+
+    def _by_channels(self, name: str, weights: np.ndarray, scales: np.ndarray, out: dict[str, list[np.ndarray]],
+                     inputs: np.ndarray, **kwargs: bool) -> None:
+        """A matrix of which side computes the output words `out[side]` (a channel each lane) from `inputs` channels."""
+        rows, scale, vectors = {}, {}, {}
+        at = 0
+        for side in SIDES:
+            channels = np.concatenate([np.empty(0, np.int64), *out[side]]).astype(np.int64)
+            rows[side] = gather(gather(weights, weights.ndim - 2, channels), weights.ndim - 1, inputs)
+            scale[side] = gather(scales, scales.ndim - 1, channels)
+            vectors[side] = list(range(at, at + len(out[side])))
+            at += len(out[side])
+        self._matrix(name, rows, scale, vectors, **kwargs)
+
+    def _layer_matrices(self) -> None:
+        g, m = self.g, self.m
+        dim, hidden = np.arange(g.dim * g.lanes), np.arange(g.hidden * g.lanes)
+        qkv = np.concatenate([m.wq, m.wk, m.wv], axis=1)
+        scales = np.concatenate([m.mq, m.mk, m.mv], axis=1)
+        out: dict[str, list[np.ndarray]] = {"W": [], "E": []}
+        for side, word in qkv_words(g):
+            kind, unit, rep, w = word
+            channels = g.channels(unit, rep, w, g.rep if kind == "q" else 1)
+            base = {"q": 0, "k": m.wq.shape[1], "v": m.wq.shape[1] + m.wk.shape[1]}[kind]
+            out[side].append(np.where(channels >= 0, channels + base, -1))
+        self._by_channels("qkv", qkv, scales, out, dim, per_layer=True)
+        halves = _halved(dim.reshape(-1, g.lanes))
+        ffn = {side: [c for c in hidden.reshape(-1, g.lanes)] for side in SIDES}
+        self._pair("w13", (m.w1, m.w3), (m.m1, m.m3), ffn, dim)
+        self._by_channels("w2", m.w2, m.m2, halves, hidden, per_layer=True, act_major=True)
+        attention = np.concatenate([g.channels(u, r, w, g.rep) for u, r, w in g.q_words()])
+        self._by_channels("wo", m.wo, m.mo, halves, attention, per_layer=True, act_major=True)
+
+    def _pair(self, name: str, weights: tuple, scales: tuple, out: dict, inputs: np.ndarray) -> None:
+        """W1 on the west side and W3 on the east side, so that gate and up arrive together."""
+        rows = {side: gather(gather(w, 1, np.concatenate(out[side])), 2, inputs)
+                for side, w in zip(SIDES, weights, strict=True)}
+        scale = {side: gather(s, 1, np.concatenate(out[side])) for side, s in zip(SIDES, scales, strict=True)}
+        vectors = {side: list(range(len(out[side]))) for side in SIDES}
+        self._matrix(name, rows, scale, vectors, per_layer=True)
+
+    def _classifier(self) -> None:
+        g, m = self.g, self.m
+        dim = np.arange(g.dim * g.lanes)
+        words = np.arange(g.vocab * g.lanes).reshape(-1, g.lanes)
+        out = {side: list(words[i::2]) for i, side in enumerate(SIDES)}
+        self.p.vocabulary = self._vocabulary(len(out["E"]))
+        self._by_channels("classifier", m.classifier, m.mc, out, dim, per_layer=False)
+        if m.embedding is not m.classifier:
+            self._by_channels("embedding", m.embedding, m.emb_scale, out, dim, per_layer=False)
+        else:
+            self.p.matrices["embedding"] = self.p.matrices["classifier"]
+        scale = vectors_of(m.emb_scale, g.lanes)
+        tensor = self._add("embedding scales", "E0", len(scale))
+        self._fills.append((tensor, quads_of_int32(scale)))
+        self.p.tensors["emb_scale"] = tensor
+
+    def _vocabulary(self, vectors: int) -> Vocabulary:
+        """The loop over a side's `vectors`, if they are many; its slices hold nothing else that the loop advances."""
+        if vectors <= LOOPED_BODY:
+            return Vocabulary()
+        padded = self.m.vocab % self.g.lanes > 0  # the last vector is masked behind the loop
+        steps = self.g.steps * self.g.dim * LOOPED_BODY
+        strides = {f"{side}{group}": steps for side in SIDES for group in range(1, self.config.weight_groups + 1)}
+        strides |= {"W0": 2 * LOOPED_BODY, "E0": 2 * LOOPED_BODY}
+        return Vocabulary(LOOPED_BODY, (vectors - padded) // LOOPED_BODY, strides)
+
+    def _norms(self) -> None:
+        m = self.m
+        att, ffn, final = (vectors_of(gain, self.g.lanes) for gain in (m.g_att, m.g_ffn, m.g_final))
+        self.p.halves["g_layer"] = self._halves("gains of norms", att, ffn, True, "E0")
+        self.p.halves["g_final"] = self._halves("gain of final norm", final, final[:0], False, "E0")
+
+    def _rope(self) -> None:
+        g = self.g
+        low, high = rope_parts(self.m.context, self.rate)
+        for name, (cos, sin), home in (("rope_low", low, "W0"), ("rope_high", high, "E0")):
+            lanes = np.repeat(np.stack([cos, sin]), 2, axis=2)
+            if self.m.head_size < g.lanes:
+                lanes = np.tile(lanes, (1, 1, g.per_word))
+            lanes = lanes.reshape(2, -1, g.lanes)
+            tensor = self._add(name, home, lanes.shape[1])
+            self._fills.append((tensor, quads_of_halves(lanes.reshape(-1, g.lanes), lanes.shape[1])))
+            self.p.tensors[name] = tensor
+
+    def _work(self) -> None:
+        """State, tables written by the host, and temporaries."""
+        g, t = self.g, self.p.tensors
+        for name, home, quads in (
+            ("position", "E0", 1), ("token", "E0", 1), ("temperature", "E0", 1),
+            ("tokens", "W0", g.chunks + 1), ("logits", "W0", g.vocab),
+            ("z", "E0", g.vocab),
+            ("xg", "W0", g.dim), ("f", "W0", g.hidden), ("h16", "E0", g.dim),
+            ("vtemp", "E0", g.units * g.words), ("mtemp", "E0", 2),
+        ):
+            t[name] = self._add(name, home, quads)
+        block = self._noise_block()
+        for name, home in (("noise", "E0"), ("gumbel", "W0")):
+            t[name] = self._add(name, home, block or g.vocab, per_layer=block > 0)
+        if not g.residual_in_registers:
+            t["x"] = self._add("x", "W0", g.dim)
+        self._constants()
+        if g.words > 1:
+            t["mask_E0"] = self._add("mask", "E0", g.chunks)
+        for name, homes in (("t_W0", ("W0", "E0")), ("t_W1", ("W0", "E0")), ("t_E0", ("E0", "W0"))):
+            t[name] = self._add("scores", homes, g.chunks)
+        t["mask_W0"] = self._until_finish("mask", "logits", g.chunks)
+        t["t_E1"] = self._until_finish("scores", "z", g.chunks)
+        if g.per_word > 1:
+            t |= {f"part_{side}": self._add("attention output", ACROSS[side], 1) for side in SIDES}
+
+    def _until_finish(self, name: str, later: str, quads: int) -> Tensor:
+        """A tensor that nobody needs when `later` gets its values: in the same place, if that is large enough."""
+        other = self.p.tensors[later]
+        return self.layout.share(name, other, quads) if quads <= other.quads else self._add(name, other.slice, quads)
+
+    def _noise_block(self) -> int:
+        """Vectors of tokens whose noise a layer makes, who has time for it; 0 if it is not made there: a looped
+        classifier makes its own, and many layers would round a small vocabulary up by too much."""
+        both = 2 * self.g.burst
+        block = both * ceil_div(ceil_div(self.g.vocab, both), self.m.layers)
+        wasted = block * self.m.layers - self.g.vocab
+        return 0 if self.p.vocabulary.passes or wasted > NOISE_WASTE else block
+
+    def _constants(self) -> None:
+        t, config, g = self.p.tensors, self.config, self.g
+        kt = self.p.matrices["embedding"].acts
+        emb_steps = self.p.matrices["embedding"].steps
+        rows, lanes = g.lanes // emb_steps, np.arange(g.lanes)
+        single = {
+            "lanes": (1, 0xFFFF), "planes": (2, 15), "one": (0, 1), "one_lane": (1, 1), "one_plane": (2, 1),
+            "words": (0, g.words), "steps": (0, g.head_steps),
+            "emb_step": (0, kt), "emb_vector": (0, kt * emb_steps),
+        }
+        vectors = {name: np.where(lanes == lane, value, 0) for name, (lane, value) in single.items()}
+        vectors["sign"] = np.where(lanes % 2, -1, 1)
+        valid = np.arange(g.vocab * g.lanes)[-g.lanes :] < self.m.vocab
+        vectors["padding"] = np.where(valid, 0, MASKED // 2)
+        for name, vector in vectors.items():
+            t[f"c_{name}"] = self._add("constants", "W0" if name in WEST else "E0", 1)
+            self._fills.append((t[f"c_{name}"], quads_of_int32(vector[None])))
+        if rows != config.rows:
+            raise TspError("an int4 classifier or embedding is not supported: keep it at 8 bits")
+
+
+def _halved(words: np.ndarray) -> dict[str, list[np.ndarray]]:
+    middle = ceil_div(len(words), 2)
+    return {"W": list(words[:middle]), "E": list(words[middle:])}
+
+
+def qkv_words(g: Geometry) -> list[tuple[str, tuple[str, int, int, int]]]:
+    """(side, (kind, unit, rep, word)) of the QKV projection's output words in order of computation on each side."""
+    kv = [(SIDES[u % 2], u, w) for u in range(g.units) for w in range(g.words)]
+    found = [(side, ("k", u, 0, w)) for side, u, w in kv]
+    load = {side: sum(1 for s, *_ in kv if s == side) for side in SIDES}
+    for u, r, w in g.q_words():
+        side = SIDES[u % 2] if g.units > 1 else min(SIDES, key=lambda s: load[s])
+        load[side] += 1
+        found.append((side, ("q", u, r, w)))
+    return found + [(side, ("v", u, 0, w)) for side, u, w in kv]

@@ -1,0 +1,1 @@
+"""From float weights to an integer model, and how good it is."""

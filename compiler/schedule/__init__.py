@@ -1,0 +1,1 @@
+"""When everything happens, and the instruction words that make it so."""

@@ -1,0 +1,1 @@
+"""The static proof that a program runs without collision."""

@@ -1,0 +1,304 @@
+"""Proves from a program's instruction words alone that it runs without collision, before anybody runs it.
+
+Time is exact on this machine, so the proof is a replay: every queue is unrolled to its dispatches (all passes of all
+loops), every burst to its elements, and everything that two of them could both want is laid out in arrays over
+cycles. Nothing is known of the data, with one exception: index registers hold offsets computed at run time, for
+which the caller vouches (`index_bounds`).
+
+Stricter than the machine, whose traps only fire on what happens:
+- an offset is taken to be anything in least..bound, for every use of an index register on its own; the register must
+  have bits for all of it;
+- streams are empty at a token's start, and every effect (drives, commits, registers) has landed when its period ends;
+- queues end in their only SYNC, outside loops; no word stands behind it.
+Not proven, as the machine does not trap it either: that memory was written before it is read, or that a value is
+the one that was meant. `VerifyReport.flows` says which word every sample sees. Accumulator entries wrap.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+
+from arch import isa, row
+from arch.config import MEM_E, MXM_E, PLANES, SXM_E, ChipConfig
+from arch.host_map import Trap
+from arch.isa import Dir, ErUse, Op, Order, Red, Src, Wfmt
+from arch.legal import VerifyError
+
+from .streams import Flow, Lane, Streams
+from .words import Word, unroll
+
+__all__ = ["Flow", "VerifyError", "VerifyReport", "verify_bucket"]
+
+ALL = (1 << PLANES) - 1
+VECTOR = 0
+"""Number of the vector group."""
+EFFECT = {Op.READ: isa.MEM_READ, Op.WRITE: isa.MEM_WRITE_TO_READ, Op.INDEX: isa.MEM_INDEX, Op.LOAD: isa.MXM_LOAD,
+          Op.MAC: isa.MXM_ACC, Op.DRAIN: isa.MXM_DRAIN, Op.ALU: max(isa.VXM_RF, isa.VXM_REDUCE_DRIVE),
+          Op.PERMUTE: isa.SXM_DRIVE, Op.SHIFT: isa.SXM_DRIVE, Op.REDUCE: isa.SXM_DRIVE,
+          Op.TRANSPOSE_IN: isa.SXM_TRANSPOSE, Op.TRANSPOSE_OUT: isa.SXM_DRIVE}
+"""Cycles from an element to its last effect, in a VXM that is not folded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyReport:
+    """What was proven of a bucket's program.
+
+    words: all words of units, by queue and number. elements: executed in a token. last: cycle of the last effect, at
+    most `period`. flows: which word's drives every word samples. unread: (word, direction, group) driven for nobody.
+    """
+
+    period: int
+    last: int
+    words: tuple[Word, ...]
+    elements: int
+    flows: tuple[Flow, ...]
+    unread: tuple[tuple[int, Dir, int], ...]
+
+    def lines(self) -> list[str]:
+        """Producers and consumers as text, a flow a line."""
+        return [f"{self.words[flow.producer].label} -> {flow.direction.name}{flow.group} -> "
+                f"{self.words[flow.consumer].label}: {flow.samples}" for flow in self.flows]
+
+
+def verify_bucket(config: ChipConfig, words: Mapping[str, Sequence[int]], period: int,
+                  index_bounds: Mapping[tuple[str, int], int],
+                  index_least: Mapping[tuple[str, int], int] = MappingProxyType({})) -> VerifyReport:
+    """Prove a bucket's program legal; call it after `assemble`, for every bucket, before a program is written.
+
+    words: of every queue by its name, from the bucket's start PC to SYNC (`Bucket.words`). period: cycles from start
+    pulse to start pulse (`Bucket.period`). index_bounds: greatest offset that an index register holds at any time, by
+    (slice, register) with slices named as in `ir.Mem` ("W0"); a program may use no others but register 0
+    (`compiler.verify.index_reach.index_bounds` knows those of compiled programs). index_least: the least such offset,
+    if not 0.
+
+    Raises VerifyError (a TspError of one line that names queue, word, cycle and offence) at the first doubt.
+    """
+    queues = row.queues(config)
+    if set(words) != {queue.name for queue in queues}:
+        raise VerifyError(Trap.DRY, "program", -1, -1, f"queues must be those of config {config.name}")
+    least = isa.least_period(config)
+    if period < least:
+        raise VerifyError(Trap.NOT_PARKED, "program", -1, -1, f"period must be at least {least}, not {period}")
+    proof = _Proof(config, period, index_bounds, index_least)
+    for queue in queues:
+        depth = row.queue_depth(config, queue)
+        if len(words[queue.name]) > depth:
+            raise VerifyError(Trap.DRY, queue.name, depth, -1, f"the queue holds {depth} words")
+        for word in unroll(queue, words[queue.name], period):
+            proof.add(word)
+    return proof.conclude()
+
+
+class _Proof:
+    """All words of a program, looked at one by one (`add`), then together (`conclude`)."""
+
+    def __init__(self, config: ChipConfig, period: int, bounds: Mapping[tuple[str, int], int],
+                 least: Mapping[tuple[str, int], int]) -> None:
+        self.config, self.period, self.bounds, self.least = config, period, bounds, least
+        self.late = isa.vxm_late(config)
+        self.words: list[Word] = []
+        self.streams = Streams(period)
+        self.last = 0
+        self.engines: dict[tuple[str, str], list[int]] = defaultdict(list)
+        self.quads: dict[tuple[str, str], list[tuple[np.ndarray, np.ndarray, int, int]]] = defaultdict(list)
+
+    def add(self, word: Word) -> None:
+        """Check a word's own fields and lifetime, and note what it wants."""
+        self.words.append(word)
+        self._lifetime(word)
+        op = word.instr.op
+        self.engines[word.queue.name, isa.ENGINES[op]].append(len(self.words) - 1)
+        match op:
+            case Op.READ | Op.WRITE | Op.INDEX:
+                self._mem(word)
+            case Op.LOAD | Op.MAC | Op.DRAIN:
+                self._mxm(word)
+            case Op.ALU:
+                self._vxm(word)
+            case _:
+                self._sxm(word)
+
+    def conclude(self) -> VerifyReport:
+        """Check what words do to each other."""
+        for (_, engine), members in self.engines.items():
+            self._engine_free(engine, [self.words[member] for member in members])
+        for queue in row.queues(self.config):
+            if queue.unit == "MEM":
+                self._banks_free(queue.name)
+        flows, unread = self.streams.replay(self.words)
+        elements = sum(word.burst[0] * len(word.cycles) for word in self.words)
+        return VerifyReport(period=self.period, last=self.last, words=tuple(self.words), elements=elements,
+                            flows=tuple(flows), unread=tuple(unread))
+
+    # -- one word --
+
+    def _lifetime(self, word: Word) -> None:
+        last = int(self._end(word).max())
+        if last >= self.period:
+            raise word.error(Trap.NOT_PARKED, last, f"an element executes after the period of {self.period}")
+        effect = last + EFFECT[word.instr.op]  # of a folded VXM, as late as its last lanes
+        if effect > self.period:
+            raise word.error(Trap.NOT_PARKED, effect, f"its effect comes after the period of {self.period}")
+        self.last = max(self.last, effect)
+
+    def _end(self, word: Word) -> np.ndarray:
+        """Cycle in which a word's engine has its last work [passes]."""
+        return word.last + (self.late if word.instr.op is Op.ALU else 0)
+
+    def _within(self, word: Word, values: int | np.ndarray, limit: int, what: str) -> None:
+        """`values` (broadcast over passes and elements) must be in 0..limit - 1."""
+        low, high = (values, values) if isinstance(values, int) else (values.min(), values.max())
+        if low >= 0 and high < limit:
+            return
+        every = np.broadcast_to(values, word.elements.shape)
+        at = np.unravel_index(int(np.argmax((every < 0) | (every >= limit))), every.shape)
+        raise word.error(Trap.ADDRESS, word.elements[at], f"{what} must be in 0..{limit - 1}, not {every[at]}")
+
+    def _drive(self, word: Word, lane: Lane, planes: int, cycles: np.ndarray) -> None:
+        self.streams.drive(len(self.words) - 1, word.queue.position, lane, planes, cycles)
+
+    def _sample(self, word: Word, lane: Lane, planes: int) -> None:
+        self.streams.sample(len(self.words) - 1, word.queue.position, lane, planes, word.elements)
+
+    # -- units --
+
+    def _mem(self, word: Word) -> None:
+        instr = word.instr
+        self._within(word, instr.index, self.config.index_regs, "index register")
+        if instr.op is Op.INDEX:
+            self._sample(word, (instr.dir, VECTOR), ALL)
+            return
+        low, spread = self._addresses(word)
+        if instr.op is Op.READ:
+            self._drive(word, self._read_lane(word), instr.planes, word.elements + isa.MEM_READ)
+        else:
+            self._sample(word, (instr.dir, VECTOR), instr.planes)
+        busy = word.elements + (0 if instr.op is Op.READ else isa.MEM_WRITE_TO_READ - 1)
+        self.quads[word.queue.name, isa.ENGINES[instr.op]].append((busy, low, spread, len(self.words) - 1))
+
+    def _read_lane(self, word: Word) -> Lane:
+        instr, slice_ = word.instr, word.queue.slice
+        outward = Dir.E if word.queue.position == MEM_E else Dir.W
+        if instr.weights:
+            if instr.weights not in self.config.weight_groups_of(slice_):
+                raise word.error(Trap.ADDRESS, word.first[0], f"the slice does not drive weight group {instr.weights}")
+            return outward, instr.weights
+        if slice_ and instr.dir is outward:
+            raise word.error(Trap.ADDRESS, word.first[0], "only slice 0 drives the vector group outward")
+        return instr.dir, VECTOR
+
+    def _addresses(self, word: Word) -> tuple[np.ndarray, int]:
+        """(lowest address of every element, quads that an index register may add to it)."""
+        instr, depth = word.instr, self.config.mem_depths[word.queue.slice]
+        least = spread = 0
+        if instr.index:
+            key = word.queue.name[4:], instr.index
+            if key not in self.bounds:
+                raise word.error(Trap.ADDRESS, word.first[0], f"index register {instr.index} has no declared bound")
+            bits = self.config.index_bits
+            if self.bounds[key] >> bits:
+                raise word.error(Trap.ADDRESS, word.first[0], f"index register {instr.index} has {bits} bits, too few "
+                                                              f"for offsets up to {self.bounds[key]}")
+            least = self.least.get(key, 0)
+            spread = self.bounds[key] - least
+        moved = word.offsets @ np.array([instr.rel & 1, instr.rel >> 1 & 1])
+        low = instr.addr + least + moved[:, None] + np.arange(instr.count) * instr.stride & (1 << isa.ADDR_BITS) - 1
+        self._within(word, low, depth - spread, f"address (with offsets up to {spread})" if spread else "address")
+        return low, spread
+
+    def _mxm(self, word: Word) -> None:
+        instr = word.instr
+        outward, inward = (Dir.E, Dir.W) if word.queue.position == MXM_E else (Dir.W, Dir.E)
+        if instr.op is Op.DRAIN:
+            self._drive(word, (inward, VECTOR), ALL, word.elements + isa.MXM_DRAIN)
+            return
+        number = np.arange(word.burst[0])
+        if instr.op is Op.LOAD:
+            self._sample(word, (outward, VECTOR), 1 << instr.plane)
+        else:
+            if instr.wfmt is Wfmt.INT4 and not self.config.int4:
+                raise word.error(Trap.OPCODE, word.cycles[0], f"config {self.config.name} has no INT4")
+            number = number % instr.acts if instr.order is Order.ROW else number // instr.accs
+            for group in range(1, self.config.groups):
+                self._sample(word, (outward, group), ALL)
+        self._within(word, instr.act + number, self.config.act_depth, "activation entry")
+
+    def _vxm(self, word: Word) -> None:
+        instr, rf, fold = word.instr, self.config.rf_depth, self.config.vxm_fold
+        if instr.count > 1 and instr.interval < fold:
+            raise word.error(Trap.ENGINE_BUSY, word.cycles[0],
+                             f"interval must be at least {fold}, not {instr.interval}")
+        number = np.arange(instr.count)
+        for source, fmt, register, inc in (
+            (instr.a_src, instr.a_fmt, instr.a_rf, instr.a_inc), (instr.b_src, instr.b_fmt, instr.b_rf, instr.b_inc),
+            (instr.c_src, instr.c_fmt, instr.c_rf, instr.c_inc),
+        ):
+            if source is Src.RF:
+                self._within(word, register + number * inc, rf, "register")
+            elif source in (Src.E, Src.W):
+                self._sample(word, (Dir.E if source is Src.E else Dir.W, VECTOR), isa.FMT_PLANES[fmt])
+        if instr.er_use is not ErUse.NONE:
+            self._within(word, instr.er, self.config.er_depth, "exponent entry")
+        if instr.er_we:
+            self._within(word, instr.er_dst, self.config.er_depth, "exponent entry")
+        if instr.rf_we:
+            self._within(word, instr.rf + number * instr.rf_inc, rf, "register")
+        for direction, enabled in ((Dir.E, instr.dst_e), (Dir.W, instr.dst_w)):
+            if enabled:
+                self._drive(word, (direction, VECTOR), ALL, word.elements + isa.VXM_DRIVE + self.late)
+        if instr.red is not Red.NONE and instr.red_e:
+            self._drive(word, (Dir.E, VECTOR), ALL, word.last + isa.VXM_REDUCE_DRIVE + self.late)
+
+    def _sxm(self, word: Word) -> None:
+        instr = word.instr
+        match instr.op:
+            case Op.PERMUTE:
+                self._within(word, instr.map, self.config.sxm_maps, "map")
+            case Op.REDUCE:
+                if instr.red in (Red.NONE, Red.MAXABS):
+                    raise word.error(Trap.OPCODE, word.cycles[0], f"red must be SUM, MAX or MIN, not {instr.red.name}")
+                self._within(word, instr.segment, self.config.lane_bits + 1, "segment")
+            case Op.TRANSPOSE_IN | Op.TRANSPOSE_OUT:
+                if not self.config.sxm_transpose:
+                    raise word.error(Trap.OPCODE, word.cycles[0], f"the chip cannot {instr.op.name}")
+                self._within(word, np.arange(instr.count), self.config.lanes, "transpose row")
+        outward, inward = (Dir.E, Dir.W) if word.queue.position == SXM_E else (Dir.W, Dir.E)
+        if instr.op is not Op.TRANSPOSE_OUT:
+            self._sample(word, (outward, VECTOR), 1 << instr.plane if instr.op is Op.TRANSPOSE_IN else ALL)
+        if instr.op is not Op.TRANSPOSE_IN:
+            self._drive(word, (inward, VECTOR), ALL, word.elements + isa.SXM_DRIVE)
+
+    # -- all words --
+
+    def _engine_free(self, engine: str, words: Sequence[Word]) -> None:
+        first, last = (np.concatenate(times) for times in zip(*((w.first, self._end(w)) for w in words), strict=True))
+        owner = np.repeat(np.arange(len(words)), [len(word.cycles) for word in words])
+        order = np.argsort(first)
+        early = last[order][:-1] >= first[order][1:]
+        if early.any():
+            before, after = (int(member) for member in order[int(np.argmax(early)) :][:2])
+            raise words[int(owner[after])].error(
+                Trap.ENGINE_BUSY, first[after] - isa.ENGINE,
+                f"engine {engine!r} works for {words[int(owner[before])].label} until cycle {last[before]}")
+
+    def _banks_free(self, slice_name: str) -> None:
+        """No read of a quad in the cycle of its write's commit; each engine has one element a cycle by now."""
+        reads, commits = (self._by_cycle(self.quads[slice_name, engine]) for engine in ("read", "write"))
+        low, high, owner = reads
+        c_low, c_high, c_owner = commits
+        meet = (owner >= 0) & (c_owner >= 0) & (low <= c_high) & (c_low <= high)
+        if meet.any():
+            cycle = int(np.argmax(meet))
+            what = f"may read quad {max(low[cycle], c_low[cycle])} while {self.words[c_owner[cycle]].label} commits it"
+            raise self.words[owner[cycle]].error(Trap.BANK_CONFLICT, cycle, what)
+
+    def _by_cycle(self, accesses: list[tuple[np.ndarray, np.ndarray, int, int]]) -> tuple[np.ndarray, ...]:
+        """(lowest quad, highest quad, word or -1) of a slice's accesses by cycle."""
+        low, high = np.zeros(self.period + 1, np.int64), np.zeros(self.period + 1, np.int64)
+        owner = np.full(self.period + 1, -1)
+        for cycles, quads, spread, word in accesses:
+            low[cycles], high[cycles], owner[cycles] = quads, quads + spread, word
+        return low, high, owner

@@ -1,0 +1,1 @@
+"""From RTL to a bitstream with the open tools, and its report."""

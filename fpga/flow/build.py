@@ -1,0 +1,162 @@
+"""`python -m fpga.flow.build BOARD`: a bitstream, and a report of what it takes and how fast it is.
+
+The steps are Amaranth -> RTLIL -> yosys -> nextpnr -> packer; what is a family's own of them is in `fpga.flow.ecp5` and
+`fpga.flow.gowin`. Yosys' netlist is kept in the cache by the RTLIL, the script and the versions of the tools, a routed
+chip by the netlist and the seed.
+"""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import typer
+from rich.console import Console
+
+from arch.config import CONFIGS
+from arch.identity import chip_digest
+from base.cache import cached, content_key
+from base.command import run
+from base.errors import TspError
+from base.files import cannot_write, check_output, write_whole
+from fpga.boards import BOARDS, Board, board_of
+from fpga.flow.passes.netlist import count
+from fpga.gateware.top import Top
+
+from . import build_report, ecp5, floorplan_picture, gowin, tools
+from .build_report import FOLDER, Report
+from .family import Netlist, Routed, seconds
+
+FAMILIES = {"ecp5": ecp5.FAMILY, "gw2a": gowin.GW2A, "gw5a": gowin.GW5A}
+"""By `Board.family`."""
+
+
+def improve(folder: Path, name: str, passes: Iterable[Callable[[dict], object]]) -> None:
+    """Let yosys' netlist NAME.json go through passes, and count its cells in cells.json."""
+    cells = json.loads((folder / f"{name}.json").read_text())
+    for change in passes:
+        change(cells)
+    (folder / f"{name}.json").write_text(json.dumps(cells))
+    (folder / "cells.json").write_text(json.dumps(count(cells)))
+
+
+def synthesise(board: Board) -> Netlist:
+    """Elaborate the board's top and synthesise it."""
+    yosys, family = tools.find("yosys"), FAMILIES[board.family]
+    plan = board.make_platform().prepare(Top(board=board, config=CONFIGS[board.config]), "top", emit_src=False)
+    rtlil, pins = (text if isinstance(text, str) else text.decode()
+                   for text in (plan.files["top.il"], plan.files[f"top.{family.pins}"]))
+    script = family.script(board, "top")
+
+    def make(folder: Path) -> None:
+        (folder / "top.il").write_text(rtlil)
+        (folder / "top.ys").write_text(script)
+        for file in family.files:
+            shutil.copy(file, folder)
+        spent = tools.run(yosys, ["-q", "-l", "yosys.log", "top.ys"], folder, "yosys.out")
+        improve(folder, "top", family.passes)
+        (folder / "seconds").write_text(str(spent.user_s))
+
+    key = content_key(rtlil, script, *family.sources, *(file.read_text() for file in family.files), yosys.version)
+    folder = cached("netlist", key, make)
+    return Netlist(folder, pins, seconds(folder))
+
+
+def measure(board: Board, netlist: Netlist, routed: Routed, seed: int) -> Report:
+    """The report of a routed board."""
+    config, family = CONFIGS[board.config], FAMILIES[board.family]
+    timing = (routed.folder / "report.json").read_text()
+    used = family.used(json.loads((netlist.folder / "cells.json").read_text()), json.loads(timing)["utilization"])
+    return Report(
+        board=board.name, part=board.part, config=config.name, digest=chip_digest(config), seed=seed, seeds_tried=1,
+        **used._asdict(), fmax_mhz=round(build_report.fmax(timing), 2), constraint_mhz=board.mhz,
+        critical_path=build_report.critical_path(timing),
+        versions={name: tools.find(name).version for name in ("yosys", family.nextpnr, board.pack)},
+        seconds={"yosys": netlist.user_s, **routed.seconds},
+    )
+
+
+class Built(NamedTuple):
+    """One seed of a board: its report, and where its placement and its bitstream are."""
+
+    report: Report
+    routed: Routed
+
+
+def build(board: Board, seeds: list[int], console: Console) -> Built:
+    """The fastest of the seeds."""
+    console.print(f"[bold]{board.name}[/]: synthesis (minutes where the cache has none)")
+    if not (FOLDER / f"{board.name}.json").exists():
+        console.print(f"no bitstream of {board.name} has been routed yet: this may not come to an end (docs/fpga.md)")
+    netlist = synthesise(board)
+    best: Built | None = None
+    for seed in seeds:
+        console.print(f"place and route, seed {seed} (up to an hour where the cache has none)")
+        routed = FAMILIES[board.family].route(board, netlist, seed)
+        built = Built(measure(board, netlist, routed, seed), routed)
+        console.print(f"seed {seed}: {built.report.fmax_mhz:.1f} MHz")
+        if best is None or built.report.fmax_mhz > best.report.fmax_mhz:
+            best = built
+    if best is None:
+        raise TspError("a build needs at least one seed")
+    return best._replace(report=replace(best.report, seeds_tried=len(seeds)))
+
+
+def check_folder(folder: Path, target: Path) -> None:
+    """Raises TspError unless the folder is there, or can be made, and the file in it can be written."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
+    if not there.is_dir():
+        raise TspError(f"--output {folder}: {there} is no folder: name another one")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise TspError(f"--output {folder}: {there} cannot be written in: name another folder")
+    if folder.is_dir():
+        check_output(target)
+
+
+def save(bitstream: Path, target: Path) -> None:
+    """Copy the bitstream to where it is wanted, whole or not at all. Raises TspError."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(target, error) from error
+    write_whole({target: bitstream.read_bytes()})
+
+
+def main(
+    board: Annotated[str, typer.Argument(help=f"one of {', '.join(BOARDS)}")],
+    seed: Annotated[int | None, typer.Option(help="seed of the placer, in place of the board's")] = None,
+    sweep: Annotated[int, typer.Option(help="try so many seeds, from --seed on, and take the fastest")] = 1,
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder of the bitstream")] = Path("build"),
+) -> None:
+    """Build a board's bitstream. Exits with 1 if the clock constraint is missed, with 2 if it cannot be built."""
+    console = Console()
+    try:
+        if sweep < 1:
+            raise TspError(f"--sweep must be at least 1, not {sweep}")
+        chosen = board_of(board)
+        first = chosen.seed if seed is None else seed
+        suffix = FAMILIES[chosen.family].bitstream
+        target = output / f"{board}.{suffix}"
+        check_folder(output, target)
+        result, routed = build(chosen, list(range(first, first + sweep)), console)
+        save(routed.folder / f"top.{suffix}", target)
+    except TspError as error:
+        print(f"fpga.flow.build: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    console.print(result.table(chosen))
+    saved, picture = result.save(), FOLDER / f"{board}.svg"
+    picture.write_text(floorplan_picture.draw(routed.placed / "places.json"))
+    for what, path in (("report", saved), ("floorplan", picture), ("bitstream", target)):
+        console.print(f"{what}: {path}", markup=False, emoji=False)
+    if not result.met:
+        print(f"fpga.flow.build: {board} reached {result.fmax_mhz:.1f} MHz, its constraint is "
+              f"{result.constraint_mhz:.1f} MHz: try --sweep, or see critical_path in the report", file=sys.stderr)
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    run(main, "fpga.flow.build")

@@ -1,0 +1,87 @@
+"""What a build says of itself: a table on the terminal, and a JSON file that is committed."""
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.table import Table
+
+from fpga.boards import Board
+
+FOLDER = Path(__file__).parents[1] / "reports"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Figures of one bitstream. lut4: of yosys. comb: LUT4s by nextpnr, with those that carry chains and LUT memories
+    take. ff: by nextpnr. Copies (`fpga.flow.passes.fanout`) are among both."""
+
+    board: str
+    part: str
+    config: str
+    digest: str
+    seed: int
+    seeds_tried: int
+    lut4: int
+    comb: int
+    ff: int
+    bram: int
+    dsp: int
+    fmax_mhz: float
+    constraint_mhz: float
+    critical_path: tuple[str, ...]
+    versions: dict[str, str]
+    seconds: dict[str, float]
+
+    @property
+    def met(self) -> bool:
+        """Whether the clock constraint holds."""
+        return self.fmax_mhz >= self.constraint_mhz
+
+    def save(self, folder: Path = FOLDER) -> Path:
+        """Write `BOARD.json`."""
+        folder.mkdir(exist_ok=True)
+        path = folder / f"{self.board}.json"
+        path.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        return path
+
+    def table(self, board: Board) -> Table:
+        """For the terminal."""
+        table = Table(title=f"{self.board}: config {self.config} ({self.digest}) on {self.part}, seed {self.seed}")
+        for column in ("", "used", "there are", "share"):
+            table.add_column(column, justify="left" if not column else "right")
+        for name, used, there in (("LUT4", self.lut4, board.lut),
+                                  ("LUT4 with carry and LUT memory", self.comb, board.lut),
+                                  ("flip-flops", self.ff, board.ff), ("block RAM", self.bram, board.bram),
+                                  ("multipliers", self.dsp, board.dsp)):
+            table.add_row(name, f"{used:,}", f"{there:,}", f"{used / there:.0%}")
+        verdict = "met" if self.met else "MISSED"
+        table.add_row("Fmax, MHz", f"{self.fmax_mhz:.1f}", f"{self.constraint_mhz:.1f}", verdict)
+        for step, seconds in self.seconds.items():
+            table.add_row(f"{step}, seconds", f"{seconds:.0f}", "", "")
+        for tool, version in self.versions.items():
+            table.add_row(tool, version, "", "")
+        return table
+
+
+def fmax(report: str) -> float:
+    """MHz of the slowest clock in nextpnr's report."""
+    clocks = json.loads(report)["fmax"]
+    if not clocks:
+        raise ValueError("nextpnr's report names no clock")
+    return min(clock["achieved"] for clock in clocks.values())
+
+
+def critical_path(report: str) -> tuple[str, ...]:
+    """The steps of the longest path within one clock: what, from where, after how many ns."""
+    paths = [path for path in json.loads(report).get("critical_paths", ()) if path["from"] == path["to"]]
+    if not paths:
+        return ()
+    longest = max(paths, key=lambda path: sum(step["delay"] for step in path["path"]))
+    return tuple(f"{step['delay']:.2f} {step['type']} {_short(step['to']['cell'])}" for step in longest["path"])
+
+
+def _short(cell: str) -> str:
+    """A cell's name without the noise that synthesis appends."""
+    return re.sub(r"_(LUT4|TRELLIS_FF|CCU2C|PFUMX|L6MUX21|DP16KD|MULT18X18D|DPR16X4)_.*$", "", cell)

@@ -1,0 +1,153 @@
+"""ECP5 boards: `synth_ecp5`, passes over its netlist, nextpnr's placing, copies of what many hear, nextpnr's routing,
+ecppack. A placed chip is kept in the cache by the netlist and the seed, a routed one by the placed one."""
+
+import json
+import re
+from pathlib import Path
+
+from base.cache import cached, content_key
+from fpga.boards import Board
+from fpga.flow.passes.netlist import top
+
+from . import floorplan_picture, tools
+from .family import Cells, Family, Netlist, Routed, Used, Utilization, seconds
+from .passes import carry, fanout, macro_placement, multiplier
+
+NEXTPNR = "nextpnr-ecp5"
+
+LOGIC_PS = 5_000
+"""Delay, without that of wires, that the mapper may leave in a path: it trades what is faster for area. At 10,000 the
+VXM is 1 % smaller, but of chains of 17 LUTs instead of 11."""
+
+MAPPER = "abc9.script.flow2"
+"""What abc9 does: a VXM lane takes 6 % fewer LUTs than by its default script, the other units as many."""
+
+PLACER = "--placer", "static"
+"""nextpnr's electrostatic placer, which spreads cells evenly over an FPGA of which much is taken: HeAP packs them into
+knots there that no router undoes, and begins with all of them in one place."""
+COPY_PLACER = {"placer": "heap"}
+"""For the few cells that `fpga.flow.passes.fanout` makes, all others being locked."""
+ROUTER = {"router": "router2", "router2/bbMargin/x": "9", "router2/bbMargin/y": "9", "router2/estimateWeight": "1.0"}
+"""nextpnr's settings for routing: router2, which may leave a net's rectangle by 9 tiles instead of 3 and takes no way
+for longer than it is. router1 finds faster paths where there is room, but is two to ten times as long about it and may
+not come to an end."""
+
+PASSES = carry.fold, carry.end, multiplier.take_registers
+"""What yosys' netlists go through."""
+FOLDER = Path(__file__).with_name("passes")
+SOURCES = tuple((FOLDER / f"{name}.py").read_text() for name in ("carry", "multiplier", "netlist"))
+LUT_PRODUCT = FOLDER / "lut_product.v"
+
+
+def yosys_script(name: str, lut_products: str = "") -> str:
+    """RTLIL to an ECP5 netlist.
+
+    Wide multiplexers out of LUT4s are smaller than out of PFUMX cells, which hide logic from the mapper. Block RAMs of
+    one read and one write port are made without the logic that would give a colliding read the old data: the ISA
+    forbids such reads. lut_products: registers whose products fpga/flow/passes/lut_product.v makes before yosys looks
+    for multipliers (see `Board`); a product is behind a name, the register's cell and its input.
+    """
+    synth = f"synth_ecp5 -nowidelut -top {name}"
+    adders = (f"hierarchy -top {name}", "proc", "flatten",
+              f"techmap -map {LUT_PRODUCT.name} w:{lut_products} %ci4 t:$mul %i")
+    return "\n".join((
+        f"read_rtlil {name}.il", *(adders if lut_products else ()),
+        f"scratchpad -set abc9.D {LOGIC_PS}", f"scratchpad -copy {MAPPER} abc9.script",
+        f"{synth} -run begin:map_ram",
+        "setparam -set RD_COLLISION_X_MASK 1'1 t:$mem_v2 r:RD_CLK_ENABLE=1'1 %i",
+        f"{synth} -run map_ram:", f"write_json {name}.json", "",
+    ))
+
+
+def _place(board: Board, netlist: Netlist, seed: int) -> Path:
+    """Pack and place: the folder with `placed.json` and `top.lpf`."""
+    nextpnr = tools.find(NEXTPNR)
+    cells = json.loads((netlist.folder / "top.json").read_text())
+    macro_placement.constrain(cells, board)
+    text = json.dumps(cells)
+    arguments = [*board.nextpnr, "--json", "top.json", "--lpf", "top.lpf", "--seed", str(seed),
+                 "--freq", str(board.mhz), *PLACER, "--no-route", "--timing-allow-fail", "--write", "placed.json"]
+
+    def make(folder: Path) -> None:
+        (folder / "top.json").write_text(text)
+        (folder / "top.lpf").write_text(netlist.constraints)
+        spent = tools.run(nextpnr, arguments, folder, "nextpnr.log")
+        (folder / "seconds").write_text(str(spent.user_s))
+        (folder / "top.json").unlink()
+
+    return cached("placed", content_key(text, netlist.constraints, *arguments, nextpnr.version), make)
+
+
+def _copy_cells(board: Board, placed: Path) -> Path:
+    """Place copies of the cells that many others hear (`fpga.flow.passes.fanout`): the folder with `placed.json` and
+    `top.lpf`, and `places.json` for `fpga.flow.floorplan_picture`."""
+    nextpnr = tools.find(NEXTPNR)
+    original, constraints = (placed / "placed.json").read_text(), (placed / "top.lpf").read_text()
+    cells = json.loads(original)
+    fanout.split(cells)
+    top(cells)["settings"] |= COPY_PLACER
+    text = json.dumps(cells)
+    arguments = [*board.nextpnr, "--json", "parted.json", "--lpf", "top.lpf", "--no-pack", "--no-route",
+                 "--timing-allow-fail", "--write", "placed.json"]
+
+    def make(folder: Path) -> None:
+        (folder / "parted.json").write_text(text)
+        (folder / "top.lpf").write_text(constraints)
+        spent = tools.run(nextpnr, arguments, folder, "nextpnr.log")
+        copied = json.loads((folder / "placed.json").read_text())
+        fanout.check(json.loads(original), copied)
+        found = floorplan_picture.places(copied)
+        (folder / "places.json").write_text(json.dumps(found))
+        (folder / "parted.json").unlink()
+        (folder / "seconds").write_text(str(spent.user_s))
+
+    return cached("placed", content_key(text, constraints, *arguments, nextpnr.version), make)
+
+
+def _route(board: Board, placed: Path) -> Path:
+    """Route and pack: the folder with `top.bit` and `report.json`. What a placed netlist says of settings counts more
+    than nextpnr's arguments."""
+    nextpnr, pack = tools.find(NEXTPNR), tools.find(board.pack)
+    cells = json.loads((placed / "placed.json").read_text())
+    first, growth = map(str, board.prices)
+    top(cells)["settings"] |= ROUTER | {"router2/initCurrCongWeight": first, "router2/currCongWeightMult": growth}
+    text, constraints = json.dumps(cells), faster((placed / "top.lpf").read_text(), board.router_clock)
+    arguments = [*board.nextpnr, "--json", "placed.json", "--lpf", "top.lpf", "--no-pack", "--no-place",
+                 "--timing-allow-fail", "--textcfg", "top.config", "--report", "report.json",
+                 "--detailed-timing-report"]
+
+    def make(folder: Path) -> None:
+        (folder / "placed.json").write_text(text)
+        (folder / "top.lpf").write_text(constraints)
+        spent = tools.run(nextpnr, arguments, folder, "nextpnr.log")
+        (folder / "placed.json").unlink()
+        tools.run(pack, ["--compress", "--input", "top.config", "--bit", "top.bit"], folder, "pack.log")
+        (folder / "seconds").write_text(str(spent.user_s))
+
+    return cached("bitstream", content_key(text, constraints, *arguments, nextpnr.version, pack.version), make)
+
+
+def faster(constraints: str, factor: float) -> str:
+    """Constraints (LPF) with faster clocks of nets. Ports keep theirs."""
+    return re.sub(r"(?<=^FREQUENCY NET )(\S+) (\S+)", lambda clock: f"{clock[1]} {float(clock[2]) * factor}",
+                  constraints, flags=re.MULTILINE)
+
+
+def _place_and_route(board: Board, netlist: Netlist, seed: int) -> Routed:
+    """Place, copy, route and pack."""
+    first = _place(board, netlist, seed)
+    placed = _copy_cells(board, first)
+    folder = _route(board, placed)
+    return Routed(folder, placed, {"nextpnr, placing": seconds(first) + seconds(placed),
+                                   "nextpnr, routing": seconds(folder)})
+
+
+def _used(cells: Cells, utilization: Utilization) -> Used:
+    return Used(lut4=cells.get("LUT4", 0), comb=utilization["TRELLIS_COMB"]["used"],
+                ff=utilization["TRELLIS_FF"]["used"], bram=cells.get("DP16KD", 0), dsp=cells.get("MULT18X18D", 0))
+
+
+FAMILY = Family(
+    nextpnr=NEXTPNR, pins="lpf", bitstream="bit", script=lambda board, name: yosys_script(name, board.lut_products),
+    files=(LUT_PRODUCT,), passes=PASSES, sources=SOURCES, route=_place_and_route, used=_used,
+)

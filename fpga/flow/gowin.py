@@ -1,0 +1,91 @@
+"""Gowin boards: `synth_gowin`, nextpnr's himbaechel-gowin in one run, gowin_pack of Project Apicula."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from base.cache import cached, content_key
+from base.errors import TspError
+from fpga.boards import Board
+
+from . import floorplan_picture, tools
+from .ecp5 import LOGIC_PS, MAPPER
+from .family import Cells, Family, Netlist, Routed, Used, Utilization, seconds
+from .passes import gowin_registers
+
+NEXTPNR = "nextpnr-himbaechel-gowin"
+BRAMS = Path(__file__).with_name("gowin_brams.txt")
+PLACER = "--placer-heap-beta", "0.6"
+"""HeAP, the only analytic placer that nextpnr has for Gowin, spreads cells until at most so much of a region is taken.
+By default (0.9) the first legal placement of `micro` on a GW5AST-138 takes a third longer."""
+
+
+def _script(series: str, brams: str, board: Board, name: str) -> str:
+    """RTLIL to a netlist. series: as yosys calls it. brams: yosys' map of its block RAMs.
+
+    As for ECP5 (`fpga.flow.ecp5.yosys_script`), but for block RAMs, which are those of gowin_brams.txt alone: yosys
+    would make some of them DPX9Bs, and nextpnr has no timing of what goes to the read address of one (its issue 1803).
+    Such paths would pass however long they are.
+    """
+    if board.lut_products:
+        raise TspError(f"lut_products must be empty on a Gowin board, not {board.lut_products!r}: they are ECP5 cells")
+    synth = f"synth_gowin -family {series} -nowidelut -top {name}"
+    return "\n".join((
+        f"read_rtlil {name}.il",
+        f"scratchpad -set abc9.D {LOGIC_PS}", f"scratchpad -copy {MAPPER} abc9.script",
+        f"{synth} -run begin:map_ram",
+        "setparam -set RD_COLLISION_X_MASK 1'1 t:$mem_v2 r:RD_CLK_ENABLE=1'1 %i",
+        f"memory_libmap -lib +/gowin/lutrams.txt -lib {BRAMS.name}",
+        f"techmap -map +/gowin/lutrams_map.v -map +/gowin/{brams}",
+        f"{synth} -run map_ffram:", f"write_json {name}.json", "",
+    ))
+
+
+def _route(board: Board, netlist: Netlist, seed: int) -> Routed:
+    """Give flip-flops their LUTs; place, route and pack."""
+    nextpnr, pack = tools.find(NEXTPNR), tools.find(board.pack)
+    cells = json.loads((netlist.folder / "top.json").read_text())
+    gowin_registers.pass_through(cells)
+    text = json.dumps(cells)
+    arguments = [*board.nextpnr, "--vopt", "cst=top.cst", "--json", "top.json", "--seed", str(seed),
+                 "--freq", str(board.mhz), *PLACER, "--timing-allow-fail", "--write", "routed.json",
+                 "--report", "report.json", "--detailed-timing-report"]
+    packing = [*board.pack_for, "-o", "top.fs", "routed.json"]
+
+    def make(folder: Path) -> None:
+        (folder / "top.json").write_text(text)
+        (folder / "top.cst").write_text(netlist.constraints)
+        spent = tools.run(nextpnr, arguments, folder, "nextpnr.log")
+        tools.run(pack, packing, folder, "pack.log")
+        routed = folder / "routed.json"
+        (folder / "places.json").write_text(json.dumps(floorplan_picture.places(json.loads(routed.read_text()))))
+        (folder / "seconds").write_text(str(spent.user_s))
+        for left in (folder / "top.json", routed):
+            left.unlink()
+
+    key = content_key(text, netlist.constraints, *arguments, *packing, nextpnr.version, pack.version)
+    folder = cached("bitstream", key, make)
+    return Routed(folder, folder, {"nextpnr, placing and routing": seconds(folder)})
+
+
+def _used(cells: Cells, utilization: Utilization) -> Used:
+    """`comb` is places of LUTs: nextpnr counts those alone that hold one, with four of the eight that a LUT memory
+    takes. An 18x18 multiplier can be two of 9x9."""
+    places = sum(number * utilization[kind]["used"] for kind, number in (("LUT4", 1), ("ALU", 1), ("RAM16SDP4", 4)))
+    return Used(lut4=sum(cells.get(f"LUT{inputs}", 0) for inputs in range(1, 5)), comb=places,
+                ff=utilization["DFF"]["used"], bram=cells.get("SDPX9B", 0),
+                dsp=cells.get("MULT18X18", 0) + -(-cells.get("MULT9X9", 0) // 2))
+
+
+def _family(series: str, brams: str, passes: tuple[Callable[[dict], object], ...] = ()) -> Family:
+    return Family(nextpnr=NEXTPNR, pins="cst", bitstream="fs", script=partial(_script, series, brams), files=(BRAMS,),
+                  passes=passes, sources=SOURCES if passes else (), route=_route, used=_used)
+
+
+PASSES = gowin_registers.take_multipliers, gowin_registers.take_brams
+"""What yosys' netlists of a GW2A go through. A GW5A has room without."""
+SOURCES = tuple(Path(__file__).with_name("passes").joinpath(f"{name}.py").read_text()
+                for name in ("gowin_registers", "netlist"))
+
+GW2A, GW5A = _family("gw2a", "brams_map.v", PASSES), _family("gw5a", "brams_map_gw5a.v")

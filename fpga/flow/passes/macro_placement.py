@@ -1,0 +1,210 @@
+"""Places of a board's block RAMs and multipliers: a floorplan that is made once (`fpga.flow.place_macros`) and kept.
+
+On a full FPGA they are a few hundred cells with thousands of wires, their places are in rows through the whole of it,
+and nearly all are taken. nextpnr's placers move them badly: given beforehand they make the wires of the `ulx3s` board a
+quarter shorter (docs/decisions/0015-floorplan.md). Places are found by exchanging two macros at a time (simulated
+annealing: Kirkpatrick, Gelatt, Vecchi, Science 220, 1983): first so that the macros of a lane are neighbours
+(`by_lanes`), since nearly all wires of a TSP are within a lane; then, everything else staying where nextpnr has put
+it, so that their nets are short (`by_nets`).
+"""
+
+import json
+import math
+import random
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.progress import Progress
+
+from arch.config import PLANES
+from base.errors import TspError
+from fpga.boards import Board
+
+from .netlist import top
+
+FOLDER = Path(__file__).parents[2] / "floorplans"
+"""`BOARD.json`: the bel of each macro, by `name_of`."""
+KINDS = ("DP16KD", "MULT18X18D")
+CLOCKS = ("CLK", "CLKA", "CLKB", "WCK", "CLK0")
+EXCHANGES = 400_000
+"""Tries of one annealing: a minute and a half."""
+HOT = 200.0
+"""Temperature at the beginning, in tiles of wire."""
+FANOUT = 60
+"""A net of more macros than this does not get shorter by an exchange."""
+BEL = re.compile(r"X(\d+)/Y(\d+)/")
+
+
+class Place(NamedTuple):
+    """Where a cell is: the tile, and the bel's name."""
+
+    column: int
+    row: int
+    bel: str
+
+
+def name_of(cell: str) -> str:
+    """What stays of a macro's name from one synthesis to the next: yosys names a multiplier after nets around it."""
+    return re.split(r"_TRELLIS_FF|_LUT4|_MULT18X18D|_DI\b", cell, maxsplit=1)[0]
+
+
+def file_of(board: Board) -> Path:
+    """Where the floorplan of a board is, if it has one."""
+    return FOLDER / f"{board.name}.json"
+
+
+def constrain(netlist: dict, board: Board) -> bool:
+    """Give the macros of a netlist the places of the board's floorplan; returns whether there is one.
+
+    Raises TspError if it is not one of this netlist.
+    """
+    file = file_of(board)
+    if not file.exists():
+        return False
+    places: dict[str, str] = json.loads(file.read_text())
+    macros = _macros(netlist)
+    if places.keys() != macros.keys():
+        wrong = min(places.keys() ^ macros.keys())
+        raise TspError(f"{file} must name the block RAMs and multipliers of {board.name}, but {wrong} is only in one "
+                       f"of the two; make it anew: `python -m fpga.flow.place_macros {board.name}`")
+    for name, cell in macros.items():
+        cell["attributes"]["BEL"] = places[name]
+    return True
+
+
+def _macros(netlist: dict) -> dict[str, dict]:
+    """Block RAMs and multipliers by `name_of`."""
+    cells = [(name_of(name), cell) for name, cell in top(netlist)["cells"].items() if cell["type"] in KINDS]
+    macros = dict(cells)
+    if len(macros) < len(cells):
+        raise TspError(f"macros must have names of their own, but {len(cells)} macros have {len(macros)} names")
+    return macros
+
+
+class Annealing:
+    """Macros on the places that they have, all else fixed.
+
+    kinds, places: of each macro. nets: of each, the box around what is fixed (see `_box`) and the macros.
+    """
+
+    def __init__(self, kinds: dict[str, str], places: dict[str, Place], nets: list[tuple[tuple[int, ...], list[str]]]):
+        self.places = places
+        self._kinds: dict[str, list[str]] = defaultdict(list)
+        for name, kind in kinds.items():
+            self._kinds[kind].append(name)
+        self._nets = nets
+        self._of: dict[str, set[int]] = defaultdict(set)
+        for number, (_, macros) in enumerate(nets):
+            for name in macros:
+                self._of[name].add(number)
+
+    def length(self, net: int) -> int:
+        """Half the perimeter of the rectangle around a net, in tiles."""
+        box, macros = self._nets[net]
+        columns = [*box[:2], *(self.places[name].column for name in macros)]
+        rows = [*box[2:], *(self.places[name].row for name in macros)]
+        return max(columns) - min(columns) + max(rows) - min(rows)
+
+    def total(self) -> int:
+        """Length of all nets of macros."""
+        return sum(map(self.length, range(len(self._nets))))
+
+    def exchange(self, random: random.Random, temperature: float) -> None:
+        """Try to exchange two macros of a kind."""
+        kind = random.choice([names for names in self._kinds.values() if len(names) > 1])
+        a, b = random.sample(kind, 2)
+        nets, places = self._of[a] | self._of[b], self.places
+        before = sum(map(self.length, nets))
+        places[a], places[b] = places[b], places[a]
+        longer = sum(map(self.length, nets)) - before
+        if longer > 0 and random.random() >= math.exp(-longer / temperature):
+            places[a], places[b] = places[b], places[a]
+
+
+def _box(places: list[Place]) -> tuple[int, ...]:
+    """First and last column, first and last row; empty without places."""
+    if not places:
+        return ()
+    columns, rows, _ = zip(*places, strict=True)
+    return min(columns), max(columns), min(rows), max(rows)
+
+
+def _found(placed: dict) -> dict[str, tuple[dict, Place]]:
+    """The cells of a placed netlist (nextpnr's --write) and their places."""
+    cells = {}
+    for name, cell in top(placed)["cells"].items():
+        bel = cell["attributes"].get("NEXTPNR_BEL", "")
+        at = BEL.match(bel)
+        if at:
+            cells[name] = cell, Place(int(at[1]), int(at[2]), bel)
+    return cells
+
+
+def by_nets(placed: dict) -> Annealing:
+    """Macros of a placed netlist, held by their nets."""
+    fixed: dict[int, list[Place]] = defaultdict(list)
+    movable: dict[int, set[str]] = defaultdict(set)
+    kinds, places = {}, {}
+    for name, (cell, place) in _found(placed).items():
+        macro = name_of(name) if cell["type"] in KINDS else None
+        if macro:
+            kinds[macro], places[macro] = cell["type"], place
+        for net in (net for pin, nets in cell["connections"].items() if pin not in CLOCKS for net in nets):
+            if macro:
+                movable[net].add(macro)
+            else:
+                fixed[net].append(place)
+    return Annealing(kinds, places, [(_box(fixed[net]), sorted(macros)) for net, macros in movable.items()
+                                     if len(macros) <= FANOUT])
+
+
+def lane_of(name: str, cell: dict) -> int | None:
+    """The lane that a macro of yosys' netlist serves, if it is one alone; `name` by `name_of`."""
+    block = re.search(r"unit_MEM_\w+\.banks\.bank\d+\.0\.(\d+)$", name)
+    if block:
+        bits = sum(isinstance(net, int) for pin, nets in cell["connections"].items() if pin.startswith("DI")
+                   for net in nets)
+        return int(block[1]) * bits // (8 * PLANES)
+    found = re.search(r"\.product\d_\d+_(\d+)$|\.lane(\d+)\.", name)
+    return int(found[1] or found[2]) if found else None
+
+
+def by_lanes(netlist: dict, placed: dict, lanes: int, made: int) -> Annealing:
+    """The same macros, held by the middle of their lane, or of its half towards their hemisphere.
+
+    Lanes have rectangles in a grid, in such an order that those nearest in number are neighbours; but those that one of
+    the `made` lanes of a folded VXM computes are still nearer.
+    """
+    found = _found(placed)
+    across, down = 1 + max(p.column for _, p in found.values()), 1 + max(p.row for _, p in found.values())
+    bits = lanes.bit_length() - 1
+    columns, rows = 1 << (bits + 1) // 2, 1 << bits // 2
+    kinds, places, nets = {}, {}, []
+    cells = {name_of(name): cell for name, cell in top(netlist)["cells"].items() if cell["type"] in KINDS}
+    for name, (cell, place) in found.items():
+        if cell["type"] not in KINDS:
+            continue
+        macro = name_of(name)
+        kinds[macro], places[macro] = cell["type"], place
+        lane = lane_of(macro, cells[macro])
+        if lane is not None:
+            lane = lane % made * (lanes // made) + lane // made
+            column, row = (sum((lane >> 2 * n + axis & 1) << n for n in range(2)) for axis in (0, 1))
+            side = 1 if re.search(r"_E\d*\.", macro) else -1 if re.search(r"_W\d*\.", macro) else 0
+            x, y = (4 * column + 2 + side) * across // (4 * columns), (2 * row + 1) * down // (2 * rows)
+            nets.append(((x, x, y, y), [macro]))
+    return Annealing(kinds, places, nets)
+
+
+def anneal(macros: Annealing, console: Console, tries: int = EXCHANGES, seed: int = 1) -> dict[str, str]:
+    """Bels by `name_of`, after so many tries."""
+    chance = random.Random(seed)
+    before = macros.total()
+    with Progress(console=console, transient=True) as progress:
+        for n in progress.track(range(tries), description="exchanging macros"):
+            macros.exchange(chance, HOT * (1 - n / tries) ** 2)
+    console.print(f"wires of {len(macros.places)} macros: {before:,} tiles before, {macros.total():,} after")
+    return {name: place.bel for name, place in sorted(macros.places.items())}

@@ -1,0 +1,1 @@
+"""What surrounds the chip on a board: clock, serial line, bridge."""

@@ -1,0 +1,62 @@
+"""The top of a board: clock and reset, the serial line, and the chip."""
+
+from fractions import Fraction
+
+from amaranth.hdl import Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import Elaboratable, In, Out
+
+from arch.config import ChipConfig
+from arch.host_map import Trap
+from fpga.boards import Board
+from fpga.protocol import Identity
+from hw.chip import HOST_PORT, Chip
+
+from .bridge import Bridge
+from .clock import PLLS, Clock
+from .uart import divisor_of
+
+
+class Core(wiring.Component):
+    """Everything but clock and pins: the bridge and the chip. `python -m fpga.simulate` is this behind a terminal.
+
+    config: the chip. divisor: cycles a bit of the line. mhz: what the board says of its clock. rx, tx: the line.
+    running: the chip is. errors: its sticky trap bits.
+    """
+
+    rx: In(1, init=1)
+    tx: Out(1, init=1)
+    running: Out(1)
+    errors: Out(len(Trap))
+
+    def __init__(self, *, config: ChipConfig, divisor: int | Fraction, mhz: float):
+        self._config, self._divisor, self._identity = config, divisor, Identity.of(config, mhz).pack()
+        super().__init__()
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.bridge = bridge = Bridge(divisor=self._divisor, identity=self._identity)
+        m.submodules.chip = chip = Chip(config=self._config)
+        for name in HOST_PORT[:-1]:
+            m.d.comb += getattr(chip, name).eq(getattr(bridge, name))
+        m.d.comb += [bridge.host_rdata.eq(chip.host_rdata), bridge.rx.eq(self.rx), self.tx.eq(bridge.tx),
+                     self.running.eq(chip.running), self.errors.eq(chip.errors)]
+        return m
+
+
+class Top(Elaboratable):
+    """A board. Its first LED is lit while tokens run, its second where an error is latched."""
+
+    def __init__(self, *, board: Board, config: ChipConfig):
+        self._board, self._config = board, config
+
+    def elaborate(self, platform):
+        m = Module()
+        clock = platform.request(platform.default_clk, dir="i")
+        mhz_in, mhz = platform.default_clk_frequency / 1e6, self._board.mhz
+        m.submodules.clock = Clock(clock.i, pll=PLLS.get(self._board.pll), mhz_in=mhz_in, mhz_out=mhz)
+        m.submodules.core = core = Core(config=self._config, divisor=divisor_of(mhz, self._board.baud), mhz=mhz)
+        uart, run, error = platform.request("uart"), platform.request("led", 0), platform.request("led", 1)
+        m.d.comb += [core.rx.eq(uart.rx.i), uart.tx.o.eq(core.tx), run.o.eq(core.running),
+                     error.o.eq(core.errors.any())]
+        return m

@@ -1,0 +1,215 @@
+"""Host accesses to frames, as few bytes as the protocol allows, and bytes of the line back to replies."""
+
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from arch.host_map import ICU_QUEUE, Space
+from fpga.protocol import (
+    ADDR_BYTES,
+    CRC_BYTES,
+    FILL,
+    HEAD,
+    OVERHEAD,
+    PAGE,
+    PAYLOAD,
+    SYNC,
+    WORD_BYTES,
+    Reply,
+    Status,
+    header,
+    with_crc,
+)
+from sim.device.host_chip import ICU_PARTS, Access
+
+SCATTERED = (Space.ICU, Space.CONTROL)
+"""Spaces whose words are written only when they are known to be whole: their addresses have gaps, or a wrong word has
+an effect. A command has a frame of its own, so that no frame that is repeated contains one that was executed."""
+ZEROS = 8
+"""Words of 0 that are worth a frame of their own."""
+REGISTER_BYTES = 8
+"""Of a CONTROL register."""
+
+
+@dataclass(frozen=True)
+class Write:
+    """A frame's writes, in order: (address, word). width: bytes that the largest word needs."""
+
+    space: Space
+    width: int
+    words: tuple[tuple[int, int], ...]
+
+    def frame(self, tag: int) -> bytes:
+        """All its bytes on the line."""
+        scattered = self.space in SCATTERED
+        head = header(space=self.space.value, tag=tag, width=self.width, count=len(self.words), addr=self.words[0][0],
+                      scattered=scattered)
+        if not scattered:
+            return head + with_crc(b"".join(word.to_bytes(self.width, "little") for _, word in self.words))
+        return head + b"".join(with_crc(addr.to_bytes(ADDR_BYTES, "little") + word.to_bytes(self.width, "little"))
+                               for addr, word in self.words)
+
+
+def writes(accesses: Iterable[Access], payload: int = PAYLOAD) -> Iterator[Write]:
+    """The accesses in frames of at most `payload` bytes of words or records, in order.
+
+    Any frame may be repeated, or executed in part and repeated: the state that it leaves depends on nothing before it.
+    """
+    frame, upper = _Frame(payload), _UpperParts()
+    for access in accesses:
+        if not frame.takes(*access):
+            yield frame.cut()
+            frame = _Frame(payload)
+            for kept in upper.before(access):
+                frame.add(*kept)
+        frame.add(*access)
+        upper.note(access)
+        if frame.zeros >= ZEROS and frame.width:
+            rest = frame.without_zeros()
+            yield frame.cut()
+            frame = rest
+    if frame.words:
+        yield frame.cut()
+
+
+class _UpperParts:
+    """The upper parts of instructions that the chip keeps.
+
+    A frame whose first instruction relies on those of the frame before sends them anew: when it is repeated, the chip
+    may keep others, which came later in it.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[int, Access] = {}
+        self._queue = 0
+
+    def note(self, access: Access) -> None:
+        """An access was sent."""
+        if access[0] is Space.ICU:
+            if access[1] >> ICU_QUEUE != self._queue:
+                self._kept, self._queue = {}, access[1] >> ICU_QUEUE
+            if part := access[1] % ICU_PARTS:
+                self._kept[part] = access
+
+    def before(self, access: Access) -> list[Access]:
+        """What must stand before an access that begins a frame."""
+        if access[0] is not Space.ICU or access[1] >> ICU_QUEUE != self._queue:
+            return []
+        return list(self._kept.values())
+
+
+class _Frame:
+    """A frame that grows."""
+
+    def __init__(self, payload: int) -> None:
+        self.space, self.width, self.words = Space.MEM, 0, list[tuple[int, int]]()
+        self.zeros = 0  # of a run, at its end
+        self._payload = payload
+
+    def takes(self, space: Space, addr: int, word: int) -> bool:
+        """Whether the access may be in this frame, and costs less there than in a new one."""
+        if not self.words:
+            return True
+        count, size = len(self.words), _bytes(word)
+        width, scattered = max(self.width, size), space in SCATTERED
+        if space is not self.space or space is Space.CONTROL or (width - self.width) * count > OVERHEAD:
+            return False
+        record = width + (ADDR_BYTES + CRC_BYTES) * scattered
+        if (count + 1) * record > self._payload or (not width and count == FILL):
+            return False
+        return scattered or (addr == self.words[-1][0] + 1 and addr % PAGE != 0)
+
+    def add(self, space: Space, addr: int, word: int) -> None:
+        self.space, self.width = space, max(self.width, _bytes(word))
+        self.words.append((addr, word))
+        self.zeros = 0 if word or space in SCATTERED else self.zeros + 1
+
+    def without_zeros(self) -> "_Frame":
+        """Take the words of 0 off the end; a frame of them."""
+        rest = _Frame(self._payload)
+        for addr, word in self.words[-self.zeros :]:
+            rest.add(self.space, addr, word)
+        del self.words[-self.zeros :]
+        return rest
+
+    def cut(self) -> Write:
+        """What it has become."""
+        return Write(self.space, self.width, tuple(self.words))
+
+
+def _bytes(word: int) -> int:
+    return (word.bit_length() + 7) // 8
+
+
+@dataclass(frozen=True)
+class Read:
+    """A frame that reads `count` words from an address on, `width` bytes of each."""
+
+    space: int
+    addr: int
+    count: int
+    width: int = WORD_BYTES
+
+    def frame(self, tag: int) -> bytes:
+        """All its bytes on the line."""
+        return header(space=self.space, tag=tag, width=self.width, count=self.count, addr=self.addr, read=True)
+
+    @property
+    def size(self) -> int:
+        """Bytes of data in its reply."""
+        return self.count * self.width
+
+    def words(self, data: bytes) -> list[int]:
+        """The words in the data of its reply."""
+        return [int.from_bytes(data[n : n + self.width], "little") for n in range(0, self.size, self.width)]
+
+
+def reads(space: Space, addrs: Sequence[int], payload: int = PAYLOAD) -> Iterator[Read]:
+    """Frames that read these addresses in order."""
+    width, begin = REGISTER_BYTES if space is Space.CONTROL else WORD_BYTES, 0
+    for n, addr in enumerate(addrs):
+        count = n + 1 - begin
+        if (n + 1 == len(addrs) or addrs[n + 1] != addr + 1 or (addr + 1) % PAGE == 0
+                or (count + 1) * width > payload):
+            yield Read(space.value, addrs[begin], count, width)
+            begin = n + 1
+
+
+class Replies:
+    """Finds the replies in what comes from the board, whatever is between them."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+        self._sizes = [0] * 256  # by tag: data bytes of the last read
+
+    def expect(self, tag: int, size: int) -> None:
+        """A read with this tag was sent: its reply has `size` bytes of data."""
+        self._sizes[tag] = size
+
+    def clear(self) -> None:
+        """Forget the beginning of a reply."""
+        self._bytes.clear()
+
+    def feed(self, data: bytes) -> None:
+        """Bytes of the line."""
+        self._bytes += data
+
+    def next(self) -> Reply | None:
+        """The next whole reply; None if more bytes are needed."""
+        while (begin := self._bytes.find(SYNC)) >= 0:
+            del self._bytes[:begin]
+            if len(self._bytes) < HEAD:
+                return None
+            status, tag, expected = self._bytes[1:HEAD]
+            if status in list(Status):
+                size = self._sizes[tag] if status == Status.DATA else 0
+                end = HEAD + size + CRC_BYTES
+                if len(self._bytes) < end:
+                    return None
+                body, crc = bytes(self._bytes[1 : HEAD + size]), self._bytes[HEAD + size : end]
+                if zlib.crc32(body) == int.from_bytes(crc, "little"):
+                    del self._bytes[:end]
+                    return Reply(Status(status), tag, expected, body[HEAD - 1 :])
+            del self._bytes[:1]
+        self._bytes.clear()
+        return None

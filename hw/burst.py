@@ -1,0 +1,85 @@
+"""The burst engine: one instruction word becomes a burst of elements, each in a known cycle."""
+
+from amaranth.hdl import Const, Module, Mux, Signal, Value
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from arch.isa import COUNT_BITS, INTERVAL, Op, layout
+
+
+def fields(op: Op, word: Value) -> data.View:
+    """An instruction word seen as the fields of `op`."""
+    shape = layout(op)
+    return data.View(shape, Value.cast(word)[: shape.size])
+
+
+class Burst(wiring.Component):
+    """A burst engine: works through the elements of one instruction at a time.
+
+    `start` (the dispatch pulse, cycle t) latches `word` into `op`. Element i executes in cycle
+    t + ENGINE + i * interval, where ENGINE = 1; `active` is high in exactly these cycles, `index` is then i, and
+    `last` marks the last of them. `op` and `index` hold from t + 1 until the next start (`index` has advanced after
+    each element). The engine is `busy` from t + 1 to the last element, and may be started again in the very cycle of
+    the last element; `conflict` pulses where it is started earlier than that (the old burst is then lost).
+
+    op: the operation whose layout the engine latches; one without `count` and `interval` has a single element.
+    fold: cycles that an element takes. If more than one, `active` is high in all of them, number `part` of which the
+    present one is and `part_following` the next one, if that is active too; `index` and `last` are then of the
+    element and of its last cycle, which `done` marks. Intervals must be as long, but of a single element.
+    """
+
+    def __init__(self, op: Op, fold: int = 1):
+        shape = layout(op)
+        super().__init__({
+            "start": In(1), "word": In(shape), "op": Out(shape),
+            "active": Out(1), "index": Out(COUNT_BITS), "last": Out(1), "busy": Out(1), "conflict": Out(1),
+            **({"part": Out(range(fold)), "part_following": Out(range(fold)), "done": Out(1)} if fold > 1 else {}),
+        })
+        self._single, self._fold = "count" not in shape.members, fold
+        if fold == 1:
+            self.part, self.part_following, self.done = Const(0, 0), Const(0, 0), self.active
+
+    def elaborate(self, platform):
+        m = Module()
+        left = Signal(COUNT_BITS)
+        wait = Signal(INTERVAL.bits)
+        op = Signal.like(self.op, reset_less=True)
+        index = Signal(COUNT_BITS, reset_less=True)
+        m.d.comb += [
+            self.op.eq(op),
+            self.index.eq(index),
+            self.busy.eq(left != 0),
+            self.active.eq(self.busy & (wait == 0)),
+            self.last.eq(self.done & (left == 1)),
+            self.conflict.eq(self.start & self.busy & ~self.last),
+        ]
+        if self._fold > 1:
+            m.d.comb += [self.part_following.eq(Mux(self.start, 0, self.part + self.active)),
+                         self.done.eq(self.active & (self.part == self._fold - 1))]
+            m.d.sync += self.part.eq(self.part_following)
+        with m.If(self.start):
+            m.d.sync += [op.eq(self.word), left.eq(1 if self._single else self.word.count), wait.eq(0), index.eq(0)]
+        with m.Elif(self.done):
+            m.d.sync += [left.eq(left - 1), index.eq(index + 1)]
+            if not self._single:
+                m.d.sync += wait.eq(op.interval - self._fold)
+        with m.Elif(self.busy & ~self.active if self._fold > 1 else self.busy):
+            m.d.sync += wait.eq(wait - 1)
+        return m
+
+
+def latched(m: Module, engine: Burst, value: Value, name: str) -> Signal:
+    """What `value`, made of the engine's word, is as the burst begins: decoded one cycle before the first element."""
+    out = Signal(len(value), name=name, reset_less=True)
+    with m.If(engine.start):
+        m.d.sync += out.eq(value)
+    return out
+
+
+def stepping(m: Module, engine: Burst, first: Value, step: Value, name: str) -> tuple[Signal, Signal]:
+    """The address of the present element (`first`, then, where `step`, one more each element), and that of the next
+    cycle. It comes out of a register: what it addresses waits for no adder."""
+    now, following = (Signal(len(first), name=f"{name}_{when}", reset_less=True) for when in ("now", "following"))
+    m.d.comb += following.eq(Mux(engine.start, first, now + (step & engine.done)))
+    m.d.sync += now.eq(following)
+    return now, following

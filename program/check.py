@@ -1,0 +1,167 @@
+"""What must hold of a program file whose checksum is right: that all its parts fit each other, and the chip."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from arch import isa, queue_store, row
+from arch.lanes import ceil_div
+from arch.legal import instruction
+from base.errors import TspError
+
+from .integer import MATRICES, from_arrays
+
+if TYPE_CHECKING:
+    from .program import Program, Symbol
+
+REGISTER = 32
+"""Bits of the host registers that hold periods, limits and positions."""
+HOST_SYMBOLS = ("logits", "noise", "position", "temperature", "token", "tokens")
+"""Tensors that the host reads and writes."""
+
+
+def check(program: "Program") -> None:
+    """Raises TspError naming the first part of a program that contradicts another one, or that the chip has not."""
+    for part in (_buckets, _starts, _queues, _maps, _image, _symbols, _schedule, _model):
+        for fault in part(program):
+            raise TspError(f"the program is damaged: {fault}: compile it again")
+
+
+def _buckets(program: "Program") -> Iterator[str]:
+    buckets, config, context = program.buckets, program.config, program.context
+    if not 1 <= context <= program.model.seq_len:
+        yield f"its context must be in 1..{program.model.seq_len} (the model's), not {context}"
+    if not 1 <= len(buckets) <= config.buckets:
+        yield f"it must have 1..{config.buckets} buckets, not {len(buckets)}"
+    limits = [bucket.limit for bucket in buckets]
+    if any(one >= other for one, other in pairwise([0, *limits])):
+        yield f"limits of buckets must rise from 1 on, not be {limits}"
+    if not context <= limits[-1] < 1 << REGISTER:
+        yield f"the last bucket's limit must be in {context} (the context)..{(1 << REGISTER) - 1}, not {limits[-1]}"
+    if any(limit >= context for limit in limits[:-1]):
+        yield f"only the last bucket may reach the context of {context}; limits are {limits}"
+    least = isa.least_period(config)
+    for number, bucket in enumerate(buckets):
+        if not least <= bucket.period < 1 << REGISTER:
+            yield f"the period of bucket {number} must be in {least}..{(1 << REGISTER) - 1}, not {bucket.period}"
+        for segment in bucket.segments:
+            end = segment.start + segment.length * segment.passes
+            if min(segment.start, segment.length - 1, segment.passes - 1, segment.weight_bytes) < 0 or (
+                    end > bucket.period):
+                yield f"segment {segment.name} of bucket {number} does not lie in its period of {bucket.period}"
+
+
+def _starts(program: "Program") -> Iterator[str]:
+    names = {queue.name for queue in row.queues(program.config)}
+    if set(program.starts) != names:
+        yield f"it must have starts of queues {', '.join(sorted(names))}, not of {', '.join(sorted(program.starts))}"
+    for name, starts in program.starts.items():
+        words = len(program.queues[name])
+        if len(starts) != len(program.buckets):
+            yield f"queue {name} must have a start for each of {len(program.buckets)} buckets, not {len(starts)}"
+        if bad := [start for start in starts if not 0 <= start < words]:
+            yield f"a start of queue {name} must be less than its {words} words, not {bad[0]}"
+
+
+def _queues(program: "Program") -> Iterator[str]:
+    for queue in row.queues(program.config):
+        words, depth = program.queues[queue.name], row.queue_depth(program.config, queue)
+        if len(words) > depth:
+            yield f"queue {queue.name} must hold at most {depth} words, not {len(words)}"
+        first: dict[int, int] = {}
+        for number, word in enumerate(words):
+            first.setdefault(word, number)
+        keep = queue_store.Numbers(program.config, queue)
+        for word, number in first.items():
+            instruction(queue, number, word)
+            try:
+                keep(word)
+            except ValueError as error:
+                yield str(error)
+
+
+def _maps(program: "Program") -> Iterator[str]:
+    config = program.config
+    for number, lanes in program.maps.items():
+        if not 0 <= number < config.sxm_maps:
+            yield f"numbers of lane maps must be in 0..{config.sxm_maps - 1}, not {number}"
+        if sorted(lanes) != list(range(config.lanes)) or not isa.routable(lanes):
+            yield f"map {number} must be a permutation of {config.lanes} lanes that the crossbar can do, not {lanes}"
+
+
+def _slices(program: "Program") -> dict[str, int]:
+    """Quads of every MEM slice."""
+    return {f"{side}{n}": depth for side in "WE" for n, depth in enumerate(program.config.mem_depths)}
+
+
+def _image(program: "Program") -> Iterator[str]:
+    depths = _slices(program)
+    for name, data in program.image.items():
+        if name not in depths:
+            yield f"its image has a slice {name!r}, the chip only {', '.join(depths)}"
+        if len(data) > depths[name]:
+            yield f"the image of slice {name} must be of at most {depths[name]} quads, not {len(data)}"
+
+
+def _symbols(program: "Program") -> Iterator[str]:
+    depths, layers = _slices(program), program.model.n_layers
+    for name, symbol in program.symbols.items():
+        if symbol.slice not in depths or symbol.slice not in program.image:
+            yield f"tensor {name!r} lies in slice {symbol.slice!r}, which is not one of {', '.join(program.image)}"
+        end = symbol.addr + symbol.quads + (layers - 1) * symbol.stride
+        if symbol.addr < 0 or symbol.quads < 1 or symbol.stride < 0 or end > depths[symbol.slice]:
+            yield f"tensor {name!r} must lie within the {depths[symbol.slice]} quads of slice {symbol.slice}"
+    if missing := [name for name in HOST_SYMBOLS if name not in program.symbols]:
+        yield f"tensor {missing[0]!r}, which the host needs, is missing"
+    for name, needed in _host_quads(program).items():
+        if (there := _quads(program.symbols[name], layers)) < needed:
+            yield f"tensor {name!r} must have {needed} quads, not {there}"
+
+
+def _quads(symbol: "Symbol", layers: int) -> int:
+    """Of all layers."""
+    return symbol.quads * (layers if symbol.stride else 1)
+
+
+def _host_quads(program: "Program") -> dict[str, int]:
+    """Quads that the host touches, by tensor: the tokens' table has the one behind the last position, too."""
+    vocab = ceil_div(program.model.vocab_size, program.config.lanes)
+    return dict.fromkeys(HOST_SYMBOLS, 1) | {
+        "logits": vocab, "noise": vocab, "tokens": program.context // program.config.lanes + 1}
+
+
+def _schedule(program: "Program") -> Iterator[str]:
+    from .program import EVENT_COLUMNS
+
+    rows = program.schedule
+    if rows.ndim != 2 or rows.shape[1] != len(EVENT_COLUMNS):
+        yield f"its schedule must have {len(EVENT_COLUMNS)} columns, not the shape {rows.shape}"
+    bucket, texts, first, last = rows[:, 0], rows[:, 1:6], rows[:, 6], rows[:, 7]
+    if ((bucket < 0) | (bucket >= len(program.buckets))).any():
+        yield f"its schedule must be of buckets 0..{len(program.buckets) - 1}"
+    if ((texts < 0) | (texts >= len(program.texts))).any():
+        yield f"its schedule must name texts 0..{len(program.texts) - 1}"
+    periods = np.array([b.period for b in program.buckets])
+    if ((first < 0) | (first > last) | (last >= periods[bucket])).any():
+        yield "bursts of its schedule must lie within their bucket's period"
+    segments = [{segment.name for segment in b.segments} for b in program.buckets]
+    queues = {queue.name for queue in row.queues(program.config)}
+    for number, queue, segment in np.unique(rows[:, [0, 2, 5]], axis=0).tolist():
+        if program.texts[queue] not in queues:
+            yield f"its schedule names a queue {program.texts[queue]!r}, which the chip has not"
+        if program.texts[segment] not in segments[number]:
+            yield f"its schedule names a segment {program.texts[segment]!r}, which bucket {number} has not"
+
+
+def _model(program: "Program") -> Iterator[str]:
+    """The integer model of the reference device."""
+    if unknown := set(program.four_bit) - set(MATRICES):
+        yield f"it has no matrix {min(unknown)!r} to hold in four bits"
+    model = from_arrays(program.arrays)
+    wanted = {"context": program.context, "lanes": program.config.lanes, "vocab": program.model.vocab_size,
+              "layers": program.model.n_layers}
+    for name, value in wanted.items():
+        if getattr(model, name) != value:
+            yield f"the integer model's {name} must be {value}, not {getattr(model, name)}"

@@ -1,0 +1,61 @@
+"""How far a program's logits are from the float model's: what was measured when it was compiled."""
+
+from dataclasses import dataclass
+
+from .integer import SITES
+
+LEAST_ENTROPY = 1e-3
+"""Nats a token that KL is compared with at least: a model that is certain of everything has no entropy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """Distance of an integer model from the float model on the same tokens.
+
+    `kl`: mean KL(float || integer), nats a token.
+    `cross_entropy`: mean entropy of the float model's own prediction, nats a token: its expected cross-entropy on text
+    that it sampled.
+    `ratio`: kl / cross_entropy, or `LEAST_ENTROPY` if that is more: the relative loss.
+    `top1`: fraction of positions where both choose the same (first) best token.
+    `tokens`: positions compared.
+    """
+
+    kl: float
+    cross_entropy: float
+    ratio: float
+    top1: float
+    tokens: int
+
+    def __str__(self) -> str:
+        return (
+            f"KL {self.kl:.5f} nats/token = {100 * self.ratio:.2f} % of the cross-entropy {self.cross_entropy:.3f}, "
+            f"top-1 agreement {100 * self.top1:.1f} % over {self.tokens} tokens"
+        )
+
+
+TOLERANCE = 0.0025
+"""What a site's static scale may add to the KL, as a part of the float model's cross-entropy: all of them, 1 %."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """Two scales of some sites: KL over cross-entropy with exponents and with static scales, all else being equal.
+
+    refused: why the sites cannot be dynamic, if they cannot; then nothing was measured, and both losses are 0.
+    """
+
+    sites: tuple[str, ...]
+    dynamic: float
+    static: float
+    refused: str = ""
+
+    @property
+    def takes_static(self) -> bool:
+        """Whether the static scales are good enough, or all that there is."""
+        return bool(self.refused) or self.static - self.dynamic <= TOLERANCE * len(self.sites)
+
+    def __str__(self) -> str:
+        name = "all" if self.sites == SITES else " ".join(self.sites)
+        if self.refused:
+            return f"{name} -> static, for dynamic scales are impossible ({self.refused})"
+        return f"{name} {self.dynamic:.2%} / {self.static:.2%} -> {'static' if self.takes_static else 'dynamic'}"

@@ -1,0 +1,1 @@
+"""Running programs: devices opened by name, programs from the cache, stories, the benchmark."""

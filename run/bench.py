@@ -1,0 +1,184 @@
+"""The figures of `tsp bench`: cycles and fractions, which are exact, and speeds, which are the machine's.
+
+Speeds are by the CPU time of one thread, so that what else the machine does counts for little; only the time to the
+first token is by the clock on the wall.
+"""
+
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from arch.config import CONFIGS, DEFAULT_CONFIG
+from compiler.compile import compile_checkpoint
+from compiler.fit import fit
+from compiler.frontend.files import read_model
+from program.program import DEFAULT_CLOCK_MHZ, Program, bytes_read
+from program.shape import ModelConfig
+
+from .devices import open_device
+from .programs import open_program
+
+ROOT = Path(__file__).parents[1]
+TRIES = 3
+"""Compiling is timed so often: what else the host does slows it by a third."""
+POSITIONS = 256
+"""Positions that means are taken over, as far as a model has them."""
+TOKENS = {"reference": POSITIONS, "model": 8, "rtl": 64}
+"""Positions that a device's speed is measured on."""
+SHAPE_15M = ModelConfig(dim=288, hidden_dim=768, n_layers=6, n_heads=6, n_kv_heads=6, head_dim=48, vocab_size=32000,
+                        seq_len=512, shared_classifier=True)
+"""The 15M model of llama2.c, with a context that holds position 256."""
+POSITION_15M = 256
+CYCLES = "cycles a token on {}, mean of positions"
+"""Begins the name of that figure, with the config."""
+PUBLISHED = (
+    ("ESP32-S3", "stories260K", "19..33 tokens/s"),
+    ("Zynq-7010 with a ternary model", "115K parameters", "3,072 tokens/s"),
+    ("Raspberry Pi 4", "stories260K", "917 tokens/s"),
+    ("one core of a 2.6 GHz server", "stories260K", "about 14,000 tokens/s"),
+    ("the best open accelerators", "decoding", "25 % of their multipliers' time"),
+)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured figure; must, aim: what it is to reach, if anything."""
+
+    model: str
+    what: str
+    value: float
+    unit: str
+    must: str = ""
+    aim: str = ""
+
+
+def machine() -> dict[str, str]:
+    """Where and when the figures were taken, and of which commit."""
+    return {
+        "processor": _processor(), "cores": str(os.cpu_count()), "load": f"{os.getloadavg()[0]:.1f}",
+        "python": platform.python_version(), "commit": _commit(),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
+                platform.processor() or platform.machine())
+
+
+def _commit() -> str:
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changed = " with changes" if git("status", "--porcelain", "--untracked-files=no") else ""
+        return git("rev-parse", "--short=12", "HEAD") + changed
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def figures(checkpoints: list[Path], say: Callable[[str], None] = lambda line: None) -> list[Figure]:
+    """Of every checkpoint on the default chip, and of the 15M shape on the large one. Raises TspError."""
+    found = [figure for path in checkpoints for figure in _of_checkpoint(path, say)]
+    say("15M shape")
+    return [*found, _of_15m()]
+
+
+def _of_checkpoint(path: Path, say: Callable[[str], None]) -> list[Figure]:
+    name, own = path.stem, path.stem == "stories260K"  # the goals are this model's
+    say(f"{name}: compile")
+    read, seconds = _timed(lambda: read_model(path, None))
+    compiling = min(_timed(lambda: compile_checkpoint(*read, config=CONFIGS[DEFAULT_CONFIG]))[1] for _ in range(TRIES))
+    program = open_program(path)
+    count = min(POSITIONS, program.context)
+    total = sum(program.cycles(p) for p in range(count))
+    fraction = sum(program.bytes_read(p) for p in range(count)) / (program.config.macs * total)
+    chip = program.config.name
+    found = [
+        Figure(name, f"{CYCLES.format(chip)} 0..{count - 1}", total / count, "cycles",
+               *(("<= 5,000", "3,600") if own else ())),
+        Figure(name, f"tokens a second on {chip} at {DEFAULT_CLOCK_MHZ:g} MHz",
+               program.tokens_per_second(DEFAULT_CLOCK_MHZ, total / count), "tokens/s"),
+        Figure(name, f"roofline fraction on {chip}, mean of positions 0..{count - 1}", fraction, ""),
+        Figure(name, f"compile for {chip}, best of {TRIES}", seconds + compiling, "s", *(("<= 5", "2") if own else ())),
+    ]
+    found += _on("wide", name, path, read[0].config)
+    for device in TOKENS:
+        say(f"{name}: {device}")
+        found += _speed(name, device, program)
+    say(f"{name}: first token")
+    found.append(Figure(name, "first token of `tsp run` on the RTL, second time", _first_token(path), "s",
+                        "<= 20", "5"))
+    return found
+
+
+def _on(config: str, name: str, path: Path, model: ModelConfig) -> list[Figure]:
+    """Cycles a token on another chip, over all positions that fit it; nothing if none do."""
+    if not fit(model, CONFIGS[config]).context:
+        return []
+    program = open_program(path, config=config)
+    return [Figure(name, f"{CYCLES.format(config)} 0..{program.context - 1}", program.mean_cycles, "cycles")]
+
+
+def _speed(name: str, kind: str, program: Program) -> list[Figure]:
+    """Tokens a second of a device, and cycles a second of one with time."""
+    device = open_device(kind, program.config)
+    try:
+        device.load(program)
+        device.start([1])
+        device.run(1)
+        count = min(TOKENS[kind], program.context - 1)
+        _, seconds = _timed(lambda: device.run(count))
+    finally:
+        device.close()
+    goals = ((">= 200", "1,000") if kind == "reference" and name == "stories260K" else ())
+    found = [Figure(name, f"{kind} device", count / seconds, "tokens/s", *goals)]
+    if kind != "reference":
+        cycles = sum(program.cycles(1 + p) for p in range(count))
+        goals = (">= 100,000", "300,000") if kind == "rtl" else ()
+        found.append(Figure(name, f"{kind} device, {program.config.name}, one thread", cycles / seconds, "cycles/s",
+                            *goals))
+    return found
+
+
+def _first_token(path: Path) -> float:
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "cli.main", "run", str(path.resolve()), "--tokens", "1"], cwd=ROOT,
+                   check=True, capture_output=True)
+    return time.perf_counter() - began
+
+
+def _of_15m() -> Figure:
+    chip = CONFIGS["large"]
+    cycles = next(cycles for limit, cycles in fit(SHAPE_15M, chip, cycles=True).cycles if limit > POSITION_15M)
+    return Figure("15M shape", f"roofline fraction on large, position {POSITION_15M}",
+                  bytes_read(SHAPE_15M, POSITION_15M) / (chip.macs * cycles), "", ">= 0.85", "0.95")
+
+
+def _timed(work: Callable) -> tuple:
+    """What the work returns, and the CPU seconds that it and its children took."""
+    began = _cpu_seconds()
+    result = work()
+    return result, max(_cpu_seconds() - began, 1e-9)
+
+
+def _cpu_seconds() -> float:
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
+def as_json(where: dict[str, str], found: list[Figure]) -> dict[str, object]:
+    """All of it as plain data."""
+    return {"machine": where, "figures": [asdict(figure) for figure in found],
+            "published": [list(row) for row in PUBLISHED]}

@@ -1,0 +1,81 @@
+"""The figures of boards for `tsp bench`: of what was built out of the committed reports, of the line by its bytes."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from arch.config import CONFIGS
+from arch.host_map import Space
+from arch.identity import chip_digest
+from fpga.boards import BOARDS
+from fpga.flow.build_report import FOLDER
+from fpga.gateware.uart import BITS
+from fpga.host.board import BAUD
+from fpga.host.frames import writes
+from program.program import Program
+from sim.device.device import ChipDevice
+from sim.device.host_chip import Access, HostChip
+
+from .bench import CYCLES, Figure
+from .programs import open_program
+
+GOALS = {"ulx3s": {"Fmax": (">= 50", "80"), "LUT4": ("<= 0.75", "0.60"), "flip-flops": ("<= 0.75", "0.60"),
+                   "stories260K": (">= 10,000", "20,000"), "multipliers": (">= 128", "256")}}
+"""What a board is to reach."""
+
+
+def board_figures(found: Iterable[Figure], folder: Path = FOLDER) -> list[Figure]:
+    """Of every board with a report of its present chip: what it takes, its clock, and tokens a second at that clock.
+
+    found: figures of models, of which the cycles a token are used.
+    """
+    figures: list[Figure] = []
+    for path in sorted(folder.glob("*.json")):
+        report = json.loads(path.read_text())
+        board, config = BOARDS.get(report["board"]), CONFIGS.get(report["config"])
+        if board is None or config is None or report["digest"] != chip_digest(config):
+            continue
+        name, goals = f"board {board.name}", GOALS.get(board.name, {})
+        none = ("", "")
+        figures += [
+            Figure(name, f"Fmax by nextpnr, best of {report['seeds_tried']} seeds", report["fmax_mhz"], "MHz",
+                   *goals.get("Fmax", none)),
+            Figure(name, "LUT4, share of the part's", report["lut4"] / board.lut, "", *goals.get("LUT4", none)),
+            Figure(name, "LUT4 with carry and LUT memory, share", report["comb"] / board.lut, ""),
+            Figure(name, "flip-flops, share", report["ff"] / board.ff, "", *goals.get("flip-flops", none)),
+            Figure(name, "int8 multiply-accumulates a cycle", config.macs, "", *goals.get("multipliers", none)),
+        ]
+        figures += [Figure(name, f"{figure.model} at Fmax", report["fmax_mhz"] * 1e6 / figure.value, "tokens/s",
+                           *goals.get(figure.model, none))
+                    for figure in found if figure.what.startswith(CYCLES.format(config.name))]
+    return figures
+
+
+# --- the line ------------------------------------------------------------------------------------------------------
+
+
+class _Counter:
+    """A port to a chip that is always the right one, and counts bytes."""
+
+    def __init__(self, program: Program) -> None:
+        self._identity = int(chip_digest(program.config), 16)
+        self.sent = 0
+
+    def write(self, accesses: Iterable[Access]) -> None:
+        self.sent += sum(len(write.frame(0)) for write in writes(accesses))
+
+    def read(self, space: Space, addrs: Sequence[int]) -> list[int]:
+        return [self._identity for _ in addrs]
+
+
+def load_seconds(program: Program) -> float:
+    """What the bytes of loading a program take on the line, if none is lost."""
+    port = _Counter(program)
+    ChipDevice("line", HostChip(program.config, port)).load(program)
+    return port.sent * BITS / BAUD
+
+
+def load_figures(checkpoints: Iterable[Path]) -> list[Figure]:
+    """Of programs for the default chip; the goal is that of one of 300 KiB. Raises TspError."""
+    return [Figure(path.stem, f"load over UART at {BAUD / 1e6:g} Mbaud", load_seconds(open_program(path)), "s",
+                   "<= 2", "1.2") for path in checkpoints]

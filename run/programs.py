@@ -1,0 +1,76 @@
+"""A program from a program file, or from a checkpoint by way of the cache."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+import arch
+import compiler
+import program as program_room
+from arch.config import DEFAULT_CONFIG, config_of
+from base import cache
+from base.errors import TspError
+from compiler.capacity import WEIGHTS
+from compiler.compile import compile_checkpoint
+from compiler.frontend.files import read_model, read_text
+from program import program as program_file
+from program.program import Program
+
+FILE = "program" + program_file.SUFFIX
+
+
+def open_program(
+    path: Path,
+    *,
+    config: str | None = None,
+    context: int | None = None,
+    weights: str | None = None,
+    scales: str | None = None,
+    text: Path | None = None,
+    tokenizer: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Program:
+    """The program of a file, or of a checkpoint: compiled at the first call and found in the cache afterwards.
+
+    The options are those of compilation; a program file must agree with them. Raises TspError.
+    """
+    if path.exists() and path.is_file() and program_file.is_program(path):
+        return _loaded(path, config, {"--context": context, "--weights": weights, "--scales": scales, "--text": text,
+                                      "--tokenizer": tokenizer})
+    if not path.exists():
+        raise TspError(f"{path}: no such program or checkpoint")
+    weights, scales = weights or "int8", scales or "measured"
+    chip = config_of(config or DEFAULT_CONFIG)
+    if weights not in WEIGHTS:
+        raise TspError(f"weights must be one of {', '.join(WEIGHTS)}, not {weights!r}")
+    model, tok = read_model(path, tokenizer)
+    tokens = text and read_text(text, tok)
+    sources = [Path(package.__file__ or "").parent for package in (arch, program_room, compiler)]
+    weights_bytes = [name.encode() + np.ascontiguousarray(array).tobytes() for name, array in model.weights.items()]
+    key = cache.content_key(*map(cache.source_digest, sources), np.__version__, repr(model.config),
+                                *weights_bytes, tok.to_bytes(), chip.digest(), str(context), weights, scales,
+                                str(tokens))
+    fresh = False
+
+    def make(folder: Path) -> None:
+        nonlocal fresh
+        fresh = True
+        say(f"compiling {path} for {chip.name} (once; then it comes from the cache)")
+        compiled = compile_checkpoint(model, tok, config=chip, context=context, weights=weights, scales=scales,
+                                      text=tokens, measure=False)
+        compiled.save(folder / FILE)
+
+    file = cache.cached("programs", key, make) / FILE
+    if not fresh:
+        say(f"program of {path} from the cache ({key[:8]})")
+    return program_file.load(file, chip)
+
+
+def _loaded(path: Path, config: str | None, fixed: dict[str, object]) -> Program:
+    """A program file, which the options must not contradict; those that only a checkpoint has are `fixed`."""
+    program = program_file.load(path, config_of(config) if config else None)
+    if named := [option for option, value in fixed.items() if value is not None]:
+        raise TspError(f"{path} is a compiled program: {' and '.join(named)} is for checkpoints only")
+    return program
+

@@ -1,0 +1,174 @@
+"""A story from a device: text to tokens, tokens to text, and every token's cycles held against the prediction."""
+
+import codecs
+import hashlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from base.errors import TspError
+from program.program import Program
+from program.tokenizer import Tokenizer
+from sim.device.device import Device, check_prompt, sampler_of
+
+BLOCK_SECONDS = 0.1
+"""Tokens run in blocks of about this long, so that the text flows."""
+MAX_BLOCK = 16
+
+
+class BrokenPromise(Exception):
+    """A chip took other cycles than predicted, or reported an error: a bug of ours. One line."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One position: the token that it gave, its text, its cycles as predicted and as measured (None without time).
+
+    digest: sha256 of the int32 logits, if asked for.
+    """
+
+    position: int
+    token: int
+    text: str
+    predicted: int
+    measured: int | None
+    digest: str | None
+
+
+@dataclass
+class Story:
+    """A story that is being told: iterate `steps()` once; the rest is about the steps so far."""
+
+    device: Device
+    program: Program
+    tokenizer: Tokenizer
+    prompt: list[int]
+    positions: int
+    digests: bool
+    done: list[Step] = field(default_factory=list)
+
+    def steps(self) -> Iterator[Step]:
+        """Step by step until a token ends the story or all positions have run.
+
+        Raises BrokenPromise where a measured cycle differs from the prediction or the chip reports an error.
+        """
+        decode, previous, block = codecs.getincrementaldecoder("utf-8")("replace").decode, self.prompt[0], 1
+        while len(self.done) < self.positions:
+            count = 1 if self.digests else min(block, self.positions - len(self.done))
+            began = time.perf_counter()
+            results = self.device.run(count)
+            elapsed = time.perf_counter() - began
+            block = max(1, min(MAX_BLOCK, int(count * BLOCK_SECONDS / max(elapsed, 1e-9))))
+            digest = logits_digest(self.device.logits()) if self.digests else None
+            self._check_errors(len(results), count)
+            for result in results:
+                position = len(self.done)
+                ends = self._ends(position, result.token)
+                piece = b"" if ends else self.tokenizer.piece(previous, result.token)
+                text = decode(piece, ends or position + 1 == self.positions)
+                previous = result.token
+                step = Step(position, result.token, text, self.program.cycles(position), result.cycles, digest)
+                self.done.append(step)
+                _check_cycles(step)
+                yield step
+                if ends:
+                    return
+
+    def _ends(self, position: int, token: int) -> bool:
+        """Whether the story ends here: the model chose BOS or EOS."""
+        return position + 1 >= len(self.prompt) and token in (self.tokenizer.bos, self.tokenizer.eos)
+
+    def _check_errors(self, found: int, wanted: int) -> None:
+        errors = sorted(trap.name for trap in self.device.errors)
+        if errors or found != wanted:
+            named = ", ".join(errors) or f"{found} of {wanted} tokens ended"
+            raise BrokenPromise(f"device {self.device.name} reports {named} at positions from {len(self.done)} on")
+
+    @property
+    def text(self) -> str:
+        """The story so far, with its prompt."""
+        return "".join(step.text for step in self.done)
+
+    @property
+    def predicted(self) -> int:
+        """Cycles predicted for the steps so far."""
+        return sum(step.predicted for step in self.done)
+
+    @property
+    def measured(self) -> int | None:
+        """Cycles that the device took; None without time."""
+        cycles = [step.measured for step in self.done]
+        return None if None in cycles else sum(c for c in cycles if c is not None)
+
+    @property
+    def roofline_fraction(self) -> float:
+        """Of the steps so far."""
+        total = sum(self.program.bytes_read(step.position) for step in self.done)
+        return total / (self.program.config.macs * self.predicted)
+
+    def tokens_per_second(self, clock_mhz: float) -> float:
+        """Of the steps so far, at a clock."""
+        return self.program.tokens_per_second(clock_mhz, self.predicted / len(self.done))
+
+    def as_json(self, clock_mhz: float) -> dict[str, object]:
+        """What `tsp run --json` prints; the lists hold an entry a position, the prompt's included."""
+        return {
+            "device": self.device.name,
+            "config": self.program.config.name,
+            "prompt_tokens": self.prompt,
+            "tokens": [step.token for step in self.done],
+            "text": self.text,
+            "predicted_cycles": [step.predicted for step in self.done],
+            "measured_cycles": [step.measured for step in self.done],
+            "roofline_fraction": self.roofline_fraction,
+            "logits_digest": [step.digest for step in self.done],
+            "clock_mhz": clock_mhz,
+            "tokens_per_second": self.tokens_per_second(clock_mhz),
+        }
+
+
+def _check_cycles(step: Step) -> None:
+    if step.measured is not None and step.measured != step.predicted:
+        raise BrokenPromise(f"token {step.position} took {step.measured} cycles, {step.predicted} were predicted")
+
+
+def logits_digest(logits: np.ndarray) -> str:
+    """sha256 of int32 logits, little-endian."""
+    return hashlib.sha256(np.asarray(logits).astype("<i4").tobytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A story that a program can tell: prompt tokens (BOS first), positions to run at most, and the sampling."""
+
+    prompt: list[int]
+    positions: int
+    temperature: float
+    seed: int
+
+
+def plan(program: Program, prompt: str = "", *, tokens: int | None = None, temperature: float = 0.0,
+         seed: int = 0) -> Plan:
+    """Check what is asked of a program, before any device is opened.
+
+    tokens: at most so many new ones, and at most up to the context. Raises TspError on a prompt or number that does not
+    fit.
+    """
+    if tokens is not None and tokens < 1:
+        raise TspError(f"tokens must be at least 1, not {tokens}")
+    ids = Tokenizer.from_bytes(program.tokenizer).encode(prompt)
+    check_prompt(program, ids)
+    sampler_of(program, temperature, seed)
+    room = program.context if tokens is None else min(program.context, len(ids) - 1 + tokens)
+    return Plan(ids, room, temperature, seed)
+
+
+def begin(device: Device, program: Program, plan: Plan, *, digests: bool = False) -> Story:
+    """Start a story on a device that has the program loaded.
+
+    digests: hash the logits of every token, which are then run one by one.
+    """
+    device.start(plan.prompt, plan.temperature, plan.seed)
+    return Story(device, program, Tokenizer.from_bytes(program.tokenizer), plan.prompt, plan.positions, digests)

@@ -1,0 +1,201 @@
+"""Runs cocotb testbenches on one Amaranth component, from pytest.
+
+    def test_mxm():
+        run_cocotb(Mxm(config=TINY), "mxm_bench", toplevel_name="mxm")
+
+where `mxm_bench.py` holds `@cocotb.test()` coroutines. The binary is kept in the cache; a test module may change
+without a rebuild.
+"""
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+from amaranth.hdl import Elaboratable
+from cocotb_tools import runner as cocotb_runner
+from cocotb_tools.runner import VerilatorControlFile
+
+from base import cache
+from base.errors import TspError
+from sim.rtl import toolchain
+from sim.rtl.verilog import verilog_of
+
+# Not VL_TIME_CONTEXT (cocotb 2.1 hangs with it), not plain --coverage (Verilator 5.48 crashes on Amaranth's output).
+BUILD_ARGS = ("-Wno-fatal", "-Wno-lint", "-Wno-style", "--timescale", "1ns/1ps")
+COVERAGE_ARGS = ("--coverage-line", "--coverage-toggle")
+# A testbench's time goes into Python and its build into the C++ compiler: optimise little.
+MAKE_VARIABLES = ("OPT_FAST=-O1", "OPT_SLOW=-O0", "OPT_GLOBAL=-O1")
+
+
+class Verilator(cocotb_runner.Verilator):
+    """cocotb's runner, whose testbenches see the ports of the top module and nothing else.
+
+    Its `--public-flat-rw` would make every signal of the design public: nothing could be optimised away, and a unit's
+    build would be five to ten times larger. A control file names the ports instead (`_public_ports`).
+    """
+
+    def _build_command(self):
+        return [[word for word in command if word != "--public-flat-rw"] for command in super()._build_command()]
+
+
+class CocotbFailure(AssertionError):
+    """A testbench failed, crashed, or held no test."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CocotbResult:
+    """What one run of a testbench reported."""
+
+    passed: tuple[str, ...]
+    log: str
+    coverage: str | None = None
+    """Verilator's coverage data, if asked for."""
+
+
+def run_cocotb(
+    component: Elaboratable,
+    test_module: str,
+    *,
+    toplevel_name: str,
+    seed: int = 0,
+    env: Mapping[str, str] | None = None,
+    testcase: str | None = None,
+    coverage: bool = False,
+) -> CocotbResult:
+    """Builds the component if its like was not built before, and runs the module's tests on it.
+
+    The module must be importable from `sys.path`; `env` reaches it as environment variables. Raises `CocotbFailure`
+    unless at least one test ran and every one passed; a testbench that ends the simulator or cannot be imported counts
+    as failed.
+    """
+    tools = toolchain.find()
+    build = _build(component, toplevel_name, tools, coverage=coverage)
+    with tempfile.TemporaryDirectory(prefix="metronome-") as work, _environment(tools):
+        folder = Path(work)
+        results, log = folder / "results.xml", folder / "log"
+        runner = Verilator()
+        try:
+            runner.test(
+                test_module,
+                toplevel_name,
+                hdl_toplevel_lang="verilog",
+                testcase=testcase,
+                seed=seed,
+                extra_env=dict(env or {}),
+                build_dir=build,
+                test_dir=folder,
+                results_xml=str(results),
+                log_file=log,
+            )
+        except SystemExit as end:  # how the runner reports a simulator that did not end well
+            code = end.code
+        else:
+            code = 0
+        text = log.read_text(errors="replace") if log.exists() else ""
+        passed = _check(results, test_module, text, code)
+        data = folder / "coverage.dat"
+        return CocotbResult(passed=passed, log=text, coverage=data.read_text() if data.exists() else None)
+
+
+def _build(component: Elaboratable, name: str, tools: toolchain.Toolchain, *, coverage: bool) -> Path:
+    source = verilog_of(component, name)
+    args = [*BUILD_ARGS, *(COVERAGE_ARGS if coverage else ())]
+    public = _public_ports(source, name)
+    key = cache.content_key(source, public, name, *args, *MAKE_VARIABLES, _cocotb_version(), *tools.versions)
+
+    def make(folder: Path) -> None:
+        path, control = folder / f"{name}.v", folder / "public.vlt"
+        path.write_text(source)
+        control.write_text(public)
+        log = folder / "build.log"
+        with _environment(tools):
+            try:
+                Verilator().build(
+                    sources=[VerilatorControlFile(control), path],
+                    hdl_toplevel=name,
+                    build_args=args,
+                    build_dir=folder,
+                    always=True,
+                    log_file=log,
+                )
+            except (SystemExit, RuntimeError, OSError) as error:
+                raise TspError(f"the testbench binary of {name} does not build: {error} (see {log})") from error
+        for left in (*folder.glob("*.o"), *folder.glob("*.gch"), *folder.glob("*.a")):
+            left.unlink()
+
+    return cache.cached("cocotb", key, make)
+
+
+def _public_ports(source: str, name: str) -> str:
+    """A Verilator control file that makes the ports of a module, and nothing else, readable and writable."""
+    header = re.search(rf"^module \\?{re.escape(name)}\s*\(([^)]*)\);", source, re.MULTILINE)
+    if header is None:
+        raise TspError(f"the Verilog must hold a module {name}, but does not")
+    ports = [port.strip().lstrip("\\") for port in header[1].split(",")]
+    return "`verilator_config\n" + "".join(f'public_flat_rw -module "{name}" -var "{port}"\n' for port in ports)
+
+
+def _cocotb_version() -> str:
+    import cocotb
+
+    # The binary is linked to this installation's libraries by their path.
+    return f"{cocotb.__version__} {Path(cocotb.__file__).parent}"
+
+
+@contextmanager
+def _environment(tools: toolchain.Toolchain) -> Iterator[None]:
+    """Within it, `os.environ` is what cocotb's runner needs: the runner takes tools and make's flags from nowhere else.
+
+    It also hides pytest: under it, the runner would end the process on a failing test instead of leaving the results
+    to us.
+    """
+    saved = dict(os.environ)
+    env = tools.environment()
+    env["MAKEFLAGS"] += " " + " ".join(MAKE_VARIABLES)
+    for name in [n for n in env if n.startswith(("PYTEST_", "COCOTB_"))] + ["WAVES", "GUI"]:
+        env.pop(name, None)
+    try:
+        os.environ.clear()
+        os.environ.update(env)
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(saved)
+
+
+def _check(results: Path, test_module: str, log: str, code: object) -> tuple[str, ...]:
+    """The names of the tests that passed, or `CocotbFailure`."""
+    if not results.is_file():
+        raise CocotbFailure(f"{test_module}: the simulator ended ({code}) without results\n{_tail(log)}")
+    cases = list(ElementTree.parse(results).getroot().iter("testcase"))
+    bad = [_describe(case) for case in cases if _verdict(case) != "passed"]
+    if bad:
+        raise CocotbFailure(f"{test_module}: {len(bad)} of {len(cases)} tests failed: {'; '.join(bad)}\n{_tail(log)}")
+    if not cases:
+        raise CocotbFailure(f"{test_module}: no test ran\n{_tail(log)}")
+    if code != 0:
+        raise CocotbFailure(f"{test_module}: the simulator ended with {code} after its tests\n{_tail(log)}")
+    return tuple(case.get("name", "?") for case in cases)
+
+
+def _verdict(case: ElementTree.Element) -> str:
+    """A skipped test is no pass: it asserts nothing."""
+    for tag in ("failure", "error", "skipped"):
+        if case.find(tag) is not None:
+            return tag
+    return "passed"
+
+
+def _describe(case: ElementTree.Element) -> str:
+    element = case.find(_verdict(case))
+    message = element.get("message", "") if element is not None else ""
+    return f"{case.get('name')} ({_verdict(case)}{': ' + message.splitlines()[0] if message else ''})"
+
+
+def _tail(log: str, lines: int = 30) -> str:
+    return "\n".join(log.splitlines()[-lines:])

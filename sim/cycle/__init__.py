@@ -1,0 +1,1 @@
+"""The cycle-accurate model of one chip. It never imports RTL."""

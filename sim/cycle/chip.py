@@ -1,0 +1,267 @@
+"""A cycle-accurate model of one chip, built from `arch.isa` and `arch.numerics` and nothing of the RTL.
+
+Every register that a program can observe has, after `step()`, the value that the RTL's register has in the same
+cycle. The model is also the strict machine: an illegal program raises `ProgramError` in the cycle of its offence.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from arch.config import PLANES, ChipConfig
+from arch.host_map import ICU_QUEUE, Control, Space, Trap
+from arch.identity import chip_digest
+from arch.isa import PC_BITS, START, least_period, routable, width
+from arch.row import Queue, queue_depth, queues
+
+from .core import ProgramError, Streams, Timeline, Unit
+from .icu import IcuModel
+from .units import MemModel, MxmModel, SxmModel
+from .vxm import VxmModel
+
+__all__ = ["ModelChip", "ProgramError"]
+
+WORD = 128
+PC_MASK = (1 << PC_BITS) - 1
+_MASK32 = (1 << 32) - 1
+
+
+@dataclass
+class Sequencer:
+    """Registers of the token sequencer; `pulse` is the cycle of the next start pulse or end, -1 while idle."""
+
+    run: int = 0
+    position: int = 0
+    token_cycles: int = 0
+    began: int = -1
+    pulse: int = -1
+
+
+class ModelChip:
+    """One chip: host port, sequencer, queues, units, streams.
+
+    Parameters: `config`; `strict`: illegal programs raise instead of setting bits in ERRORS (what they compute
+    afterwards is not specified).
+
+    `now` is the present cycle; all state shown is that of the registers in it. `step()` passes one cycle.
+    """
+
+    def __init__(self, config: ChipConfig, *, strict: bool = True):
+        self.config = config
+        self.time = Timeline(strict)
+        self.streams = Streams(config, self.time)
+        self.maps = np.zeros((config.sxm_maps, config.lanes), np.uint8)
+        self.buckets = np.zeros((config.buckets, 2), np.uint64)
+        self.sequencer = Sequencer()
+        self.units = {queue.name: self._unit(queue) for queue in queues(config)}
+        self.icus = {queue.name: IcuModel(queue, queue_depth(config, queue), self.time, self.units[queue.name])
+                     for queue in queues(config)}
+        self._queues = list(self.icus.values())
+        self._mems: list[MemModel] = [unit for unit in self.units.values() if isinstance(unit, MemModel)]
+        self._held: dict[int, int] = {}
+
+    def _unit(self, queue: Queue) -> Unit:
+        common = queue, self.config, self.time, self.streams
+        if queue.unit == "SXM":
+            return SxmModel(*common, self.maps)
+        return {"MEM": MemModel, "MXM": MxmModel, "VXM": VxmModel}[queue.unit](*common)
+
+    # --- time ----------------------------------------------------------------------------------------------------
+
+    @property
+    def now(self) -> int:
+        """Cycles since reset."""
+        return self.time.now
+
+    @property
+    def running(self) -> bool:
+        """A token runs, or is to start in this cycle."""
+        return self.sequencer.pulse >= 0
+
+    def step(self) -> None:
+        """Pass one cycle."""
+        time = self.time
+        if self.sequencer.pulse == time.now:
+            self._pulse()
+        time.run_cycle()
+        time.now += 1
+        self.streams.enter()
+
+    def run(self, n_tokens: int) -> list[int]:
+        """Run `n_tokens` tokens from the present position; cycles of each, from its start pulse to the next.
+
+        Returns when nothing is in flight any more, so that the host sees the writes of the last cycles.
+        """
+        self.host_write(Space.CONTROL, Control.RUN.value, n_tokens)
+        cycles = []
+        began = self.sequencer.began
+        while self.running:
+            self.step()
+            if self.sequencer.began != began and began >= 0:
+                cycles.append(self.sequencer.token_cycles)
+            began = self.sequencer.began
+        self.settle()
+        return cycles
+
+    def settle(self) -> None:
+        """Step until nothing is in flight (while no token runs)."""
+        while not self.time.idle:
+            self.step()
+
+    def _pulse(self) -> None:
+        """The first half of a start pulse's cycle: the end of one token, the beginning of the next, or both."""
+        seq, now = self.sequencer, self.time.now
+        if seq.began >= 0:
+            self._check_parked()
+            seq.token_cycles = now - seq.began
+            seq.run -= 1
+        if not seq.run:
+            seq.began = seq.pulse = -1
+            return
+        bucket = self._bucket()
+        if bucket is None:
+            seq.run, seq.began, seq.pulse = 0, -1, -1
+            return
+        seq.began, seq.pulse = now, now + int(self.buckets[bucket, 0])
+        seq.position += 1
+        for icu in self._queues:
+            icu.start(now + START, bucket)
+
+    def _bucket(self) -> int | None:
+        """The present position's bucket; None if it is beyond all."""
+        for bucket, (period, limit) in enumerate(self.buckets.tolist()):
+            if limit > self.sequencer.position:
+                if period < (least := least_period(self.config)):
+                    raise ProgramError(Trap.NOT_PARKED, self.now, "sequencer",
+                                       f"period must be at least {least}, not {period}")
+                return bucket
+        self.time.trap(Trap.ADDRESS, "sequencer", f"position {self.sequencer.position} is beyond every bucket")
+        return None
+
+    def _check_parked(self) -> None:
+        for name, icu in self.icus.items():
+            if not icu.parked:
+                self.time.trap(Trap.NOT_PARKED, name, "the queue has not reached SYNC")
+            if self.units[name].busy:
+                self.time.trap(Trap.NOT_PARKED, name, "an engine is busy")
+
+    # --- host port -----------------------------------------------------------------------------------------------
+
+    def host_write(self, space: Space, addr: int, data: int) -> None:
+        """Write a 128-bit word. Only CONTROL may be touched while a token runs."""
+        self._check_idle(space)
+        if space is Space.MEM:
+            row = data.to_bytes(WORD // 8, "little")[: self.config.lanes]
+            self._mem_bytes(addr)[:] = np.frombuffer(row, np.uint8)
+        elif space is Space.ICU:
+            self._write_icu(addr, data)
+        elif space is Space.START:
+            self._queues[addr >> 8].starts[addr & 0xFF] = data & PC_MASK
+        elif space is Space.BUCKET:
+            self.buckets[addr] = data & _MASK32, data >> 32 & _MASK32
+        elif space is Space.MAP:
+            self.load_map(addr, [data >> 4 * lane & 15 for lane in range(self.config.lanes)])
+        else:
+            self._write_control(Control(addr), data)
+
+    def host_read(self, space: Space, addr: int) -> int:
+        """Read a 128-bit word. Only MEM and CONTROL can be read; the other spaces read as 0."""
+        self._check_idle(space)
+        if space is Space.MEM:
+            return int.from_bytes(self._mem_bytes(addr).tobytes(), "little")
+        return self._read_control(Control(addr)) if space is Space.CONTROL else 0
+
+    def _check_idle(self, space: Space) -> None:
+        if space is not Space.CONTROL and self.running:
+            raise RuntimeError(f"the host must touch {space.name} only while no token runs")
+
+    def _mem_bytes(self, addr: int) -> np.ndarray:
+        return self._mems[addr >> 22].bytes[addr >> 2 & 0xFFFFF, addr & 3]
+
+    def _write_icu(self, addr: int, data: int) -> None:
+        """Upper parts are held until part 0 completes a word."""
+        part = addr & 3
+        self._held[part] = data
+        if part == 0:
+            icu = self._queues[addr >> ICU_QUEUE]
+            word = sum(value << WORD * k for k, value in self._held.items())
+            icu.write(addr >> 2 & PC_MASK, word & (1 << width(icu.queue.unit)) - 1)
+
+    def _write_control(self, control: Control, data: int) -> None:
+        seq = self.sequencer
+        if control is Control.RUN:
+            if self.running:
+                raise RuntimeError("RUN must be written only while no token runs")
+            seq.run = data
+            seq.pulse = self.time.now if data else -1
+        elif control is Control.POSITION:
+            seq.position = data
+        elif control is Control.ERRORS:
+            self.time.errors = 0
+
+    def _read_control(self, control: Control) -> int:
+        return {
+            Control.RUN: self.sequencer.run,
+            Control.POSITION: self.sequencer.position,
+            Control.CYCLES: self.time.now,
+            Control.TOKEN_CYCLES: self.sequencer.token_cycles,
+            Control.ERRORS: self.time.errors,
+            Control.IDENTITY: int(chip_digest(self.config), 16),
+        }[control]
+
+    # --- bulk access ---------------------------------------------------------------------------------------------
+
+    def mem(self, name: str) -> np.ndarray:
+        """Contents of a MEM slice ("MEM_E0") as uint8 [quad, plane, lane]: a writable view."""
+        unit = self.units[name]
+        if not isinstance(unit, MemModel):
+            raise KeyError(f"name must be a MEM slice, not {name!r}")
+        return unit.bytes
+
+    def load_mem(self, name: str, data: np.ndarray, at: int = 0) -> None:
+        """Write uint8 [n, plane, lane] to the quads from `at` on."""
+        self.mem(name)[at : at + len(data)] = np.asarray(data, np.uint8).reshape(-1, PLANES, self.config.lanes)
+
+    def read_mem(self, name: str, at: int = 0, count: int | None = None) -> np.ndarray:
+        """uint8 [count, plane, lane] from quad `at` on, copied; to the end of the slice by default."""
+        return self.mem(name)[at : None if count is None else at + count].copy()
+
+    def load_queue(self, name: str, words: Iterable[int], at: int = 0) -> None:
+        """Write instruction words into a queue from `at` on."""
+        for address, word in enumerate(words, at):
+            self.icus[name].write(address, word)
+
+    def load_starts(self, name: str, pcs: Sequence[int]) -> None:
+        """Start PC of a queue in every bucket."""
+        self.icus[name].starts.update(enumerate(pcs))
+
+    def load_buckets(self, table: Sequence[tuple[int, int]]) -> None:
+        """(period, first position beyond it) of every bucket."""
+        self.buckets[:] = 0
+        self.buckets[: len(table)] = table
+
+    def load_map(self, number: int, lanes: Sequence[int]) -> None:
+        """Permutation map: output lane l takes input lane lanes[l]."""
+        if not routable(lanes):
+            raise ValueError(f"map {number} must be routable (see arch.isa.routable), not {list(lanes)}")
+        self.maps[number] = lanes
+
+    # --- inspection ----------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All architectural state of the present cycle, copied: what lockstep compares.
+
+        Keys: E, W (uint8 [position, stream, lane]), E_driven, W_driven (bits [position]); <queue>.<array> of every
+        unit (MEM: mem, index; VXM: rf, er; MXM: act, acc; SXM: transpose); <queue>.pc, .parked, .timer (cycles to
+        the next dispatch, 0 where parked).
+        """
+        state = {"E": self.streams.values(0), "W": self.streams.values(1),
+                 "E_driven": self.streams.driven(0), "W_driven": self.streams.driven(1)}
+        for name, unit in self.units.items():
+            state |= {f"{name}.{key}": value for key, value in unit.state().items()}
+            icu = self.icus[name]
+            state[f"{name}.pc"] = np.array(icu.pc)
+            state[f"{name}.parked"] = np.array(icu.parked)
+            state[f"{name}.timer"] = np.array(0 if icu.parked else icu.next_dispatch - self.now)
+        return state

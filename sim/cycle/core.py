@@ -1,0 +1,215 @@
+"""What all parts of the cycle model share: time, streams, errors and the engine that works through bursts.
+
+Cycle t has two halves. In the first, everything that *reads* registers in t runs (dispatches, samples, array
+reads); in the second, everything that *writes* registers at the end of t (drives, commits). So the order of
+callbacks within a half cannot matter, as in hardware.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from arch.config import PLANES, POSITIONS, ChipConfig
+from arch.host_map import Trap
+from arch.isa import ENGINE, Instr
+from arch.row import Queue
+
+LANE_MASKS: tuple[np.int32, ...] = tuple(
+    np.uint32(sum(0xFF << 8 * plane for plane in range(PLANES) if planes >> plane & 1)).view(np.int32)
+    for planes in range(1 << PLANES)
+)
+"""Byte masks of an int32 lane, indexed by a set of planes."""
+RING = 8
+"""Packets kept in each direction: a power of two above POSITIONS."""
+
+
+class ProgramError(Exception):
+    """An illegal program: which trap, in which cycle, at which queue, and what was wrong."""
+
+    def __init__(self, trap: Trap, cycle: int, queue: str, what: str):
+        super().__init__(f"cycle {cycle}: {queue}: {trap.name}: {what}")
+        self.trap = trap
+        self.cycle = cycle
+        self.queue = queue
+
+
+class Timeline:
+    """The present cycle, what is still to happen in it and later, and the sticky error bits."""
+
+    def __init__(self, strict: bool):
+        self.now = 0
+        self.strict = strict
+        self.errors = 0
+        self._reads: defaultdict[int, list[tuple[Callable, tuple]]] = defaultdict(list)
+        self._writes: defaultdict[int, list[tuple[Callable, tuple]]] = defaultdict(list)
+
+    def read(self, cycle: int, action: Callable, *args: Any) -> None:
+        """Call `action(*args)` in the first half of `cycle`, which is later than now."""
+        self._reads[cycle].append((action, args))
+
+    def write(self, cycle: int, action: Callable, *args: Any) -> None:
+        """Call `action(*args)` in the second half of `cycle`, now or later."""
+        self._writes[cycle].append((action, args))
+
+    def run_cycle(self) -> None:
+        """Everything that happens in the present cycle; does not advance `now`."""
+        for action, args in self._reads.pop(self.now, ()):
+            action(*args)
+        for action, args in self._writes.pop(self.now, ()):
+            action(*args)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is due any more."""
+        return not self._reads and not self._writes
+
+    def trap(self, trap: Trap, queue: str, what: str) -> None:
+        """Raise, or in a lenient model only note the error bit."""
+        self.errors |= 1 << trap.value
+        if self.strict:
+            raise ProgramError(trap, self.now, queue, what)
+
+
+class Streams:
+    """The stream registers, kept as packets that travel.
+
+    A packet is what one column of registers holds; eastward packet t - p is at position p in cycle t, westward
+    packet t + p likewise. A unit that drives in cycle t replaces parts of the packet that is before it in t, after
+    everyone has sampled; so nothing is ever moved, and packets enter empty.
+    """
+
+    def __init__(self, config: ChipConfig, time: Timeline):
+        self._time, self._lanes = time, config.lanes
+        self._packets = [[np.zeros((config.groups, config.lanes), np.int32) for _ in range(RING)] for _ in range(2)]
+        self._driven = [[0] * RING for _ in range(2)]
+        self._fresh = [[(-1, 0)] * RING for _ in range(2)]
+
+    def enter(self) -> None:
+        """At the beginning of a cycle: empty packets at E[0] and W[6]."""
+        for direction, position in ((0, 0), (1, POSITIONS - 1)):
+            slot = self._slot(direction, position)
+            if self._driven[direction][slot]:
+                self._packets[direction][slot].fill(0)
+                self._driven[direction][slot] = 0
+
+    def _slot(self, direction: int, position: int) -> int:
+        return (self._time.now + position if direction else self._time.now - position) % RING
+
+    def sample(self, direction: int, position: int, planes: int, queue: str) -> np.ndarray:
+        """int32 lanes (a view, valid within this cycle's first half) of the vector group; `planes` must be driven."""
+        slot = self._slot(direction, position)
+        missing = planes & ~self._driven[direction][slot]
+        if missing:
+            self._time.trap(Trap.EMPTY_READ, queue, f"{'EW'[direction]} vector: nobody drove planes {missing:04b}")
+        return self._packets[direction][slot][0]
+
+    def sample_weights(self, direction: int, position: int, queue: str) -> np.ndarray:
+        """int32 lanes of the weight groups (a view), all of which must be driven."""
+        slot = self._slot(direction, position)
+        packet = self._packets[direction][slot]
+        missing = (1 << PLANES * len(packet)) - 16 & ~self._driven[direction][slot]
+        if missing:
+            self._time.trap(Trap.EMPTY_READ, queue, f"{'EW'[direction]} weights: nobody drove streams {missing:b}")
+        return packet[1:]
+
+    def drive(self, direction: int, position: int, planes: int, value: np.ndarray, queue: str, group: int = 0) -> None:
+        """In a cycle's second half: put int32 lanes on `planes` of a group, readable behind `position` from now + 1."""
+        slot = self._slot(direction, position)
+        bits = planes << PLANES * group
+        cycle, mask = self._fresh[direction][slot]
+        if cycle != self._time.now:
+            mask = 0
+        elif mask & bits:
+            self._time.trap(Trap.COLLISION, queue, f"{'EW'[direction]} group {group}: planes {planes:04b} driven twice")
+        self._fresh[direction][slot] = self._time.now, mask | bits
+        self._driven[direction][slot] |= bits
+        lanes = self._packets[direction][slot][group]
+        if planes == 15:
+            lanes[:] = value
+        else:
+            lanes ^= (lanes ^ value) & LANE_MASKS[planes]
+
+    def values(self, direction: int) -> np.ndarray:
+        """uint8 [position, stream, lane] of all registers of a direction."""
+        packets = np.stack([self._packets[direction][self._slot(direction, p)] for p in range(POSITIONS)])
+        return planes_of(packets).reshape(POSITIONS, -1, self._lanes)
+
+    def driven(self, direction: int) -> np.ndarray:
+        """Driven bits [position] of a direction, stream s at bit s."""
+        return np.array([self._driven[direction][self._slot(direction, p)] for p in range(POSITIONS)], np.uint32)
+
+
+def planes_of(lanes: np.ndarray) -> np.ndarray:
+    """View int32 [..., lane] as uint8 [..., plane, lane]."""
+    return np.moveaxis(lanes.view(np.uint8).reshape(*lanes.shape, PLANES), -1, -2)
+
+
+class Burst:
+    """An instruction at work: `index` is the element that executes next."""
+
+    __slots__ = ("count", "index", "instr", "interval", "work")
+
+    def __init__(self, instr: Instr, work: Any, count: int, interval: int):
+        self.instr = instr
+        self.work = work
+        self.index = 0
+        self.count = count
+        self.interval = interval
+
+
+class Unit:
+    """A functional unit: named engines, each working through one burst at a time.
+
+    Subclasses implement `dispatch`, which starts engines; an element's work is a function of its number.
+    """
+
+    def __init__(self, queue: Queue, config: ChipConfig, time: Timeline, streams: Streams):
+        self.name = queue.name
+        self.position = queue.position
+        self.config = config
+        self.time = time
+        self.streams = streams
+        self._last: dict[str, int] = {}
+
+    def dispatch(self, instr: Instr, offsets: tuple[int, int]) -> None:
+        """Start `instr`; `offsets` are the relative-address offsets of the two loop levels."""
+        raise NotImplementedError
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Architectural state by name, copied."""
+        raise NotImplementedError
+
+    @property
+    def busy(self) -> bool:
+        """An engine has an element to execute in this cycle or later."""
+        return any(last >= self.time.now for last in self._last.values())
+
+    def trap(self, trap: Trap, what: str) -> None:
+        self.time.trap(trap, self.name, what)
+
+    def check(self, value: int, limit: int, what: str) -> int:
+        """ADDRESS trap unless 0 <= value < limit; the value modulo limit."""
+        if not 0 <= value < limit:
+            self.trap(Trap.ADDRESS, f"{what} must be in 0..{limit - 1}, not {value}")
+        return value % limit
+
+    def start(self, engine: str, instr: Instr, work: Callable[[int], None], count: int, interval: int,
+              taken: int = 1) -> None:
+        """Occupy an engine: `work(i)` runs in the first of the `taken` cycles in which element i executes."""
+        if count > 1 and interval < taken:
+            self.trap(Trap.ENGINE_BUSY, f"{instr.op.name}: interval must be at least {taken}, not {interval}")
+        first = self.time.now + ENGINE
+        if self._last.get(engine, -1) >= first:
+            self.trap(Trap.ENGINE_BUSY, f"{instr.op.name}: the last element of the previous burst executes in cycle "
+                                        f"{self._last[engine]}")
+        self._last[engine] = first + (count - 1) * interval + taken - 1
+        self.time.read(first, self._element, Burst(instr, work, count, interval))
+
+    def _element(self, burst: Burst) -> None:
+        index = burst.index
+        burst.index = index + 1
+        if burst.index < burst.count:
+            self.time.read(self.time.now + burst.interval, self._element, burst)
+        burst.work(index)

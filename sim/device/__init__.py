@@ -1,0 +1,1 @@
+"""One protocol for everything that runs a program."""

@@ -1,0 +1,233 @@
+"""One protocol for everything that runs a program: reference, cycle model, RTL, and a board.
+
+A device that has a chip behind it is a `ChipDevice`: loading, starting and reading results go through the chip's host
+port and are the same whatever runs the chip.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from arch.config import ChipConfig
+from arch.host_map import Control, Space, Trap
+from arch.identity import chip_digest
+from arch.lanes import quads_of_int32, vectors_of
+from base.errors import TspError
+from program import integer
+from program.program import Program, Symbol
+
+UNKNOWN = -1
+"""Entry of the token table whose token the chip is to choose."""
+
+
+@dataclass(frozen=True)
+class TokenResult:
+    """What one position gave: the token at the next one (the prompt's, while it lasts), and the cycles it took.
+
+    cycles: counted from start pulse to start pulse; None on a device without time.
+    """
+
+    token: int
+    cycles: int | None
+
+
+@dataclass(frozen=True)
+class Counters:
+    """Since `load`: positions run, and cycles of all of them (None on a device without time)."""
+
+    tokens: int
+    cycles: int | None
+
+
+class Device(Protocol):
+    """Runs a program. In order: `load`, then `start` and `run` as often as wanted, `close`."""
+
+    name: str
+
+    def load(self, program: Program) -> None:
+        """Take a program. Raises TspError if it is for another chip."""
+        ...
+
+    def start(self, prompt: Sequence[int], temperature: float = 0.0, seed: int = 0) -> None:
+        """Begin at position 0 with the tokens of a prompt (BOS first). Raises TspError if it does not fit."""
+        ...
+
+    def run(self, n: int) -> list[TokenResult]:
+        """The next n positions. Raises TspError beyond the context."""
+        ...
+
+    def logits(self) -> np.ndarray:
+        """int32 [vocab] of the last position that ran, in units of 2**-LOGIT_FRACTION."""
+        ...
+
+    @property
+    def counters(self) -> Counters: ...
+
+    @property
+    def errors(self) -> set[Trap]:
+        """Traps of the chip since `load`; never any on a legal program."""
+        ...
+
+    def close(self) -> None:
+        """Free what the device holds."""
+        ...
+
+
+class Chip(Protocol):
+    """A chip as its host sees it; `ModelChip`, `VerilatedChip` and boards are chips.
+
+    Memory contents are uint8 [quad, plane, lane].
+    """
+
+    config: ChipConfig
+
+    def load_mem(self, name: str, data: np.ndarray, at: int = 0) -> None: ...
+
+    def read_mem(self, name: str, at: int = 0, count: int | None = None) -> np.ndarray: ...
+
+    def load_queue(self, name: str, words: Iterable[int], at: int = 0) -> None: ...
+
+    def load_starts(self, name: str, pcs: Sequence[int]) -> None: ...
+
+    def load_buckets(self, table: Sequence[tuple[int, int]]) -> None: ...
+
+    def load_map(self, number: int, lanes: Sequence[int]) -> None: ...
+
+    def host_write(self, space: Space, addr: int, data: int) -> None: ...
+
+    def host_read(self, space: Space, addr: int) -> int: ...
+
+    def run(self, n_tokens: int) -> Iterable[int]: ...
+
+
+# --- checks that all devices make ----------------------------------------------------------------------------------
+
+
+def check_prompt(program: Program, prompt: Sequence[int]) -> None:
+    """Raises TspError if a prompt does not fit a program."""
+    if not prompt:
+        raise TspError("the prompt must hold at least the BOS token")
+    if len(prompt) > program.context:
+        raise TspError(f"the prompt has {len(prompt)} tokens, the program's context only {program.context}: "
+                       "shorten it, or compile with a longer --context")
+    vocab = program.model.vocab_size
+    if bad := [token for token in prompt if not 0 <= token < vocab]:
+        raise TspError(f"prompt tokens must be in 0..{vocab - 1}, not {bad[0]}")
+
+
+def check_run(program: Program, position: int, n: int) -> None:
+    """Raises TspError if n positions from `position` on are not all within the context."""
+    if n < 0 or position + n > program.context:
+        raise TspError(f"{n} tokens from position {position} on exceed the program's context of {program.context}")
+
+
+def sampler_of(program: Program, temperature: float, seed: int) -> integer.Sampler:
+    """The sampler of a run. Raises TspError on a temperature or seed out of range."""
+    try:
+        word = integer.temperature_q(temperature)
+    except ValueError as error:
+        raise TspError(str(error)) from None
+    if not 0 <= seed < 1 << 64:
+        raise TspError(f"seed must be in 0..{(1 << 64) - 1}, not {seed}")
+    return integer.Sampler(program.model.vocab_size, word, seed)
+
+
+# --- a chip --------------------------------------------------------------------------------------------------------
+
+
+class ChipDevice:
+    """A device with a chip behind it.
+
+    name: what it is called. chip: just reset.
+    """
+
+    def __init__(self, name: str, chip: Chip) -> None:
+        self.name, self.chip = name, chip
+        self._position = 0
+        self._tokens = self._cycles = 0
+
+    def load(self, program: Program) -> None:
+        """Write queues, tables and SRAM."""
+        identity, digest = self.chip.host_read(Space.CONTROL, Control.IDENTITY.value), chip_digest(program.config)
+        if identity != int(digest, 16):
+            raise TspError(f"the program is for config {program.config.name} ({digest}), "
+                           f"the chip of device {self.name} is {identity:016x}")
+        self._program = program
+        for name, words in program.queues.items():
+            self.chip.load_queue(name, words)
+            self.chip.load_starts(name, program.starts[name])
+        self.chip.load_buckets([(bucket.period, bucket.limit) for bucket in program.buckets])
+        for number, lanes in program.maps.items():
+            self.chip.load_map(number, lanes)
+        for name, data in program.image.items():
+            self.chip.load_mem(f"MEM_{name}", data)
+        self.chip.host_write(Space.CONTROL, Control.ERRORS.value, 0)
+        self._tokens = self._cycles = 0
+
+    def start(self, prompt: Sequence[int], temperature: float = 0.0, seed: int = 0) -> None:
+        """Write the run's tables: prompt, first token, position 0, temperature, and the noise generator's states."""
+        check_prompt(self._program, prompt)
+        sampler = sampler_of(self._program, temperature, seed)
+        lanes = self._program.config.lanes
+        tokens = np.full(self._symbol("tokens").quads * lanes, UNKNOWN)
+        tokens[: len(prompt)] = prompt
+        self._write("tokens", tokens)
+        self._write("token", np.full(lanes, prompt[0]))
+        self._write("position", np.zeros(lanes, int))
+        self._write("temperature", np.full(lanes, sampler.temperature_q))
+        self._write("noise", sampler.state)
+        self.chip.host_write(Space.CONTROL, Control.POSITION.value, 0)
+        self._position = 0
+
+    def run(self, n: int) -> list[TokenResult]:
+        """The chip runs n tokens by itself; then the tokens are read from its table."""
+        check_run(self._program, self._position, n)
+        if not n:
+            return []
+        cycles = [int(count) for count in self.chip.run(n)]
+        first, self._position = self._position + 1, self._position + n
+        lanes = self._program.config.lanes
+        tokens = self._read("tokens", first // lanes, self._position // lanes + 1)
+        self._tokens += len(cycles)
+        self._cycles += sum(cycles)
+        chosen = tokens[first % lanes :][: len(cycles)].tolist()
+        return [TokenResult(token, count) for token, count in zip(chosen, cycles, strict=True)]
+
+    def logits(self) -> np.ndarray:
+        """Read from SRAM."""
+        return self._read("logits", 0, self._symbol("logits").quads)[: self._program.model.vocab_size]
+
+    @property
+    def counters(self) -> Counters:
+        """As counted by whatever runs the chip."""
+        return Counters(self._tokens, self._cycles)
+
+    @property
+    def errors(self) -> set[Trap]:
+        """The chip's ERRORS register."""
+        bits = self.chip.host_read(Space.CONTROL, Control.ERRORS.value)
+        return {trap for trap in Trap if bits >> trap.value & 1}
+
+    def close(self) -> None:
+        """Close the chip, if it wants to be."""
+        if close := getattr(self.chip, "close", None):
+            close()
+
+    def _symbol(self, name: str) -> Symbol:
+        return self._program.symbols[name]
+
+    def _write(self, name: str, values: np.ndarray) -> None:
+        """int32 values to the beginning of a tensor, from layer to layer if it has some in each."""
+        symbol, vectors = self._symbol(name), vectors_of(values, self._program.config.lanes)
+        quads = quads_of_int32(vectors)
+        for layer, start in enumerate(range(0, len(quads), symbol.quads)):
+            part = quads[start : start + symbol.quads]
+            self.chip.load_mem(f"MEM_{symbol.slice}", part, symbol.addr + layer * symbol.stride)
+
+    def _read(self, name: str, first: int, end: int) -> np.ndarray:
+        """int32 values of quads first..end-1 of a tensor, in a row."""
+        symbol = self._symbol(name)
+        quads = self.chip.read_mem(f"MEM_{symbol.slice}", symbol.addr + first, end - first)
+        return np.ascontiguousarray(np.moveaxis(quads, -2, -1)).view("<i4").reshape(-1)

@@ -1,0 +1,59 @@
+"""The integer reference as a device: the same tokens and logits as a chip, and no time."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from arch.host_map import Trap
+from program.integer import IntegerState, from_arrays
+from program.program import Program
+
+from .device import Counters, TokenResult, check_prompt, check_run, sampler_of
+
+
+class ReferenceDevice:
+    """Runs the program's integer model; needs no chip."""
+
+    name = "reference"
+
+    def load(self, program: Program) -> None:
+        """Take the integer model of a program."""
+        self._program = program
+        self._model = from_arrays(program.arrays)
+        self._tokens = 0
+
+    def start(self, prompt: Sequence[int], temperature: float = 0.0, seed: int = 0) -> None:
+        """An empty cache and fresh noise."""
+        check_prompt(self._program, prompt)
+        self._prompt, self._token = list(prompt), prompt[0]
+        self._sampler = sampler_of(self._program, temperature, seed)
+        self._state = IntegerState(self._model)
+
+    def run(self, n: int) -> list[TokenResult]:
+        """Step by step."""
+        check_run(self._program, self._state.position, n)
+        return [self._step() for _ in range(n)]
+
+    def _step(self) -> TokenResult:
+        self._logits = self._state.step(self._token)
+        chosen, position = self._sampler.choose(self._logits), self._state.position
+        self._token = self._prompt[position] if position < len(self._prompt) else chosen
+        self._tokens += 1
+        return TokenResult(self._token, None)
+
+    def logits(self) -> np.ndarray:
+        """Of the last step."""
+        return self._logits.astype(np.int32)
+
+    @property
+    def counters(self) -> Counters:
+        """Tokens only."""
+        return Counters(self._tokens, None)
+
+    @property
+    def errors(self) -> set[Trap]:
+        """Never any."""
+        return set()
+
+    def close(self) -> None:
+        """Nothing to free."""

@@ -1,0 +1,1 @@
+"""The RTL in Verilator: Verilog, build, and the chip that Python drives."""

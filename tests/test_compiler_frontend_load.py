@@ -1,0 +1,338 @@
+"""compiler.frontend.load*: both formats load to the same checkpoint; a broken or unsupported one is refused in one
+line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from checkpoints import (
+    SHARED_MODELS,
+    SMALL,
+    hf_tensors,
+    llama2c_header,
+    random_checkpoint,
+    small_config,
+    write_hf,
+    write_llama2c,
+    write_safetensors,
+)
+
+from base.errors import TspError
+from compiler.frontend.checkpoint import Checkpoint
+from compiler.frontend.load import load_checkpoint
+from compiler.quantize.float_model import FloatModel
+
+
+def assert_same(a: Checkpoint, b: Checkpoint) -> None:
+    assert a.config == b.config
+    assert a.weights.keys() == b.weights.keys()
+    for name, weight in a.weights.items():
+        np.testing.assert_array_equal(weight, b.weights[name], err_msg=name)
+
+
+def refusal(path: Path) -> str:
+    """The error text of a path, checked to be one line that begins with the path."""
+    with pytest.raises(TspError) as error:
+        load_checkpoint(path)
+    text = str(error.value)
+    assert text.startswith(str(path)) and "\n" not in text, text
+    return text.removeprefix(str(path))
+
+
+# ---- what loads ----
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_llama2c_round_trip(tmp_path, shared):
+    checkpoint = random_checkpoint(small_config(shared_classifier=shared))
+    loaded = load_checkpoint(write_llama2c(tmp_path / "model.bin", checkpoint))
+    assert_same(loaded, checkpoint)
+    assert (loaded.classifier is loaded.tok_emb) == shared
+    assert loaded.n_parameters == sum(w.size for w in checkpoint.weights.values())
+    assert not any(weight.flags.writeable for weight in loaded.weights.values())
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize(("dtype", "shards"), [("F32", 1), ("F16", 1), ("BF16", 1), ("BF16", 3)])
+def test_hf_loads_to_the_same_checkpoint_as_llama2c(tmp_path, dtype, shards, shared):
+    checkpoint = random_checkpoint(small_config(shared_classifier=shared))
+    assert_same(load_checkpoint(write_hf(tmp_path / "hf", checkpoint, dtype, shards)), checkpoint)
+
+
+def test_hf_config_of_its_own(tmp_path):
+    """A head_dim that is not dim / n_heads, another theta and epsilon."""
+    checkpoint = random_checkpoint(small_config(head_dim=6, rope_theta=5e5, norm_eps=1e-6))
+    assert_same(load_checkpoint(write_hf(tmp_path / "hf", checkpoint)), checkpoint)
+
+
+def edit_config(folder: Path, **changes: Any) -> None:
+    """Change fields of config.json; `...` removes one."""
+    path = folder / "config.json"
+    fields = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({name: value for name, value in fields.items() if value is not ...}))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"head_dim": ...},
+        {"rope_scaling": {"rope_type": "default"}},
+        {"rope_theta": ..., "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}},  # transformers 5
+        {"rope_theta": ..., "rope_scaling": ..., "hidden_act": ..., "mlp_bias": ..., "architectures": ...},
+        {"rope_parameters": {"rope_theta": 10000}, "rope_scaling": {"factor": 1.0}},
+        {"layer_types": ["full_attention"] * 2},
+        {"pretraining_tp": 2, "transformers_version": "5.0", "pad_token_id": 0, "attention_dropout": 0.1},
+        {"_name_or_path": "smol", "is_llama_config": True, "rope_interleaved": False, "initializer_range": 0.04},
+        {"transformers.js_config": {"dtype": "q4"}, "max_length": 20, "use_cache": True, "pad_token_id": None},
+        {"final_logit_softcapping": None, "logits_scaling": 1, "residual_multiplier": 1.0, "num_local_experts": 0},
+        {"an_unknown_field": [], "another": {}, "a_third": 0.0, "a_fourth": False},
+    ],
+)
+def test_hf_config_variants_that_mean_the_same(tmp_path, changes):
+    checkpoint = random_checkpoint()
+    folder = write_hf(tmp_path / "hf", checkpoint)
+    edit_config(folder, **changes)
+    assert_same(load_checkpoint(folder), checkpoint)
+
+
+def test_hf_key_value_heads_default_to_the_query_heads(tmp_path):
+    checkpoint = random_checkpoint(small_config(n_kv_heads=SMALL.n_heads))
+    folder = write_hf(tmp_path / "hf", checkpoint)
+    edit_config(folder, num_key_value_heads=...)
+    assert_same(load_checkpoint(folder), checkpoint)
+
+
+def rotate_half_rope(x: np.ndarray, theta: float) -> np.ndarray:
+    """RoPE as transformers' modeling_llama does it: x [positions, head_dim] * cos + rotate_half(x) * sin."""
+    half = x.shape[1] // 2
+    angles = np.arange(len(x))[:, None] * theta ** (-np.arange(half) / half)
+    angles = np.concatenate([angles, angles], axis=1)
+    return x * np.cos(angles) + np.concatenate([-x[:, half:], x[:, :half]], axis=1) * np.sin(angles)
+
+
+def test_hf_attention_scores_survive_the_permutation(tmp_path):
+    """Hugging Face's own RoPE on its own rows gives the scores that ours gives on the permuted ones."""
+    checkpoint = load_checkpoint(write_hf(tmp_path / "hf", random_checkpoint()))
+    tensors, sites = hf_tensors(random_checkpoint()), {}
+    FloatModel(checkpoint).sequence_logits([1, 7, 300, 7, 12], lambda site, values: sites.update({site: values}))
+    for head in range(SMALL.n_heads):
+        ours, theirs = [], []
+        for name, index in (("q", head), ("k", head // SMALL.group_size)):
+            rows = slice(index * SMALL.head_dim, (index + 1) * SMALL.head_dim)
+            weight = tensors[f"model.layers.1.self_attn.{name}_proj.weight"][rows]
+            theirs.append(rotate_half_rope(sites["layers.1.att_norm"] @ weight.T, SMALL.rope_theta))
+            ours.append(sites[f"layers.1.{name}"][:, rows])
+        np.testing.assert_allclose(ours[0] @ ours[1].T, theirs[0] @ theirs[1].T, atol=1e-12)
+
+
+def test_hf_ignores_a_tied_copy_and_old_rope_buffers(tmp_path):
+    checkpoint = random_checkpoint()
+    folder = write_hf(tmp_path / "hf", checkpoint)
+    extra = {
+        "lm_head.weight": checkpoint.tok_emb,
+        "model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(2, np.float32),
+    }
+    write_safetensors(folder / "model.safetensors", hf_tensors(checkpoint) | extra)
+    assert_same(load_checkpoint(folder), checkpoint)
+
+
+# ---- what is refused: llama2.c ----
+
+
+def test_no_such_path(tmp_path):
+    assert "no such checkpoint" in refusal(tmp_path / "nothing.bin")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda data: data[:-1], r"is truncated: its header asks for {size} bytes, found {found}"),
+        (lambda data: data[:1000], r"is truncated: its header asks for {size} bytes, found 1000"),
+        (lambda data: data + b"\0\0\0\0", r"has the wrong size: its header asks for {size} bytes, found {found}"),
+        (lambda data: b"", r"is truncated: a llama2.c header takes 28 bytes, found 0"),
+        (lambda data: data[:27], r"is truncated: a llama2.c header takes 28 bytes, found 27"),
+        (lambda data: b"24ka\x01\0\0\0" + data[8:], r"llama2.c version 1 file (magic 'ak42'); export it with"),
+        (lambda data: b"24ka\x02\0\0\0" + data[8:], r"llama2.c version 2 file"),
+        (lambda data: b"GGUF" + data[4:], r"a GGUF file"),
+        (lambda data: b"PK\x03\x04" + data[4:], r"a PyTorch or zip file"),
+    ],
+)
+def test_llama2c_damaged_file(tmp_path, change, expected):
+    path = write_llama2c(tmp_path / "model.bin", random_checkpoint())
+    data = path.read_bytes()
+    path.write_bytes(change(data))
+    assert expected.format(size=len(data), found=path.stat().st_size) in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"dim": 0}, "header's dim must be 1..65536, not 0"),
+        ({"dim": -24}, "header's dim must be 1..65536, not -24"),
+        ({"hidden_dim": 1 << 30}, "header's hidden_dim must be"),
+        ({"n_layers": 1025}, "header's n_layers must be 1..1024, not 1025"),
+        ({"n_heads": 0}, "header's n_heads must be"),
+        ({"n_kv_heads": 0}, "header's n_kv_heads must be"),
+        ({"vocab_size": 0}, "header's |vocab_size| must be"),
+        ({"seq_len": 0}, "header's seq_len must be"),
+        ({"n_heads": 5}, "dim must be a multiple of n_heads, not 24 with 5"),
+        ({"n_kv_heads": 4}, "n_heads must be a multiple of n_kv_heads, not 6 with 4"),
+        ({"n_heads": 8, "n_kv_heads": 8}, "head_dim must be even (RoPE rotates pairs), not 3"),
+        ({"vocab_size": -512}, "is truncated"),
+        ({"seq_len": 31}, "has the wrong size"),
+    ],
+)
+def test_llama2c_implausible_header(tmp_path, changes, expected):
+    path = write_llama2c(tmp_path / "model.bin", random_checkpoint())
+    path.write_bytes(llama2c_header(SMALL, **changes) + path.read_bytes()[28:])
+    assert expected in refusal(path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite(tmp_path, value):
+    checkpoint = random_checkpoint()
+    path = write_llama2c(tmp_path / "model.bin", checkpoint)
+    data = bytearray(path.read_bytes())
+    data[28:32] = np.float32(value).tobytes()
+    path.write_bytes(data)
+    assert "weight tok_emb holds 1 NaN or infinite of 12288 values" in refusal(path)
+    tensors = hf_tensors(checkpoint)
+    tensors["model.norm.weight"] = np.full_like(checkpoint.final_norm, value)
+    folder = write_hf(tmp_path / "hf", checkpoint)
+    write_safetensors(folder / "model.safetensors", tensors)
+    assert "weight final_norm holds 24 NaN or infinite" in refusal(folder)
+
+
+# ---- what is refused: Hugging Face ----
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"model_type": "qwen2"}, "unsupported: model_type 'qwen2'"),
+        ({"architectures": ["MistralForCausalLM"]}, "unsupported: architectures ['MistralForCausalLM']"),
+        ({"hidden_act": "gelu"}, "unsupported: hidden_act 'gelu' (only 'silu')"),
+        ({"attention_bias": True}, "unsupported: attention_bias"),
+        ({"mlp_bias": True}, "unsupported: mlp_bias"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "unsupported: rope_scaling of type 'linear'"),
+        ({"rope_scaling": {"rope_type": "llama3"}}, "unsupported: rope_scaling of type 'llama3'"),
+        ({"rope_parameters": {"rope_type": "yarn"}}, "unsupported: rope_parameters of type 'yarn'"),
+        ({"sliding_window": 128}, "unsupported: sliding_window 128"),
+        ({"partial_rotary_factor": 0.5}, "unsupported: partial_rotary_factor 0.5"),
+        ({"quantization_config": {"bits": 4}}, "unsupported: quantization_config"),
+        ({"mlp_bias": True, "sliding_window": 8}, "unsupported: mlp_bias, sliding_window 8"),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, "unsupported: layer_types ['sliding_attention']"),
+        ({"rope_scaling": {"factor": 2.0}}, "unsupported: rope_scaling.factor 2.0"),
+        ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "rope_parameters.partial_rotary_factor 0.5"),
+        ({"rope_parameters": {"full_attention": {"rope_theta": 1e4}}}, "unsupported: rope_parameters.full_attention"),
+        ({"final_logit_softcapping": 30.0}, "unsupported: final_logit_softcapping 30.0"),
+        ({"final_logit_softcapping": 1.0}, "unsupported: final_logit_softcapping 1.0"),
+        ({"attn_logit_softcapping": 50.0, "z": 1}, "unsupported: attn_logit_softcapping 50.0, z 1"),
+        ({"residual_multiplier": 0.22}, "unsupported: residual_multiplier 0.22"),
+        ({"residual_multiplier": 0}, "unsupported: residual_multiplier 0"),
+        ({"embedding_multiplier": 12}, "unsupported: embedding_multiplier 12"),
+        ({"attention_multiplier": 1.0}, "unsupported: attention_multiplier 1.0"),
+        ({"logits_scaling": 8.0}, "unsupported: logits_scaling 8.0"),
+        ({"num_local_experts": 8}, "unsupported: num_local_experts 8"),
+        ({"auto_map": {"AutoModel": "x" * 1000}}, "unsupported: auto_map {'AutoModel': 'xxxxxxxxxxxxxxxxxxxxxx..."),
+        ({"head_dim": 3}, "head_dim must be even (RoPE rotates pairs), not 3"),
+        ({"head_dim": 8}, "tensor model.layers.0.self_attn.q_proj.weight must have shape (48, 24)"),
+        (
+            {"head_dim": ..., "num_attention_heads": 5},
+            "hidden_size must be a multiple of num_attention_heads, not 24 with 5",
+        ),
+        (
+            {"head_dim": ..., "num_attention_heads": 0},
+            "hidden_size must be a multiple of num_attention_heads, not 24 with 0",
+        ),
+        ({"num_key_value_heads": 4}, "n_heads must be a multiple of n_kv_heads, not 6 with 4"),
+        ({"num_key_value_heads": 0}, "field 'num_key_value_heads' must be in 1..65536, not 0"),
+        ({"max_position_embeddings": 10**30}, "field 'max_position_embeddings' must be in 1..4194304, not 1000"),
+        ({"num_hidden_layers": 10**9}, "field 'num_hidden_layers' must be in 1..1024, not 1000000000"),
+        ({"rope_theta": 0.0}, "field 'rope_theta' must be in 1..1e+30, not 0.0"),
+        ({"rope_theta": float("inf")}, "field 'rope_theta' must be in 1..1e+30, not inf"),
+        ({"rope_parameters": {"rope_theta": 0}}, "field 'rope_parameters.rope_theta' must be in 1..1e+30, not 0"),
+        ({"rope_parameters": {"rope_theta": "abc"}}, "field 'rope_parameters.rope_theta': Input should be a valid"),
+        ({"rope_parameters": {"rope_theta": 5e5}}, "must be the same, not 500000.0 and 10000.0"),
+        ({"hidden_size": "wide"}, "field 'hidden_size': Input should be a valid integer"),
+        ({"vocab_size": ...}, "field 'vocab_size': Field required"),
+        (
+            {"vocab_size": 511},
+            "tensor model.embed_tokens.weight must have shape (511, 24) by config.json, not (512, 24)",
+        ),
+        ({"rms_norm_eps": 0}, "field 'rms_norm_eps' must be in 1e-30..0.1, not 0"),
+        ({"rms_norm_eps": 1}, "field 'rms_norm_eps' must be in 1e-30..0.1, not 1"),
+        ({"rms_norm_eps": 1e10}, "field 'rms_norm_eps' must be in 1e-30..0.1, not 10000000000.0"),
+        ({"tie_word_embeddings": False}, "tensor lm_head.weight is missing"),
+        ({"num_hidden_layers": 3}, "tensor model.layers.2.input_layernorm.weight is missing"),
+        ({"num_hidden_layers": 1}, "unsupported tensor model.layers.1."),
+    ],
+)
+def test_hf_unsupported_config(tmp_path, changes, expected):
+    folder = write_hf(tmp_path / "hf", random_checkpoint())
+    edit_config(folder, **changes)
+    assert expected in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "expected"),
+    [
+        ("config.json", None, "no config.json is in this folder; give"),
+        ("config.json", b"{", "config.json: not valid JSON"),
+        ("config.json", b"\xff", "config.json: not valid JSON"),
+        ("config.json", b"[" * 100_000, "config.json: not valid JSON: maximum recursion depth"),
+        ("config.json", b"[]", "config.json: must hold a JSON object, not a list"),
+        ("model.safetensors", None, "needs one .safetensors file or model.safetensors.index.json, found 0 files"),
+        ("model.safetensors", b"rubbish", "model.safetensors: damaged safetensors file"),
+        ("second.safetensors", b"", "needs one .safetensors file or model.safetensors.index.json, found 2 files"),
+        ("model.safetensors.index.json", b"{}", "must hold a 'weight_map'"),
+        ("model.safetensors.index.json", b'{"weight_map": {"x": "../x"}}', "file '../x' must lie in the folder itself"),
+        ("model.safetensors.index.json", b'{"weight_map": {"x": "x"}}', "x: cannot read it: No such file"),
+    ],
+)
+def test_hf_damaged_folder(tmp_path, file, content, expected):
+    folder = write_hf(tmp_path / "hf", random_checkpoint())
+    (folder / file).unlink() if content is None else (folder / file).write_bytes(content)
+    assert expected in refusal(folder)
+
+
+def test_hf_truncated_weights(tmp_path):
+    folder = write_hf(tmp_path / "hf", random_checkpoint())
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-5])
+    assert "damaged safetensors file" in refusal(folder)
+
+
+def test_hf_bad_tensors(tmp_path):
+    checkpoint = random_checkpoint()
+    folder = write_hf(tmp_path / "hf", checkpoint)
+    bias = {"model.layers.1.self_attn.q_proj.bias": np.zeros(24, np.float32)}
+    write_safetensors(folder / "model.safetensors", hf_tensors(checkpoint) | bias)
+    assert "unsupported tensor model.layers.1.self_attn.q_proj.bias" in refusal(folder)
+    write_safetensors(folder / "model.safetensors", hf_tensors(checkpoint), "I8")
+    assert "type I8 is unsupported (only F32, F16 and BF16" in refusal(folder)
+
+
+# ---- the checkpoint itself ----
+
+
+def test_checkpoint_checks_its_weights():
+    good = random_checkpoint()
+    fields: dict[str, Any] = vars(good)
+    with pytest.raises(TspError, match="weight w2 must be float32, not float64"):
+        Checkpoint(**{**fields, "w2": good.w2.astype(np.float64)})
+    with pytest.raises(TspError, match=r"weight wo must have shape \(2, 24, 24\), not \(24, 24\)"):
+        Checkpoint(**{**fields, "wo": good.wo[0]})
+    with pytest.raises(TspError, match="must be tok_emb itself"):
+        Checkpoint(**{**fields, "classifier": good.tok_emb.copy()})
+
+
+if SHARED_MODELS.is_dir():  # an extra where the project's shared models lie beside the repository
+
+    @pytest.mark.shared
+    def test_stories260k_loads():
+        checkpoint = load_checkpoint(SHARED_MODELS / "stories260K.bin")
+        assert checkpoint.n_parameters == 260032
+        assert (checkpoint.config.dim, checkpoint.config.head_dim, checkpoint.config.shared_classifier) == (64, 8, True)

@@ -1,0 +1,215 @@
+"""The parts of the FPGA flow that need no synthesis: boards, clocks, tools, and reports."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from amaranth.hdl import Fragment, Signal
+from checkpoints import REPOSITORY
+
+from arch.config import CONFIGS
+from base.errors import TspError
+from fpga import boards
+from fpga.flow import (
+    build,
+    ecp5,
+    gowin,
+    tools,
+)
+from fpga.flow import (
+    build_report as report,
+)
+from fpga.flow import (
+    floorplan_picture as floorplan,
+)
+from fpga.flow import (
+    place_macros as plan,
+)
+from fpga.gateware.clock import PLLS, Clock
+
+
+def test_boards_name_a_config():
+    for board in boards.BOARDS.values():
+        assert board.config in CONFIGS
+        assert board.baud < board.mhz * 1e6 / 4
+
+
+def test_an_unknown_board_is_one_line():
+    with pytest.raises(TspError, match=r"board must be one of ulx3s.*, not 'nothing'"):
+        boards.board_of("nothing")
+
+
+def test_a_missing_tool_is_one_line(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(TspError, match="nextpnr-none was not found"):
+        tools.find("nextpnr-none")
+
+
+def test_a_missing_python_tool_is_one_line(monkeypatch):
+    tools.find.cache_clear()
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(TspError, match="gowin_pack was not found beside /nowhere/python"):
+        tools.find("gowin_pack")
+
+
+def test_a_tool_that_says_it_is_prepared_still_names_its_version(monkeypatch, tmp_path):
+    """A WebAssembly tool does so when it runs for the first time; a build's key in the cache must not depend on it."""
+    tool = tmp_path / "yowasp-nextpnr-x9"
+    tool.write_text("#!/bin/sh\necho Preparing to run yowasp-nextpnr-x9. This might take a while... >&2\n"
+                    "echo '\"yowasp-nextpnr-x9\" -- Next Generation Place and Route (Version nextpnr-0.11.1)' >&2\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    tools.find.cache_clear()
+    assert tools.find("nextpnr-x9").version == "Next Generation Place and Route (Version nextpnr-0.11.1)"
+
+
+@pytest.mark.parametrize(("output", "words"), [("file", "file is no folder"), ("file/a", "file is no folder"),
+                                               ("there", "it is a folder")])
+def test_an_output_that_cannot_be_is_one_line_before_the_build(output, words, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    (tmp_path / "there" / "ulx3s.bit").mkdir(parents=True)
+    monkeypatch.setattr(build, "build", lambda *_: pytest.fail("nothing is to be built"))
+    with pytest.raises(SystemExit, match="2"):
+        build.main("ulx3s", seed=1, sweep=1, output=tmp_path / output)
+    error = capsys.readouterr().err
+    assert error.startswith("fpga.flow.build: ") and words in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("module", "arguments", "words"), [
+    ("build", ["ulx3s", "--seed", "abc"], "Invalid value for '--seed'"), ("build", [], "Missing"),
+    ("simulate", ["--bord", "ulx3s"], "No such option: --bord"),
+    ("plan", ["ulx3s", "--rounds"], "requires an argument"),
+])
+def test_a_wrong_option_is_one_line(module, arguments, words):
+    done = subprocess.run([sys.executable, "-m", f"fpga.{module}", *arguments], cwd=REPOSITORY, capture_output=True,
+                          text=True, timeout=60)
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr.startswith(f"fpga.{module}: ") and words in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_make_refuses_an_unknown_board_before_it_installs_the_tools(tmp_path):
+    plan_of = ["make", "-n", "bitstream", "BOARD=nix", f"VENV={tmp_path}"]
+    steps = subprocess.run(plan_of, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    assert 0 < steps.index("-m fpga.boards 'nix'") < steps.index("installing yosys")
+    done = subprocess.run([sys.executable, "-m", "fpga.boards", "nix"], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("fpga.boards: board must be one of ulx3s, ")
+
+
+def test_make_help_lists_the_boards():
+    shown = subprocess.run(["make", "help"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    assert f"BOARD={'|'.join(boards.BOARDS)} " in shown
+
+
+def test_a_bitstream_is_saved_in_a_new_folder(tmp_path):
+    (tmp_path / "top.bit").write_bytes(b"bits")
+    build.check_folder(tmp_path / "a" / "b", tmp_path / "a" / "b" / "x.bit")
+    assert not (tmp_path / "a").exists()
+    build.save(tmp_path / "top.bit", tmp_path / "a" / "b" / "x.bit")
+    assert (tmp_path / "a" / "b" / "x.bit").read_bytes() == b"bits"
+
+
+@pytest.mark.parametrize("board", boards.BOARDS.values(), ids=lambda board: board.name)
+def test_boards_are_of_a_family_whose_script_makes_their_netlist(board: boards.Board):
+    family = build.FAMILIES[board.family]
+    script = family.script(board, "top")
+    assert script.startswith("read_rtlil top.il\n") and script.endswith("write_json top.json\n")
+    assert all(file.exists() for file in family.files)
+    assert all((file.name in script) == (file is not ecp5.LUT_PRODUCT or bool(board.lut_products))
+               for file in family.files)
+
+
+def test_products_of_luts_are_of_ecp5_cells():
+    board = replace(boards.BOARDS["tang_primer_20k"], lut_products="*product*")
+    with pytest.raises(TspError, match=r"lut_products must be empty on a Gowin board, not '\*product\*'"):
+        gowin.GW2A.script(board, "top")
+
+
+def test_a_floorplan_is_for_ecp5(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        plan.main("tang_primer_20k", rounds=1, seed=1)
+    error = capsys.readouterr().err
+    assert "fpga.flow.place_macros: board must be an ECP5 board for a floorplan, not 'tang_primer_20k'" in error
+
+
+def test_passes_change_the_netlist_and_its_cells_are_counted(tmp_path):
+    cells = {"a": {"type": "LUT2"}, "b": {"type": "LUT4"}, "c": {"type": "DFF"}}
+    (tmp_path / "x.json").write_text(json.dumps({"modules": {"x": {"attributes": {"top": "1"}, "cells": cells}}}))
+    build.improve(tmp_path, "x", (lambda netlist: netlist["modules"]["x"]["cells"].pop("c"),))
+    assert json.loads((tmp_path / "cells.json").read_text()) == {"LUT2": 1, "LUT4": 1}
+
+
+def test_used_of_a_gowin_board():
+    cells = {"LUT1": 1, "LUT2": 20, "LUT3": 300, "LUT4": 4000, "DFF": 50, "ALU": 60, "SDPX9B": 7, "MULT9X9": 33,
+             "MULT18X18": 1}
+    places = {"LUT4": 5000, "DFF": 70, "ALU": 600, "RAM16SDP4": 80}
+    used = gowin.GW2A.used(cells, {kind: {"used": number} for kind, number in places.items()})
+    assert used == (4321, 5000 + 600 + 4 * 80, 70, 7, 18)
+
+
+def test_used_of_an_ecp5_board():
+    cells = {"LUT4": 400, "DP16KD": 5, "MULT18X18D": 6}
+    used = ecp5.FAMILY.used(cells, {"TRELLIS_COMB": {"used": 500}, "TRELLIS_FF": {"used": 70}})
+    assert used == (400, 500, 70, 5, 6)
+
+
+def test_places_on_a_gowin_fpga():
+    cells = {"a": {"attributes": {"NEXTPNR_BEL": "X53Y26/LUT7"}}, "b": {"attributes": {}}}
+    assert floorplan.places({"modules": {"top": {"cells": cells}}}) == [("a", 53, 26)]
+
+
+@pytest.mark.parametrize("mhz", [50.0, 60.0, 62.5, 75.0, 80.0, 100.0])
+def test_ecp5_pll_dividers(mhz):
+    reference, feedback, output = PLLS["EHXPLLL"].dividers(25.0, mhz)
+    assert 25.0 / reference * feedback == pytest.approx(mhz)
+    assert 400 <= mhz * output <= 800
+
+
+@pytest.mark.parametrize("mhz", [40.5, 45.0, 48.0, 54.0, 67.5])
+def test_gowin_pll_dividers(mhz):
+    reference, feedback, output = PLLS["rPLL"].dividers(27.0, mhz)
+    assert 27.0 / reference * feedback == pytest.approx(mhz)
+    assert 27.0 / reference >= 3 and 500 <= mhz * output <= 1250
+    assert output in (2, 4, 8, 16, 32, 48, 64, 80, 96, 112, 128)
+
+
+@pytest.mark.parametrize("pll", PLLS.values(), ids=PLLS)
+def test_pll_cannot_make_every_clock(pll):
+    with pytest.raises(ValueError, match="mhz_out must be"):
+        pll.dividers(25.0, 50.123)
+
+
+def test_without_a_pll_the_clock_is_the_boards():
+    with pytest.raises(ValueError, match=r"mhz_out must be 50\.0 without a PLL, not 60\.0"):
+        Fragment.get(Clock(Signal(), pll=None, mhz_in=50.0, mhz_out=60.0), None)
+
+
+@pytest.mark.parametrize("board", boards.BOARDS.values(), ids=lambda board: board.name)
+def test_boards_have_what_the_top_needs(board: boards.Board):
+    platform = board.make_platform()
+    mhz_in = platform.default_clk_frequency / 1e6
+    assert board.pll or mhz_in == board.mhz
+    if board.pll:
+        PLLS[board.pll].dividers(mhz_in, board.mhz)
+    for resource in (platform.default_clk, "uart", "led"):
+        platform.lookup(resource, 0)
+    platform.lookup("led", 1)
+
+
+def test_the_router_is_asked_for_a_faster_clock_of_nets():
+    constraints = ('BLOCK RESETPATHS;\nFREQUENCY NET "clock.chip_clk" 50000000.0 HZ;\n'
+                   'FREQUENCY PORT "clk25_0__io" 25000000.0 HZ;\n')
+    assert ecp5.faster(constraints, 2) == constraints.replace("50000000.0", "100000000.0")
+
+
+def test_figures_out_of_the_tools_reports():
+    timing = {"fmax": {"clk": {"achieved": 61.5, "constraint": 50.0}, "other": {"achieved": 99.0, "constraint": 25.0}},
+              "critical_paths": [
+                  {"from": "posedge clk", "to": "posedge clk", "path": [
+                      {"delay": 5.6, "type": "clk-to-q", "to": {"cell": "queue_DP16KD_1"}},
+                      {"delay": 2.0, "type": "routing", "to": {"cell": "issue_LUT4_Z_3"}}]},
+                  {"from": "<async>", "to": "posedge clk", "path": [{"delay": 99, "type": "x", "to": {"cell": "y"}}]}]}
+    assert report.fmax(json.dumps(timing)) == 61.5
+    assert report.critical_path(json.dumps(timing)) == ("5.60 clk-to-q queue", "2.00 routing issue")

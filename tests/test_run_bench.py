@@ -1,0 +1,34 @@
+"""`tsp bench`: exact figures reach their goals, and all are printed. Nothing is timed here."""
+
+import json
+
+import pytest
+
+from cli import bench
+from cli.main import app
+from run.bench import Figure, as_json, figures, machine
+
+
+def test_the_15m_shape_reaches_its_goal():
+    (figure,) = figures([])
+    assert figure.model == "15M shape" and 0.85 <= figure.value < 1
+
+
+@pytest.fixture
+def found(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    found = [Figure("a", "cycles", 4321.0, "cycles", "<= 5,000", "3,600"), Figure("a", "compile", 2.5, "s")]
+    monkeypatch.setattr(bench, "figures", lambda paths, say: found)
+    return found
+
+
+def test_tables_hold_every_figure_the_machine_and_what_is_published(found, capsys: pytest.CaptureFixture[str]):
+    assert app(["bench"]) == 0
+    out = capsys.readouterr().out
+    for word in ("4,321", "<= 5,000", "2.500", "Raspberry Pi 4", machine()["processor"], machine()["commit"]):
+        assert word in out
+
+
+def test_json_holds_the_same(found, capsys: pytest.CaptureFixture[str]):
+    assert app(["bench", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["figures"] == as_json({}, found)["figures"] and data["machine"]["cores"] == machine()["cores"]

@@ -1,0 +1,28 @@
+"""What `tsp bench` says of boards."""
+
+import json
+
+from arch.config import CONFIGS
+from arch.identity import chip_digest
+from run.bench import CYCLES, Figure
+from run.board_figures import board_figures
+
+REPORT = {"board": "ulx3s", "config": "ulx3s", "digest": chip_digest(CONFIGS["ulx3s"]), "seeds_tried": 5,
+          "fmax_mhz": 52.0, "lut4": 41_820, "comb": 70_000, "ff": 20_910}
+FOUND = [Figure("stories260K", CYCLES.format("ulx3s") + " 0..255", 5_000.0, "cycles"),
+         Figure("15M shape", "roofline fraction on large", 0.9, "")]
+
+
+def test_a_report_becomes_figures(tmp_path):
+    (tmp_path / "ulx3s.json").write_text(json.dumps(REPORT))
+    values = {figure.what: (figure.value, figure.must) for figure in board_figures(FOUND, tmp_path)}
+    assert values["Fmax by nextpnr, best of 5 seeds"] == (52.0, ">= 50")
+    assert values["LUT4, share of the part's"] == (0.5, "<= 0.75")
+    assert values["stories260K at Fmax"] == (10_400.0, ">= 10,000")
+    assert values["int8 multiply-accumulates a cycle"] == (128, ">= 128")
+
+
+def test_reports_of_other_chips_are_left_out(tmp_path):
+    for name, change in (("a", {"digest": "0" * 16}), ("b", {"board": "gone"}), ("c", {"config": "gone"})):
+        (tmp_path / f"{name}.json").write_text(json.dumps(REPORT | change))
+    assert board_figures(FOUND, tmp_path) == []
