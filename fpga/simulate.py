@@ -21,7 +21,7 @@ from base.cache import source_digest
 from base.command import run
 from base.errors import TspError
 from fpga.gateware.uart import divisor_of
-from sim.rtl.build import build
+from sim.rtl.build import build, load
 from sim.rtl.verilog import RTL_SOURCES, verilog_by_key
 
 from .boards import BOARDS, board_of
@@ -57,7 +57,7 @@ def library(config: ChipConfig, divisor: Fraction, mhz: float) -> ctypes.CDLL:
     text = verilog_by_key(lambda: Core(config=config, divisor=divisor, mhz=mhz), "board", *key, repr(config),
                           str(divisor), str(mhz))
     head = f"#define BIT_PARTS {divisor.numerator}\n#define CYCLE_PARTS {divisor.denominator}\n"
-    lib = ctypes.CDLL(str(build(text, "board", head + HARNESS.read_text())))
+    lib = load(build(text, "board", head + HARNESS.read_text()))
     for name, (result, arguments) in _FUNCTIONS.items():
         function = getattr(lib, name)
         function.restype, function.argtypes = result, arguments

@@ -18,7 +18,7 @@ from arch.row import queues
 from base import cache
 from hw.chip import Chip, probe_ports
 
-from .build import TRACES, build
+from .build import TRACES, build, load
 from .verilog import RTL_SOURCES, verilog_by_key
 
 HARNESS = Path(__file__).with_name("harness.cpp")
@@ -103,7 +103,7 @@ _FUNCTIONS = {
 
 
 def _bind(path: Path) -> ctypes.CDLL:
-    lib = ctypes.CDLL(str(path))
+    lib = load(path)
     for name, (result, arguments) in _FUNCTIONS.items():
         function = getattr(lib, name)
         function.restype, function.argtypes = result, arguments
