@@ -81,7 +81,7 @@ def cache_root() -> Path:
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise TspError(f"the cache folder {root} cannot be made: {error.strerror}; {ELSEWHERE}") from error
+        raise TspError(f"the cache folder {root} cannot be made or entered: {error.strerror}; {ELSEWHERE}") from error
     return root
 
 

@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from arch.config import CONFIGS, DEFAULT_CONFIG, ChipConfig, config_of
-from base.cache import source_digest
+from base.cache import cache_root, check_executable, source_digest
 from base.command import run
 from base.errors import TspError
 from fpga.gateware.uart import divisor_of
@@ -53,6 +53,7 @@ def library(config: ChipConfig, divisor: Fraction, mhz: float) -> ctypes.CDLL:
     """The simulator of a board, built if it is not in the cache. Raises TspError."""
     from fpga.gateware.top import Core
 
+    check_executable(cache_root())
     key = source_digest(*RTL_SOURCES), *((FOLDER / name).read_text() for name in SOURCES)
     text = verilog_by_key(lambda: Core(config=config, divisor=divisor, mhz=mhz), "board", *key, repr(config),
                           str(divisor), str(mhz))

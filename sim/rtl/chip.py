@@ -69,6 +69,7 @@ def library(config: ChipConfig, *, trace: str | None = None, verilog: str | None
 
     verilog: a module `chip` in place of the config's own. opt: the C++ optimisation (see `sim.rtl.build.build`).
     """
+    cache.check_executable(cache.cache_root())
     probes = " ".join(f"X({name})" for name in probe_table(config))
     head = f"#define PROBES(X) {probes}\n"
     if trace:
