@@ -39,13 +39,15 @@ class Step:
 
 @dataclass
 class Story:
-    """A story that is being told: iterate `steps()` once; the rest is about the steps so far."""
+    """A story that is being told: iterate `steps()` once; the rest is about the steps so far.
+
+    plan: what was asked for. digests: hash the logits of every token.
+    """
 
     device: Device
     program: Program
     tokenizer: Tokenizer
-    prompt: list[int]
-    positions: int
+    plan: "Plan"
     digests: bool
     done: list[Step] = field(default_factory=list)
 
@@ -54,9 +56,10 @@ class Story:
 
         Raises BrokenPromise where a measured cycle differs from the prediction or the chip reports an error.
         """
+        positions = self.plan.positions
         decode, previous, block = codecs.getincrementaldecoder("utf-8")("replace").decode, self.prompt[0], 1
-        while len(self.done) < self.positions:
-            count = 1 if self.digests else min(block, self.positions - len(self.done))
+        while len(self.done) < positions:
+            count = 1 if self.digests else min(block, positions - len(self.done))
             began = time.perf_counter()
             results = self.device.run(count)
             elapsed = time.perf_counter() - began
@@ -67,7 +70,7 @@ class Story:
                 position = len(self.done)
                 ends = self._ends(position, result.token)
                 piece = b"" if ends else self.tokenizer.piece(previous, result.token)
-                text = decode(piece, ends or position + 1 == self.positions)
+                text = decode(piece, ends or position + 1 == positions)
                 previous = result.token
                 step = Step(position, result.token, text, self.program.cycles(position), result.cycles, digest)
                 self.done.append(step)
@@ -85,6 +88,11 @@ class Story:
         if errors or found != wanted:
             named = ", ".join(errors) or f"{found} of {wanted} tokens ended"
             raise BrokenPromise(f"device {self.device.name} reports {named} at positions from {len(self.done)} on")
+
+    @property
+    def prompt(self) -> list[int]:
+        """Tokens of the prompt, BOS first."""
+        return self.plan.prompt
 
     @property
     def text(self) -> str:
@@ -117,6 +125,8 @@ class Story:
         return {
             "device": self.device.name,
             "config": self.program.config.name,
+            "temperature": self.plan.temperature,
+            "seed": self.plan.seed,
             "prompt_tokens": self.prompt,
             "tokens": [step.token for step in self.done],
             "text": self.text,
@@ -171,4 +181,4 @@ def begin(device: Device, program: Program, plan: Plan, *, digests: bool = False
     digests: hash the logits of every token, which are then run one by one.
     """
     device.start(plan.prompt, plan.temperature, plan.seed)
-    return Story(device, program, Tokenizer.from_bytes(program.tokenizer), plan.prompt, plan.positions, digests)
+    return Story(device, program, Tokenizer.from_bytes(program.tokenizer), plan, digests)

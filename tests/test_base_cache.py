@@ -89,7 +89,7 @@ def test_a_cache_that_may_not_be_written_serves_what_it_holds(root: Path, monkey
 def test_a_missing_entry_of_a_cache_that_cannot_be_written(root: Path):
     root.mkdir()
     (root / "kind").write_text("a file, where a folder would have to be made")
-    with pytest.raises(TspError, match=f"the cache folder {root} cannot be written: .*; set METRONOME_CACHE to another"):
+    with pytest.raises(TspError, match=f"the cache folder {root} cannot be written: .*; set METRONOME_CACHE"):
         cache.cached("kind", "key", Counted())
 
 

@@ -47,8 +47,9 @@ def test_bugs_and_full_disks_are_no_refusals(error: Exception):
     assert refusal(error) is None
 
 
-@pytest.mark.parametrize("command", [("run", "{}"), ("compile", "{}", "-o", "a.tsp"), ("run", str(SHIPPED), "--text", "{}"),
-                                     ("compile", str(SHIPPED), "-o", "{}"), ("fit", "{}"), ("report", "{}")])
+@pytest.mark.parametrize("command", [
+    ("run", "{}"), ("compile", "{}", "-o", "a.tsp"), ("run", str(SHIPPED), "--text", "{}"),
+    ("compile", str(SHIPPED), "-o", "{}"), ("fit", "{}"), ("report", "{}")])
 def test_names_that_are_too_long(command: tuple[str, ...], tmp_path: Path):
     assert "too long" in refused(tsp(*(word.format("n" * 300) for word in command), cwd=tmp_path))
 
