@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-EXTRAS := dev
+EXTRAS := dev,serve
 
 MODEL  := models/stories263k.bin
 DEVICE := rtl
@@ -22,8 +22,9 @@ STAMP  := $(VENV)/.metronome-$(EXTRAS)-$(HASH)
 
 FPGA_STAMP := $(VENV)/.metronome-fpga-$(HASH)
 FORMAL_STAMP := $(VENV)/.metronome-formal-$(HASH)
+PAGE_STAMP := $(VENV)/.metronome-page-$(HASH)
 
-.PHONY: help setup sim test formal bench bitstream board board-name lint docs nightly clean
+.PHONY: help setup sim test formal bench page bitstream board board-name lint docs nightly clean
 .DEFAULT_GOAL := help
 
 help:     ## this list
@@ -36,7 +37,7 @@ sim: export STORY_PROMPT = $(value PROMPT)# as it is: neither make nor the shell
 sim: $(STAMP) ## simulate the chip: the RTL tells a story from the shipped model
 	@$(SIM)
 
-test: $(FORMAL_STAMP) ## all tests but the nightly ones: JOBS=2
+test: $(FORMAL_STAMP) $(PAGE_STAMP) ## all tests but the nightly ones: JOBS=2
 	@$(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 formal: $(FORMAL_STAMP) ## prove queues, engines, streams, accumulators and the serial line, and print what was proven
@@ -44,6 +45,10 @@ formal: $(FORMAL_STAMP) ## prove queues, engines, streams, accumulators and the 
 
 bench: $(STAMP) ## cycles per token, roofline fraction and simulation speed
 	@$(BENCH)
+
+page: $(PAGE_STAMP) ## a web page in which the chip runs and can be watched: out/page.html, and out/page/ for a web host
+	@mkdir -p out
+	@$(BIN)/tsp page $(MODEL) -o out/page.html --folder out/page
 
 bitstream: $(FPGA_STAMP) ## a board's bitstream and its report: BOARD=ulx3s|ulx3s_45f|icepi_zero|tang_primer_20k|tang_mega_138k SEED=.. SWEEP=1
 	@$(BIN)/python -m fpga.flow.build $(BOARD) $(if $(SEED),--seed $(SEED)) --sweep $(SWEEP)
@@ -58,7 +63,7 @@ lint: $(STAMP) ## ruff and pyright
 docs: $(STAMP) ## write the generated tables of the documentation anew
 	@$(DOCS)
 
-nightly: $(FORMAL_STAMP) ## the tests that take minutes and more
+nightly: $(FORMAL_STAMP) $(PAGE_STAMP) ## the tests that take minutes and more
 	@$(BIN)/pytest -m nightly $(ARGS)
 
 clean:    ## remove the virtual environment, caches and what the tools wrote (not ~/.cache/metronome)
@@ -88,4 +93,9 @@ $(FPGA_STAMP): $(STAMP) | board-name
 $(FORMAL_STAMP): $(STAMP)
 	@echo "installing yosys and the solver of the proofs into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[formal]'
+	@touch $@
+
+$(PAGE_STAMP): $(STAMP)
+	@echo "installing the compiler to WebAssembly into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[page]'
 	@touch $@

@@ -97,7 +97,7 @@ class ChipConfig:
         if not all(8 <= words <= 512 for sizes in self.icu_words for words in sizes):
             raise ValueError(f"icu_words must be in 8..512, not {self.icu_words!r}")
         if any(sum((words - 1).bit_length() for words in sizes) > 12 for sizes in self.icu_words):
-            raise ValueError(f"icu_words must have numbers of 12 bits at most (see `isa.icu_address`), "
+            raise ValueError(f"icu_words must have numbers of 12 bits at most (see `host_map.FIELDS`), "
                              f"not {self.icu_words!r}")
         if not 16 <= self.icu_entry_bits <= 36:
             raise ValueError(f"icu_entry_bits must be in 16..36, not {self.icu_entry_bits!r}")
@@ -192,6 +192,8 @@ CONFIGS = {
                    icu_words=((512,), (256,), (512, 8), (64, 64), (32, 48))),
         ChipConfig(name="large", weight_groups=2, mem_depths=(16384, 65536, 65536), act_depth=256, acc_depth=32,
                    icu_depth=2048, vxm_icu_depth=4096, sxm_west=True, buckets=16),
+        ChipConfig(name="sram220", weight_groups=2, mem_depths=(98304, 851968, 851968), act_depth=256, acc_depth=64,
+                   icu_depth=4096, vxm_icu_depth=4096, sxm_transpose=False, buckets=16),
     )
 }
 """The named configurations, all built and tested in CI."""

@@ -1,31 +1,88 @@
-"""The host's view of the chip: address spaces, control registers and traps of the host port."""
+"""The host's view of the chip: the address of everything that it reads or writes through the host port, and what it
+finds there. `c_defines` says the same in C++.
+
+An access is a space, an address and a word of WORD bits. `FIELDS` says what the bits of an address are; `address` and
+`fields_of` go back and forth, also for arrays.
+"""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 from amaranth.lib import enum
 
-from .isa import width
+from .isa import ADDR_BITS, HOST_READ, PC_BITS, width
 
 
 class Space(enum.Enum, shape=3):
     """What a host access addresses. Words are 128 bits; unused upper bits read as 0."""
 
     MEM = 0  #: address = slice number (west slices first, then east) << 22 | quad << 2 | plane
-    ICU = 1  #: address: see `icu_address`
+    ICU = 1  #: address = queue number << 26 | word number << 14 | instruction << 2 | part; part 0 is written last
     START = 2  #: address = queue number << 8 | bucket: start PC of the queue in that bucket
     BUCKET = 3  #: address = bucket: bits 0..31 period in cycles, bits 32..63 first position that is beyond it
     MAP = 4  #: address = permutation map: a nibble each lane, lane 0 lowest (see `routable`)
     CONTROL = 5  #: see `Control`
 
 
-ICU_QUEUE, ICU_NUMBER = 26, 14
+FIELDS: Mapping[Space, Mapping[str, int]] = MappingProxyType({
+    Space.MEM: {"plane": 2, "quad": ADDR_BITS, "slice": 10},
+    Space.ICU: {"part": 2, "instruction": PC_BITS, "number": 12, "queue": 6},
+    Space.START: {"bucket": 8, "queue": 24},
+    Space.BUCKET: {"bucket": 32},
+    Space.MAP: {"map": 32},
+    Space.CONTROL: {"register": 32},
+})
+"""Bits of the fields of an address, the lowest first.
+
+Slices and queues are numbered as in `row.queues`. An instruction has PARTS host words, its low bits in part 0; when
+that is written the instruction is complete. `number` is that of the word among the queue's distinct words
+(`arch.queue_store`), whose own number 0 is "no word".
+"""
+
+
+def offset(space: Space, field: str) -> int:
+    """Lowest bit of a field of an address."""
+    names = list(FIELDS[space])
+    return sum(FIELDS[space][name] for name in names[: names.index(field)])
+
+
+def address(space: Space, **fields: Any) -> Any:
+    """The address that these fields make; those that are not named are 0. A field may be an array of numpy."""
+    return sum(value << offset(space, name) for name, value in fields.items())
+
+
+def fields_of(space: Space, addr: Any) -> dict[str, Any]:
+    """The fields of an address, or of an array of addresses."""
+    return {name: addr >> offset(space, name) & (1 << bits) - 1 for name, bits in FIELDS[space].items()}
+
+
+ICU_QUEUE, ICU_NUMBER = offset(Space.ICU, "queue"), offset(Space.ICU, "number")
 """Where queue number and word number begin in an ICU address."""
+BUCKET_FIELD = 32
+"""Bits of each of the two numbers of a bucket."""
+MAP_FIELD = 4
+"""Bits of a lane's number in a permutation map."""
 
 
-def icu_address(queue: int, instruction: int, number: int, part: int) -> int:
-    """Address of a 128-bit part of an instruction; part 0 is written last.
+def bucket_word(period: int, limit: int) -> int:
+    """What the bucket table holds: cycles of a token, and the first position that is beyond the bucket."""
+    return limit << BUCKET_FIELD | period
 
-    `number` is that of the word among the queue's distinct words (`arch.queue_store`), whose own number 0 is "no word".
-    """
-    return queue << ICU_QUEUE | number << ICU_NUMBER | instruction << 2 | part
+
+def bucket_of(word: int) -> tuple[int, int]:
+    """(period, limit) of `bucket_word`."""
+    return word & (1 << BUCKET_FIELD) - 1, word >> BUCKET_FIELD & (1 << BUCKET_FIELD) - 1
+
+
+def map_word(lanes: Sequence[int]) -> int:
+    """A permutation map: output lane l takes input lane lanes[l]."""
+    return sum(int(source) << MAP_FIELD * lane for lane, source in enumerate(lanes))
+
+
+def lanes_of(word: int, lanes: int) -> list[int]:
+    """The first `lanes` lanes of `map_word`."""
+    return [word >> MAP_FIELD * lane & (1 << MAP_FIELD) - 1 for lane in range(lanes)]
 
 
 class Control(enum.Enum, shape=4):
@@ -60,3 +117,9 @@ PARTS = -(-max(width(unit) for unit in ("MEM", "MXM", "VXM", "SXM")) // WORD)
 """Host words of the widest instruction."""
 ISA = ("Control", "ICU_NUMBER", "ICU_QUEUE", "Space", "Trap")
 """What counts in the identity of a chip: a program is written into it by these."""
+
+
+def c_defines() -> str:
+    """Spaces, control registers and the latency of a read for C++: SPACE_MEM, CONTROL_RUN, HOST_READ."""
+    numbers = {f"{kind.__name__.upper()}_{member.name}": member.value for kind in (Space, Control) for member in kind}
+    return "".join(f"#define {name} {value}\n" for name, value in {**numbers, "HOST_READ": HOST_READ}.items())

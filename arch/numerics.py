@@ -103,7 +103,7 @@ def _pre_shift(op: Instr, a: np.ndarray, amount: np.ndarray) -> np.ndarray:
 
 
 def vxm(op: Instr, a: np.ndarray, b: np.ndarray, c: np.ndarray, er: np.ndarray | int = 0) -> np.ndarray:
-    """Result y of one VXM element (Op.ALU) before `lay`: the whole pipeline of `docs/numerics.md`.
+    """Result y of one VXM element (Op.ALU) before `lay`: the whole pipeline of `docs/reference/numerics.md`.
 
     a' = a shifted by pre (+ er); p = func(a', b); q = sat32(p >> post (+ er)); y = sat(q alu c).
     a, b, c: int64 [..., lanes] operands after `take`; er: exponent-file lanes (-128..127), used if op.er_use says so.

@@ -1,29 +1,68 @@
-"""The row of units: which instruction queues a chip has, and how deep they are."""
+"""The row of units: which instruction queues a chip has, where their units are, and how deep they are."""
 
+import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from . import config as cfg
+
+POSITION_OF: Mapping[tuple[str, str], int] = MappingProxyType({
+    ("MXM", "W"): cfg.MXM_W, ("SXM", "W"): cfg.SXM_W, ("MEM", "W"): cfg.MEM_W, ("VXM", ""): cfg.VXM,
+    ("MEM", "E"): cfg.MEM_E, ("SXM", "E"): cfg.SXM_E, ("MXM", "E"): cfg.MXM_E})
+"""Positions in the row by kind of unit and side."""
 
 
 @dataclass(frozen=True)
 class Queue:
-    """An instruction queue: its name, kind of unit, position in the row, and number among slices of that position."""
+    """An instruction queue.
 
-    name: str
+    unit: kind of the unit that it feeds ("MEM", "MXM", "VXM" or "SXM"). side: "W" or "E", the unit's side of the VXM,
+    which itself has none (""). slice: number of a MEM slice among those of its side, 0 for other units.
+    """
+
     unit: str
-    position: int
+    side: str = ""
     slice: int = 0
+
+    @functools.cached_property
+    def name(self) -> str:
+        """As programs and reports name it: "VXM", "MXM_W", "MEM_E0"."""
+        return "_".join(filter(None, (self.unit, self.slice_name or self.side)))
+
+    @property
+    def slice_name(self) -> str:
+        """Name of a MEM slice ("E0"), "" for other units."""
+        return f"{self.side}{self.slice}" if self.unit == "MEM" else ""
+
+    @property
+    def position(self) -> int:
+        """Position in the row."""
+        return POSITION_OF[self.unit, self.side]
+
+
+VXM = Queue("VXM")
+SXM = MappingProxyType({side: Queue("SXM", side) for side in "WE"})
+MXM = MappingProxyType({side: Queue("MXM", side) for side in "WE"})
+"""Queues of the units of each side."""
+
+
+@functools.cache
+def slices(config: cfg.ChipConfig) -> Mapping[str, Queue]:
+    """Queues of the MEM slices by the names of the slices, in the order in which host addresses number them."""
+    found = (Queue("MEM", side, number) for side in "WE" for number in range(len(config.mem_depths)))
+    return MappingProxyType({queue.slice_name: queue for queue in found})
+
+
+def slice_depths(config: cfg.ChipConfig) -> dict[str, int]:
+    """Quads of every MEM slice by its name."""
+    return {name: config.mem_depths[queue.slice] for name, queue in slices(config).items()}
 
 
 def queues(config: cfg.ChipConfig) -> tuple[Queue, ...]:
     """All queues of a chip, in the order in which host addresses and start tables number them."""
-    row = [Queue("VXM", "VXM", cfg.VXM), Queue("SXM_E", "SXM", cfg.SXM_E)]
-    if config.sxm_west:
-        row.append(Queue("SXM_W", "SXM", cfg.SXM_W))
-    row += [Queue("MXM_W", "MXM", cfg.MXM_W), Queue("MXM_E", "MXM", cfg.MXM_E)]
-    for side, position in (("W", cfg.MEM_W), ("E", cfg.MEM_E)):
-        row += [Queue(f"MEM_{side}{n}", "MEM", position, n) for n in range(len(config.mem_depths))]
-    return tuple(row)
+    sxm = [SXM["E"], *([SXM["W"]] if config.sxm_west else [])]
+    return VXM, *sxm, MXM["W"], MXM["E"], *slices(config).values()
 
 
 def queue_depth(config: cfg.ChipConfig, queue: Queue) -> int:

@@ -1,7 +1,7 @@
 """The VXM's function tables: one ROM of 256 words, (base, slope) pairs, shared by all table functions.
 
 EXP2 looks a value up directly; the others interpolate: value = base + ((slope * frac + half) >> frac_bits).
-Indices and scales are those of `docs/numerics.md`; widths were chosen by measured KL divergence there.
+Indices and scales are those of `docs/reference/numerics.md`; widths were chosen by measured KL divergence there.
 """
 
 import itertools

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 import cli.one_thread  # noqa: F401  before anything that imports numpy
-from arch.config import CONFIGS, DEFAULT_CONFIG, ChipConfig, config_of
+from arch.config import CONFIGS, DEFAULT_CONFIG, config_of
 from base.cache import FULL
 from base.command import INTERRUPTED, REFUSED, prepare, refusal
 from base.errors import TspError
@@ -23,15 +23,17 @@ from compiler.fit import fit as fit_model
 from compiler.frontend.files import read_model, read_text, sources
 from compiler.frontend.load import load_checkpoint
 from program.program import DEFAULT_CLOCK_MHZ, check_checkpoint
-from run.devices import check_name, check_waveforms, is_port, open_device
+from run.devices import check_name, check_waveforms, open_device
 from run.programs import open_program
-from run.story import BrokenPromise, begin, plan
+from run.session import BrokenPromise, Session
+from run.story import begin, plan
 from sim.cycle.core import ProgramError
-from sim.device.device import Device
 
 from . import show
 from .bench import bench
+from .page import page
 from .report import report
+from .serve import serve
 
 BROKEN = 1
 """The exit code besides those of `base.command`: a promise of ours is broken."""
@@ -86,13 +88,12 @@ def run(
                             say=lambda line: notes.print(line, style="dim", markup=False))
     wanted = plan(compiled, prompt, tokens=tokens, temperature=temperature, seed=seed)
     with whole(waves, STOPPED) if waves else nullcontext() as trace:
-        machine = _open(device, compiled.config, trace, "fst" if fst else "vcd")
+        machine = open_device(device, compiled.config, trace=trace, trace_format="fst" if fst else "vcd")
         try:
             mhz = clock or getattr(machine, "clock_mhz", DEFAULT_CLOCK_MHZ)
             if not as_json:
                 print(show.prediction(compiled, wanted.positions, mhz), flush=True)
-            machine.load(compiled)
-            story = begin(machine, compiled, wanted, digests=as_json)
+            story = begin(Session(machine, compiled), wanted, digests=as_json)
             if as_json:
                 print(json.dumps(show.as_json(story, mhz)))
             else:
@@ -110,15 +111,6 @@ def _waves(device: str, vcd: Path | None, fst: Path | None, inputs: Iterable[Pat
         check_waveforms(device)
         check_output(waves, *inputs)
     return waves
-
-
-def _open(device: str, config: ChipConfig, trace: Path | None, trace_format: str) -> Device:
-    """The device, or the board at a serial port."""
-    if not is_port(device):
-        return open_device(device, config, trace=trace, trace_format=trace_format)
-    from fpga.host.board import open_board
-
-    return open_board(device, config)
 
 
 @commands.command()
@@ -189,7 +181,9 @@ def common(
 
 
 commands.command()(report)
+commands.command()(page)
 commands.command()(bench)
+commands.command()(serve)
 
 
 def app(args: Sequence[str] | None = None) -> int:

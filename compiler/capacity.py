@@ -13,7 +13,7 @@ from program import integer
 from program.integer import MATRICES, IntegerModel, Shifts
 from program.shape import ModelConfig
 
-from . import lower
+from .lower.token import lower_token
 from .place.placement import Placement, place
 
 INT4_MATRICES = frozenset(MATRICES) - {"classifier"}
@@ -98,7 +98,7 @@ def check_fit(model: ModelConfig, config: ChipConfig, context: int, four_bit: fr
         raise TspError(f"the weight matrices take {needed / 1024:,.0f} KiB, config {config.name} has "
                        f"{config.sram_bytes / 1024:,.0f} KiB of SRAM: use a larger config")
     placement = place(config, sizes, rope_rate(model, sizes))
-    check_lifetimes(config, lower.Lower(placement, placement.geometry.chunks).run())
+    check_lifetimes(config, lower_token(placement, placement.geometry.chunks))
     return placement
 
 

@@ -1,27 +1,30 @@
 """The driver: a checkpoint becomes a program, pass by pass."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from arch import isa, row
+from arch import row
 from arch.config import ChipConfig
 from base.errors import TspError
 from compiler.frontend.checkpoint import Checkpoint
 from compiler.quantize.calibrate import CALIBRATION_SEEDS, cut, sample_sequences, text_length
-from compiler.quantize.float_model import FloatModel
-from compiler.quantize.scales import SCALES, choose
-from compiler.schedule.buckets import Built, build_buckets
+from compiler.quantize.float_model import MANY_PARAMETERS as LARGE
+from compiler.quantize.float_model import FloatModels
+from compiler.quantize.scales import ROBUST, SCALES, choose, robust
+from compiler.schedule.assemble import Code
+from compiler.schedule.buckets import build_buckets
 from compiler.verify.index_reach import check_products, index_bounds, index_least
 from program import integer
-from program.program import EVENT_COLUMNS, Bucket, Program, Segment, Symbol
+from program.integer import IntegerModel
+from program.program import EVENT_COLUMNS, Program, Symbol
 from program.quality import Quality, Trial
 from program.shape import ModelConfig
 from program.tokenizer import Tokenizer
 
-from . import lower
 from .capacity import choose_context, four_bit_matrices, rope_rate
+from .lower.qkv import permutations
 from .place.placement import Placement, place
 from .quantize import quantizer
 from .verify import proof
@@ -32,9 +35,15 @@ Progress = Callable[[str], None]
 QUALITY_TOKENS = 256
 TRIAL_TOKENS = 128
 MANY_PARAMETERS = 2_000_000
-"""The reference device is slow with such a model: a quarter of the tokens has to do."""
+"""The float model is slow with such a model: a quarter of the tokens has to do."""
 TRIAL_SEED, QUALITY_SEED = 31_000, 30_000
 """Texts that scales are chosen with and that the quality is measured on; calibration uses other seeds."""
+SHORT_TEXT = 96
+LARGE_SEEDS = (range(20_000, 20_020), range(31_000, 31_002), range(30_000, 30_004))
+"""Texts of a large model (LARGE parameters): more and shorter ones, for all that advance together read its
+weights together. To calibrate on, to choose scales with, to measure quality on."""
+LEAST_TOP1, MOST_KL = 0.8, 0.1
+"""Quality of a usable model: agreement in the best token, and KL as a part of the cross-entropy."""
 
 
 def compile_checkpoint(
@@ -48,6 +57,7 @@ def compile_checkpoint(
     text: Sequence[int] | None = None,
     buckets: int | None = None,
     measure: bool = True,
+    accept_quality: bool = False,
     progress: Progress = lambda name: None,
 ) -> Program:
     """Compile for a chip. Raises TspError naming what does not fit.
@@ -55,7 +65,7 @@ def compile_checkpoint(
     context: positions served; by default the checkpoint's, shortened to what fits. weights: a key of `WEIGHTS`.
     scales: a key of `SCALES`. text: tokens to take static scales from (`files.read_text`), by default what the model
     writes. buckets: context buckets; by default as many as the queues hold. measure: compare the result with the float
-    model.
+    model. accept_quality: compile even if that says that the program is of no use.
     """
     four_bit = four_bit_matrices(weights)
     own = checkpoint.config
@@ -66,75 +76,116 @@ def compile_checkpoint(
                        "it belongs to another model")
     progress("context")
     context = choose_context(own, config, context, four_bit)
-    progress("quantize")
-    checkpoint = replace(checkpoint, config=replace(own, seq_len=text_length(context, own.seq_len)))
-    *texts, trial, unseen = write_texts(checkpoint, tokenizer, text)
-    make = quantizer.quantiser(checkpoint, context=context, calibration_tokens=texts, four_bit=four_bit,
-                              lanes=config.lanes)
-    dynamic, trials = SCALES[scales], []
-    if dynamic is None:
-        progress("scales")
-        model, trials = choose(make, checkpoint, _beginning(trial[:context], TRIAL_TOKENS, checkpoint))
-    else:
-        model = make(dynamic)
+    progress("texts")
+    texts = write_texts(checkpoint, context, tokenizer, text)
+    model, trials = _quantized(checkpoint, texts, context, config, four_bit, scales, progress)
     progress("place")
     placement = place(config, model, rope_rate(own, model))
     progress("lower, schedule, assemble")
-    built = build_buckets(placement, buckets)
+    codes = build_buckets(placement, buckets)
     progress("verify")
     check_products(placement)
     bounds = index_bounds(placement)
-    for valid, bucket in zip([0, *(b.chunks for b in built)], built, strict=False):
-        proof.verify_bucket(config, bucket.code.words, bucket.code.period, bounds, index_least(placement, valid))
+    for valid, code in zip([0, *(code.bucket.chunks for code in codes)], codes, strict=False):
+        proof.verify_bucket(config, code.words, code.bucket.period, bounds, index_least(placement, valid))
     progress("quality")
-    measured = _beginning(unseen[:context], QUALITY_TOKENS, checkpoint)
-    quality = quantizer.evaluate(model, checkpoint, measured) if measure else None
+    quality = quantizer.evaluate(model, texts.floats.exact, *texts.unseen) if measure else None
+    if quality and not accept_quality:
+        _check_quality(checkpoint.source, quality)
     progress("pack")
-    return _pack(own, tokenizer, placement, built, trials, quality)
+    return _pack(own, tokenizer, placement, codes, trials, quality)
 
 
 # --- calibration and quality ---------------------------------------------------------------------------------------
 
 
-def write_texts(checkpoint: Checkpoint, tokenizer: Tokenizer, own: Sequence[int] | None) -> list[list[int]]:
-    """Texts of the model's context: those that static scales are taken from, one to choose between static and dynamic
-    ones, and one to measure quality on. The float model writes them all, or all but the first if there is a text."""
-    model, length = FloatModel(checkpoint, np.float32), checkpoint.config.seq_len
+@dataclass(frozen=True, kw_only=True)
+class Texts:
+    """Tokens of texts, each of which begins with BOS, and the float models that all else is taken from.
+
+    calibration: static scales are taken from them. trial: to choose between static and dynamic ones. unseen: quality is
+    measured on them.
+    """
+
+    floats: FloatModels
+    calibration: list[list[int]]
+    trial: list[list[int]]
+    unseen: list[list[int]]
+
+
+def write_texts(checkpoint: Checkpoint, context: int, tokenizer: Tokenizer, own: Sequence[int] | None) -> Texts:
+    """The float model writes all texts, or all but those of calibration if there is a text of the user's."""
+    large = checkpoint.n_parameters >= LARGE
+    length = text_length(context, checkpoint.config.seq_len)
+    length = min(SHORT_TEXT, length) if large else length
+    floats = FloatModels(replace(checkpoint, config=replace(checkpoint.config, seq_len=length)))
     given = [] if own is None else cut(own, length, tokenizer.bos)
-    seeds = [*([] if given else CALIBRATION_SEEDS), TRIAL_SEED, QUALITY_SEED]
-    return given + sample_sequences(model, length, seeds, tokenizer.bos)
+    seeds = LARGE_SEEDS if large else (CALIBRATION_SEEDS, [TRIAL_SEED], [QUALITY_SEED])
+    kinds = [list(kind) for kind in seeds]
+    if given:
+        kinds[0] = []
+    every = [seed for kind in kinds for seed in kind]
+    written = iter(sample_sequences(floats.fast, length, every, tokenizer.bos))
+    calibration, trial, unseen = ([next(written)[:context] if n else next(written) for _ in kind]
+                                  for n, kind in enumerate(kinds))
+    if not large:
+        trial = [_beginning(trial[0], TRIAL_TOKENS, checkpoint)]
+        unseen = [_beginning(unseen[0], QUALITY_TOKENS, checkpoint)]
+    return Texts(floats=floats, calibration=given + calibration, trial=trial, unseen=unseen)
 
 
 def _beginning(text: list[int], tokens: int, checkpoint: Checkpoint) -> list[int]:
     return text[: tokens // 4 if checkpoint.n_parameters >= MANY_PARAMETERS else tokens]
 
 
+def _quantized(checkpoint: Checkpoint, texts: Texts, context: int, config: ChipConfig, four_bit: frozenset[str],
+               scales: str, progress: Progress) -> tuple[IntegerModel, list[Trial]]:
+    """The integer model, and how its scales were chosen, if they were."""
+    checkpoint = replace(checkpoint, config=replace(checkpoint.config, seq_len=max(
+        context, text_length(context, checkpoint.config.seq_len))))
+
+    def make_robust() -> IntegerModel:
+        progress("rotate")
+        return robust(checkpoint, texts.calibration, context=context, lanes=config.lanes)
+
+    progress("quantize")
+    if SCALES[scales] is ROBUST:
+        return make_robust(), []
+    make = quantizer.quantiser(checkpoint, context=context, calibration_tokens=texts.calibration, four_bit=four_bit,
+                               lanes=config.lanes, model=texts.floats.fast)
+    if (dynamic := SCALES[scales]) is not None:
+        return make(dynamic), []
+    progress("scales")
+    return choose(make, texts.floats.exact, *texts.trial, make_robust=None if four_bit else make_robust)
+
+
+def _check_quality(source: str, quality: Quality) -> None:
+    """Raises TspError if a model of this quality is of no use."""
+    if quality.top1 < LEAST_TOP1 or quality.ratio > MOST_KL:
+        raise TspError(f"{source}: the compiled model would be of no use: {quality}; compile with --scales robust or "
+                       "--weights int8, or with --accept-quality if you want it all the same")
+
+
 # --- pack ----------------------------------------------------------------------------------------------------------
 
 
-def _pack(model: ModelConfig, tokenizer: Tokenizer, placement: Placement, built: list[Built],
+def _pack(model: ModelConfig, tokenizer: Tokenizer, placement: Placement, codes: Sequence[Code],
           trials: list[Trial], quality: Quality | None) -> Program:
     config, integer_model = placement.geometry.config, placement.geometry.model
     queues: dict[str, tuple[int, ...]] = {}
     starts: dict[str, tuple[int, ...]] = {}
     for queue in row.queues(config):
-        parts = [b.code.words[queue.name] for b in built]
+        parts = [code.words[queue.name] for code in codes]
         starts[queue.name] = tuple(sum(map(len, parts[:i])) for i in range(len(parts)))
         queues[queue.name] = tuple(word for part in parts for word in part)
-    texts, events = _schedule_table(built)
+    texts, events = _schedule_table(codes)
     return Program(
         config=config, model=model, context=integer_model.context, four_bit=tuple(sorted(integer_model.four_bit)),
-        buckets=tuple(_bucket(b, config.quad_bytes) for b in built), starts=starts, queues=queues,
-        maps={number: tuple(lanes) for number, lanes in lower.permutations(config).items()},
+        buckets=tuple(code.bucket for code in codes), starts=starts, queues=queues,
+        maps={number: tuple(lanes) for number, lanes in permutations(config).items()},
         symbols=_symbols(placement), image=placement.layout.image(), tokenizer=tokenizer.to_bytes(),
         arrays=integer.to_arrays(integer_model), texts=texts, schedule=events, trials=tuple(trials), quality=quality,
     )
-
-
-def _bucket(built: Built, quad_bytes: int) -> Bucket:
-    segments = tuple(Segment(s.name, isa.START + start, s.length, s.passes, s.weight_quads * quad_bytes)
-                     for s, start in zip(built.segments, built.code.starts, strict=True))
-    return Bucket(built.code.limit, built.code.period, built.chunks, segments)
 
 
 def _symbols(placement: Placement) -> dict[str, Symbol]:
@@ -148,18 +199,17 @@ def _symbols(placement: Placement) -> dict[str, Symbol]:
             for name, t in sorted(named.items())}
 
 
-def _schedule_table(built: list[Built]) -> tuple[tuple[str, ...], np.ndarray]:
+def _schedule_table(codes: Sequence[Code]) -> tuple[tuple[str, ...], np.ndarray]:
     """(texts, int32 [events, EVENT_COLUMNS]), ordered by bucket and first cycle."""
     texts: dict[str, int] = {}
     rows = []
-    for number, bucket in enumerate(built):
+    for number, code in enumerate(codes):
         own = []
-        for segment, start in zip(bucket.segments, bucket.code.starts, strict=True):
-            offset = isa.START + start
-            for p in segment.placed:
-                names = (p.label, p.burst.queue, p.burst.engine, p.burst.op.name, segment.name)
+        for segment, schedule in zip(code.bucket.segments, code.schedules, strict=True):
+            for p in schedule.placed:
+                names = (p.label, p.burst.queue.name, p.burst.engine, p.burst.op.name, segment.name)
                 last = p.at + (p.burst.count - 1) * p.burst.interval
-                codes = [texts.setdefault(name, len(texts)) for name in names]
-                own.append((number, *codes, offset + p.at, offset + last))
+                numbers = [texts.setdefault(name, len(texts)) for name in names]
+                own.append((number, *numbers, segment.start + p.at, segment.start + last))
         rows += sorted(own, key=lambda row: row[-2])
     return tuple(texts), np.array(rows, "<i4").reshape(-1, len(EVENT_COLUMNS))

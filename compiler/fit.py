@@ -43,5 +43,5 @@ def fit(model: ModelConfig, config: ChipConfig, *, context: int | None = None, w
         return Fit(config=config, context=0, limit=str(error), sram={}, cycles=())
     layout = placement.layout
     sram = {name: (layout.depth(name) - layout.free(name), layout.depth(name)) for name in layout.strides}
-    periods = tuple((min(b.code.limit, served), b.code.period) for b in buckets)
+    periods = tuple((min(code.bucket.limit, served), code.bucket.period) for code in buckets)
     return Fit(config=config, context=served, limit=limit, sram=sram, cycles=periods if cycles else ())

@@ -3,30 +3,23 @@
 A *burst* is one instruction: a queue, an operation, the cycle of its first element. A *stream* ties a producing burst
 to its consumers: their distance in time is fixed by the latencies of `arch.isa` and the hops between their positions.
 A *cluster* is a set of bursts so tied; it has one freedom, the cycle at which it starts, and only `schedule` chooses
-that. Clusters depend on each other through *cells*: registers, SRAM quads, buffer and accumulator entries.
+that. Clusters depend on each other through *cells*: registers, SRAM quads, buffer and accumulator entries. A *block* is
+a straight sequence of clusters, the body of a loop or all of it.
 """
 
 import builtins
 import itertools
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from arch import config as cfg
-from arch import isa
+from arch import isa, row
 from arch.isa import Dir, Fmt, Op, Red, Src
-
-POSITION = {"MXM_W": cfg.MXM_W, "SXM_W": cfg.SXM_W, "VXM": cfg.VXM, "SXM_E": cfg.SXM_E, "MXM_E": cfg.MXM_E}
-MEM_POSITION = {"W": cfg.MEM_W, "E": cfg.MEM_E}
 
 Cell = Hashable
 BURST_SLOT = 2
 """Reduction slot of bursts that neither continue a reduction nor are continued."""
-
-
-def position(queue: str) -> int:
-    """Position in the row of the unit that a queue feeds."""
-    return POSITION[queue] if queue in POSITION else MEM_POSITION[queue[4]]
 
 
 # --- locations -----------------------------------------------------------------------------------------------------
@@ -155,7 +148,7 @@ class Burst:
     aside), those driven by their field prefix in the VXM.
     """
 
-    queue: str
+    queue: row.Queue
     op: Op
     engine: str
     at: int
@@ -214,8 +207,11 @@ class Cluster:
 
     # -- producers and consumers --
 
-    def _drive(self, source: str, drive: int, count: int, interval: int, group: int = 0) -> Stream:
-        stream = Stream(position(source), drive, count, interval, group)
+    def _slice(self, name: str) -> row.Queue:
+        return row.slices(self.config)[name]
+
+    def _drive(self, source: row.Queue, drive: int, count: int, interval: int, group: int = 0) -> Stream:
+        stream = Stream(source.position, drive, count, interval, group)
         self.streams.append(stream)
         return stream
 
@@ -252,10 +248,10 @@ class Cluster:
     def _fetch(self, loc: Mem | Acc, to: int, at: int, count: int, interval: int, group: int = 0) -> Stream:
         """READ or DRAIN so that the values are sampled at position `to` from cycle `at` on."""
         if isinstance(loc, Acc):
-            queue, latency = f"MXM_{loc.side}", isa.MXM_DRAIN
+            queue, latency = row.MXM[loc.side], isa.MXM_DRAIN
         else:
-            queue, latency = f"MEM_{loc.slice}", isa.MEM_READ
-        drive = at - abs(position(queue) - to)
+            queue, latency = self._slice(loc.slice), isa.MEM_READ
+        drive = at - abs(queue.position - to)
         stream = self._drive(queue, drive, count, interval, group)
         direction, _ = stream.arrival(to)
         start = drive - latency
@@ -285,8 +281,8 @@ class Cluster:
 
     def write(self, stream: Stream, loc: Mem) -> None:
         """WRITE the values of a stream to SRAM."""
-        queue = f"MEM_{loc.slice}"
-        direction, at = stream.arrival(position(queue))
+        queue = self._slice(loc.slice)
+        direction, at = stream.arrival(queue.position)
         count, interval = stream.count, stream.interval
         stride = loc.stride if loc.count > 1 else 0
         self.bursts.append(Burst(
@@ -304,8 +300,8 @@ class Cluster:
     def index(self, stream: Stream, slices: Iterable[str], register: int) -> None:
         """Load an index register of several slices from the (single) vector of a stream."""
         for name in slices:
-            queue = f"MEM_{name}"
-            direction, at = stream.arrival(position(queue))
+            queue = self._slice(name)
+            direction, at = stream.arrival(queue.position)
             fields = {"index": register, "dir": direction}
             self.bursts.append(Burst(queue, Op.INDEX, "index", at, 1, 1, fields, samples=[stream]))
             visible = at + isa.MEM_INDEX
@@ -313,8 +309,8 @@ class Cluster:
 
     def load(self, stream: Stream, act: Act) -> None:
         """LOAD a stream into an activation buffer (plane 0)."""
-        queue = f"MXM_{act.side}"
-        _, at = stream.arrival(position(queue))
+        queue = row.MXM[act.side]
+        _, at = stream.arrival(queue.position)
         count, interval = stream.count, stream.interval
         self.bursts.append(Burst(queue, Op.LOAD, "load", at, count, interval,
                                  {"act": act.base, "count": count, "interval": interval}, samples=[stream]))
@@ -322,9 +318,9 @@ class Cluster:
             visible = at + i * interval + isa.MXM_LOAD
             self.writes.append(Write(("act", act.side, act.base + i), visible, visible, act.value))
 
-    def read(self, loc: Mem, to: str, count: int = 0) -> Stream:
+    def read(self, loc: Mem, to: row.Queue, count: int = 0) -> Stream:
         """Fetch SRAM quads towards a unit (a single one `count` times); the first is sampled there in cycle 0."""
-        return self._fetch(loc, position(to), 0, count or loc.count, 1)
+        return self._fetch(loc, to.position, 0, count or loc.count, 1)
 
     # -- VXM --
 
@@ -341,7 +337,7 @@ class Cluster:
                 at = loc.arrival(cfg.VXM)[1]
         fields = {"round": 1, **fields}
         fold = self.config.vxm_fold
-        burst = Burst("VXM", Op.ALU, "alu", at, n, fold, {**fields, "count": n, "interval": fold, "red": red}, fold)
+        burst = Burst(row.VXM, Op.ALU, "alu", at, n, fold, {**fields, "count": n, "interval": fold, "red": red}, fold)
         fetched: dict[Any, Stream] = {}
         for name, operand in (("a", a), ("b", b), ("c", c)):
             if operand is not None:
@@ -355,7 +351,7 @@ class Cluster:
             self.writes.append(Write(("er", er_dst), *[at + isa.VXM_RF] * 2))
         if "er_use" in fields:
             self.reads.append(Read(("er", fields["er"]), at, burst.last))
-        result = self._drive("VXM", at + isa.VXM_DRIVE + isa.vxm_late(self.config), n, fold)
+        result = self._drive(row.VXM, at + isa.VXM_DRIVE + isa.vxm_late(self.config), n, fold)
         burst.drives["dst"] = result
         reduced = self._reduction(burst, red)
         return result, reduced
@@ -366,7 +362,7 @@ class Cluster:
             if burst.fields.get("red_keep"):
                 self.reads.append(Read(slot, burst.at, burst.last))
             self.writes.append(Write(slot, burst.at + 1, burst.last + 1))
-        reduced = self._drive("VXM", burst.last + isa.VXM_REDUCE_DRIVE + isa.vxm_late(self.config), 1, 1)
+        reduced = self._drive(row.VXM, burst.last + isa.VXM_REDUCE_DRIVE + isa.vxm_late(self.config), 1, 1)
         burst.drives["red"] = reduced
         return reduced
 
@@ -382,9 +378,9 @@ class Cluster:
         """An SXM_E burst on values first.. of a stream from its west (VXM or MEM), driven back westward."""
         at = stream.arrival(cfg.SXM_E)[1] + first * stream.interval
         count = stream.count - first if count is None else count
-        result = self._drive("SXM_E", at + isa.SXM_DRIVE, count, stream.interval)
+        result = self._drive(row.SXM["E"], at + isa.SXM_DRIVE, count, stream.interval)
         self.bursts.append(Burst(
-            "SXM_E", op, "sxm", at, count, stream.interval,
+            row.SXM["E"], op, "sxm", at, count, stream.interval,
             {**fields, "count": count, "interval": stream.interval}, samples=[stream], drives={"": result}))
         return result
 
@@ -399,11 +395,11 @@ class Cluster:
         """
         accs = accs or acc.count * steps
         acts, total, side = act.count, act.count * accs, act.side
-        queue, entry = f"MXM_{side}", acc.vector * steps + first_step
+        queue, entry = row.MXM[side], acc.vector * steps + first_step
         self.bursts.append(Burst(queue, Op.MAC, "mac", 0, total, 1, {
             "act": act.base, "acc": entry, "acts": acts, "accs": accs, "order": order, "wfmt": wfmt, "clear": clear}))
         for group, mem in enumerate(weights, start=1):
-            self._fetch(mem, position(queue), 0, total, 1, group)
+            self._fetch(mem, queue.position, 0, total, 1, group)
         act_step, acc_step = (1, acts) if order is isa.Order.ROW else (accs, 1)
         self.reads += [Read(("act", side, act.base + k), k * act_step, k * act_step + (accs - 1) * acc_step,
                             act.value) for k in range(acts)]
@@ -411,3 +407,21 @@ class Cluster:
             first = i * acc_step + isa.MXM_ACC
             self.writes.append(Write(("acc", side, (entry + i) // steps), first, first + (acts - 1) * act_step))
         self.weight_quads += total * len(weights)
+
+
+@dataclass(eq=False)
+class Block:
+    """A straight piece of a token's program: clusters in order of priority, issued `passes` times.
+
+    strides: quads that a slice's relative addresses advance with each pass.
+    """
+
+    name: str
+    passes: int = 1
+    strides: Mapping[str, int] = field(default_factory=dict)
+    clusters: list[Cluster] = field(default_factory=list)
+
+    @property
+    def weight_quads(self) -> int:
+        """Quads that the matrix units consume in all passes."""
+        return self.passes * sum(cluster.weight_quads for cluster in self.clusters)

@@ -28,6 +28,7 @@ from program.program import Program
 from report import picture
 from run.devices import open_device
 from run.programs import open_program
+from run.session import Session
 from run.story import begin, plan
 
 ROOT = Path(__file__).parents[1]
@@ -38,11 +39,12 @@ PROMPT, TEMPERATURE, SEEDS = "Once upon a time", 0.7, (2, 6, 10)
 STATUS = {
     "tiny": "random programs in lockstep, unit benches; too small for the shipped model",
     "micro": "`small` with one VXM lane for four vector lanes ([folded](docs/decisions/0017-folded-vxm.md)), for the "
-             "smallest FPGAs: [63 MHz on an ECP5-25F, 45 MHz and more on a GW2A-18](docs/fpga.md); too small for the "
-             "shipped model",
-    "small": "4 lanes, for smaller FPGAs: [58 MHz on an ECP5-45F](docs/fpga.md); too small for the shipped model",
-    "ulx3s": "8 lanes, the default of everything; [routed on an ECP5-85F](docs/fpga.md)",
-    "wide": "16 lanes and as much of all else, for simulation and for int4; [too wide for an ECP5-85F](docs/fpga.md)",
+             "smallest FPGAs: [63 MHz on an ECP5-25F, 45 MHz and more on a GW2A-18](docs/guide/fpga.md); too small for "
+             "the shipped model",
+    "small": "4 lanes, for smaller FPGAs: [58 MHz on an ECP5-45F](docs/guide/fpga.md); too small for the shipped model",
+    "ulx3s": "8 lanes, the default of everything; [routed on an ECP5-85F](docs/guide/fpga.md)",
+    "wide": "16 lanes and as much of all else, for simulation and for int4; "
+            "[too wide for an ECP5-85F](docs/lab/routing.md)",
     "large": "simulation of larger models only",
 }
 
@@ -241,9 +243,8 @@ def _segments() -> str:
 
 def told(seed: int) -> str:
     """A story as the reference device tells it."""
-    device = open_device("reference", program().config)
-    device.load(program())
-    story = begin(device, program(), plan(program(), PROMPT, temperature=TEMPERATURE, seed=seed))
+    session = Session(open_device("reference", program().config), program())
+    story = begin(session, plan(program(), PROMPT, temperature=TEMPERATURE, seed=seed))
     return "".join(step.text for step in story.steps()).strip()
 
 

@@ -14,18 +14,19 @@ def fields(op: Op, word: Value) -> data.View:
 
 
 class Burst(wiring.Component):
-    """A burst engine: works through the elements of one instruction at a time.
+    """A burst engine: executes one instruction at a time, element by element.
 
-    `start` (the dispatch pulse, cycle t) latches `word` into `op`. Element i executes in cycle
-    t + ENGINE + i * interval, where ENGINE = 1; `active` is high in exactly these cycles, `index` is then i, and
-    `last` marks the last of them. `op` and `index` hold from t + 1 until the next start (`index` has advanced after
-    each element). The engine is `busy` from t + 1 to the last element, and may be started again in the very cycle of
-    the last element; `conflict` pulses where it is started earlier than that (the old burst is then lost).
+    The dispatch pulse `start`, in cycle t, latches `word` into `op`. Element i executes in cycle
+    t + ENGINE + i * interval, with ENGINE = 1. `active` is high in exactly these cycles, `index` is then i, and `last`
+    marks the last of them. `op` holds from t + 1 until the next start. `index` advances after each element.
 
-    op: the operation whose layout the engine latches; one without `count` and `interval` has a single element.
-    fold: cycles that an element takes. If more than one, `active` is high in all of them, number `part` of which the
-    present one is and `part_following` the next one, if that is active too; `index` and `last` are then of the
-    element and of its last cycle, which `done` marks. Intervals must be as long, but of a single element.
+    The engine is `busy` from t + 1 to its last element. It may start again in the cycle of the last element. An earlier
+    start loses the old burst, and `conflict` pulses.
+
+    op: the operation whose layout the engine latches. An operation without `count` and `interval` has one element.
+    fold: cycles that an element takes. With fold > 1, `active` is high in all cycles of an element, `part` counts them,
+    and `part_next` is its next value. `done` marks an element's last cycle, and `last` the last cycle of the last
+    element. Intervals are then at least `fold`, unless the burst has one element.
     """
 
     def __init__(self, op: Op, fold: int = 1):
@@ -33,11 +34,11 @@ class Burst(wiring.Component):
         super().__init__({
             "start": In(1), "word": In(shape), "op": Out(shape),
             "active": Out(1), "index": Out(COUNT_BITS), "last": Out(1), "busy": Out(1), "conflict": Out(1),
-            **({"part": Out(range(fold)), "part_following": Out(range(fold)), "done": Out(1)} if fold > 1 else {}),
+            **({"part": Out(range(fold)), "part_next": Out(range(fold)), "done": Out(1)} if fold > 1 else {}),
         })
         self._single, self._fold = "count" not in shape.members, fold
         if fold == 1:
-            self.part, self.part_following, self.done = Const(0, 0), Const(0, 0), self.active
+            self.part, self.part_next, self.done = Const(0, 0), Const(0, 0), self.active
 
     def elaborate(self, platform):
         m = Module()
@@ -54,9 +55,9 @@ class Burst(wiring.Component):
             self.conflict.eq(self.start & self.busy & ~self.last),
         ]
         if self._fold > 1:
-            m.d.comb += [self.part_following.eq(Mux(self.start, 0, self.part + self.active)),
+            m.d.comb += [self.part_next.eq(Mux(self.start, 0, self.part + self.active)),
                          self.done.eq(self.active & (self.part == self._fold - 1))]
-            m.d.sync += self.part.eq(self.part_following)
+            m.d.sync += self.part.eq(self.part_next)
         with m.If(self.start):
             m.d.sync += [op.eq(self.word), left.eq(1 if self._single else self.word.count), wait.eq(0), index.eq(0)]
         with m.Elif(self.done):
@@ -69,7 +70,7 @@ class Burst(wiring.Component):
 
 
 def latched(m: Module, engine: Burst, value: Value, name: str) -> Signal:
-    """What `value`, made of the engine's word, is as the burst begins: decoded one cycle before the first element."""
+    """An expression of the engine's word, latched at dispatch: ready one cycle before the first element."""
     out = Signal(len(value), name=name, reset_less=True)
     with m.If(engine.start):
         m.d.sync += out.eq(value)
@@ -77,8 +78,11 @@ def latched(m: Module, engine: Burst, value: Value, name: str) -> Signal:
 
 
 def stepping(m: Module, engine: Burst, first: Value, step: Value, name: str) -> tuple[Signal, Signal]:
-    """The address of the present element (`first`, then, where `step`, one more each element), and that of the next
-    cycle. It comes out of a register: what it addresses waits for no adder."""
+    """The address of this cycle's element, and of the next cycle's.
+
+    It begins at `first` and grows by one each element where `step` is set. It comes from a register, so the memory
+    behind it waits for no adder.
+    """
     now, following = (Signal(len(first), name=f"{name}_{when}", reset_less=True) for when in ("now", "following"))
     m.d.comb += following.eq(Mux(engine.start, first, now + (step & engine.done)))
     m.d.sync += now.eq(following)

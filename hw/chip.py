@@ -9,12 +9,13 @@ from arch.host_map import WORD, Space, Trap
 from arch.isa import LOOP_LEVELS, PC_BITS, width
 from arch.row import queue_depth, queues
 
-from . import mem, mxm, sxm, vxm
+from . import mem, mxm, sxm
 from .host import HostPort
 from .icu import Icu
 from .idioms import any_of
 from .sequencer import Sequencer
 from .stream import Streams
+from .vxm import unit as vxm
 
 UNITS = {"VXM": vxm.Vxm, "SXM": sxm.Sxm, "MXM": mxm.Mxm, "MEM": mem.Mem}
 PROBES = {"VXM": vxm, "SXM": sxm, "MXM": mxm, "MEM": mem}
@@ -22,7 +23,7 @@ HOST_PORT = ("host_space", "host_addr", "host_wdata", "host_write", "host_read",
 
 
 def probe_ports(config: ChipConfig) -> dict:
-    """Ports that a debug build has besides; see `Chip`."""
+    """The additional ports of a debug build; see `Chip`."""
     wide, streams, count = config.streams * config.plane_bits, config.streams, len(queues(config))
     ports = {"issued": Out(count), "parked": Out(count)}
     for p in range(POSITIONS):
@@ -35,18 +36,18 @@ def probe_ports(config: ChipConfig) -> dict:
 
 
 class Chip(wiring.Component):
-    """A chip.
+    """A whole chip.
 
-    config: which one.
+    config: the chip to build.
 
     host_space, host_addr, host_wdata, host_write, host_read: one access a cycle; see `isa.Space` and `isa.Control`.
     host_rdata: valid HOST_READ (4) cycles after host_read.
     running: from RUN to the end of the last token's period. token_start: pulse at the start of each token.
     errors: sticky trap bits.
 
-    Debug builds show what changes, each value being that of the present cycle:
+    Debug builds have outputs that show the state of the current cycle:
     e_<p>, w_<p>, e_driven_<p>, w_driven_<p>: the stream registers of position p.
-    issued, parked: a bit each queue: it dispatches an operation of its unit, it is parked.
+    issued, parked: one bit per queue: it dispatches an operation of its unit; it is parked.
     probe_<queue>: state writes of its unit (layout: `probe` port of the unit). traps_<queue>: trap pulses.
     """
 

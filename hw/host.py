@@ -5,7 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from arch.config import ChipConfig
-from arch.host_map import COUNTER, ICU_NUMBER, ICU_QUEUE, PARTS, WORD, Control, Space
+from arch.host_map import COUNTER, PARTS, WORD, Control, Space, offset
 from arch.isa import ADDR_BITS, HOST_READ, PC_BITS
 from arch.row import queues
 
@@ -13,21 +13,23 @@ from .idioms import one_hot
 
 
 class HostPort(wiring.Component):
-    """Decodes host accesses: one a cycle, of which the parts of the chip see strobes one cycle later.
+    """Decodes host accesses, one a cycle. The parts of the chip see strobes one cycle later.
 
     config: the chip.
 
-    host_*: the port of the chip; `host_rdata` is valid HOST_READ (4) cycles after `host_read`, and 0 in cycles that
-    belong to no read. Only MEM and CONTROL can be read; other spaces read as 0.
+    host_*: the port of the chip. `host_rdata` is valid HOST_READ (4) cycles after `host_read`, and 0 in all other
+    cycles. MEM and CONTROL can be read; other spaces read as 0.
 
-    Strobes, each in the cycle after the access:
-    mem_we, mem_re (a bit each slice), mem_addr, mem_planes (one-hot), mem_wdata (0 without mem_we); mem_rdata is the OR
-    of all slices, and counts in the third cycle behind a mem_re. mem_write: a mem_we follows in the next cycle.
-    wdata: for everything else.
-    icu_we (a bit each queue), icu_addr, icu_number, icu_data: a whole instruction word; its upper part was kept when
-    it was written. table_we (a bit each queue), table_addr: start PC in the low bits of wdata.
-    bucket_we, map_we, small_addr: entry of the bucket table, permutation map.
-    control_we (a bit each register); control: present value of each register.
+    Strobes, in the cycle after the access:
+    mem_we, mem_re: one bit per slice. mem_addr, mem_planes (one-hot), mem_wdata (0 without mem_we).
+    mem_rdata: the OR of all slices, taken in the third cycle after a mem_re.
+    mem_write: a mem_we follows in the next cycle.
+    wdata: the data of all other strobes.
+    icu_we: one bit per queue. icu_addr, icu_number, icu_data: a whole instruction word. Its upper parts were written
+    before and kept.
+    table_we: one bit per queue. table_addr: the bucket; the start PC is in the low bits of wdata.
+    bucket_we, map_we, small_addr: an entry of the bucket table, a permutation map.
+    control_we: one bit per register. control: the current value of each register.
     """
 
     def __init__(self, *, config: ChipConfig):
@@ -51,7 +53,8 @@ class HostPort(wiring.Component):
         m = Module()
         space, at, write, read = self.host_space, self.host_addr, self.host_write, self.host_read
         is_mem, is_icu, is_control = space == Space.MEM, space == Space.ICU, space == Space.CONTROL
-        at_slice, at_queue, at_table, part = at[ADDR_BITS + 2 :], at[ICU_QUEUE:], at[8:], at[:2]
+        at_slice, at_queue = at[offset(Space.MEM, "slice") :], at[offset(Space.ICU, "queue") :]
+        at_table, part = at[offset(Space.START, "queue") :], at[: offset(Space.ICU, "instruction")]
         addr, part_we = Signal(32, reset_less=True), Signal(PARTS)
         m.d.comb += self.mem_write.eq(write & is_mem)
         m.d.sync += [
@@ -71,7 +74,9 @@ class HostPort(wiring.Component):
             with m.If(part_we[n]):
                 m.d.sync += held.eq(self.wdata)
         m.d.comb += [
-            self.mem_addr.eq(addr[2:]), self.icu_addr.eq(addr[2:]), self.icu_number.eq(addr[ICU_NUMBER:]),
+            self.mem_addr.eq(addr[offset(Space.MEM, "quad") :]),
+            self.icu_addr.eq(addr[offset(Space.ICU, "instruction") :]),
+            self.icu_number.eq(addr[offset(Space.ICU, "number") :]),
             self.icu_data.eq(Cat(self.wdata, *upper)), self.table_addr.eq(addr), self.small_addr.eq(addr),
         ]
         picked = Cat(_decode(at, len(Control), read & is_control), read & is_mem)

@@ -1,4 +1,4 @@
-"""The instruction control unit: a queue of words, issued at the cycles that the words themselves name."""
+"""The instruction control unit: a queue of words, each of which names the cycles until the next."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
@@ -30,15 +30,15 @@ from .unit import trap
 AHEAD = 3
 """Stages of the fetch."""
 FILL = AHEAD - 1
-"""Moves that follow a new program counter by themselves; the one after them, an issue, shows its word."""
+"""Moves that a new program counter causes by itself. The next move, an issue, shows its word."""
 
 
 class Icu(wiring.Component):
     """Instruction queue of one unit.
 
-    A `start` pulse in cycle t issues the word at the bucket's start PC in cycle t + START (4), and every word issues
-    the next one exactly `delay` cycles later (at least MIN_DELAY, or MIN_DELAY_JUMP for END_LOOP), until SYNC parks
-    the queue: `parked` is high from the cycle behind the SYNC to the start pulse.
+    A `start` pulse in cycle t issues the word at the bucket's start PC in cycle t + START (4). Each word issues the
+    next one exactly `delay` cycles later: at least MIN_DELAY, or MIN_DELAY_JUMP after END_LOOP. SYNC parks the queue:
+    `parked` is high from the cycle after the SYNC to the next start pulse.
 
     config, queue: the chip, and which of its queues this is.
 
@@ -49,11 +49,11 @@ class Icu(wiring.Component):
     table_we, table_addr, table_data: writes the start PC of a bucket.
     traps: DRY and OPCODE pulses (debug builds).
 
-    Fetch takes three stages: an entry of the queue, the word that it names (`arch.queue_store`) with the entry's delay,
-    and the register that `word` shows, so that no unit waits for a block RAM. All move on together when a word is
-    issued, and FILL times after the program counter was set; between, they stand. So the program counter, the entry's
-    address, is AHEAD instructions ahead of `word`. A SYNC, behind which nothing is issued, is kept with a longer delay
-    than MIN_DELAY, so that nothing waits for its operation.
+    The fetch has three stages: the queue's entry; the word that the entry names (`arch.queue_store`), with the entry's
+    delay; and a register that shows `word`, so that no unit waits for a block RAM. The stages advance together when a
+    word is issued, and FILL times after the program counter is set. So the program counter is AHEAD instructions ahead
+    of `word`. A SYNC is stored with a delay above MIN_DELAY: nothing is issued after it, so its operation need not be
+    known a cycle early.
     """
 
     def __init__(self, *, config: ChipConfig, queue: Queue):
@@ -134,7 +134,7 @@ class Icu(wiring.Component):
 
     def _part(self, m: Module, n: int, part: Part, move: Signal, number: Value,
               load_number: Value) -> dict[int, Value]:
-        """The bits of a word that part n of the store holds, one move behind their number."""
+        """The bits of a word that part n of the store holds, one move after their number."""
         words = Memory(shape=len(part.kept), depth=part.words, init=[],
                        attrs={"ram_style": "distributed" if part.words < SHALLOW else "block"})
         m.submodules[f"words{n}"] = words
@@ -172,7 +172,7 @@ class Icu(wiring.Component):
         return level
 
     def _traps(self, m: Module, word: Signal, issued: Signal, pc: Signal, move: Signal, level: Signal) -> None:
-        """A word never written reads as 0, whose delay is no legal one."""
+        """A word that was never written reads as 0, which is not a legal delay."""
         loop = fields(Op.LOOP, word)
         known = any_of([loop.op == op for op in (*ICU_OPS, *UNIT_OPS[self._queue.unit])])
         bad_loop = (loop.op == Op.LOOP) & ((level == LOOP_LEVELS) | (loop.count == 0))

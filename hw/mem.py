@@ -17,7 +17,7 @@ from .idioms import any_of, group_lanes, lanes_group, one_hot, register
 from .unit import trap, unit_ports
 
 DEEP = 4096
-"""Banks of more words are hw/ram.v: Amaranth would write their initial words out one by one, a hundred megabytes."""
+"""Deeper banks are instances of hw/ram.v. Amaranth would write out each of their initial words: 100 MB of Verilog."""
 
 
 def index_layout(config: ChipConfig) -> data.StructLayout:
@@ -37,13 +37,13 @@ def banks(depth: int) -> list[int]:
 
 
 class Banked(wiring.Component):
-    """Memory of any depth out of power-of-two banks, so that block RAMs are filled.
+    """A memory of any depth, made of power-of-two banks so that block RAMs are full.
 
     width, depth: of the memory; the write port enables bytes.
 
-    `r_data` is the word at `r_addr` one cycle later; a write of `w_we`'s bytes is done at the end of its cycle. The two
-    must not meet in one address. Addresses beyond `depth` write nothing and read anything. Amaranth's own simulator
-    knows nothing of the module "ram" that a bank of more than `DEEP` words is.
+    `r_data` is the word at `r_addr`, one cycle later. A write commits the bytes of `w_we` at the end of its cycle. A
+    read and a write must not have the same address in one cycle. A write beyond `depth` is lost; a read beyond it has
+    no defined value. Amaranth's simulator does not know the module "ram" of banks above `DEEP` words.
     """
 
     def __init__(self, *, width: int, depth: int):
@@ -89,21 +89,22 @@ class Banked(wiring.Component):
 class Mem(wiring.Component):
     """A MEM slice: quads of 4 planes x lanes, one read and one write engine that work independently.
 
-    READ: element i executes in e(i), the quad is driven in e(i) + MEM_READ (2). WRITE: element i samples in e(i), the
-    quad is written at the end of e(i) + 1. INDEX: samples in dispatch + 1, the register is used by whatever is
-    dispatched later. Addresses and masks of a burst are settled at its dispatch. In the banks the four bytes of a lane
-    are neighbours, so that no block RAM of up to 32 bits serves more than one lane.
+    READ: element i executes in e(i) and drives its quad in e(i) + MEM_READ (2).
+    WRITE: element i samples in e(i) and commits its quad at the end of e(i) + 1.
+    INDEX: samples one cycle after its dispatch. A word dispatched later uses the new value.
+    The address and the masks of a burst are fixed at its dispatch. In a bank the four bytes of a lane are neighbours,
+    so a block RAM of up to 32 bits serves one lane.
 
-    config, queue: the chip, and which of its MEM slices this is. Slice 0 drives the vector group in both directions and
-    any weight group, the others the vector group inward and one weight group.
+    config, queue: the chip, and which of its MEM slices this is. Slice 0 drives the vector group in both directions,
+    and any weight group. Other slices drive the vector group inward, and one weight group.
 
     Ports of every unit (`hw.idioms.unit_ports`), and
     weights_data, weights_drive: what the slice drives outward on a weight group; a drive bit each group and plane.
     offsets: the loop offsets of the slice's queue, at dispatch.
-    host_addr, host_planes (one-hot), host_we, host_re, host_wdata: a host access to a plane of a quad; no burst is at
-    work. With host_we, e_in and w_in are 0, without it host_wdata is. What it writes is seen by an access in the next
-    cycle.
-    host_rdata: the data of a read three cycles after host_re; 0 in all other cycles, unless a burst reads.
+    host_addr, host_planes (one-hot), host_we, host_re, host_wdata: a host access to one plane of a quad, while no burst
+    runs. e_in and w_in are 0 with host_we, host_wdata is 0 without it. An access in the next cycle sees what was
+    written.
+    host_rdata: the data of a read, three cycles after host_re. It is 0 in all other cycles, unless a burst reads.
     """
 
     def __init__(self, *, config: ChipConfig, queue: Queue):
@@ -145,11 +146,11 @@ class Mem(wiring.Component):
         return m
 
     def _addr_bits(self) -> int:
-        """Addresses wrap anyway; only a debug build looks at what does not fit the memory."""
+        """Addresses wrap. Only a debug build checks the bits above the memory's depth."""
         return ADDR_BITS if self._config.debug else (self._depth - 1).bit_length()
 
     def _address(self, m: Module, name: str, engine: Burst, base: Value) -> Signal:
-        """The address of an engine's present element."""
+        """The address of the element that an engine executes in this cycle."""
         addr = Signal.like(base, name=name, reset_less=True)
         with m.If(engine.start):
             m.d.sync += addr.eq(base)
@@ -158,7 +159,7 @@ class Mem(wiring.Component):
         return addr
 
     def _index_registers(self, m: Module, word: data.View) -> data.View:
-        """INDEX, and the index register that the word at dispatch names."""
+        """Execute INDEX; return the index register that the word at dispatch names."""
         shape, plane_bits = index_layout(self._config), self._config.plane_bits
         regs = Memory(shape=shape, depth=self._config.index_regs,
                       init=[{"offset": 0, "lanes": -1, "planes": -1}] * self._config.index_regs)
@@ -184,11 +185,11 @@ class Mem(wiring.Component):
         return index
 
     def _undriven(self, way: Value) -> Value:
-        """Planes of the vector group in that direction that nobody drove."""
+        """Planes of the vector group that were not driven, in the direction `way`."""
         return ~Mux(way, self.w_driven, self.e_driven)
 
     def _read(self, m: Module, memory: Banked, engine: Burst, addr: Signal, index: data.View) -> None:
-        """Everything that is driven shows one register, of which planes that nobody reads or sees are 0."""
+        """All outputs share one register. Planes that were not read, or are masked, are cleared."""
         visible = Signal(PLANES, reset_less=True)
         with m.If(engine.start):
             m.d.sync += visible.eq(index.planes)
@@ -202,7 +203,7 @@ class Mem(wiring.Component):
         planes, stored = ([word.word_select(p, self._config.plane_bits) for p in range(PLANES)]
                           for word in (quad, read))
         for p, plane in enumerate(planes):
-            # A LUT each bit would do as well; this is the flip-flops' own synchronous reset.
+            # The flip-flops' synchronous reset clears a plane without a LUT per bit.
             m.d.sync += plane.eq(Mux(hidden[p], 0, stored[p]))
         m.d.comb += [self.e_data.eq(quad), self.w_data.eq(quad), self.weights_data.eq(quad),
                      self.host_rdata.eq(any_of(planes))]
@@ -221,7 +222,7 @@ class Mem(wiring.Component):
             m.d.sync += drive.eq(Mux(register(m, chosen, f"{name}_drives"), planes, 0))
 
     def _write(self, m: Module, memory: Banked, engine: Burst, addr: Signal, index: data.View) -> tuple[Value, Value]:
-        """Samples, and writes one cycle later; returns (a burst commits in this cycle, to this address)."""
+        """Sample a stream, write it one cycle later. Returns whether a burst commits in this cycle, and its address."""
         n_lanes = self._config.lanes
         lanes, planes = Signal(n_lanes, reset_less=True), Signal(PLANES, reset_less=True)
         with m.If(engine.start):

@@ -1,4 +1,4 @@
-"""The MXM: weights stream from memory past activations that are held, sums go into an accumulator file."""
+"""The MXM: weights stream past held activations, and their products are summed in an accumulator file."""
 
 from itertools import pairwise
 
@@ -17,7 +17,7 @@ from .idioms import lanes_group, named, register
 from .unit import illegal, trap, unit_ports
 
 HIGH = 14
-"""Bit of the packed product at which the high nibble's product begins; the low one needs 12 bits, four of them 14."""
+"""The bit where the high nibble's product begins. A low product has 12 bits, the sum of four has 14."""
 ACC_BITS = 32
 
 
@@ -30,9 +30,9 @@ def probe_layout(config: ChipConfig) -> data.StructLayout:
 class MacLoops(wiring.Component):
     """The MAC engine: two nested loops, one step a cycle.
 
-    `start` latches `word` in cycle t. From t + 1 on, `active` is high for acts * accs cycles, with the activation entry
-    `act`, the accumulator entry `acc` and `first` (this is the burst's first activation entry) of each step. It may be
-    started again in the cycle of its `last` step; `conflict` pulses where it is started earlier.
+    `start` latches `word` in cycle t. `active` is high for acts * accs cycles from t + 1 on. In each step `act` is the
+    activation entry, `acc` the accumulator entry, and `first` marks the burst's first activation entry. The engine may
+    start again in the cycle of its `last` step. An earlier start pulses `conflict`.
     """
 
     def __init__(self):
@@ -79,11 +79,12 @@ class Mxm(wiring.Component):
     where a vector has p = lanes // rows parts. INT4 exists only where its 2 R rows fit a vector.
     DRAIN: reads a vector in e, drives it inward in e + MXM_DRAIN.
 
-    One 18 x 8 multiplier a row and lane: whatever the format, it multiplies high * 2**14 + low, the upper nibble and
-    the lower one without sign (0..15), so that the products of both stand in one and four of them can be added as they
-    are. An int8 sum is 16 * high + low. For int4 the lower nibble is sampled with 8 added, so that 8 times the sum of
-    the activations is too much in the sum of the low ones. Without INT4 it is 8 x 8, and all of this is left out.
-    Pipeline of MAC: e factors; e + 1 multiply; e + 2 add fours; e + 3 part high and low, add all; e + 4 accumulate.
+    Each row and lane has one 18 x 8 multiplier. In both formats it multiplies an activation by high * 2**14 + low: the
+    signed upper nibble and the unsigned lower nibble (0..15) of a weight byte. So one product holds two, and four
+    packed products can be added as they are. An int8 sum is 16 * high + low. An int4 weight's lower nibble is sampled
+    plus 8, so 8 times the sum of the activations is subtracted from the low sum. A chip without INT4 has 8 x 8
+    multipliers and none of this.
+    Pipeline of MAC: e factors; e + 1 multiply; e + 2 add fours; e + 3 split high and low, add all; e + 4 accumulate.
 
     word, valid: the instruction and its dispatch pulse. e_in, w_in / e_data, e_drive, w_data, w_drive: streams.
     weights: the weight groups of the hemisphere's outward streams.
@@ -169,15 +170,15 @@ class Mxm(wiring.Component):
         return stages
 
     def _excess(self, m: Module, held: list[Value]) -> Value:
-        """Stage 3: the sum of the activations, which is an eighth of what the low sums of an INT4 step are too much."""
+        """Stage 3: the sum of the activations. The low sums of an INT4 step exceed their value by 8 times this sum."""
         fours = [register(m, four, "acts2") for four in _fours(m, held, "acts")]
         return register(m, _total(m, fours, "act_fours"), "excess3").as_signed()
 
     def _part(self, m: Module, fours: list[Value], nibbles: Value, excess: Value) -> tuple[Value, Value]:
-        """Stage 3: a row's sum, of the bytes or of the low nibbles, and that of the high nibbles (0 without INT4).
+        """Stage 3: a row's sum of bytes or low nibbles, and its sum of high nibbles (0 without INT4).
 
-        The high part of four products lacks 1 where their low part is negative: these bits are carries of the adders,
-        but for the last, for which there is no adder left.
+        The high part of four packed products is too small by 1 where their low part is negative. These corrections
+        enter the adders as carries; the last one has no adder left and is added by itself.
         """
         if not self._config.int4:
             return named(m, _total(m, fours, "rows"), "total3").as_signed(), Const(0)
@@ -190,7 +191,7 @@ class Mxm(wiring.Component):
         return named(m, Cat(low[:3], rest), "total3").as_signed(), high
 
     def _outputs(self, low: list[Value], high: list[Value], nibbles: Value) -> list[Value]:
-        """Stage 3: sums by output row of a step; int8 rows are repeated where a step of int4 has more."""
+        """Stage 3: a step's sums by output row. Int8 rows repeat where an int4 step has more rows."""
         if not self._config.int4:
             return low
         packed = [total for pair in zip(low, high, strict=True) for total in pair]
@@ -231,7 +232,7 @@ class Mxm(wiring.Component):
         ]
 
     def _check(self, m: Module, load: Burst, mac: MacLoops, drain: Burst) -> None:
-        """Everything a debug build traps."""
+        """The traps of a debug build."""
         config = self._config
         driven = self.e_driven if self._eastern else self.w_driven
         trap(m, self, Trap.EMPTY_READ, (load.active & ~driven.bit_select(load.op.plane, 1))
@@ -249,8 +250,8 @@ class Mxm(wiring.Component):
 def _fours(m: Module, values: list[Value], name: str) -> list[Value]:
     """Sums of each four neighbours, signed and two bits wider.
 
-    The last sign is made of the carry by hand: where one adder alone uses what another gives, yosys makes one adder of
-    many operands, out of LUTs.
+    The last sign comes from the carry explicitly. Yosys would merge two adders of which one feeds only the other into
+    one adder of many operands, made of LUTs.
     """
     pairs = [named(m, a.as_signed() + b.as_signed(), f"{name}_pair")
              for a, b in zip(values[::2], values[1::2], strict=True)]
@@ -268,7 +269,7 @@ def _total(m: Module, values: list[Value], name: str) -> Value:
 
 
 def _add_carry(a: Value, b: Value, carry: Value) -> Value:
-    """a + b + carry, signed, one bit wider; the carry enters below the lowest bit, where an adder has room."""
+    """a + b + carry, signed, one bit wider. The carry enters below the lowest bit."""
     return (Cat(Const(1, 1), a, a[-1]) + Cat(carry, b, b[-1]))[1:-1]
 
 

@@ -13,11 +13,11 @@ from arch.identity import chip_digest
 class Sequencer(wiring.Component):
     """Runs tokens: start pulses whose distances are the periods of the static bucket table.
 
-    RUN := n starts n tokens. A token's bucket is the first table entry whose limit is beyond the token's position; the
-    next start pulse, or the end of the run, comes exactly `period` cycles after the token's. At that moment every queue
-    must have parked and every engine have finished (Trap.NOT_PARKED). A position beyond all buckets ends the run with
-    Trap.ADDRESS. The entry for the next token is looked up while a token runs, and no period shorter than
-    this may take (`arch.isa.least_period`) is legal.
+    Writing n to RUN starts n tokens. A token's bucket is the first table entry whose limit is beyond the token's
+    position. The next start pulse, or the end of the run, comes exactly `period` cycles after the token's start pulse.
+    Every queue must have parked by then, and every engine have finished; otherwise Trap.NOT_PARKED is set. A position
+    beyond all buckets ends the run with Trap.ADDRESS. The next token's entry is looked up while a token runs, so a
+    period must be at least `arch.isa.least_period`.
 
     RUN is ignored while tokens run, but for this: like POSITION and BUCKET it begins the look-up anew, so that one
     written in the last `least_period` cycles of a token may delay the next token's start. A host writes none of them

@@ -14,18 +14,18 @@ WEIGHTS = {"w": (MEM_W, MXM_W), "e": (MEM_E, MXM_E)}
 
 
 class Streams(wiring.Component):
-    """Stream registers E[0..6] and W[0..6] of a chip, each of the vector group and, outward of MEM, the weight groups.
+    """Stream registers E[0..6] and W[0..6] of a chip: the vector group everywhere, the weight groups outward of MEM.
 
-    What a unit drives at position p in cycle t stands in E[p + 1] (or W[p - 1]) in cycle t + 1; where nobody drives,
-    the value that stands at p in t moves on. E[0] and W[6] are 0: nothing enters at the ends. Several units may share
-    a position. What a slot holds that nobody has driven is not defined.
+    A value driven at position p in cycle t is in E[p + 1], or W[p - 1], in cycle t + 1. A value that is not overwritten
+    travels d positions in d cycles. E[0] and W[6] are 0: nothing enters at the ends. Several units may share a
+    position. A slot that was never driven has no defined value.
 
     config: the chip. queues: its units, in the order of the ports below.
 
     e, w: the registers at each position, the vector group lowest.
     e_data, w_data, e_drive, w_drive: what each unit drives on the vector group; a drive bit each plane.
     weights_data, weights_drive: what each unit drives outward on a weight group; a drive bit each group and plane.
-    clear: the vector group at the positions of MEM is 0 in the next cycle, for a word of the host to be ORed to it.
+    clear: clears the vector group at the positions of MEM in the next cycle, where a host word is ORed in.
     e_driven, w_driven: which streams of the registers hold a driven value (debug builds).
     collision: two units at one position drive the same stream of one direction (debug builds).
     """
@@ -69,7 +69,7 @@ class Streams(wiring.Component):
         return low <= p <= high
 
     def _passes(self, name: str, p: int, group: int) -> bool:
-        """Whether anything can come to position p from the hop before it."""
+        """Whether a value can arrive at position p from the hop before it."""
         return p != (WEIGHTS[name][0] if group else {"e": 0, "w": POSITIONS - 1}[name])
 
     def _producers(self, name: str, p: int, group: int) -> list[tuple[Value, Value]]:

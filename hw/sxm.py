@@ -1,4 +1,4 @@
-"""The SXM: what moves between lanes - permutations, rotations, broadcasts, reductions over lanes, transposition."""
+"""The SXM moves values between lanes: permutation, rotation, broadcast, reduction over lanes, transposition."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
@@ -28,20 +28,20 @@ def probe_layout(config: ChipConfig) -> data.StructLayout:
 class Sxm(wiring.Component):
     """The lane switch.
 
-    Three engines that work independently: lanes (PERMUTE, SHIFT, REDUCE), TRANSPOSE_IN and TRANSPOSE_OUT. Outward is E
-    for SXM_E and W for SXM_W. What an element samples of the outward stream in e it drives inward in e + SXM_DRIVE, on
-    all planes; a row that TRANSPOSE_IN samples in e is in the columns of a TRANSPOSE_OUT element that executes in
-    e + SXM_TRANSPOSE.
+    Three engines work independently: lanes (PERMUTE, SHIFT, REDUCE), TRANSPOSE_IN and TRANSPOSE_OUT. Outward is E for
+    SXM_E and W for SXM_W. An element samples the outward stream in e and drives inward, on all planes, in
+    e + SXM_DRIVE. A TRANSPOSE_OUT element that executes in e + SXM_TRANSPOSE, or later, has the row that TRANSPOSE_IN
+    sampled in e.
 
-    All that is driven comes out of one crossbar, in e + 4: in its stage k every lane takes its own value or that of the
-    lane whose number differs in bit k, which does all maps that are `isa.routable`. On the way to it, a reduction
-    combines lanes in e, these pairs in e + 1, and so on, each into the lowest lane of its segment, which the crossbar
-    broadcasts. The byte of row r and column c lies in bank r ^ c of the transpose buffer at address r, so that
-    a row, and a column, touch each bank once; a column meets the crossbar where two of its stages are left.
+    One crossbar makes all that is driven, in e + 4. In its stage k each lane takes its own value or the value of the
+    lane whose number differs in bit k; this makes every map that is `isa.routable`. Before the crossbar, a reduction
+    combines pairs of lanes in e, pairs of these in e + 1, and so on, into the lowest lane of each segment. The crossbar
+    broadcasts that lane. The byte of row r and column c is in bank r ^ c of the transpose buffer, at address r, so a
+    row and a column each touch every bank once. A column enters the crossbar before its last two stages.
 
     word, valid: the instruction and its dispatch pulse. e_in, w_in / e_data, e_drive, w_data, w_drive: streams.
     map_we, map_index, map_data: the host writes a permutation map (nibble l: the lane that output lane l takes).
-    busy: an engine is. Without `ChipConfig.sxm_transpose` there are only the lanes' engine and what it takes.
+    busy: an engine is busy. Without `ChipConfig.sxm_transpose` only the lanes' engine exists.
     Debug builds: e_driven, w_driven, traps, probe.
     """
 
@@ -92,9 +92,9 @@ class Sxm(wiring.Component):
         return [latched(m, engine, reducing & (reduce.segment > level), f"level{level}") for level in levels]
 
     def _reduce(self, m: Module, engine: Burst, levels: list[Value], lanes: list[Value]) -> list[Value]:
-        """The lanes that the crossbar takes in e + 4: as sampled, but for the lowest of each segment reduced.
+        """The crossbar's inputs in e + 4: the lanes as sampled, and in the lowest lane of a segment its reduction.
 
-        Chips of fewer than 16 lanes have stages to spare: those are in front, where lanes come from far.
+        Chips of fewer than 16 lanes have spare stages. They are in front, where the wires are longest.
         """
         red = fields(Op.REDUCE, engine.word.as_value()).red
         summing, least = latched(m, engine, red == Red.SUM, "summing"), latched(m, engine, red == Red.MIN, "least")
@@ -109,7 +109,7 @@ class Sxm(wiring.Component):
 
     def _picks(self, m: Module, engine: Burst, columns: Burst, levels: list[Value]) -> list[Value]:
         """For each lane, in e + 4: whether it takes its own value in stage 0 of the crossbar, and whether it takes the
-        other lane's in stage 0, 1, 2 and 3. It takes neither in stage 0 where there is no element."""
+        other lane's value in stages 0, 1, 2 and 3. Without an element it takes neither in stage 0."""
         bits = self._config.lane_bits
         m.submodules.maps = maps = Memory(shape=self._config.lanes * bits, depth=self._config.sxm_maps, init=[])
         write, read = maps.write_port(), maps.read_port(domain="comb")
@@ -141,7 +141,7 @@ class Sxm(wiring.Component):
         return picks
 
     def _cross(self, m: Module, lanes: list[Value], picks: list[Value], column: list[Value]) -> list[Value]:
-        """The crossbar; the column joins behind stage 1, where lanes are 0 if none is driven."""
+        """The crossbar. A column joins after stage 1, where the lanes are 0 if no lane element is driven."""
         lanes = [named(m, Mux(pick[0], lanes[n], 0) | Mux(pick[1], lanes[n ^ 1], 0), f"crossing0_{n}")
                  for n, pick in enumerate(picks)]
         lanes = _exchange(m, lanes, 1, [pick[2] for pick in picks], "crossing1")
@@ -153,7 +153,7 @@ class Sxm(wiring.Component):
     # --- transposition ---------------------------------------------------------------------------------------------
 
     def _transpose(self, m: Module, rows: Burst, columns: Burst, row: Value) -> list[Value]:
-        """The bytes of a column in e + 4 of a TRANSPOSE_OUT element (otherwise 0): row r is byte r ^ (column & 12)."""
+        """The bytes of a column in e + 4 of a TRANSPOSE_OUT element, otherwise 0. Row r is byte r ^ (column & 12)."""
         turned = _split(row, 8)
         for stage in range(self._config.lane_bits):
             turned = _exchange(m, turned, stage, [rows.index[stage]] * len(turned), f"row{stage}")
@@ -175,7 +175,7 @@ class Sxm(wiring.Component):
     # --- debug builds ----------------------------------------------------------------------------------------------
 
     def _check(self, m: Module, lanes: Burst, rows: Burst, columns: Burst) -> None:
-        """Everything a debug build traps."""
+        """The traps of a debug build."""
         driven = self.e_driven if self._eastern else self.w_driven
         trap(m, self, Trap.EMPTY_READ, (lanes.active & ~driven.all())
              | (rows.active & ~driven.bit_select(rows.op.plane, 1)))
@@ -200,9 +200,9 @@ def _split(value: Value, width: int) -> list[Value]:
 
 
 def _combine(m: Module, mode: Value, a: Value, b: Value) -> Value:
-    """Two int32 lanes; mode is (sum, choose, least): a + b, the greater or the lesser, or just a.
+    """Combine two int32 lanes. mode is (sum, choose, least): a + b, the greater or the lesser, or a alone.
 
-    The greater is a + max(b - a, 0): one adder and a LUT4 in front of it do all modes.
+    The greater is a + max(b - a, 0), so one adder with a LUT4 in front of it serves all modes.
     """
     summing, choosing, least = mode
     above, take, added = Signal(33, name="above"), Signal(name="take"), Signal(32, name="added")

@@ -12,7 +12,7 @@ from .idioms import any_of
 
 
 def stream_ports(config: ChipConfig) -> dict:
-    """Ports of a unit that taps and drives the vector group in both directions; data counts only where it drives."""
+    """Ports of a unit that taps and drives the vector group in both directions. Data counts where a drive bit is."""
     bits = config.group_bits
     return {
         "e_in": In(bits), "w_in": In(bits),

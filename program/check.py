@@ -91,13 +91,8 @@ def _maps(program: "Program") -> Iterator[str]:
             yield f"map {number} must be a permutation of {config.lanes} lanes that the crossbar can do, not {lanes}"
 
 
-def _slices(program: "Program") -> dict[str, int]:
-    """Quads of every MEM slice."""
-    return {f"{side}{n}": depth for side in "WE" for n, depth in enumerate(program.config.mem_depths)}
-
-
 def _image(program: "Program") -> Iterator[str]:
-    depths = _slices(program)
+    depths = row.slice_depths(program.config)
     for name, data in program.image.items():
         if name not in depths:
             yield f"its image has a slice {name!r}, the chip only {', '.join(depths)}"
@@ -106,7 +101,7 @@ def _image(program: "Program") -> Iterator[str]:
 
 
 def _symbols(program: "Program") -> Iterator[str]:
-    depths, layers = _slices(program), program.model.n_layers
+    depths, layers = row.slice_depths(program.config), program.model.n_layers
     for name, symbol in program.symbols.items():
         if symbol.slice not in depths or symbol.slice not in program.image:
             yield f"tensor {name!r} lies in slice {symbol.slice!r}, which is not one of {', '.join(program.image)}"

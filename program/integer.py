@@ -1,11 +1,12 @@
-"""The integer model: what the chip computes for a token, as whole tensors and without time (docs/numerics.md).
+"""The integer model: what the chip computes for a token, as whole tensors and without time.
+
+The arithmetic, operation by operation: docs/reference/numerics.md.
 
 `IntegerModel` is the contract between quantisation, compiler and chip: the compiled program, the cycle model and the
 RTL give these logits, bit for bit. Every line is one VXM operation, matrix product or reduction of `arch.numerics`.
 Shifts are the same for all layers because the layers share one loop body; what differs by layer is in arrays.
 """
 
-import functools
 import itertools
 import math
 from collections.abc import Mapping
@@ -29,9 +30,13 @@ Q_SHIFT = 8
 """q is kept in 16 bits and given to the matrix unit in 8: the static scale of q is 127 * 2**Q_SHIFT / clip."""
 GROUP = 64
 """Channels of the feed-forward's inner layer that meet W2 together, see `groups`."""
+NORM_OPERAND_BITS = 17
+"""Bits of the greatest magnitude of a norm's operand, if that has an exponent of the token."""
 SITES = ("att_norm", "ffn_norm", "silu", "final_norm")
 """Inputs of matrices (named as in `compiler.quantize.calibrate`) whose scale is static or, in a model's `dynamic`, an
 exponent of each token."""
+RESIDUAL = "residual"
+"""In a model's `dynamic`: the operand of every norm, which is the residual, gets an exponent of each token."""
 MASKED = -(1 << 23)
 """Added to the scores of positions that do not exist yet."""
 GUMBEL_ONE = 24 << 15
@@ -55,11 +60,13 @@ def clip(x: np.ndarray, bits: int) -> np.ndarray:
     return np.minimum(np.maximum(x, -limit), limit)
 
 
-def groups(hidden: int) -> list[slice]:
-    """Groups of the inner layer's channels: the last two times GROUP, and the rest.
+def groups(hidden: int, size: int = 0) -> list[slice]:
+    """Groups of the inner layer's channels: of `size` each, or if that is 0, the last two times GROUP, and the rest.
 
     The chip computes W2's product with one group while it still works on the next; a dynamic exponent is a group's.
     """
+    if size:
+        return [slice(start, min(start + size, hidden)) for start in range(0, hidden, size)]
     starts = [0, *range(GROUP, hidden, GROUP)[-2:]]
     return [slice(start, stop) for start, stop in itertools.pairwise([*starts, hidden])]
 
@@ -73,6 +80,7 @@ class Shifts:
     attention and feed-forward, and of the final norm.
     qk, v: after the QKV channel scale. score: after the score's K scale. av_pre, av: attention output.
     wo, gate, up, w2, cls: after their channel scale. f: of gate * up. *_pre: accumulator -> 18 bits.
+    sigmoid: of the gate before its sigmoid, which takes GATE_FRACTION fraction bits: 0 or to the left.
     """
 
     emb: int
@@ -94,6 +102,7 @@ class Shifts:
     ffn_pre: int
     gate: int
     up: int
+    sigmoid: int
     f: int
     w2_pre: int
     w2: int
@@ -113,7 +122,10 @@ class IntegerModel:
     to those of the lanes that the last vector of a chip of `lanes` lanes has beyond D.
     rope_cos, rope_sin [context, hd/2] int16 Q2.14.
     four_bit: names of matrices whose weights lie in -7..7 and are streamed as int4.
-    dynamic: those of the `SITES` that get an exponent of each token; the shifts are those of this choice.
+    dynamic: those of the `SITES` that get an exponent of each token, and `RESIDUAL`; the shifts are those of this
+    choice. eps is then the value whose square a norm adds once in each lane. group: channels of a group of W2's input
+    (see `groups`). first: the token that every sequence begins with, or -1 if any may; int8 first_k, first_v
+    [L, K, hd] and int16 first_m [L, K] are its keys, their scales, and its values.
     """
 
     dim: int
@@ -152,11 +164,17 @@ class IntegerModel:
     four_bit: frozenset[str] = frozenset()
     dynamic: frozenset[str] = frozenset()
     lanes: int = MAX_LANES
+    group: int = 0
+    first: int = -1
+    first_k: np.ndarray | None = None
+    first_m: np.ndarray | None = None
+    first_v: np.ndarray | None = None
 
 
-SIZES = ("dim", "hidden", "layers", "heads", "kv_heads", "head_size", "vocab", "context", "eps", "lanes")
+SIZES = ("dim", "hidden", "layers", "heads", "kv_heads", "head_size", "vocab", "context", "eps", "lanes",
+         "group", "first")
 MATRICES = ("wq", "wk", "wv", "wo", "w1", "w2", "w3", "classifier")
-FLAGS = {"four_bit": MATRICES, "dynamic": SITES}
+FLAGS = {"four_bit": MATRICES, "dynamic": (*SITES, RESIDUAL)}
 """Fields of an `IntegerModel` that are sets of these names."""
 
 
@@ -172,10 +190,20 @@ def array_shapes(sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
     return shapes | {"g_att": (n, d), "g_ffn": (n, d), "g_final": (d,), "rope_cos": rope, "rope_sin": rope}
 
 
+def first_shapes(sizes: Mapping[str, int]) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shapes and types of a constant first token's arrays; none if there is no such token."""
+    if sizes["first"] < 0:
+        return {}
+    heads = (sizes["layers"], sizes["kv_heads"])
+    rows = (*heads, sizes["head_size"])
+    return {"first_k": (rows, "i1"), "first_m": (heads, "i2"), "first_v": (rows, "i1")}
+
+
 def to_arrays(model: IntegerModel) -> dict[str, np.ndarray]:
     """The model as plain arrays by name; `from_arrays` makes the same model of them."""
     names = array_shapes(vars(model))
     arrays = {name: getattr(model, name) for name in names if name != "embedding"}
+    arrays |= {name: getattr(model, name) for name in first_shapes(vars(model))}
     if model.embedding is not model.classifier:
         arrays["embedding"] = model.embedding
     arrays["sizes"] = np.array([getattr(model, name) for name in SIZES], dtype="<i8")
@@ -197,6 +225,9 @@ def from_arrays(arrays: Mapping[str, np.ndarray]) -> IntegerModel:
         if name != "embedding" or name in arrays:
             _check_array(arrays, name, np.dtype("i1" if name in (*MATRICES, "embedding") else "i2"), shape)
             values[name] = arrays[name]
+    for name, (shape, kind) in first_shapes(sizes).items():
+        _check_array(arrays, name, np.dtype(kind), shape)
+        values[name] = arrays[name]
     shifts = Shifts(**dict(zip(_shift_names(), arrays["shifts"].tolist(), strict=True)))
     values |= {field: frozenset(name for name, flag in zip(names, arrays[field], strict=True) if flag)
                for field, names in FLAGS.items()}
@@ -213,6 +244,11 @@ def _check_array(arrays: Mapping[str, np.ndarray], name: str, dtype: np.dtype, s
     array = arrays[name]
     if array.dtype != dtype or array.shape != shape:
         raise TspError(f"integer model: array {name} must be {dtype} {shape}, not {array.dtype} {array.shape}")
+
+
+def greatest_sum(weights: np.ndarray) -> int:
+    """Greatest sum of magnitudes of a row of an int8 matrix [out, in]."""
+    return int(np.abs(weights.astype(np.int16)).sum(-1, dtype=np.int64).max(initial=0))
 
 
 def rope_tables(context: int, head_size: int, theta: float) -> tuple[np.ndarray, np.ndarray]:
@@ -240,259 +276,14 @@ def rope_parts(context: int, rate: np.ndarray) -> tuple[tuple[np.ndarray, np.nda
     return table(np.arange(ROPE_STEP)), table(ROPE_STEP * np.arange(math.ceil(context / ROPE_STEP)))
 
 
-# ---- the reference device ----
-#
-# The state below computes with whole numbers in floating point: exact, because 18 by 18 bits and 24-bit sums fit the
-# mantissas of float64 and float32, and several times faster than numpy's integers. tests/test_program_integer.py
-# compares it, bit for bit, with the same operations taken one by one from `arch.numerics.vxm`.
-
-HALF = np.array([0.5])
-EXP_RANGE = 1024
-"""Scores this far (in 1 / 64) below the largest have weight 0."""
-EXP_LAST = np.array([EXP_RANGE - 1.0])
-EXACT_COLUMNS = 1024
-"""Widest int8 product that float32 sums exactly."""
+def _log2(a: np.ndarray) -> np.ndarray:
+    return interpolate(Func.LOG2, a)
 
 
-Range = tuple[np.ndarray, np.ndarray]
-"""Least and greatest value, as arrays because numpy converts Python numbers slowly."""
-
-
-def _range(bits: int) -> Range:
-    limit = (1 << bits - 1) - 1
-    return np.array([float(numerics.INT32[0] if bits == 32 else -limit)]), np.array([float(limit)])
-
-
-SAT = {bits: _range(bits) for bits in (8, 16, 18, 24, 32)}
-SAT8, SAT16, SAT18, SAT24, SAT32 = SAT.values()
-SCALE = {n: np.array([2.0**n]) for n in range(-64, 64)}
-"""Powers of two."""
-
-
-def _scaled(x: np.ndarray, factor: np.ndarray) -> np.ndarray:
-    """RSR(x * M, n) with factor = M / 2**n."""
-    y = x * factor
-    y += HALF
-    return np.floor(y, out=y)
-
-
-def _sat(x: np.ndarray, limits: Range) -> np.ndarray:
-    """Clamp in place."""
-    return x.clip(*limits, out=x)
-
-
-def _interpolate(func: Func, a: np.ndarray) -> np.ndarray:
+def interpolate(func: Func, a: np.ndarray) -> np.ndarray:
+    """A table function with interpolation, of int64 values."""
     product, base = numerics._table(func, a)
     return rsr(product, tables.TABLES[func].frac_bits) + base
-
-
-def _log2(a: np.ndarray) -> np.ndarray:
-    return _interpolate(Func.LOG2, a)
-
-
-def _reciprocals(count: int) -> np.ndarray:
-    """RECIP's mantissa / 2**exponent for 0..count-1."""
-    a = np.arange(count)
-    k, _ = numerics._mantissa(a)
-    return _interpolate(Func.RECIP, a) * 0.5**k
-
-
-@functools.cache
-def _exp_table() -> np.ndarray:
-    """EXP2's 0..127 for score differences 0, -1, .. 1 - EXP_RANGE."""
-    d = -np.arange(EXP_RANGE)
-    p = numerics.shift_right(numerics._ROM[d & 63, 0], 7 - (d >> SCORE_FRACTION), 1)
-    return np.minimum(p, 127).astype(np.float32)
-
-
-@functools.cache
-def _silu_table() -> np.ndarray:
-    """RSR(a * SIGMOID(a), 15) for all 18-bit a, a = 0 at the middle."""
-    a = np.arange(-131071, 131072)
-    return clip(rsr(a * _interpolate(Func.SIGMOID, a), 15), 18).astype(np.float32)
-
-
-class _Product:
-    """A matrix-vector product and the requantisation of its sums: REQ with saturation, for every layer of a stack."""
-
-    def __init__(
-        self, weights: list[np.ndarray], scales: list[np.ndarray], pre: int, posts: list[int], bits: list[int]
-    ):
-        """Matrices [L, out, in] that meet the same activation, with their channel scales, post shifts and widths."""
-        joined = np.concatenate(weights, axis=1)
-        self.weights = joined.astype(np.float32)
-        factors = [m * 0.5**post for m, post in zip(scales, posts, strict=True)]
-        self.factors = np.concatenate(factors, axis=1)
-        rows = [w.shape[1] for w in weights]
-        low, high = (np.repeat([SAT[b][side][0] for b in bits], rows) for side in (0, 1))
-        self.limits = low, high
-        self.pre = pre
-        self.posts = np.repeat(posts, rows)
-        self.least_post = min(posts)
-        bound = int(np.abs(joined.astype(np.int64)).sum(-1).max(initial=0)) * 127
-        self.saturates = (bound >> pre) + 1 > SAT18[1]
-
-    def __call__(self, layer: int, act: np.ndarray, exponent: int = 0) -> np.ndarray:
-        """Requantised sums [out] of `act`; exponent: what the post shifts are less, down to 0."""
-        acc = self._sums(self.weights[layer], act.astype(np.float32))
-        if self.pre:
-            acc = _scaled(acc, SCALE[-self.pre])
-        if self.saturates:
-            _sat(acc, SAT18)
-        y = acc * self.factors[layer]
-        if exponent:
-            y *= SCALE[exponent] if exponent <= self.least_post else 2.0 ** np.minimum(exponent, self.posts)
-        y += HALF
-        np.floor(y, out=y)
-        return _sat(y, self.limits)
-
-    @staticmethod
-    def _sums(weights: np.ndarray, act: np.ndarray) -> np.ndarray:
-        if len(act) <= EXACT_COLUMNS:
-            return weights.dot(act)
-        parts = range(0, len(act), EXACT_COLUMNS)
-        sums = [weights[:, i : i + EXACT_COLUMNS].dot(act[i : i + EXACT_COLUMNS]) for i in parts]
-        return np.asarray(np.sum(sums, axis=0, dtype=np.float64))
-
-
-class IntegerState:
-    """One sequence on an IntegerModel: the K/V cache and the next position."""
-
-    def __init__(self, model: IntegerModel) -> None:
-        self.model = m = model
-        s = m.shifts
-        self.position = 0
-        self.k = np.zeros((m.layers, m.kv_heads, m.head_size, m.context), dtype=np.float32)
-        self.k_factor = np.zeros((m.layers, m.kv_heads, 1, m.context))
-        self.v = np.zeros((m.layers, m.kv_heads, m.context, m.head_size), dtype=np.float32)
-        self._qkv = _Product([m.wq, m.wk, m.wv], [m.mq, m.mk, m.mv], s.qkv_pre, [s.qk, s.qk, s.v], [16, 16, 8])
-        self._wo = _Product([m.wo], [m.mo], s.wo_pre, [s.wo], [32])
-        self._gate_up = _Product([m.w1, m.w3], [m.m1, m.m3], s.ffn_pre, [s.gate, s.up], [18, 16])
-        self._groups = groups(m.hidden) if "silu" in m.dynamic else [slice(0, m.hidden)]
-        self._w2 = [_Product([m.w2[:, :, part]], [m.m2], s.w2_pre, [s.w2], [32]) for part in self._groups]
-        self._classifier = _Product([m.classifier[None]], [m.mc[None]], s.cls_pre, [s.cls], [24])
-        self._gain = {name: getattr(m, name) * 0.5**s.norm_g for name in ("g_att", "g_ffn", "g_final")}
-        cos, sin = (table * 0.5**ROPE_FRACTION for table in (m.rope_cos, m.rope_sin))
-        self._cos = np.repeat(cos, 2, axis=1)
-        self._sin = np.stack([-sin, sin], axis=2).reshape(self._cos.shape)
-        self._recip_k = _reciprocals(SAT16_COUNT) * 0.5**8
-        self._recip_z = _reciprocals(127 * m.context + 1) * 0.5**s.av
-        self._score_saturates = m.head_size * 127 * 127 >> s.score_pre >= 131071
-        self._av_saturates = 127 * 127 * m.context >> s.av_pre >= 131071
-
-    def step(self, token: int) -> np.ndarray:
-        """Logits [vocab] (LOGIT_FRACTION fraction bits) after `token` at the present position, which then advances."""
-        m, s = self.model, self.model.shifts
-        if self.position >= m.context:
-            raise ValueError(f"position must be below the context of {m.context}, not {self.position}")
-        x = _scaled(m.embedding[token].astype(np.float64), m.emb_scale[token] * SCALE[-s.emb])
-        for layer in range(m.layers):
-            x = self._attention(layer, x)
-            x = self._feed_forward(layer, x)
-        logits = self._classifier(0, *self._input("final_norm", x, self._gain["g_final"][None], 0, s.norm_f))
-        self.position += 1
-        return logits.astype(np.int64)
-
-    def _input(self, site: str, x: np.ndarray, gain: np.ndarray, layer: int, post: int) -> tuple[np.ndarray, int]:
-        """A norm's output as the int8 input of a matrix, and its exponent (0 if its scale is static)."""
-        if site in self.model.dynamic:
-            return _dynamic(self._normed(x, gain, layer, post, SAT16))
-        return self._normed(x, gain, layer, post, SAT8), 0
-
-    def _normed(self, x: np.ndarray, gain: np.ndarray, layer: int, post: int, limits: Range) -> np.ndarray:
-        s, m = self.model.shifts, self.model
-        xs = _sat(_scaled(x, SCALE[-s.norm_x]), SAT18)
-        ss = int(np.add.reduce(_scaled(xs * xs, SCALE[-s.norm_sq]))) + m.eps * (-(-m.dim // m.lanes) * m.lanes)
-        r = _rsqrt(ss) * 0.5**post
-        xg = _sat(_scaled(xs, gain[layer]), SAT18)
-        return _sat(_scaled(xg, np.array([r])), limits)
-
-    def _attention(self, layer: int, x: np.ndarray) -> np.ndarray:
-        m, s, t = self.model, self.model.shifts, self.position
-        h = self._input("att_norm", x, self._gain["g_att"], layer, s.norm_att)
-        qkv = self._qkv(layer, *h).reshape(-1, m.head_size)
-        rotated = self._rotate(qkv[: m.heads + m.kv_heads])
-        q = _sat(_scaled(rotated[: m.heads], SCALE[-Q_SHIFT]), SAT8).astype(np.float32)
-        k = rotated[m.heads :]
-        largest = np.maximum.reduce(np.abs(k), axis=1)
-        self.k[layer, :, :, t] = _sat(_scaled(k, self._recip_k[largest.astype(np.intp), None]), SAT8)
-        self.k_factor[layer, :, 0, t] = largest * SCALE[-s.score]
-        self.v[layer, :, t] = qkv[m.heads + m.kv_heads :]
-        p = self._weights(q.reshape(m.kv_heads, -1, m.head_size), layer)
-        z = np.add.reduce(p, axis=-1, dtype=np.float64)
-        o = self._weighted(p, self.v[layer, :, : t + 1])
-        if s.av_pre:
-            o = _scaled(o, SCALE[-s.av_pre])
-        if self._av_saturates:
-            _sat(o, SAT18)
-        o = _sat(_scaled(o, self._recip_z[z.astype(np.intp), None]), SAT8)
-        x += self._wo(layer, o.reshape(-1))
-        return _sat(x, SAT32)
-
-    def _weights(self, q: np.ndarray, layer: int) -> np.ndarray:
-        """exp2 of the scores less their maximum, 0..127 [K, query heads of one, positions], as float32."""
-        s, end = self.model.shifts, self.position + 1
-        scores = np.matmul(q, self.k[layer, :, :, :end])
-        if s.score_pre:
-            scores = _scaled(scores, SCALE[-s.score_pre])
-        if self._score_saturates:
-            _sat(scores, SAT18)
-        scores = _sat(_scaled(scores, self.k_factor[layer, :, :, :end]), SAT24)
-        below = np.maximum.reduce(scores, axis=-1, keepdims=True) - scores
-        np.minimum(below, EXP_LAST, out=below)
-        return _exp_table()[below.astype(np.intp)]
-
-    def _weighted(self, p: np.ndarray, v: np.ndarray) -> np.ndarray:
-        """Sum over positions of p [.., T] * v [.., T, hd]; float32 sums EXACT_COLUMNS positions exactly."""
-        if p.shape[-1] <= EXACT_COLUMNS:
-            return np.matmul(p, v)
-        parts = [slice(i, i + EXACT_COLUMNS) for i in range(0, p.shape[-1], EXACT_COLUMNS)]
-        sums = [np.matmul(p[..., part], v[:, part]) for part in parts]
-        return np.asarray(np.sum(sums, axis=0, dtype=np.float64))
-
-    def _rotate(self, y: np.ndarray) -> np.ndarray:
-        """RoPE of int16 [n, head_size] in interleaved pairs; each product is rounded, the sum saturates to 16 bits."""
-        swapped = y.reshape(len(y), -1, 2)[..., ::-1].reshape(y.shape)
-        turned = _scaled(y, self._cos[self.position])
-        turned += _scaled(swapped, self._sin[self.position])
-        return _sat(turned, SAT16)
-
-    def _feed_forward(self, layer: int, x: np.ndarray) -> np.ndarray:
-        m, s = self.model, self.model.shifts
-        ab = self._gate_up(layer, *self._input("ffn_norm", x, self._gain["g_ffn"], layer, s.norm_ffn))
-        g = _silu_table()[(ab[: m.hidden] + SAT18[1]).astype(np.intp)]
-        dynamic = "silu" in m.dynamic
-        f = _sat(_scaled(g * ab[m.hidden :], SCALE[-s.f]), SAT32 if dynamic else SAT8)
-        for part, product in zip(self._groups, self._w2, strict=True):
-            x += product(layer, *(_dynamic(f[part]) if dynamic else (f[part], 0)))
-            _sat(x, SAT32)
-        return x
-
-
-SAT16_COUNT = 32768
-
-
-def _dynamic(x: np.ndarray) -> tuple[np.ndarray, int]:
-    """(int8 values, e): x >> e, with e such that the largest magnitude has 7 bits."""
-    largest = min(int(np.maximum.reduce(np.abs(x))), numerics.INT32[1])
-    e = largest.bit_length() - 7
-    return _sat(_scaled(x, SCALE[-e]), SAT8), e
-
-
-def _rsqrt(ss: int) -> float:
-    """RSQRT's mantissa / 2**(k >> 1) of a sum of squares."""
-    ss = max(ss, 1)
-    k = ss.bit_length() - 1
-    u = (ss >> k - 15 if k >= 15 else ss << 15 - k) - (1 << 15)
-    table = tables.TABLES[Func.RSQRT]
-    base, slope = _rom()[table.start + (u >> table.frac_bits) + 16 * (k & 1)]
-    frac = u & (1 << table.frac_bits) - 1
-    return (base + (slope * frac + (1 << table.frac_bits - 1) >> table.frac_bits)) * 0.5 ** (k >> 1)
-
-
-@functools.cache
-def _rom() -> list[tuple[int, int]]:
-    return tables.rom()
 
 
 class Sampler:

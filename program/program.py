@@ -170,7 +170,8 @@ class Program:
 
     def sram_use(self) -> dict[str, tuple[int, int]]:
         """(quads used, quads there are) by slice."""
-        return {name: (len(data), self.config.mem_depths[int(name[1:])]) for name, data in self.image.items()}
+        depths = row.slice_depths(self.config)
+        return {name: (len(data), depths[name]) for name, data in self.image.items()}
 
     def queue_use(self) -> dict[str, tuple[int, int]]:
         """(instructions used, instructions there is room for) by queue."""

@@ -165,7 +165,7 @@ def sram_map(program: Program) -> dict[str, list[Stored]]:
 def row_of_chip(program: Program) -> list[row.Queue]:
     """Queues as they lie in the chip, west to east; slice 0 of a hemisphere is next to the VXM."""
     def place(queue: row.Queue) -> tuple[int, int]:
-        return queue.position, -queue.slice if queue.name.startswith("MEM_W") else queue.slice
+        return queue.position, -queue.slice if queue.side == "W" else queue.slice
 
     return sorted(row.queues(program.config), key=place)
 

@@ -12,9 +12,10 @@ from fpga.flow.build_report import FOLDER
 from fpga.gateware.uart import BITS
 from fpga.host.board import BAUD
 from fpga.host.frames import writes
+from program.image import Access
 from program.program import Program
 from sim.device.device import ChipDevice
-from sim.device.host_chip import Access, HostChip
+from sim.device.host_chip import HostChip
 
 from .bench import CYCLES, Figure
 from .programs import open_program

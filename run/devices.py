@@ -1,4 +1,4 @@
-"""Opens a device by its name."""
+"""Opens a device by its name: the reference, a simulated chip, or the board at a serial port."""
 
 import os
 from pathlib import Path
@@ -19,7 +19,7 @@ def check_name(name: str) -> str:
 
 
 def is_port(name: str) -> bool:
-    """Whether this names a serial port: a path, or a URL of pyserial. `fpga.host.board` opens the board behind it."""
+    """Whether this names a serial port: a path, or a URL of pyserial."""
     return os.sep in name
 
 
@@ -31,10 +31,13 @@ def check_waveforms(name: str) -> None:
 
 def open_device(name: str, config: ChipConfig, *, trace: Path | None = None, trace_format: str = "vcd") -> Device:
     """A device with a chip of `config`, just reset. trace: file of waveforms, by the RTL only. Raises TspError."""
+    check_name(name)
     if trace is not None:
         check_waveforms(name)
-    if name not in NAMES:
-        raise TspError(f"device must be one of {', '.join(NAMES)}, not {name!r}")
+    if is_port(name):
+        from fpga.host.board import open_board
+
+        return open_board(name, config)
     if name == "reference":
         from sim.device.reference import ReferenceDevice
 

@@ -13,17 +13,16 @@ from program.program import Program
 from program.tokenizer import Tokenizer
 from sim.device.device import Device, check_prompt, sampler_of
 
+from .sampling import Sampling
+from .session import Session
+
 BLOCK_SECONDS = 0.1
 """Tokens run in blocks of about this long, so that the text flows."""
 MAX_BLOCK = 16
 
 
-class BrokenPromise(Exception):
-    """A chip took other cycles than predicted, or reported an error: a bug of ours. One line."""
-
-
 @dataclass(frozen=True)
-class Step:
+class Told:
     """One position: the token that it gave, its text, its cycles as predicted and as measured (None without time).
 
     digest: sha256 of the int32 logits, if asked for.
@@ -44,38 +43,30 @@ class Story:
     plan: what was asked for. digests: hash the logits of every token.
     """
 
-    device: Device
-    program: Program
+    session: Session
     tokenizer: Tokenizer
     plan: "Plan"
     digests: bool
-    done: list[Step] = field(default_factory=list)
+    done: list[Told] = field(default_factory=list)
 
-    def steps(self) -> Iterator[Step]:
-        """Step by step until a token ends the story or all positions have run.
-
-        Raises BrokenPromise where a measured cycle differs from the prediction or the chip reports an error.
-        """
-        positions = self.plan.positions
+    def steps(self) -> Iterator[Told]:
+        """Step by step until a token ends the story or all positions have run. Raises as `Session.run`."""
         decode, previous, block = codecs.getincrementaldecoder("utf-8")("replace").decode, self.prompt[0], 1
+        positions = self.plan.positions
         while len(self.done) < positions:
             count = 1 if self.digests else min(block, positions - len(self.done))
             began = time.perf_counter()
-            results = self.device.run(count)
+            steps = self.session.run(count)
             elapsed = time.perf_counter() - began
             block = max(1, min(MAX_BLOCK, int(count * BLOCK_SECONDS / max(elapsed, 1e-9))))
-            digest = logits_digest(self.device.logits()) if self.digests else None
-            self._check_errors(len(results), count)
-            for result in results:
-                position = len(self.done)
-                ends = self._ends(position, result.token)
-                piece = b"" if ends else self.tokenizer.piece(previous, result.token)
-                text = decode(piece, ends or position + 1 == positions)
-                previous = result.token
-                step = Step(position, result.token, text, self.program.cycles(position), result.cycles, digest)
-                self.done.append(step)
-                _check_cycles(step)
-                yield step
+            digest = logits_digest(self.session.logits()) if self.digests else None
+            for step in steps:
+                ends = self._ends(step.position, step.token)
+                piece = b"" if ends else self.tokenizer.piece(previous, step.token)
+                text = decode(piece, ends or step.position + 1 == positions)
+                previous = step.token
+                self.done.append(Told(step.position, step.token, text, step.predicted, step.measured, digest))
+                yield self.done[-1]
                 if ends:
                     return
 
@@ -83,11 +74,15 @@ class Story:
         """Whether the story ends here: the model chose BOS or EOS."""
         return position + 1 >= len(self.prompt) and token in (self.tokenizer.bos, self.tokenizer.eos)
 
-    def _check_errors(self, found: int, wanted: int) -> None:
-        errors = sorted(trap.name for trap in self.device.errors)
-        if errors or found != wanted:
-            named = ", ".join(errors) or f"{found} of {wanted} tokens ended"
-            raise BrokenPromise(f"device {self.device.name} reports {named} at positions from {len(self.done)} on")
+    @property
+    def device(self) -> Device:
+        """What tells it."""
+        return self.session.device
+
+    @property
+    def program(self) -> Program:
+        """What it is told with."""
+        return self.session.program
 
     @property
     def prompt(self) -> list[int]:
@@ -139,11 +134,6 @@ class Story:
         }
 
 
-def _check_cycles(step: Step) -> None:
-    if step.measured is not None and step.measured != step.predicted:
-        raise BrokenPromise(f"token {step.position} took {step.measured} cycles, {step.predicted} were predicted")
-
-
 def logits_digest(logits: np.ndarray) -> str:
     """sha256 of int32 logits, little-endian."""
     return hashlib.sha256(np.asarray(logits).astype("<i4").tobytes()).hexdigest()
@@ -175,10 +165,7 @@ def plan(program: Program, prompt: str = "", *, tokens: int | None = None, tempe
     return Plan(ids, room, temperature, seed)
 
 
-def begin(device: Device, program: Program, plan: Plan, *, digests: bool = False) -> Story:
-    """Start a story on a device that has the program loaded.
-
-    digests: hash the logits of every token, which are then run one by one.
-    """
-    device.start(plan.prompt, plan.temperature, plan.seed)
-    return Story(device, program, Tokenizer.from_bytes(program.tokenizer), plan, digests)
+def begin(session: Session, plan: Plan, *, digests: bool = False) -> Story:
+    """Start a story. digests: hash the logits of every token, which are then run one by one."""
+    session.prompt(plan.prompt, Sampling(temperature=plan.temperature, seed=plan.seed))
+    return Story(session, Tokenizer.from_bytes(session.program.tokenizer), plan, digests)

@@ -11,7 +11,7 @@ import cocotb
 from unit_bench import Bench
 
 from arch.config import CONFIGS
-from arch.host_map import WORD, Control, Space, Trap, icu_address
+from arch.host_map import WORD, Control, Space, Trap, address
 from arch.identity import chip_digest
 from arch.isa import ADDR_BITS, HOST_READ, least_period
 from arch.row import queues
@@ -286,8 +286,10 @@ async def strobes_of_queues(dut):
     await bench.reset()
     for n in range(len(queues(CONFIG))):
         low, high = WORDS[n % 2], WORDS[1 - n % 2]
-        assert await behind(bench, Space.ICU, icu_address(n, 300, 77, 1), high) == {}
-        assert await behind(bench, Space.ICU, icu_address(n, 300 + n, 77 + n, 0), low) == {"icu_we": 1 << n}
+        upper = address(Space.ICU, queue=n, instruction=300, number=77, part=1)
+        assert await behind(bench, Space.ICU, upper, high) == {}
+        lower = address(Space.ICU, queue=n, instruction=300 + n, number=77 + n)
+        assert await behind(bench, Space.ICU, lower, low) == {"icu_we": 1 << n}
         assert (bench.seen["icu_addr"], bench.seen["icu_number"]) == (300 + n, 77 + n)
         assert bench.seen["icu_data"] == high << WORD | low
         assert await behind(bench, Space.START, n << 8 | 3, 99) == {"table_we": 1 << n}

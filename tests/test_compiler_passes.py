@@ -15,12 +15,13 @@ from programs import TINY
 
 from arch import isa
 from arch.config import CONFIGS
-from compiler import lower
 from compiler.capacity import rope_rate
+from compiler.ir import Block
+from compiler.lower.token import lower_token
 from compiler.place import placement
 from compiler.quantize import quantizer
-from compiler.schedule import scheduler
-from compiler.schedule.buckets import Built, build
+from compiler.schedule.assemble import Code
+from compiler.schedule.buckets import build
 from program.integer import IntegerModel, to_arrays
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -43,12 +44,12 @@ def placed() -> placement.Placement:
 
 
 @functools.cache
-def lowered() -> list[scheduler.Segment]:
-    return lower.Lower(placed(), placed().geometry.chunks).run()
+def lowered() -> list[Block]:
+    return lower_token(placed(), placed().geometry.chunks)
 
 
 @functools.cache
-def built() -> Built:
+def built() -> Code:
     return build(CONFIG, lowered(), placed().geometry.chunks)
 
 
@@ -75,25 +76,27 @@ def place_text() -> Iterator[str]:
 
 
 def lower_text() -> Iterator[str]:
-    for segment in lowered():
-        yield f"{segment.name}: {segment.passes} passes, strides {dict(sorted(segment.strides.items()))}"
-        for number, cluster in enumerate(segment.clusters):
+    for block in lowered():
+        yield f"{block.name}: {block.passes} passes, strides {dict(sorted(block.strides.items()))}"
+        for number, cluster in enumerate(block.clusters):
             yield f"  {number} {cluster.label}"
             origin = min(burst.at for burst in cluster.bursts)
-            yield from (f"    +{b.at - origin} {b.queue} {b.op.name}{fields_text(b.fields)}" for b in cluster.bursts)
+            for b in cluster.bursts:
+                yield f"    +{b.at - origin} {b.queue.name} {b.op.name}{fields_text(b.fields)}"
 
 
 def schedule_text() -> Iterator[str]:
-    for segment in built().segments:
-        yield f"{segment.name}: {segment.length} cycles, {segment.passes} passes"
-        for p in sorted(segment.placed, key=lambda p: (p.at, p.burst.queue, p.burst.engine)):
-            yield f"  {p.at:4} {p.burst.queue} {p.burst.op.name} {p.label}"
+    for schedule in built().schedules:
+        yield f"{schedule.block.name}: {schedule.length} cycles, {schedule.block.passes} passes"
+        for p in sorted(schedule.placed, key=lambda p: (p.at, p.burst.queue.name, p.burst.engine)):
+            yield f"  {p.at:4} {p.burst.queue.name} {p.burst.op.name} {p.label}"
 
 
 def assemble_text() -> Iterator[str]:
-    code = built().code
-    yield f"period {code.period}, up to position {code.limit}, segments from {list(code.starts)} on"
-    for queue, words in code.words.items():
+    bucket = built().bucket
+    starts = [segment.start - isa.START for segment in bucket.segments]
+    yield f"period {bucket.period}, up to position {bucket.limit}, segments from {starts} on"
+    for queue, words in built().words.items():
         yield queue
         for instr in map(isa.decode, words):
             yield f"  {instr.op.name} {instr.delay}{fields_text(instr.fields)}"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from checkpoints import REPOSITORY, SHARED_MODELS, random_checkpoint, small_config
 
-from arch.numerics import shift_right
+from arch.numerics import bit_length, shift_right
 from base.errors import TspError
 from compiler.frontend.checkpoint import Checkpoint
 from compiler.frontend.load import load_checkpoint
@@ -17,16 +17,15 @@ from compiler.quantize.calibrate import MADE_BY, calibrate, cut, sample_sequence
 from compiler.quantize.float_model import FloatModel, layer_site, site_names
 from compiler.quantize.quantizer import (
     BEHIND,
+    F_SHIFT,
     MAX_POST,
     SCALED,
-    check_exponents,
     check_shifts,
     evaluate,
-    greatest_exponent,
     quantize,
 )
 from compiler.quantize.rounding import compensated, integer_scales, nearest, row_steps, searched_steps, total_shift
-from program.integer import MATRICES, SITES, _dynamic
+from program.integer import MATRICES, SITES
 
 # ---- the whole ----
 
@@ -42,7 +41,8 @@ def test_a_random_model_stays_close(config):
     """Random weights know no text, so calibration on other sequences must carry over to these."""
     checkpoint = random_checkpoint(config, seed=1)
     quality = evaluate(
-        quantize(checkpoint, context=32), checkpoint, *sample_sequences(FloatModel(checkpoint), 32, range(5, 7))
+        quantize(checkpoint, context=32), FloatModel(checkpoint),
+        *sample_sequences(FloatModel(checkpoint), 32, range(5, 7))
     )
     assert quality.ratio < 0.01 and quality.tokens == 64, str(quality)
 
@@ -51,7 +51,8 @@ def test_a_random_model_stays_close(config):
 def test_a_random_model_stays_close_with_either_scale(dynamic):
     checkpoint = random_checkpoint(seed=1)
     tokens = sample_sequences(FloatModel(checkpoint), 32, [5])[0]
-    assert evaluate(quantize(checkpoint, context=32, dynamic=frozenset(dynamic)), checkpoint, tokens).ratio < 0.01
+    assert evaluate(quantize(checkpoint, context=32, dynamic=frozenset(dynamic)),
+                    FloatModel(checkpoint), tokens).ratio < 0.01
 
 
 def test_the_same_input_gives_the_same_model():
@@ -81,7 +82,7 @@ def test_scale_of_the_residual_does_not_matter(factor):
     scaled: dict[str, Any] = {name: getattr(checkpoint, name) * np.float32(factor) for name in ("tok_emb", "wo", "w2")}
     model = Checkpoint(**vars(checkpoint) | scaled)
     tokens = sample_sequences(FloatModel(checkpoint), 32, [5])[0]
-    assert evaluate(quantize(model, context=32), model, tokens).ratio < 0.01
+    assert evaluate(quantize(model, context=32), FloatModel(model), tokens).ratio < 0.01
 
 
 def test_outlier_channels_are_folded_away():
@@ -93,7 +94,7 @@ def test_outlier_channels_are_folded_away():
     changed |= {name: getattr(checkpoint, name) / gain for name in ("wq", "wk", "wv", "w1", "w3")}
     model = Checkpoint(**vars(checkpoint) | changed)
     tokens = sample_sequences(FloatModel(checkpoint), 32, [5])[0]
-    assert evaluate(quantize(model, context=32), model, tokens).ratio < 0.01
+    assert evaluate(quantize(model, context=32), FloatModel(model), tokens).ratio < 0.01
 
 
 @pytest.mark.parametrize(
@@ -111,26 +112,25 @@ def test_wrong_arguments(arguments, message):
 
 
 def test_shifts_out_of_range_are_named():
-    shifts = quantize(random_checkpoint(), context=8).shifts
-    for change in ({"w2": 48}, {"norm_x": 32}, {"wo": -1}):
+    shifts = quantize(random_checkpoint(), context=8, dynamic=frozenset(SITES)).shifts
+    for change in ({"w2": 48}, {"w2": 16}, {"cls": 7}, {"norm_x": 32}, {"wo": -1}, {"sigmoid": 1}):
         with pytest.raises(TspError, match=f"shift {next(iter(change))} must be"):
-            check_shifts(replace(shifts, **change))
-    check_shifts(replace(shifts, w2=47, cls=0))
+            check_shifts(replace(shifts, **change), frozenset(SITES))
+    check_shifts(replace(shifts, w2=47, cls=7), frozenset())
 
 
 @pytest.mark.parametrize("site", SITES)
-def test_an_exponent_above_its_post_shift_is_refused(site):
-    """The least shift that is accepted is the least at which no exponent of the integer model is clamped."""
+def test_an_exponent_above_its_post_shift_is_refused(site: str):
+    """The least shift that is accepted is the least at which no exponent of the chip's own operations is clamped."""
+    largest = (131071 * 32767 + (1 << F_SHIFT - 1)) >> F_SHIFT if site == "silu" else 32767
+    most = int(bit_length(np.array(largest))) - 7
     shifts = quantize(random_checkpoint(), context=8, dynamic=frozenset({site})).shifts
-    largest = (131071 * 32767 + (1 << shifts.f - 1)) >> shifts.f if site == "silu" else 32767
-    _, most = _dynamic(np.array([largest], np.float32))
-    assert most == greatest_exponent(site, shifts)
     for name in BEHIND[site]:
-        check_exponents(replace(shifts, **{name: most}), frozenset({site}))
+        check_shifts(replace(shifts, **{name: most}), frozenset({site}))
         clamped = replace(shifts, **{name: most - 1})
-        check_exponents(clamped, frozenset(SITES) - {site})
-        with pytest.raises(TspError, match=f"{name} must be at least {most}, not {most - 1}, for exponents of {site}"):
-            check_exponents(clamped, frozenset({site}))
+        check_shifts(clamped, frozenset())
+        with pytest.raises(TspError, match=rf"shift {name} must be {most}\.\.47, not {most - 1}"):
+            check_shifts(clamped, frozenset({site}))
 
 
 def test_a_shift_beyond_the_range_leaves_nothing_of_a_product_either():
@@ -194,7 +194,8 @@ def assert_close(path, context):
     """Less than 1 % of the cross-entropy lost by static scales, on a text that they are not calibrated on."""
     checkpoint = load_checkpoint(path)
     unseen, *sequences = sample_sequences(FloatModel(checkpoint, np.float32), context, range(77, 86))
-    quality = evaluate(quantize(checkpoint, context=context, calibration_tokens=sequences), checkpoint, unseen)
+    quality = evaluate(quantize(checkpoint, context=context, calibration_tokens=sequences),
+                       FloatModel(checkpoint), unseen)
     assert quality.ratio < 0.01, str(quality)
 
 

@@ -10,6 +10,7 @@ from programs import TINY, random_tokenizer
 from arch.config import CONFIGS
 from base.errors import TspError
 from compiler.compile import compile_checkpoint
+from compiler.quantize.float_model import FloatModel
 from compiler.quantize.quantizer import evaluate, quantiser
 from compiler.quantize.scales import choose
 from program.integer import SITES, from_arrays
@@ -22,11 +23,11 @@ TOKENS = [1, 17, 300, 5, 5, 511, 0, 42, 99, 7, 250, 251, 8, 9, 10, 11]
 def test_what_is_chosen_is_what_was_measured():
     checkpoint = random_checkpoint(seed=2)
     make = quantiser(checkpoint, context=32)
-    model, trials = choose(make, checkpoint, TOKENS)
+    model, trials = choose(make, FloatModel(checkpoint), TOKENS)
     (trial,) = trials
     assert trial.sites == SITES and trial.takes_static and not model.dynamic
-    assert trial.dynamic == evaluate(make(frozenset(SITES)), checkpoint, TOKENS).ratio
-    assert trial.static == evaluate(model, checkpoint, TOKENS).ratio
+    assert trial.dynamic == evaluate(make(frozenset(SITES)), FloatModel(checkpoint), TOKENS).ratio
+    assert trial.static == evaluate(model, FloatModel(checkpoint), TOKENS).ratio
 
 
 def test_a_site_that_static_scales_spoil_stays_dynamic():
@@ -38,11 +39,12 @@ def test_a_site_that_static_scales_spoil_stays_dynamic():
         model = good(dynamic)
         return model if "silu" in dynamic else replace(model, shifts=replace(model.shifts, f=model.shifts.f + 5))
 
-    model, (together, *each) = choose(spoilt, checkpoint, TOKENS)
+    model, (together, *each) = choose(spoilt, FloatModel(checkpoint), TOKENS)
     assert together.sites == SITES and together.static > together.dynamic + TOLERANCE * len(SITES)
     assert [trial.sites for trial in each] == [(site,) for site in SITES]
     assert model.dynamic == {"silu"} == {site for trial in each if not trial.takes_static for site in trial.sites}
-    assert each[0].dynamic == together.dynamic and each[-1].static == evaluate(model, checkpoint, TOKENS).ratio
+    assert each[0].dynamic == together.dynamic
+    assert each[-1].static == evaluate(model, FloatModel(checkpoint), TOKENS).ratio
 
 
 @pytest.mark.parametrize("refused", [("silu",), ("att_norm", "final_norm"), SITES])
@@ -55,7 +57,7 @@ def test_a_site_without_room_for_exponents_is_static(refused: tuple[str, ...]):
             raise TspError(f"no room for {min(wrong)}")
         return good(dynamic)
 
-    model, trials = choose(without_room, checkpoint, TOKENS)
+    model, trials = choose(without_room, FloatModel(checkpoint), TOKENS)
     assert [(trial.sites, trial.refused) for trial in trials if trial.refused] == [
         ((site,), f"no room for {site}") for site in SITES if site in refused]
     assert not model.dynamic.intersection(refused)
@@ -66,12 +68,13 @@ def test_a_site_without_room_for_exponents_is_static(refused: tuple[str, ...]):
 
 
 def test_a_model_that_only_static_scales_suit_compiles():
-    """W1 so large that the exponents of its input exceed the shift behind it: it says so and is static."""
+    """A residual so large that a norm of 16 bits would need a left shift: that site is static, and it says so."""
     ordinary = random_checkpoint(small_config(**TINY))
-    checkpoint = replace(ordinary, w1=ordinary.w1 * np.float32(30_000))
+    large = ordinary.tok_emb * np.float32(10)
+    checkpoint = replace(ordinary, tok_emb=large, classifier=large)
     arguments = {"config": CONFIGS["tiny"], "measure": False}
     tokenizer = random_tokenizer(TINY["vocab_size"])
-    with pytest.raises(TspError, match=r"shift gate must be at least 8, not 6.*: use --scales static"):
+    with pytest.raises(TspError, match=r"shift norm_ffn must be .*, not -"):
         compile_checkpoint(checkpoint, tokenizer, scales="dynamic", **arguments)
     program = compile_checkpoint(checkpoint, tokenizer, **arguments)
     assert str(program.trials[0]).startswith("ffn_norm -> static, for dynamic scales are impossible (the checkpoint: ")
@@ -83,7 +86,7 @@ def test_a_model_that_no_scales_suit_is_refused():
         raise TspError(f"wrong with {len(dynamic)}")
 
     with pytest.raises(TspError, match="wrong with 0"):
-        choose(never, random_checkpoint(), TOKENS)
+        choose(never, FloatModel(random_checkpoint()), TOKENS)
 
 
 @pytest.mark.parametrize("scales", ["static", "dynamic"])
@@ -105,6 +108,6 @@ def test_trials_are_kept_and_dynamic_scales_cost_cycles():
 
 
 def test_an_unknown_choice_is_refused():
-    with pytest.raises(TspError, match="scales must be one of measured, static, dynamic, not 'some'"):
+    with pytest.raises(TspError, match="scales must be one of measured, static, dynamic, robust, not 'some'"):
         compile_checkpoint(random_checkpoint(small_config(**TINY)), random_tokenizer(TINY["vocab_size"]),
                            config=CONFIGS["tiny"], scales="some")

@@ -39,11 +39,12 @@ from arch.numerics import Index
 from arch.row import queues
 from base.errors import TspError
 from compiler.ir import Stream
-from compiler.lower import Lower, permutations
+from compiler.lower.qkv import permutations
+from compiler.lower.token import lower_token
 from compiler.place.placement import Placement, place
 from compiler.quantize.quantizer import quantize
-from compiler.schedule.assemble import Bucket, assemble
-from compiler.schedule.scheduler import Scheduler, Segment
+from compiler.schedule.assemble import Code, assemble
+from compiler.schedule.scheduler import schedule_block
 from compiler.verify import index_reach
 from compiler.verify.index_reach import Product, check_products, index_bounds, index_least
 from compiler.verify.proof import VerifyReport, verify_bucket
@@ -246,19 +247,15 @@ def test_borders_are_those_of_the_model(config, family):
 
 
 @cache
-def compiled(name: str, **changes) -> tuple[Placement, list[tuple[list[Segment], Bucket]]]:
+def compiled(name: str, **changes) -> tuple[Placement, list[Code]]:
     """A small random model in two context buckets."""
     checkpoint, config = random_checkpoint(small_config(**changes)), CONFIGS[name]
     model = quantize(checkpoint, context=checkpoint.config.seq_len, lanes=config.lanes)
     rate = checkpoint.config.rope_theta ** (-np.arange(0, model.head_size, 2) / model.head_size)
     placement = place(config, model, rate)
-    buckets = []
-    for chunks in range(1, placement.geometry.chunks + 1):
-        segments = Lower(placement, chunks, chunks - 1).run()
-        for segment in segments:
-            Scheduler().run(segment)
-        buckets.append((segments, assemble(config, segments, chunks * config.lanes)))
-    return placement, buckets
+    return placement, [
+        assemble(config, [schedule_block(block) for block in lower_token(placement, chunks, chunks - 1)], chunks)
+        for chunks in range(1, placement.geometry.chunks + 1)]
 
 
 MODELS = {
@@ -274,14 +271,14 @@ MODELS = {
 
 @pytest.mark.parametrize("name, changes", MODELS.values(), ids=MODELS)
 def test_compiled_models_are_legal(name, changes):
-    placement, buckets = compiled(name, **changes)
+    placement, codes = compiled(name, **changes)
     bounds = index_bounds(placement)
-    for valid, (segments, bucket) in enumerate(buckets):
+    for valid, code in enumerate(codes):
         start, least = time.perf_counter(), index_least(placement, valid)
-        report = verify_bucket(CONFIGS[name], bucket.words, bucket.period, bounds, least)
+        report = verify_bucket(CONFIGS[name], code.words, code.bucket.period, bounds, least)
         assert time.perf_counter() - start < 3  # 0.1 s, if nothing else runs
         assert report.unread == ()
-        assert planned(segments, bucket) <= seen(report)
+        assert planned(code) <= seen(report)
 
 
 class Greatest(list):
@@ -296,12 +293,12 @@ class Greatest(list):
         self.offsets[register] = max(value.offset, self.offsets.get(register, 0))
 
 
-def offsets_held(placement: Placement, bucket: Bucket, token: int, position: int) -> dict[tuple[str, int], int]:
+def offsets_held(placement: Placement, code: Code, token: int, position: int) -> dict[tuple[str, int], int]:
     """Greatest offset by (slice, register) in the cycle model, of a token at a position of the bucket."""
     config = placement.geometry.config
     chip = ModelChip(config)
-    chip.load_buckets([(bucket.period, bucket.limit)])
-    for name, words in bucket.words.items():
+    chip.load_buckets([(code.bucket.period, code.bucket.limit)])
+    for name, words in code.words.items():
         chip.load_queue(name, words)
         chip.load_starts(name, [0])
     for number, lanes in permutations(config).items():
@@ -324,12 +321,11 @@ def offsets_held(placement: Placement, bucket: Bucket, token: int, position: int
 @pytest.mark.parametrize("name, changes", MODELS.values(), ids=MODELS)
 def test_bounds_are_the_greatest_offsets(name, changes, monkeypatch: pytest.MonkeyPatch):
     """Registers without a limit hold at the last position what is declared, and the embedding's at some token."""
-    placement, buckets = compiled(name, **changes)
+    placement, codes = compiled(name, **changes)
     monkeypatch.setattr(ChipConfig, "index_bits", 31)
     lanes, vocab = CONFIGS[name].lanes, placement.geometry.model.vocab
-    bucket = buckets[-1][1]
     tokens = {vocab - 1, (vocab - lanes) // lanes * lanes + lanes - 1, (vocab - lanes) // lanes * lanes - 1}
-    held = [offsets_held(placement, bucket, token, placement.geometry.model.context - 1) for token in sorted(tokens)]
+    held = [offsets_held(placement, codes[-1], token, placement.geometry.model.context - 1) for token in sorted(tokens)]
     assert {key: max(offsets[key] for offsets in held) for key in held[0]} == index_bounds(placement)
 
 
@@ -343,12 +339,12 @@ def test_a_product_that_saturates_is_refused(monkeypatch: pytest.MonkeyPatch):
             check_products(placement)
 
 
-def planned(segments: list[Segment], bucket: Bucket) -> set[tuple]:
+def planned(code: Code) -> set[tuple]:
     """The scheduler's streams: (producer queue, first dispatch, consumer queue, first dispatch), but for weights."""
     ends: dict[Stream, tuple[list, list]] = {}
-    for segment, begins in zip(segments, bucket.starts, strict=True):
-        for placed in segment.placed:
-            place = placed.burst.queue, START + begins + placed.dispatch
+    for segment, schedule in zip(code.bucket.segments, code.schedules, strict=True):
+        for placed in schedule.placed:
+            place = placed.burst.queue.name, segment.start + placed.dispatch
             for consumes, streams in enumerate((placed.burst.drives.values(), placed.burst.samples)):
                 for stream in streams:
                     ends.setdefault(stream, ([], []))[consumes].append(place)
@@ -407,7 +403,7 @@ def judge(image: Image, words: Program, period: int) -> ProgramError | str | Non
     for name, queue in words.items():
         chip.load_queue(name, queue)
         chip.load_starts(name, [0])
-    for number, lanes in enumerate(image.maps):
+    for number, lanes in image.maps.items():
         chip.load_map(number, lanes)
     for name, data in image.mems.items():
         chip.load_mem(name, data)

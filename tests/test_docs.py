@@ -119,3 +119,10 @@ def test_tsp_commands_of_the_readme_exist():
         assert {word for word in words if word.startswith("-")} <= options, line
         seen.add(words[1])
     assert {"run", "compile", "fit", "report"} <= seen
+
+
+def test_the_tutorial_prints_what_it_says():
+    code, output = re.search(r"```python\n(.*?)```.*?```\n(.*?)```", (ROOT / "docs/start/tutorial.md").read_text(),
+                             re.DOTALL).groups()  # type: ignore[union-attr]
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", output)

@@ -23,6 +23,7 @@ from program.program import Program, load
 from program.tokenizer import Tokenizer
 from run.devices import open_device
 from run.programs import open_program
+from run.session import Session
 from run.story import begin, plan
 from sim.device.device import ChipDevice, Device, TokenResult, sampler_of
 
@@ -360,7 +361,7 @@ def test_the_shipped_model_on_the_rtl(shipped: Program, sampling: dict):
 
 def test_the_shipped_model_tells_a_story_on_the_rtl(shipped: Program):
     with opened("rtl", shipped) as device:
-        story = begin(device, shipped, plan(shipped, PROMPT, tokens=20))
+        story = begin(Session(device, shipped), plan(shipped, PROMPT, tokens=20))
         steps = list(story.steps())
     assert len(steps) == len(story.prompt) - 1 + 20
     assert story.text.startswith(PROMPT) and len(story.text) > len(PROMPT) + 20
@@ -369,7 +370,7 @@ def test_the_shipped_model_tells_a_story_on_the_rtl(shipped: Program):
 
 def test_a_story_ends_where_the_model_ends_it(shipped: Program):
     with opened("reference", shipped) as device:
-        story = begin(device, shipped, plan(shipped, PROMPT))
+        story = begin(Session(device, shipped), plan(shipped, PROMPT))
         steps = list(story.steps())
     assert steps[-1].token in (story.tokenizer.bos, story.tokenizer.eos) and len(steps) < shipped.context
     assert story.text == story.tokenizer.decode([*story.prompt[:1], *(step.token for step in steps)])
@@ -387,6 +388,6 @@ if SHARED_MODELS.is_dir():  # an extra where the project's shared models lie bes
 
     @pytest.mark.shared
     def test_cycles_of_stories260k():
-        """The goal is 5,000 in the mean of positions 0..255 (docs/bench.md)."""
+        """The goal is 5,000 in the mean of positions 0..255 (docs/reference/bench.md)."""
         program = open_program(SHARED_MODELS / "stories260K.bin")
         assert (program.context, sum(map(program.cycles, range(256)))) == (256, 1_278_952)

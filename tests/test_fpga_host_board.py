@@ -14,7 +14,7 @@ from programs import small_program
 
 from arch import identity
 from arch.config import CONFIGS
-from arch.host_map import Control, Space, icu_address
+from arch.host_map import Control, Space, address
 from arch.identity import chip_digest
 from base.errors import TspError
 from cli.main import app
@@ -115,7 +115,7 @@ def test_reads_are_runs():
 
 def test_frames_depend_on_no_other():
     """Each frame of instructions begins with the upper parts that its first one relies on; other queues need none."""
-    first, other = icu_address(0, 0, 1, 0), icu_address(1, 0, 1, 0)
+    first, other = address(Space.ICU, number=1), address(Space.ICU, queue=1, number=1)
     upper = (Space.ICU, first + 1, 77)
     wanted = [upper, *((Space.ICU, first + 4 * n, 5) for n in range(30)),
               *((Space.ICU, other + 4 * n, 5) for n in range(9))]

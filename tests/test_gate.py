@@ -152,7 +152,7 @@ def test_the_chip_runs_random_programs(seed: int, chips: tuple[VerilatedChip, Ve
     """In each cycle what the chip shows of itself, behind each token its counters, in the end all of its memory."""
     image, tokens = random_image(TINY, seed)
     for chip in chips:
-        image.load(chip)
+        chip.load(image)
         chip.host_write(Space.CONTROL, Control.ERRORS.value, 0)
     before = [memories(chip) for chip in chips]
     for _ in range(tokens):

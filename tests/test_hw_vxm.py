@@ -8,7 +8,7 @@ import pytest
 from arch.config import CONFIGS
 from arch.row import queues
 from hw.verilog import convert
-from hw.vxm import Vxm
+from hw.vxm.unit import Vxm
 from sim.check.cocotb_runner import run_cocotb
 
 

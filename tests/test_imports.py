@@ -17,7 +17,9 @@ MAY_IMPORT = {
     "sim": {"base", "arch", "program", "hw", "sim"},
     "fpga": {"base", "arch", "program", "hw", "sim", "fpga"},
     "run": {"base", "arch", "program", "hw", "compiler", "report", "sim", "fpga", "run"},
-    "cli": {"base", "arch", "program", "hw", "compiler", "report", "sim", "fpga", "run", "cli"},
+    "serve": {"base", "program", "report", "run", "serve"},
+    "page": {"base", "arch", "program", "hw", "report", "sim", "page"},
+    "cli": {"base", "arch", "program", "hw", "compiler", "report", "sim", "fpga", "run", "serve", "page", "cli"},
 }
 FLOORS = tuple(MAY_IMPORT)
 # The cycle model and the contract must not know how a unit does its work.

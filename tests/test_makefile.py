@@ -15,7 +15,8 @@ print(json.dumps(sys.argv[1:]))
 
 
 @pytest.mark.parametrize("prompt", [
-    "Once upon a time", 'She said "no"', "it's", "$HOME $(pwd) $$ $5 ${x}", "back`tick` \\ # ; & | >", "two  words ", "世"])
+    "Once upon a time", 'She said "no"', "it's", "$HOME $(pwd) $$ $5 ${x}", "back`tick` \\ # ; & | >", "two  words ",
+    "世"])
 def test_a_prompt_survives_make_and_the_shell(prompt: str, tmp_path: Path):
     tool = tmp_path / "tsp"
     tool.write_text(TSP)

@@ -11,15 +11,16 @@ from checkpoints import SMALL, random_checkpoint, small_config
 from arch import numerics, tables
 from arch.isa import Alu, ErUse, Func, Instr, Op, Red, Sat, Wfmt, encode
 from base.errors import TspError
-from compiler.quantize.quantizer import quantize
+from compiler.quantize.quantizer import Recipe, quantize
+from compiler.quantize.rotate import rotated
 from program.integer import (
-    EXACT_COLUMNS,
     GUMBEL_ONE,
+    NORM_OPERAND_BITS,
     Q_SHIFT,
+    RESIDUAL,
     ROPE_FRACTION,
     SITES,
     IntegerModel,
-    IntegerState,
     Sampler,
     Shifts,
     from_arrays,
@@ -30,6 +31,7 @@ from program.integer import (
     temperature_q,
     to_arrays,
 )
+from program.reference import EXACT_COLUMNS, IntegerState
 
 TOKENS = [1, 17, 300, 5, 5, 511, 0, 42, 99, 7, 250, 251]
 
@@ -43,8 +45,8 @@ def alu(a, b: Any = 0, c: Any = 0, er: Any = 0, **fields):
     return y, numerics.exponent(op, a, y, er)
 
 
-def table(func, a):
-    return alu(a, func=func, post=tables.TABLES[func].frac_bits, alu=Alu.ADD)
+def table(func, a, **fields):
+    return alu(a, **fields, func=func, post=tables.TABLES[func].frac_bits, alu=Alu.ADD)
 
 
 def product(weights, act):
@@ -68,6 +70,8 @@ class Literal:
         self.k, self.v = (np.zeros((*shape, model.head_size), dtype=np.int64) for _ in range(2))
         self.largest = np.zeros(shape, dtype=np.int64)
         self.position = 0
+        if model.first >= 0:
+            self.k[:, 0], self.v[:, 0], self.largest[:, 0] = model.first_k, model.first_v, model.first_m
 
     def step(self, token):
         m, s = self.m, self.s
@@ -86,9 +90,15 @@ class Literal:
 
     def normed(self, x, gain, post, sat):
         m, s = self.m, self.s
-        xs, _ = alu(x, pre=s.norm_x, sat=Sat.S18)
-        padded = np.pad(xs, (0, -m.dim % 16))
-        squares, _ = alu(padded, c=m.eps, func=Func.SQUARE, post=s.norm_sq, alu=Alu.ADD)
+        if RESIDUAL in m.dynamic:
+            _, e = alu(numerics.reduce(Red.MAXABS, x, 0), c=NORM_OPERAND_BITS, func=Func.BITLEN, alu=Alu.SUB)
+            padded = np.concatenate([x, np.full(16, m.eps)])
+            squares, _ = alu(padded, er=e, er_use=ErUse.PRE, func=Func.SQUARE, post=s.norm_sq)
+            xs, _ = alu(x, er=e, er_use=ErUse.PRE, sat=Sat.S18)
+        else:
+            xs, _ = alu(x, pre=s.norm_x, sat=Sat.S18)
+            padded = np.pad(xs, (0, -m.dim % 16))
+            squares, _ = alu(padded, c=m.eps, func=Func.SQUARE, post=s.norm_sq, alu=Alu.ADD)
         r, k = table(Func.RSQRT, numerics.reduce(Red.SUM, squares, 0))
         xg, _ = alu(xs, gain, func=Func.MUL, post=s.norm_g, sat=Sat.S18)
         return alu(xg, r, er=k, func=Func.MUL, post=post, er_use=ErUse.POST, sat=sat)[0]
@@ -111,16 +121,20 @@ class Literal:
         q = requantised(product(m.wq[layer], h), s.qkv_pre, m.mq[layer], s.qk, Sat.S16, e)
         k = requantised(product(m.wk[layer], h), s.qkv_pre, m.mk[layer], s.qk, Sat.S16, e)
         v = requantised(product(m.wv[layer], h), s.qkv_pre, m.mv[layer], s.v, Sat.S8, e)
-        self.v[layer, t] = v.reshape(m.kv_heads, -1)
         q8, _ = alu(self.rotate(q), pre=Q_SHIFT, sat=Sat.S8)
+        if t or m.first < 0:
+            self.remember(layer, t, k, v)
+        o = [self.head(layer, q8[i], i * m.kv_heads // m.heads) for i in range(m.heads)]
+        acc = product(m.wo[layer], np.concatenate(o))
+        return requantised(acc, s.wo_pre, m.mo[layer], s.wo, Sat.S32, c=x, alu=Alu.ADD)
+
+    def remember(self, layer, t, k, v):
+        self.v[layer, t] = v.reshape(self.m.kv_heads, -1)
         k = self.rotate(k)
         largest = numerics.reduce(Red.MAXABS, k, 1)
         self.largest[layer, t] = largest
         r, e = (z[:, None] for z in table(Func.RECIP, largest))
         self.k[layer, t] = alu(k, r, er=e, func=Func.MUL, post=8, er_use=ErUse.POST, sat=Sat.S8)[0]
-        o = [self.head(layer, q8[i], i * m.kv_heads // m.heads) for i in range(m.heads)]
-        acc = product(m.wo[layer], np.concatenate(o))
-        return requantised(acc, s.wo_pre, m.mo[layer], s.wo, Sat.S32, c=x, alu=Alu.ADD)
 
     def head(self, layer, q8, kv):
         s, end = self.s, self.position + 1
@@ -137,11 +151,11 @@ class Literal:
         h, e = self.input("ffn_norm", x, m.g_ffn[layer], s.norm_ffn)
         a = requantised(product(m.w1[layer], h), s.ffn_pre, m.m1[layer], s.gate, Sat.S18, e)
         b = requantised(product(m.w3[layer], h), s.ffn_pre, m.m3[layer], s.up, Sat.S16, e)
-        sigmoid, _ = table(Func.SIGMOID, a)
+        sigmoid, _ = table(Func.SIGMOID, a, pre=s.sigmoid)
         g, _ = alu(a, sigmoid, func=Func.MUL, post=15, sat=Sat.S18)
         dynamic = "silu" in m.dynamic
         f, _ = alu(g, b, func=Func.MUL, post=s.f, sat=Sat.S32 if dynamic else Sat.S8)
-        for part in groups(m.hidden) if dynamic else [slice(m.hidden)]:
+        for part in groups(m.hidden, m.group) if dynamic else [slice(m.hidden)]:
             f8, e = self.dynamic(f[part]) if dynamic else (f[part], 0)
             acc = product(m.w2[layer][:, part], f8)
             x = requantised(acc, s.w2_pre, m.m2[layer], s.w2, Sat.S32, e, c=x, alu=Alu.ADD)
@@ -149,9 +163,13 @@ class Literal:
 
 
 def assert_equal_to_literal(model, tokens):
-    fast, slow = IntegerState(model), Literal(model)
-    for token in tokens:
-        np.testing.assert_array_equal(fast.step(token), slow.step(token))
+    """Token by token, and several at a time."""
+    fast, together, slow = IntegerState(model), IntegerState(model), Literal(model)
+    found = [slow.step(token) for token in tokens]
+    np.testing.assert_array_equal([fast.step(token) for token in tokens], found)
+    cut = len(tokens) // 3
+    parts = [together.advance(tokens[:cut]), together.advance(tokens[cut:])]
+    np.testing.assert_array_equal(np.concatenate(parts), found)
 
 
 CONFIGS = {
@@ -172,6 +190,15 @@ def test_step_is_the_chips_operations(config):
 def test_scales_may_be_static_or_dynamic(dynamic):
     model = quantize(random_checkpoint(seed=3), context=32, dynamic=frozenset(dynamic))
     assert model.dynamic == {*dynamic}
+    assert_equal_to_literal(model, TOKENS)
+
+
+@pytest.mark.parametrize("dynamic", [frozenset(), frozenset({RESIDUAL, "silu"})], ids=["static", "dynamic"])
+def test_a_robust_model_is_the_chips_operations(dynamic):
+    """Rotated, with a constant first token, small groups and exponents of the norms' operands."""
+    checkpoint = rotated(random_checkpoint(seed=3))
+    model = quantize(checkpoint, context=32, dynamic=dynamic, first=1, recipe=Recipe(group=8))
+    assert model.first == 1 and model.first_k.any() and model.embedding is not model.classifier
     assert_equal_to_literal(model, TOKENS)
 
 
@@ -205,9 +232,10 @@ def random_model(rng) -> IntegerModel:
         "gate": 9,
         "up": 10,
     }
-    small |= {"f": 8, "w2_pre": 1, "w2": 12, "cls_pre": 1, "cls": 16}
+    small |= {"f": 8, "sigmoid": 0, "w2_pre": 1, "w2": 12, "cls_pre": 1, "cls": 16}
     shifts = {name: max(0, n + int(rng.integers(-2, 3))) for name, n in small.items()}
-    shifts = Shifts(**shifts | {"norm_sq": small["norm_sq"]})  # less, and the sum of squares would wrap
+    shifts |= {"norm_sq": small["norm_sq"], "sigmoid": -int(rng.integers(3))}
+    shifts = Shifts(**shifts)  # less, and the sum of squares would wrap
     layers, dim, hidden, heads, kv_heads, size, vocab = 2, 40, 200, 4, 2, 8, 512
 
     def bytes_(*shape):
@@ -226,7 +254,8 @@ def random_model(rng) -> IntegerModel:
         classifier=bytes_(vocab, dim), mq=scales(layers, q), mk=scales(layers, kv), mv=scales(layers, kv),
         mo=scales(layers, dim), m1=scales(layers, hidden), m3=scales(layers, hidden), m2=scales(layers, dim),
         mc=scales(vocab), g_att=scales(layers, dim), g_ffn=-scales(layers, dim), g_final=scales(dim),
-        rope_cos=cos, rope_sin=sin, dynamic=frozenset(name for name in SITES if rng.integers(2)),
+        rope_cos=cos, rope_sin=sin, dynamic=frozenset(name for name in (*SITES, RESIDUAL) if rng.integers(2)),
+        group=int(rng.integers(2)) * 24,
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from arch.config import CONFIGS, ChipConfig
 from arch.host_map import Space
 from arch.row import queues
 from program.image import Image
-from sim.check.lockstep import Mismatch, load, lockstep
+from sim.check.lockstep import Mismatch, lockstep
 from sim.check.random_programs import random_image
 from sim.cycle.chip import ModelChip
 
@@ -39,9 +39,9 @@ class ModelAsRtl:
             self.ahead.step()
             self.ahead.step()
 
-    def load_mem(self, name: str, data: np.ndarray, at: int = 0) -> None:
+    def load(self, image: Image) -> None:
         for chip in (self.chip, self.ahead):
-            chip.load_mem(name, data, at)
+            chip.load(image)
 
     def step(self, cycles: int = 1) -> None:
         for _ in range(cycles):
@@ -66,7 +66,7 @@ class ModelAsRtl:
         """Differences between this cycle's state and the next one's, as the unit's probe names them."""
         now, then = self.chip.units[queue].state(), self.ahead.units[queue].state()
         changes = {name: np.flatnonzero((now[name] != then[name]).reshape(len(now[name]), -1).any(1)) for name in now}
-        return _WRITES[queue.split("_")[0]](then, {name: int(rows[0]) if len(rows) else None
+        return _WRITES[self.chip.icus[queue].queue.unit](then, {name: int(rows[0]) if len(rows) else None
                                                    for name, rows in changes.items()})
 
 
@@ -180,7 +180,7 @@ def test_rtl_traps_what_the_model_traps(case):
 
     trap, cycle, queue, programs, period = case
     with VerilatedChip(TINY, debug=True) as rtl:
-        load(image_of(programs, period), rtl)
+        rtl.load(image_of(programs, period))
         rtl.host_write(Space.CONTROL, 0, 1)
         while rtl.probe("parked"):
             rtl.step()

@@ -16,7 +16,7 @@ QUICK = 30
 
 def loaded(config: ChipConfig, image: Image) -> ModelChip:
     chip = ModelChip(config)
-    image.load(chip)
+    chip.load(image)
     return chip
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from small_programs import FIRST, ILLEGAL, image_of, op, read, wait, write
 
-from arch import host_map, isa, numerics, row
+from arch import isa, numerics, row
 from arch.config import CONFIGS, MEM_E, MEM_W, MXM_E, MXM_W, SXM_E, VXM
-from arch.host_map import Control, Space
+from arch.host_map import Control, Space, address
 from arch.identity import chip_digest
 from arch.isa import Alu, Dir, ErUse, Fmt, Func, Instr, Op, Order, Red, Rep, Sat, Src, Wfmt
 from sim.cycle.chip import ModelChip
@@ -24,12 +24,7 @@ def machine(programs: dict[str, list[Instr]], period: int = 200, config=TINY, st
     """A chip loaded with a small program."""
     chip = ModelChip(config, strict=strict)
     image = image_of(programs, period, config)
-    for name in chip.icus:
-        chip.load_queue(name, image.queues[name])
-        chip.load_starts(name, image.starts[name])
-    for name, data in image.mems.items():
-        chip.load_mem(name, data)
-    chip.load_buckets(image.buckets)
+    chip.load(image)
     return chip
 
 
@@ -455,7 +450,8 @@ def test_host_port():
     assert chip.host_read(Space.MEM, 3 << 22 | 17 << 2 | 2) == value
     word = isa.encode(op(Op.ALU, 77, red_e=1))
     for part in (1, 0):
-        chip.host_write(Space.ICU, host_map.icu_address(0, 5, 9, part), word >> 128 * part & (1 << 128) - 1)
+        addr = address(Space.ICU, queue=0, instruction=5, number=9, part=part)
+        chip.host_write(Space.ICU, addr, word >> 128 * part & (1 << 128) - 1)
     assert chip.icus["VXM"].words[5] == word
     chip.host_write(Space.MAP, 1, 0xFEDCBA9876543210)
     assert chip.maps[1].tolist() == list(range(16))

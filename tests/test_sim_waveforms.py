@@ -86,7 +86,7 @@ def test_both_formats_hold_the_same_of_a_whole_chip(debug: bool, tmp_path: Path,
     found = {}
     for name in TRACES:
         with VerilatedChip(config, debug=debug, trace=tmp_path / name, trace_format=name) as chip:
-            image.load(chip)
+            chip.load(image)
             chip.run(tokens)
             last = 2 * chip.now + 1
         assert quiet(capfd) == ""

@@ -16,6 +16,9 @@ from program.integer import IntegerModel
 CHUNK = 4
 """Vectors drained from an accumulator file in one burst, but those of `Geometry.burst`."""
 
+WORKING = 8
+"""Registers that the heads of both sides work in."""
+
 
 def native_head_size(head_size: int, lanes: int) -> int:
     """The least head size that a chip serves without padding and that holds `head_size`.
@@ -97,6 +100,11 @@ class Geometry:
         return max(1, self.lanes // self.model.head_size)
 
     @property
+    def shared_accumulators(self) -> int:
+        """Accumulator vectors of a side that belong to the heads of a shared word: one a head."""
+        return self.per_word if self.per_word > 1 else 0
+
+    @property
     def units(self) -> int:
         """Units of K/V heads."""
         return ceil_div(self.model.kv_heads, self.per_word)
@@ -118,14 +126,27 @@ class Geometry:
 
     @property
     def burst(self) -> int:
-        """Vectors of logits or of positions' weights in a burst: 64 of them, as far as an accumulator file holds four
-        bursts. Longer bursts are fewer instructions, and leave less room for other work between them."""
-        return max(CHUNK, min(64 // self.lanes, self.config.acc_depth // 4))
+        """Vectors of logits or of positions' weights in a burst: 64 of them, or 128 beside 64 accumulators, as far as
+        an accumulator file holds four bursts. Longer bursts are fewer instructions, and leave less room for other work
+        between them."""
+        return max(CHUNK, min(64 // self.lanes * (1 + self.config.acc_depth // 64), self.config.acc_depth // 4))
+
+    @property
+    def position_burst(self) -> int:
+        """Vectors of positions in a burst of scores or of their exponentials; more where neither takes registers."""
+        return 2 * self.burst if self.words > 1 and self.config.acc_depth >= 64 else self.burst
 
     @property
     def residual_in_registers(self) -> bool:
         """The residual stays in the VXM's registers: if it is short, or if the queries beside it are few."""
         return self.dim <= 6 or (self.dim <= 8 and self.dim + len(self.q_words()) <= 16)
+
+    @property
+    def queries_in_registers(self) -> bool:
+        """A token's queries stay in the VXM's registers: if there is room for them beside what else is there."""
+        shared = self.per_word if self.per_word > 1 else 0
+        residual = self.dim if self.residual_in_registers else 0
+        return len(self.q_words()) + residual + 2 * self.words + shared + WORKING <= self.config.rf_depth
 
     def kv_heads(self, side: str) -> list[int]:
         """K/V heads of a hemisphere."""

@@ -14,7 +14,8 @@ import numpy as np
 
 from arch.config import PLANES, ChipConfig
 from arch.isa import Fmt, Wfmt
-from arch.lanes import SIDES, quads_of_int32
+from arch.lanes import quads_of_int32
+from arch.row import slice_depths, slices
 from base.errors import TspError
 from compiler.ir import As, Mem
 
@@ -87,7 +88,7 @@ class Layout:
 
     def depth(self, name: str) -> int:
         """Quads of a slice."""
-        return self.config.mem_depths[int(name[1:])]
+        return slice_depths(self.config)[name]
 
     def cost(self, tensor: Tensor) -> int:
         """Quads that a tensor takes in all."""
@@ -151,7 +152,7 @@ class Layout:
 
     def place(self) -> None:
         """Give every tensor its address."""
-        for name in [f"{side}{n}" for side in SIDES for n in range(len(self.config.mem_depths))]:
+        for name in slices(self.config):
             at = 0
             for tensor in self.tensors:
                 if tensor.slice == name and tensor.per_layer:

@@ -9,18 +9,17 @@ from collections.abc import Iterable
 from arch.config import ChipConfig
 from arch.isa import Op, Wfmt
 from base.errors import TspError
-from compiler.ir import Burst, Cell, Cluster
-from compiler.schedule.scheduler import Segment
+from compiler.ir import Block, Burst, Cell, Cluster
 
 BUFFERS = {"acc": "accumulator file", "act": "activation buffer"}
 
 
-def check_lifetimes(config: ChipConfig, segments: Iterable[Segment]) -> None:
+def check_lifetimes(config: ChipConfig, blocks: Iterable[Block]) -> None:
     """Raises TspError if, in program order, a buffer entry is overwritten before anything used it, or used when an
     activation has been overwritten."""
     waiting: dict[Cell, str] = {}
     held: dict[Cell, tuple[int, str]] = {}
-    for cluster in (cluster for segment in segments for cluster in segment.clusters):
+    for cluster in (cluster for block in blocks for cluster in block.clusters):
         for read in cluster.reads:
             waiting.pop(read.cell, None)
             if read.value and held[read.cell][0] != read.value:

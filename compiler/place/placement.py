@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from arch.config import ChipConfig
+from arch.config import PLANES, ChipConfig
 from arch.isa import Wfmt
 from arch.lanes import SIDES, ceil_div, quads_of_int32, vectors_of
 from base.errors import TspError
@@ -21,8 +21,12 @@ LOOPED_BODY = 40
 """Vectors of a side in a pass of the classifier's loop: enough that filling and draining the pipeline is little."""
 LOOKED_UP = ("classifier", "embedding")
 """Matrices of which both sides are read at a token's offset: the shorter side is padded."""
+ADDED = ("wo", "w2")
+"""Matrices whose outputs are added to the residual."""
 JOINED = {"qkv": {"wq", "wk", "wv"}, "w13": {"w1", "w3"}}
 """Matrices that share an activation and are streamed as one: in four bits only if all their parts are."""
+USUAL_POSITION = 256
+"""Position of which the work of both sides is balanced, if the context is much longer."""
 NOISE_WASTE = 16
 """Vectors of noise that may be made for no token, so that layers make it."""
 WEST = ("planes", "one_plane", "emb_step", "emb_vector")
@@ -141,6 +145,34 @@ class _Placer:
         for side in SIDES:
             pairs = max(1, ceil_div(len(g.kv_heads(side)), 2))
             self.p.tensors[f"kscale_{side}"] = self._add("K scales", ACROSS[side], pairs * g.chunks, True)
+        if self.m.first >= 0:
+            self._first_token()
+
+    def _first_token(self) -> None:
+        """The constant keys, their scales and values of position 0."""
+        g, m, rows = self.g, self.m, self.config.rows
+        for unit in range(g.units):
+            kvs = [unit * g.per_word + part for part in range(g.per_word)]
+            words = np.zeros((m.layers, g.words * g.lanes), np.int8)
+            for part, kv in enumerate(kv for kv in kvs if kv < m.kv_heads):
+                words[:, part * m.head_size : (part + 1) * m.head_size] = m.first_k[:, kv]
+            data = np.zeros((m.layers, g.words, PLANES, g.lanes), np.uint8)
+            data[:, :, 0] = words.view(np.uint8).reshape(m.layers, g.words, g.lanes)
+            self._fills.append((self.p.k[unit, 1], data))
+        values = m.first_v.view(np.uint8).reshape(m.layers, m.kv_heads, g.head_steps, rows // PLANES, PLANES)
+        for kv in range(m.kv_heads):
+            for group in range(1, self.config.weight_groups + 1):
+                data = np.zeros((m.layers, g.head_steps, PLANES, g.lanes), np.uint8)
+                data[..., 0] = values[:, kv, :, group - 1]
+                self._fills.append((self.p.v[kv, group], data))
+        for side in SIDES:
+            tensor = self.p.tensors[f"kscale_{side}"]
+            data = np.zeros((m.layers, tensor.quads, PLANES, g.lanes), np.uint8)
+            for number, kv in enumerate(g.kv_heads(side)):
+                pair, half = divmod(number, 2)
+                scale = np.ascontiguousarray(m.first_m[:, kv, None]).view(np.uint8)
+                data[:, pair * g.chunks, 2 * half : 2 * half + 2, 0] = scale
+            self._fills.append((tensor, data))
 
     def _matrix(self, name: str, rows: dict[str, np.ndarray], scales: dict[str, np.ndarray],
                 vectors: dict[str, list[int]], *, per_layer: bool, act_major: bool = False) -> None:
@@ -192,6 +224,8 @@ class _Placer:
         count = vectors.shape[-2]
         most = self.g.burst if name in LOOKED_UP else CHUNK
         quads = min(count, ceil_div(ceil_div(count, 2), most) * most)
+        if name in ADDED and not self.g.residual_in_registers:
+            quads = count  # which are used in one burst
         return self._halves(f"scales of {name}", vectors[..., :quads, :], vectors[..., quads:, :], per_layer, home)
 
     def _halves(self, name: str, low: np.ndarray, high: np.ndarray, per_layer: bool, home: str) -> Halves:
@@ -230,11 +264,24 @@ class _Placer:
             out[side].append(np.where(channels >= 0, channels + base, -1))
         self._by_channels("qkv", qkv, scales, out, dim, per_layer=True)
         halves = _halved(dim.reshape(-1, g.lanes))
+        shares = _halved(dim.reshape(-1, g.lanes), self._less_work("W") - self._less_work("E"))
         ffn = {side: [c for c in hidden.reshape(-1, g.lanes)] for side in SIDES}
         self._pair("w13", (m.w1, m.w3), (m.m1, m.m3), ffn, dim)
         self._by_channels("w2", m.w2, m.m2, halves, hidden, per_layer=True, act_major=True)
         attention = np.concatenate([g.channels(u, r, w, g.rep) for u, r, w in g.q_words()])
-        self._by_channels("wo", m.wo, m.mo, halves, attention, per_layer=True, act_major=True)
+        self._by_channels("wo", m.wo, m.mo, shares, attention, per_layer=True, act_major=True)
+
+    def _less_work(self, side: str) -> int:
+        """Output words of Wo whose product takes as long as attention of the heads that a side has less than the other,
+        in the middle of the context, or at USUAL_POSITION if that is less. Units of K/V heads alternate, so that one
+        side may have one more."""
+        g = self.g
+        other = SIDES[1 - SIDES.index(side)]
+        fewer = max(0, len(g.heads(other)) - len(g.heads(side)))
+        if g.units < 3:
+            return 0
+        chunks = ceil_div(min(self.m.context // 2, USUAL_POSITION), g.lanes)
+        return fewer * 2 * chunks * g.head_steps // (g.steps * len(g.q_words()))
 
     def _pair(self, name: str, weights: tuple, scales: tuple, out: dict, inputs: np.ndarray) -> None:
         """W1 on the west side and W3 on the east side, so that gate and up arrive together."""
@@ -302,8 +349,11 @@ class _Placer:
         block = self._noise_block()
         for name, home in (("noise", "E0"), ("gumbel", "W0")):
             t[name] = self._add(name, home, block or g.vocab, per_layer=block > 0)
+        if not g.queries_in_registers:
+            t["q"] = self._add("queries", "W0", len(g.q_words()))
         if not g.residual_in_registers:
             t["x"] = self._add("x", "W0", g.dim)
+            t["x_part"] = self._add("addends of x", "E0", g.dim)
         self._constants()
         if g.words > 1:
             t["mask_E0"] = self._add("mask", "E0", g.chunks)
@@ -348,8 +398,9 @@ class _Placer:
             raise TspError("an int4 classifier or embedding is not supported: keep it at 8 bits")
 
 
-def _halved(words: np.ndarray) -> dict[str, list[np.ndarray]]:
-    middle = ceil_div(len(words), 2)
+def _halved(words: np.ndarray, more: int = 0) -> dict[str, list[np.ndarray]]:
+    """Words of both sides, about `more` more of them in the west."""
+    middle = min(max(ceil_div(len(words) + more, 2), 1), len(words) - 1)
     return {"W": list(words[:middle]), "E": list(words[middle:])}
 
 
@@ -357,9 +408,9 @@ def qkv_words(g: Geometry) -> list[tuple[str, tuple[str, int, int, int]]]:
     """(side, (kind, unit, rep, word)) of the QKV projection's output words in order of computation on each side."""
     kv = [(SIDES[u % 2], u, w) for u in range(g.units) for w in range(g.words)]
     found = [(side, ("k", u, 0, w)) for side, u, w in kv]
-    load = {side: sum(1 for s, *_ in kv if s == side) for side in SIDES}
+    load = {side: sum(1 for s, *_ in kv if s == side) * min(2, g.units) for side in SIDES}
     for u, r, w in g.q_words():
-        side = SIDES[u % 2] if g.units > 1 else min(SIDES, key=lambda s: load[s])
+        side = min(SIDES, key=lambda s: load[s]) if g.units % 2 else SIDES[u % 2]
         load[side] += 1
         found.append((side, ("q", u, r, w)))
     return found + [(side, ("v", u, 0, w)) for side, u, w in kv]

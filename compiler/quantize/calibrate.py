@@ -73,11 +73,15 @@ def text_length(context: int, model_context: int) -> int:
 
 @dataclass
 class Statistics:
-    """Largest magnitude a channel [features] by site, and sum of x x^T [features, features] of sites asked for."""
+    """Largest magnitude a channel [features] by site, and sum of x x^T [features, features] of sites asked for.
+
+    first: keys "k" and values "v" [layers, K * hd] of a first token that is a constant; it is in nothing else.
+    """
 
     moments_of: Collection[str] = ()
     peaks: dict[str, np.ndarray] = field(default_factory=dict)
     moments: dict[str, np.ndarray] = field(default_factory=dict)
+    first: dict[str, np.ndarray] = field(default_factory=dict)
 
     def observe(self, site: str, values: np.ndarray) -> None:
         """Take in activations [T, features]."""
@@ -97,13 +101,34 @@ class Statistics:
         return np.stack([self.moments[name] for name in names])
 
 
-def calibrate(model: FloatModel, sequences: Sequence[Sequence[int]], matrices: Collection[str] = ()) -> Statistics:
-    """Statistics of all sites on the sequences, with the moments of what `matrices` multiply."""
+def calibrate(model: FloatModel, sequences: Sequence[Sequence[int]], matrices: Collection[str] = (),
+              first: int = -1) -> Statistics:
+    """Statistics of all sites on the sequences, with the moments of what `matrices` multiply; first: the token that all
+    of them begin with, if its keys and values are to be constants."""
     statistics = Statistics(moments_of={INPUT_SITES[name] for name in matrices})
+
+    def later(site: str, values: np.ndarray) -> None:
+        if len(values) > 1:
+            statistics.observe(site, values[1:])
+
     with np.errstate(all="ignore"):
         for tokens in sequences:
-            model.sequence_logits(tokens, statistics.observe)
+            model.sequence_logits(tokens, statistics.observe if first < 0 else later)
+        if first >= 0:
+            statistics.first = _first_token(model, first)
     return statistics
+
+
+def _first_token(model: FloatModel, token: int) -> dict[str, np.ndarray]:
+    """Keys and values [layers, K * hd] of a token at position 0."""
+    rows: dict[str, list[np.ndarray]] = {"k": [], "v": []}
+
+    def observe(site: str, values: np.ndarray) -> None:
+        if (kind := site.rsplit(".", 1)[-1]) in rows:
+            rows[kind].append(values[0].astype(np.float64))
+
+    model.sequence_logits([token], observe)
+    return {kind: np.stack(found) for kind, found in rows.items()}
 
 
 def check_peaks(statistics: Statistics) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from program.shape import ModelConfig
 Observe = Callable[[str, np.ndarray], None]
 """Called as `observe(site, values [T, features])` for every activation site; a layer's are `layers.<n>.<site>`."""
 
+MANY_PARAMETERS = 20_000_000
+"""Of a model whose float64 copy takes more memory than its exactness is worth."""
 LAYER_SITES = (
     "x_att",  # residual before the attention norm [dim]
     "att_norm",  # normed, times its weight [dim]
@@ -67,7 +70,7 @@ class FloatModel:
     def __init__(self, checkpoint: Checkpoint, dtype: type[np.floating] = np.float64) -> None:
         self.config = config = checkpoint.config
         self.dtype = dtype
-        self._w = {name: weight.astype(dtype) for name, weight in checkpoint.weights.items()}
+        self._w = {name: weight.astype(dtype, copy=False) for name, weight in checkpoint.weights.items()}
         self._w.setdefault("classifier", self._w["tok_emb"])
         self._w_qkv = np.concatenate([self._w.pop(name) for name in ("wq", "wk", "wv")], axis=1)
         self._w_gate_up = np.concatenate([self._w.pop(name) for name in ("w1", "w3")], axis=1)
@@ -245,6 +248,25 @@ class FloatModel:
     def _by_head(self, x: np.ndarray) -> np.ndarray:
         """[T, heads*hd] to [heads, T, hd]."""
         return x.reshape(len(x), -1, self.config.head_dim).swapaxes(0, 1)
+
+
+class FloatModels:
+    """The float models of a checkpoint, each made once, when it is first wanted.
+
+    fast: in float32; writes texts and calibrates. exact: in float64, what integer models are compared with; that of a
+    model of MANY_PARAMETERS is `fast`, too, whose rounding is far below what 8 bits cost, and half as large.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+
+    @cached_property
+    def fast(self) -> FloatModel:
+        return FloatModel(self._checkpoint, np.float32)
+
+    @cached_property
+    def exact(self) -> FloatModel:
+        return self.fast if self._checkpoint.n_parameters >= MANY_PARAMETERS else FloatModel(self._checkpoint)
 
 
 def rope_tables(config: ModelConfig) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Quantisation: a float checkpoint becomes an `IntegerModel` (docs/numerics.md).
+"""Quantisation: a float checkpoint becomes an `IntegerModel` (docs/reference/numerics.md).
 
 Weights are int8 with one scale a row. Every static activation scale is a vector over channels that is folded into
 the neighbouring weights: h8 = h / s with s in the norm's gains and in the columns of the matrices behind it, v8 with
@@ -16,9 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from arch.config import MAX_LANES
-from arch.isa import Sat
 from arch.lanes import ceil_div
-from arch.numerics import SAT_LIMIT
 from base.errors import TspError
 from compiler.frontend.checkpoint import Checkpoint
 from compiler.place.geometry import native_head_size
@@ -27,15 +25,16 @@ from program.integer import (
     GATE_FRACTION,
     LOGIT_FRACTION,
     Q_SHIFT,
+    RESIDUAL,
     ROPE_FRACTION,
     SCORE_FRACTION,
     IntegerModel,
-    IntegerState,
     Shifts,
+    groups,
     rope_tables,
-    rsr,
 )
 from program.quality import Quality
+from program.reference import MOST_ROWS, IntegerState
 
 from .calibrate import CALIBRATION_SEEDS, INPUT_SITES, Statistics, calibrate, check_peaks, sample_sequences, text_length
 from .float_model import FINAL_NORM, X_FINAL, FloatModel
@@ -49,7 +48,12 @@ NORM_BITS = 17
 MARGIN = 1.15
 """Of static scales of 16-bit values over their calibrated maximum."""
 F_SHIFT = 8
-"""Shift of gate * up if W2's input is dynamic: at most 33 - 8 bits remain, so that its exponent is at most 18."""
+"""Shift of gate * up if W2's input is dynamic."""
+GREATEST_EXPONENT = {"att_norm": 8, "ffn_norm": 8, "final_norm": 8, "silu": 17 + 15 - F_SHIFT - 7}
+"""Of the dynamic inputs: of 16 bits, and of a product of 18 by 16 bits that F_SHIFT is taken from. The shifts behind
+are as much at least, so that no exponent is ever clamped."""
+LEAST_GATE_FRACTION = 8
+"""Fraction bits of the gate that are left to it at least, however large gates are."""
 WIDE = 32767 / (2 * MARGIN)
 """What the largest calibrated value of a dynamic input is before it gets its exponent."""
 BEHIND = {"att_norm": ("qk", "v"), "ffn_norm": ("gate", "up"), "silu": ("w2",), "final_norm": ("cls",)}
@@ -62,7 +66,7 @@ SCALED = {
     "norm_g": "gains of the norms", "norm_att": "att_norm", "norm_ffn": "ffn_norm", "norm_f": "final_norm",
     "qkv_pre": "wq, wk and wv", "qk": "wq and wk", "v": "wv", "score_pre": "wq and wk", "score": "wq and wk",
     "av_pre": "wv", "av": "wv", "wo_pre": "wo", "wo": "wo", "ffn_pre": "w1 and w3", "gate": "w1", "up": "w3",
-    "f": "w2", "w2_pre": "w2", "w2": "w2",
+    "sigmoid": "w1", "f": "w2", "w2_pre": "w2", "w2": "w2",
 }
 """What a shift scales."""
 
@@ -73,7 +77,8 @@ class Recipe:
 
     smooth_*: exponent of the activation's share when a channel's scale is divided between activation and weights
     (1: all activation channels get the same range, 0: one scale for the layer). clip_*: static clip in units of the
-    calibrated maximum. av_gain: log2 of how much finer the attention output is stored than V.
+    calibrated maximum. av_gain: log2 of how much finer the attention output is stored than V. group: channels of a
+    group of W2's input that has an exponent of its own (0: as `integer.groups`).
     """
 
     smooth_att: float = 0.75
@@ -86,21 +91,23 @@ class Recipe:
     clip_q: float = 1.0
     clip_v: float = 1.0
     av_gain: int = 0
+    group: int = 0
+
+ROBUST_RECIPE = Recipe(smooth_att=0.5, smooth_ffn=0.5, smooth_up=0.5, group=128)
+"""For a rotated model: its channels are alike, and W2's input has exponents of small groups."""
 
 
-def pad_heads(checkpoint: Checkpoint, head_size: int) -> dict[str, np.ndarray]:
-    """Weights as float64 with the heads of wq, wk, wv (rows) and wo (columns) zero-padded to `head_size`."""
-    c = checkpoint.config
-    weights = {name: w.astype(np.float64) for name, w in checkpoint.weights.items()}
-    weights.setdefault("classifier", weights["tok_emb"])
-    for name in ("wq", "wk", "wv"):
-        rows = weights[name].reshape(c.n_layers, -1, c.head_dim, c.dim)
-        rows = np.pad(rows, ((0, 0), (0, 0), (0, head_size - c.head_dim), (0, 0)))
-        weights[name] = rows.reshape(c.n_layers, -1, c.dim)
-    columns = weights["wo"].reshape(c.n_layers, c.dim, c.n_heads, c.head_dim)
-    columns = np.pad(columns, ((0, 0), (0, 0), (0, 0), (0, head_size - c.head_dim)))
-    weights["wo"] = columns.reshape(c.n_layers, c.dim, -1)
-    return weights
+def pad_heads(name: str, layer: np.ndarray, heads: int, head_size: int) -> np.ndarray:
+    """A layer's matrix [out, in] as float64 with the heads of wq, wk, wv (rows) and wo (columns) zero-padded to
+    `head_size`."""
+    layer = layer.astype(np.float64)
+    if name == "wo":
+        columns = layer.reshape(len(layer), heads, -1)
+        return np.pad(columns, ((0, 0), (0, 0), (0, head_size - columns.shape[2]))).reshape(len(layer), -1)
+    if name in ("wq", "wk", "wv"):
+        rows = layer.reshape(heads, -1, layer.shape[1])
+        return np.pad(rows, ((0, 0), (0, head_size - rows.shape[1]), (0, 0))).reshape(-1, layer.shape[1])
+    return layer
 
 
 def rope(context: int, head_dim: int, head_size: int, theta: float) -> tuple[np.ndarray, np.ndarray]:
@@ -124,44 +131,23 @@ def smooth(act: np.ndarray, weights: np.ndarray, share: float, clip: float, limi
     return scale * (act / scale).max() * clip / limit
 
 
-def check_shifts(shifts: Shifts) -> None:
-    """Raise TspError where a shift leaves the chip's range.
+def check_shifts(shifts: Shifts, dynamic: frozenset[str]) -> None:
+    """Raise TspError where a shift leaves the chip's range, or an exponent that is taken from it may be more.
 
-    Exponents may take a post shift beyond MAX_POST: the chip clamps it, and either shift leaves 0 of a product of 36
-    bits. What they may not do, `check_exponents` says.
+    Exponents that are added may take a post shift beyond MAX_POST: the chip clamps it, and either shift leaves 0 of a
+    product of 36 bits.
     """
+    behind = {name: site for site in dynamic if site in BEHIND for name in BEHIND[site]}
     for name, value in vars(shifts).items():
-        low = 0
+        low = GREATEST_EXPONENT[behind[name]] if name in behind else 0
         high = MAX_PRE if name.endswith("_pre") or name == "norm_x" else MAX_POST
+        if name == "sigmoid":
+            low, high = LEAST_GATE_FRACTION - GATE_FRACTION, 0
         if not low <= value <= high:
             raise TspError(
                 f"quantize: shift {name} must be {low}..{high}, not {value}: scales of {SCALED[name]} are too far from "
                 "those around them; try other --scales, or export the model with weights of ordinary size"
             )
-
-
-def greatest_exponent(site: str, shifts: Shifts) -> int:
-    """The greatest exponent that a token can give a dynamic input: it leaves 7 bits of the largest magnitude.
-
-    A norm's output has 16 bits, W2's input is gate (18 bits) * up (16 bits) >> f.
-    """
-    most = rsr(SAT_LIMIT[Sat.S18] * SAT_LIMIT[Sat.S16], shifts.f) if site == "silu" else SAT_LIMIT[Sat.S16]
-    return int(most).bit_length() - 7
-
-
-def check_exponents(shifts: Shifts, dynamic: frozenset[str]) -> None:
-    """Raise TspError where an exponent can be more than the post shift that it is taken from.
-
-    The chip clamps a post shift at 0, and the products of that token would be too small by a power of two.
-    """
-    for site in sorted(dynamic):
-        most = greatest_exponent(site, shifts)
-        for name in BEHIND[site]:
-            if (value := getattr(shifts, name)) < most:
-                raise TspError(
-                    f"quantize: shift {name} must be at least {most}, not {value}, for exponents of {site} are taken "
-                    f"from it: use --scales static, or export the model with smaller {SCALED[name]}"
-                )
 
 
 # ---- the model ----
@@ -176,16 +162,18 @@ def quantize(
     dynamic: frozenset[str] = frozenset(),
     recipe: Recipe | None = None,
     lanes: int = MAX_LANES,
+    first: int = -1,
 ) -> IntegerModel:
     """The integer model of a checkpoint for sequences of up to `context` tokens.
 
     calibration_tokens: sequences to take static scales from; by default the float model writes some, always the same.
     four_bit: names of matrices (`MATRICES`) to hold in four bits. dynamic: inputs (`SITES`) that get an exponent of
-    each token. lanes: of the chip.
+    each token. lanes: of the chip. first: a token that every sequence begins with, whose keys and values become
+    constants of the model; -1: none.
     Raises `TspError`, naming the checkpoint's source, if a scale does not fit the chip.
     """
     return quantiser(checkpoint, context=context, calibration_tokens=calibration_tokens, four_bit=four_bit,
-                     recipe=recipe, lanes=lanes)(dynamic)
+                     recipe=recipe, lanes=lanes, first=first)(dynamic)
 
 
 def quantiser(
@@ -196,22 +184,28 @@ def quantiser(
     four_bit: frozenset[str] = frozenset(),
     recipe: Recipe | None = None,
     lanes: int = MAX_LANES,
+    first: int = -1,
+    model: FloatModel | None = None,
 ) -> Callable[[frozenset[str]], IntegerModel]:
-    """`quantize` but for its dynamic inputs: calibrates once, and makes the model with those that it is given."""
+    """`quantize` but for its dynamic inputs: calibrates once, and makes the model with those that it is given.
+
+    model: the checkpoint's float model in float32, if the caller has it.
+    """
     c = checkpoint.config
     if not 1 <= context <= c.seq_len:
         raise TspError(f"quantize: context must be 1..{c.seq_len} (the model's context), not {context}")
     _check_names("four_bit", four_bit)
-    model = FloatModel(checkpoint, np.float32)
+    model = model or FloatModel(checkpoint, np.float32)
     sequences = calibration_tokens or sample_sequences(model, text_length(context, c.seq_len), CALIBRATION_SEEDS)
-    statistics = calibrate(model, sequences, four_bit)
+    statistics = calibrate(model, sequences, four_bit, first)
     with _about(checkpoint):
         check_peaks(statistics)
 
     def build(dynamic: frozenset[str]) -> IntegerModel:
         _check_names("dynamic", dynamic)
         with _about(checkpoint):
-            return _Quantiser(checkpoint, context, statistics, four_bit, dynamic, recipe or Recipe(), lanes).build()
+            return _Quantiser(checkpoint, context, statistics, four_bit, dynamic, recipe or Recipe(), lanes,
+                              first).build()
 
     return build
 
@@ -242,12 +236,15 @@ class _Quantiser:
         dynamic: frozenset[str],
         recipe: Recipe,
         lanes: int,
+        first: int = -1,
     ) -> None:
         self.config = checkpoint.config
+        self.first = first
         self.context = context
         self.lanes = lanes
         self.head_size = native_head_size(self.config.head_dim, lanes)
-        self.weights = pad_heads(checkpoint, self.head_size)
+        self.weights = checkpoint.weights
+        self.weights.setdefault("classifier", self.weights["tok_emb"])
         self.recipe = recipe
         self.four_bit = four_bit
         self.dynamic = dynamic
@@ -256,18 +253,21 @@ class _Quantiser:
         self.final_peak = float(statistics.peaks[FINAL_NORM].max())
         residual = max(float(self.peak[site].max()) for site in ("x_att", "x_ffn"))
         self.residual = max(residual, float(statistics.peaks[X_FINAL].max()))
+        self.residual_bits = RESIDUAL_BITS
         self.fraction = RESIDUAL_BITS - 1 - math.ceil(math.log2(self.residual))
 
     def build(self) -> IntegerModel:
         """The integer model."""
         c = self.config
         cos, sin = rope(self.context, c.head_dim, self.head_size, c.rope_theta)
-        parts = [self._embedding(), self._norms(), self._attention(), self._feed_forward()]
+        self._input_scales()
+        parts = [self._feed_forward(), self._embedding(), self._norms(), self._attention()]
         arrays = {name: value for part, _ in parts for name, value in part.items()}
         shifts = {name: value for _, part in parts for name, value in part.items()}
         eps = arrays.pop("eps")
-        check_shifts(Shifts(**shifts))
-        check_exponents(Shifts(**shifts), self.dynamic)
+        if self.first >= 0:
+            arrays |= self._first_token()
+        check_shifts(Shifts(**shifts), self.dynamic)
         return IntegerModel(
             dim=c.dim,
             hidden=c.hidden_dim,
@@ -284,6 +284,8 @@ class _Quantiser:
             rope_sin=sin.astype(np.int16),
             four_bit=self.four_bit,
             dynamic=self.dynamic,
+            group=self.recipe.group if "silu" in self.dynamic else 0,
+            first=self.first,
             **arrays,
         )
 
@@ -301,16 +303,21 @@ class _Quantiser:
 
     def _jointly(self, gains: dict[str, np.ndarray | float], folded: np.ndarray) -> list[Rows]:
         """Rows of several matrices of one input whose channel scales share a shift."""
-        stacks = {name: self._stack(name) * folded[:, None, :] for name in gains}
-        wide = {name: np.broadcast_to(gain, stacks[name].shape[:-1]) for name, gain in gains.items()}
         moments = {name: self._moments(name, folded) for name in gains}
-        steps = {name: self._steps(name, stack, moments[name]) for name, stack in stacks.items()}
+        steps = {name: self._steps(name, folded, moments[name]) for name in gains}
+        wide = {name: np.broadcast_to(gain, steps[name].shape) for name, gain in gains.items()}
         total = total_shift(*(steps[name] * wide[name] for name in gains))
-        return [self._rounded(name, stacks[name], steps[name], wide[name], total, moments[name]) for name in gains]
+        return [self._rounded(name, folded, steps[name], wide[name], total, moments[name]) for name in gains]
 
-    def _stack(self, name: str) -> np.ndarray:
-        """Weights [L, out, in] (one layer of the classifier)."""
-        return self.weights[name].reshape(-1, *self.weights[name].shape[-2:])
+    def _layers(self, name: str) -> int:
+        return 1 if name == "classifier" else self.config.n_layers
+
+    def _folded(self, name: str, layer: int, folded: np.ndarray) -> np.ndarray:
+        """A layer of a matrix as float64 [out, in], its heads padded, times the scales of its input [L, in]."""
+        if name == "classifier":
+            return self.weights[name] if (folded == 1).all() else self.weights[name] * folded[layer]
+        heads = {"wo": self.config.n_heads, "wq": self.config.n_heads}.get(name, self.config.n_kv_heads)
+        return pad_heads(name, self.weights[name][layer], heads, self.head_size) * folded[layer]
 
     def _moments(self, name: str, folded: np.ndarray) -> np.ndarray | None:
         """Second moments [L, in, in] of a four-bit matrix' input after folding, heads padded."""
@@ -324,22 +331,24 @@ class _Quantiser:
             moments = np.pad(moments, ((0, 0), (0, 0), pad, (0, 0), pad)).reshape(-1, size, size)
         return moments / folded[..., None] / folded[..., None, :]
 
-    def _steps(self, name: str, stack: np.ndarray, moments: np.ndarray | None) -> np.ndarray:
+    def _steps(self, name: str, folded: np.ndarray, moments: np.ndarray | None) -> np.ndarray:
+        """A step for each row [L, out]."""
+        layers = (self._folded(name, layer, folded) for layer in range(self._layers(name)))
         if moments is None:
-            return row_steps(stack, self._limit(name))
-        pairs = zip(stack, moments, strict=True)
+            return np.stack([row_steps(w, self._limit(name)) for w in layers])
+        pairs = zip(layers, moments, strict=True)
         return np.stack([searched_steps(w, self._limit(name), np.diag(h)) for w, h in pairs])
 
     def _rounded(
-        self, name: str, stack: np.ndarray, steps: np.ndarray, gain: np.ndarray, total: int, moments: np.ndarray | None
+        self, name: str, folded: np.ndarray, steps: np.ndarray, gain: np.ndarray, total: int, moments: np.ndarray | None
     ) -> Rows:
         scale, steps = integer_scales(steps, gain, total)
-        if moments is None:
-            weights = nearest(stack, steps, self._limit(name))
-        else:
-            each = zip(stack, steps, moments, strict=True)
-            weights = np.stack([compensated(w, s, self._limit(name), h) for w, s, h in each])
-        return Rows(weights=weights, scale=scale, total=total)
+        limit, weights = self._limit(name), []
+        for layer in range(self._layers(name)):
+            w = self._folded(name, layer, folded)
+            weights.append(nearest(w, steps[layer], limit) if moments is None else
+                           compensated(w, steps[layer], limit, moments[layer]))
+        return Rows(weights=np.stack(weights) if len(weights) > 1 else weights[0][None], scale=scale, total=total)
 
     # -- embedding and classifier --
 
@@ -360,16 +369,20 @@ class _Quantiser:
 
     # -- norms --
 
-    def _norms(self) -> tuple[dict, dict]:
-        """Gains: h / scale = xs * gain * rsqrt(sum of squares), all powers of two in the shifts."""
-        w, r, c = self.weights, self.recipe, self.config
+    def _input_scales(self) -> None:
+        """Static scales of the norms' outputs."""
+        w, r = self.weights, self.recipe
         columns_att = np.maximum.reduce([np.abs(w[n]).max(1) for n in ("wq", "wk", "wv")])
         columns_ffn = np.maximum(np.abs(w["w1"]).max(1), np.abs(w["w3"]).max(1))
         self.att_scale = self._smoothed(
             "att_norm", columns_att, self._share(r.smooth_att, "wq", "wk", "wv"), r.clip_att
         )
         self.ffn_scale = self._smoothed("ffn_norm", columns_ffn, self._share(r.smooth_ffn, "w1", "w3"), r.clip_ffn)
-        norm_x = RESIDUAL_BITS - NORM_BITS
+
+    def _norms(self) -> tuple[dict, dict]:
+        """Gains: h / scale = xs * gain * rsqrt(sum of squares), all powers of two in the shifts."""
+        w, c = self.weights, self.config
+        norm_x = 0 if RESIDUAL in self.dynamic else max(0, self.residual_bits - NORM_BITS)
         padded = ceil_div(c.dim, self.lanes) * self.lanes
         norm_sq = max(0, math.ceil(math.log2(padded)) + 34 - 31)
         ideal = math.sqrt(c.dim) * 2.0 ** (-norm_sq / 2)
@@ -377,8 +390,12 @@ class _Quantiser:
                  "g_final": w["final_norm"] / self.final_scale * ideal}
         totals = {name: total_shift(np.abs(g)) for name, g in gains.items()}
         arrays = {name: np.rint(g * 2.0 ** totals[name]).astype(np.int16) for name, g in gains.items()}
-        norm_g = self._gain_shift(arrays, self.fraction - norm_x)
-        eps = c.norm_eps * c.dim / padded * 4.0 ** (self.fraction - norm_x) / 2.0**norm_sq
+        if RESIDUAL in self.dynamic:
+            norm_g = 15
+            eps = math.sqrt(c.norm_eps * c.dim / self.lanes) * 2.0**self.fraction
+        else:
+            norm_g = self._gain_shift(arrays, self.fraction - norm_x)
+            eps = c.norm_eps * c.dim / padded * 4.0 ** (self.fraction - norm_x) / 2.0**norm_sq
         if eps > MAX_EPS:
             most = c.norm_eps * MAX_EPS / eps
             raise TspError(f"quantize: the epsilon of the norms (rms_norm_eps) must be at most {most:.2g} for a "
@@ -409,6 +426,7 @@ class _Quantiser:
     def _attention(self) -> tuple[dict, dict]:
         q_gain, k_gain, score_total = self._score_scales()
         v_scale = self._v_scale()
+        self.k_gain, self.v_scale = k_gain, v_scale
         q, k = self._jointly({"wq": q_gain, "wk": k_gain}, self.att_scale)
         v = self._rows("wv", self.att_scale, 1 / v_scale)
         pre = max(q.pre(), k.pre(), v.pre())
@@ -469,8 +487,8 @@ class _Quantiser:
     def _v_scale(self) -> np.ndarray:
         """Static scale of V's channels [L, K * hd]; padded channels get 1."""
         c = self.config
-        columns = np.abs(self.weights["wo"]).max(1).reshape(c.n_layers, c.n_kv_heads, c.group_size, self.head_size)
-        columns = columns.max(2)[..., : c.head_dim].reshape(c.n_layers, -1)
+        columns = np.abs(self.weights["wo"]).max(1).reshape(c.n_layers, c.n_kv_heads, c.group_size, c.head_dim)
+        columns = columns.max(2).reshape(c.n_layers, -1)
         scale = self._smoothed("v", columns, self._share(self.recipe.smooth_v, "wo"), self.recipe.clip_v)
         scale = scale.reshape(c.n_layers, c.n_kv_heads, c.head_dim)
         padding = ((0, 0), (0, 0), (0, self.head_size - c.head_dim))
@@ -479,32 +497,65 @@ class _Quantiser:
     # -- feed forward --
 
     def _feed_forward(self) -> tuple[dict, dict]:
-        gate = self._rows("w1", self.ffn_scale, 2.0**GATE_FRACTION)
-        up_gain, f = self._up_gain()
+        fraction = self._gate_fraction()
+        gate = self._rows("w1", self.ffn_scale, 2.0**fraction)
+        up_gain, f = self._up_gain(fraction)
         up = self._rows("w3", self.ffn_scale, up_gain)
         pre = max(gate.pre(), up.pre())
-        down = self._rows("w2", 1 / (up_gain * 2.0 ** (GATE_FRACTION - f)), 2.0**self.fraction)
+        down = self._rows("w2", 1 / (up_gain * 2.0 ** (fraction - f)), 2.0**self.fraction)
+        w2_pre = down.pre(*groups(self.config.hidden_dim, self.recipe.group) if "silu" in self.dynamic else ())
+        w2 = self._wide_enough(down.total - w2_pre)
         shifts = {
             "ffn_pre": pre,
             "gate": gate.total - pre,
             "up": up.total - pre,
+            "sigmoid": fraction - GATE_FRACTION,
             "f": f,
-            "w2_pre": down.pre(),
-            "w2": down.total - down.pre(),
+            "w2_pre": w2_pre,
+            "w2": w2,
         }
         matrices = {"w1": gate, "w2": down, "w3": up}
         arrays = {name: rows.weights for name, rows in matrices.items()}
         return arrays | {"m" + name[1]: rows.scale for name, rows in matrices.items()}, shifts
 
-    def _up_gain(self) -> tuple[np.ndarray, int]:
+    def _wide_enough(self, w2: int) -> int:
+        """W2's shift, from which any exponent of its input can be taken: if that costs them, the residual has fewer
+        fraction bits."""
+        lack = max(0, GREATEST_EXPONENT["silu"] - w2) if "silu" in self.dynamic else 0
+        self.fraction -= lack
+        self.residual_bits -= lack
+        return w2 + lack
+
+    def _gate_fraction(self) -> int:
+        """Fraction bits of the gate: as many as leave its calibrated range room in 18 bits."""
+        largest = float(self.peak["gate"].max()) * MARGIN
+        return min(GATE_FRACTION, max(LEAST_GATE_FRACTION, 17 - math.ceil(math.log2(max(largest, 1.0)))))
+
+    def _up_gain(self, fraction: int) -> tuple[np.ndarray, int]:
         """What W3's outputs are multiplied by [L, F]: int16 with margin, equalising the channels of W2's input; and the
         shift of gate * up, behind which that input has its scale if it is static."""
         scale = self._smoothed("silu", np.abs(self.weights["w2"]).max(1), self._share(self.recipe.smooth_up, "w2"), 1.0)
         most = 32767 / ((np.maximum(self.peak["up"], 1e-6) / scale).max() * MARGIN)
         if "silu" in self.dynamic:
             return most / scale, F_SHIFT
-        f = math.floor(math.log2(most)) + GATE_FRACTION
-        return 2.0 ** (f - GATE_FRACTION) / scale, f
+        f = math.floor(math.log2(most)) + fraction
+        return 2.0 ** (f - fraction) / scale, f
+
+    # -- constant first token --
+
+    def _first_token(self) -> dict[str, np.ndarray]:
+        """The integer keys, with their scales, and values of the first token, of which the float model's are known."""
+        c, k, v = self.config, self.statistics.first["k"], self.statistics.first["v"]
+        k16 = np.clip(np.rint(self._padded(k) * self.k_gain.reshape(c.n_layers, c.n_kv_heads, -1)), -32767, 32767)
+        largest = np.maximum(np.abs(k16).max(2), 1)
+        k8 = np.clip(np.rint(128 * k16 / largest[..., None]), -127, 127)
+        v8 = np.clip(np.rint(self._padded(v) / self.v_scale.reshape(c.n_layers, c.n_kv_heads, -1)), -127, 127)
+        return {"first_k": k8.astype(np.int8), "first_m": largest.astype(np.int16), "first_v": v8.astype(np.int8)}
+
+    def _padded(self, x: np.ndarray) -> np.ndarray:
+        """[L, K * head_dim] as [L, K, hd]."""
+        x = x.reshape(self.config.n_layers, self.config.n_kv_heads, -1)
+        return np.pad(x, ((0, 0), (0, 0), (0, self.head_size - self.config.head_dim)))
 
 
 # ---- quality ----
@@ -513,11 +564,11 @@ class _Quantiser:
 def integer_logits(model: IntegerModel, tokens: Sequence[int]) -> np.ndarray:
     """Logits [T, vocab] in natural units of the integer model after each token of a sequence."""
     state = IntegerState(model)
-    return np.array([state.step(token) for token in tokens]) / (1 << LOGIT_FRACTION)
+    parts = [state.advance(tokens[start : start + MOST_ROWS]) for start in range(0, len(tokens), MOST_ROWS)]
+    return np.concatenate(parts) / (1 << LOGIT_FRACTION)
 
 
-def evaluate(model: IntegerModel, checkpoint: Checkpoint, *sequences: Sequence[int]) -> Quality:
+def evaluate(model: IntegerModel, reference: FloatModel, *sequences: Sequence[int]) -> Quality:
     """Distance of the integer model from the float model on one sequence, or on several taken together."""
-    reference = FloatModel(checkpoint)
     floats = np.concatenate([reference.sequence_logits(tokens) for tokens in sequences])
     return kl_top1(floats, np.concatenate([integer_logits(model, tokens) for tokens in sequences]))

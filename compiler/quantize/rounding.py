@@ -5,9 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from program.integer import greatest_sum
+
 MAX_SCALE = 32767
 DAMPING = 0.01
 """Of the mean diagonal of the second moments, added to it before it is inverted."""
+ROWS = 4096
+"""Rows of a matrix that are rounded at once."""
 CLIPS = np.linspace(0.5, 1.0, 21)
 """Row steps tried, in units of the one that clips nothing."""
 
@@ -20,9 +24,9 @@ class Rows:
     scale: np.ndarray
     total: int
 
-    def pre(self) -> int:
-        """Least shift that brings every possible int8 product sum to 18 bits."""
-        bound = int(np.abs(self.weights.astype(np.int64)).sum(-1).max()) * 127
+    def pre(self, *groups: slice) -> int:
+        """Least shift that brings every possible int8 product sum to 18 bits; groups: of columns, summed one by one."""
+        bound = max(greatest_sum(layer[:, group]) for layer in self.weights for group in groups or (slice(None),)) * 127
         return max(0, bound.bit_length() - 17)
 
 
@@ -55,8 +59,12 @@ def integer_scales(steps: np.ndarray, gain: np.ndarray, total: int) -> tuple[np.
 
 
 def nearest(weights: np.ndarray, steps: np.ndarray, limit: int) -> np.ndarray:
-    """int8 weights by plain rounding."""
-    return np.clip(np.rint(weights / steps[..., None]), -limit, limit).astype(np.int8)
+    """int8 weights of a matrix [out, in] by plain rounding, some rows at a time."""
+    rounded = np.empty(weights.shape, np.int8)
+    for start in range(0, len(weights), ROWS):
+        part = slice(start, start + ROWS)
+        rounded[part] = np.clip(np.rint(weights[part] / steps[part, None]), -limit, limit)
+    return rounded
 
 
 def compensated(weights: np.ndarray, steps: np.ndarray, limit: int, moments: np.ndarray) -> np.ndarray:

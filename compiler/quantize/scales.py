@@ -7,39 +7,60 @@ can be quantised; a static one costs what the calibrated range does not foresee.
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from base.errors import TspError
 from compiler.frontend.checkpoint import Checkpoint
-from program.integer import SITES, IntegerModel
+from program.integer import RESIDUAL, SITES, IntegerModel
 from program.quality import Trial
 
 from .float_model import FloatModel
 from .quality import kl_top1
-from .quantizer import integer_logits
+from .quantizer import ROBUST_RECIPE, integer_logits, quantize
+from .rotate import rotated
 
-SCALES = {"measured": None, "static": frozenset[str](), "dynamic": frozenset(SITES)}
+ROBUST = frozenset({RESIDUAL, "silu"})
+"""Dynamic inputs of a robust model, see `robust`."""
+SCALES = {"measured": None, "static": frozenset[str](), "dynamic": frozenset(SITES), "robust": ROBUST}
 """What --scales may say: the dynamic inputs, or that they are to be chosen."""
+ROBUST_ABOVE = 0.02
+"""KL over cross-entropy of all inputs dynamic, above which a robust model is tried: more than any scales mend."""
 
 
-def choose(make: Callable[[frozenset[str]], IntegerModel], checkpoint: Checkpoint,
-           tokens: Sequence[int]) -> tuple[IntegerModel, list[Trial]]:
+def robust(checkpoint: Checkpoint, texts: Sequence[Sequence[int]], *, context: int, lanes: int) -> IntegerModel:
+    """An integer model that survives massive activations (docs/numerics.md).
+
+    Its residual is rotated, its norms' operands and groups of W2's input have exponents of each token, and the first
+    token of all texts is a constant. It costs cycles and the SRAM of an embedding beside the classifier.
+    """
+    return quantize(rotated(checkpoint), context=context, calibration_tokens=texts, dynamic=ROBUST,
+                    recipe=ROBUST_RECIPE, lanes=lanes, first=texts[0][0])
+
+
+def choose(make: Callable[[frozenset[str]], IntegerModel], reference: FloatModel, *texts: Sequence[int],
+           make_robust: Callable[[], IntegerModel] | None = None) -> tuple[IntegerModel, list[Trial]]:
     """The model with as many static scales as cost little, and what was measured on the way.
 
-    make: the integer model with these dynamic inputs (`quantize.quantiser`). tokens: a text that the scales were not
-    calibrated on. Compares all inputs dynamic with all static; if that is too much, tries one site after the other,
-    each with what was chosen before. Sites whose shifts have no room for exponents are static, and a trial of each says
-    so. Raises TspError if even static scales are impossible.
+    make: the integer model with these dynamic inputs (`quantizer.quantiser`). reference: the float model. texts: some
+    that the scales were not calibrated on. Compares all inputs dynamic with all static; if that is too much, tries one
+    site after the other, each with what was chosen before. Where even dynamic scales lose ROBUST_ABOVE, the robust
+    model is taken, if there is one and it loses less. Sites whose shifts have no room for exponents are static, and a
+    trial of each says so. Raises TspError if even static scales are impossible.
     """
-    logits = FloatModel(checkpoint).sequence_logits(tokens)
+    logits = np.concatenate([reference.sequence_logits(tokens) for tokens in texts])
 
     def loss(model: IntegerModel) -> float:
-        return kl_top1(logits, integer_logits(model, tokens)).ratio
+        return kl_top1(logits, np.concatenate([integer_logits(model, tokens) for tokens in texts])).ratio
 
     model, trials = _dynamic(make)
-    if not model.dynamic:
-        return model, trials
     best = loss(model)
+    if make_robust and best > ROBUST_ABOVE:
+        other = make_robust()
+        trials.append(Trial(sites=(RESIDUAL,), dynamic=loss(other), static=best))
+        if not trials[-1].takes_static:
+            return other, trials
     able = tuple(site for site in SITES if site in model.dynamic)
-    for sites in (able, *((site,) for site in able)):
+    for sites in (able, *((site,) for site in able)) if able else ():
         static = make(model.dynamic.difference(sites))
         trials.append(Trial(sites=tuple(sites), dynamic=best, static=loss(static)))
         if trials[-1].takes_static:

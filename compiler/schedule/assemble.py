@@ -1,58 +1,62 @@
 """From placed bursts to the words of the instruction queues, with every delay counted out."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from arch import isa, row
 from arch.config import ChipConfig
 from arch.isa import Instr, Op
 from arch.queue_store import store_of
+from program.program import Bucket, Segment
 
-from .scheduler import FIRST, Segment
+from .scheduler import FIRST, Schedule
 
 
-@dataclass(frozen=True)
-class Bucket:
+@dataclass(frozen=True, kw_only=True)
+class Code:
     """A token's program for one context bucket.
 
-    words: instructions of every queue, from its start PC on. period: cycles from start pulse to start pulse.
-    limit: first position that the bucket does not serve. starts: first cycle of each segment behind the first dispatch.
+    bucket: what is known of it. schedules: the blocks that its segments are. words: instructions of every queue by its
+    name, from the bucket's start PC on.
     """
 
-    limit: int
-    period: int
+    bucket: Bucket
+    schedules: tuple[Schedule, ...]
     words: dict[str, list[int]]
-    starts: tuple[int, ...]
 
 
-def assemble(config: ChipConfig, segments: list[Segment], limit: int) -> Bucket:
-    """Instruction words of all queues for the segments of one bucket."""
-    starts, now = [], 0
-    for segment in segments:
-        starts.append(now)
-        now += segment.length * segment.passes
-    words = {queue.name: _queue(queue, segments, starts, store_of(config, queue).max_delay)
+def assemble(config: ChipConfig, schedules: Sequence[Schedule], chunks: int) -> Code:
+    """Instruction words of all queues for the blocks of a bucket that ends at `chunks` vectors of positions."""
+    starts = [0, *itertools.accumulate(schedule.length * schedule.block.passes for schedule in schedules)]
+    words = {queue.name: _queue(queue, schedules, starts, store_of(config, queue).max_delay)
              for queue in row.queues(config)}
-    return Bucket(limit, isa.START + now + FIRST + 1, words, tuple(starts))
+    segments = (Segment(s.block.name, isa.START + start, s.length, s.block.passes,
+                        s.block.weight_quads * config.quad_bytes)
+                for s, start in zip(schedules, starts, strict=False))
+    bucket = Bucket(chunks * config.lanes, isa.START + starts[-1] + FIRST + 1, chunks, tuple(segments))
+    return Code(bucket=bucket, schedules=tuple(schedules), words=words)
 
 
-def _queue(queue: row.Queue, segments: list[Segment], starts: list[int], longest: int) -> list[int]:
-    """Words of one queue: (dispatch cycle, operation) events, then delays of at most `longest` filled in."""
+def _queue(queue: row.Queue, schedules: Sequence[Schedule], starts: Sequence[int], longest: int) -> list[int]:
+    """Words of one queue: (dispatch cycle, operation) events, then delays of at most `longest` filled in.
+
+    starts: of the blocks, and the end of the last one, behind the first dispatch.
+    """
     events: list[tuple[int, Op, dict]] = [(0, Op.NOP, {})]
-    for segment, start in zip(segments, starts, strict=True):
-        own = sorted((p.dispatch, p.burst.op, p.fields) for p in segment.placed if p.burst.queue == queue.name)
+    for schedule, start in zip(schedules, starts, strict=False):
+        own = sorted((p.dispatch, p.burst.op, p.fields) for p in schedule.placed if p.burst.queue == queue)
         if not own:
             continue
-        body = [(start + at, op, fields) for at, op, fields in own]
-        if segment.passes > 1:
-            end, stride = start + segment.length, segment.strides.get(queue.name[4:], 0)
-            body = [(start - isa.MIN_DELAY, Op.LOOP, {"count": segment.passes, "stride": stride}), (start, Op.NOP, {}),
+        body, passes = [(start + at, op, fields) for at, op, fields in own], schedule.block.passes
+        if passes > 1:
+            end, stride = start + schedule.length, schedule.block.strides.get(queue.slice_name, 0)
+            body = [(start - isa.MIN_DELAY, Op.LOOP, {"count": passes, "stride": stride}), (start, Op.NOP, {}),
                     *body, (end - isa.MIN_DELAY_JUMP, Op.END_LOOP, {}),
-                    (end + segment.length * (segment.passes - 1), Op.NOP, {})]
+                    (end + schedule.length * (passes - 1), Op.NOP, {})]
         events += body
-    end = starts[-1] + segments[-1].length * segments[-1].passes
     last = events[-1][0]
-    events.append((max(last + isa.MIN_DELAY, min(end, last + longest)), Op.SYNC, {}))
+    events.append((max(last + isa.MIN_DELAY, min(starts[-1], last + longest)), Op.SYNC, {}))
     return _with_delays(events, longest)
 
 

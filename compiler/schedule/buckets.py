@@ -3,43 +3,39 @@
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 from arch import queue_store, row
 from arch.config import ChipConfig
 from arch.lanes import ceil_div
 from base.errors import TspError
-from compiler import lower
+from compiler.ir import Block
+from compiler.lower.token import lower_token
 from compiler.place.lifetimes import check_lifetimes
 from compiler.place.placement import Placement
 
-from . import assemble, scheduler
+from . import scheduler
+from .assemble import Code, assemble
 
+SHORT = 64
+"""Vectors of positions of a context whose buckets are evenly spaced."""
+WIDENING = 1.5
+"""Power of a border's number that its position grows with in a longer context."""
 TOLERANCE = 1.02
 """By how much foretold instructions may exceed a queue before the buckets are not even tried."""
 
 
-@dataclass(frozen=True)
-class Built:
-    """A bucket's program: attention over `chunks` vectors of positions."""
-
-    chunks: int
-    segments: tuple[scheduler.Segment, ...]
-    code: assemble.Bucket
-
-
-def build_buckets(placement: Placement, count: int | None = None) -> list[Built]:
+def build_buckets(placement: Placement, count: int | None = None) -> list[Code]:
     """Buckets of evenly spaced chunk counts: `count`, or as many as the table and the queues hold.
 
     Raises TspError naming the queue if even one bucket does not fit.
     """
     config, chunks = placement.geometry.config, placement.geometry.chunks
-    lowered = functools.cache(lambda valid, size: lower.Lower(placement, size, valid).run())
+    lowered = functools.cache(lambda valid, size: lower_token(placement, size, valid))
     ready = functools.cache(lambda valid, size: build(config, lowered(valid, size), size))
 
-    def built(number: int) -> list[Built]:
-        return [ready(*border) for border in _even(chunks, number)]
+    def built(number: int) -> list[Code]:
+        return [ready(*border) for border in _borders(chunks, number)]
 
     most = min(config.buckets, chunks)
     if count is not None:
@@ -49,21 +45,24 @@ def build_buckets(placement: Placement, count: int | None = None) -> list[Built]
         return built(count)
     hasty = check_queues(placement)
     likely = _Likely(config, lowered, hasty)
-    numbers = (number for number in range(most, 1, -1) if likely.fits(_even(chunks, number)))
+    numbers = (number for number in range(most, 1, -1) if likely.fits(_borders(chunks, number)))
     return next((built(number) for number in numbers if not _overflow(config, built(number))), built(1))
 
 
-def check_queues(placement: Placement) -> Built:
+def check_queues(placement: Placement) -> Code:
     """The whole context as one bucket, scheduled in haste. Raises TspError naming the queue that does not hold it."""
     config, chunks = placement.geometry.config, placement.geometry.chunks
-    hasty = build(config, lower.Lower(placement, chunks).run(), chunks, effort=0)
+    hasty = build(config, lower_token(placement, chunks), chunks, effort=0)
     _refuse(_overflow(config, [hasty]))
     return hasty
 
 
-def _even(chunks: int, number: int) -> list[tuple[int, int]]:
-    """First chunk and end of `number` buckets, evenly spaced."""
-    return list(itertools.pairwise(ceil_div(chunks * i, number) for i in range(number + 1)))
+def _borders(chunks: int, number: int) -> list[tuple[int, int]]:
+    """First chunk and end of `number` buckets: evenly spaced, but for a long context, whose first positions are used
+    more often than its last ones, the wider the later."""
+    if chunks <= SHORT:
+        return list(itertools.pairwise(ceil_div(chunks * i, number) for i in range(number + 1)))
+    return list(itertools.pairwise(round(chunks * (i / number) ** WIDENING) for i in range(number + 1)))
 
 
 class _Likely:
@@ -72,11 +71,11 @@ class _Likely:
     A queue's instructions are its bursts, known without scheduling, and a few that only wait: as many as in `full`.
     """
 
-    def __init__(self, config: ChipConfig, lowered: Callable[[int, int], list[scheduler.Segment]], full: Built) -> None:
+    def __init__(self, config: ChipConfig, lowered: Callable[[int, int], list[Block]], full: Code) -> None:
         self._config = config
         self._bursts = functools.cache(lambda valid, chunks: _bursts(lowered(valid, chunks)))
-        bursts = self._bursts(0, full.chunks)
-        self._rest = Counter({name: len(words) - bursts[name] for name, words in full.code.words.items()})
+        bursts = self._bursts(0, full.bucket.chunks)
+        self._rest = Counter({name: len(words) - bursts[name] for name, words in full.words.items()})
 
     def fits(self, borders: list[tuple[int, int]]) -> bool:
         """Whether buckets of these borders should fit. Begins with the largest, for none is lowered in vain."""
@@ -89,25 +88,22 @@ class _Likely:
         return True
 
 
-def _bursts(segments: list[scheduler.Segment]) -> Counter[str]:
+def _bursts(blocks: list[Block]) -> Counter[str]:
     """Instructions by queue, without those that wait."""
-    return Counter(b.queue for segment in segments for cluster in segment.clusters for b in cluster.bursts)
+    return Counter(b.queue.name for block in blocks for cluster in block.clusters for b in cluster.bursts)
 
 
-def build(config: ChipConfig, segments: list[scheduler.Segment], chunks: int, effort: int = scheduler.EFFORT) -> Built:
-    """Schedule and assemble the segments of a bucket that ends at `chunks` vectors of positions."""
-    check_lifetimes(config, segments)
-    for segment in segments:
-        scheduler.Scheduler().run(segment, effort)
-    scheduler.overlap(segments)
-    limit = chunks * config.lanes
-    return Built(chunks, tuple(segments), assemble.assemble(config, segments, limit))
+def build(config: ChipConfig, blocks: Sequence[Block], chunks: int, effort: int = scheduler.EFFORT) -> Code:
+    """Schedule and assemble the blocks of a bucket that ends at `chunks` vectors of positions."""
+    check_lifetimes(config, blocks)
+    schedules = scheduler.overlap([scheduler.schedule_block(block, effort) for block in blocks])
+    return assemble(config, schedules, chunks)
 
 
-def _overflow(config: ChipConfig, built: list[Built]) -> str:
+def _overflow(config: ChipConfig, built: list[Code]) -> str:
     """What does not fit the queues; nothing if all does."""
-    return queue_store.overflow(config, {queue.name: [word for b in built for word in b.code.words[queue.name]]
-                                   for queue in row.queues(config)})
+    return queue_store.overflow(config, {queue.name: [word for code in built for word in code.words[queue.name]]
+                                         for queue in row.queues(config)})
 
 
 def _refuse(overflow: str) -> None:

@@ -14,17 +14,17 @@ import heapq
 import itertools
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from arch import isa
+from arch import isa, row
 from arch.isa import Dir
-from compiler.ir import Burst, Cell, Cluster, Stream
+from compiler.ir import Block, Burst, Cell, Cluster, Stream
 
 FIRST = 1 + isa.MIN_DELAY
-"""Earliest element of a segment: each queue spends the segment's cycle 0 on a NOP, LOOP's return point."""
+"""Earliest element of a block: each queue spends the block's cycle 0 on a NOP, LOOP's return point."""
 EFFORT = 12_000
-"""Clusters placed in search of a short schedule of one segment; each schedule places all of them."""
+"""Clusters placed in search of a short schedule of one block; each schedule places all of them."""
 MIXES = (0, 1 / 4, 1 / 2, 3 / 4)
 """First priorities: the share that a cluster's earliest start has, beside what must follow it."""
 PATIENCE = 2
@@ -33,7 +33,7 @@ PATIENCE = 2
 
 @dataclass(frozen=True)
 class Placed:
-    """A burst with its absolute cycle in its segment and all fields known."""
+    """A burst with its cycle in its block and all fields known."""
 
     burst: Burst
     at: int
@@ -46,25 +46,18 @@ class Placed:
         return self.at - isa.ENGINE
 
 
-@dataclass(eq=False)
-class Segment:
-    """A straight piece of program: clusters in order of priority, issued `passes` times.
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """A block in time: cycles count from its beginning.
 
-    strides: quads that a slice's relative addresses advance with each pass.
+    starts: of its clusters. placed: their bursts. length: cycles from the beginning of a pass to that of the next one,
+    or of the next block.
     """
 
-    name: str
-    clusters: list[Cluster] = field(default_factory=list)
-    passes: int = 1
-    strides: Mapping[str, int] = field(default_factory=dict)
-    placed: list[Placed] = field(default_factory=list)
-    length: int = 0
-    starts: list[int] = field(default_factory=list)
-
-    @property
-    def weight_quads(self) -> int:
-        """Quads that the matrix units consume in all passes."""
-        return self.passes * sum(cluster.weight_quads for cluster in self.clusters)
+    block: Block
+    starts: tuple[int, ...]
+    placed: tuple[Placed, ...]
+    length: int
 
 
 def _mask(count: int, interval: int) -> int:
@@ -113,7 +106,7 @@ def _stream_needs(stream: Stream) -> list[_Need]:
 
 
 class _Graph:
-    """What a segment's clusters must wait for, from their cells and program order.
+    """What a block's clusters must wait for, from their cells and program order.
 
     before[i]: least distance of i's start from that of each cluster it waits for. after: the same the other way round.
     """
@@ -174,12 +167,15 @@ class _Graph:
         return found
 
 
-class Scheduler:
-    """Places the clusters of a segment."""
+def schedule_block(block: Block, effort: int = EFFORT) -> Schedule:
+    """Place the clusters of a block; effort: clusters placed, at most, in search of a short schedule."""
+    return _Scheduler(block.clusters).run(block, effort)
 
-    def run(self, segment: Segment, effort: int = EFFORT) -> None:
-        """Fill in `placed` and `length`; effort: clusters placed, at most, in search of a short schedule."""
-        clusters = segment.clusters
+
+class _Scheduler:
+    """Searches for a short schedule of clusters."""
+
+    def __init__(self, clusters: Sequence[Cluster]) -> None:
         needs = [_needs(cluster) for cluster in clusters]
         for cluster, need in zip(clusters, needs, strict=True):
             _check_alone(cluster, need)
@@ -190,10 +186,13 @@ class Scheduler:
         self._forward = _Placer(graph, needs, first, len(numbers))
         self._backward = _Placer(graph.mirrored(), [_mirrored(own) for own in needs], self._ends, len(numbers))
         self._dispatched = [max(burst.at for burst in cluster.bursts) - isa.ENGINE for cluster in clusters]
-        segment.starts = starts = self._shortest(effort)
-        segment.length = self._length(starts)
-        segment.placed = [Placed(burst, at + burst.at, _bind(burst), cluster.label)
-                          for cluster, at in zip(clusters, starts, strict=True) for burst in cluster.bursts]
+
+    def run(self, block: Block, effort: int) -> Schedule:
+        """See `schedule_block`."""
+        starts = self._shortest(effort)
+        placed = (Placed(burst, at + burst.at, _bind(burst), cluster.label)
+                  for cluster, at in zip(block.clusters, starts, strict=True) for burst in cluster.bursts)
+        return Schedule(block=block, starts=tuple(starts), placed=tuple(placed), length=self._length(starts))
 
     def _shortest(self, effort: int) -> list[int]:
         """Starts of the clusters in the shortest schedule found."""
@@ -262,33 +261,35 @@ class _Placer:
 # --- borders -------------------------------------------------------------------------------------------------------
 
 
-def overlap(segments: Sequence[Segment]) -> None:
-    """Shorten segments, as far as what follows (the next one, or the next pass) may begin while they end."""
-    traces = [_Trace(segment) for segment in segments]
-    for number, (trace, segment) in enumerate(zip(traces[:-1], segments, strict=False)):
-        following = [traces[number + 1], *([trace] if segment.passes > 1 else [])]
-        while segment.length > trace.least and all(trace.may_meet(other, segment.length - 1) for other in following):
-            segment.length -= 1
+def overlap(schedules: Sequence[Schedule]) -> list[Schedule]:
+    """The same, each block shorter as far as what follows (the next one, or its next pass) may begin while it ends."""
+    traces, shorter = [_Trace(schedule) for schedule in schedules], []
+    for schedule, (trace, next_trace) in zip(schedules, itertools.pairwise(traces), strict=False):
+        following, length = [next_trace, *([trace] if schedule.block.passes > 1 else [])], schedule.length
+        while length > trace.least and all(trace.may_meet(other, length - 1) for other in following):
+            length -= 1
+        shorter.append(replace(schedule, length=length))
+    return [*shorter, *schedules[len(shorter) :]]
 
 
 class _Trace:
-    """When a segment needs each resource and each cell; least: cycles that its dispatches take.
+    """When a block needs each resource and each cell; least: cycles that its dispatches take.
 
     A cell that belongs to a layer has the same name in all of them, so that passes seem to meet where they do not.
     """
 
-    def __init__(self, segment: Segment) -> None:
+    def __init__(self, schedule: Schedule) -> None:
         self.busy: dict[Hashable, int] = defaultdict(int)
         self.read: dict[Cell, tuple[int, int]] = {}
         self.written: dict[Cell, tuple[int, int]] = {}
-        for cluster, at in zip(segment.clusters, segment.starts, strict=True):
+        for cluster, at in zip(schedule.block.clusters, schedule.starts, strict=True):
             for need in _needs(cluster):
                 self.busy[need.resource] |= need.mask << at + need.start
             for accesses, known in ((cluster.reads, self.read), (cluster.writes, self.written)):
                 for access in accesses:
                     first, last = known.get(access.cell, (at + access.first, at + access.last))
                     known[access.cell] = min(first, at + access.first), max(last, at + access.last)
-        dispatched = max((placed.dispatch for placed in segment.placed), default=0)
+        dispatched = max((placed.dispatch for placed in schedule.placed), default=0)
         self.least = dispatched + isa.MIN_DELAY + isa.MIN_DELAY_JUMP
 
     def may_meet(self, other: "_Trace", length: int) -> bool:
@@ -324,7 +325,7 @@ def _free_from(busy: Sequence[int], needs: Sequence[_Need], at: int) -> int:
 def _bind(burst: Burst) -> dict:
     """Fields with, in the VXM, the drive bits of the directions that somebody samples."""
     fields = dict(burst.fields)
-    for prefix, stream in burst.drives.items() if burst.queue == "VXM" else ():
+    for prefix, stream in burst.drives.items() if burst.queue == row.VXM else ():
         fields |= {f"{prefix}_{direction.name.lower()}": 1 for direction in stream.reach}
     return fields
 

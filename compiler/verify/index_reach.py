@@ -18,7 +18,7 @@ from arch.isa import Sat
 from arch.lanes import ceil_div
 from arch.numerics import INT32, SAT_LIMIT
 from base.errors import TspError
-from compiler.lower_base import (
+from compiler.lower.index import (
     INDEX_EMB_SCALE,
     INDEX_EMBEDDING,
     INDEX_HIGH,
@@ -71,7 +71,7 @@ class Product:
 
 
 def products(placement: Placement) -> Iterator[Product]:
-    """Every multiplication that makes an offset (`Base._index`, `Begin._embedding`), with its greatest operand."""
+    """Every multiplication that makes an offset, as `compiler.lower` writes them, with its greatest operand."""
     g, table = placement.geometry, placement.matrices["embedding"]
     token, position = g.model.vocab - 1, g.chunks * g.lanes
     yield Product("the key's offset", position // g.config.rows, g.words)

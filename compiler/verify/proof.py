@@ -195,7 +195,7 @@ class _Proof:
         instr, depth = word.instr, self.config.mem_depths[word.queue.slice]
         least = spread = 0
         if instr.index:
-            key = word.queue.name[4:], instr.index
+            key = word.queue.slice_name, instr.index
             if key not in self.bounds:
                 raise word.error(Trap.ADDRESS, word.first[0], f"index register {instr.index} has no declared bound")
             bits = self.config.index_bits

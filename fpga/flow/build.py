@@ -91,7 +91,8 @@ def build(board: Board, seeds: list[int], console: Console) -> Built:
     """The fastest of the seeds."""
     console.print(f"[bold]{board.name}[/]: synthesis (minutes where the cache has none)")
     if not (FOLDER / f"{board.name}.json").exists():
-        console.print(f"no bitstream of {board.name} has been routed yet: this may not come to an end (docs/fpga.md)")
+        console.print(f"no bitstream of {board.name} has been routed yet: this may not come to an end "
+                      "(docs/lab/routing.md)")
     netlist = synthesise(board)
     best: Built | None = None
     for seed in seeds:

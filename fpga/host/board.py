@@ -13,8 +13,9 @@ from arch.host_map import Space
 from arch.identity import chip_digest
 from base.errors import TspError
 from fpga.protocol import IDENTITY, OVERHEAD, PAYLOAD, TAGS, Identity, Reply, Status
+from program.image import Access
 from sim.device.device import ChipDevice
-from sim.device.host_chip import Access, HostChip
+from sim.device.host_chip import HostChip
 
 from .frames import Read, Replies, Write, reads, writes
 

@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from arch.host_map import ICU_QUEUE, Space
+from arch.host_map import Space, fields_of
 from fpga.protocol import (
     ADDR_BYTES,
     CRC_BYTES,
@@ -20,7 +20,7 @@ from fpga.protocol import (
     header,
     with_crc,
 )
-from sim.device.host_chip import ICU_PARTS, Access
+from program.image import Access
 
 SCATTERED = (Space.ICU, Space.CONTROL)
 """Spaces whose words are written only when they are known to be whole: their addresses have gaps, or a wrong word has
@@ -86,14 +86,15 @@ class _UpperParts:
     def note(self, access: Access) -> None:
         """An access was sent."""
         if access[0] is Space.ICU:
-            if access[1] >> ICU_QUEUE != self._queue:
-                self._kept, self._queue = {}, access[1] >> ICU_QUEUE
-            if part := access[1] % ICU_PARTS:
-                self._kept[part] = access
+            at = fields_of(Space.ICU, access[1])
+            if at["queue"] != self._queue:
+                self._kept, self._queue = {}, at["queue"]
+            if at["part"]:
+                self._kept[at["part"]] = access
 
     def before(self, access: Access) -> list[Access]:
         """What must stand before an access that begins a frame."""
-        if access[0] is not Space.ICU or access[1] >> ICU_QUEUE != self._queue:
+        if access[0] is not Space.ICU or fields_of(Space.ICU, access[1])["queue"] != self._queue:
             return []
         return list(self._kept.values())
 

@@ -31,9 +31,9 @@ MEM_EVERY = 64
 class Rtl(Protocol):
     """A debug build of the RTL, as `sim.rtl.chip.VerilatedChip`."""
 
-    def host_write(self, space: Space, addr: int, data: int) -> None: ...
+    def load(self, image: Image) -> None: ...
 
-    def load_mem(self, name: str, data: np.ndarray, at: int = 0) -> None: ...
+    def host_write(self, space: Space, addr: int, data: int) -> None: ...
 
     def step(self, cycles: int = 1) -> None: ...
 
@@ -62,8 +62,8 @@ def lockstep(config: ChipConfig, program: tuple[Image, int], rtl: Rtl) -> ModelC
     """
     image, tokens = program
     model = ModelChip(config)
-    image.load(model)
-    load(image, rtl)
+    model.load(image)
+    rtl.load(image)
     comparison = Lockstep(model, rtl)
     comparison.start(tokens)
     while model.running:
@@ -72,15 +72,6 @@ def lockstep(config: ChipConfig, program: tuple[Image, int], rtl: Rtl) -> ModelC
         comparison.cycle()
     comparison.compare_memories()
     return model
-
-
-def load(image: Image, rtl: Rtl) -> None:
-    """Load an image by the bulk helpers where the RTL has them, for they are faster than single writes."""
-    for name, data in image.mems.items():
-        rtl.load_mem(name, data)
-    for space, addr, data in image.host_words():
-        if space is not Space.MEM:
-            rtl.host_write(space, addr, data)
 
 
 class Lockstep:

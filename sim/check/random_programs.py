@@ -14,9 +14,10 @@ import numpy as np
 
 from arch.config import ChipConfig
 from arch.isa import Instr, Op, encode
+from arch.lanes import quads_of_int32
 from arch.queue_store import store_of
 from arch.row import queues
-from program.image import Image, quads_of
+from program.image import Image
 
 from .random_instructions import INDEX_QUADS, MAX_OFFSET, Builder
 from .random_placement import Stock
@@ -44,7 +45,7 @@ def random_image(config: ChipConfig, seed: int, attempts: int = 400) -> tuple[Im
         position += rng.randint(1, 2)
         buckets.append((program.end + MARGIN + rng.randint(0, 30), position))
     maps = [random_map(rng, config.lanes) for _ in range(config.sxm_maps)]
-    return Image(config=config, queues=words, starts=starts, buckets=buckets, maps=maps,
+    return Image(config=config, queues=words, starts=starts, buckets=buckets, maps=dict(enumerate(maps)),
                  mems=_memories(config, rng)), position
 
 
@@ -73,5 +74,5 @@ def _memories(config: ChipConfig, rng: Random) -> dict[str, np.ndarray]:
             shape = depth, config.lanes
             lanes = numbers.integers(-1 << 31, 1 << 31, shape) >> numbers.integers(0, 32, shape)
             lanes[:INDEX_QUADS, 0] = numbers.integers(0, MAX_OFFSET + 1, INDEX_QUADS)
-            memories[queue.name] = quads_of(lanes)
+            memories[queue.name] = quads_of_int32(lanes)
     return memories

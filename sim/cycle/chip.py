@@ -4,16 +4,18 @@ Every register that a program can observe has, after `step()`, the value that th
 cycle. The model is also the strict machine: an illegal program raises `ProgramError` in the cycle of its offence.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from arch.config import PLANES, ChipConfig
-from arch.host_map import ICU_QUEUE, Control, Space, Trap
+from arch.config import ChipConfig
+from arch.host_map import WORD, Control, Space, Trap, bucket_of, fields_of, lanes_of
 from arch.identity import chip_digest
 from arch.isa import PC_BITS, START, least_period, routable, width
 from arch.row import Queue, queue_depth, queues
+from program.image import each
+from sim.device.chip import HostedChip
 
 from .core import ProgramError, Streams, Timeline, Unit
 from .icu import IcuModel
@@ -22,9 +24,7 @@ from .vxm import VxmModel
 
 __all__ = ["ModelChip", "ProgramError"]
 
-WORD = 128
 PC_MASK = (1 << PC_BITS) - 1
-_MASK32 = (1 << 32) - 1
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Sequencer:
     pulse: int = -1
 
 
-class ModelChip:
+class ModelChip(HostedChip):
     """One chip: host port, sequencer, queues, units, streams.
 
     Parameters: `config`; `strict`: illegal programs raise instead of setting bits in ERRORS (what they compute
@@ -157,13 +157,35 @@ class ModelChip:
         elif space is Space.ICU:
             self._write_icu(addr, data)
         elif space is Space.START:
-            self._queues[addr >> 8].starts[addr & 0xFF] = data & PC_MASK
+            at = fields_of(Space.START, addr)
+            self._queues[at["queue"]].starts[at["bucket"]] = data & PC_MASK
         elif space is Space.BUCKET:
-            self.buckets[addr] = data & _MASK32, data >> 32 & _MASK32
+            self.buckets[addr] = bucket_of(data)
         elif space is Space.MAP:
-            self.load_map(addr, [data >> 4 * lane & 15 for lane in range(self.config.lanes)])
+            self._write_map(addr, lanes_of(data, self.config.lanes))
         else:
             self._write_control(Control(addr), data)
+
+    def write(self, accesses: np.ndarray) -> None:
+        """Host writes, no cycle passes."""
+        ends = [*np.flatnonzero(np.diff(accesses["space"])) + 1, len(accesses)]
+        for part in np.split(accesses, ends[:-1]):
+            if len(part) and part["space"][0] == Space.MEM.value:
+                self._check_idle(Space.MEM)
+                self._write_mems(part)
+            else:
+                for access in each(part):
+                    self.host_write(*access)
+
+    def _write_mems(self, accesses: np.ndarray) -> None:
+        at, rows = fields_of(Space.MEM, accesses["addr"]), accesses["data"].view(np.uint8)[:, : self.config.lanes]
+        for number in np.unique(at["slice"]):
+            chosen = at["slice"] == number
+            self._mems[number].bytes[at["quad"][chosen], at["plane"][chosen]] = rows[chosen]
+
+    def read(self, space: Space, addrs: Sequence[int]) -> list[int]:
+        """Host words, no cycle passes."""
+        return [self.host_read(space, addr) for addr in addrs]
 
     def host_read(self, space: Space, addr: int) -> int:
         """Read a 128-bit word. Only MEM and CONTROL can be read; the other spaces read as 0."""
@@ -177,16 +199,22 @@ class ModelChip:
             raise RuntimeError(f"the host must touch {space.name} only while no token runs")
 
     def _mem_bytes(self, addr: int) -> np.ndarray:
-        return self._mems[addr >> 22].bytes[addr >> 2 & 0xFFFFF, addr & 3]
+        at = fields_of(Space.MEM, addr)
+        return self._mems[at["slice"]].bytes[at["quad"], at["plane"]]
 
     def _write_icu(self, addr: int, data: int) -> None:
         """Upper parts are held until part 0 completes a word."""
-        part = addr & 3
-        self._held[part] = data
-        if part == 0:
-            icu = self._queues[addr >> ICU_QUEUE]
+        at = fields_of(Space.ICU, addr)
+        self._held[at["part"]] = data
+        if not at["part"]:
+            icu = self._queues[at["queue"]]
             word = sum(value << WORD * k for k, value in self._held.items())
-            icu.write(addr >> 2 & PC_MASK, word & (1 << width(icu.queue.unit)) - 1)
+            icu.write(at["instruction"], word & (1 << width(icu.queue.unit)) - 1)
+
+    def _write_map(self, number: int, lanes: list[int]) -> None:
+        if not routable(lanes):
+            raise ValueError(f"map {number} must be routable (see arch.isa.routable), not {lanes}")
+        self.maps[number] = lanes
 
     def _write_control(self, control: Control, data: int) -> None:
         seq = self.sequencer
@@ -210,7 +238,7 @@ class ModelChip:
             Control.IDENTITY: int(chip_digest(self.config), 16),
         }[control]
 
-    # --- bulk access ---------------------------------------------------------------------------------------------
+    # --- memory -------------------------------------------------------------------------------------------------
 
     def mem(self, name: str) -> np.ndarray:
         """Contents of a MEM slice ("MEM_E0") as uint8 [quad, plane, lane]: a writable view."""
@@ -218,34 +246,6 @@ class ModelChip:
         if not isinstance(unit, MemModel):
             raise KeyError(f"name must be a MEM slice, not {name!r}")
         return unit.bytes
-
-    def load_mem(self, name: str, data: np.ndarray, at: int = 0) -> None:
-        """Write uint8 [n, plane, lane] to the quads from `at` on."""
-        self.mem(name)[at : at + len(data)] = np.asarray(data, np.uint8).reshape(-1, PLANES, self.config.lanes)
-
-    def read_mem(self, name: str, at: int = 0, count: int | None = None) -> np.ndarray:
-        """uint8 [count, plane, lane] from quad `at` on, copied; to the end of the slice by default."""
-        return self.mem(name)[at : None if count is None else at + count].copy()
-
-    def load_queue(self, name: str, words: Iterable[int], at: int = 0) -> None:
-        """Write instruction words into a queue from `at` on."""
-        for address, word in enumerate(words, at):
-            self.icus[name].write(address, word)
-
-    def load_starts(self, name: str, pcs: Sequence[int]) -> None:
-        """Start PC of a queue in every bucket."""
-        self.icus[name].starts.update(enumerate(pcs))
-
-    def load_buckets(self, table: Sequence[tuple[int, int]]) -> None:
-        """(period, first position beyond it) of every bucket."""
-        self.buckets[:] = 0
-        self.buckets[: len(table)] = table
-
-    def load_map(self, number: int, lanes: Sequence[int]) -> None:
-        """Permutation map: output lane l takes input lane lanes[l]."""
-        if not routable(lanes):
-            raise ValueError(f"map {number} must be routable (see arch.isa.routable), not {list(lanes)}")
-        self.maps[number] = lanes
 
     # --- inspection ----------------------------------------------------------------------------------------------
 

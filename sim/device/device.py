@@ -4,19 +4,23 @@ A device that has a chip behind it is a `ChipDevice`: loading, starting and read
 port and are the same whatever runs the chip.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from arch.config import ChipConfig
 from arch.host_map import Control, Space, Trap
 from arch.identity import chip_digest
 from arch.lanes import quads_of_int32, vectors_of
+from arch.row import slices
 from base.errors import TspError
 from program import integer
+from program.image import image_of
+from program.noise import advanced
 from program.program import Program, Symbol
+
+from .chip import HostedChip
 
 UNKNOWN = -1
 """Entry of the token table whose token the chip is to choose."""
@@ -50,8 +54,16 @@ class Device(Protocol):
         """Take a program. Raises TspError if it is for another chip."""
         ...
 
-    def start(self, prompt: Sequence[int], temperature: float = 0.0, seed: int = 0) -> None:
-        """Begin at position 0 with the tokens of a prompt (BOS first). Raises TspError if it does not fit."""
+    def start(self, prompt: Sequence[int], temperature: float = 0.0, seed: int = 0, *, cached: int = 0) -> None:
+        """Begin with the tokens of a prompt (BOS first). Raises TspError if it does not fit.
+
+        cached: the first position that runs. The keys and values below it stay; they must be of the same tokens. Tokens
+        and logits are those of a run from position 0.
+        """
+        ...
+
+    def force(self, token: int) -> None:
+        """Replace the token at the next position, whichever was chosen. The noise goes on as before."""
         ...
 
     def run(self, n: int) -> list[TokenResult]:
@@ -75,33 +87,6 @@ class Device(Protocol):
         ...
 
 
-class Chip(Protocol):
-    """A chip as its host sees it; `ModelChip`, `VerilatedChip` and boards are chips.
-
-    Memory contents are uint8 [quad, plane, lane].
-    """
-
-    config: ChipConfig
-
-    def load_mem(self, name: str, data: np.ndarray, at: int = 0) -> None: ...
-
-    def read_mem(self, name: str, at: int = 0, count: int | None = None) -> np.ndarray: ...
-
-    def load_queue(self, name: str, words: Iterable[int], at: int = 0) -> None: ...
-
-    def load_starts(self, name: str, pcs: Sequence[int]) -> None: ...
-
-    def load_buckets(self, table: Sequence[tuple[int, int]]) -> None: ...
-
-    def load_map(self, number: int, lanes: Sequence[int]) -> None: ...
-
-    def host_write(self, space: Space, addr: int, data: int) -> None: ...
-
-    def host_read(self, space: Space, addr: int) -> int: ...
-
-    def run(self, n_tokens: int) -> Iterable[int]: ...
-
-
 # --- checks that all devices make ----------------------------------------------------------------------------------
 
 
@@ -117,21 +102,29 @@ def check_prompt(program: Program, prompt: Sequence[int]) -> None:
         raise TspError(f"prompt tokens must be in 0..{vocab - 1}, not {bad[0]}")
 
 
+def check_cached(prompt: Sequence[int], cached: int) -> None:
+    """Raises ValueError unless at least the last token of a prompt is to run."""
+    if not 0 <= cached < len(prompt):
+        raise ValueError(f"cached must be in 0..{len(prompt) - 1}, for the last token of the prompt runs, not {cached}")
+
+
 def check_run(program: Program, position: int, n: int) -> None:
     """Raises TspError if n positions from `position` on are not all within the context."""
     if n < 0 or position + n > program.context:
         raise TspError(f"{n} tokens from position {position} on exceed the program's context of {program.context}")
 
 
-def sampler_of(program: Program, temperature: float, seed: int) -> integer.Sampler:
-    """The sampler of a run. Raises TspError on a temperature or seed out of range."""
+def sampler_of(program: Program, temperature: float, seed: int, position: int = 0) -> integer.Sampler:
+    """The sampler of a run that has come to a position. Raises TspError on a temperature or seed out of range."""
     try:
         word = integer.temperature_q(temperature)
     except ValueError as error:
         raise TspError(str(error)) from None
     if not 0 <= seed < 1 << 64:
         raise TspError(f"seed must be in 0..{(1 << 64) - 1}, not {seed}")
-    return integer.Sampler(program.model.vocab_size, word, seed)
+    sampler = integer.Sampler(program.model.vocab_size, word, seed)
+    sampler.state = advanced(sampler.state, position)
+    return sampler
 
 
 # --- a chip --------------------------------------------------------------------------------------------------------
@@ -143,7 +136,7 @@ class ChipDevice:
     name: what it is called. chip: just reset.
     """
 
-    def __init__(self, name: str, chip: Chip) -> None:
+    def __init__(self, name: str, chip: HostedChip) -> None:
         self.name, self.chip = name, chip
         self._position = 0
         self._tokens = self._cycles = 0
@@ -155,31 +148,29 @@ class ChipDevice:
             raise TspError(f"the program is for config {program.config.name} ({digest}), "
                            f"the chip of device {self.name} is {identity:016x}")
         self._program = program
-        for name, words in program.queues.items():
-            self.chip.load_queue(name, words)
-            self.chip.load_starts(name, program.starts[name])
-        self.chip.load_buckets([(bucket.period, bucket.limit) for bucket in program.buckets])
-        for number, lanes in program.maps.items():
-            self.chip.load_map(number, lanes)
-        for name, data in program.image.items():
-            self.chip.load_mem(f"MEM_{name}", data)
+        self.chip.load(image_of(program))
         self.chip.host_write(Space.CONTROL, Control.ERRORS.value, 0)
         self._tokens = self._cycles = 0
 
-    def start(self, prompt: Sequence[int], temperature: float = 0.0, seed: int = 0) -> None:
-        """Write the run's tables: prompt, first token, position 0, temperature, and the noise generator's states."""
+    def start(self, prompt: Sequence[int], temperature: float = 0.0, seed: int = 0, *, cached: int = 0) -> None:
+        """Write the run's tables: prompt, first token, position, temperature, and the noise generator's states."""
         check_prompt(self._program, prompt)
-        sampler = sampler_of(self._program, temperature, seed)
+        check_cached(prompt, cached)
+        sampler = sampler_of(self._program, temperature, seed, cached)
         lanes = self._program.config.lanes
         tokens = np.full(self._symbol("tokens").quads * lanes, UNKNOWN)
         tokens[: len(prompt)] = prompt
         self._write("tokens", tokens)
-        self._write("token", np.full(lanes, prompt[0]))
-        self._write("position", np.zeros(lanes, int))
+        self.force(prompt[cached])
+        self._write("position", np.full(lanes, cached))
         self._write("temperature", np.full(lanes, sampler.temperature_q))
         self._write("noise", sampler.state)
-        self.chip.host_write(Space.CONTROL, Control.POSITION.value, 0)
-        self._position = 0
+        self.chip.host_write(Space.CONTROL, Control.POSITION.value, cached)
+        self._position = cached
+
+    def force(self, token: int) -> None:
+        """Write the token of the next position, which the chip reads when that begins."""
+        self._write("token", np.full(self._program.config.lanes, token))
 
     def run(self, n: int) -> list[TokenResult]:
         """The chip runs n tokens by itself; then the tokens are read from its table."""
@@ -211,12 +202,15 @@ class ChipDevice:
         return {trap for trap in Trap if bits >> trap.value & 1}
 
     def close(self) -> None:
-        """Close the chip, if it wants to be."""
-        if close := getattr(self.chip, "close", None):
-            close()
+        """Close the chip."""
+        self.chip.close()
 
     def _symbol(self, name: str) -> Symbol:
         return self._program.symbols[name]
+
+    def _slice(self, symbol: Symbol) -> str:
+        """The queue name of a tensor's slice."""
+        return slices(self._program.config)[symbol.slice].name
 
     def _write(self, name: str, values: np.ndarray) -> None:
         """int32 values to the beginning of a tensor, from layer to layer if it has some in each."""
@@ -224,10 +218,10 @@ class ChipDevice:
         quads = quads_of_int32(vectors)
         for layer, start in enumerate(range(0, len(quads), symbol.quads)):
             part = quads[start : start + symbol.quads]
-            self.chip.load_mem(f"MEM_{symbol.slice}", part, symbol.addr + layer * symbol.stride)
+            self.chip.load_mem(self._slice(symbol), part, symbol.addr + layer * symbol.stride)
 
     def _read(self, name: str, first: int, end: int) -> np.ndarray:
         """int32 values of quads first..end-1 of a tensor, in a row."""
         symbol = self._symbol(name)
-        quads = self.chip.read_mem(f"MEM_{symbol.slice}", symbol.addr + first, end - first)
+        quads = self.chip.read_mem(self._slice(symbol), symbol.addr + first, end - first)
         return np.ascontiguousarray(np.moveaxis(quads, -2, -1)).view("<i4").reshape(-1)

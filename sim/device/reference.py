@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from arch.host_map import Trap
-from program.integer import IntegerState, from_arrays
+from program.integer import from_arrays
 from program.program import Program
+from program.reference import IntegerState
 
-from .device import Counters, TokenResult, check_prompt, check_run, sampler_of
+from .device import Counters, TokenResult, check_cached, check_prompt, check_run, sampler_of
 
 
 class ReferenceDevice:
@@ -20,14 +21,20 @@ class ReferenceDevice:
         """Take the integer model of a program."""
         self._program = program
         self._model = from_arrays(program.arrays)
+        self._state = IntegerState(self._model)
         self._tokens = 0
 
-    def start(self, prompt: Sequence[int], temperature: float = 0.0, seed: int = 0) -> None:
-        """An empty cache and fresh noise."""
+    def start(self, prompt: Sequence[int], temperature: float = 0.0, seed: int = 0, *, cached: int = 0) -> None:
+        """Fresh noise; what the cache holds from position `cached` on is overwritten."""
         check_prompt(self._program, prompt)
-        self._prompt, self._token = list(prompt), prompt[0]
-        self._sampler = sampler_of(self._program, temperature, seed)
-        self._state = IntegerState(self._model)
+        check_cached(prompt, cached)
+        self._prompt, self._token = list(prompt), prompt[cached]
+        self._sampler = sampler_of(self._program, temperature, seed, cached)
+        self._state.position = cached
+
+    def force(self, token: int) -> None:
+        """The token of the next step."""
+        self._token = token
 
     def run(self, n: int) -> list[TokenResult]:
         """Step by step."""

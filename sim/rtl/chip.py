@@ -1,7 +1,7 @@
 """The Verilated chip: RTL in a shared library, driven from C++ for millions of cycles a call."""
 
 import ctypes
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,20 +10,17 @@ import numpy as np
 from amaranth.hdl import Shape
 from amaranth.lib import data as layouts
 
-from arch.config import PLANES, POSITIONS, ChipConfig
-from arch.host_map import WORD, Control, Space, Trap, icu_address
-from arch.isa import width
-from arch.queue_store import Numbers
-from arch.row import queues
+from arch.config import POSITIONS, ChipConfig
+from arch.host_map import WORD, Control, Space, Trap, c_defines
 from base import cache
 from hw.chip import Chip, probe_ports
+from program.image import ACCESS
+from sim.device.chip import HostedChip
 
 from .build import TRACES, build, load
 from .verilog import RTL_SOURCES, verilog_by_key
 
 HARNESS = Path(__file__).with_name("harness.cpp")
-RECORD = np.dtype([("space", "<u4"), ("addr", "<u4"), ("data", "<u4", 4)])
-"""A host write."""
 
 
 class TimeoutExceeded(RuntimeError):
@@ -71,7 +68,7 @@ def library(config: ChipConfig, *, trace: str | None = None, verilog: str | None
     """
     cache.check_executable(cache.cache_root())
     probes = " ".join(f"X({name})" for name in probe_table(config))
-    head = f"#define PROBES(X) {probes}\n"
+    head = f"{c_defines()}#define PROBES(X) {probes}\n"
     if trace:
         writer, header = TRACES[trace]
         head += f'#define TRACE {writer}\n#define TRACE_HEADER "{header}"\n'
@@ -90,10 +87,8 @@ _FUNCTIONS = {
     "sim_create": (_SIM, (ctypes.c_char_p,)),
     "sim_destroy": (None, (_SIM,)),
     "sim_cycle": (ctypes.c_uint64, (_SIM,)),
-    "sim_host_write": (None, (_SIM, ctypes.c_uint32, ctypes.c_uint32, _U32P)),
-    "sim_host_read": (None, (_SIM, ctypes.c_uint32, ctypes.c_uint32, _U32P)),
-    "sim_load": (None, (_SIM, np.ctypeslib.ndpointer(RECORD, flags="C"), ctypes.c_uint64)),
-    "sim_read_mem": (None, (_SIM, ctypes.c_uint32, ctypes.c_uint64, _U32P)),
+    "sim_write": (None, (_SIM, np.ctypeslib.ndpointer(ACCESS, flags="C"), ctypes.c_uint64)),
+    "sim_read": (None, (_SIM, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_uint64, _U32P)),
     "sim_step": (None, (_SIM, ctypes.c_uint64)),
     "sim_running": (ctypes.c_int, (_SIM,)),
     "sim_token_start": (ctypes.c_int, (_SIM,)),
@@ -111,7 +106,7 @@ def _bind(path: Path) -> ctypes.CDLL:
     return lib
 
 
-class VerilatedChip:
+class VerilatedChip(HostedChip):
     """One Verilated chip.
 
     config: which chip; `debug` builds it with traps and probes; `trace` names a file of waveforms (a slower build) in a
@@ -123,11 +118,6 @@ class VerilatedChip:
     def __init__(self, config: ChipConfig, debug: bool = False, trace: str | Path | None = None,
                  trace_format: str = "vcd", *, verilog: str | None = None, opt: str = "-O2"):
         self.config = replace(config, debug=debug)
-        self._queues = {queue.name: n for n, queue in enumerate(queues(config))}
-        self._by_name = {queue.name: queue for queue in queues(config)}
-        self._numbers: dict[str, Numbers] = {}
-        self._widths = {queue.name: width(queue.unit) for queue in queues(config)}
-        self._slices = {queue.name: n for n, queue in enumerate(q for q in queues(config) if q.unit == "MEM")}
         self._lib = _bind(library(self.config, trace=trace_format if trace else None, verilog=verilog, opt=opt))
         self._probes = probe_table(self.config)
         self._sim = _SIM(self._lib.sim_create(str(trace).encode() if trace else None))
@@ -147,72 +137,28 @@ class VerilatedChip:
 
     # --- host port -----------------------------------------------------------------------------------------------
 
-    def host_write(self, space: Space, addr: int, data: int) -> None:
-        """One access: a 128-bit word."""
-        self._lib.sim_host_write(self._sim, space.value, addr, _words(data))
+    def write(self, accesses: np.ndarray) -> None:
+        """Host writes, one a cycle."""
+        self._lib.sim_write(self._sim, np.ascontiguousarray(accesses, ACCESS), len(accesses))
 
-    def host_read(self, space: Space, addr: int) -> int:
-        """One access: a 128-bit word; HOST_READ cycles pass."""
-        data = np.zeros(4, np.uint32)
-        self._lib.sim_host_read(self._sim, space.value, addr, data)
-        return int.from_bytes(data.tobytes(), "little")
+    def read(self, space: Space, addrs: Sequence[int]) -> list[int]:
+        """Host words; neighbouring ones one a cycle, and HOST_READ - 1 cycles more."""
+        found, begin = [], 0
+        for end in range(1, len(addrs) + 1):
+            if end == len(addrs) or addrs[end] != addrs[end - 1] + 1:
+                found.append(self._read(space, addrs[begin], end - begin))
+                begin = end
+        raw = b"".join(found)
+        return [int.from_bytes(raw[n : n + WORD // 8], "little") for n in range(0, len(raw), WORD // 8)]
+
+    def _read(self, space: Space, addr: int, count: int) -> bytes:
+        data = np.zeros((count, WORD // 32), np.uint32)
+        self._lib.sim_read(self._sim, space.value, addr, count, data)
+        return data.tobytes()
 
     def control(self, register: Control) -> int:
         """Present value of a CONTROL register."""
         return self.host_read(Space.CONTROL, register.value)
-
-    def load(self, records: np.ndarray) -> None:
-        """Host writes (an array of RECORD), one a cycle, in the given order."""
-        self._lib.sim_load(self._sim, np.ascontiguousarray(records, RECORD), len(records))
-
-    def load_mem(self, name: str, data: np.ndarray, at: int = 0) -> None:
-        """Write uint8 [quad, plane, lane] to a slice ("MEM_E0") from quad `at` on."""
-        rows = np.ascontiguousarray(data, np.uint8).reshape(-1, self.config.lanes)
-        words = np.pad(rows, ((0, 0), (0, WORD // 8 - self.config.lanes))).view("<u4")
-        self._load(Space.MEM, self._mem_address(name, at) + np.arange(len(words)), words)
-
-    def read_mem(self, name: str, at: int = 0, count: int | None = None) -> np.ndarray:
-        """uint8 [count, plane, lane] from quad `at` on; to the end of the slice by default."""
-        n = next(queue.slice for queue in queues(self.config) if queue.name == name)
-        count = self.config.mem_depths[n] - at if count is None else count
-        data = np.zeros((count, PLANES, 4), np.uint32)
-        self._lib.sim_read_mem(self._sim, self._mem_address(name, at), count * PLANES, data)
-        return data.view(np.uint8)[..., : self.config.lanes].copy()
-
-    def _mem_address(self, name: str, quad: int) -> int:
-        return self._slices[name] << 22 | quad << 2
-
-    def load_queue(self, name: str, words: Iterable[int], at: int = 0) -> None:
-        """Write instruction words into a queue from `at` on, each from its upper part to part 0."""
-        if at == 0 or name not in self._numbers:
-            self._numbers[name] = Numbers(self.config, self._by_name[name])
-        number = self._numbers[name]
-        parts = range(-(-self._widths[name] // WORD) - 1, -1, -1)
-        writes = [(icu_address(self._queues[name], n, number(word), part), word >> WORD * part & (1 << WORD) - 1)
-                  for n, word in enumerate(words, at) for part in parts]
-        if writes:
-            self._load(Space.ICU, [addr for addr, _ in writes], np.concatenate([_words(data) for _, data in writes]))
-
-    def load_starts(self, name: str, pcs: Sequence[int]) -> None:
-        """Start PC of a queue in every bucket."""
-        self._load_small(Space.START, self._queues[name] << 8, pcs)
-
-    def load_buckets(self, table: Sequence[tuple[int, int]]) -> None:
-        """(period, first position beyond it) of every bucket; entries that are not named become empty."""
-        entries = [period | limit << 32 for period, limit in table]
-        self._load_small(Space.BUCKET, 0, entries + [0] * (self.config.buckets - len(entries)))
-
-    def load_map(self, number: int, lanes: Sequence[int]) -> None:
-        """Permutation map: output lane l takes input lane lanes[l]."""
-        self._load_small(Space.MAP, number, [sum(int(source) << 4 * lane for lane, source in enumerate(lanes))])
-
-    def _load_small(self, space: Space, base: int, values: Sequence[int]) -> None:
-        self._load(space, base + np.arange(len(values)), np.concatenate([_words(value) for value in values]))
-
-    def _load(self, space: Space, addresses: Sequence[int] | np.ndarray, words: np.ndarray) -> None:
-        records = np.zeros(len(addresses), RECORD)
-        records["space"], records["addr"], records["data"] = space.value, addresses, words.reshape(-1, 4)
-        self.load(records)
 
     # --- time ----------------------------------------------------------------------------------------------------
 

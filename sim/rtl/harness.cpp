@@ -1,8 +1,8 @@
 // Drives a Verilated chip without a line of Python per cycle. C ABI; one `Sim` is one chip.
 //
-// The builder puts before this file: `#define PROBES(X) X(name) X(name) ...` (the debug build's outputs, in the order
-// of the flat probe buffer; empty otherwise) and, for a build with waveforms, `#define TRACE` and `#define TRACE_HEADER`:
-// Verilator's class that writes them, and where it is declared.
+// The builder puts before this file: the numbers of `arch.host_map.c_defines`, `#define PROBES(X) X(name) X(name) ...`
+// (the debug build's outputs, in the order of the flat probe buffer; empty otherwise) and, for a build with waveforms,
+// `#define TRACE` and `#define TRACE_HEADER`: Verilator's class that writes them, and where it is declared.
 
 #include <cstdint>
 #include <cstring>
@@ -16,11 +16,7 @@
 
 namespace {
 
-constexpr uint32_t kMem = 0, kControl = 5;     // isa.Space
-constexpr uint32_t kRun = 0;                   // isa.Control
-constexpr int kHostRead = 4;                   // isa.HOST_READ
-
-struct Record {
+struct Access {  // program.image.ACCESS
     uint32_t space, addr;
     uint32_t data[4];
 };
@@ -107,29 +103,18 @@ void sim_destroy(Sim* sim) {
 
 uint64_t sim_cycle(const Sim* sim) { return sim->cycle; }
 
-void sim_host_write(Sim* sim, uint32_t space, uint32_t addr, const uint32_t* data) { sim->write(space, addr, data); }
-
-void sim_host_read(Sim* sim, uint32_t space, uint32_t addr, uint32_t* data) {
-    sim->access(space, addr);
-    sim->top.host_read = 1;
-    sim->tick();
-    sim->top.host_read = 0;
-    for (int i = 1; i < kHostRead; ++i) sim->tick();
-    sim->take(data);
-}
-
 // Writes in the given order, one a cycle.
-void sim_load(Sim* sim, const Record* records, uint64_t count) {
-    for (uint64_t i = 0; i < count; ++i) sim->write(records[i].space, records[i].addr, records[i].data);
+void sim_write(Sim* sim, const Access* accesses, uint64_t count) {
+    for (uint64_t i = 0; i < count; ++i) sim->write(accesses[i].space, accesses[i].addr, accesses[i].data);
 }
 
-// Reads `count` consecutive host words of the MEM space, one a cycle.
-void sim_read_mem(Sim* sim, uint32_t addr, uint64_t count, uint32_t* data) {
-    for (uint64_t i = 0; i < count + kHostRead - 1; ++i) {
-        sim->access(kMem, addr + static_cast<uint32_t>(i));
+// Reads `count` consecutive words of a space, one a cycle.
+void sim_read(Sim* sim, uint32_t space, uint32_t addr, uint64_t count, uint32_t* data) {
+    for (uint64_t i = 0; i < count + HOST_READ - 1; ++i) {
+        sim->access(space, addr + static_cast<uint32_t>(i));
         sim->top.host_read = i < count;
         sim->tick();
-        if (i >= kHostRead - 1) sim->take(data + 4 * (i - (kHostRead - 1)));
+        if (i >= HOST_READ - 1) sim->take(data + 4 * (i - (HOST_READ - 1)));
     }
     sim->top.host_read = 0;
 }
@@ -148,7 +133,7 @@ int sim_token_start(const Sim* sim) { return sim->top.token_start; }
 int64_t sim_run(Sim* sim, uint32_t tokens, uint64_t max_cycles, uint64_t* cycles_per_token) {
     const uint32_t data[4] = {tokens, 0, 0, 0};
     const uint64_t begin = sim->cycle;
-    sim->write(kControl, kRun, data);
+    sim->write(SPACE_CONTROL, CONTROL_RUN, data);
     sim->tick();  // `running` shows two cycles after the access
     int64_t ended = -1;
     uint64_t since = 0;

@@ -1,0 +1,61 @@
+"""`tsp serve`: an OpenAI-compatible server in front of the chip."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from base.errors import TspError
+from run.chat import PLAIN, PLAIN_TEMPLATE, ChatTemplate, read_template, template_beside
+from run.devices import check_name
+from run.programs import open_program
+
+
+def serve(
+    program: Annotated[Path, typer.Argument(help="Program file, llama2.c checkpoint or Hugging Face folder.")],
+    device: Annotated[list[str] | None, typer.Option(help="reference, model, rtl, or a board's port; give several for "
+                                                          "several answers at a time.  [default: reference]")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen at; others than this machine need --api-key.")]
+    = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="TCP port; 0 is a free one.")] = 8000,
+    api_key: Annotated[Path | None, typer.Option(help="File of keys, one a line: only who sends one is served.")]
+    = None,
+    name: Annotated[str | None, typer.Option(help="The model's name.  [default: the file's]")] = None,
+    alias: Annotated[list[str] | None, typer.Option(help="Another name that clients may call it by; * is any.")] = None,
+    chat_template: Annotated[str | None, typer.Option(help="Jinja file, or plain: the texts one behind the other.  "
+                                                           "[default: the model's own]")] = None,
+    max_queue: Annotated[int, typer.Option(help="Requests that may wait for a device.")] = 64,
+    max_seconds: Annotated[float, typer.Option(help="That a request may wait, and that its answer may take.")] = 600,
+    drain_seconds: Annotated[float, typer.Option(help="That answers may take after ctrl-C.")] = 30,
+    requests_per_minute: Annotated[int, typer.Option(help="Of each key.")] = 60_000,
+    tokens_per_minute: Annotated[int, typer.Option(help="Of each key, prompts included.")] = 6_000_000,
+    max_body: Annotated[int, typer.Option(help="Bytes of a request.")] = 1 << 20,
+    config: Annotated[str | None, typer.Option(help="Chip to compile a checkpoint for.  [default: ulx3s]")] = None,
+    context: Annotated[int | None, typer.Option(help="Positions to compile a checkpoint for.")] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="tokenizer.bin or tokenizer.json of a checkpoint.")] = None,
+) -> None:
+    """Serve a model to OpenAI and Groq clients: http://localhost:8000/v1, and a page at http://localhost:8000."""
+    try:
+        from serve.server import serve as run_server
+        from serve.settings import Settings, read_keys
+    except ModuleNotFoundError as error:
+        raise TspError(f"the server needs {error.name}: pip install 'metronome-tsp[serve]'") from error
+    devices = tuple(check_name(each) for each in device or ["reference"])
+    settings = Settings(name=name or program.stem, aliases=tuple(alias or ()), devices=devices, host=host, port=port,
+                        keys=read_keys(api_key) if api_key else (), most=max_queue, seconds=max_seconds,
+                        drain=drain_seconds, requests=requests_per_minute, tokens=tokens_per_minute, body=max_body)
+    template = _template(chat_template, program)
+    compiled = open_program(program, config=config, context=context, tokenizer=tokenizer,
+                            say=_say)
+    run_server(settings, compiled, template, _say)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _template(option: str | None, program: Path) -> ChatTemplate | None:
+    source = (PLAIN_TEMPLATE if option == PLAIN else read_template(Path(option)) if option
+              else template_beside(program))
+    return None if source is None else ChatTemplate(source)

@@ -1,0 +1,198 @@
+"""First half of a layer: attention of each head, and the output projection.
+
+The heads of a side follow each other in a software pipeline, and both sides take turns: see `attention`.
+"""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from arch.isa import Alu, ErUse, Func, Order, Red, Sat
+from arch.lanes import SIDES
+from compiler.ir import Acc, Act, Mem, Reg
+from compiler.place.geometry import CHUNK, Head
+from program.integer import Q_SHIFT
+
+from .builder import FRAC, Builder
+from .norm import gain_of, norm
+from .product import add_to_residual
+from .qkv import Queries, key_scales, keys, project, spread_values, values
+from .state import TokenState
+
+SUM_SLOT = {"W": 2, "E": 3}
+"""Reduction slots of a side's softmax; its scores have slots 0 and 1."""
+
+Outputs = dict[tuple[int, int], dict[str, Act]]
+"""Attention's output words in both activation buffers, by (unit, rep)."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of a head: scores of all positions of the bucket in SRAM, and the largest, in every lane of a register."""
+
+    scores: Mem
+    largest: Reg
+
+
+def attention(b: Builder, state: TokenState) -> None:
+    """residual += attention(norm(residual)), with the token's keys and values added to the cache."""
+    acts, er = norm(b, state.residual, "attention norm", gain=gain_of(b, "g_layer", 0), site="att_norm",
+                    post=b.shifts.norm_att)
+    queries = project(b, state, acts, er)
+    b.free_exponent(er)
+    outputs: Outputs = {}
+    west, east = (_heads(b, state, side, queries, outputs) for side in SIDES)
+    for pair in itertools.zip_longest(west, east):
+        for step in pair:
+            if step:
+                step()
+    b.free(*queries.values())
+    _project_outputs(b, state.residual, outputs)
+
+
+def _heads(b: Builder, state: TokenState, side: str, queries: Queries, outputs: Outputs) -> list[Callable[[], None]]:
+    """Steps that write the attention of one side's heads: scores of the next head go before the softmax and the value
+    product of this one, the token's values behind the first scores."""
+    heads, found = b.geometry.heads(side), dict[int, Scores]()
+
+    def scores(n: int) -> None:
+        found[n] = _scores(b, state, heads[n], queries[heads[n].unit, heads[n].rep], n)
+
+    def rest(n: int) -> None:
+        _values(b, state, heads[n], found.pop(n), outputs)
+
+    def spread() -> None:
+        for unit in sorted({head.unit for head in heads}):
+            spread_values(b, unit)
+
+    steps: list[Callable[[], None]] = [lambda: scores(0), spread] if heads else []
+    for n in range(len(heads)):
+        if n + 1 < len(heads):
+            steps.append(lambda n=n: scores(n + 1))
+        steps.append(lambda n=n: rest(n))
+    return steps
+
+
+# --- scores --------------------------------------------------------------------------------------------------------
+
+
+def _scores(b: Builder, state: TokenState, head: Head, query: Reg | Mem, number: int) -> Scores:
+    """q.k of all positions of the bucket, scaled and masked; number: of the head on its side.
+
+    Positions before the bucket's first do not wait for this token's key.
+    """
+    label, g, s, side = "score", b.geometry, b.shifts, head.side
+    act = Act(side, b.activations[side].take(g.words), g.words)
+    cluster = b.cluster(label)
+    own = {"alu": Alu.AND, "c": state.head_lanes[head.part]} if state.head_lanes else {}
+    q8, _ = cluster.alu(a=query, pre=Q_SHIFT, sat=Sat.S8, n=g.words, **own)
+    cluster.load(q8, act)
+    scores, largest = b.tensor(f"t_{side}{number % 2}"), b.regs(1)
+    for start, count in _bursts(b, state.mask):
+        acc = Acc(side, b.accumulators[side].take(count, g.position_burst), count)
+        now = start >= b.valid
+        weights = [keys(b, head.unit, group, start, count, now=now) for group in range(1, b.config.weight_groups + 1)]
+        b.cluster(label).mac(weights, act, acc, steps=g.steps)
+        scaled = {"a": acc, "b": key_scales(b, head.kv, start, count, now=now), "func": Func.MUL, "pre": s.score_pre,
+                  "post": s.score, "sat": Sat.S24, "n": count, "dst": scores[start : start + count]}
+        if now:
+            scaled = _masked(b, state.mask, label, scaled, start - b.valid, count)
+        cluster = b.cluster(label)
+        _, top = b.alu(cluster, **scaled, red=Red.MAX, red_slot=SIDES.index(side), red_keep=int(start > 0))
+    b.alu(cluster, a=b.across_lanes(cluster, top, Red.MAX), dst=largest)
+    return Scores(scores, largest)
+
+
+def _bursts(b: Builder, mask: Reg | None) -> list[tuple[int, int]]:
+    """(first, count) of the vectors of positions whose scores are computed in a burst, all masked or none. Few masks
+    are in registers, and applied at once; others come from SRAM, a few at a time."""
+    most = b.geometry.position_burst if b.geometry.words > 1 else CHUNK
+    masked = max(most, mask.count) if mask else most
+    edges = sorted({*range(0, b.valid, most), b.valid, *range(b.valid, b.chunks, masked), b.chunks})
+    return [(start, end - start) for start, end in itertools.pairwise(edges)]
+
+
+def _masked(b: Builder, mask: Reg | None, label: str, scaled: dict[str, Any], first: int, count: int,
+            ) -> dict[str, Any]:
+    """The operation that ends `scaled` scores with mask vectors first.. added; what it needs is written before."""
+    if mask:
+        return scaled | {"alu": Alu.ADD, "c": mask[first : first + count]}
+    part = scaled["dst"]
+    b.op(label, **scaled | {"sat": Sat.S32})
+    add = {"a": part, "alu": Alu.ADD, "sat": Sat.S24, "n": count, "dst": part}
+    if b.geometry.words > 1:
+        return add | {"c": b.tensor("mask_W0" if part.slice == "E0" else "mask_E0", first, count)}
+    copy = b.regs(count)
+    b.op(label, a=b.tensor("mask_W0", first, count), n=count, dst=copy)
+    b.free(copy)
+    return add | {"c": copy}
+
+
+# --- softmax, values and output ------------------------------------------------------------------------------------
+
+
+def _values(b: Builder, state: TokenState, head: Head, found: Scores, outputs: Outputs) -> None:
+    """Numerators of the softmax, their value product, and its division by their sum into `outputs`."""
+    g, side, n = b.geometry, head.side, b.chunks
+    act = Act(side, b.activations[side].take(n, g.position_burst), n)
+    r, er = b.regs(1), b.exponents.take()
+    _numerators(b, found, act, r, er)
+    vector = b.head_accumulator(side, head.part) if state.head_lanes else b.accumulators[side].take(g.words)
+    acc = Acc(side, vector, g.words)
+    weights = [values(b, head.kv, group, n) for group in range(1, b.config.weight_groups + 1)]
+    b.cluster("value product").mac(weights, act, acc, steps=g.steps, first_step=head.part * g.head_steps,
+                                   accs=g.head_steps, order=Order.TILE)
+    _output(b, head, acc, r, er, outputs)
+    b.free(found.largest, r)
+    b.exponents.give(er)
+
+
+def _numerators(b: Builder, found: Scores, act: Act, r: Reg, er: int) -> None:
+    """2**(score - largest) of all positions in the activation buffer; r, er: the reciprocal of their sum."""
+    label, side = "softmax", act.side
+    most = b.geometry.position_burst
+    for start in range(0, act.count, most):
+        count = min(most, act.count - start)
+        cluster = b.cluster(label)
+        p, total = cluster.alu(a=found.scores[start : start + count], func=Func.EXP2, c=found.largest, post=7,
+                               sat=Sat.S8, n=count, red=Red.SUM, red_slot=SUM_SLOT[side], red_keep=int(start > 0))
+        cluster.load(p, act.part(start, count))
+    b.alu(cluster, a=b.across_lanes(cluster, total, Red.SUM), func=Func.RECIP, post=FRAC[Func.RECIP], alu=Alu.ADD,
+          dst=r, er_dst=er)
+
+
+def _output(b: Builder, head: Head, acc: Acc, r: Reg, er: int, outputs: Outputs) -> None:
+    """The head's int8 output. The last head of a word loads the word, and adds it to `outputs`; other ones leave their
+    part in SRAM."""
+    label, g, s = "attention output", b.geometry, b.shifts
+    op = {"a": acc, "pre": s.av_pre, "func": Func.MUL, "b": r, "post": s.av, "er_use": ErUse.POST, "er": er,
+          "sat": Sat.S8, "n": g.words}
+    last = head.part == g.per_word - 1 or head.kv == b.model.kv_heads - 1
+    if not last:
+        b.op(label, **op, dst=b.tensor(f"part_{head.side}"))
+        return
+    if head.part:
+        op |= {"alu": Alu.ADD, "c": b.tensor(f"part_{head.side}")}
+    cluster = b.cluster(label)
+    stream, _ = cluster.alu(**op)
+    first = b.config.act_depth - len(g.q_words()) + g.q_words().index((head.unit, head.rep, 0))
+    acts = {side: Act(side, first, g.words) for side in SIDES}
+    b.load(cluster, stream, acts)
+    outputs[head.unit, head.rep] = acts
+
+
+def _project_outputs(b: Builder, residual: Reg | Mem, outputs: Outputs) -> None:
+    """residual += Wo times the outputs, word by word as they come, so that only the last head's word is waited for."""
+    matrix, g = b.placement.matrices["wo"], b.geometry
+    accs = {side: Acc(side, b.accumulators[side].take(len(matrix.vectors[side])), len(matrix.vectors[side]))
+            for side in SIDES if matrix.vectors[side]}
+    order = {word: i for i, word in enumerate(g.q_words())}
+    for n, ((unit, rep), acts) in enumerate(outputs.items()):
+        for w in range(g.words):
+            for side, acc in accs.items():
+                quads = acc.count * matrix.steps
+                weights = [t.mem(order[unit, rep, w] * quads, quads, cells=()) for t in matrix.tensors[side]]
+                b.cluster("wo product").mac(weights, acts[side].part(w, 1), acc, steps=matrix.steps, wfmt=matrix.wfmt,
+                                            clear=int(n == 0 and w == 0))
+    add_to_residual(b, residual, matrix, accs, pre=b.shifts.wo_pre, post=b.shifts.wo)

@@ -1,0 +1,209 @@
+"""First part of a token: position and token become index registers, rotations, masks and a row of the embedding."""
+
+from arch.config import PLANES
+from arch.isa import Alu, ErUse, Fmt, Func, Red
+from arch.lanes import SIDES
+from compiler.ir import Acc, As, Imm, Iota, Mem, Reg
+from compiler.place.layout import Tensor
+from program.integer import ROPE_FRACTION, ROPE_STEP
+
+from .builder import Builder
+from .index import (
+    INDEX_EMB_SCALE,
+    INDEX_EMBEDDING,
+    INDEX_HIGH,
+    INDEX_K,
+    INDEX_LOW,
+    INDEX_SCALE,
+    INDEX_V,
+    load_index,
+    one_hot_mask,
+    shifted_one,
+)
+from .state import TokenState
+
+MASKS = 6
+"""Masks that registers are spared for."""
+MASK_SHIFT = 23
+"""A masked score is at least 2**23 below: see `integer.MASKED`."""
+
+
+def begin(b: Builder) -> TokenState:
+    """Reads the tensors "token" and "position"; writes index registers and what it returns."""
+    g = b.geometry
+    cos, sin = b.regs(g.words), b.regs(g.words)
+    head_lanes = tuple(b.regs(1) for _ in range(g.per_word)) if g.per_word > 1 else ()
+    residual = b.regs(g.dim) if g.residual_in_registers else b.tensor("x")
+    position, token = b.regs(1), b.regs(1)
+    b.op("token", a=b.tensor("token"), dst=token)
+    b.op("position", a=b.tensor("position"), dst=position)
+    _embedding(b, token, residual)
+    b.free(token)
+    _index_position(b, position)
+    _rotation(b, position, cos, sin)
+    mask = _mask(b, position)
+    _head_lanes(b, head_lanes)
+    b.free(position)
+    return TokenState(residual=residual, cos=cos, sin=sin, head_lanes=head_lanes, mask=mask)
+
+
+# --- position ------------------------------------------------------------------------------------------------------
+
+
+def _index_position(b: Builder, position: Reg) -> None:
+    """Index registers of keys, of their scales and of values."""
+    rows, label = b.config.rows, "index vectors"
+    nothing = _at_constant_position(b, position)
+    for group, slices in _slices_by_group(b.placement.k).items():
+        masks = b.regs(1)
+        one_hot_mask(b, label, position, rows - 1, one="one_plane", before=PLANES * (group - 1),
+                     rest=b.constant("lanes"), nothing=nothing, dst=masks)
+        load_index(b, label, position, shift=rows.bit_length() - 1, scale="words", masks=masks, slices=sorted(slices),
+                   register=INDEX_K)
+        b.free(masks)
+    masks = b.regs(1)
+    one_hot_mask(b, label, position, b.geometry.lanes - 1, one="one_lane", rest=b.constant("planes"),
+                 nothing=nothing, dst=masks)
+    load_index(b, label, position, shift=b.config.lane_bits, scale="one", masks=masks, slices=["E0", "W0"],
+               register=INDEX_SCALE)
+    slices = sorted(set().union(*_slices_by_group(b.placement.v).values()))
+    load_index(b, label, position, shift=b.config.lane_bits, scale="steps", masks=masks, slices=slices,
+               register=INDEX_V)
+    b.free(masks, nothing)
+
+
+def _at_constant_position(b: Builder, position: Reg) -> Reg | None:
+    """-1 where the position's keys and values are constants of the model, which no token writes, else 0; None if there
+    are none. The caller returns the register."""
+    if b.model.first < 0:
+        return None
+    flag = b.regs(1)
+    b.op("index vectors", a=position, alu=Alu.EQ, c=Imm(0), dst=flag)
+    return flag
+
+
+def _slices_by_group(tensors: dict[tuple[int, int], Tensor]) -> dict[int, set[str]]:
+    """Slices of keys or values by weight group."""
+    found: dict[int, set[str]] = {}
+    for (_, group), tensor in tensors.items():
+        found.setdefault(group, set()).add(tensor.slice)
+    return found
+
+
+def _rotation(b: Builder, position: Reg, cos: Reg, sin: Reg) -> None:
+    """cos and sin of the position, as the product of two rotations; sin is negated in odd lanes."""
+    label, words = "rotation", b.geometry.words
+    low_index, t = b.regs(1), b.regs(words)
+    b.op(label, a=b.tensor("position"), alu=Alu.AND, c=Imm(ROPE_STEP - 1), dst=low_index)
+    planes = b.constant("planes")
+    load_index(b, label, low_index, scale="words", masks=planes, slices=["W0"], register=INDEX_LOW)
+    load_index(b, label, position, shift=ROPE_STEP.bit_length() - 1, scale="words", masks=planes, slices=["E0"],
+               register=INDEX_HIGH)
+    low = b.placement.tensors["rope_low"].mem(0, words, index=INDEX_LOW, cells=())
+    high = b.placement.tensors["rope_high"].mem(0, words, index=INDEX_HIGH, cells=())
+    cl, sl, ch, sh = As(low, Fmt.LO16), As(low, Fmt.HI16), As(high, Fmt.LO16), As(high, Fmt.HI16)
+    product = {"func": Func.MUL, "post": ROPE_FRACTION, "n": words}
+    b.op(label, a=cl, b=sh, **product, dst=t)
+    b.op(label, a=sl, b=ch, **product, alu=Alu.ADD, c=t, dst=t)
+    b.op(label, a=t, func=Func.MUL, b=b.constant("sign"), n=words, dst=sin)
+    b.op(label, a=sl, b=sh, **product, dst=t)
+    b.op(label, a=cl, b=ch, **product, alu=Alu.SUB, c=t, dst=cos)
+    b.free(low_index, t)
+
+
+def _mask(b: Builder, position: Reg) -> Reg | None:
+    """What masked scores are added to: 0, or at least 2**23 below. Returned if it is in registers.
+
+    A few vectors stay in registers, where heads of one word leave room for them; heads of several words have them in
+    both inner slices.
+    """
+    label, n, start = "mask", b.chunks - b.valid, b.regs(1)
+    several = b.geometry.words > 1
+    mask = b.regs(n) if not several and n <= MASKS else b.tensor("mask_W0", 0, n)
+    b.op(label, a=position, alu=Alu.SUB, c=Imm(b.valid * b.geometry.lanes), dst=start)
+    b.op(label, a=Iota(), alu=Alu.GT, c=start, n=n, dst=mask)
+    cluster = b.cluster(label)
+    stream, _ = b.alu(cluster, a=mask, pre=-MASK_SHIFT, n=n, dst=mask)
+    if several:
+        cluster.write(stream, b.tensor("mask_E0", 0, n))
+    b.free(start)
+    return mask if isinstance(mask, Reg) else None
+
+
+def _head_lanes(b: Builder, head_lanes: tuple[Reg, ...]) -> None:
+    """Masks of the halves of a word that two heads share, and zeros in the accumulators of which each head writes its
+    own lanes alone."""
+    half = b.geometry.lanes // 2
+    for reg, alu, border in zip(head_lanes, (Alu.LT, Alu.GT), (half, half - 1), strict=False):
+        b.op("constants", a=Iota(), alu=alu, c=Imm(border), dst=reg)
+    if not head_lanes:
+        return
+    label, steps = "clear", b.geometry.steps
+    cluster = b.cluster(label)
+    zero, _ = cluster.alu(a=Imm(0))
+    acts = b.load_both(cluster, zero)
+    weights = b.placement.matrices["qkv"]
+    for side in SIDES:
+        for part in range(len(head_lanes)):
+            b.cluster(label).mac([t.mem(0, steps, cells=()) for t in weights.tensors[side]], acts[side],
+                                 Acc(side, b.head_accumulator(side, part)), steps=steps)
+
+
+# --- embedding -----------------------------------------------------------------------------------------------------
+
+
+def _embedding(b: Builder, token: Reg, residual: Reg | Mem) -> None:
+    """residual = embedding row of the token: every side and plane that may hold the row is gathered, one is not
+    masked."""
+    label, rows, lanes = "embedding", b.config.rows, b.geometry.lanes
+    table = b.placement.matrices["embedding"]
+    low, offset, er = b.regs(1), b.regs(1), b.exponents.take()
+    side_bit = b.config.lane_bits
+    b.op(label, a=b.tensor("token"), pre=side_bit + 1, round=0, func=Func.MUL, b=b.constant("emb_vector"), dst=offset)
+    b.op(label, a=b.tensor("token"), alu=Alu.AND, c=Imm(lanes - 1), dst=low)
+    b.op(label, a=low, pre=rows.bit_length() - 1, round=0, func=Func.MUL, b=b.constant("emb_step"), alu=Alu.ADD,
+         c=offset, dst=offset)
+    b.op(label, a=b.tensor("token"), alu=Alu.AND, c=Imm(lanes | rows - 1), er_dst=er)
+    for group in range(1, b.config.weight_groups + 1):
+        for side, before in zip(SIDES, (0, lanes), strict=True):  # a token of the other side leaves no plane
+            cluster = b.cluster(label)
+            stream, _ = cluster.alu(**shifted_one(b, "one_plane", er, before + PLANES * (group - 1)), alu=Alu.OR,
+                                    c=offset)
+            cluster.index(stream, [table.tensors[side][group - 1].slice], INDEX_EMBEDDING)
+    scale = _embedding_scale(b, token, low)
+    _unpack_row(b, token, scale, residual)
+    b.free(low, offset)
+    b.exponents.give(er)
+
+
+def _embedding_scale(b: Builder, token: Reg, low: Reg) -> Reg:
+    """The row's scale in every lane. low: the lane in which its vector of scales holds it."""
+    label, mine, scale = "embedding", b.regs(1), b.regs(1)
+    load_index(b, label, token, shift=b.config.lane_bits, scale="one", masks=b.constant("planes"), slices=["E0"],
+               register=INDEX_EMB_SCALE)
+    b.op(label, a=Iota(), alu=Alu.EQ, c=low, dst=mine)
+    cluster = b.cluster(label)
+    table = b.placement.tensors["emb_scale"].mem(0, 1, index=INDEX_EMB_SCALE, cells=())
+    picked, _ = cluster.alu(a=table, alu=Alu.AND, c=mine)
+    b.alu(cluster, a=b.across_lanes(cluster, picked, Red.SUM), dst=scale)
+    b.free(mine)
+    return scale
+
+
+def _unpack_row(b: Builder, token: Reg, scale: Reg, residual: Reg | Mem) -> None:
+    """residual = the bytes of the gathered row * its scale. The row lies in the plane that the token's last two bits
+    name, and zeros come from everywhere else."""
+    label, n, er = "embedding", b.geometry.dim, b.exponents.take()
+    table = b.placement.matrices["embedding"]
+    b.op(label, a=token, pre=-3, alu=Alu.AND, c=Imm(8 * (PLANES - 1)), er_dst=er)
+    work, other = (b.tensor("xg"), b.tensor("h16")) if n > 6 else (b.regs(n), b.regs(n))
+    for group in range(b.config.weight_groups):
+        west, east = (table.tensors[side][group].mem(0, n, index=INDEX_EMBEDDING, cells=()) for side in SIDES)
+        b.op(label, a=west, alu=Alu.OR, c=east, n=n, dst=other if group else work)
+        if group:
+            b.op(label, a=work, alu=Alu.OR, c=other, n=n, dst=work)
+    b.op(label, a=work, pre=-8 * (PLANES - 1), er_use=ErUse.PRE, er=er, n=n, dst=work)  # into the upper plane
+    b.op(label, a=As(work, Fmt.B3), func=Func.MUL, b=scale, post=b.shifts.emb, n=n, dst=residual)
+    b.free(scale)
+    b.exponents.give(er)
+    b.free(work, other)

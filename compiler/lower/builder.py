@@ -1,0 +1,183 @@
+"""The builder that a token's program is written with: operations in order, and the resources that they hold.
+
+The functions of this package take a `Builder` first. They add clusters to its open block, take registers, exponents
+and buffer entries from its pools, and give them back when no later operation reads them. What one function leaves to
+another is passed by value: see `token`.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from arch import tables
+from arch.config import ChipConfig
+from arch.isa import Alu, ErUse, Func, Op, Red
+from arch.lanes import SIDES, ceil_div
+from base.errors import TspError
+from compiler.ir import Act, Block, Cluster, Imm, Mem, Reg, Stream
+from compiler.place.geometry import Geometry
+from compiler.place.placement import Placement
+from program.integer import IntegerModel
+
+FRAC = {func: table.frac_bits for func, table in tables.TABLES.items()}
+"""Fraction bits of the VXM's table functions: the post shift that leaves an integer."""
+
+
+class Pool:
+    """Numbered entries, the one that has been free longest first, so that reuse seldom waits."""
+
+    def __init__(self, size: int, what: str) -> None:
+        self._free = deque(range(size))
+        self._size, self._what = size, what
+
+    def take(self, count: int = 1) -> int:
+        """First of `count` neighbouring entries. Raises TspError if there are none."""
+        free = set(self._free)
+        for base in self._free:
+            if all(base + i in free for i in range(count)):
+                for i in range(count):
+                    self._free.remove(base + i)
+                return base
+        raise TspError(f"{count} neighbouring {self._what} of the VXM are needed, and of its {self._size} the model's "
+                       f"residual and heads leave {len(free)}: use a model with narrower or fewer heads")
+
+    def give(self, base: int, count: int = 1) -> None:
+        """Return entries."""
+        self._free.extend(range(base, base + count))
+
+
+class Ring:
+    """Entries of a buffer, given out in turn and never returned: the scheduler waits for those still in use."""
+
+    def __init__(self, size: int, what: str) -> None:
+        self.size, self._what, self._next = size, what, 0
+
+    def take(self, count: int, align: int = 1) -> int:
+        """First of `count` neighbouring entries, a multiple of `align`: few places make few distinct words.
+
+        Raises TspError if the buffer is smaller than that.
+        """
+        self._next = ceil_div(self._next, align) * align
+        if count > self.size:
+            raise TspError(f"{count} {self._what} are needed at once, the chip has {self.size} for it: use a larger "
+                           "config")
+        if self._next + count > self.size:
+            self._next = 0
+        base, self._next = self._next, self._next + count
+        return base
+
+
+class Builder:
+    """Writes the program of one token, for positions of one context bucket.
+
+    placement: where the model lies; `geometry`, `model`, `config` and `shifts` are its parts. chunks: vectors of
+    positions that the bucket attends to. valid: how many of them, from the first on, hold real positions at every token
+    of the bucket, so that they need no mask.
+
+    blocks: what is written so far; the last one is open. registers, exponents: pools of the VXM. accumulators,
+    activations: rings of the MXM of each side. Where heads share words, the last accumulators of a side are not in its
+    ring: see `head_accumulator`. Nor are the last activation entries, which hold attention's output.
+    """
+
+    def __init__(self, placement: Placement, chunks: int, valid: int = 0) -> None:
+        self.placement, self.chunks, self.valid = placement, chunks, valid
+        self.geometry: Geometry = placement.geometry
+        self.model: IntegerModel = self.geometry.model
+        self.config: ChipConfig = self.geometry.config
+        self.shifts = self.model.shifts
+        self.blocks: list[Block] = []
+        self.registers = Pool(self.config.rf_depth, "registers")
+        self.exponents = Pool(self.config.er_depth, "exponents")
+        shared, outputs = self.geometry.shared_accumulators, len(self.geometry.q_words())
+        self.accumulators = {side: Ring(self.config.acc_depth - shared, f"accumulators of MXM_{side}")
+                             for side in SIDES}
+        self.activations = {side: Ring(self.config.act_depth - outputs, f"activation entries of MXM_{side}")
+                            for side in SIDES}
+
+    # -- blocks and clusters --
+
+    def open(self, name: str, passes: int = 1, strides: Mapping[str, int] | None = None) -> None:
+        """Begin a block; `strides` are the quads that relative addresses advance a pass, by slice."""
+        self.blocks.append(Block(name, passes, strides or {}))
+
+    def cluster(self, label: str) -> Cluster:
+        """A new cluster of the open block."""
+        cluster = Cluster(label, self.config)
+        self.blocks[-1].clusters.append(cluster)
+        return cluster
+
+    # -- operations of the VXM --
+
+    def op(self, label: str, **fields: Any) -> Stream:
+        """A cluster of one VXM operation, see `alu`: its results."""
+        return self.alu(self.cluster(label), **fields)[0]
+
+    @staticmethod
+    def alu(cluster: Cluster, *, dst: Reg | Mem | None = None, **fields: Any) -> tuple[Stream, Stream]:
+        """`Cluster.alu`, whose results may also go to SRAM: (results, reduction)."""
+        result, reduced = cluster.alu(**fields, dst=dst if isinstance(dst, Reg) else None)
+        if isinstance(dst, Mem):
+            cluster.write(result, dst)
+        return result, reduced
+
+    def across_lanes(self, cluster: Cluster, stream: Stream, red: Red, segment_bits: int | None = None) -> Stream:
+        """Reduction over all lanes, in every lane; or over those of each 2**segment_bits neighbours."""
+        bits = self.config.lane_bits if segment_bits is None else segment_bits
+        return cluster.sxm(stream, Op.REDUCE, red=red, segment=bits)
+
+    def exponent(self, cluster: Cluster, largest: Stream, er: int, bits: int = 7) -> None:
+        """Exponent register `er` = the shift that leaves so many bits of the largest lane."""
+        self.alu(cluster, a=self.across_lanes(cluster, largest, Red.MAX), func=Func.BITLEN, alu=Alu.ADD, c=Imm(-bits),
+                 er_dst=er)
+
+    # -- places --
+
+    def regs(self, count: int) -> Reg:
+        """Neighbouring registers, to be returned by `free`."""
+        return Reg(self.registers.take(count), count)
+
+    def free(self, *places: Reg | Mem | None) -> None:
+        """Return those that are registers."""
+        for place in places:
+            if isinstance(place, Reg):
+                self.registers.give(place.base, place.count)
+
+    def free_exponent(self, er: int | None) -> None:
+        """Return an exponent register, if there is one."""
+        if er is not None:
+            self.exponents.give(er)
+
+    def tensor(self, name: str, start: int = 0, count: int = 0) -> Mem:
+        """`count` quads of a tensor (default: to its end) from `start` on."""
+        return self.placement.tensors[name].mem(start, count)
+
+    def constant(self, name: str) -> Mem:
+        """A vector that no program writes."""
+        return self.placement.tensors[f"c_{name}"].mem(cells=())
+
+    def head_accumulator(self, side: str, part: int) -> int:
+        """The accumulator of heads that own `part` of a shared word; it holds 0 in the lanes of the other part."""
+        return self.config.acc_depth - self.geometry.shared_accumulators + part
+
+    # -- activation buffers --
+
+    def acts(self, count: int) -> dict[str, Act]:
+        """Entries of the activation buffers of both sides, for the same values."""
+        return {side: Act(side, self.activations[side].take(count), count) for side in SIDES}
+
+    @staticmethod
+    def load(cluster: Cluster, stream: Stream, acts: Mapping[str, Act]) -> None:
+        """Load a stream into entries of each side."""
+        for act in acts.values():
+            cluster.load(stream, act)
+
+    def load_both(self, cluster: Cluster, stream: Stream) -> dict[str, Act]:
+        """Load a stream into entries of both sides."""
+        acts = self.acts(stream.count)
+        self.load(cluster, stream, acts)
+        return acts
+
+
+def less(exponent: int | None) -> dict[str, Any]:
+    """Fields of an operation whose post shift is less the exponent of its operand, if that has one."""
+    return {} if exponent is None else {"er_use": ErUse.POST, "er": exponent, "er_neg": 1}

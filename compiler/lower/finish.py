@@ -1,0 +1,78 @@
+"""Last part of a token: final norm, logits and scores, the choice of the next token.
+
+Block "finish"; a large vocabulary adds "classifier" (a loop) and "choose".
+"""
+
+from arch.isa import Alu, Red
+from compiler.ir import Imm, Iota, Mem, Reg
+
+from .builder import Builder
+from .classifier import Best, classify
+from .index import INDEX_TOKENS, load_index, one_hot_mask
+from .norm import gain_of, norm
+from .state import TokenState
+
+
+def finish(b: Builder, state: TokenState) -> None:
+    """Reads the residual, and of the table "tokens" whether the next token is known. Writes "logits", "z", "token",
+    "position" and the table's next entry; returns the registers of `state`."""
+    acts, er = norm(b, state.residual, "final norm", gain=gain_of(b, "g_final"), site="final_norm",
+                    post=b.shifts.norm_f)
+    b.free(state.residual, state.cos, state.sin, state.mask)
+    position, threshold = _known_token(b)
+    best = classify(b, acts, er, threshold)
+    _choose(b, best, position)
+    b.free(threshold, position)
+    b.free_exponent(er)
+
+
+def _known_token(b: Builder) -> tuple[Reg, Reg]:
+    """(the next position, the least score to search for: INT_MAX if the table holds the next token, else INT_MIN).
+
+    That token, or INT_MAX if there is none, begins the minimum in reduction slot 3, which the choice is.
+    """
+    label = "choose"
+    position, low, mine, known, threshold = (b.regs(1) for _ in range(5))
+    b.op(label, a=b.tensor("position"), alu=Alu.ADD, c=Imm(1), dst=position)
+    _index_next_token(b, position)
+    b.op(label, a=position, alu=Alu.AND, c=Imm(b.geometry.lanes - 1), dst=low)
+    b.op(label, a=Iota(), alu=Alu.EQ, c=low, dst=mine)
+    cluster = b.cluster(label)
+    picked, _ = cluster.alu(a=_next_token(b), alu=Alu.AND, c=mine)
+    b.alu(cluster, a=b.across_lanes(cluster, picked, Red.SUM), dst=known)
+    int_max = {"a": Imm(-1), "pre": 1, "logical": 1}
+    b.cluster(label).alu(**int_max, alu=Alu.AND, c=known, red=Red.MIN, red_slot=3)
+    b.op(label, a=known, alu=Alu.LT, c=Imm(0), dst=threshold)
+    b.op(label, **int_max, alu=Alu.XOR, c=threshold, dst=threshold)
+    b.free(low, mine, known)
+    return position, threshold
+
+
+def _next_token(b: Builder) -> Mem:
+    """The vector of the token table that holds the next position's."""
+    return b.placement.tensors["tokens"].mem(0, 1, index=INDEX_TOKENS, cells=("tokens",))
+
+
+def _index_next_token(b: Builder, position: Reg) -> None:
+    """W0's index register of the token table, for the next position."""
+    label, masks = "next position", b.regs(1)
+    one_hot_mask(b, label, position, b.geometry.lanes - 1, one="one_lane", rest=b.constant("planes"), dst=masks)
+    load_index(b, label, position, shift=b.config.lane_bits, scale="one", masks=masks, slices=["W0"],
+               register=INDEX_TOKENS)
+    b.free(masks)
+
+
+def _choose(b: Builder, best: Best, position: Reg) -> None:
+    """The known token, or the first of the greatest score: among the vectors that are not searched yet, or else the
+    early choice, the least of the two. Frees the registers of `best`."""
+    label, fields = "choose", {}
+    if best.early:
+        fields = {"alu": Alu.MIN, "c": best.early}
+        b.free(best.early)
+    cluster = b.cluster(label)
+    _, least = cluster.alu(a=b.tensor("z", 0, best.unsearched), alu=Alu.INDEX, b=Iota(), c=best.score,
+                           n=best.unsearched, red=Red.MIN, red_slot=3, red_keep=1)
+    token, _ = b.alu(cluster, a=b.across_lanes(cluster, least, Red.MIN), **fields, dst=b.tensor("token"))
+    cluster.write(token, _next_token(b))
+    b.op(label, a=position, dst=b.tensor("position"))
+    b.free(best.score)

@@ -1,0 +1,52 @@
+"""Index registers: what each of them addresses, and how a value becomes an offset in them.
+
+An index register takes its offset from lane 0, and masks of lanes and of planes from lanes 1 and 2 of the same vector.
+The constants named here are such vectors: "one", "words" and "steps" scale lane 0, "one_lane" and "one_plane" hold a 1
+in the lane of a mask, "lanes" and "planes" are full masks.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from arch.isa import Alu, ErUse, Func
+from compiler.ir import Imm, Mem, Reg
+
+from .builder import Builder
+
+INDEX_K, INDEX_V, INDEX_EMBEDDING = 1, 2, 3
+"""In the weight slices."""
+INDEX_SCALE = 4
+"""Of the K scales, in E0 and W0."""
+INDEX_EMB_SCALE, INDEX_HIGH = 5, 6
+"""In E0: scales of the embedding's rows, rotations by multiples of `ROPE_STEP`."""
+INDEX_LOW, INDEX_TOKENS = 5, 6
+"""In W0: rotations by less than `ROPE_STEP`, known tokens."""
+
+
+def load_index(b: Builder, label: str, value: Reg | Mem, *, shift: int = 0, scale: str, masks: Reg | Mem,
+               slices: Iterable[str], register: int) -> None:
+    """Index register of some slices = (value >> shift) * the constant `scale`, with the masks of a vector."""
+    cluster = b.cluster(label)
+    stream, _ = cluster.alu(a=value, pre=shift, round=0, func=Func.MUL, b=b.constant(scale), alu=Alu.OR, c=masks)
+    cluster.index(stream, slices, register)
+
+
+def one_hot_mask(b: Builder, label: str, value: Reg, mask: int, *, one: str, before: int = 0, rest: Mem,
+                 nothing: Reg | None = None, dst: Reg) -> None:
+    """dst = (the constant `one` << (value & mask) - before) | `rest`: a mask of one lane or plane, and another mask.
+
+    nothing: where it is -1, no lane or plane is in the mask; elsewhere it is 0.
+    """
+    er = b.exponents.take()
+    if nothing is None:
+        b.op(label, a=value, alu=Alu.AND, c=Imm(mask), er_dst=er)
+    else:
+        b.op(label, a=value, alu=Alu.AND, c=Imm(mask), dst=dst)
+        b.op(label, a=dst, alu=Alu.OR, c=nothing, er_dst=er)
+    b.op(label, **shifted_one(b, one, er, before), alu=Alu.OR, c=rest, dst=dst)
+    b.exponents.give(er)
+
+
+def shifted_one(b: Builder, one: str, er: int, before: int) -> dict[str, Any]:
+    """Fields of an operation whose operand a is the constant `one` << exponent - before; 0 if that is negative."""
+    return {"a": b.constant(one), "pre": before, "er_use": ErUse.PRE, "er": er, "er_neg": 1, "round": 0}

@@ -1,0 +1,1 @@
+"""The vector unit, a file a stage or two."""

@@ -1,0 +1,62 @@
+"""Stages 1 to 8 of one lane, and the registers between them."""
+
+from types import SimpleNamespace
+
+from amaranth.hdl import Module, Mux
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from arch.config import MAX_LANES
+from arch.isa import COUNT_BITS
+
+from ..idioms import register
+from .alu import alu, saturate
+from .arithmetic import FACTOR_BITS
+from .decode import DECODED
+from .lookup import choose, look_up
+from .multiply import FAR, multiply, round_product
+from .shift import pre_shift, prepare
+
+IOTA_BITS = (MAX_LANES - 1).bit_length() + COUNT_BITS
+"""The number of a lane and that of an element, side by side, in the widest chip."""
+
+
+class Lane(wiring.Component):
+    """Stages 1..8 of one lane.
+
+    decoded: controls, each in its stage. a, b, c, pre, post: operands and shift amounts, in stage 0. iota: what INDEX
+    yields, in stage 7.
+    y, least, exponent: the result, whether it is -2**31, and what an exponent entry gets, from registers, in stage 9.
+    """
+
+    decoded: In(DECODED)
+    a: In(32)
+    b: In(FACTOR_BITS)
+    c: In(32)
+    pre: In(6)
+    post: In(9)
+    iota: In(IOTA_BITS)
+    y: Out(32)
+    least: Out(1)
+    exponent: Out(8)
+
+    def elaborate(self, platform):
+        m = Module()
+        decoded = self.decoded
+
+        def registers(stage, **values):
+            return SimpleNamespace(**{name: register(m, value, f"s{stage}_{name}") for name, value in values.items()})
+
+        s = registers(1, a=self.a, b=self.b, c=self.c, pre=self.pre, post=self.post)
+        s = registers(2, a=pre_shift(m, decoded, s.a, s.pre), b=s.b, c=s.c, post=s.post)
+        s = registers(3, **prepare(m, decoded, s.a, s.b, s.c), a=s.a, c=s.c, post=s.post)
+        s = registers(4, **choose(m, decoded, s), right=s.right, above=s.above, below=s.below, a=s.a, c=s.c,
+                      post=s.post)
+        s = registers(5, **look_up(m, decoded, s), left=s.left)
+        s = registers(6, p=multiply(m, decoded, s.left, s.right, s.passed, s.post), post=s.post[:FAR], c=s.c, k=s.k)
+        s = registers(7, **round_product(m, decoded, s.p, s.post), c=s.c, k=s.k)
+        s = registers(8, **alu(m, decoded, s, self.iota), k=s.k)
+        s = registers(9, **saturate(m, decoded, s.y, s.beyond), k=s.k)
+        m.d.comb += [self.y.eq(s.y), self.least.eq(s.least),
+                     self.exponent.eq(Mux(decoded.s9_exponent_is_k, s.k, s.y[:8]))]
+        return m

@@ -1,0 +1,51 @@
+"""Stages 9 and 10: planes of the result, and the reduction over a burst."""
+
+from types import SimpleNamespace
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.lib import data
+from amaranth.lib.memory import Memory
+
+from arch.config import PLANES
+from arch.isa import Red, Rep
+
+from ..idioms import group_lanes, lanes_group, named, register
+from .arithmetic import sum
+from .fold import part_of, whole
+
+
+def lay(m: Module, before: data.View, result: Value) -> Value:
+    """The result's planes as `rep` lays them on the planes driven; `before`: the stage before."""
+    p0, p1, p2, p3 = (result.word_select(p, len(result) // PLANES) for p in range(PLANES))
+    half, byte = (register(m, before.rep == rep, rep.name.lower()) for rep in (Rep.REP16, Rep.REP8))
+    return Cat(p0, Mux(byte, p0, p1), Mux(byte | half, p0, p2), Mux(byte, p0, Mux(half, p1, p3)))
+
+
+def reduce(m: Module, before: data.View, now: data.View, y: list[Value], least: list[Value],
+            fold: int) -> SimpleNamespace:
+    """The reduction over a burst (`value`) and whether it is driven (`drives`), in stage 10 of the last element; `now`
+    and `before` are stages 9 and 8.
+
+    A term that is to be compared comes as its complement, so that sums and comparisons need one adder.
+    """
+    valid, drives = now.valid & (now.red != Red.NONE), Signal()
+    m.submodules.reductions = slots = Memory(shape=32 * len(y), depth=fold << len(now.red_slot), init=[])
+    old, new = slots.read_port(domain="comb"), slots.write_port()
+    summing, clears = before.red == Red.SUM, before.first & ~before.red_keep
+    adding, comparing, choosing_least, absolute, fresh = (register(m, value, name) for name, value in (
+        ("adding", summing & ~clears), ("comparing", ~summing), ("choosing_least", before.red == Red.MIN),
+        ("absolute", before.red == Red.MAXABS), ("fresh", clears)))
+    m.d.sync += drives.eq(valid & now.last & now.red_e)
+    totals = []
+    for value, is_least, held in zip(y, least, group_lanes(old.data), strict=True):
+        negate = named(m, absolute & value[31], "negate")
+        decrement = named(m, negate & ~is_least, "decrement")
+        term = Signal(32, name="term")
+        m.d.comb += term.eq((value ^ (comparing & ~negate).replicate(32)) + decrement.replicate(32))
+        total = sum(m, held.as_signed(), term.as_signed(), comparing, 33, "reduction_total")
+        replace = named(m, fresh | (total[-1] ^ choosing_least), "replace")
+        totals.append(Mux(adding, total[:32], Mux(replace, term ^ comparing.replicate(32), held)))
+    total = named(m, lanes_group(totals), "reduction_total")
+    slot = Cat(part_of(now), now.red_slot)
+    m.d.comb += [old.addr.eq(slot), new.addr.eq(slot), new.data.eq(total), new.en.eq(valid)]
+    return SimpleNamespace(drives=drives, value=whole(m, register(m, total, "reduction"), fold, "reduction"))

@@ -1,0 +1,72 @@
+"""Matrix products of bytes for the integer reference: a small C++ function, compiled once a machine and cached.
+
+Without a C++ compiler numpy computes them in float32, exact as well and slower.
+"""
+
+import ctypes
+import functools
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+
+from base import cache
+from base.errors import TspError
+
+SOURCE = Path(__file__).with_suffix(".cpp")
+FLAGS = ("-O3", "-fPIC", "-shared")
+EXACT_COLUMNS = 1024
+"""Widest int8 product that float32 sums exactly."""
+
+
+def int8_sums(weights: np.ndarray, act: np.ndarray) -> np.ndarray:
+    """act [rows, in] times weights [out, in], both int8: exact sums [rows, out], int32 or of a float type.
+
+    The rows of `weights` may be parts of longer ones.
+    """
+    function = _function()
+    if function is None:
+        return float_sums(weights, act)
+    act = np.ascontiguousarray(act)
+    sums = np.empty((len(act), len(weights)), np.int32)
+    function(weights.ctypes.data, weights.strides[0], act.ctypes.data, *act.shape, sums.ctypes.data, len(weights))
+    return sums
+
+
+def float_sums(weights: np.ndarray, act: np.ndarray) -> np.ndarray:
+    """The same in floating point."""
+    parts = range(0, act.shape[1], EXACT_COLUMNS)
+    sums = [act[:, i : i + EXACT_COLUMNS].astype(np.float32) @ weights[:, i : i + EXACT_COLUMNS].astype(np.float32).T
+            for i in parts]
+    return sums[0] if len(sums) == 1 else np.asarray(np.sum(sums, axis=0, dtype=np.float64))
+
+
+@functools.cache
+def _function():
+    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    if compiler is None:
+        return None
+    try:
+        library = ctypes.CDLL(str(_library(compiler)))
+    except (OSError, TspError):
+        return None
+    function = library.int8_sums
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    function.restype, function.argtypes = None, (pointer, number, pointer, number, number, pointer, number)
+    return function
+
+
+def _library(compiler: str) -> Path:
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+
+    def make(folder: Path) -> None:
+        done = subprocess.run([compiler, *FLAGS, str(SOURCE), "-o", "int8_sums.so"], cwd=folder, capture_output=True,
+                              text=True, check=False)
+        if done.returncode:
+            raise TspError(f"{compiler} refuses {SOURCE.name}: {done.stderr.splitlines()[0]}")
+
+    key = cache.content_key(SOURCE.read_text(), *FLAGS, version, platform.machine())
+    return cache.cached("int8_sums", key, make) / "int8_sums.so"

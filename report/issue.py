@@ -1,0 +1,57 @@
+"""Which operation of the model each instruction works for, found by issuing the queues' words as the chip does."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from arch import isa
+from program.program import Program
+
+NONE = 0
+"""The mark of an instruction that is no burst: NOP, LOOP, END_LOOP, SYNC."""
+
+
+def labels(program: Program) -> list[str]:
+    """Names of operations in order of first appearance; an instruction's mark is 1 + its place here."""
+    events = (event for number in range(len(program.buckets)) for event in program.events(number))
+    return list(dict.fromkeys(event.label for event in events))
+
+
+def marks(program: Program) -> dict[str, np.ndarray]:
+    """Of every queue, a mark for each of its instructions.
+
+    Raises ValueError if a burst of the words is not in the program's schedule, or there are too many operations.
+    """
+    known = {label: n for n, label in enumerate(labels(program), start=1)}
+    if len(known) > 255:
+        raise ValueError(f"a page has room for 255 operations, not {len(known)}")
+    found = {name: np.full(len(words), NONE) for name, words in program.queues.items()}
+    for number in range(len(program.buckets)):
+        events = {(event.queue, event.first): event.label for event in program.events(number)}
+        for queue, starts in program.starts.items():
+            for pc, cycle in dispatches(program.queues[queue], starts[number]):
+                label = events.get((queue, cycle + isa.ENGINE))
+                if label is None:
+                    raise ValueError(f"instruction {pc} of queue {queue}, dispatched in cycle {cycle}, is not in the "
+                                     f"schedule of bucket {number}")
+                found[queue][pc] = known[label]
+    return found
+
+
+def dispatches(words: tuple[int, ...], pc: int) -> Iterator[tuple[int, int]]:
+    """(pc, cycle since the start pulse) of the bursts from a start PC to SYNC, those of a loop in its first pass."""
+    cycle = isa.START
+    loops: list[tuple[int, int]] = []  # passes, and the cycle of the body's first dispatch
+    while True:
+        instr = isa.decode(words[pc])
+        if instr.op is isa.Op.SYNC:
+            return
+        if instr.op not in isa.ICU_OPS:
+            yield pc, cycle
+        cycle += instr.delay
+        if instr.op is isa.Op.LOOP:
+            loops.append((instr.count, cycle))
+        if instr.op is isa.Op.END_LOOP:
+            passes, began = loops.pop()
+            cycle += (passes - 1) * (cycle - began)
+        pc += 1

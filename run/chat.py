@@ -1,0 +1,66 @@
+"""Messages to the text of a prompt, by the model's own chat template."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jinja2
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from base.errors import TspError
+
+PLAIN = "plain"
+PLAIN_TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
+"""The texts of all messages, one behind the other."""
+FILE = "chat_template.jinja"
+"""The template in the folder of a Hugging Face model; one of NAME.bin is NAME.jinja."""
+
+
+class TemplateError(Exception):
+    """A template does not take these messages. One line, for who sent them."""
+
+
+class ChatTemplate:
+    """A chat template; it runs in a sandbox. Raises TspError if it is no Jinja template.
+
+    tokens: what the template may call by name, such as bos_token.
+    """
+
+    def __init__(self, source: str, tokens: Mapping[str, str] | None = None) -> None:
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True,
+                                                    extensions=["jinja2.ext.loopcontrols"])
+        environment.globals |= {"raise_exception": _refuse, "strftime_now": lambda form: datetime.now().strftime(form)}
+        self.source, self._tokens = source, dict(tokens or {})
+        try:
+            self._template = environment.from_string(source)
+        except jinja2.TemplateError as error:
+            raise TspError(f"the chat template is no Jinja template: {error}") from error
+
+    def render(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        """The prompt's text. messages: with role and content, oldest first. Raises TemplateError."""
+        try:
+            return self._template.render(messages=list(messages), add_generation_prompt=True, tools=None,
+                                         **self._tokens)
+        except TemplateError:
+            raise
+        except Exception as error:  # whatever a template does wrong with these messages
+            raise TemplateError(f"the model's chat template refuses these messages: {error}") from error
+
+
+def _refuse(message: str) -> NoReturn:
+    raise TemplateError(message)
+
+
+def template_beside(path: Path) -> str | None:
+    """The template next to a checkpoint or in its folder, if there is one. Raises TspError if it cannot be read."""
+    file = path / FILE if path.is_dir() else path.with_suffix(".jinja")
+    return read_template(file) if file.exists() else None
+
+
+def read_template(file: Path) -> str:
+    """The text of a template's file. Raises TspError."""
+    try:
+        return file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TspError(f"{file}: cannot read the chat template: {error}") from error

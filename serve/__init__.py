@@ -1,0 +1,1 @@
+"""An HTTP server in front of devices, which speaks the OpenAI protocol."""

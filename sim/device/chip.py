@@ -1,0 +1,88 @@
+"""A chip as its host sees it: accesses are written and read, tokens run. Whatever runs the chip is a subclass."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from arch.config import PLANES, ChipConfig
+from arch.host_map import WORD, Control, Space
+from arch.row import queues
+from program.image import (
+    Image,
+    accesses,
+    bucket_accesses,
+    host_words,
+    map_accesses,
+    mem_accesses,
+    mem_addresses,
+    queue_accesses,
+    start_accesses,
+)
+
+
+class HostedChip(ABC):
+    """One chip.
+
+    config: which one. A subclass says how accesses and tokens get to it; everything else is made of these.
+    """
+
+    config: ChipConfig
+
+    @abstractmethod
+    def write(self, accesses: np.ndarray) -> None:
+        """Host writes (an array of `program.image.ACCESS`) in the given order."""
+
+    @abstractmethod
+    def read(self, space: Space, addrs: Sequence[int]) -> list[int]:
+        """The host words at these addresses, behind all writes so far."""
+
+    @abstractmethod
+    def run(self, n_tokens: int) -> Iterable[int]:
+        """Run tokens from the present position; cycles of each, from its start pulse to the next."""
+
+    def close(self) -> None:  # noqa: B027  most chips hold nothing
+        """Free what the chip holds."""
+
+    # --- by the host port ----------------------------------------------------------------------------------------
+
+    def load(self, image: Image) -> None:
+        """Write an image, and position 0."""
+        self.write(image.accesses())
+        self.host_write(Space.CONTROL, Control.POSITION.value, 0)
+
+    def host_write(self, space: Space, addr: int, data: int) -> None:
+        """One access: a 128-bit word."""
+        self.write(accesses(space, [addr], host_words([data])))
+
+    def host_read(self, space: Space, addr: int) -> int:
+        """One access: a 128-bit word."""
+        return self.read(space, [addr])[0]
+
+    def load_mem(self, name: str, data: np.ndarray, at: int = 0) -> None:
+        """Write uint8 [quad, plane, lane] to a slice ("MEM_E0") from quad `at` on."""
+        self.write(mem_accesses(self.config, name, data, at))
+
+    def read_mem(self, name: str, at: int = 0, count: int | None = None) -> np.ndarray:
+        """uint8 [count, plane, lane] from quad `at` on; to the end of the slice by default."""
+        number = next(queue.slice for queue in queues(self.config) if queue.name == name)
+        count = self.config.mem_depths[number] - at if count is None else count
+        words = self.read(Space.MEM, mem_addresses(self.config, name, at, count).tolist())
+        raw = b"".join(word.to_bytes(WORD // 8, "little") for word in words)
+        return np.frombuffer(raw, np.uint8).reshape(count, PLANES, WORD // 8)[..., : self.config.lanes].copy()
+
+    def load_queue(self, name: str, words: Iterable[int]) -> None:
+        """Write all instructions of a queue, from its beginning."""
+        self.write(queue_accesses(self.config, name, words))
+
+    def load_starts(self, name: str, pcs: Sequence[int]) -> None:
+        """Start PC of a queue in every bucket."""
+        self.write(start_accesses(self.config, name, pcs))
+
+    def load_buckets(self, table: Sequence[tuple[int, int]]) -> None:
+        """(period, first position beyond it) of every bucket; entries that are not named become empty."""
+        self.write(bucket_accesses(self.config, table))
+
+    def load_map(self, number: int, lanes: Sequence[int]) -> None:
+        """Permutation map: output lane l takes input lane lanes[l]."""
+        self.write(map_accesses(number, lanes))
