@@ -25,6 +25,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from base import cache
 from base.errors import TspError
+from base.progress import Tell
+from base.progress import progress as lines
 
 from . import toolchain
 from .toolchain import Toolchain
@@ -92,12 +94,14 @@ def _verilator_flags(top: str, *, coverage: bool, trace: str | None) -> tuple[st
 
 
 class _Steps:
-    """The progress line of one build."""
+    """The progress of one build: a line that changes on a terminal, else a line every few seconds."""
 
-    def __init__(self, progress: Progress, task: TaskID, top: str):
-        self._progress, self._task, self._top = progress, task, top
+    def __init__(self, progress: Progress, task: TaskID, top: str, tell: Tell):
+        self._progress, self._task, self._top, self._tell = progress, task, top, tell
 
     def show(self, step: str, done: int, total: int | None) -> None:
+        if total:
+            self._tell(done / total)
         self._progress.update(self._task, description=f"{step} {self._top}", completed=done, total=total)
 
 
@@ -106,7 +110,12 @@ def _progress(console: Console, top: str) -> Iterator[_Steps]:
     console.print(f"building the simulator of {top} (once; then it comes from the cache)")
     columns = TextColumn("  {task.description}"), BarColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        yield _Steps(progress, progress.add_task("", total=None), top)
+        task = progress.add_task("", total=None)
+        if console.is_terminal:
+            yield _Steps(progress, task, top, lambda done: None)
+            return
+        with lines(f"building the simulator of {top}") as tell:
+            yield _Steps(progress, task, top, tell)
 
 
 def _verilate(tools: Toolchain, folder: Path, top: str, flags: tuple[str, ...], steps: _Steps) -> None:
