@@ -21,7 +21,6 @@ from program.image import (
     start_accesses,
 )
 
-
 BLOCK = 1024
 """Writes of an image between which its progress is told."""
 
