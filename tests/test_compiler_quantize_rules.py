@@ -1,6 +1,7 @@
 """The rules that scales follow, each by what it promises; golden text would only tell that a scale has changed."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,12 +20,15 @@ RNG = np.random.default_rng(3)
 
 
 def quantised(four_bit: frozenset[str] = frozenset(), dynamic: frozenset[str] = frozenset(),
-              recipe: Recipe | None = None, **changes) -> tuple[_Quantiser, IntegerModel]:
-    """A quantiser that has worked, and its model."""
-    checkpoint = random_checkpoint(small_config(**NARROW | changes), seed=4)
+              even: str = "") -> tuple[_Quantiser, IntegerModel]:
+    """A quantiser that has worked, and its model. even: a matrix whose weights are all of one size: they sum up most."""
+    checkpoint = random_checkpoint(small_config(**NARROW), seed=4)
+    if even:
+        weights = getattr(checkpoint, even)
+        checkpoint = replace(checkpoint, **{even: np.where(weights < 0, np.float32(-0.1), np.float32(0.1))})
     model = FloatModel(checkpoint, np.float32)
     statistics = calibrate(model, sample_sequences(model, CONTEXT, CALIBRATION_SEEDS), four_bit)
-    quantiser = _Quantiser(checkpoint, CONTEXT, statistics, four_bit, dynamic, recipe or Recipe(), 8)
+    quantiser = _Quantiser(checkpoint, CONTEXT, statistics, four_bit, dynamic, Recipe(), 8)
     return quantiser, quantiser.build()
 
 
@@ -86,6 +90,7 @@ def test_pairs_of_q_and_k_are_balanced():
     """A pair's largest q and largest k stand in one ratio in all pairs of a head: neither loses bits to the other."""
     quantiser, _ = quantised()
     q_gain, k_gain, _ = quantiser._score_scales()
+    assert 1.1 <= MARGIN <= 1.25
     c = quantiser.config
     pairs = c.n_layers, c.n_kv_heads, -1, c.head_dim // 2, 2
     q = q_gain.reshape(pairs)[:, :, 0, :, 0] * quantiser._pair_peak("q", "q_proj")
@@ -93,6 +98,16 @@ def test_pairs_of_q_and_k_are_balanced():
     assert np.ptp(np.log(q / k), axis=-1).max() < 1e-9
     assert q.max(-1) == pytest.approx(np.full(q.shape[:2], 127 * 256.0))
     assert 32767 / MARGIN / 2 <= k.max() <= 32767 / MARGIN
+
+
+@pytest.mark.parametrize("factor", np.geomspace(1, 2, 9))
+def test_a_key_has_sixteen_bits_with_a_margin(factor: float):
+    """Wherever its range lies between two powers of two."""
+    quantiser, _ = quantised()
+    quantiser.peak["k_proj"] = quantiser.peak["k_proj"] * factor
+    _, k_gain, _ = quantiser._score_scales()
+    largest = float((k_gain.reshape(quantiser.peak["k_proj"].shape) * quantiser.peak["k_proj"]).max()) * MARGIN
+    assert 32767 / 2.1 < largest <= 32767
 
 
 @pytest.mark.parametrize("dynamic", [(), ("silu",)])
@@ -114,9 +129,10 @@ def test_a_gate_has_room_in_eighteen_bits(factor: int):
     assert fraction == GATE_FRACTION or factor * MARGIN * 2.0 ** (fraction + 1) > 1 << 16
 
 
-def test_sums_come_to_eighteen_bits_before_they_are_scaled():
-    """The greatest sums that weights and int8 inputs can make."""
-    quantiser, model = quantised(dynamic=frozenset(SITES))
+@pytest.mark.parametrize("even", ["", "wq", "wk", "wv", "w1", "w3"])
+def test_sums_come_to_eighteen_bits_before_they_are_scaled(even: str):
+    """The greatest sums that weights and int8 inputs can make, whichever matrix of an input makes them."""
+    quantiser, model = quantised(dynamic=frozenset(SITES), even=even)
     s = model.shifts
     for shift, names in (("qkv_pre", ("wq", "wk", "wv")), ("wo_pre", ("wo",)), ("ffn_pre", ("w1", "w3")),
                          ("w2_pre", ("w2",)), ("cls_pre", ("classifier",))):
