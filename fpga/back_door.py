@@ -2,7 +2,7 @@
 
 A frame of writes whose CRCs are right becomes `Bulk`: all its writes, and a frame of its last one alone, with the same
 tag. The board takes or refuses the short frame as it would the whole one; if it takes it, the writes can be made by
-the back door (`fpga.gateware.back_door`), in order and within a cycle each. What remains in the chip is the same, for
+the back door (`fpga.gateware.top.Core`), in order and within a cycle each. What remains in the chip is the same, for
 frames may be repeated. All other bytes are passed on as they are: commands, reads, and whatever is damaged.
 """
 

@@ -1,7 +1,6 @@
 // Drives a Verilated `fpga.gateware.top.Core` by the bytes of a file descriptor, the master of a pseudo-terminal. C ABI.
 //
-// The builder puts before this file: `#define BIT_PARTS n` and `#define CYCLE_PARTS d`, for n/d cycles a bit; and
-// `#define BACK_DOOR` where the top is a `fpga.gateware.back_door.BackDoor`.
+// The builder puts before this file: `#define BIT_PARTS n` and `#define CYCLE_PARTS d`, for n/d cycles a bit.
 
 #include <unistd.h>
 
@@ -130,7 +129,6 @@ int board_run(Board* board, int fd, uint64_t cycles) {
 
 // Host writes by the back door, one a cycle. The line must be at rest.
 void board_write(Board* board, const Access* writes, uint64_t count) {
-#ifdef BACK_DOOR
     for (uint64_t i = 0; i < count; ++i) {
         board->top.back_space = writes[i].space;
         board->top.back_addr = writes[i].addr;
@@ -139,8 +137,5 @@ void board_write(Board* board, const Access* writes, uint64_t count) {
         board->tick();
     }
     board->top.back_write = 0;
-#else
-    (void)board, (void)writes, (void)count;
-#endif
 }
 }

@@ -35,7 +35,7 @@ from .boards import BOARDS, board_of
 
 HARNESS = Path(__file__).with_name("harness.cpp")
 FOLDER = Path(__file__).parent
-SOURCES = ("gateware/back_door.py", "gateware/bridge.py", "gateware/top.py", "gateware/uart.py", "protocol.py")
+SOURCES = ("gateware/bridge.py", "gateware/top.py", "gateware/uart.py", "protocol.py")
 """What the simulated logic depends on, besides `RTL_SOURCES`."""
 FAST = 4
 """Cycles a bit: the fewest."""
@@ -57,18 +57,15 @@ _FUNCTIONS = {
 }
 
 
-def library(config: ChipConfig, divisor: Fraction, mhz: float, back_door: bool) -> ctypes.CDLL:
+def library(config: ChipConfig, divisor: Fraction, mhz: float) -> ctypes.CDLL:
     """The simulator of a board, built if it is not in the cache. Raises TspError."""
-    from fpga.gateware.back_door import BackDoor
     from fpga.gateware.top import Core
 
     check_executable(cache_root())
     key = source_digest(*RTL_SOURCES), *((FOLDER / name).read_text() for name in SOURCES)
-    top = BackDoor if back_door else Core
-    text = verilog_by_key(lambda: top(config=config, divisor=divisor, mhz=mhz), "board", *key, repr(config),
-                          str(divisor), str(mhz), top.__name__)
-    head = "#define BACK_DOOR\n" if back_door else ""
-    head += f"#define BIT_PARTS {divisor.numerator}\n#define CYCLE_PARTS {divisor.denominator}\n"
+    text = verilog_by_key(lambda: Core(config=config, divisor=divisor, mhz=mhz, back_door=True), "board", *key,
+                          repr(config), str(divisor), str(mhz))
+    head = f"#define BIT_PARTS {divisor.numerator}\n#define CYCLE_PARTS {divisor.denominator}\n"
     lib = load(build(text, "board", head + HARNESS.read_text()))
     for name, (result, arguments) in _FUNCTIONS.items():
         function = getattr(lib, name)
@@ -85,7 +82,7 @@ class SimulatedBoard:
 
     def __init__(self, config: ChipConfig, *, divisor: int | Fraction = FAST, mhz: float = CLOCK_MHZ,
                  back_door: bool = False) -> None:
-        self._lib = library(config, Fraction(divisor), mhz, back_door)
+        self._lib = library(config, Fraction(divisor), mhz)
         self._line = _Line(self._lib) if back_door else None
         self._board = _BOARD(self._lib.board_create())
         self._master, self._slave = os.openpty()  # the slave stays open: otherwise the master ends with its last user

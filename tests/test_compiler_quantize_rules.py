@@ -21,7 +21,7 @@ RNG = np.random.default_rng(3)
 
 def quantised(four_bit: frozenset[str] = frozenset(), dynamic: frozenset[str] = frozenset(),
               even: str = "") -> tuple[_Quantiser, IntegerModel]:
-    """A quantiser that has worked, and its model. even: a matrix whose weights are all of one size: they sum up most."""
+    """A quantiser that has worked, and its model. even: a matrix of weights of one size: they sum up most."""
     checkpoint = random_checkpoint(small_config(**NARROW), seed=4)
     if even:
         weights = getattr(checkpoint, even)
