@@ -16,7 +16,7 @@ from compiler.quantize.float_model import FloatModels
 from compiler.quantize.scales import ROBUST, SCALES, choose, robust
 from compiler.schedule.assemble import Code
 from compiler.schedule.buckets import build_buckets
-from compiler.verify.index_reach import index_bounds, index_least
+from compiler.verify.index_reach import check_products, index_bounds, index_least
 from program import integer
 from program.integer import IntegerModel
 from program.program import EVENT_COLUMNS, Program, Symbol
@@ -86,6 +86,7 @@ def compile_checkpoint(
     progress("lower, schedule, assemble")
     codes = build_buckets(placement, buckets)
     progress("verify")
+    check_products(placement)
     bounds = index_bounds(placement)
     for valid, code in zip([0, *(code.bucket.chunks for code in codes)], codes, strict=False):
         proof.verify_bucket(config, code.words, code.bucket.period, bounds, index_least(placement, valid))

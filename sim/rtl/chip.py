@@ -19,7 +19,7 @@ from hw.mem import DEEP, banks
 from program.image import ACCESS, Image
 from sim.device.chip import HostedChip
 
-from .build import TRACES, build
+from .build import TRACES, build, load
 from .verilog import RTL_SOURCES, verilog_by_key
 
 HARNESS = Path(__file__).with_name("harness.cpp")
@@ -69,6 +69,7 @@ def library(config: ChipConfig, *, trace: str | None = None, verilog: str | None
 
     verilog: a module `chip` in place of the config's own. opt: the C++ optimisation (see `sim.rtl.build.build`).
     """
+    cache.check_executable(cache.cache_root())
     probes = " ".join(f"X({name})" for name in probe_table(config))
     head = f"{c_defines()}#define PROBES(X) {probes}\n"
     if trace:
@@ -108,7 +109,7 @@ _FUNCTIONS = {
 
 
 def _bind(path: Path) -> ctypes.CDLL:
-    lib = ctypes.CDLL(str(path))
+    lib = load(path)
     for name, (result, arguments) in _FUNCTIONS.items():
         function = getattr(lib, name)
         function.restype, function.argtypes = result, arguments
