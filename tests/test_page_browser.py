@@ -114,7 +114,7 @@ def test_slow_motion_goes_and_pauses(opened: Page):
 
 
 def test_hovering_tells_opcode_operands_addresses_and_source(opened: Page):
-    go(opened, 1, 165)
+    go(opened, 1, 160)
     opened.hover(".unit[data-queue=MEM_W1]")
     detail = opened.inner_text("#detail")
     assert "qkv product" in detail and "reads quads" in detail and "weights qkv" in detail and "addr" in detail
