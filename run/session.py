@@ -124,8 +124,10 @@ class Session:
         cycles = sum(self.program.cycles(position) for position in range(self.position, end))
         what = f"device {self.device.name}: position {self.position}, {cycles:,} cycles"
         chip = getattr(self.device, "chip", None)
-        began = getattr(chip, "now", None)
-        return progress(what, done=None if began is None else lambda: min(1.0, (chip.now - began) / max(1, cycles)))
+        if chip is None or not hasattr(chip, "now"):
+            return progress(what)
+        began = chip.now
+        return progress(what, done=lambda: min(1.0, (chip.now - began) / max(1, cycles)))
 
     def _check_errors(self, found: int, wanted: int) -> None:
         errors = sorted(trap.name for trap in self.device.errors)
