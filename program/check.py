@@ -6,12 +6,13 @@ from itertools import pairwise
 import numpy as np
 
 from arch import isa, queue_store, row
-from arch.lanes import ceil_div
+from arch.lanes import SIDES, ceil_div
 from arch.legal import instruction
 from base.errors import TspError
 
-from .integer import MATRICES, from_arrays
+from .integer import MATRICES, array_shapes, from_arrays, model_sizes
 from .program import EVENT_COLUMNS, Program, Symbol
+from .weights import SOURCES, Stored
 
 REGISTER = 32
 """Bits of the host registers that hold periods, limits and positions."""
@@ -149,9 +150,61 @@ def _model(program: Program) -> Iterator[str]:
     """The integer model of the reference device."""
     if unknown := set(program.four_bit) - set(MATRICES):
         yield f"it has no matrix {min(unknown)!r} to hold in four bits"
-    model = from_arrays(program.arrays)
+    sizes = model_sizes(program.arrays)
+    model = from_arrays(program.arrays | _weightless(sizes))
     wanted = {"context": program.context, "lanes": program.config.lanes, "vocab": program.model.vocab_size,
               "layers": program.model.n_layers}
     for name, value in wanted.items():
         if getattr(model, name) != value:
             yield f"the integer model's {name} must be {value}, not {getattr(model, name)}"
+            return
+    yield from _weights(program, sizes)
+
+
+def _weightless(sizes: dict[str, int]) -> dict[str, np.ndarray]:
+    """Matrices of the right shapes, all 0 and without memory."""
+    shapes = array_shapes(sizes)
+    return {name: np.broadcast_to(np.zeros((), np.int8), shapes[name]) for name in (*MATRICES, "embedding")}
+
+
+def _weights(program: Program, sizes: dict[str, int]) -> Iterator[str]:
+    """That the stored matrices are those of the model."""
+    if set(program.stored) - {"embedding"} != set(SOURCES) - {"embedding"}:
+        yield f"its stored matrices must be {', '.join(SOURCES)}, not {', '.join(program.stored)}"
+        return
+    shapes = array_shapes(sizes)
+    for name, stored in program.stored.items():
+        shape = shapes[SOURCES[name][0]]
+        if stored.layers != (shape[0] if len(shape) == 3 else 1) or set(stored.groups) != {*SIDES}:
+            yield f"matrix {name} must be stored once a layer, on both sides"
+            return
+        rows = sum(shapes[source][-2] for source in SOURCES[name])
+        yield from _channels(program, name, {"W": rows, "E": rows, "inputs": shape[-1]})
+        yield from _parts(program, stored)
+
+
+def _channels(program: Program, name: str, counts: dict[str, int]) -> Iterator[str]:
+    """That rows and columns of a stored matrix are channels of the model, in whole steps and vectors."""
+    config = program.config
+    per_step = config.rows * (2 if program.stored[name].four_bit else 1)
+    for kind, count in counts.items():
+        channels, whole = program.channels.get(f"{name}/{kind}"), config.lanes if kind == "inputs" else per_step
+        if channels is None or channels.ndim != 1 or len(channels) % whole:
+            yield f"channels {kind} of matrix {name} must be there, a multiple of {whole}"
+        elif len(channels) and not (channels.min() >= -1 and channels.max() < count):
+            yield f"channels {kind} of matrix {name} must be in -1..{count - 1}"
+
+
+def _parts(program: Program, stored: Stored) -> Iterator[str]:
+    """That the parts of a stored matrix hold all of it and lie in the image."""
+    config, name = program.config, stored.name
+    per_step = config.rows * (2 if stored.four_bit else 1)
+    columns = len(program.channels.get(f"{name}/inputs", ())) // config.lanes
+    for side, groups in stored.groups.items():
+        needed = len(program.channels.get(f"{name}/{side}", ())) // per_step * columns
+        if len(groups) != config.weight_groups or any(sum(p.quads for p in parts) < needed for parts in groups):
+            yield f"matrix {name} must have {needed} quads in each of {config.weight_groups} groups of side {side}"
+        for part in (part for parts in groups for part in parts):
+            last = part.addr + part.quads + (stored.layers - 1) * part.stride
+            if min(part.addr, part.quads, part.stride) < 0 or last > len(program.image.get(part.slice, ())):
+                yield f"matrix {name} must lie within the image of slice {part.slice}"

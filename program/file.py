@@ -2,7 +2,7 @@
 
 A file is two lines of text, a JSON header in the third, and raw sections behind it; `head -3` shows what it is::
 
-    metronome-program 3
+    metronome-program 4
     <bytes of the whole file> <sha256 of all that follows this line>
     {"config": .., "sections": [[name, dtype, shape], ..], ..}
 
@@ -12,6 +12,8 @@ Nothing in it is executable, and the same program is always the same bytes.
 import hashlib
 import json
 import math
+import mmap
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -30,10 +32,10 @@ from . import check
 from .program import Program
 
 MAGIC = b"metronome-program "
-VERSION = 3
+VERSION = 4
 SUFFIX = ".tsp"
 SUM_DIGITS = 64
-_SECTIONED = ("queues", "image", "schedule", "tokenizer", "arrays")
+_SECTIONED = ("queues", "image", "schedule", "tokenizer", "arrays", "channels")
 _HEADER = tuple(f.name for f in fields(Program) if f.name not in ("config", *_SECTIONED))
 
 
@@ -77,7 +79,7 @@ def load(path: str | Path, config: ChipConfig | None = None) -> Program:
     config: the chip that it must be for; by default the named config that the file names.
     """
     try:
-        data = Path(path).read_bytes()
+        data = _mapped(Path(path))
     except OSError as error:
         raise TspError(f"{path}: cannot read the program: {error.strerror}") from error
     try:
@@ -86,7 +88,15 @@ def load(path: str | Path, config: ChipConfig | None = None) -> Program:
         raise TspError(f"{path}: {error}") from None
 
 
-def from_bytes(data: bytes, config: ChipConfig | None = None) -> Program:
+def _mapped(path: Path) -> bytes | mmap.mmap:
+    """A file's contents, of which only what is used is read."""
+    with open(path, "rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            return b""
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def from_bytes(data: bytes | mmap.mmap, config: ChipConfig | None = None) -> Program:
     """The program of `to_bytes`; raises TspError as `load`. What it returns is safe to run: see `contents`."""
     header, rest = _checked(data)
     try:
@@ -113,13 +123,13 @@ def _second_line(before: int, body: bytes) -> bytes:
     return b"%d %s\n" % (size, hashlib.sha256(body).hexdigest().encode())
 
 
-def _checked(data: bytes) -> tuple[dict[str, Any], memoryview]:
+def _checked(data: bytes | mmap.mmap) -> tuple[dict[str, Any], memoryview]:
     """The JSON header, and what lies behind it; the frame and the checksum are right."""
-    first, newline, behind = data.partition(b"\n")
+    first, newline, behind = _line(data, 0)
     known = first.startswith(MAGIC) if newline else bool(first) and MAGIC.startswith(first[: len(MAGIC)])
     if not known:
         raise TspError("not a Metronome program; compile a checkpoint with `tsp compile`")
-    second, newline, body = behind.partition(b"\n")
+    second, newline, behind = _line(data, behind)
     if not newline:
         raise TspError(f"the program is cut short: only {len(data)} bytes of its first lines are there")
     if first != MAGIC + b"%d" % VERSION:
@@ -131,16 +141,23 @@ def _checked(data: bytes) -> tuple[dict[str, Any], memoryview]:
     if int(size) != len(data):
         fault = "cut short" if len(data) < int(size) else "too long"
         raise TspError(f"the program is {fault}: {int(size)} bytes expected, {len(data)} found; copy it again")
+    body = memoryview(data)[behind:]
     if hashlib.sha256(body).hexdigest().encode() != digest:
         raise TspError("the program is altered: its checksum does not match; copy or compile it again")
     try:
-        end = body.index(b"\n")
-        header = json.loads(body[:end])
+        line, newline, behind = _line(data, behind)
+        header = json.loads(line) if newline else None
     except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict):
         raise TspError("the program's header is no JSON object: compile it again")
-    return header, memoryview(body)[end + 1 :]
+    return header, memoryview(data)[behind:]
+
+
+def _line(data: bytes | mmap.mmap, start: int) -> tuple[bytes, bool, int]:
+    """(a line without its end, whether it has one, where the next one begins)."""
+    end = data.find(b"\n", start)
+    return data[start : end if end >= 0 else len(data)], end >= 0, end + 1
 
 
 def _chip(header: Mapping[str, Any], config: ChipConfig | None) -> ChipConfig:
@@ -176,6 +193,7 @@ def _sections(program: Program) -> dict[str, np.ndarray]:
     found["schedule"] = program.schedule
     found["tokenizer"] = np.frombuffer(program.tokenizer, np.uint8)
     found |= {f"model/{name}": data for name, data in sorted(program.arrays.items())}
+    found |= {f"channels/{name}": data for name, data in sorted(program.channels.items())}
     return {name: np.ascontiguousarray(data) for name, data in found.items()}
 
 
@@ -211,7 +229,8 @@ def _from_sections(sections: Mapping[str, np.ndarray], config: ChipConfig) -> di
             raise ValueError(f"image of {name} must be uint8 [n, {PLANES}, {config.lanes}], "
                              f"not {data.dtype} {data.shape}")
     return {"queues": queues, "image": image, "schedule": sections["schedule"],
-            "tokenizer": sections["tokenizer"].tobytes(), "arrays": under("model/")}
+            "tokenizer": sections["tokenizer"].tobytes(), "arrays": under("model/"),
+            "channels": under("channels/")}
 
 
 _ADAPTERS: dict[str, TypeAdapter] = {

@@ -11,8 +11,10 @@ from arch import row
 from arch.config import ChipConfig
 from base.errors import TspError
 
+from .integer import IntegerModel, from_arrays, model_sizes
 from .quality import Quality, Trial
 from .shape import ModelConfig
+from .weights import Stored, unpack_all
 
 DEFAULT_CLOCK_MHZ = 50.0
 """The clock of tokens/s where none is named: that of the bitstreams for the ULX3S."""
@@ -92,7 +94,8 @@ class Program:
     symbols: tensors that the host touches, and all others. texts, schedule: int32 [events, EVENT_COLUMNS], see
     `events`. trials: how static and dynamic scales were chosen, if they were. queues: instruction words by queue name.
     image: uint8 [quad, plane, lane] by slice name. tokenizer: `Tokenizer.to_bytes`. arrays: `integer.to_arrays` of the
-    integer model, for the reference device.
+    integer model without its weights, for the reference device. stored, channels: where its weights lie in the image,
+    see `weights`.
     """
 
     config: ChipConfig
@@ -104,6 +107,7 @@ class Program:
     maps: dict[int, tuple[int, ...]]
     symbols: dict[str, Symbol]
     texts: tuple[str, ...]
+    stored: dict[str, Stored]
     trials: tuple[Trial, ...] = ()
     quality: Quality | None = None
     queues: dict[str, tuple[int, ...]] = field(repr=False)
@@ -111,6 +115,17 @@ class Program:
     schedule: np.ndarray = field(repr=False)
     tokenizer: bytes = field(repr=False)
     arrays: dict[str, np.ndarray] = field(repr=False)
+    channels: dict[str, np.ndarray] = field(repr=False)
+
+    @property
+    def first_token(self) -> int:
+        """The token that every sequence begins with, or -1 if any may."""
+        return model_sizes(self.arrays)["first"]
+
+    def integer_model(self) -> IntegerModel:
+        """The integer model, its weights taken from the image."""
+        sizes = model_sizes(self.arrays)
+        return from_arrays(self.arrays | unpack_all(self.stored, self.image, self.channels, self.config, sizes))
 
     # -- what is known before anything runs --
 

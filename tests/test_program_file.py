@@ -14,7 +14,6 @@ from base.errors import TspError
 from compiler.compile import compile_checkpoint
 from program import file as program_file
 from program.file import from_bytes, is_program, load, save, to_bytes
-from program.integer import from_arrays
 from program.program import EVENT_COLUMNS
 from program.tokenizer import Tokenizer
 
@@ -63,7 +62,7 @@ def test_what_is_saved_is_loaded(program, tmp_path: Path):
 
 def test_the_first_lines_say_what_it_is(image: bytes):
     first, second, header, _ = image.split(b"\n", 3)
-    assert first == b"metronome-program 3"
+    assert first == b"metronome-program 4"
     assert second.startswith(str(len(image)).encode())
     assert b'"config":"tiny"' in header
 
@@ -73,7 +72,7 @@ def test_the_same_input_gives_the_same_bytes(image: bytes):
 
 
 def test_the_parts_are_usable(program):
-    assert from_arrays(program.arrays).context == program.context
+    assert program.integer_model().context == program.context
     assert Tokenizer.from_bytes(program.tokenizer).vocab_size == program.model.vocab_size
 
 
@@ -129,8 +128,8 @@ def test_another_instruction_set_is_refused(image: bytes, monkeypatch: pytest.Mo
 
 
 def test_another_version_is_refused(image: bytes):
-    for other in b"2", b"4":
-        assert f"version '{other.decode()}'" in refused(image.replace(b"program 3", b"program " + other, 1))
+    for other in b"3", b"5":
+        assert f"version '{other.decode()}'" in refused(image.replace(b"program 4", b"program " + other, 1))
 
 
 @pytest.mark.parametrize("data", [b"", b"\n", b"\n\n\n", b"metronome\n\n\n", b"\0" * 5000, b"PK\x03\x04" * 100])
