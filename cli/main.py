@@ -22,7 +22,8 @@ from compiler.compile import compile_checkpoint
 from compiler.fit import fit as fit_model
 from compiler.frontend.files import read_model, read_text, sources
 from compiler.frontend.load import load_checkpoint
-from program.program import DEFAULT_CLOCK_MHZ, check_checkpoint
+from program.file import check_checkpoint, save
+from program.program import DEFAULT_CLOCK_MHZ
 from run.devices import check_name, check_waveforms, open_device
 from run.programs import open_program
 from run.session import BrokenPromise, Session
@@ -52,8 +53,8 @@ commands = typer.Typer(add_completion=False, pretty_exceptions_enable=False, hel
 Config = Annotated[str | None, typer.Option(help=f"Chip: {', '.join(CONFIGS)}.  [default: {DEFAULT_CONFIG}]")]
 Context = Annotated[int | None, typer.Option(help="Positions served.  [default: the checkpoint's, or what fits]")]
 Weights = Annotated[str | None, typer.Option(help="int8 or int4.  [default: int8]")]
-Scales = Annotated[str | None, typer.Option(help="Of activations: static, dynamic or measured, the better for each "
-                                                 "input of a matrix.  [default: measured]")]
+Scales = Annotated[str | None, typer.Option(help="Of activations: static, dynamic, robust, or measured, the best of "
+                                                 "them.  [default: measured]")]
 Text = Annotated[Path | None, typer.Option(help="UTF-8 file to calibrate static scales on.  [default: what the model "
                                                 "itself writes]")]
 TokenizerFile = Annotated[Path | None, typer.Option(help="tokenizer.bin or tokenizer.json.  [default: next to the "
@@ -128,6 +129,7 @@ def compile(
     scales: Scales = None,
     text: Text = None,
     clock: Clock = DEFAULT_CLOCK_MHZ,
+    accept_quality: Annotated[bool, typer.Option("--accept-quality", help="Even if the program is of no use.")] = False,
 ) -> None:
     """Compile a checkpoint, and print what is known of every token before anything runs."""
     check_clock(clock)
@@ -138,8 +140,8 @@ def compile(
         model, tok = read_model(checkpoint, tokenizer)
         program = compile_checkpoint(model, tok, config=chip, context=context, weights=weights or "int8",
                                      scales=scales or "measured", text=text and read_text(text, tok),
-                                     progress=progress)
-        program.save(output)
+                                     accept_quality=accept_quality, progress=progress)
+        save(program, output)
     show.program(program, output, clock)
 
 

@@ -51,6 +51,7 @@ STATUS = {
     "wide": "16 lanes and as much of all else, for simulation and for int4; "
             "[too wide for an ECP5-85F](docs/lab/routing.md)",
     "large": "simulation of larger models only",
+    "sram220": "simulation of a model of 135 million weights: the 220 MiB of SRAM of the published machine's chip",
 }
 
 
