@@ -6,7 +6,6 @@ from itertools import takewhile
 
 import numpy as np
 
-from program.integer import from_arrays
 from program.program import Program
 from program.reference import IntegerState
 from program.tokenizer import Tokenizer
@@ -138,7 +137,7 @@ def self_test(session: Session) -> None:
     bos = Tokenizer.from_bytes(session.program.tokenizer).bos
     session.prompt([bos], Sampling())
     session.run()
-    wanted = IntegerState(from_arrays(session.program.arrays)).step(bos)
+    wanted = IntegerState(session.program.integer_model()).step(bos)
     if wrong := np.count_nonzero(session.logits() != wanted):
         raise ChipFault(f"device {session.device.name} gives {wrong} of {len(wanted)} logits of the first token "
                         "otherwise than the integer reference")
