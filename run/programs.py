@@ -45,12 +45,12 @@ def open_program(
     if weights not in WEIGHTS:
         raise TspError(f"weights must be one of {', '.join(WEIGHTS)}, not {weights!r}")
     model, tok = read_model(path, tokenizer)
+    for note in (*model.notes, *tok.notes):
+        say(f"note: {note}")
     tokens = text and read_text(text, tok)
     sources = [Path(package.__file__ or "").parent for package in (arch, program_room, compiler)]
-    weights_bytes = [name.encode() + np.ascontiguousarray(array).tobytes() for name, array in model.weights.items()]
-    key = cache.content_key(*map(cache.source_digest, sources), np.__version__, repr(model.config),
-                                *weights_bytes, tok.to_bytes(), chip.digest(), str(context), weights, scales,
-                                str(tokens))
+    key = cache.content_key(*map(cache.source_digest, sources), np.__version__, model.digest(), tok.to_bytes(),
+                            chip.digest(), str(context), weights, scales, str(tokens))
     fresh = False
 
     def make(folder: Path) -> None:

@@ -143,7 +143,7 @@ def test_the_tour_has_ten_stops_that_show_what_they_say(opened: Page):
         assert len(text.split()) > 40 and "undefined" not in text and "NaN" not in text
         if stop:
             opened.evaluate("page.player.pause()")
-            opened.evaluate(f"page.tour.target().then ? 0 : page.seek(page.tour.at, page.tour.target())")
+            opened.evaluate("page.tour.target().then ? 0 : page.seek(page.tour.at, page.tour.target())")
             shown = opened.locator(".engine.on").all_inner_texts()
             assert any(expected[stop - 1] in each for each in shown), (stop, shown)
         opened.click("#tour-next")
