@@ -77,7 +77,7 @@ class Answer:
         while left:
             left -= 1
             [step] = self._session.run()
-            ends = step.token in (self._tokenizer.bos, self._tokenizer.eos)
+            ends = step.token in self._tokenizer.stops
             raw = b"" if ends else self._tokenizer.piece(previous, step.token)
             previous = step.token
             shown = text.add(raw, last=ends or not left)

@@ -13,9 +13,9 @@ from base import cache
 from base.errors import TspError
 from base.progress import progress
 from compiler.capacity import WEIGHTS
-from compiler.compile import compile_checkpoint
+from compiler.compile import MANY_PARAMETERS, compile_checkpoint
 from compiler.frontend.files import read_model, read_text
-from program import program as program_file
+from program import file as program_file
 from program.program import Program
 
 FILE = "program" + program_file.SUFFIX
@@ -46,12 +46,12 @@ def open_program(
     if weights not in WEIGHTS:
         raise TspError(f"weights must be one of {', '.join(WEIGHTS)}, not {weights!r}")
     model, tok = read_model(path, tokenizer)
+    for note in (*model.notes, *tok.notes):
+        say(f"note: {note}")
     tokens = text and read_text(text, tok)
     sources = [Path(package.__file__ or "").parent for package in (arch, program_room, compiler)]
-    weights_bytes = [name.encode() + np.ascontiguousarray(array).tobytes() for name, array in model.weights.items()]
-    key = cache.content_key(*map(cache.source_digest, sources), np.__version__, repr(model.config),
-                                *weights_bytes, tok.to_bytes(), chip.digest(), str(context), weights, scales,
-                                str(tokens))
+    key = cache.content_key(*map(cache.source_digest, sources), np.__version__, model.digest(), tok.to_bytes(),
+                            chip.digest(), str(context), weights, scales, str(tokens))
     fresh = False
 
     def make(folder: Path) -> None:
@@ -60,8 +60,8 @@ def open_program(
         say(f"compiling {path} for {chip.name} (once; then it comes from the cache)")
         with progress(f"compiling {path}"):
             compiled = compile_checkpoint(model, tok, config=chip, context=context, weights=weights, scales=scales,
-                                          text=tokens, measure=False)
-        compiled.save(folder / FILE)
+                                          text=tokens, measure=model.n_parameters >= MANY_PARAMETERS)
+        program_file.save(compiled, folder / FILE)
 
     file = cache.cached("programs", key, make) / FILE
     if not fresh:
