@@ -9,12 +9,11 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from base.errors import TspError
+from program.tokenizer import Tokenizer
 
 PLAIN = "plain"
 PLAIN_TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
 """The texts of all messages, one behind the other."""
-FILE = "chat_template.jinja"
-"""The template in the folder of a Hugging Face model; one of NAME.bin is NAME.jinja."""
 
 
 class TemplateError(Exception):
@@ -48,14 +47,35 @@ class ChatTemplate:
             raise TemplateError(f"the model's chat template refuses these messages: {error}") from error
 
 
+def template_of(tokenizer: Tokenizer, path: Path, option: str | None = None) -> ChatTemplate | None:
+    """The template of a model; None if it has none.
+
+    tokenizer, path: the model's own, and the file or folder that it was read from. option: PLAIN, or a file with
+    another template. Raises TspError.
+    """
+    if option is not None:
+        source = PLAIN_TEMPLATE if option == PLAIN else read_template(Path(option))
+    else:
+        source = tokenizer.chat_template or template_beside(path)
+    names = {"bos_token": tokenizer.token_text(tokenizer.bos), "eos_token": tokenizer.token_text(tokenizer.eos)}
+    return ChatTemplate(source, names) if source else None
+
+
+def prompt_of(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Tokens of what a template wrote; a BOS that it wrote itself is not written twice. Raises TspError."""
+    tokens = tokenizer.encode(text, bos=False)
+    begun = tokens[:1] == [tokenizer.bos] or not tokenizer.adds_bos
+    return (tokens if begun else [tokenizer.bos, *tokens]) or [tokenizer.bos]
+
+
 def _refuse(message: str) -> NoReturn:
     raise TemplateError(message)
 
 
 def template_beside(path: Path) -> str | None:
-    """The template next to a checkpoint or in its folder, if there is one. Raises TspError if it cannot be read."""
-    file = path / FILE if path.is_dir() else path.with_suffix(".jinja")
-    return read_template(file) if file.exists() else None
+    """NAME.jinja beside NAME.bin, if it is there. Raises TspError if it cannot be read."""
+    file = path.with_suffix(".jinja")
+    return read_template(file) if path.is_file() and file.exists() else None
 
 
 def read_template(file: Path) -> str:
