@@ -33,6 +33,7 @@ from sim.cycle.core import ProgramError
 
 from . import show
 from .bench import bench
+from .chat import chat
 from .latency import bench_api, watch_api
 from .models import MODELS, Model, get
 from .options import Config, Context, Scales, Text, TokenizerFile, Weights
@@ -190,6 +191,7 @@ commands.command("plan")(plan_model)
 commands.command("bench-api")(bench_api)
 commands.command("watch")(watch_api)
 commands.command()(serve)
+commands.command()(chat)
 commands.command()(get)
 
 

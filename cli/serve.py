@@ -8,7 +8,7 @@ import typer
 
 from base.errors import TspError
 from program.tokenizer import Tokenizer
-from run.chat import PLAIN, read_template, template_of
+from run.chat import PLAIN, choose_template, read_template
 from run.devices import check_name
 from run.models import find_model
 from run.programs import open_program
@@ -55,9 +55,9 @@ def serve(
                         drain=drain_seconds, requests=requests_per_minute, tokens=tokens_per_minute, body=max_body)
     if chat_template not in (None, PLAIN):
         read_template(Path(chat_template))  # before a compilation that may take minutes
-    compiled = open_program(program, config=config, context=context, weights=weights, scales=scales, text=text,
-                            tokenizer=tokenizer, say=_say)
-    template = template_of(Tokenizer.from_bytes(compiled.tokenizer), program, chat_template)
+    compiled = open_program(program, config=config, any_chip=config is None, context=context, weights=weights,
+                            scales=scales, text=text, tokenizer=tokenizer, say=_say)
+    template = choose_template(chat_template, program, Tokenizer.from_bytes(compiled.tokenizer))
     run_server(settings, compiled, template, _say)
 
 

@@ -47,27 +47,6 @@ class ChatTemplate:
             raise TemplateError(f"the model's chat template refuses these messages: {error}") from error
 
 
-def template_of(tokenizer: Tokenizer, path: Path, option: str | None = None) -> ChatTemplate | None:
-    """The template of a model; None if it has none.
-
-    tokenizer, path: the model's own, and the file or folder that it was read from. option: PLAIN, or a file with
-    another template. Raises TspError.
-    """
-    if option is not None:
-        source = PLAIN_TEMPLATE if option == PLAIN else read_template(Path(option))
-    else:
-        source = tokenizer.chat_template or template_beside(path)
-    names = {"bos_token": tokenizer.token_text(tokenizer.bos), "eos_token": tokenizer.token_text(tokenizer.eos)}
-    return ChatTemplate(source, names) if source else None
-
-
-def prompt_of(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Tokens of what a template wrote; a BOS that it wrote itself is not written twice. Raises TspError."""
-    tokens = tokenizer.encode(text, bos=False)
-    begun = tokens[:1] == [tokenizer.bos] or not tokenizer.adds_bos
-    return (tokens if begun else [tokenizer.bos, *tokens]) or [tokenizer.bos]
-
-
 def _refuse(message: str) -> NoReturn:
     raise TemplateError(message)
 
@@ -84,3 +63,27 @@ def read_template(file: Path) -> str:
         return file.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise TspError(f"{file}: cannot read the chat template: {error}") from error
+
+
+def choose_template(option: str | None, path: Path, tokenizer: Tokenizer) -> ChatTemplate | None:
+    """The template of a model, or None if it has none. Raises TspError.
+
+    option: a Jinja file, `PLAIN`, or None for the model's own: the file beside it, then its tokenizer's.
+    """
+    if option is not None:
+        source = PLAIN_TEMPLATE if option == PLAIN else read_template(Path(option))
+    else:
+        source = template_beside(path) or tokenizer.chat_template
+    if not source:
+        return None
+    return ChatTemplate(source, {"bos_token": tokenizer.token_text(tokenizer.bos),
+                                 "eos_token": tokenizer.token_text(tokenizer.eos)})
+
+
+def prompt_of(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The tokens of a rendered conversation. BOS goes first if the tokenizer adds it and the template has not.
+
+    Raises TspError on a character that no token expresses.
+    """
+    tokens = tokenizer.encode(text, bos=False)
+    return tokens if tokens[:1] == [tokenizer.bos] or (tokens and not tokenizer.adds_bos) else [tokenizer.bos, *tokens]

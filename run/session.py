@@ -70,7 +70,7 @@ class Session:
         """
         tokens = list(tokens)
         check_prompt(self.program, tokens)
-        host = None if sampling.on_chip else HostSampler(self.program, sampling, len(tokens) - 1)
+        host = None if sampling.on_chip else HostSampler(self.program, sampling, len(tokens) - 1, tokens)
         kept = common(self._cached, tokens[:-1])
         self._next = None  # until the device has started
         self.device.start(tokens, sampling.temperature, sampling.seed, cached=kept)

@@ -11,7 +11,7 @@ from programs import random_tokenizer, small_program
 
 from base.errors import TspError
 from run.answer import Answer, Question, Text, room
-from run.chat import PLAIN, ChatTemplate, TemplateError, prompt_of, read_template, template_beside, template_of
+from run.chat import PLAIN, ChatTemplate, TemplateError, choose_template, prompt_of, read_template, template_beside
 from run.sampling import Sampling
 from run.session import Session
 from sim.device.reference import ReferenceDevice
@@ -101,19 +101,18 @@ def test_templates_are_read(tmp_path: Path):
         read_template(tmp_path / "none")
 
 
-def test_the_model_s_own_template_goes_before_the_file_s(tmp_path: Path):
-    tokenizer, file = random_tokenizer(100), tmp_path / "model.bin"
+def test_the_file_s_template_goes_before_the_model_s_own(tmp_path: Path):
+    tokenizer, file = copy.copy(random_tokenizer(100)), tmp_path / "model.bin"
     file.touch()
-    assert template_of(tokenizer, file) is None
-    plain = template_of(tokenizer, file, PLAIN)
+    assert choose_template(None, file, tokenizer) is None
+    plain = choose_template(PLAIN, file, tokenizer)
     assert plain and plain.render(MESSAGES) == "SU"
-    file.with_suffix(".jinja").write_text("beside")
-    found = template_of(tokenizer, file)
-    assert found and found.source == "beside"
-    own = copy.copy(tokenizer)
-    own.chat_template = "{{ bos_token }}own"
-    found = template_of(own, file)
+    tokenizer.chat_template = "{{ bos_token }}own"
+    found = choose_template(None, file, tokenizer)
     assert found and found.render(MESSAGES) == f"{tokenizer.token_text(1)}own"
+    file.with_suffix(".jinja").write_text("beside")
+    found = choose_template(None, file, tokenizer)
+    assert found and found.source == "beside"
 
 
 def test_a_bos_is_not_written_twice():
