@@ -98,7 +98,8 @@ HARMLESS: Mapping[str, tuple[Any, ...]] = {
     "reasoning_effort": ("none",), "reasoning_format": ("hidden", "parsed"), "include_reasoning": (), "verbosity": (),
     "tool_choice": ("none", "auto"), "function_call": ("none", "auto"), "response_format": ({"type": "text"},),
     "modalities": (["text"],), "suffix": (), "echo": (), "best_of": (1,), "min_tokens": (0,), "guided_json": (),
-    "guided_regex": (), "guided_choice": (), "ignore_eos": (), "bad_words": (), "stop_token_ids": (), "prompt_logprobs": (), "use_beam_search": (),
+    "guided_regex": (), "guided_choice": (), "ignore_eos": (), "bad_words": (), "stop_token_ids": (),
+    "prompt_logprobs": (), "use_beam_search": (),
 }
 """Fields that change what other servers answer and are not implemented, and the values of each that change nothing."""
 
