@@ -8,7 +8,7 @@ EXTRAS := dev,serve
 MODEL  := models/stories263k.bin
 DEVICE := rtl
 PROMPT := Once upon a time
-SIM    := $(BIN)/tsp run $(MODEL) --device $(DEVICE) --prompt "$(PROMPT)"
+SIM     = $(BIN)/tsp run $(MODEL) --device $(DEVICE) --prompt "$$STORY_PROMPT"
 BENCH  := $(BIN)/tsp bench $(MODEL)
 BOARD  := ulx3s
 SEED   :=
@@ -33,6 +33,7 @@ help:     ## this list
 
 setup: $(STAMP) ## the virtual environment (.venv) with exact versions; the other targets do it by themselves
 
+sim: export STORY_PROMPT = $(value PROMPT)# as it is: neither make nor the shell looks for $$ or quotes in it
 sim: $(STAMP) ## simulate the chip: the RTL tells a story from the shipped model
 	@$(SIM)
 

@@ -11,6 +11,7 @@ import program as program_room
 from arch.config import CONFIGS, DEFAULT_CONFIG, ChipConfig, config_of
 from base import cache
 from base.errors import TspError
+from base.progress import progress
 from compiler.capacity import WEIGHTS
 from compiler.compile import MANY_PARAMETERS, compile_checkpoint
 from compiler.fit import fit
@@ -63,8 +64,9 @@ def open_program(
         nonlocal fresh
         fresh = True
         say(f"compiling {path} for {chip.name} (once; then it comes from the cache)")
-        compiled = compile_checkpoint(model, tok, config=chip, context=context, weights=weights, scales=scales,
-                                      text=tokens, measure=model.n_parameters >= MANY_PARAMETERS)
+        with progress(f"compiling {path}"):
+            compiled = compile_checkpoint(model, tok, config=chip, context=context, weights=weights, scales=scales,
+                                          text=tokens, measure=model.n_parameters >= MANY_PARAMETERS)
         program_file.save(compiled, folder / FILE)
 
     file = cache.cached("programs", key, make) / FILE

@@ -1,11 +1,13 @@
 """A device that runs a program, token by token, and remembers what lies in its cache of keys and values."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import takewhile
 
 import numpy as np
 
+from base.progress import progress
 from program.program import Program
 from program.reference import IntegerState, Prepared
 from program.tokenizer import Tokenizer
@@ -98,7 +100,8 @@ class Session:
         return self.device.logits()
 
     def _block(self, n: int) -> list[Step]:
-        results = self.device.run(n)
+        with self._progress(n):
+            results = self.device.run(n)
         self._check_errors(len(results), n)
         steps = []
         for result in results:
@@ -114,6 +117,17 @@ class Session:
             _check_cycles(step)
             steps.append(step)
         return steps
+
+    def _progress(self, n: int) -> AbstractContextManager:
+        """Tells how far the next n positions are, on a device with a clock that can be read."""
+        end = min(self.position + n, self.program.context)
+        cycles = sum(self.program.cycles(position) for position in range(self.position, end))
+        what = f"device {self.device.name}: position {self.position}, {cycles:,} cycles"
+        chip = getattr(self.device, "chip", None)
+        if chip is None or not hasattr(chip, "now"):
+            return progress(what)
+        began = chip.now
+        return progress(what, done=lambda: min(1.0, (chip.now - began) / max(1, cycles)))
 
     def _check_errors(self, found: int, wanted: int) -> None:
         errors = sorted(trap.name for trap in self.device.errors)
