@@ -14,8 +14,6 @@ from program.tokenizer import Tokenizer
 PLAIN = "plain"
 PLAIN_TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
 """The texts of all messages, one behind the other."""
-FILE = "chat_template.jinja"
-"""The template in the folder of a Hugging Face model; one of NAME.bin is NAME.jinja."""
 
 
 class TemplateError(Exception):
@@ -54,9 +52,9 @@ def _refuse(message: str) -> NoReturn:
 
 
 def template_beside(path: Path) -> str | None:
-    """The template next to a checkpoint or in its folder, if there is one. Raises TspError if it cannot be read."""
-    file = path / FILE if path.is_dir() else path.with_suffix(".jinja")
-    return read_template(file) if file.exists() else None
+    """NAME.jinja beside NAME.bin, if it is there. Raises TspError if it cannot be read."""
+    file = path.with_suffix(".jinja")
+    return read_template(file) if path.is_file() and file.exists() else None
 
 
 def read_template(file: Path) -> str:

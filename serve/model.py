@@ -1,9 +1,8 @@
 """What the server knows of its model: texts to prompts and back, and what a request asks of a device."""
 
 import asyncio
-import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from base.errors import TspError
@@ -62,17 +61,18 @@ class Model:
 
     # --- texts ---------------------------------------------------------------------------------------------------
 
-    async def tokens(self, text: str, *, bos: bool | None = None, chat: bool = False,
-                     param: str = "prompt") -> list[int]:
-        """The tokens of a text, or of a rendered conversation; bos: whether BOS goes first, if not as the model has it.
+    async def tokens(self, text: str) -> list[int]:
+        """The prompt of a text. Raises ApiError on text that no tokens express, or too much of it."""
+        return await self._encoded(self.tokenizer.prompt, text, "prompt")
 
-        Raises ApiError on text that no tokens express, or too much of it.
-        """
+    async def plain_tokens(self, text: str) -> list[int]:
+        """The tokens of a text alone. Raises ApiError as `tokens`."""
+        return await self._encoded(lambda t: self.tokenizer.encode(t, bos=False), text, "prompt")
+
+    async def _encoded(self, encode: Callable[[str], list[int]], text: str, param: str) -> list[int]:
         if len(text) > self.program.context * self.longest:
             raise self._too_long(f"a text of {len(text)} letters", param)
         try:
-            encode = functools.partial(prompt_of, self.tokenizer) if chat else functools.partial(
-                self.tokenizer.encode, bos=bos)
             return await asyncio.to_thread(encode, text) if len(text) > AT_ONCE else encode(text)
         except TspError as error:
             raise ApiError(400, str(error), param=param) from error
@@ -92,7 +92,7 @@ class Model:
             text = self.template.render(plain)
         except TemplateError as error:
             raise ApiError(400, str(error), param="messages") from error
-        return await self.tokens(text, chat=True, param="messages")
+        return await self._encoded(lambda t: prompt_of(self.tokenizer, t), text, "messages")
 
     def check_prompt(self, prompt: Sequence[int], param: str = "prompt") -> list[int]:
         """A prompt that the context has room for. Raises ApiError."""
