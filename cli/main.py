@@ -25,6 +25,7 @@ from compiler.frontend.load import load_checkpoint
 from program.file import check_checkpoint, save
 from program.program import DEFAULT_CLOCK_MHZ
 from run.devices import check_name, check_waveforms, open_device
+from run.models import find_model
 from run.programs import open_program
 from run.session import BrokenPromise, Session
 from run.story import begin, plan
@@ -32,7 +33,12 @@ from sim.cycle.core import ProgramError
 
 from . import show
 from .bench import bench
+from .chat import chat
+from .latency import bench_api, watch_api
+from .models import MODELS, Model, get
+from .options import Config, Context, Scales, Text, TokenizerFile, Weights
 from .page import page
+from .plan import plan as plan_model
 from .report import report
 from .serve import serve
 
@@ -46,21 +52,13 @@ STOPPED = (BrokenPromise, KeyboardInterrupt, BrokenPipeError)
 commands = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__,
                        rich_markup_mode=None)  # which would take "[default: ..]" for markup
 
-Config = Annotated[str | None, typer.Option(help=f"Chip: {', '.join(CONFIGS)}.  [default: {DEFAULT_CONFIG}]")]
-Context = Annotated[int | None, typer.Option(help="Positions served.  [default: the checkpoint's, or what fits]")]
-Weights = Annotated[str | None, typer.Option(help="int8 or int4.  [default: int8]")]
-Scales = Annotated[str | None, typer.Option(help="Of activations: static, dynamic, robust, or measured, the best of "
-                                                 "them.  [default: measured]")]
-Text = Annotated[Path | None, typer.Option(help="UTF-8 file to calibrate static scales on.  [default: what the model "
-                                                "itself writes]")]
-TokenizerFile = Annotated[Path | None, typer.Option(help="tokenizer.bin or tokenizer.json.  [default: next to the "
-                                                         "checkpoint]")]
 Clock = Annotated[float, typer.Option("--clock", help="MHz, for tokens/s.")]
 
 
 @commands.command()
 def run(
-    program: Annotated[Path, typer.Argument(help="Program file, llama2.c checkpoint or Hugging Face folder.")],
+    program: Annotated[Path, typer.Argument(parser=find_model, metavar="PROGRAM",
+                                            help=f"Program file, or a model: {MODELS}.")],
     device: Annotated[str, typer.Option(help="reference, model, rtl, or a board's port: /dev/ttyUSB0.")] = "rtl",
     prompt: Annotated[str, typer.Option(help="How the story begins.")] = "",
     tokens: Annotated[int | None, typer.Option(help="New tokens at most.  [default: up to the context]")] = None,
@@ -116,7 +114,7 @@ def _waves(device: str, vcd: Path | None, fst: Path | None, inputs: Iterable[Pat
 
 @commands.command()
 def compile(
-    checkpoint: Annotated[Path, typer.Argument(help="llama2.c checkpoint or Hugging Face folder.")],
+    checkpoint: Model,
     output: Annotated[Path, typer.Option("--output", "-o", help="Program file to write.")],
     tokenizer: TokenizerFile = None,
     config: Config = None,
@@ -134,6 +132,7 @@ def compile(
     chip = config_of(config or DEFAULT_CONFIG)
     with show.passes() as progress:
         model, tok = read_model(checkpoint, tokenizer)
+        show.notes((*model.notes, *tok.notes))
         program = compile_checkpoint(model, tok, config=chip, context=context, weights=weights or "int8",
                                      scales=scales or "measured", text=text and read_text(text, tok),
                                      accept_quality=accept_quality, progress=progress)
@@ -143,7 +142,7 @@ def compile(
 
 @commands.command()
 def fit(
-    checkpoint: Annotated[Path, typer.Argument(help="llama2.c checkpoint or Hugging Face folder.")],
+    checkpoint: Model,
     config: Annotated[str | None, typer.Option(help=f"One of {', '.join(CONFIGS)}.  [default: all]")] = None,
     context: Context = None,
     weights: Weights = None,
@@ -155,6 +154,7 @@ def fit(
     check_checkpoint(checkpoint)
     chips = [config_of(config)] if config else list(CONFIGS.values())
     model = load_checkpoint(checkpoint)
+    show.notes(model.notes)
     found = [fit_model(model.config, chip, context=context, weights=weights or "int8", cycles=cycles) for chip in chips]
     show.fits(found, checkpoint, model, clock)
 
@@ -185,7 +185,12 @@ def common(
 commands.command()(report)
 commands.command()(page)
 commands.command()(bench)
+commands.command("plan")(plan_model)
+commands.command("bench-api")(bench_api)
+commands.command("watch")(watch_api)
 commands.command()(serve)
+commands.command()(chat)
+commands.command()(get)
 
 
 def app(args: Sequence[str] | None = None) -> int:

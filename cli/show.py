@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,12 +16,18 @@ from program.program import Program
 from run.story import Story
 
 
-def plain(width: int | None = None) -> Console:
+def plain(width: int | None = None, stderr: bool = False) -> Console:
     """A console that prints names of files and of models as they are; lines are cut only at a width that is given."""
-    return Console(width=width, soft_wrap=width is None, highlight=False, markup=False, emoji=False)
+    return Console(width=width, soft_wrap=width is None, highlight=False, markup=False, emoji=False, stderr=stderr)
 
 
 out = plain()
+
+
+def notes(lines: Iterable[str]) -> None:
+    """What was dropped, guessed or overruled in reading a model, on stderr."""
+    for line in lines:
+        plain(stderr=True).print(f"note: {line}")
 
 
 def story(story: Story, clock: float) -> None:

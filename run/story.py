@@ -52,6 +52,8 @@ class Story:
     def steps(self) -> Iterator[Told]:
         """Step by step until a token ends the story or all positions have run. Raises as `Session.run`."""
         decode, previous, block = codecs.getincrementaldecoder("utf-8")("replace").decode, self.prompt[0], 1
+        first = self.prompt[0]
+        before = b"" if first in self.tokenizer.stops else self.tokenizer.piece(None, first)
         positions = self.plan.positions
         while len(self.done) < positions:
             count = 1 if self.digests else min(block, positions - len(self.done))
@@ -63,16 +65,16 @@ class Story:
             for step in steps:
                 ends = self._ends(step.position, step.token)
                 piece = b"" if ends else self.tokenizer.piece(previous, step.token)
-                text = decode(piece, ends or step.position + 1 == positions)
-                previous = step.token
+                text = decode(before + piece, ends or step.position + 1 == positions)
+                previous, before = step.token, b""
                 self.done.append(Told(step.position, step.token, text, step.predicted, step.measured, digest))
                 yield self.done[-1]
                 if ends:
                     return
 
     def _ends(self, position: int, token: int) -> bool:
-        """Whether the story ends here: the model chose BOS or EOS."""
-        return position + 1 >= len(self.prompt) and token in (self.tokenizer.bos, self.tokenizer.eos)
+        """Whether the story ends here: the model chose a token that ends a text."""
+        return position + 1 >= len(self.prompt) and token in self.tokenizer.stops
 
     @property
     def device(self) -> Device:
@@ -141,7 +143,7 @@ def logits_digest(logits: np.ndarray) -> str:
 
 @dataclass(frozen=True)
 class Plan:
-    """A story that a program can tell: prompt tokens (BOS first), positions to run at most, and the sampling."""
+    """A story that a program can tell: prompt tokens, positions to run at most, and the sampling."""
 
     prompt: list[int]
     positions: int
@@ -158,7 +160,7 @@ def plan(program: Program, prompt: str = "", *, tokens: int | None = None, tempe
     """
     if tokens is not None and tokens < 1:
         raise TspError(f"tokens must be at least 1, not {tokens}")
-    ids = Tokenizer.from_bytes(program.tokenizer).encode(prompt)
+    ids = Tokenizer.from_bytes(program.tokenizer).prompt(prompt)
     check_prompt(program, ids)
     sampler_of(program, temperature, seed)
     room = program.context if tokens is None else min(program.context, len(ids) - 1 + tokens)

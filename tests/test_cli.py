@@ -92,7 +92,7 @@ BAD = [
     (["run"], "argument"),
     (["walk"], "walk"),
     (["run", "short.bin", "--config", "tiny"], "truncated"),
-    (["run", "empty.bin", "--config", "tiny"], "truncated"),
+    (["run", "empty.bin", "--config", "tiny"], "this is an empty file: download it again"),
     (["run", "noise.bin", "--config", "tiny"], "llama2.c"),
     (["run", "model.bin", "--config", "tiny", "--weights", "int3"], "weights must be one of int8, int4"),
     (["run", "model.bin", "--config", "tiny", "--tokenizer", "foreign.bin"], "foreign.bin"),

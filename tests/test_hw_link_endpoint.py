@@ -218,6 +218,7 @@ def test_a_lane_that_carries_nothing_is_named():
         bench = Bench(SERIAL, a_cut=1 << pin)
         assert not bench.up()
         assert (bench.get("b_state"), bench.get("b_lane")) == (State.FAILED.value, pin)
+        bench.run(20_000)
         assert bench.get("a_state") == State.TRAINED.value
 
 

@@ -33,11 +33,6 @@ def test_accesses_one_by_one():
     assert list(each(found)) == list(zip([Space.MEM] * 3, [5, 6, 9], words, strict=True))
 
 
-def test_an_image_touches_no_control_register():
-    spaces = {space for space, *_ in each(image_of(small_program(n_layers=1, vocab_size=50)).accesses())}
-    assert spaces == set(Space) - {Space.CONTROL}
-
-
 def test_memory_in_the_middle_of_a_slice():
     config = CONFIGS["ulx3s"]  # lanes do not fill a host word
     chip, data = ModelChip(config), np.random.default_rng(0).integers(0, 256, (3, 4, config.lanes), dtype=np.uint8)

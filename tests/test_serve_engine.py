@@ -239,8 +239,9 @@ def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 def test_keys(keyed: Running):
-    for headers in ({}, {"authorization": "Bearer wrong-key"}, {"authorization": "Basic second-key"},
-                    {"authorization": "Bearer"}, {"authorization": "Bearer second-key x"}):
+    wrong: list[dict[str, Any]] = [{}, {"authorization": "Bearer wrong-key"}, {"authorization": "Basic second-key"},
+                                   {"authorization": "Bearer"}, {"authorization": "Bearer second-key x"}]
+    for headers in wrong:
         answer = keyed.send("GET", "/v1/models", **headers)
         assert answer.status == 401 and "Incorrect API key provided" in answer.json["error"]["message"]
         assert answer.json["error"]["code"] == "invalid_api_key"
@@ -269,11 +270,11 @@ def test_limits_are_a_key_s_own(keyed: Running):
 def test_a_body_has_a_limit(keyed: Running):
     answer = keyed.send("POST", "/v1/completions", b" " * 5000, authorization="Bearer second-key")
     assert answer.status == 413 and "4096" in answer.json["error"]["message"]
-    connection = keyed.connect()
-    connection.request("POST", "/v1/completions", iter([b" " * 3000] * 3), {"authorization": "Bearer second-key"},
-                       encode_chunked=True)
-    assert connection.getresponse().status == 413
-    connection.close()
+    with socket.create_connection(("127.0.0.1", keyed.port)) as line:
+        line.settimeout(SECONDS)
+        line.sendall(b"POST /v1/completions HTTP/1.1\r\nhost: tsp\r\nauthorization: Bearer second-key\r\n"
+                     b"transfer-encoding: chunked\r\n\r\n1388\r\n" + b" " * 5000)
+        assert line.recv(100).startswith(b"HTTP/1.1 413")
 
 
 def test_a_host_that_is_not_ours_is_refused_without_keys(slow: Running, keyed: Running):
@@ -321,8 +322,8 @@ def test_sigterm_lets_answers_end():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = subprocess.Popen([sys.executable, "-m", "cli.main", "serve", str(SHIPPED), "--port", str(port)],
-                               stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-m", "cli.main", "serve", str(SHIPPED), "--port", str(port),
+                                "--device", "reference"], stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr
         lines = []

@@ -51,7 +51,7 @@ class Secded:
     def __post_init__(self) -> None:
         if self.data_bits not in range(8, 248):
             raise ValueError(f"data_bits must be in 8..247, not {self.data_bits!r}")
-        if self.pins not in range(1, self.data_bits + 1) or self.data_bits % self.beats:
+        if self.pins < 1 or self.data_bits % self.beats:
             raise ValueError(f"pins must be such that {self.data_bits + self.check_bits} bits take a number of beats "
                              f"that divides {self.data_bits}, not {self.pins!r}")
 

@@ -18,7 +18,7 @@ FAREWELL = 16
 class State(enum.Enum, shape=3):
     """Where training stands."""
 
-    SETTLE = 0  #: a setting has changed
+    SETTLE = 0  #: a setting has changed, or the reader's distance
     CHECK = 1  #: the setting is tried
     PLACE = 2  #: the pin's delay goes to the middle of its best run of settings
     TRAINED = 3  #: all pins are; the other side's may not be yet
@@ -57,7 +57,7 @@ class Trainer(wiring.Component):
         tap, timer = Signal(range(max(link.taps, 2))), Signal(range(max(SETTLE, GOOD, FAREWELL)))
         lane = Signal(range(link.pins))
         whole, same, complement = self._compare(m, pin)
-        moved = Signal()
+        moved, held = Signal(), Signal()  # since the state was entered, or entered again
         best = _Best(m, tap, choice)
         load, step = Signal(), Signal()
         m.d.comb += [
@@ -78,13 +78,14 @@ class Trainer(wiring.Component):
         m.d.sync += [load.eq(0), step.eq(0), timer.eq(timer + 1)]
         with m.Switch(state):
             with m.Case(State.SETTLE):
-                m.d.sync += moved.eq(moved & (timer != 0) | self.moving)
+                m.d.sync += [moved.eq(moved & (timer != 0) | self.moving),
+                             held.eq(held & (timer != 0) | self.settling & ~self.near)]
                 with m.If(timer == 0):
                     self._choose(m, pin, choice)
                 with m.If(timer == SETTLE - 1):
                     with m.If(~moved):
                         m.d.sync += go(State.NO_CLOCK)
-                    with m.Elif(self.near):
+                    with m.Elif(~held):
                         m.d.sync += go(State.CHECK)
             with m.Case(State.CHECK):
                 with m.If(~whole):

@@ -2,8 +2,9 @@
 
 from random import Random
 
-from arch.config import ChipConfig
+from arch.config import PLANES, ChipConfig
 from arch.isa import (
+    C2C_RECEIVE,
     DELAY_BITS,
     ENGINE,
     FIELDS,
@@ -20,6 +21,7 @@ from arch.isa import (
     Fmt,
     Func,
     Instr,
+    LinkOp,
     Op,
     Order,
     Red,
@@ -40,19 +42,38 @@ MAX_OFFSET = 7
 
 
 class Builder(Placement):
-    """Makes one bucket's program."""
+    """Makes one bucket's program.
+
+    across: of a port (end of the row, number), whose builder the other end of its link has, the queue and the port
+    there, and the latency (see `sim.check.racks`).
+    """
 
     def __init__(self, config: ChipConfig, rng: Random, stocks: dict[str, Stock]):
         super().__init__(config, rng, stocks)
+        self.across: dict[tuple[str, int], tuple[Builder, Queue, int, int]] = {}
         self.kinds = {
             self.add_read: 10, self.add_write: 8, self.add_index: 3, self.add_load: 5, self.add_mac: 5,
             self.add_drain: 4, self.add_alu: 14, self.add_lanes: 8,
         }
+        if any(config.ports):
+            self.kinds |= {self.add_flits: 30}
         if config.sxm_transpose:
             self.kinds |= {self.add_transpose_in: 4, self.add_transpose_out: 2}
 
     def build(self, attempts: int) -> Program | None:
         """None if the queues' stores have no room for the loops."""
+        if self.lay_out():
+            for kind in self.rng.choices(list(self.kinds), list(self.kinds.values()), k=attempts):
+                kind()
+            return self.program
+        return None
+
+    def add_one(self) -> None:
+        """Try to place one instruction."""
+        self.rng.choices(list(self.kinds), list(self.kinds.values()))[0]()
+
+    def lay_out(self) -> Program | None:
+        """A program of loops and windows alone; None if the queues' stores have no room for the loops."""
         rng = self.rng
         phases = random_phases(rng)
         nodes = {}
@@ -65,8 +86,6 @@ class Builder(Placement):
         windows = {name: [w for node in tree for w in (node.windows() if isinstance(node, Loop) else [node])]
                    for name, tree in nodes.items()}
         self.program = Program(nodes, windows, START + sum(phase.length for phase in phases))
-        for kind in rng.choices(list(self.kinds), list(self.kinds.values()), k=attempts):
-            kind()
         return self.program
 
     # --- MEM -----------------------------------------------------------------------------------------------------
@@ -253,6 +272,37 @@ class Builder(Placement):
         instr = Instr(op, fields=burst | own)
         return (self.sampled(queue, window, offset, instr, run.direction, 15)
                 and self.produce(queue, window, offset, instr, SXM_DRIVE, 1 - outward(queue)))
+
+    def add_flits(self) -> bool:
+        """A SEND, and the RECEIVE at the other end of the link."""
+        target = self.target("C2C")
+        if not target:
+            return False
+        queue, run, window, offset, burst = target
+        number, plane = self.rng.randrange(self.config.ports_of(queue.side)), self.rng.randrange(PLANES)
+        burst["interval"] = self.config.slot * self.rng.randint(1, 3)
+        send = Instr(LinkOp.SEND, fields=burst | {"plane": plane, "ports": 1 << number})
+        if (queue.side, number) not in self.across or not self._slots_free(window, offset, send):
+            return False
+        if not (self.fits(queue, window, offset, send)
+                and self.sampled(queue, window, offset, send, run.direction, 1 << plane)):
+            return False
+        far, there, port, latency = self.across[queue.side, number]
+        found = far.window_at(there, window.starts[0].cycle + offset + latency)
+        if not found or len(found[0].starts) > 1:
+            return False
+        receive = Instr(LinkOp.RECEIVE, fields=burst | {"port": port, "planes": self.rng.randint(1, 15)})
+        if not far.produce(there, *found, receive, C2C_RECEIVE, 1 - outward(there), receive.planes):
+            return False
+        self.keep(queue, window, offset, send)
+        return True
+
+    def _slots_free(self, window: Window, offset: int, send: Instr) -> bool:
+        """Whether the elements of a SEND begin slots that are not the link's own, in a window that comes once."""
+        slot = self.config.slot
+        _, cycles = next(self.elements(window, offset, send.count, send.interval))
+        return (len(window.starts) == 1 and not any(cycle % slot for cycle in cycles)
+                and cycles[0] >= slot * self.config.quiet_slots and cycles[-1] < self.program.end - slot)
 
     def add_transpose_in(self) -> bool:
         target = self.target("SXM")

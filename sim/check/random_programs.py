@@ -46,7 +46,7 @@ def random_image(config: ChipConfig, seed: int, attempts: int = 400) -> tuple[Im
         buckets.append((program.end + MARGIN + rng.randint(0, 30), position))
     maps = [random_map(rng, config.lanes) for _ in range(config.sxm_maps)]
     return Image(config=config, queues=words, starts=starts, buckets=buckets, maps=dict(enumerate(maps)),
-                 mems=_memories(config, rng)), position
+                 mems=memories(config, rng)), position
 
 
 class Chance(Protocol):
@@ -64,7 +64,7 @@ def random_map(rng: Chance, n_lanes: int) -> list[int]:
     return lanes
 
 
-def _memories(config: ChipConfig, rng: Random) -> dict[str, np.ndarray]:
+def memories(config: ChipConfig, rng: Random) -> dict[str, np.ndarray]:
     """Random bytes, many of them small numbers, behind quads of index vectors."""
     numbers = np.random.default_rng(rng.getrandbits(32))
     memories = {}

@@ -5,7 +5,7 @@ cycle. The model is also the strict machine: an illegal program raises `ProgramE
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,11 +14,13 @@ from arch.host_map import WORD, Control, Space, Trap, bucket_of, fields_of, lane
 from arch.identity import chip_digest
 from arch.isa import PC_BITS, START, least_period, routable, width
 from arch.row import Queue, queue_depth, queues
-from program.image import each
+from base.progress import Tell
+from program.image import Image, each
 from sim.device.chip import HostedChip
 
 from .core import ProgramError, Streams, Timeline, Unit
 from .icu import IcuModel
+from .links import C2cModel, Wire
 from .units import MemModel, MxmModel, SxmModel
 from .vxm import VxmModel
 
@@ -59,13 +61,20 @@ class ModelChip(HostedChip):
                      for queue in queues(config)}
         self._queues = list(self.icus.values())
         self._mems: list[MemModel] = [unit for unit in self.units.values() if isinstance(unit, MemModel)]
+        self._c2cs = [unit for unit in self.units.values() if isinstance(unit, C2cModel)]
         self._held: dict[int, int] = {}
 
     def _unit(self, queue: Queue) -> Unit:
         common = queue, self.config, self.time, self.streams
         if queue.unit == "SXM":
             return SxmModel(*common, self.maps)
-        return {"MEM": MemModel, "MXM": MxmModel, "VXM": VxmModel}[queue.unit](*common)
+        return {"MEM": MemModel, "MXM": MxmModel, "VXM": VxmModel, "C2C": C2cModel}[queue.unit](*common)
+
+    def connect(self, side: str, port: int, out: Wire, into: Wire) -> None:
+        """Put wires at a port: one that takes what is sent, one that brings what is received."""
+        unit = self.units[f"C2C_{side}"]
+        assert isinstance(unit, C2cModel)
+        unit.out[port], unit.into[port] = out, into
 
     # --- time ----------------------------------------------------------------------------------------------------
 
@@ -125,6 +134,8 @@ class ModelChip(HostedChip):
             return
         seq.began, seq.pulse = now, now + int(self.buckets[bucket, 0])
         seq.position += 1
+        for unit in self._c2cs:
+            unit.began = now
         for icu in self._queues:
             icu.start(now + START, bucket)
 
@@ -145,6 +156,8 @@ class ModelChip(HostedChip):
                 self.time.trap(Trap.NOT_PARKED, name, "the queue has not reached SYNC")
             if self.units[name].busy:
                 self.time.trap(Trap.NOT_PARKED, name, "an engine is busy")
+        for unit in self._c2cs:
+            unit.check_taken()
 
     # --- host port -----------------------------------------------------------------------------------------------
 
@@ -165,6 +178,12 @@ class ModelChip(HostedChip):
             self._write_map(addr, lanes_of(data, self.config.lanes))
         else:
             self._write_control(Control(addr), data)
+
+    def load(self, image: Image, tell: Tell = lambda done: None) -> None:
+        """Write an image, its memories directly, and position 0."""
+        for name, data in image.mems.items():
+            self.mem(name)[: len(data)] = data
+        super().load(replace(image, mems={}), tell)
 
     def write(self, accesses: np.ndarray) -> None:
         """Host writes, no cycle passes."""

@@ -96,8 +96,10 @@ def check_prompt(program: Program, prompt: Sequence[int]) -> None:
     if not prompt:
         raise TspError("the prompt must hold at least the BOS token")
     if len(prompt) > program.context:
-        raise TspError(f"the prompt has {len(prompt)} tokens, the program's context only {program.context}: "
-                       "shorten it, or compile with a longer --context")
+        most = program.model.seq_len
+        longer = f", or compile with a longer --context, up to the model's {most}" if program.context < most else ""
+        raise TspError(f"the prompt has {len(prompt)} tokens, the {'program' if longer else 'model'}'s context only "
+                       f"{program.context}: shorten it{longer}")
     if program.first_token not in (-1, prompt[0]):
         raise TspError(f"the prompt must begin with token {program.first_token}, a constant of the program, not "
                        f"with {prompt[0]}: compile with --scales dynamic for one that begins with any")

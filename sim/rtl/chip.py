@@ -14,6 +14,7 @@ from arch.config import PLANES, POSITIONS, ChipConfig
 from arch.host_map import WORD, Control, Space, Trap, c_defines
 from arch.row import slice_depths
 from base import cache
+from base.progress import Tell
 from hw.chip import Chip, probe_ports
 from hw.mem import DEEP, banks
 from program.image import ACCESS, Image
@@ -70,13 +71,18 @@ def library(config: ChipConfig, *, trace: str | None = None, verilog: str | None
     verilog: a module `chip` in place of the config's own. opt: the C++ optimisation (see `sim.rtl.build.build`).
     """
     cache.check_executable(cache.cache_root())
+    deep = DEEP_BANKS.read_text() if deep_slices(config) and not verilog else ""
+    return build(verilog or chip_verilog(config), "chip", harness(config, trace=trace) + deep, trace=trace, opt=opt)
+
+
+def harness(config: ChipConfig, *, trace: str | None = None) -> str:
+    """The C++ that drives a chip: harness.cpp, with what it is told beforehand."""
     probes = " ".join(f"X({name})" for name in probe_table(config))
     head = f"{c_defines()}#define PROBES(X) {probes}\n"
     if trace:
         writer, header = TRACES[trace]
         head += f'#define TRACE {writer}\n#define TRACE_HEADER "{header}"\n'
-    harness = head + HARNESS.read_text() + (DEEP_BANKS.read_text() if deep_slices(config) and not verilog else "")
-    return build(verilog or chip_verilog(config), "chip", harness, trace=trace, opt=opt)
+    return head + HARNESS.read_text()
 
 
 def deep_slices(config: ChipConfig) -> dict[str, list[int]]:
@@ -151,11 +157,12 @@ class VerilatedChip(HostedChip):
 
     # --- host port -----------------------------------------------------------------------------------------------
 
-    def load(self, image: Image) -> None:
-        """Write an image, its deep slices directly, and position 0."""
+    def load(self, image: Image, tell: Tell = lambda done: None) -> None:
+        """Write an image, its deep slices directly, and position 0. tell: as of `HostedChip.load`."""
         for name in self._deep.keys() & image.mems.keys():
             self._fill(name, image.mems[name])
-        super().load(replace(image, mems={name: data for name, data in image.mems.items() if name not in self._deep}))
+        others = {name: data for name, data in image.mems.items() if name not in self._deep}
+        super().load(replace(image, mems=others), tell)
 
     def _fill(self, name: str, data: np.ndarray) -> None:
         """The first quads of a deep slice, in whose words the planes of a lane are neighbours."""
