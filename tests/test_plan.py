@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from checkpoints import random_checkpoint
+from gguf_files import BLOCKS, write_gguf
 
 from arch.config import CONFIGS
 from base.errors import TspError
@@ -55,6 +57,12 @@ def test_a_checkpoint_is_planned_by_its_header(tmp_path: Path):
     alone = tmp_path / "header.bin"
     alone.write_bytes(MODEL.read_bytes()[: struct.calcsize("<7i")])
     assert load_config(alone) == whole.config
+
+
+def test_a_gguf_file_is_planned_by_its_fields(tmp_path: Path):
+    checkpoint = random_checkpoint(BLOCKS)
+    file = write_gguf(tmp_path / "model.gguf", checkpoint, kind="Q8_0")
+    assert load_config(file) == checkpoint.config
 
 
 def test_a_folder_is_planned_by_its_configuration(tmp_path: Path):
