@@ -4,6 +4,7 @@ A chip is a row of functional slices at seven positions, mirrored about the VXM:
 
     position     0      1      2       3     4       5      6
                MXM_W  SXM_W  MEM_W..  VXM  MEM_E..  SXM_E  MXM_E
+               C2C_W                                       C2C_E
 
 Streams are carried in groups of four byte planes, so that one group is one int32 vector, one MEM quad, or four
 rows of int8 weights. Group 0, the vector group, runs through the whole row in both directions. Groups
@@ -20,9 +21,11 @@ MAX_LANES = 16
 """Lanes of the widest chip, which instruction and host words have room for."""
 PLANES = 4
 """Byte planes of a stream group, and of a MEM quad (PLANES bytes a lane)."""
-ADDED = ("vxm_fold",)
+ADDED = ("vxm_fold", "ports", "slot")
 """Fields that some chips were built without. They count in a digest only where they differ from their default, so that
 those keep their identity."""
+MAX_PORTS = 4
+"""Links at an end of the row, which instruction words have room for."""
 INDEX_BITS = 16
 """Bits that an offset in an index register has at least: see `ChipConfig.index_bits`."""
 POSITIONS = 7
@@ -50,6 +53,8 @@ class ChipConfig:
     sxm_west: the western SXM exists (the compiler needs only the eastern one).
     sxm_transpose: the SXMs transpose (the compiler never does); without it, TRANSPOSE_IN and TRANSPOSE_OUT are illegal.
     buckets: entries of the static table of context buckets.
+    ports: links to other chips at the western and at the eastern end; without one a C2C does not exist.
+    slot: cycles that a flit takes on a link; all of a chip's links begin their slots in the same cycles.
     debug: carry a driven bit with each stream slot and trap illegal programs (never in a bitstream).
     """
 
@@ -71,6 +76,8 @@ class ChipConfig:
     sxm_west: bool = False
     sxm_transpose: bool = True
     buckets: int = 8
+    ports: tuple[int, int] = (0, 0)
+    slot: int = 4
     debug: bool = False
 
     def __post_init__(self) -> None:
@@ -101,6 +108,10 @@ class ChipConfig:
                              f"not {self.icu_words!r}")
         if not 16 <= self.icu_entry_bits <= 36:
             raise ValueError(f"icu_entry_bits must be in 16..36, not {self.icu_entry_bits!r}")
+        if len(self.ports) != 2 or not all(0 <= count <= MAX_PORTS for count in self.ports):
+            raise ValueError(f"ports must be two numbers in 0..{MAX_PORTS}, not {self.ports!r}")
+        if self.slot not in (2, 4, 8):
+            raise ValueError(f"slot must be 2, 4 or 8, not {self.slot!r}")
         if not all(16 <= depth <= 1 << 20 for depth in self.mem_depths):
             raise ValueError(f"mem_depths must be in 16..1048576, not {self.mem_depths!r}")
 
@@ -113,6 +124,16 @@ class ChipConfig:
     def vxm_lanes(self) -> int:
         """Lanes that the VXM computes at a time."""
         return self.lanes // self.vxm_fold
+
+    @property
+    def quiet_slots(self) -> int:
+        """Slots at a token's begin in which no flit is sent: the links send the CRC of the last token, as many bits a
+        slot as a flit has besides the 24 of a control frame's head, and clear it."""
+        return -(-32 // (8 * self.lanes - 24)) + 1
+
+    def ports_of(self, side: str) -> int:
+        """Links at the end "W" or "E"."""
+        return self.ports["WE".index(side)]
 
     @property
     def plane_bits(self) -> int:

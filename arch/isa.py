@@ -59,6 +59,10 @@ MXM_ACC = 5
 """MAC samples weights in e; the accumulator holds the sum for a DRAIN element executing at e + MXM_ACC or later."""
 MXM_DRAIN = 1
 """DRAIN element executes -> accumulator vector driven."""
+C2C_SEND = 0
+"""SEND samples in e; the flit's slot begins in e + C2C_SEND."""
+C2C_RECEIVE = 0
+"""RECEIVE takes the flit that arrives in e -> driven."""
 HOST_READ = 4
 """Cycles from a host read strobe to its data on the host port. The host touches MEM, ICU, START, BUCKET and MAP only
 while no token runs."""
@@ -97,6 +101,17 @@ class Op(enum.Enum, shape=4):
     REDUCE = 13
     TRANSPOSE_IN = 14
     TRANSPOSE_OUT = 15
+
+
+class LinkOp(enum.Enum, shape=4):
+    """Opcodes of C2C queues besides the ICU's. A queue's unit counts its own opcodes: those of all other units are in
+    `Op`, which has no room left."""
+
+    SEND = 4
+    RECEIVE = 5
+
+
+AnyOp = Op | LinkOp
 
 
 class Dir(enum.Enum, shape=1):
@@ -297,7 +312,7 @@ def _operand(name: str) -> dict[str, Field]:
     }
 
 
-FIELDS: Mapping[Op, Mapping[str, Field]] = MappingProxyType({
+FIELDS: Mapping[AnyOp, Mapping[str, Field]] = MappingProxyType({
     Op.NOP: {},
     Op.LOOP: {"count": COUNT, "stride": Field(ADDR_BITS, doc="quads added to relative addresses a pass")},
     Op.END_LOOP: {},
@@ -346,23 +361,28 @@ FIELDS: Mapping[Op, Mapping[str, Field]] = MappingProxyType({
                                                                      "is broadcast within the segment")},
     Op.TRANSPOSE_IN: {**_BURST, "plane": Field(2, doc="byte plane taken; element i becomes row i")},
     Op.TRANSPOSE_OUT: _BURST,  # element i: column i, on all planes
+    LinkOp.SEND: {**_BURST, "plane": Field(2, doc="byte plane taken of what runs outward: the flit"),
+                  "ports": Field(4, low=1, doc="ports that send it, a bit each")},
+    LinkOp.RECEIVE: {**_BURST, "port": Field(2, doc="port whose flit is taken"),
+                     "planes": Field(cfg.PLANES, low=1, doc="planes that it is driven on, inward")},
 })
 """Fields of every operation behind the common header (op, delay)."""
 
 HEADER = MappingProxyType({
     "op": _enum(Op), "delay": Field(DELAY_BITS, low=MIN_DELAY, doc="cycles to the next dispatch")})
 
-UNIT_OPS: Mapping[str, tuple[Op, ...]] = MappingProxyType({
+UNIT_OPS: Mapping[str, tuple[AnyOp, ...]] = MappingProxyType({
     "MEM": (Op.READ, Op.WRITE, Op.INDEX),
     "MXM": (Op.LOAD, Op.MAC, Op.DRAIN),
     "VXM": (Op.ALU,),
     "SXM": (Op.PERMUTE, Op.SHIFT, Op.REDUCE, Op.TRANSPOSE_IN, Op.TRANSPOSE_OUT),
+    "C2C": (LinkOp.SEND, LinkOp.RECEIVE),
 })
 """Operations of each kind of unit, besides the ICU's own NOP, LOOP, END_LOOP, SYNC."""
-ENGINES: Mapping[Op, str] = MappingProxyType({
+ENGINES: Mapping[AnyOp, str] = MappingProxyType({
     Op.READ: "read", Op.WRITE: "write", Op.INDEX: "index", Op.LOAD: "load", Op.MAC: "mac", Op.DRAIN: "drain",
     Op.ALU: "alu", Op.PERMUTE: "lanes", Op.SHIFT: "lanes", Op.REDUCE: "lanes", Op.TRANSPOSE_IN: "in",
-    Op.TRANSPOSE_OUT: "out"})
+    Op.TRANSPOSE_OUT: "out", LinkOp.SEND: "send", LinkOp.RECEIVE: "receive"})
 """The engine of its unit that works an operation off: one burst at a time."""
 ICU_OPS = (Op.NOP, Op.LOOP, Op.END_LOOP, Op.SYNC)
 
@@ -378,14 +398,14 @@ def routable(lanes: Sequence[int]) -> bool:
                for k in range((len(lanes) - 1).bit_length()) for lane in range(len(lanes)))
 
 
-def layout(op: Op) -> data.StructLayout:
+def layout(op: AnyOp) -> data.StructLayout:
     """Struct of a whole instruction word of `op`: the header, then its fields from the next bit on."""
-    fields = {**HEADER, **FIELDS[op]}
+    fields = {**HEADER, "op": _enum(type(op)), **FIELDS[op]}
     return data.StructLayout({name: item.shape() for name, item in fields.items()})
 
 
 def width(unit: str) -> int:
-    """Bits of an instruction word in the queues of `unit` ("MEM", "MXM", "VXM" or "SXM")."""
+    """Bits of an instruction word in the queues of `unit` ("MEM", "MXM", "VXM", "SXM" or "C2C")."""
     return max(layout(op).size for op in (*ICU_OPS, *UNIT_OPS[unit]))
 
 
@@ -396,7 +416,7 @@ def width(unit: str) -> int:
 class Instr:
     """An instruction as Python sees it; fields that are not named have their `Field.default`."""
 
-    op: Op
+    op: AnyOp
     delay: int = MIN_DELAY
     fields: Mapping[str, Any] = field(default_factory=dict)
 
@@ -435,7 +455,7 @@ def _check(instr: Instr) -> None:
         raise EncodingError(f"{instr.op.name}: {what}")
 
 
-def _bits(op: Op, name: str, spec: Field, value: Any) -> int:
+def _bits(op: AnyOp, name: str, spec: Field, value: Any) -> int:
     number = value.value if spec.kind and not isinstance(value, int) else int(value)
     low, high = spec.range
     if not low <= number <= high:
@@ -462,9 +482,16 @@ def encode(instr: Instr) -> int:
     return word
 
 
-def decode(word: int) -> Instr:
-    """The instruction of a word. Raises EncodingError where a field holds no legal value, or for a `fault`."""
-    op = Op(word & 15)
+def _opcode(number: int, unit: str) -> AnyOp:
+    if unit == "C2C" and number >= len(ICU_OPS):
+        return LinkOp(number)
+    return Op(number)
+
+
+def decode(word: int, unit: str = "") -> Instr:
+    """The instruction of a word; unit: of its queue, which counts only for "C2C". Raises EncodingError where a field
+    holds no legal value, or for a `fault`."""
+    op = _opcode(word & 15, unit)
     offset = HEADER["op"].bits
     delay = word >> offset & ((1 << DELAY_BITS) - 1)
     offset += DELAY_BITS

@@ -24,7 +24,7 @@ class VerifyError(TspError):
 def instruction(queue: Queue, number: int, word: int) -> Instr:
     """Decoded and complete, with all its fields as plain attributes (they are read often). Raises VerifyError."""
     try:
-        instr = isa.decode(word)
+        instr = isa.decode(word, queue.unit)
     except ValueError as error:
         raise VerifyError(Trap.OPCODE, queue.name, number, -1, str(error)) from None
     if instr.op not in isa.ICU_OPS and instr.op not in isa.UNIT_OPS[queue.unit]:

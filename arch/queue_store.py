@@ -13,11 +13,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from .config import ChipConfig
-from .isa import DELAY_BITS, FIELDS, HEADER, ICU_OPS, UNIT_OPS, Op, width
+from .isa import DELAY_BITS, FIELDS, HEADER, ICU_OPS, UNIT_OPS, AnyOp, Op, width
 from .row import Queue, queue_depth, queues
 
 SHALLOW = 256
 """Parts of fewer words are made of LUTs, which a block RAM would leave mostly empty."""
+C2C_WORDS = 64
+"""Distinct words that a C2C's queue holds where those of the others are counted."""
 UPPER = {"MEM": 39, "MXM": 48}
 """First bit of a word's upper half. MEM words have about as many distinct halves on either side of bit 3 of their
 address; what an MXM stores of the lower half is 36 bits, the width of a block RAM."""
@@ -75,9 +77,8 @@ class Store:
 
 def store_of(config: ChipConfig, queue: Queue) -> Store:
     """The memories of a queue. In a debug build words are whole, so that it can tell what is wrong with them."""
-    index = queue.slice + 3 if queue.unit == "MEM" else ("VXM", "SXM", "MXM").index(queue.unit)
     depth = queue_depth(config, queue)
-    words = config.icu_words[index] if config.icu_words else (depth,)
+    words = _sizes(config, queue) if config.icu_words else (depth,)
     kept = _kept(config, queue)
     halves = [kept]
     if len(words) > 1:
@@ -87,6 +88,13 @@ def store_of(config: ChipConfig, queue: Queue) -> Store:
     if config.icu_words:
         return replace(store, delay_bits=min(DELAY_BITS, config.icu_entry_bits - store.number_bits))
     return store
+
+
+def _sizes(config: ChipConfig, queue: Queue) -> tuple[int, ...]:
+    """Distinct words, or halves of them, that a queue holds."""
+    if queue.unit == "C2C":
+        return (C2C_WORDS,)
+    return config.icu_words[queue.slice + 3 if queue.unit == "MEM" else ("VXM", "SXM", "MXM").index(queue.unit)]
 
 
 def _kept(config: ChipConfig, queue: Queue) -> tuple[int, ...]:
@@ -100,7 +108,7 @@ def _kept(config: ChipConfig, queue: Queue) -> tuple[int, ...]:
     return tuple(bit for bit in range(width(queue.unit)) if used >> bit & 1)
 
 
-def _used(config: ChipConfig, queue: Queue, op: Op) -> int:
+def _used(config: ChipConfig, queue: Queue, op: AnyOp) -> int:
     """Mask of the bits that can be 1 among the fields of an operation."""
     mask, at = 0, 0
     for name, field in FIELDS[op].items():

@@ -9,16 +9,18 @@ from . import config as cfg
 
 POSITION_OF: Mapping[tuple[str, str], int] = MappingProxyType({
     ("MXM", "W"): cfg.MXM_W, ("SXM", "W"): cfg.SXM_W, ("MEM", "W"): cfg.MEM_W, ("VXM", ""): cfg.VXM,
-    ("MEM", "E"): cfg.MEM_E, ("SXM", "E"): cfg.SXM_E, ("MXM", "E"): cfg.MXM_E})
-"""Positions in the row by kind of unit and side."""
+    ("MEM", "E"): cfg.MEM_E, ("SXM", "E"): cfg.SXM_E, ("MXM", "E"): cfg.MXM_E,
+    ("C2C", "W"): cfg.MXM_W, ("C2C", "E"): cfg.MXM_E})
+"""Positions in the row by kind of unit and side. As MEM slices do, a C2C shares its position: with the MXM at its end
+of the row."""
 
 
 @dataclass(frozen=True)
 class Queue:
     """An instruction queue.
 
-    unit: kind of the unit that it feeds ("MEM", "MXM", "VXM" or "SXM"). side: "W" or "E", the unit's side of the VXM,
-    which itself has none (""). slice: number of a MEM slice among those of its side, 0 for other units.
+    unit: kind of the unit that it feeds ("MEM", "MXM", "VXM", "SXM" or "C2C"). side: "W" or "E", the unit's side of the
+    VXM, which itself has none (""). slice: number of a MEM slice among those of its side, 0 for other units.
     """
 
     unit: str
@@ -44,6 +46,7 @@ class Queue:
 VXM = Queue("VXM")
 SXM = MappingProxyType({side: Queue("SXM", side) for side in "WE"})
 MXM = MappingProxyType({side: Queue("MXM", side) for side in "WE"})
+C2C = MappingProxyType({side: Queue("C2C", side) for side in "WE"})
 """Queues of the units of each side."""
 
 
@@ -62,7 +65,8 @@ def slice_depths(config: cfg.ChipConfig) -> dict[str, int]:
 def queues(config: cfg.ChipConfig) -> tuple[Queue, ...]:
     """All queues of a chip, in the order in which host addresses and start tables number them."""
     sxm = [SXM["E"], *([SXM["W"]] if config.sxm_west else [])]
-    return VXM, *sxm, MXM["W"], MXM["E"], *slices(config).values()
+    c2c = [queue for side, queue in C2C.items() if config.ports_of(side)]
+    return VXM, *sxm, MXM["W"], MXM["E"], *slices(config).values(), *c2c
 
 
 def queue_depth(config: cfg.ChipConfig, queue: Queue) -> int:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from program.program import check_checkpoint
+from program.file import check_checkpoint
 from run.bench import PUBLISHED, ROOT, Figure, as_json, figures, machine
 from run.board_figures import board_figures, load_figures
 

@@ -22,7 +22,8 @@ from compiler.compile import compile_checkpoint
 from compiler.fit import fit as fit_model
 from compiler.frontend.files import read_model, read_text, sources
 from compiler.frontend.load import load_checkpoint
-from program.program import DEFAULT_CLOCK_MHZ, check_checkpoint
+from program.file import check_checkpoint, save
+from program.program import DEFAULT_CLOCK_MHZ
 from run.devices import check_name, check_waveforms, open_device
 from run.models import find_model
 from run.programs import open_program
@@ -32,8 +33,10 @@ from sim.cycle.core import ProgramError
 
 from . import show
 from .bench import bench
+from .latency import bench_api, watch_api
 from .models import MODELS, Model, get
 from .page import page
+from .plan import plan as plan_model
 from .report import report
 from .serve import serve
 
@@ -52,8 +55,8 @@ commands = typer.Typer(add_completion=False, pretty_exceptions_enable=False, hel
 Config = Annotated[str | None, typer.Option(help=f"Chip: {', '.join(CONFIGS)}.  [default: {DEFAULT_CONFIG}]")]
 Context = Annotated[int | None, typer.Option(help="Positions served.  [default: the checkpoint's, or what fits]")]
 Weights = Annotated[str | None, typer.Option(help="int8 or int4.  [default: int8]")]
-Scales = Annotated[str | None, typer.Option(help="Of activations: static, dynamic or measured, the better for each "
-                                                 "input of a matrix.  [default: measured]")]
+Scales = Annotated[str | None, typer.Option(help="Of activations: static, dynamic, robust, or measured, the best of "
+                                                 "them.  [default: measured]")]
 Text = Annotated[Path | None, typer.Option(help="UTF-8 file to calibrate static scales on.  [default: what the model "
                                                 "itself writes]")]
 TokenizerFile = Annotated[Path | None, typer.Option(help="tokenizer.bin, .json, .model or GGUF.  [default: next to the "
@@ -129,6 +132,7 @@ def compile(
     scales: Scales = None,
     text: Text = None,
     clock: Clock = DEFAULT_CLOCK_MHZ,
+    accept_quality: Annotated[bool, typer.Option("--accept-quality", help="Even if the program is of no use.")] = False,
 ) -> None:
     """Compile a checkpoint, and print what is known of every token before anything runs."""
     check_clock(clock)
@@ -140,8 +144,8 @@ def compile(
         show.notes((*model.notes, *tok.notes))
         program = compile_checkpoint(model, tok, config=chip, context=context, weights=weights or "int8",
                                      scales=scales or "measured", text=text and read_text(text, tok),
-                                     progress=progress)
-        program.save(output)
+                                     accept_quality=accept_quality, progress=progress)
+        save(program, output)
     show.program(program, output, clock)
 
 
@@ -190,6 +194,9 @@ def common(
 commands.command()(report)
 commands.command()(page)
 commands.command()(bench)
+commands.command("plan")(plan_model)
+commands.command("bench-api")(bench_api)
+commands.command("watch")(watch_api)
 commands.command()(serve)
 commands.command()(get)
 

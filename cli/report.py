@@ -11,7 +11,7 @@ from rich.text import Text
 from base.files import check_outputs, write_whole
 from compiler.frontend.files import sources
 from program.program import Program
-from report import figures, picture, trace
+from report import figures, page, picture, trace
 from run.programs import open_program
 
 from . import show
@@ -36,7 +36,7 @@ def report(
     if trace_file:
         texts[trace_file] = json.dumps(trace.chrome_trace(compiled, number), separators=(",", ":")) + "\n"
     if html:
-        texts[html] = picture.page(compiled, number, program.name)
+        texts[html] = page.page(compiled, number, program.name)
     if svg:
         texts[svg] = picture.segment_svg(compiled, number, picture.longest_segment(compiled, number))
     write_whole({path: text.encode(errors="replace") for path, text in texts.items()})
@@ -50,7 +50,7 @@ def _print(program: Program, number: int) -> None:
           f"token on {program.config.name}\n")
     _show(_operations(program, number))
     _show(_totals(program, number))
-    show.out.print(picture.NOTE + "\n", style="dim")
+    show.out.print(page.NOTE + "\n", style="dim")
     for table in (_buckets(program), _sram(program), _queues(program)):
         _show(table)
 

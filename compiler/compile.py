@@ -7,6 +7,7 @@ import numpy as np
 
 from arch import row
 from arch.config import ChipConfig
+from arch.isa import Wfmt
 from base.errors import TspError
 from compiler.frontend.checkpoint import Checkpoint
 from compiler.quantize.calibrate import CALIBRATION_SEEDS, cut, sample_sequences, text_length
@@ -22,6 +23,7 @@ from program.program import EVENT_COLUMNS, Program, Symbol
 from program.quality import Quality, Trial
 from program.shape import ModelConfig
 from program.tokenizer import Tokenizer
+from program.weights import Part, Stored
 
 from .capacity import choose_context, four_bit_matrices, rope_rate
 from .lower.qkv import permutations
@@ -161,8 +163,8 @@ def _quantized(checkpoint: Checkpoint, texts: Texts, context: int, config: ChipC
 def _check_quality(source: str, quality: Quality) -> None:
     """Raises TspError if a model of this quality is of no use."""
     if quality.top1 < LEAST_TOP1 or quality.ratio > MOST_KL:
-        raise TspError(f"{source}: the compiled model would be of no use: {quality}; compile with --scales robust or "
-                       "--weights int8, or with --accept-quality if you want it all the same")
+        raise TspError(f"{source}: the program would be of no use: {quality}; try --scales robust, --weights int8, or "
+                       "use `tsp compile --accept-quality` if you want it all the same")
 
 
 # --- pack ----------------------------------------------------------------------------------------------------------
@@ -183,8 +185,29 @@ def _pack(model: ModelConfig, tokenizer: Tokenizer, placement: Placement, codes:
         buckets=tuple(code.bucket for code in codes), starts=starts, queues=queues,
         maps={number: tuple(lanes) for number, lanes in permutations(config).items()},
         symbols=_symbols(placement), image=placement.layout.image(), tokenizer=tokenizer.to_bytes(),
-        arrays=integer.to_arrays(integer_model), texts=texts, schedule=events, trials=tuple(trials), quality=quality,
+        arrays=integer.to_arrays(integer_model, weights=False), stored=_stored(placement),
+        channels=_channels(placement), texts=texts, schedule=events, trials=tuple(trials), quality=quality,
     )
+
+
+def _stored(placement: Placement) -> dict[str, Stored]:
+    """Where the weights of each matrix lie in the image."""
+    strides, layers = placement.layout.strides, placement.geometry.model.layers
+    found = {}
+    for name, origin in placement.origins.items():
+        matrix = placement.matrices[name]
+        tensors = [t for groups in matrix.tensors.values() for weights in groups for t in weights.parts]
+        groups = {side: [[Part(t.slice, t.addr, t.quads, strides[t.slice] if t.per_layer else 0)
+                          for t in weights.parts] for weights in groups] for side, groups in matrix.tensors.items()}
+        found[name] = Stored(name, layers if tensors[0].per_layer else 1, matrix.wfmt is Wfmt.INT4, origin.act_major,
+                             groups)
+    return found
+
+
+def _channels(placement: Placement) -> dict[str, np.ndarray]:
+    """What the rows and columns of the stored matrices are."""
+    return {f"{name}/{part}": channels for name, origin in placement.origins.items()
+            for part, channels in (origin.outputs | {"inputs": origin.inputs}).items()}
 
 
 def _symbols(placement: Placement) -> dict[str, Symbol]:

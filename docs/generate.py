@@ -24,12 +24,17 @@ from arch.config import CONFIGS, DEFAULT_CONFIG
 from arch.isa import Field, Op
 from compiler.fit import fit
 from compiler.frontend.load import load_checkpoint
+from plan import claims
+from plan.machines import GPUS, GROQCHIP, machine_of
+from plan.plan import make_plan
+from plan.shapes import PRESETS
 from program.program import Program
 from report import picture
 from run.devices import open_device
 from run.programs import open_program
 from run.session import Session
-from run.story import begin, plan
+from run.story import begin
+from run.story import plan as plan_story
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"(<!-- generated: ([\w-]+) -->\n)(.*?)(<!-- end generated -->)", re.DOTALL)
@@ -46,6 +51,7 @@ STATUS = {
     "wide": "16 lanes and as much of all else, for simulation and for int4; "
             "[too wide for an ECP5-85F](docs/lab/routing.md)",
     "large": "simulation of larger models only",
+    "sram220": "simulation of a model of 135 million weights: the 220 MiB of SRAM of the published machine's chip",
 }
 
 
@@ -244,12 +250,74 @@ def _segments() -> str:
 def told(seed: int) -> str:
     """A story as the reference device tells it."""
     session = Session(open_device("reference", program().config), program())
-    story = begin(session, plan(program(), PROMPT, temperature=TEMPERATURE, seed=seed))
+    story = begin(session, plan_story(program(), PROMPT, temperature=TEMPERATURE, seed=seed))
     return "".join(step.text for step in story.steps()).strip()
 
 
 def _stories() -> str:
     return "\n\n".join(f"> {told(seed)}\n>\n> *seed {seed}*" for seed in SEEDS)
+
+
+# --- planning --------------------------------------------------------------------------------------------------------
+
+PLANNED, PLANNED_CONTEXT, PLANNED_BATCH = "llama-3-8b", 4096, 64
+
+
+def _plan_models() -> str:
+    rows: list[tuple[str, ...]] = [("model", "parameters", "for a token", "context", "KV cache, int8", "chips, fp16",
+                                    "int8", "int4")]
+    for name, shape in PRESETS.items():
+        context = min(shape.context, PLANNED_CONTEXT)
+        plans = {precision: make_plan(name, precision=precision, context=context)
+                 for precision in ("fp16", "int8", "int4")}
+        rows.append((f"`{name}`", f"{shape.parameters / 1e9:.3g} B", f"{shape.active_parameters / 1e9:.3g} B",
+                     f"{context:,}", f"{plans['int8'].need.kv / 1e6:,.0f} MB",
+                     *[f"{plan.chips:,}" for plan in plans.values()]))
+    return table(*rows)
+
+
+def _plan_roofline() -> str:
+    plans = {p: make_plan(PLANNED, precision=p, context=PLANNED_CONTEXT, batch=PLANNED_BATCH) for p in ("fp16", "int8")}
+    rows = [("", *(f"{side.machine.title}, {p}" for p, plan in plans.items() for side in plan.sides))]
+    sides = [side for plan in plans.values() for side in plan.sides]
+    for name, cell in {
+        f"machines that hold it at batch {PLANNED_BATCH}": lambda side: f"{side.count:,}",
+        "ridge point, operations a byte": lambda side: f"{side.ridge:.1f}",
+        "batch from which compute limits": lambda side: f"{side.compute_bound_batch:,}" if side.compute_bound_batch
+        else "none",
+        "the same at a context of 1": lambda side: f"{side.compute_bound_short:,}" if side.compute_bound_short
+        else "none",
+        "tokens/s at batch 1, at most": lambda side: f"{side.single:,.0f}",
+        "the same, machines in turn": lambda side: f"{side.in_turn:,.0f}",
+        f"tokens/s at batch {PLANNED_BATCH}, at most": lambda side: f"{side.batched:,.0f}",
+    }.items():
+        rows.append((name, *map(cell, sides)))
+    return table(*rows)
+
+
+def _plan_claims() -> str:
+    return table(("said", "arithmetic", "so"), *map(tuple, claims.claims()))
+
+
+def _plan_constants() -> str:
+    rows = [("machine", "constant", "value", "unit", "source")]
+    for machine in (GROQCHIP, *GPUS, machine_of(CONFIGS["large"])):
+        figures = {"memory": machine.memory, "bandwidth": machine.bandwidth,
+                   **{f"bandwidth of {name}": figure for name, figure in machine.paths.items()},
+                   **{f"peak, {precision}": figure for precision, figure in machine.peak.items()},
+                   **({"programs, at most": machine.programs} if machine.programs else {})}
+        rows += [(machine.title, name, f"{figure.value:.5g}", figure.unit, figure.source)
+                 for name, figure in figures.items()]
+    return table(*rows)
+
+
+def _plan_shapes() -> str:
+    rows: list[tuple[str, ...]] = [("model", "dim", "hidden", "layers", "heads", "KV heads", "head size",
+                                    "vocabulary", "context", "source")]
+    for name, s in PRESETS.items():
+        sizes = (s.dim, s.hidden, s.layers, s.heads, s.kv_heads, s.head_dim, s.vocab, s.context)
+        rows.append((f"`{name}`", *map(str, sizes), s.source))
+    return table(*rows)
 
 
 def _made(target: str) -> str:
@@ -266,7 +334,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "isa-latencies": _latencies, "isa-opcodes": _opcodes, "isa-icu": _icu, "isa-widths": _widths,
     "isa-fields": _fields, "isa-enums": _enums, "isa-queues": _queues, "isa-spaces": lambda: _enum(host_map.Space),
     "isa-control": lambda: _enum(host_map.Control), "isa-traps": lambda: _enum(host_map.Trap), "tables": _tables,
-    "configs": _configs, "buckets": _buckets, "segments": _segments, "stories": _stories, **RTL_BLOCKS,
+    "configs": _configs, "buckets": _buckets, "segments": _segments, "stories": _stories,
+    "plan-models": _plan_models, "plan-roofline": _plan_roofline, "plan-claims": _plan_claims,
+    "plan-constants": _plan_constants, "plan-shapes": _plan_shapes, **RTL_BLOCKS,
 }
 """Contents of a block, by name."""
 

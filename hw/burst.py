@@ -4,13 +4,18 @@ from amaranth.hdl import Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from arch.isa import COUNT_BITS, INTERVAL, Op, layout
+from arch.isa import COUNT_BITS, INTERVAL, AnyOp, Op, layout
 
 
-def fields(op: Op, word: Value) -> data.View:
+def fields(op: AnyOp, word: Value) -> data.View:
     """An instruction word seen as the fields of `op`."""
     shape = layout(op)
     return data.View(shape, Value.cast(word)[: shape.size])
+
+
+def is_op(opcode: Value, op: AnyOp) -> Value:
+    """Whether a word's opcode is that of `op`, which may be another list's than the word is seen by."""
+    return opcode == op if isinstance(op, Op) else opcode.as_value() == op.value
 
 
 class Burst(wiring.Component):

@@ -1,15 +1,15 @@
 """The whole chip: queues, units, the streams between them, and the host port."""
 
-from amaranth.hdl import Cat, Module
+from amaranth.hdl import Cat, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from arch.config import MXM_W, PLANES, POSITIONS, ChipConfig
 from arch.host_map import WORD, Space, Trap
 from arch.isa import LOOP_LEVELS, PC_BITS, width
-from arch.row import queue_depth, queues
+from arch.row import Queue, queue_depth, queues
 
-from . import mem, mxm, sxm
+from . import c2c, mem, mxm, sxm
 from .host import HostPort
 from .icu import Icu
 from .idioms import any_of
@@ -17,8 +17,8 @@ from .sequencer import Sequencer
 from .stream import Streams
 from .vxm import unit as vxm
 
-UNITS = {"VXM": vxm.Vxm, "SXM": sxm.Sxm, "MXM": mxm.Mxm, "MEM": mem.Mem}
-PROBES = {"VXM": vxm, "SXM": sxm, "MXM": mxm, "MEM": mem}
+UNITS = {"VXM": vxm.Vxm, "SXM": sxm.Sxm, "MXM": mxm.Mxm, "MEM": mem.Mem, "C2C": c2c.C2c}
+PROBES = {"VXM": vxm, "SXM": sxm, "MXM": mxm, "MEM": mem, "C2C": c2c}
 HOST_PORT = ("host_space", "host_addr", "host_wdata", "host_write", "host_read", "host_rdata")
 
 
@@ -35,6 +35,18 @@ def probe_ports(config: ChipConfig) -> dict:
     return ports
 
 
+def link_ports(config: ChipConfig) -> dict:
+    """The ports of a chip with links; see `Chip`."""
+    ports: dict = {"ready": Out(1), "begin": In(1), "token_end": Out(1)} if any(config.ports) else {}
+    for side in "WE":
+        if count := config.ports_of(side):
+            ports |= {f"send_{side}": Out(count), f"data_{side}": Out(config.plane_bits),
+                      f"flits_{side}": In(count * config.plane_bits), f"take_{side}": Out(count)}
+            if config.debug:
+                ports[f"arrived_{side}"] = In(count)
+    return ports
+
+
 class Chip(wiring.Component):
     """A whole chip.
 
@@ -44,6 +56,13 @@ class Chip(wiring.Component):
     host_rdata: valid HOST_READ (4) cycles after host_read.
     running: from RUN to the end of the last token's period. token_start: pulse at the start of each token.
     errors: sticky trap bits.
+
+    Chips with links have besides, for each end W and E of the row that has some, with a bit or a plane each port:
+    send_<end>, data_<end>: a slot that begins in this cycle holds the flit `data`, the same on all these ports.
+    flits_<end>, take_<end>: the flit that arrived last, which stands until the next one; it is taken in this cycle.
+    ready, begin: the first token of a run is due; its start pulse comes in the next cycle. Slots begin in start pulses'
+    cycles and every `ChipConfig.slot` cycles from there on. token_end: the last cycle of a token.
+    arrived_<end>: a flit arrives in this cycle, not a control frame (debug builds).
 
     Debug builds have outputs that show the state of the current cycle:
     e_<p>, w_<p>, e_driven_<p>, w_driven_<p>: the stream registers of position p.
@@ -59,6 +78,7 @@ class Chip(wiring.Component):
             "host_read": In(1), "host_rdata": Out(WORD),
             "running": Out(1), "token_start": Out(1), "errors": Out(len(Trap)),
         }
+        ports |= link_ports(config)
         if config.debug:
             ports |= probe_ports(config)
         super().__init__(ports)
@@ -82,6 +102,8 @@ class Chip(wiring.Component):
             sequencer.idle.eq(parked.all() & ~busy.any()),
             self.running.eq(sequencer.running), self.token_start.eq(sequencer.start), self.errors.eq(sequencer.errors),
         ]
+        if any(self._config.ports):
+            self._connect_links(m, units, sequencer)
         if self._config.debug:
             self._connect_probes(m, icus, units, streams, sequencer)
         return m
@@ -140,6 +162,26 @@ class Chip(wiring.Component):
             sequencer.bucket_we.eq(host.bucket_we), sequencer.bucket_addr.eq(host.small_addr),
             *(host.control[n].eq(value) for n, value in enumerate(sequencer.control)),
         ]
+
+    def _connect_links(self, m: Module, units: list, sequencer: Sequencer) -> None:
+        m.d.comb += [self.ready.eq(sequencer.ready), sequencer.begin.eq(self.begin),
+                     self.token_end.eq(sequencer.token_end)]
+        for queue, unit in zip(self._queues, units, strict=True):
+            if queue.unit == "C2C":
+                send, data, flits, take = (getattr(self, f"{name}_{queue.side}")
+                                           for name in ("send", "data", "flits", "take"))
+                m.d.comb += [send.eq(unit.send), data.eq(unit.data), unit.flits.eq(flits), take.eq(unit.take)]
+                if self._config.debug:
+                    m.d.comb += [unit.arrived.eq(getattr(self, f"arrived_{queue.side}")),
+                                 unit.begins.eq(self._slot_begins(m, queue, sequencer))]
+
+    def _slot_begins(self, m: Module, queue: Queue, sequencer: Sequencer) -> Value:
+        """Whether a slot begins in this cycle; they are counted from the last start pulse."""
+        phase = Signal(range(self._config.slot), name=f"phase_{queue.name}")
+        m.d.sync += phase.eq(phase + 1)
+        with m.If(sequencer.start):
+            m.d.sync += phase.eq(1)
+        return sequencer.start | (phase == 0)
 
     def _connect_probes(self, m: Module, icus: list, units: list, streams: Streams, sequencer: Sequencer) -> None:
         m.d.comb += [self.issued.eq(Cat(icu.valid for icu in icus)), self.parked.eq(Cat(icu.parked for icu in icus))]

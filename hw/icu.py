@@ -23,7 +23,7 @@ from arch.isa import (
 from arch.queue_store import SHALLOW, Part, store_of
 from arch.row import Queue, queue_depth
 
-from .burst import fields
+from .burst import fields, is_op
 from .idioms import any_of, named
 from .unit import trap
 
@@ -95,7 +95,7 @@ class Icu(wiring.Component):
             set_entry.en.eq(self.table_we), set_entry.addr.eq(self.table_addr), set_entry.data.eq(self.table_data),
             issue.eq(active & Mux(issued, delay == MIN_DELAY, timer == MIN_DELAY + 1)),
             self.word.eq(word),
-            self.valid.eq(issued & any_of([op == unit_op for unit_op in UNIT_OPS[self._queue.unit]])),
+            self.valid.eq(issued & any_of([is_op(op, unit_op) for unit_op in UNIT_OPS[self._queue.unit]])),
             self.parked.eq(~active),
         ]
         m.d.sync += [issued.eq(issue & ~self.start), timer.eq(timer - 1), fill.eq(fill >> 1), pc.eq(pc + move)]
@@ -174,7 +174,7 @@ class Icu(wiring.Component):
     def _traps(self, m: Module, word: Signal, issued: Signal, pc: Signal, move: Signal, level: Signal) -> None:
         """A word that was never written reads as 0, which is not a legal delay."""
         loop = fields(Op.LOOP, word)
-        known = any_of([loop.op == op for op in (*ICU_OPS, *UNIT_OPS[self._queue.unit])])
+        known = any_of([is_op(loop.op, op) for op in (*ICU_OPS, *UNIT_OPS[self._queue.unit])])
         bad_loop = (loop.op == Op.LOOP) & ((level == LOOP_LEVELS) | (loop.count == 0))
         bad_end = (loop.op == Op.END_LOOP) & ((level == 0) | (loop.delay < MIN_DELAY_JUMP))
         empty = word == 0

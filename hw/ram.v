@@ -14,7 +14,7 @@ module ram #(
     input wire [WIDTH-1:0] w_data,
     input wire [WIDTH/8-1:0] w_we
 );
-  reg [WIDTH-1:0] words[0:DEPTH-1];
+  reg [WIDTH-1:0] words[0:DEPTH-1]  /* verilator public_flat_rw */;
   integer i;
 
   always @(posedge clk) begin

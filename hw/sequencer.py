@@ -24,6 +24,8 @@ class Sequencer(wiring.Component):
     wdata, bucket_we, bucket_addr, control_we, control: as of `HostPort`.
     start, bucket: start pulse, and the token's bucket in that cycle.
     running: from RUN to the end of the last token's period.
+    ready, begin: of a chip with links: the first token of a run is due; its start pulse comes in the next cycle.
+    token_end: of such a chip: the last cycle of a token, before the next start pulse.
     idle: all queues are parked and no engine is busy. traps: trap pulses of all units. errors: sticky.
     """
 
@@ -34,6 +36,7 @@ class Sequencer(wiring.Component):
             "control_we": In(len(Control)), "control": Out(COUNTER).array(len(Control)),
             "start": Out(1), "bucket": Out(range(config.buckets)), "running": Out(1),
             "idle": In(1), "traps": In(len(Trap)), "errors": Out(len(Trap)),
+            **({"ready": Out(1), "begin": In(1), "token_end": Out(1)} if any(config.ports) else {}),
         })
 
     def elaborate(self, platform):
@@ -47,9 +50,15 @@ class Sequencer(wiring.Component):
         entry, period, found, lost = self._look_up(m, position, launch)
         run_we, position_we = self.control_we[Control.RUN.value], self.control_we[Control.POSITION.value]
         due = waiting | (ends & (left != 1))
-        m.d.comb += [ends.eq(timer == 1), launch.eq(due & found)]
+        m.d.comb += ends.eq(timer == 1)
+        if any(self._config.ports):
+            m.d.comb += [self.ready.eq(waiting & found), self.token_end.eq(ends),
+                         launch.eq(found & (waiting & self.begin | ends & (left != 1)))]
+        else:
+            m.d.comb += launch.eq(due & found)
         m.d.sync += [
-            self.start.eq(launch), self.bucket.eq(entry), over.eq(ends), waiting.eq(due & ~found & ~lost),
+            self.start.eq(launch), self.bucket.eq(entry), over.eq(ends),
+            waiting.eq(due & ~self._launched(launch, found) & ~lost),
             cycles.eq(cycles + 1), count.eq(Mux(self.start, 1, count + 1)),
         ]
         with m.If(timer != 0):
@@ -73,6 +82,10 @@ class Sequencer(wiring.Component):
                   Control.IDENTITY: Const(int(chip_digest(self._config), 16), COUNTER)}
         m.d.comb += [self.control[register.value].eq(value) for register, value in values.items()]
         return m
+
+    def _launched(self, launch: Value, found: Value) -> Value:
+        """A chip with links keeps waiting where its bucket is known, too."""
+        return launch if any(self._config.ports) else found
 
     def _errors(self, m: Module, over: Value, lost: Value) -> None:
         own = Signal(len(Trap))

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from arch.config import PLANES, ChipConfig
 from arch.host_map import Trap
-from arch.isa import FIELDS, Op, width
+from arch.isa import FIELDS, AnyOp, width
 
 from .idioms import any_of
 
@@ -33,7 +33,7 @@ def trap(m: Module, unit: wiring.Component, kind: Trap, condition: Value) -> Non
     m.d.comb += unit.traps[kind.value].eq(condition)
 
 
-def illegal(op: Op, view: data.View) -> Value:
+def illegal(op: AnyOp, view: data.View) -> Value:
     """Whether a field of the instruction holds no member of its enumeration."""
     wrong = [~any_of([getattr(view, name).as_value() == member.value for member in spec.kind])
              for name, spec in FIELDS[op].items() if spec.kind]

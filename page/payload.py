@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from arch import host_map, row
-from arch.queue_store import Numbers
+from arch import host_map
+from arch.row import queues, slices
 from base.errors import TspError
+from program.image import bucket_accesses, map_accesses, mem_addresses, queue_accesses, start_accesses
 from program.program import Program
 from program.tokenizer import KIND_LLAMA2C, Tokenizer
 from report import web
@@ -25,25 +26,30 @@ def payload(program: Program, name: str) -> bytes:
 
 
 def _loading(program: Program) -> dict[str, Any]:
-    """What the chip's host needs to know."""
-    debug = replace(program.config, debug=True)
+    """What the chip's host needs to know. mem_bases: host address of quad 0 of each slice."""
+    config = replace(program.config, debug=True)
     return {
-        "maps": {str(number): list(lanes) for number, lanes in program.maps.items()},
-        "probes": {key: [entry.offset, entry.size] for key, entry in probe_table(debug).items()},
+        "mem_bases": {name: int(mem_addresses(config, queue.name, 0, 1)[0]) for name, queue in slices(config).items()},
+        "probes": {key: [entry.offset, entry.size] for key, entry in probe_table(config).items()},
         "spaces": {space.name: space.value for space in host_map.Space},
+        "offsets": {space.name: {name: host_map.offset(space, name) for name in fields}
+                    for space, fields in host_map.FIELDS.items()},
         "control": {register.name: register.value for register in host_map.Control},
         "traps": {trap.value: trap.name for trap in host_map.Trap},
     }
 
 
 def _sections(program: Program) -> Iterator[tuple[str, bytes]]:
-    """SRAM images; the host address of each instruction; the tokenizer."""
+    """SRAM images; the host address of each instruction's lowest part; writes of all tables; the tokenizer."""
+    config = replace(program.config, debug=True)
     for name, data in sorted(program.image.items()):
         yield f"image/{name}", np.ascontiguousarray(data).tobytes()
-    config = replace(program.config, debug=True)
-    for number, queue in enumerate(row.queues(config)):
-        number_of = Numbers(config, queue)
-        addresses = [host_map.icu_address(number, n, number_of(word), 0)
-                     for n, word in enumerate(program.queues[queue.name])]
-        yield f"addresses/{queue.name}", np.array(addresses, "<u4").tobytes()
+    for queue in queues(config):
+        writes = queue_accesses(config, queue.name, program.queues[queue.name])
+        parts = web.word_bytes(queue) * 8 // host_map.WORD
+        yield f"addresses/{queue.name}", writes["addr"][parts - 1 :: parts].tobytes()
+    tables = [start_accesses(config, name, pcs) for name, pcs in program.starts.items()]
+    tables.append(bucket_accesses(config, [(bucket.period, bucket.limit) for bucket in program.buckets]))
+    tables += [map_accesses(number, lanes) for number, lanes in program.maps.items()]
+    yield "tables", np.concatenate(tables).tobytes()
     yield "tokenizer", program.tokenizer

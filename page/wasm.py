@@ -1,8 +1,8 @@
 """A chip's RTL as a WebAssembly module: Verilator's C++, compiled by the clang and the libraries of PyPI's `ziglang`.
 
-The module exports the functions of the simulation's own harness, and those of wasm/shim.cpp; see `FUNCTIONS`. It is the
-debug build of the chip, whose stream registers can be read; that changes no cycle and no bit. Wide memories and
-registers lie in its linear memory, so that a copy of that is a snapshot of the chip.
+The module exports the functions of the simulation's own harness, and those of wasm/shim.cpp. It is the
+debug build of the chip, whose stream registers can be read; that changes no cycle and no bit. The whole
+state is in the linear memory, so that a copy of it is a snapshot of the chip.
 
 The same sources and tools give the same bytes, on any machine: paths do not enter.
 """
@@ -24,7 +24,7 @@ from base import cache
 from base.errors import TspError
 from sim.rtl import toolchain
 from sim.rtl.build import FAST_FLAGS, JOBS, QUIET_FLAGS, SPLIT_FLAGS
-from sim.rtl.chip import HARNESS, chip_verilog, probe_table
+from sim.rtl.chip import chip_verilog, harness
 from sim.rtl.toolchain import Toolchain
 
 SOURCES = Path(__file__).with_name("wasm")
@@ -34,6 +34,7 @@ FAST, SLOW = "-O2", "-Oz"
 """Of what runs in every cycle, and of what Verilator calls slow: it runs once."""
 STACK = 1 << 20
 LINK = ("-mexec-model=reactor", "-s", f"-Wl,-z,stack-size={STACK}")
+VERILATOR = ("--cc", *QUIET_FLAGS, *FAST_FLAGS, *SPLIT_FLAGS, "--top-module", "chip", "--prefix", "Vchip")
 WASM = "chip.wasm"
 LIMIT = 4 << 20
 """Bytes of SRAM up to which a chip fits a page: a browser holds it several times over."""
@@ -50,36 +51,9 @@ def chip_wasm(config: ChipConfig) -> Path:
     """The module of a chip, from the cache if it was built before. Raises TspError."""
     check_config(config)
     config = replace(config, debug=True)
-    tools, zig = toolchain.find(), _zig()
-    verilog = chip_verilog(config)
-    harness = _harness(config)
-    own = sorted(path for path in SOURCES.rglob("*") if path.is_file())
-    key = cache.content_key(verilog, harness, *(path.read_bytes() for path in own), *TARGET, FAST, SLOW, *LINK,
-                                *FAST_FLAGS, *SPLIT_FLAGS, tools.verilator_version, zig.version)
-    console = Console(stderr=True)
-    fresh = False
-
-    def make(folder: Path) -> None:
-        nonlocal fresh
-        fresh = True
-        console.print(f"compiling {config.name} to WebAssembly (once; then it comes from the cache)")
-        start = time.monotonic()
-        (folder / "chip.v").write_text(verilog)
-        (folder / "harness.cpp").write_text(harness)
-        _Build(folder, tools, zig, console).run()
-        console.print(f"{config.name} compiled to WebAssembly in {time.monotonic() - start:.0f} s")
-
-    waiting = f"waiting: {config.name} is being compiled elsewhere"
-    entry = cache.cached("wasm", key, make, lambda: console.print(waiting))
-    if not fresh:
-        console.print(f"[dim]WebAssembly of {config.name} from the cache ({key[:8]})[/dim]")
-    return entry / WASM
-
-
-def _harness(config: ChipConfig) -> str:
-    """One file: the order of the probes, the simulation's harness, and the page's functions."""
-    probes = " ".join(f"X({name})" for name in probe_table(config))
-    return f"#define PROBES(X) {probes}\n" + HARNESS.read_text() + (SOURCES / "shim.cpp").read_text()
+    build = _Build(config.name, toolchain.find(), _zig())
+    objects = build.objects(chip_verilog(config))
+    return build.module(objects, harness(config) + (SOURCES / "shim.cpp").read_text())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,61 +75,89 @@ def _zig() -> Zig:
 
 
 class _Build:
-    """One compilation in a folder."""
+    """Compilations for one config: the Verilated chip, which takes a minute, and the module with the harness in it."""
 
-    def __init__(self, folder: Path, tools: Toolchain, zig: Zig, console: Console) -> None:
-        self._folder, self._tools, self._zig, self._console = folder, tools, zig, console
-        self._env = tools.environment() | {
-            "ZIG_GLOBAL_CACHE_DIR": str(cache.cache_root() / "zig"),  # libc++ and libc, built at the first use
-            "ZIG_LOCAL_CACHE_DIR": str(folder / "zig"),
-        }
+    def __init__(self, name: str, tools: Toolchain, zig: Zig) -> None:
+        self._name, self._tools, self._zig = name, tools, zig
+        self._console = Console(stderr=True)
+        self._own = {path.relative_to(SOURCES): path.read_bytes() for path in sorted(SOURCES.rglob("*"))
+                     if path.is_file()}
+        self._versions = (*TARGET, FAST, SLOW, tools.verilator_version, zig.version)
 
-    def run(self) -> None:
-        """Verilog to chip.wasm; what lies between is removed."""
-        flags = ("--cc", *QUIET_FLAGS, *FAST_FLAGS, *SPLIT_FLAGS, "--top-module", "chip", "--prefix", "Vchip")
-        self._call([str(self._tools.verilator), *flags, "--Mdir", "obj", "chip.v"], "Verilator refuses the chip")
-        shutil.copy(SOURCES / "runtime.cpp", self._folder / "runtime.cpp")
-        shutil.copytree(SOURCES / "include", self._folder / "include")
-        sources = sorted((self._folder / "obj").glob("*.cpp"))
-        sources = [f"obj/{path.name}" for path in sources] + ["harness.cpp", "runtime.cpp"]
+    def objects(self, verilog: str) -> Path:
+        """A folder of the cache with the chip's objects, and the headers that the harness includes in `obj`."""
+        headers = [data for path, data in self._own.items() if path.parts[0] == "include"]
+        key = cache.content_key(verilog, *headers, *self._versions, *VERILATOR)
+
+        def make(folder: Path) -> None:
+            self._console.print(f"compiling {self._name} to WebAssembly (once; then it comes from the cache)")
+            start = time.monotonic()
+            self._headers(folder)
+            (folder / "chip.v").write_text(verilog)
+            self._call(folder, [str(self._tools.verilator), *VERILATOR, "--Mdir", "obj", "chip.v"],
+                       "Verilator refuses the chip")
+            sources = [f"obj/{path.name}" for path in sorted((folder / "obj").glob("*.cpp"))]
+            self._compile_all(folder, sources)
+            for path in (folder / "obj").iterdir():
+                if path.suffix != ".h":
+                    path.unlink()
+            shutil.rmtree(folder / "zig", ignore_errors=True)
+            self._console.print(f"{self._name} compiled to WebAssembly in {time.monotonic() - start:.0f} s")
+
+        waiting = f"waiting: {self._name} is being compiled elsewhere"
+        return cache.cached("wasm-objects", key, make, lambda: self._console.print(waiting))
+
+    def module(self, objects: Path, text: str) -> Path:
+        """The module of objects and the harness's text."""
+        key = cache.content_key(objects.name, text, *self._own.values(), *self._versions, *LINK)
+
+        def make(folder: Path) -> None:
+            self._headers(folder)
+            (folder / "harness.cpp").write_text(text)
+            shutil.copytree(objects / "obj", folder / "obj")
+            for source in ("harness.cpp", "runtime.cpp"):
+                self._compile(folder, source)
+            exports = [f"-Wl,--export={name}" for name in sorted(set(re.findall(r"\bsim_\w+(?=\()", text)))]
+            parts = sorted([*(str(path) for path in objects.glob("*.o")), "harness.o", "runtime.o"])
+            self._call(folder, [str(self._zig.path), "c++", *TARGET, FAST, *LINK, *exports, *parts, "-o", WASM],
+                       "the chip does not link")
+            for name in ("obj", "zig", "include"):
+                shutil.rmtree(folder / name, ignore_errors=True)
+
+        return cache.cached("wasm", key, make) / WASM
+
+    def _headers(self, folder: Path) -> None:
+        """The sources of the room, where the compiler finds them by a relative name."""
+        for path, data in self._own.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(data)
+
+    def _compile_all(self, folder: Path, sources: list[str]) -> None:
         columns = TextColumn("  {task.description}"), BarColumn(), TimeElapsedColumn()
         with Progress(*columns, console=self._console, transient=True,
                       disable=not self._console.is_terminal) as progress:
-            task = progress.add_task("compiling", total=len(sources))
+            task = progress.add_task(f"compiling {self._name}", total=len(sources))
             with ThreadPoolExecutor(JOBS) as pool:
-                for _ in pool.map(self._compile, sources):
+                for _ in pool.map(lambda source: self._compile(folder, source), sources):
                     progress.advance(task)
-        self._link(sources)
-        for name in ("obj", "zig", "include"):
-            shutil.rmtree(self._folder / name, ignore_errors=True)
-        for path in self._folder.glob("*.o"):
-            path.unlink()
 
-    def _compile(self, source: str) -> None:
+    def _compile(self, folder: Path, source: str) -> None:
         root = self._tools.verilator_root / "include"
         level = SLOW if source.endswith("__Slow.cpp") else FAST
         where = [f"-ffile-prefix-map={root}=verilator", "-Iinclude", "-Iobj", f"-I{root}", f"-I{root}/vltstd"]
-        self._call([str(self._zig.path), "c++", *TARGET, level, *where, "-c", source, "-o", _object(source)],
-                   f"the compiler refuses {source}")
+        self._call(folder, [str(self._zig.path), "c++", *TARGET, level, *where, "-c", source, "-o",
+                            f"{Path(source).stem}.o"], f"the compiler refuses {source}")
 
-    def _link(self, sources: list[str]) -> None:
-        text = (self._folder / "harness.cpp").read_text()
-        exports = [f"-Wl,--export={name}" for name in sorted(set(re.findall(r"\bsim_\w+(?=\()", text)))]
-        objects = [_object(source) for source in sources]
-        self._call([str(self._zig.path), "c++", *TARGET, FAST, *LINK, *exports, *objects, "-o", WASM],
-                   "the chip does not link")
-
-    def _call(self, command: list[str], failure: str) -> None:
+    def _call(self, folder: Path, command: list[str], failure: str) -> None:
         """Runs a tool in the folder; a `TspError` with its first error line if it fails."""
-        done = subprocess.run(command, cwd=self._folder, env=self._env, stdin=subprocess.DEVNULL, capture_output=True,
+        environment = self._tools.environment() | {
+            "ZIG_GLOBAL_CACHE_DIR": str(cache.cache_root() / "zig"),  # libc++ and libc, built at the first use
+            "ZIG_LOCAL_CACHE_DIR": str(folder / "zig"),
+        }
+        done = subprocess.run(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True,
                               text=True, errors="replace")
         if done.returncode:
             lines = [line for line in (done.stderr + done.stdout).splitlines() if "error" in line.lower()]
-            with open(self._folder / "build.log", "a") as log:
-                log.write(done.stderr + done.stdout)
+            (folder / "build.log").write_text(done.stderr + done.stdout)
             raise TspError(f"{failure}: {(lines or [f'exit status {done.returncode}'])[0]} (all of it in "
-                           f"{self._folder / 'build.log'})")
-
-
-def _object(source: str) -> str:
-    return Path(source).stem + ".o"
+                           f"{folder / 'build.log'})")

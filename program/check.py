@@ -2,19 +2,17 @@
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from arch import isa, queue_store, row
-from arch.lanes import ceil_div
+from arch.lanes import SIDES, ceil_div
 from arch.legal import instruction
 from base.errors import TspError
 
-from .integer import MATRICES, from_arrays
-
-if TYPE_CHECKING:
-    from .program import Program, Symbol
+from .integer import MATRICES, array_shapes, from_arrays, model_sizes
+from .program import EVENT_COLUMNS, Program, Symbol
+from .weights import SOURCES, Stored
 
 REGISTER = 32
 """Bits of the host registers that hold periods, limits and positions."""
@@ -22,14 +20,14 @@ HOST_SYMBOLS = ("logits", "noise", "position", "temperature", "token", "tokens")
 """Tensors that the host reads and writes."""
 
 
-def check(program: "Program") -> None:
+def check(program: Program) -> None:
     """Raises TspError naming the first part of a program that contradicts another one, or that the chip has not."""
     for part in (_buckets, _starts, _queues, _maps, _image, _symbols, _schedule, _model):
         for fault in part(program):
             raise TspError(f"the program is damaged: {fault}: compile it again")
 
 
-def _buckets(program: "Program") -> Iterator[str]:
+def _buckets(program: Program) -> Iterator[str]:
     buckets, config, context = program.buckets, program.config, program.context
     if not 1 <= context <= program.model.seq_len:
         yield f"its context must be in 1..{program.model.seq_len} (the model's), not {context}"
@@ -53,7 +51,7 @@ def _buckets(program: "Program") -> Iterator[str]:
                 yield f"segment {segment.name} of bucket {number} does not lie in its period of {bucket.period}"
 
 
-def _starts(program: "Program") -> Iterator[str]:
+def _starts(program: Program) -> Iterator[str]:
     names = {queue.name for queue in row.queues(program.config)}
     if set(program.starts) != names:
         yield f"it must have starts of queues {', '.join(sorted(names))}, not of {', '.join(sorted(program.starts))}"
@@ -65,7 +63,7 @@ def _starts(program: "Program") -> Iterator[str]:
             yield f"a start of queue {name} must be less than its {words} words, not {bad[0]}"
 
 
-def _queues(program: "Program") -> Iterator[str]:
+def _queues(program: Program) -> Iterator[str]:
     for queue in row.queues(program.config):
         words, depth = program.queues[queue.name], row.queue_depth(program.config, queue)
         if len(words) > depth:
@@ -82,7 +80,7 @@ def _queues(program: "Program") -> Iterator[str]:
                 yield str(error)
 
 
-def _maps(program: "Program") -> Iterator[str]:
+def _maps(program: Program) -> Iterator[str]:
     config = program.config
     for number, lanes in program.maps.items():
         if not 0 <= number < config.sxm_maps:
@@ -91,7 +89,7 @@ def _maps(program: "Program") -> Iterator[str]:
             yield f"map {number} must be a permutation of {config.lanes} lanes that the crossbar can do, not {lanes}"
 
 
-def _image(program: "Program") -> Iterator[str]:
+def _image(program: Program) -> Iterator[str]:
     depths = row.slice_depths(program.config)
     for name, data in program.image.items():
         if name not in depths:
@@ -100,7 +98,7 @@ def _image(program: "Program") -> Iterator[str]:
             yield f"the image of slice {name} must be of at most {depths[name]} quads, not {len(data)}"
 
 
-def _symbols(program: "Program") -> Iterator[str]:
+def _symbols(program: Program) -> Iterator[str]:
     depths, layers = row.slice_depths(program.config), program.model.n_layers
     for name, symbol in program.symbols.items():
         if symbol.slice not in depths or symbol.slice not in program.image:
@@ -115,21 +113,19 @@ def _symbols(program: "Program") -> Iterator[str]:
             yield f"tensor {name!r} must have {needed} quads, not {there}"
 
 
-def _quads(symbol: "Symbol", layers: int) -> int:
+def _quads(symbol: Symbol, layers: int) -> int:
     """Of all layers."""
     return symbol.quads * (layers if symbol.stride else 1)
 
 
-def _host_quads(program: "Program") -> dict[str, int]:
+def _host_quads(program: Program) -> dict[str, int]:
     """Quads that the host touches, by tensor: the tokens' table has the one behind the last position, too."""
     vocab = ceil_div(program.model.vocab_size, program.config.lanes)
     return dict.fromkeys(HOST_SYMBOLS, 1) | {
         "logits": vocab, "noise": vocab, "tokens": program.context // program.config.lanes + 1}
 
 
-def _schedule(program: "Program") -> Iterator[str]:
-    from .program import EVENT_COLUMNS
-
+def _schedule(program: Program) -> Iterator[str]:
     rows = program.schedule
     if rows.ndim != 2 or rows.shape[1] != len(EVENT_COLUMNS):
         yield f"its schedule must have {len(EVENT_COLUMNS)} columns, not the shape {rows.shape}"
@@ -150,13 +146,65 @@ def _schedule(program: "Program") -> Iterator[str]:
             yield f"its schedule names a segment {program.texts[segment]!r}, which bucket {number} has not"
 
 
-def _model(program: "Program") -> Iterator[str]:
+def _model(program: Program) -> Iterator[str]:
     """The integer model of the reference device."""
     if unknown := set(program.four_bit) - set(MATRICES):
         yield f"it has no matrix {min(unknown)!r} to hold in four bits"
-    model = from_arrays(program.arrays)
+    sizes = model_sizes(program.arrays)
+    model = from_arrays(program.arrays | _weightless(sizes))
     wanted = {"context": program.context, "lanes": program.config.lanes, "vocab": program.model.vocab_size,
               "layers": program.model.n_layers}
     for name, value in wanted.items():
         if getattr(model, name) != value:
             yield f"the integer model's {name} must be {value}, not {getattr(model, name)}"
+            return
+    yield from _weights(program, sizes)
+
+
+def _weightless(sizes: dict[str, int]) -> dict[str, np.ndarray]:
+    """Matrices of the right shapes, all 0 and without memory."""
+    shapes = array_shapes(sizes)
+    return {name: np.broadcast_to(np.zeros((), np.int8), shapes[name]) for name in (*MATRICES, "embedding")}
+
+
+def _weights(program: Program, sizes: dict[str, int]) -> Iterator[str]:
+    """That the stored matrices are those of the model."""
+    if set(program.stored) - {"embedding"} != set(SOURCES) - {"embedding"}:
+        yield f"its stored matrices must be {', '.join(SOURCES)}, not {', '.join(program.stored)}"
+        return
+    shapes = array_shapes(sizes)
+    for name, stored in program.stored.items():
+        shape = shapes[SOURCES[name][0]]
+        if stored.layers != (shape[0] if len(shape) == 3 else 1) or set(stored.groups) != {*SIDES}:
+            yield f"matrix {name} must be stored once a layer, on both sides"
+            return
+        rows = sum(shapes[source][-2] for source in SOURCES[name])
+        yield from _channels(program, name, {"W": rows, "E": rows, "inputs": shape[-1]})
+        yield from _parts(program, stored)
+
+
+def _channels(program: Program, name: str, counts: dict[str, int]) -> Iterator[str]:
+    """That rows and columns of a stored matrix are channels of the model, in whole steps and vectors."""
+    config = program.config
+    per_step = config.rows * (2 if program.stored[name].four_bit else 1)
+    for kind, count in counts.items():
+        channels, whole = program.channels.get(f"{name}/{kind}"), config.lanes if kind == "inputs" else per_step
+        if channels is None or channels.ndim != 1 or len(channels) % whole:
+            yield f"channels {kind} of matrix {name} must be there, a multiple of {whole}"
+        elif len(channels) and not (channels.min() >= -1 and channels.max() < count):
+            yield f"channels {kind} of matrix {name} must be in -1..{count - 1}"
+
+
+def _parts(program: Program, stored: Stored) -> Iterator[str]:
+    """That the parts of a stored matrix hold all of it and lie in the image."""
+    config, name = program.config, stored.name
+    per_step = config.rows * (2 if stored.four_bit else 1)
+    columns = len(program.channels.get(f"{name}/inputs", ())) // config.lanes
+    for side, groups in stored.groups.items():
+        needed = len(program.channels.get(f"{name}/{side}", ())) // per_step * columns
+        if len(groups) != config.weight_groups or any(sum(p.quads for p in parts) < needed for parts in groups):
+            yield f"matrix {name} must have {needed} quads in each of {config.weight_groups} groups of side {side}"
+        for part in (part for parts in groups for part in parts):
+            last = part.addr + part.quads + (stored.layers - 1) * part.stride
+            if min(part.addr, part.quads, part.stride) < 0 or last > len(program.image.get(part.slice, ())):
+                yield f"matrix {name} must lie within the image of slice {part.slice}"

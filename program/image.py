@@ -38,15 +38,14 @@ class Image:
     maps: Mapping[int, Sequence[int]] = field(default_factory=dict)
     mems: Mapping[str, np.ndarray] = field(default_factory=dict)
 
-    def accesses(self) -> np.ndarray:
-        """The writes that load the image [ACCESS]. They touch no CONTROL register."""
+    def tables(self) -> np.ndarray:
+        """The writes [ACCESS] of everything but `mems`: queues, starts, buckets and maps."""
         parts = []
         for queue in queues(self.config):
             parts.append(queue_accesses(self.config, queue.name, self.queues.get(queue.name, ())))
             parts.append(start_accesses(self.config, queue.name, self.starts.get(queue.name, ())))
         parts.append(bucket_accesses(self.config, self.buckets))
         parts += [map_accesses(number, lanes) for number, lanes in self.maps.items()]
-        parts += [mem_accesses(self.config, name, quads) for name, quads in self.mems.items()]
         return np.concatenate(parts)
 
 

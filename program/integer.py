@@ -199,12 +199,12 @@ def first_shapes(sizes: Mapping[str, int]) -> dict[str, tuple[tuple[int, ...], s
     return {"first_k": (rows, "i1"), "first_m": (heads, "i2"), "first_v": (rows, "i1")}
 
 
-def to_arrays(model: IntegerModel) -> dict[str, np.ndarray]:
-    """The model as plain arrays by name; `from_arrays` makes the same model of them."""
+def to_arrays(model: IntegerModel, *, weights: bool = True) -> dict[str, np.ndarray]:
+    """The model as plain arrays by name; `from_arrays` makes the same model of them. weights: with the matrices."""
     names = array_shapes(vars(model))
-    arrays = {name: getattr(model, name) for name in names if name != "embedding"}
+    arrays = {name: getattr(model, name) for name in names if name != "embedding" and (weights or name not in MATRICES)}
     arrays |= {name: getattr(model, name) for name in first_shapes(vars(model))}
-    if model.embedding is not model.classifier:
+    if weights and model.embedding is not model.classifier:
         arrays["embedding"] = model.embedding
     arrays["sizes"] = np.array([getattr(model, name) for name in SIZES], dtype="<i8")
     arrays["shifts"] = np.array(list(vars(model.shifts).values()), dtype="<i8")
@@ -213,13 +213,18 @@ def to_arrays(model: IntegerModel) -> dict[str, np.ndarray]:
     return arrays
 
 
+def model_sizes(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The sizes of the model of `to_arrays`. Raises TspError if they are missing."""
+    _check_array(arrays, "sizes", np.dtype("i8"), (len(SIZES),))
+    return {name: int(value) for name, value in zip(SIZES, arrays["sizes"], strict=True)}
+
+
 def from_arrays(arrays: Mapping[str, np.ndarray]) -> IntegerModel:
     """The model of `to_arrays`. Raises TspError naming an array that is missing, of a wrong type or shape."""
-    for name, length in {"sizes": len(SIZES), "shifts": len(fields(Shifts))}.items():
-        _check_array(arrays, name, np.dtype("i8"), (length,))
+    sizes = model_sizes(arrays)
+    _check_array(arrays, "shifts", np.dtype("i8"), (len(fields(Shifts)),))
     for name, names in FLAGS.items():
         _check_array(arrays, name, np.dtype("u1"), (len(names),))
-    sizes: dict[str, Any] = {name: int(value) for name, value in zip(SIZES, arrays["sizes"], strict=True)}
     values: dict[str, Any] = {"embedding": arrays.get("embedding", arrays.get("classifier"))}
     for name, shape in array_shapes(sizes).items():
         if name != "embedding" or name in arrays:
@@ -299,17 +304,23 @@ class Sampler:
         self.temperature_q = temperature_q
         self.state = seed_states(vocab, seed)
 
-    def noise(self) -> np.ndarray:
-        """Advance the generator; -log2 of the exponential variates, negated sense of Gumbel noise, Q15 [vocab]."""
+    def advance(self) -> None:
+        """The generator's next states."""
         s = self.state
         s = s ^ numerics.wrap32(s << 13)
         s = s ^ ((s & 0xFFFFFFFF) >> 17)
-        s = s ^ numerics.wrap32(s << 5)
-        self.state = s
-        return _log2(GUMBEL_ONE - _log2((s & 0xFFFFFFFF) >> 8))
+        self.state = s ^ numerics.wrap32(s << 5)
+
+    def noise(self) -> np.ndarray:
+        """Advance the generator; -log2 of the exponential variates, negated sense of Gumbel noise, Q15 [vocab]."""
+        self.advance()
+        return _log2(GUMBEL_ONE - _log2((self.state & 0xFFFFFFFF) >> 8))
 
     def choose(self, logits: np.ndarray) -> int:
         """The token id, the first one of equals."""
+        if not self.temperature_q:
+            self.advance()
+            return int(np.argmax(logits))
         noise = clip(rsr(self.noise(), 5), 18)
         return int(np.argmax(logits - rsr(noise * self.temperature_q, self.POST + 5)))
 
@@ -323,12 +334,7 @@ def temperature_q(temperature: float) -> int:
 
 def seed_states(vocab: int, seed: int) -> np.ndarray:
     """Initial xorshift32 states [vocab], int32 and never 0, by splitmix64 of seed and token id."""
-    mask = (1 << 64) - 1
-    states = np.empty(vocab, dtype=np.int64)
-    z = seed & mask
-    for i in range(vocab):
-        z = (z + 0x9E3779B97F4A7C15) & mask
-        y = ((z ^ z >> 30) * 0xBF58476D1CE4E5B9) & mask
-        y = ((y ^ y >> 27) * 0x94D049BB133111EB) & mask
-        states[i] = (y ^ y >> 31) & 0xFFFFFFFF or 1
-    return numerics.wrap32(states)
+    z = np.arange(1, vocab + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed & (1 << 64) - 1)
+    y = (z ^ z >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    y = (y ^ y >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return numerics.wrap32(np.maximum((y ^ y >> np.uint64(31)) & np.uint64(0xFFFFFFFF), 1).astype(np.int64))

@@ -123,7 +123,10 @@ class _Product:
 
     def __call__(self, layer: int, act: np.ndarray, e: Sequence[int] = ()) -> np.ndarray:
         """Requantised sums [rows, out] of `act` [rows, in]; e: what each row's post shifts are less, down to 0."""
-        acc = self._sums(layer, act)
+        return self.requantised(layer, self._sums(layer, act), e)
+
+    def requantised(self, layer: int, acc: np.ndarray, e: Sequence[int] = ()) -> np.ndarray:
+        """REQ of sums [rows, out]."""
         if self.pre:
             acc = _scaled(acc, SCALE[-self.pre])
         if self.saturates:
@@ -141,6 +144,30 @@ class _Product:
         return sums[0] if len(sums) == 1 else np.concatenate(sums, axis=1)
 
 
+class Prepared:
+    """What all sequences on an IntegerModel share: its products with their factors, and tables."""
+
+    def __init__(self, model: IntegerModel) -> None:
+        self.model = m = model
+        s = m.shifts
+        self.qkv = _Product([m.wq, m.wk, m.wv], [m.mq, m.mk, m.mv], s.qkv_pre, [s.qk, s.qk, s.v], [16, 16, 8])
+        self.wo = _Product([m.wo], [m.mo], s.wo_pre, [s.wo], [32])
+        self.gate_up = _Product([m.w1, m.w3], [m.m1, m.m3], s.ffn_pre, [s.gate, s.up], [18, 16])
+        self.groups = groups(m.hidden, m.group) if "silu" in m.dynamic else [slice(0, m.hidden)]
+        self.w2 = [_Product([m.w2], [m.m2], s.w2_pre, [s.w2], [32], part) for part in self.groups]
+        for product in self.w2:
+            product.saturates = any(other.saturates for other in self.w2)
+        self.classifier = _Product([m.classifier[None]], [m.mc[None]], s.cls_pre, [s.cls], [24])
+        self.gain = {name: getattr(m, name) * 0.5**s.norm_g for name in ("g_att", "g_ffn", "g_final")}
+        cos, sin = (table * 0.5**ROPE_FRACTION for table in (m.rope_cos, m.rope_sin))
+        self.cos = np.repeat(cos, 2, axis=1)
+        self.sin = np.stack([-sin, sin], axis=2).reshape(self.cos.shape)
+        self.recip_k = _reciprocals(SAT16_COUNT) * 0.5**8
+        self.recip_z = _reciprocals(127 * m.context + 1) * 0.5**s.av
+        self.score_saturates = m.head_size * 127 * 127 >> s.score_pre >= 131071
+        self.av_saturates = 127 * 127 * m.context >> s.av_pre >= 131071
+
+
 class IntegerState:
     """One sequence on an IntegerModel: the K/V cache and the next position.
 
@@ -148,38 +175,24 @@ class IntegerState:
     each key. A constant first token's are there from the beginning.
     """
 
-    def __init__(self, model: IntegerModel) -> None:
-        self.model = m = model
-        s = m.shifts
+    def __init__(self, model: IntegerModel | Prepared) -> None:
+        self._p = model if isinstance(model, Prepared) else Prepared(model)
+        self.model = m = self._p.model
         self.position = 0
         self.k = np.zeros((m.layers, m.kv_heads, m.head_size, m.context), dtype=np.float32)
         self.k_factor = np.zeros((m.layers, m.kv_heads, 1, m.context))
         self.v = np.zeros((m.layers, m.kv_heads, m.context, m.head_size), dtype=np.float32)
         if m.first >= 0:
-            self.k[..., 0], self.k_factor[:, :, 0, 0] = m.first_k, m.first_m * SCALE[-s.score]
+            self.k[..., 0], self.k_factor[:, :, 0, 0] = m.first_k, m.first_m * SCALE[-m.shifts.score]
             self.v[:, :, 0] = m.first_v
-        self._qkv = _Product([m.wq, m.wk, m.wv], [m.mq, m.mk, m.mv], s.qkv_pre, [s.qk, s.qk, s.v], [16, 16, 8])
-        self._wo = _Product([m.wo], [m.mo], s.wo_pre, [s.wo], [32])
-        self._gate_up = _Product([m.w1, m.w3], [m.m1, m.m3], s.ffn_pre, [s.gate, s.up], [18, 16])
-        self._groups = groups(m.hidden, m.group) if "silu" in m.dynamic else [slice(0, m.hidden)]
-        self._w2 = [_Product([m.w2], [m.m2], s.w2_pre, [s.w2], [32], part) for part in self._groups]
-        self._classifier = _Product([m.classifier[None]], [m.mc[None]], s.cls_pre, [s.cls], [24])
-        self._gain = {name: getattr(m, name) * 0.5**s.norm_g for name in ("g_att", "g_ffn", "g_final")}
-        cos, sin = (table * 0.5**ROPE_FRACTION for table in (m.rope_cos, m.rope_sin))
-        self._cos = np.repeat(cos, 2, axis=1)
-        self._sin = np.stack([-sin, sin], axis=2).reshape(self._cos.shape)
-        self._recip_k = _reciprocals(SAT16_COUNT) * 0.5**8
-        self._recip_z = _reciprocals(127 * m.context + 1) * 0.5**s.av
-        self._score_saturates = m.head_size * 127 * 127 >> s.score_pre >= 131071
-        self._av_saturates = 127 * 127 * m.context >> s.av_pre >= 131071
 
     def step(self, token: int) -> np.ndarray:
         """Logits [vocab] (LOGIT_FRACTION fraction bits) after `token` at the present position, which then advances."""
         return self.advance([token])[0]
 
-    def advance(self, tokens: Sequence[int]) -> np.ndarray:
+    def advance(self, tokens: Sequence[int], *, last: bool = False) -> np.ndarray:
         """Logits int64 [len(tokens), vocab] after each of some tokens at the next positions: those of `step`, which
-        reads the weights once for each of them."""
+        reads the weights once for each of them. last: only those of the last token, [1, vocab]."""
         m, s, end = self.model, self.model.shifts, self.position + len(tokens)
         if end > m.context:
             raise ValueError(f"position must be below the context of {m.context}, not {end - 1}")
@@ -189,7 +202,8 @@ class IntegerState:
         for layer in range(m.layers):
             x = self._attention(layer, x)
             x = self._feed_forward(layer, x)
-        logits = self._classifier(0, *self._input("final_norm", x, self._gain["g_final"][None], 0, s.norm_f))
+        x = x[-1:] if last else x
+        logits = self._p.classifier(0, *self._input("final_norm", x, self._p.gain["g_final"][None], 0, s.norm_f))
         self.position = end
         return logits.astype(np.int64)
 
@@ -219,8 +233,8 @@ class IntegerState:
     def _attention(self, layer: int, x: np.ndarray) -> np.ndarray:
         m, s, start, rows = self.model, self.model.shifts, self.position, len(x)
         end = start + rows
-        h = self._input("att_norm", x, self._gain["g_att"], layer, s.norm_att)
-        qkv = self._qkv(layer, *h).reshape(rows, -1, m.head_size)
+        h = self._input("att_norm", x, self._p.gain["g_att"], layer, s.norm_att)
+        qkv = self._p.qkv(layer, *h).reshape(rows, -1, m.head_size)
         rotated = self._rotate(qkv[:, : m.heads + m.kv_heads])
         self._remember(layer, rotated[:, m.heads :], qkv[:, m.heads + m.kv_heads :])
         q = _sat(_scaled(rotated[:, : m.heads], SCALE[-Q_SHIFT]), SAT8).astype(np.float32)
@@ -230,11 +244,11 @@ class IntegerState:
         o = self._weighted(p, self.v[layer, :, :end])
         if s.av_pre:
             o = _scaled(o, SCALE[-s.av_pre])
-        if self._av_saturates:
+        if self._p.av_saturates:
             _sat(o, SAT18)
-        o = _sat(_scaled(o, self._recip_z[z.astype(np.intp), None]), SAT8)
+        o = _sat(_scaled(o, self._p.recip_z[z.astype(np.intp), None]), SAT8)
         o = o.reshape(m.kv_heads, -1, rows, m.head_size).transpose(2, 0, 1, 3)
-        x += self._wo(layer, o.reshape(rows, -1))
+        x += self._p.wo(layer, o.reshape(rows, -1))
         return _sat(x, SAT32)
 
     def _remember(self, layer: int, k: np.ndarray, v: np.ndarray) -> None:
@@ -242,7 +256,7 @@ class IntegerState:
         own = int(self.position == 0 and self.model.first >= 0)
         here = slice(self.position + own, self.position + len(k))
         largest = np.maximum.reduce(np.abs(k), axis=2)[own:]
-        k8 = _sat(_scaled(k[own:], self._recip_k[largest.astype(np.intp), None]), SAT8)
+        k8 = _sat(_scaled(k[own:], self._p.recip_k[largest.astype(np.intp), None]), SAT8)
         self.k[layer, :, :, here] = k8.transpose(1, 2, 0)
         self.k_factor[layer, :, 0, here] = largest.T * SCALE[-self.model.shifts.score]
         self.v[layer, :, here] = v[own:].transpose(1, 0, 2)
@@ -254,7 +268,7 @@ class IntegerState:
         scores = np.matmul(q.reshape(m.kv_heads, -1, m.head_size), self.k[layer, :, :, :end])
         if s.score_pre:
             scores = _scaled(scores, SCALE[-s.score_pre])
-        if self._score_saturates:
+        if self._p.score_saturates:
             _sat(scores, SAT18)
         scores = _sat(_scaled(scores, self.k_factor[layer, :, :, :end]), SAT24)
         if rows > 1:
@@ -277,20 +291,41 @@ class IntegerState:
         bits."""
         here = slice(self.position, self.position + len(y))
         swapped = y.reshape(*y.shape[:2], -1, 2)[..., ::-1].reshape(y.shape)
-        turned = _scaled(y, self._cos[here, None])
-        turned += _scaled(swapped, self._sin[here, None])
+        turned = _scaled(y, self._p.cos[here, None])
+        turned += _scaled(swapped, self._p.sin[here, None])
         return _sat(turned, SAT16)
 
     def _feed_forward(self, layer: int, x: np.ndarray) -> np.ndarray:
         m, s = self.model, self.model.shifts
-        ab = self._gate_up(layer, *self._input("ffn_norm", x, self._gain["g_ffn"], layer, s.norm_ffn))
+        ab = self._p.gate_up(layer, *self._input("ffn_norm", x, self._p.gain["g_ffn"], layer, s.norm_ffn))
         g = _silu_table(GATE_FRACTION + s.sigmoid)[(ab[:, : m.hidden] + SAT18[1]).astype(np.intp)]
         dynamic = "silu" in m.dynamic
         f = _sat(_scaled(g * ab[:, m.hidden :], SCALE[-s.f]), SAT32 if dynamic else SAT8)
-        for part, product in zip(self._groups, self._w2, strict=True):
+        if dynamic and m.group and m.hidden % m.group == 0:
+            return _added(x, self._group_products(layer, f))
+        for part, product in zip(self._p.groups, self._p.w2, strict=True):
             x += product(layer, *(_dynamic(f[:, part]) if dynamic else (f[:, part], ())))
             _sat(x, SAT32)
         return x
+
+    def _group_products(self, layer: int, f: np.ndarray) -> np.ndarray:
+        """W2 times each of the equal groups of f, requantised, [rows, groups, out]."""
+        m, rows = self.model, len(f)
+        f8, e = _dynamic(f.reshape(-1, m.group))
+        f8 = f8.astype(np.int8).reshape(rows, -1, m.group)
+        sums = np.stack([int8_sums(m.w2[layer][:, part], f8[:, n]) for n, part in enumerate(self._p.groups)], axis=1)
+        return self._p.w2[0].requantised(layer, sums.reshape(-1, m.dim), e).reshape(rows, -1, m.dim)
+
+
+def _added(x: np.ndarray, addends: np.ndarray) -> np.ndarray:
+    """x [rows, out] + each of addends [rows, n, out] in turn, every sum saturated to 32 bits."""
+    if np.abs(x).max() + np.abs(addends).max() * addends.shape[1] <= SAT32[1]:
+        x += addends.sum(1)
+        return x
+    for n in range(addends.shape[1]):
+        x += addends[:, n]
+        _sat(x, SAT32)
+    return x
 
 
 def _rsqrt(ss: int) -> float:

@@ -1,18 +1,19 @@
-"""Space by time: a program's schedule as an SVG that a person can read, and as a page with its tables.
+"""Space by time: a program's schedule as an SVG that a person can read.
 
 Above, the operations from their first burst to their last; below, every engine in the order of the chip's row, west
-to east, with each burst in its operation's colour. Rose: no matrix unit works in these cycles.
+to east, with each burst in the colour of its operation's family, and the values that it drives as slanted bands on
+their way to the unit that takes them. Rose: no matrix unit works in these cycles.
 """
 
-import colorsys
 from dataclasses import dataclass
 from html import escape
 
+from arch import row
 from program.program import Event, Program, Segment
 
-from . import figures
+from . import figures, names, streams
 
-LEFT = 118
+LEFT = 196
 """Pixels left of cycle 0, for the names of the rows."""
 ROW = 15
 LANE = 17
@@ -26,20 +27,6 @@ WIDTH = (900, 8000)
 """Pixels that a drawing should at least, and may at most, be wide."""
 FULL_SCALE = 2.0
 """Pixels a cycle, where WIDTH allows it."""
-GOLDEN = 0.618033988749895
-
-STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; color: #1c2430; background: #fff; margin: 24px auto; padding: 0 20px;
-       max-width: 1500px; }
-h1 { font-size: 22px; } h2 { font-size: 17px; margin-top: 32px; }
-.scroll { overflow-x: auto; border: 1px solid #dde2ea; border-radius: 6px; padding: 6px; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th { text-align: right; font-weight: 600; border-bottom: 1px solid #8a94a6; padding: 3px 12px; }
-td { text-align: right; padding: 2px 12px; border-bottom: 1px solid #edf0f4; }
-th:first-child, td:first-child { text-align: left; padding-left: 4px; }
-.swatch { display: inline-block; width: 11px; height: 11px; border-radius: 2px; margin-right: 7px; }
-p.note { color: #5a6474; max-width: 900px; }
-"""
 
 
 @dataclass(frozen=True)
@@ -58,26 +45,16 @@ class Sheet:
         return round((last - first + 1) * self.scale, 1)
 
 
-def colours(labels: list[str]) -> dict[str, str]:
-    """A colour a label; neighbours in the list differ most."""
-    found = {}
-    for n, label in enumerate(labels):
-        lightness, saturation = ((0.62, 0.62), (0.50, 0.58), (0.72, 0.70))[n % 3]
-        red, green, blue = colorsys.hls_to_rgb((0.58 + n * GOLDEN) % 1, lightness, saturation)
-        found[label] = "#" + "".join(f"{round(255 * part):02x}" for part in (red, green, blue))
-    return found
-
-
 def segment_svg(program: Program, number: int, name: str) -> str:
     """One pass of a segment of bucket `number`."""
     segment, events = next((s, own) for s, own in figures.by_segment(program, number) if s.name == name)
     low, high = (pixels / max(segment.length, 1) for pixels in WIDTH)
     sheet = Sheet(segment, min(max(FULL_SCALE, min(low, 2 * FULL_SCALE)), high))
-    fill = colours(figures.order(events))
-    rows = figures.tracks(program, program.events(number))
+    fill = {label: names.family(label).colour for label in figures.order(events)}
     legend, lanes = _spans(sheet, events, fill)
     top = TITLE + AXIS + lanes * LANE + GAP
-    body, bottom = _rows(sheet, events, rows, fill, top)
+    rows, bottom = _places(figures.tracks(program, program.events(number)), top)
+    body = [*_bands(sheet, program, number, events, rows), *_rows(sheet, events, rows)]
     right = max(sheet.x(segment.start + segment.length) + 12, LEFT + 600)
     idle = [f'<rect x="{sheet.x(a)}" y="{top}" width="{sheet.width(a, b)}" height="{bottom - top}"/>'
             for a, b in figures.idle(segment, events)]
@@ -145,76 +122,57 @@ def _ink(colour: str) -> str:
     return ' fill="#fff"' if 0.30 * red + 0.59 * green + 0.11 * blue < 125 else ""
 
 
-def _rows(sheet: Sheet, events: list[Event], rows: list[tuple[str, str]], fill: dict[str, str],
-          top: int) -> tuple[list[str], int]:
-    """A row an engine, with its bursts; where the last one ends."""
-    parts, y, unit = [], top, rows[0][0] if rows else ""
-    end = sheet.x(sheet.segment.start + sheet.segment.length)
+Rows = dict[tuple[str, str], int]
+"""Pixel of the top of each row, by queue and engine."""
+
+
+def _places(rows: list[tuple[str, str]], top: int) -> tuple[Rows, int]:
+    """Where the rows are, a gap between units; and where the last one ends."""
+    found, y, unit = {}, top, rows[0][0] if rows else ""
     for queue, engine in rows:
         y += GAP * (queue != unit)
         unit = queue
-        parts += [f'<text x="{LEFT - 6}" y="{y + 11}" text-anchor="end">{escape(queue)} {escape(engine)}</text>',
-                  f'<path d="M{LEFT} {y + ROW}H{end}" stroke="#e4e8ee" stroke-width="0.7"/>']
-        parts += [_burst(sheet, e, fill[e.label], y) for e in events if (e.queue, e.engine) == (queue, engine)]
+        found[queue, engine] = y
         y += ROW
-    return parts, y
+    return found, y
 
 
-def _burst(sheet: Sheet, event: Event, colour: str, y: int) -> str:
+def _rows(sheet: Sheet, events: list[Event], rows: Rows) -> list[str]:
+    """A row an engine, with its bursts."""
+    parts = []
+    end = sheet.x(sheet.segment.start + sheet.segment.length)
+    for (queue, engine), y in rows.items():
+        parts += [f'<text x="{LEFT - 6}" y="{y + 11}" text-anchor="end">{escape(names.row_name(queue, engine))}</text>',
+                  f'<path d="M{LEFT} {y + ROW}H{end}" stroke="#e4e8ee" stroke-width="0.7"/>']
+        parts += [_burst(sheet, e, y) for e in events if (e.queue, e.engine) == (queue, engine)]
+    return parts
+
+
+def _burst(sheet: Sheet, event: Event, y: int) -> str:
     cycles = f"{event.first}..{event.last}" if event.last > event.first else f"{event.first}"
     width = max(sheet.width(event.first, event.last) - 0.4, 0.8)
-    return (f'<rect x="{sheet.x(event.first)}" y="{y + 1}" width="{width:g}" height="{ROW - 2}" fill="{colour}">'
+    return (f'<rect x="{sheet.x(event.first)}" y="{y + 1}" width="{width:g}" height="{ROW - 2}" '
+            f'fill="{names.family(event.label).colour}">'
             f'<title>{escape(event.label)}: {event.op}, cycles {cycles}</title></rect>')
 
 
-# --- page ----------------------------------------------------------------------------------------------------------
-
-
-def page(program: Program, number: int, name: str) -> str:
-    """A page without anything from outside: every segment's drawing and the tables. name: of the program."""
-    bucket = figures.get_bucket(program, number)
-    served = program.positions(bucket)
-    drawings = [f'<h2>{escape(segment.name)}</h2><div class="scroll">'
-                f'{segment_svg(program, number, segment.name)}</div>' for segment in bucket.segments]
-    about = (f"Bucket {number} of {len(program.buckets)}: a token at positions {served[0]}..{served[-1]} takes exactly "
-             f"{bucket.period:,} cycles on {program.config.name}. Rows are the engines of the chip's units, west to "
-             "east; a burst has its operation's colour; hover over it for its cycles, counted from the token's start "
-             "pulse. In rose cycles no matrix unit works.")
-    return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(name)}: schedule</title>'
-            f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>\n'
-            f'<h1>{escape(name)}</h1><p class="note">{escape(about)}</p>\n' + "\n".join(drawings)
-            + "<h2>Cycles by operation</h2>" + _operation_table(program, number)
-            + "<h2>Buckets</h2>" + _bucket_table(program) + "</body></html>\n")
-
-
-def _operation_table(program: Program, number: int) -> str:
-    rows, heads = [], ("operation", "segment", "passes", "first", "last", "span", "MXM busy", "VXM busy", "exposed")
-    by_name = {segment.name: colours(figures.order(own)) for segment, own in figures.by_segment(program, number)}
-    for o in figures.operations(program, number):
-        swatch = f'<span class="swatch" style="background:{by_name[o.segment][o.label]}"></span>'
-        rows.append((swatch + escape(o.label), escape(o.segment), o.passes, o.first, o.last, o.span, o.mxm, o.vxm,
-                     o.exposed))
-    for t in figures.totals(program, number):
-        rows.append((f"<b>{escape(t.segment)}</b>", "", t.passes, "", "", t.length, t.mxm, t.vxm, t.exposed))
-    return '<div class="scroll">' + _table(heads, rows) + "</div>" + f'<p class="note">{escape(NOTE)}</p>'
-
-
-NOTE = ("Cycles of one pass. Span: from an operation's first burst to its last, so spans overlap. Exposed: no matrix "
-        "unit works, laid to the first begun of the operations at work. Over all segments, (MXM busy + exposed) times "
-        "passes is the token's period.")
-
-
-def _bucket_table(program: Program) -> str:
-    rows = []
-    for bucket in program.buckets:
-        served = program.positions(bucket)
-        rows.append((f"positions {served[0]}..{served[-1]}", f"{bucket.period:,}",
-                     f"{program.roofline_fraction(served[len(served) // 2]):.3f}"))
-    rows.append(("mean", f"{program.mean_cycles:,.1f}", f"{program.roofline_fraction():.3f}"))
-    return _table(("bucket", "cycles a token", "roofline fraction"), rows)
-
-
-def _table(heads: tuple[str, ...], rows: list[tuple]) -> str:
-    head = "".join(f"<th>{text}</th>" for text in heads)
-    body = "\n".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>"
+def _bands(sheet: Sheet, program: Program, number: int, events: list[Event], rows: Rows) -> list[str]:
+    """What is on its way between units: a parallelogram from the row of its burst to the unit that takes it last."""
+    units = {queue.name: queue for queue in row.queues(program.config)}
+    spans: dict[int, tuple[int, int]] = {}
+    for (queue, _), y in rows.items():
+        low, high = spans.get(units[queue].position, (y, y))
+        spans[units[queue].position] = min(low, y), max(high, y)
+    own = {(event.queue, event.first): event for event in events}
+    parts = []
+    for band in streams.bands(program, number):
+        event = own.get((band.queue, band.start))
+        if event is None:
+            continue
+        hops = abs(band.position - units[band.queue].position)
+        begin, (low, high) = rows[event.queue, event.engine], spans[band.position]
+        end = max(low, begin) if band.position > units[band.queue].position else min(high, begin)
+        x, width, away = sheet.x(band.first), sheet.width(band.first, band.last), round(hops * sheet.scale, 1)
+        parts.append(f'<path d="M{x:g} {begin + ROW // 2}h{width:g}L{x + width + away:g} {end + ROW // 2}h{-width:g}z" '
+                     f'fill="{names.family(event.label).colour}" opacity="{0.16 if band.group else 0.3}"/>')
+    return parts

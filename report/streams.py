@@ -106,6 +106,31 @@ def reaches(program: Program, number: int) -> dict[tuple[str, int], dict[Dir, in
     return found
 
 
+@dataclass(frozen=True)
+class Band:
+    """What a burst drives in one direction, on its way: from the unit of `queue` in cycles first..last on, one
+    position a cycle, to `position`, where it is last taken. start: the cycle in which the burst begins. group: of the
+    streams, 0 that of vectors."""
+
+    queue: str
+    start: int
+    group: int
+    first: int
+    last: int
+    position: int
+
+
+def bands(program: Program, number: int) -> list[Band]:
+    """All that units drive in a bucket and others take, loops in their first pass."""
+    reach, found = reaches(program, number), []
+    for queue, pc, first, instr in _bursts(program, number):
+        for tap in drives(instr, queue, program.config):
+            cycles, position = _cycles(instr, first, tap), reach[queue.name, pc][tap.dir]
+            if position != NOWHERE:
+                found.append(Band(queue.name, first, tap.group, cycles[0], cycles[-1], position))
+    return found
+
+
 def reach_table(program: Program) -> dict[str, np.ndarray]:
     """Of every queue, uint8 [instruction, 2]: 1 + the last position of its values eastward, and westward; 0: none."""
     table = {name: np.zeros((len(words), 2), np.uint8) for name, words in program.queues.items()}

@@ -12,9 +12,9 @@ from arch.config import DEFAULT_CONFIG, config_of
 from base import cache
 from base.errors import TspError
 from compiler.capacity import WEIGHTS
-from compiler.compile import compile_checkpoint
+from compiler.compile import MANY_PARAMETERS, compile_checkpoint
 from compiler.frontend.files import read_model, read_text
-from program import program as program_file
+from program import file as program_file
 from program.program import Program
 
 FILE = "program" + program_file.SUFFIX
@@ -58,8 +58,8 @@ def open_program(
         fresh = True
         say(f"compiling {path} for {chip.name} (once; then it comes from the cache)")
         compiled = compile_checkpoint(model, tok, config=chip, context=context, weights=weights, scales=scales,
-                                      text=tokens, measure=False)
-        compiled.save(folder / FILE)
+                                      text=tokens, measure=model.n_parameters >= MANY_PARAMETERS)
+        program_file.save(compiled, folder / FILE)
 
     file = cache.cached("programs", key, make) / FILE
     if not fresh:

@@ -102,19 +102,23 @@ def cycles_of(piece: Message) -> Json:
 
 
 class Shape:
-    """The objects of one endpoint. kind: prefix of ids; whole, chunk: names of objects."""
+    """The objects of one endpoint. kind: prefix of ids; whole, chunk: names of objects.
+
+    path: of the request. Groq's clients know the service tier "on_demand", OpenAI's know "default".
+    """
 
     kind = whole = chunk = ""
 
-    def __init__(self, model: Model, request_id: str) -> None:
+    def __init__(self, model: Model, request_id: str, path: str) -> None:
         self.model, self.created = model, int(time.time())
+        self._tier = "on_demand" if path.startswith("/openai/") else "default"
         self.id = f"{self.kind}-{request_id.removeprefix('req_')}"
         self.request_id = request_id
 
     def head(self, name: str) -> Json:
         """What all objects of an answer begin with."""
         return {"id": self.id, "object": name, "created": self.created, "model": self.model.settings.name,
-                "system_fingerprint": self.model.fingerprint, "service_tier": "on_demand"}
+                "system_fingerprint": self.model.fingerprint, "service_tier": self._tier}
 
     def answer(self, choices: Sequence[Progress]) -> Json:
         """The whole answer."""

@@ -8,9 +8,21 @@ from typing import Any
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from .answers import Chat, Completion
+from .declared import (
+    ERRORS,
+    PLAIN,
+    ChatCompletion,
+    Health,
+    ModelEntry,
+    Models,
+    Prompt,
+    TextCompletion,
+    Tokens,
+    streamed,
+)
 from .engine import Engine
 from .errors import ApiError, of_exception, of_validation
 from .figures import program_figures
@@ -60,35 +72,35 @@ async def _invalid(request: Request, error: Exception) -> Response:
 
 
 def _api(model: Model, engine: Engine) -> APIRouter:
-    api = APIRouter()
+    api = APIRouter(responses=ERRORS)
 
-    @api.post("/chat/completions")
+    @api.post("/chat/completions", responses=streamed(ChatCompletion))
     async def chat(body: ChatRequest, request: Request) -> Response:
         """An answer to a conversation."""
         model.check_name(body.model)
         check(body)
         questions = await model.questions_of_chat(body)
-        return await respond(engine, request, Chat(model, request.state.request_id), questions,
+        return await respond(engine, request, Chat(model, request.state.request_id, request.url.path), questions,
                              stream=bool(body.stream),
                              include_usage=bool(body.stream_options and body.stream_options.include_usage))
 
-    @api.post("/completions")
+    @api.post("/completions", responses=streamed(TextCompletion))
     async def completions(body: CompletionRequest, request: Request) -> Response:
         """What follows a text."""
         model.check_name(body.model)
         check(body)
         questions = await model.questions_of_completion(body)
-        return await respond(engine, request, Completion(model, request.state.request_id), questions,
+        return await respond(engine, request, Completion(model, request.state.request_id, request.url.path), questions,
                              stream=bool(body.stream),
                              include_usage=bool(body.stream_options and body.stream_options.include_usage))
 
-    @api.get("/models")
+    @api.get("/models", response_model=Models)
     async def models() -> Response:
         """The model, under all its names."""
         names = [model.settings.name, *(a for a in model.settings.aliases if a != "*")]
         return Json({"object": "list", "data": [model.entry(name) for name in names]})
 
-    @api.get("/models/{name:path}")
+    @api.get("/models/{name:path}", response_model=ModelEntry)
     async def one_model(name: str) -> Response:
         """One of the names."""
         model.check_name(name)
@@ -98,9 +110,9 @@ def _api(model: Model, engine: Engine) -> APIRouter:
 
 
 def _tools(model: Model, engine: Engine, metrics: Metrics) -> APIRouter:
-    tools = APIRouter()
+    tools = APIRouter(responses=PLAIN)
 
-    @tools.get("/health")
+    @tools.get("/health", response_model=Health, responses={503: {"model": Health}})
     async def health() -> Response:
         """200 while a device answers questions, and what each device does."""
         state = _health(engine)
@@ -111,12 +123,12 @@ def _tools(model: Model, engine: Engine, metrics: Metrics) -> APIRouter:
         """Chat in the browser, and what the chip does meanwhile."""
         return Response(PAGE, headers=PAGE_HEADERS, media_type="text/html")
 
-    @tools.get("/tsp/program")
+    @tools.get("/tsp/program", responses=ERRORS)
     async def figures() -> Response:
         """What is known of the program: the chip, cycles a token, and how busy its units are."""
         return Json(program_figures(model.program))
 
-    @tools.get("/metrics")
+    @tools.get("/metrics", response_class=PlainTextResponse)
     async def prometheus() -> Response:
         """Figures for Prometheus."""
         metrics.running.set(engine.running)
@@ -124,7 +136,7 @@ def _tools(model: Model, engine: Engine, metrics: Metrics) -> APIRouter:
         metrics.in_service.set(engine.alive)
         return Response(metrics.text(), media_type="text/plain; version=0.0.4")
 
-    @tools.post("/tokenize")
+    @tools.post("/tokenize", response_model=Tokens, responses=ERRORS)
     async def tokenize(body: TokenizeRequest) -> Response:
         """The tokens of a text, or of messages as the chat template writes them."""
         if (body.prompt is None) == (body.messages is None):
@@ -133,7 +145,7 @@ def _tools(model: Model, engine: Engine, metrics: Metrics) -> APIRouter:
                   else await model.chat_tokens(body.messages or []))
         return Json({"tokens": tokens, "count": len(tokens), "max_model_len": model.program.context})
 
-    @tools.post("/detokenize")
+    @tools.post("/detokenize", response_model=Prompt, responses=ERRORS)
     async def detokenize(body: DetokenizeRequest) -> Response:
         """The text of tokens."""
         return Json({"prompt": model.tokenizer.decode(_known(model, body.tokens))})
@@ -151,6 +163,6 @@ def _known(model: Model, tokens: Sequence[int]) -> Sequence[int]:
 def _health(engine: Engine) -> dict[str, Any]:
     devices = [{"device": h.name, "state": h.state.value, "reason": h.reason or None, "pid": h.pid,
                 "clock_mhz": h.clock_mhz} for h in engine.handles]
-    status = ("draining" if engine.draining else "down" if not engine.alive
-              else "ok" if engine.alive == len(engine.handles) else "degraded")
+    status = ("draining" if engine.draining else "starting" if not engine.settled.is_set() and not engine.alive
+              else "down" if not engine.alive else "ok" if engine.alive == len(engine.handles) else "degraded")
     return {"status": status, "devices": devices, "running": engine.running, "waiting": engine.waiting}

@@ -11,6 +11,7 @@ from types import FrameType
 import uvicorn
 
 from base.errors import TspError
+from program.file import save
 from program.program import Program
 from run.chat import ChatTemplate
 
@@ -59,7 +60,7 @@ def serve(settings: Settings, program: Program, template: ChatTemplate | None,
     metrics = Metrics(settings.name)
     with tempfile.TemporaryDirectory(prefix="tsp-serve-") as folder, bind(settings.host, settings.port) as listener:
         file = Path(folder) / "program.tsp"
-        program.save(file)
+        save(program, file)
         engine = Engine(settings.devices, file, most=settings.most, seconds=settings.seconds, observe=metrics.observe,
                         say=say)
         app = application(Model.of(settings, program, template), engine, metrics)

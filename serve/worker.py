@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from base.errors import TspError
-from program import program as program_file
+from program import file as program_file
 from program.program import DEFAULT_CLOCK_MHZ, Program
 from program.tokenizer import Tokenizer
 from run.answer import Answer, Piece, Question

@@ -7,7 +7,7 @@ import cocotb
 import numpy as np
 from unit_bench import LANES, WEIGHTS, UnitBench, pack, traps_of
 
-from arch.config import PLANES
+from arch.config import INDEX_BITS, PLANES
 from arch.host_map import Trap
 from arch.isa import HOST_READ, MEM_INDEX, MEM_READ, MEM_WRITE_TO_READ, Dir, Instr, Op
 from arch.numerics import Index
@@ -111,7 +111,7 @@ class Reference(UnitBench):
         lanes = self.streams[self.now][instr.dir.value]
 
         def commit():
-            self.index[instr.index] = Index.of(lanes)
+            self.index[instr.index] = Index.of(lanes, INDEX_BITS)
 
         return commit
 

@@ -35,7 +35,8 @@ from base.cache import cached, content_key
 from base.errors import TspError
 from fpga.flow import tools
 
-FILES = ("formal_hw_icu", "formal_hw_burst", "formal_hw_stream", "formal_hw_mxm", "formal_fpga_gateware_uart")
+FILES = ("formal_hw_icu", "formal_hw_burst", "formal_hw_stream", "formal_hw_mxm", "formal_fpga_gateware_uart",
+         "formal_hw_link")
 ENGINE = "smtbmc yices"
 
 

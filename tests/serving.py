@@ -15,6 +15,7 @@ from typing import Any
 import uvicorn
 from checkpoints import REPOSITORY
 
+from program.file import save
 from program.program import Program
 from run.chat import ChatTemplate, template_beside
 from run.programs import open_program
@@ -121,7 +122,7 @@ def running(*, program: Program | None = None, template: str | None = "", comman
     program = program or shipped()
     source = template_beside(SHIPPED) if template == "" else template
     file = folder / "served.tsp"
-    program.save(file)
+    save(program, file)
     chosen = replace(Settings(name=NAME), **settings)
     metrics = Metrics(chosen.name)
     engine = Engine(chosen.devices, file, most=chosen.most, seconds=chosen.seconds, observe=metrics.observe,

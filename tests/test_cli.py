@@ -16,6 +16,7 @@ from programs import TINY, small_program, write_letters
 from arch import isa
 from arch.config import CONFIGS
 from cli.main import DISTRIBUTION, app
+from program.file import save, to_bytes
 
 SHIPPED = REPOSITORY / "models" / "stories263k.bin"
 
@@ -35,7 +36,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_llama2c(folder / "model.bin", checkpoint)
     write_letters(folder / "tokenizer.bin", TINY["vocab_size"])
     write_letters(folder / "foreign.bin", 110)
-    small_program().save(folder / "good.tsp")
+    save(small_program(), folder / "good.tsp")
     good, model = (folder / "good.tsp").read_bytes(), (folder / "model.bin").read_bytes()
     (folder / "short.tsp").write_bytes(good[:10_000])
     (folder / "altered.tsp").write_bytes(good[:-1] + bytes([good[-1] ^ 4]))
@@ -53,7 +54,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "link.bin").symlink_to("model.bin")
     words = small_program().queues
     wrong = replace(small_program(), queues=words | {"VXM": (isa.Op.READ.value | 1 << 4, *words["VXM"][1:])})
-    (folder / "foreign_op.tsp").write_bytes(wrong.to_bytes())
+    (folder / "foreign_op.tsp").write_bytes(to_bytes(wrong))
     (folder / "alone").mkdir()
     write_llama2c(folder / "alone" / "model.bin", checkpoint)
     write_llama2c(folder / "big.bin", random_checkpoint(small_config(**TINY | {"n_layers": 40})))
@@ -73,7 +74,7 @@ BAD = [
     (["run", "good.tsp", "--config", "ulx3s"], CONFIGS["ulx3s"].digest()),
     (["run", "good.tsp", "--context", "16"], "--context is for checkpoints"),
     (["run", "good.tsp", "--config", "huge"],
-     "config must be one of tiny, micro, small, ulx3s, wide, large, not 'huge'"),
+     "config must be one of tiny, micro, small, ulx3s, wide, large, sram220, not 'huge'"),
     (["run", "good.tsp", "--device", "fpga9"], "device must be one of"),
     (["run", "good.tsp", "--prompt", "abc def " * 40], "context"),
     (["run", "good.tsp", "--tokens", "0"], "tokens must be at least 1"),
@@ -218,7 +219,7 @@ def test_an_illegal_program_on_the_model_is_one_line(files: Path, capfd: pytest.
     at = next(n for n, word in enumerate(words) if word.op is isa.Op.READ and word.count > 1)
     again = isa.encode(replace(words[at], delay=1)), *program.queues[name][at + 1 :]
     wrong = replace(program, queues=program.queues | {name: (*program.queues[name][:at], *again)})
-    (files / "busy.tsp").write_bytes(wrong.to_bytes())
+    (files / "busy.tsp").write_bytes(to_bytes(wrong))
     assert app(["run", str(files / "busy.tsp"), "--device", "model"]) == 2
     error = capfd.readouterr().err
     assert re.match(r"tsp: cycle \d+: \w+: \w+: ", error) and error.count("\n") == 1, error
@@ -235,7 +236,7 @@ def test_names_with_brackets_are_printed_as_they_are(files: Path, tmp_path: Path
     assert f"{model}: " in text and f"{out}: config tiny" in text
     symbols = small_program().symbols
     renamed = replace(small_program(), symbols=symbols | {"x[/y]": symbols["token"]})
-    renamed.save(out)
+    save(renamed, out)
     assert app(["report", str(out)]) == 0
     assert "x[/y]" in capfd.readouterr().out
 

@@ -12,8 +12,8 @@ from compiler.compile import compile_checkpoint
 from compiler.quantize.float_model import FloatModel
 from compiler.quantize.quantizer import evaluate, quantiser
 from compiler.quantize.scales import choose
-from program.integer import SITES, from_arrays
-from program.program import from_bytes
+from program.file import from_bytes, to_bytes
+from program.integer import SITES
 from program.quality import TOLERANCE
 
 TOKENS = [1, 17, 300, 5, 5, 511, 0, 42, 99, 7, 250, 251, 8, 9, 10, 11]
@@ -50,7 +50,7 @@ def test_a_site_that_static_scales_spoil_stays_dynamic():
 def test_scales_may_be_given(scales):
     checkpoint, tokenizer = random_checkpoint(small_config(**TINY)), random_tokenizer(TINY["vocab_size"])
     program = compile_checkpoint(checkpoint, tokenizer, config=CONFIGS["tiny"], scales=scales, measure=False)
-    assert from_arrays(program.arrays).dynamic == ({*SITES} if scales == "dynamic" else set())
+    assert program.integer_model().dynamic == ({*SITES} if scales == "dynamic" else set())
     assert program.trials == ()
 
 
@@ -59,7 +59,7 @@ def test_trials_are_kept_and_dynamic_scales_cost_cycles():
     program, static, dynamic = (
         compile_checkpoint(checkpoint, tokenizer, config=CONFIGS["tiny"], scales=scales, measure=False)
         for scales in ("measured", "static", "dynamic"))
-    assert from_bytes(program.to_bytes()).trials == program.trials != ()
+    assert from_bytes(to_bytes(program)).trials == program.trials != ()
     assert static.mean_cycles <= program.mean_cycles <= dynamic.mean_cycles
     assert static.mean_cycles < dynamic.mean_cycles
 

@@ -17,6 +17,7 @@ from docs import generate  # noqa: E402
 
 LINK = re.compile(r"\]\(([^)#\s]+)(#[^)]*)?\)")
 FIGURES = {"configs", "buckets", "segments", "stories"}
+PLANS = {name for name in generate.BLOCKS if name.startswith("plan-")}
 PAGES = [*generate.files(), ROOT / "CHANGELOG.md", ROOT / "models" / "README.md"]
 NAMES = [path.relative_to(ROOT).as_posix() for path in PAGES]
 README = (ROOT / "README.md").read_text()
@@ -35,8 +36,8 @@ def test_every_block_is_used_and_closed():
         assert text.count("<!-- generated: ") == text.count("<!-- end generated -->") == len([*generate.blocks(text)])
 
 
-@pytest.mark.parametrize("names", [generate.BLOCKS.keys() - FIGURES - generate.RTL_BLOCKS.keys(), FIGURES],
-                         ids=["isa", "figures"])
+@pytest.mark.parametrize("names", [generate.BLOCKS.keys() - FIGURES - PLANS - generate.RTL_BLOCKS.keys(), FIGURES,
+                                   PLANS], ids=["isa", "figures", "plans"])
 def test_generated_blocks_are_up_to_date(names: set[str]):
     for path, name, text in blocks(names):
         assert text.strip() == generate.BLOCKS[name]().strip(), f"{path.name}: {name}: run `make docs`"
@@ -69,9 +70,9 @@ def test_links_exist(path: Path):
         assert not anchor or anchor[1:] in headings, f"{path.name}: {target}{anchor}"
 
 
-def code_lines() -> list[str]:
-    """Lines of README's plain code blocks and of its spans of code."""
-    text = re.sub(r"<!-- generated.*?<!-- end generated -->", "", README, flags=re.DOTALL)
+def code_lines(text: str = README) -> list[str]:
+    """Lines of a page's plain code blocks and of its spans of code; long lines are joined."""
+    text = re.sub(r"<!-- generated.*?<!-- end generated -->", "", text, flags=re.DOTALL).replace("\\\n", "")
     fenced = [line for block in re.findall(r"```\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
     return fenced + re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
 
@@ -82,18 +83,20 @@ def test_make_targets_of_the_readme_exist():
     assert {"sim", "test"} <= named <= known
 
 
-def test_tsp_commands_of_the_readme_exist():
+@pytest.mark.parametrize("path", PAGES, ids=NAMES)
+def test_tsp_commands_exist(path: Path):
+    """Every command that begins a line or a span of code, with its options."""
     group = typer.main.get_command(commands)
     seen = set()
-    for line in code_lines():
-        words = shlex.split(line, comments=True)
-        if not words or not words[0].endswith("tsp") or len(words) < 2:
+    for line in code_lines(path.read_text()):
+        if not re.match(r"(\.venv/bin/)?tsp [a-z]", line):
             continue
+        words = shlex.split(line, comments=True)
         command = group.commands[words[1]]  # type: ignore[attr-defined]
         options = {option for parameter in command.params for option in parameter.opts}
-        assert {word for word in words if word.startswith("-")} <= options, line
+        assert {word for word in words if re.match("--?[a-z]", word)} <= options, line
         seen.add(words[1])
-    assert {"run", "compile", "fit", "report"} <= seen
+    assert path.name != "README.md" or path.parent != ROOT or {"run", "compile", "fit", "report"} <= seen
 
 
 def test_the_tutorial_prints_what_it_says():

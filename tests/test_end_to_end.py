@@ -19,7 +19,8 @@ from base.errors import TspError
 from compiler.compile import MANY_PARAMETERS, compile_checkpoint
 from compiler.frontend.files import read_model
 from compiler.place import placement
-from program.program import Program, load
+from program.file import load
+from program.program import Program
 from program.tokenizer import Tokenizer
 from run.devices import open_device
 from run.programs import open_program

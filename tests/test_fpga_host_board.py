@@ -23,6 +23,7 @@ from fpga.host import board as link
 from fpga.host.board import RETRIES, WINDOW, Board, Link, open_board, open_line
 from fpga.host.frames import ZEROS, Replies, reads, writes
 from fpga.protocol import FILL, OVERHEAD, PAGE, PAYLOAD, SYNC, TAGS, Identity, with_crc
+from program.file import save
 from run.board_figures import load_seconds
 from run.programs import open_program
 from sim.cycle.chip import ModelChip
@@ -325,7 +326,7 @@ def silent() -> Iterator[str]:
 ])
 def test_the_command_refuses_in_one_line(name: str, words: str, silent: str, tmp_path: Path,
                                          capfd: pytest.CaptureFixture[str]):
-    small_program().save(tmp_path / "good.tsp")
+    save(small_program(), tmp_path / "good.tsp")
     assert app(["run", str(tmp_path / "good.tsp"), "--device", silent if name == "silent" else name]) == 2
     out, err = capfd.readouterr()
     assert out == "" and err.startswith("tsp: ") and err.count("\n") == 1 and words in err

@@ -19,6 +19,7 @@ from fpga.boards import BOARDS
 from fpga.gateware.uart import BITS, divisor_of
 from fpga.host.board import Board, Link, open_board, open_line
 from fpga.simulate import SimulatedBoard
+from program.file import save
 from run.devices import open_device
 from run.programs import open_program
 from sim.device.device import Device
@@ -81,7 +82,7 @@ def test_a_story_over_a_line_with_noise(board: SimulatedBoard):
 
 def test_the_command_runs_on_a_board(board: SimulatedBoard, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     """The same object as of the RTL, but for the device's name and the board's clock."""
-    small_program(n_layers=1, vocab_size=50).save(tmp_path / "good.tsp")
+    save(small_program(n_layers=1, vocab_size=50), tmp_path / "good.tsp")
     told = []
     for device in (board.path, "rtl"):
         run = ["run", str(tmp_path / "good.tsp"), "--device", device, "--prompt", "ab", "--tokens", "8", "--seed", "3",
@@ -99,7 +100,7 @@ def test_the_command_runs_on_a_board(board: SimulatedBoard, tmp_path: Path, capf
 
 def test_a_board_with_another_chip_is_refused(board: SimulatedBoard, tmp_path: Path,
                                               capfd: pytest.CaptureFixture[str]):
-    small_program("ulx3s").save(tmp_path / "other.tsp")
+    save(small_program("ulx3s"), tmp_path / "other.tsp")
     assert app(["run", str(tmp_path / "other.tsp"), "--device", board.path]) == 2
     out, err = capfd.readouterr()
     assert out == "" and err == (f"tsp: {board.path} is a board with config tiny ({chip_digest(CONFIGS['tiny'])}), the "
@@ -115,7 +116,7 @@ BAD += [(["--board", "ulx3s", *option], f"{option[0]} must not be given beside -
 
 
 def test_the_simulated_board_is_a_command(board: SimulatedBoard, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
-    small_program(n_layers=1, vocab_size=50).save(tmp_path / "good.tsp")
+    save(small_program(n_layers=1, vocab_size=50), tmp_path / "good.tsp")
     command = [sys.executable, "-m", "fpga.simulate", "--config", "tiny", "--mhz", "62.5"]
     with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

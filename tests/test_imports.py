@@ -19,7 +19,10 @@ MAY_IMPORT = {
     "run": {"base", "arch", "program", "hw", "compiler", "report", "sim", "fpga", "run"},
     "serve": {"base", "program", "report", "run", "serve"},
     "page": {"base", "arch", "program", "hw", "report", "sim", "page"},
-    "cli": {"base", "arch", "program", "hw", "compiler", "report", "sim", "fpga", "run", "serve", "page", "cli"},
+    "plan": {"base", "arch", "program", "compiler", "plan"},
+    "latency": {"base", "latency"},
+    "cli": {"base", "arch", "program", "hw", "compiler", "report", "sim", "fpga", "run", "serve", "page", "plan",
+            "latency", "cli"},
 }
 FLOORS = tuple(MAY_IMPORT)
 # The cycle model and the contract must not know how a unit does its work.

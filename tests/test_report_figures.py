@@ -1,5 +1,7 @@
 """Reports on a program: figures that add up, a trace that Perfetto opens, and a page with everything in it."""
 
+import base64
+import gzip
 import json
 import re
 import xml.etree.ElementTree as ElementTree
@@ -11,8 +13,9 @@ from programs import small_program
 
 from base.errors import TspError
 from cli.main import app
+from program.file import save
 from report import figures as report
-from report import picture, trace
+from report import names, page, picture, streams, trace, web
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -25,7 +28,7 @@ def program():
 @pytest.fixture(scope="module")
 def file(program, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "small.tsp"
-    program.save(path)
+    save(program, path)
     return path
 
 
@@ -119,13 +122,46 @@ def test_the_drawings_hold_every_burst_within_their_borders(program):
         assert len(titles) == len(events) + len(report.order(events))
 
 
+def test_the_drawing_shows_every_value_on_its_way(program):
+    """A band for each burst and direction of a segment that drives what somebody takes."""
+    for segment, events in report.by_segment(program, 0):
+        begins = {(event.queue, event.first) for event in events}
+        wanted = [band for band in streams.bands(program, 0) if (band.queue, band.start) in begins]
+        root = ElementTree.fromstring(picture.segment_svg(program, 0, segment.name))
+        assert len([path for path in root.iter(f"{SVG}path") if "opacity" in path.attrib]) == len(wanted) > 0
+
+
+def test_rows_have_names_for_a_reader(program):
+    rows = {names.row_name(queue, engine) for queue, engine in report.tracks(program, program.events(0))}
+    drawn = ElementTree.fromstring(picture.segment_svg(program, 0, "layer"))
+    assert rows <= {text.text for text in drawn.iter(f"{SVG}text")}
+    assert {"matrix unit west: multiply", "memory E0: read", "vector unit", "lane switch east: switch"} <= rows
+
+
+def test_every_operation_of_the_compiler_belongs_to_a_family(program):
+    for number in numbers(program):
+        for label in report.order(program.events(number)):
+            assert names.family(label) is not names.OTHER, label
+
+
 def test_the_page_names_every_operation_and_needs_nothing_else(program):
-    page = picture.page(program, 0, "small <&>")
+    text = page.page(program, 0, "small <&>")
     for label in report.order(program.events(0)):
-        assert page.count(f">{label}</text>") >= 1 and f"</span>{label}</td>" in page
-    assert page.count("<svg ") == len(program.buckets[0].segments)
-    assert "small &lt;&amp;&gt;" in page
-    assert not re.search(r"<script|<link|src=|href=|url\(|@import", page)
+        assert f"</span>{label}</td>" in text
+    assert "small &lt;&amp;&gt;" in text
+    assert not re.search(r"<link|src=|href=|url\(|@import|^import ", text, re.MULTILINE)
+    data = re.search(r'id="schedule.bin">([^<]+)<', text)
+    assert data and gzip.decompress(base64.b64decode(data[1])).startswith(web.MAGIC)
+
+
+def test_scripts_that_define_one_name_twice_are_refused(tmp_path: Path):
+    (tmp_path / "one.js").write_text('import { a } from "./two.js";\nexport const b = a;\nfunction c() {}\n')
+    (tmp_path / "two.js").write_text("export const a = 1;\n")
+    assert web.joined(tmp_path / "one.js", tmp_path) == (
+        "// two.js\nconst a = 1;\n\n// one.js\nconst b = a;\nfunction c() {}\n")
+    (tmp_path / "two.js").write_text("export const a = 1;\nfunction c() {}\n")
+    with pytest.raises(TspError, match=r"one.js and two.js both define 'c'"):
+        web.joined(tmp_path / "one.js", tmp_path)
 
 
 # ---- command ----
@@ -139,7 +175,7 @@ def test_the_command_prints_and_writes(file: Path, program, tmp_path: Path, caps
     assert f"{program.buckets[0].period:,} cycles a token" in printed
     assert all(label in printed for label in report.order(program.events(0)))
     assert json.loads(outputs["--trace"].read_text())["otherData"]["period_cycles"] == program.buckets[0].period
-    assert outputs["--html"].read_text() == picture.page(program, 0, "small.tsp")
+    assert outputs["--html"].read_text() == page.page(program, 0, "small.tsp")
     assert "layer" in outputs["--svg"].read_text()
 
 

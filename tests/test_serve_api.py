@@ -1,5 +1,7 @@
 """What clients of the server get: shapes, errors, streams, sampling."""
 
+import base64
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,8 +13,9 @@ from run.answer import Answer, Question
 from run.devices import open_device
 from run.sampling import Sampling
 from run.session import Session
+from serve import declared
 
-GREEDY = {"temperature": 0}
+GREEDY: dict[str, Any] = {"temperature": 0}
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +37,7 @@ def test_a_completion(server: Running):
     answer = server.complete(**GREEDY)
     body = answer.json
     assert answer.status == 200
-    assert (body["object"], body["model"], body["service_tier"]) == ("text_completion", NAME, "on_demand")
+    assert (body["object"], body["model"], body["service_tier"]) == ("text_completion", NAME, "default")
     [choice] = body["choices"]
     assert choice["text"] == alone("Once upon a time", Sampling())
     assert choice["finish_reason"] == "length"
@@ -53,7 +56,9 @@ def test_a_chat_says_what_the_completion_says(server: Running):
 def test_every_mount_answers(server: Running, path: str):
     body = {"model": NAME, "messages": [{"role": "user", "content": [{"type": "text", "text": "Once"}]}],
             "max_completion_tokens": 1}
-    assert server.send("POST", f"{path}/chat/completions", body).json["usage"]["completion_tokens"] == 1
+    answer = server.send("POST", f"{path}/chat/completions", body).json
+    assert answer["usage"]["completion_tokens"] == 1
+    assert answer["service_tier"] == ("default" if path == "/v1" else "on_demand")
     assert server.send("GET", f"{path}/models/{NAME}").json["id"] == NAME
 
 
@@ -242,3 +247,30 @@ def test_a_model_without_a_template_is_a_completion_model(tmp_path_factory: pyte
         error = server.chat().json["error"]
         assert error["code"] == "no_chat_template" and "completion model" in error["message"]
         assert server.complete().status == 200
+
+
+def test_answers_are_what_is_declared(server: Running):
+    """Each object has the fields of its strict model and no other."""
+    more: dict[str, Any] = {"max_tokens": 3, "stream": True, "stream_options": {"include_usage": True}, "n": 2}
+    for event in server.chat(**more, logprobs=True, top_logprobs=1).events:
+        declared.ChatChunk.model_validate(event)
+    for event in server.complete(**more, logprobs=2).events:
+        declared.TextChunk.model_validate(event)
+    declared.ChatCompletion.model_validate(server.chat(logprobs=True, top_logprobs=2).json)
+    declared.TextCompletion.model_validate(server.complete(logprobs=2, n=2).json)
+    declared.Models.model_validate(server.send("GET", "/v1/models").json)
+    declared.Health.model_validate(server.send("GET", "/health").json)
+    declared.Error.model_validate(server.chat(temperature=5).json)
+    declared.Tokens.model_validate(server.send("POST", "/tokenize", {"prompt": "Once"}).json)
+
+
+def test_the_page_may_ask_only_this_server(server: Running):
+    page = server.send("GET", "/")
+    policy = page.headers["content-security-policy"]
+    assert page.headers["content-type"].startswith("text/html") and "connect-src 'self'" in policy
+    script = page.data.decode().partition("<script>")[2].partition("</script>")[0]
+    assert base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() in policy
+    assert b"http://" not in page.data.replace(b"http://www.w3.org/2000/svg", b"") and b"https://" not in page.data
+    figures = server.send("GET", "/tsp/program").json
+    assert [bucket["cycles"] for bucket in figures["buckets"]] == [bucket.period for bucket in shipped().buckets]
+    assert all(0 < part <= 1 for bucket in figures["buckets"] for part in bucket["units"].values())

@@ -239,8 +239,9 @@ def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 def test_keys(keyed: Running):
-    for headers in ({}, {"authorization": "Bearer wrong-key"}, {"authorization": "Basic second-key"},
-                    {"authorization": "Bearer"}, {"authorization": "Bearer second-key x"}):
+    wrong: list[dict[str, Any]] = [{}, {"authorization": "Bearer wrong-key"}, {"authorization": "Basic second-key"},
+                                   {"authorization": "Bearer"}, {"authorization": "Bearer second-key x"}]
+    for headers in wrong:
         answer = keyed.send("GET", "/v1/models", **headers)
         assert answer.status == 401 and "Incorrect API key provided" in answer.json["error"]["message"]
         assert answer.json["error"]["code"] == "invalid_api_key"

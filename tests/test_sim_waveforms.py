@@ -15,6 +15,7 @@ from programs import small_program
 from pywellen import Waveform  # pyright: ignore[reportAttributeAccessIssue]
 
 from arch.config import CONFIGS, ChipConfig
+from program.file import save
 from sim.check.random_programs import random_image
 from sim.rtl import chip as verilated
 from sim.rtl import toolchain
@@ -99,7 +100,7 @@ def test_both_formats_hold_the_same_of_a_whole_chip(debug: bool, tmp_path: Path,
 @pytest.mark.parametrize("name", TRACES)
 def test_a_story_leaves_waveforms(name: str, tmp_path: Path):
     """A process of its own: what the simulator prints comes at its end."""
-    small_program().save(tmp_path / "small.tsp")
+    save(small_program(), tmp_path / "small.tsp")
     command = [sys.executable, "-m", "cli.main", "run", "small.tsp", "--tokens", "2", "--json", f"--{name}", "waves"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True,
                           env={**os.environ, "PYTHONPATH": str(REPOSITORY)})

@@ -210,6 +210,11 @@ def load_hf(folder: str | Path) -> Checkpoint:
         raise TspError(text if text.startswith(str(folder)) else f"{folder}: {text}") from error.__cause__
 
 
+def load_hf_config(folder: str | Path) -> ModelConfig:
+    """The sizes in a Hugging Face Llama folder's config.json; raises `TspError` as `load_hf` does."""
+    return _read_config(Path(folder) / "config.json")
+
+
 def _read_config(path: Path) -> ModelConfig:
     raw = read_json(path)
     if raw.get("model_type", "llama") != "llama":  # before the fields: those of another architecture have other names

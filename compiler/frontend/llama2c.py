@@ -42,6 +42,16 @@ def load_llama2c(path: str | Path) -> Checkpoint:
         raise TspError(f"{path}: {error}") from None
 
 
+def load_llama2c_config(path: str | Path) -> ModelConfig:
+    """The sizes in a legacy llama2.c `.bin`'s header; raises `TspError` if it is of another format."""
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            return _read_config(path, file.read(HEADER.size))
+    except OSError as error:
+        raise TspError(f"{path}: cannot read the checkpoint: {error.strerror}") from error
+
+
 def _read_config(path: Path, data: bytes) -> ModelConfig:
     if len(data) < HEADER.size:
         raise TspError(

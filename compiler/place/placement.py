@@ -71,6 +71,15 @@ class Vocabulary:
     strides: dict[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What the rows of each side and the columns of a matrix are in the model: channels, -1 for padding."""
+
+    act_major: bool
+    outputs: dict[str, np.ndarray]
+    inputs: np.ndarray
+
+
 @dataclass(eq=False)
 class Placement:
     """Where the tensors of a model lie on a chip."""
@@ -78,6 +87,7 @@ class Placement:
     geometry: Geometry
     layout: Layout
     matrices: dict[str, Matrix] = field(default_factory=dict)
+    origins: dict[str, Origin] = field(default_factory=dict)
     halves: dict[str, Halves] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
     k: dict[tuple[int, int], Tensor] = field(default_factory=dict)
@@ -241,7 +251,7 @@ class _Placer:
     def _by_channels(self, name: str, weights: np.ndarray, scales: np.ndarray, out: dict[str, list[np.ndarray]],
                      inputs: np.ndarray, **kwargs: bool) -> None:
         """A matrix of which side computes the output words `out[side]` (a channel each lane) from `inputs` channels."""
-        rows, scale, vectors = {}, {}, {}
+        rows, scale, vectors, outputs = {}, {}, {}, {}
         at = 0
         for side in SIDES:
             channels = np.concatenate([np.empty(0, np.int64), *out[side]]).astype(np.int64)
@@ -249,6 +259,8 @@ class _Placer:
             scale[side] = gather(scales, scales.ndim - 1, channels)
             vectors[side] = list(range(at, at + len(out[side])))
             at += len(out[side])
+            outputs[side] = _within(channels, weights.shape[-2])
+        self.p.origins[name] = Origin(kwargs.get("act_major", False), outputs, _within(inputs, weights.shape[-1]))
         self._matrix(name, rows, scale, vectors, **kwargs)
 
     def _layer_matrices(self) -> None:
@@ -289,6 +301,10 @@ class _Placer:
                 for side, w in zip(SIDES, weights, strict=True)}
         scale = {side: gather(s, 1, np.concatenate(out[side])) for side, s in zip(SIDES, scales, strict=True)}
         vectors = {side: list(range(len(out[side]))) for side in SIDES}
+        joined = zip(SIDES, weights, strict=True)
+        channels = {side: _within(np.concatenate(out[side]), w.shape[1]) for side, w in joined}
+        channels["E"] = np.where(channels["E"] >= 0, channels["E"] + weights[0].shape[1], -1)
+        self.p.origins[name] = Origin(False, channels, _within(inputs, weights[0].shape[2]))
         self._matrix(name, rows, scale, vectors, per_layer=True)
 
     def _classifier(self) -> None:
@@ -396,6 +412,11 @@ class _Placer:
             self._fills.append((t[f"c_{name}"], quads_of_int32(vector[None])))
         if rows != config.rows:
             raise TspError("an int4 classifier or embedding is not supported: keep it at 8 bits")
+
+
+def _within(channels: np.ndarray, count: int) -> np.ndarray:
+    """Channels, -1 for those beyond the last."""
+    return np.where(channels < count, channels, -1).astype("<i4")
 
 
 def _halved(words: np.ndarray, more: int = 0) -> dict[str, list[np.ndarray]]:

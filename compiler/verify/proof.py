@@ -23,7 +23,7 @@ import numpy as np
 from arch import isa, row
 from arch.config import MEM_E, MXM_E, PLANES, SXM_E, ChipConfig
 from arch.host_map import Trap
-from arch.isa import Dir, ErUse, Op, Order, Red, Src, Wfmt
+from arch.isa import Dir, ErUse, LinkOp, Op, Order, Red, Src, Wfmt
 from arch.legal import VerifyError
 
 from .streams import Flow, Lane, Streams
@@ -37,7 +37,8 @@ VECTOR = 0
 EFFECT = {Op.READ: isa.MEM_READ, Op.WRITE: isa.MEM_WRITE_TO_READ, Op.INDEX: isa.MEM_INDEX, Op.LOAD: isa.MXM_LOAD,
           Op.MAC: isa.MXM_ACC, Op.DRAIN: isa.MXM_DRAIN, Op.ALU: max(isa.VXM_RF, isa.VXM_REDUCE_DRIVE),
           Op.PERMUTE: isa.SXM_DRIVE, Op.SHIFT: isa.SXM_DRIVE, Op.REDUCE: isa.SXM_DRIVE,
-          Op.TRANSPOSE_IN: isa.SXM_TRANSPOSE, Op.TRANSPOSE_OUT: isa.SXM_DRIVE}
+          Op.TRANSPOSE_IN: isa.SXM_TRANSPOSE, Op.TRANSPOSE_OUT: isa.SXM_DRIVE,
+          LinkOp.SEND: isa.C2C_SEND, LinkOp.RECEIVE: isa.C2C_RECEIVE}
 """Cycles from an element to its last effect, in a VXM that is not folded."""
 
 
@@ -47,6 +48,8 @@ class VerifyReport:
 
     words: all words of units, by queue and number. elements: executed in a token. last: cycle of the last effect, at
     most `period`. flows: which word's drives every word samples. unread: (word, direction, group) driven for nobody.
+    sent, received: cycles in which a port's slots with flits begin, and in which flits are taken there, in order, by
+    (end of the row, port).
     """
 
     period: int
@@ -55,6 +58,8 @@ class VerifyReport:
     elements: int
     flows: tuple[Flow, ...]
     unread: tuple[tuple[int, Dir, int], ...]
+    sent: Mapping[tuple[str, int], np.ndarray] = MappingProxyType({})
+    received: Mapping[tuple[str, int], np.ndarray] = MappingProxyType({})
 
     def lines(self) -> list[str]:
         """Producers and consumers as text, a flow a line."""
@@ -91,6 +96,10 @@ def verify_bucket(config: ChipConfig, words: Mapping[str, Sequence[int]], period
     return proof.conclude()
 
 
+def _in_order(parts: Mapping[tuple[str, int], Sequence[np.ndarray]]) -> dict[tuple[str, int], np.ndarray]:
+    return {port: np.sort(np.concatenate(cycles)) for port, cycles in parts.items()}
+
+
 class _Proof:
     """All words of a program, looked at one by one (`add`), then together (`conclude`)."""
 
@@ -101,6 +110,8 @@ class _Proof:
         self.words: list[Word] = []
         self.streams = Streams(period)
         self.last = 0
+        self.sent: dict[tuple[str, int], list[np.ndarray]] = defaultdict(list)
+        self.received: dict[tuple[str, int], list[np.ndarray]] = defaultdict(list)
         self.engines: dict[tuple[str, str], list[int]] = defaultdict(list)
         self.quads: dict[tuple[str, str], list[tuple[np.ndarray, np.ndarray, int, int]]] = defaultdict(list)
 
@@ -117,6 +128,8 @@ class _Proof:
                 self._mxm(word)
             case Op.ALU:
                 self._vxm(word)
+            case LinkOp.SEND | LinkOp.RECEIVE:
+                self._c2c(word)
             case _:
                 self._sxm(word)
 
@@ -130,7 +143,8 @@ class _Proof:
         flows, unread = self.streams.replay(self.words)
         elements = sum(word.burst[0] * len(word.cycles) for word in self.words)
         return VerifyReport(period=self.period, last=self.last, words=tuple(self.words), elements=elements,
-                            flows=tuple(flows), unread=tuple(unread))
+                            flows=tuple(flows), unread=tuple(unread),
+                            sent=_in_order(self.sent), received=_in_order(self.received))
 
     # -- one word --
 
@@ -265,6 +279,32 @@ class _Proof:
             self._sample(word, (outward, VECTOR), 1 << instr.plane if instr.op is Op.TRANSPOSE_IN else ALL)
         if instr.op is not Op.TRANSPOSE_IN:
             self._drive(word, (inward, VECTOR), ALL, word.elements + isa.SXM_DRIVE)
+
+    def _c2c(self, word: Word) -> None:
+        instr, side, config = word.instr, word.queue.side, self.config
+        ports, slot = config.ports_of(side), config.slot
+        outward, inward = (Dir.E, Dir.W) if side == "E" else (Dir.W, Dir.E)
+        if self.period % slot:
+            raise word.error(Trap.COLLISION, self.period, f"the period must be a multiple of {slot}, a slot's cycles")
+        if instr.op is LinkOp.RECEIVE:
+            self._within(word, instr.port, ports, "port")
+            self._drive(word, (inward, VECTOR), instr.planes, word.elements + isa.C2C_RECEIVE)
+            self.received[side, instr.port].append(word.elements.ravel())
+            return
+        self._within(word, instr.ports.bit_length() - 1, ports, "port")
+        self._sample(word, (outward, VECTOR), 1 << instr.plane)
+        begins = word.elements + isa.C2C_SEND
+        if (begins % slot).any():
+            off = begins.ravel()[int(np.argmax(begins.ravel() % slot > 0))]
+            raise word.error(Trap.COLLISION, off, f"cycle must begin a slot: be a multiple of {slot}")
+        first, last = config.quiet_slots * slot, self.period - slot
+        if begins.min() < first or begins.max() >= last:
+            at = begins.min() if begins.min() < first else begins.max()
+            raise word.error(Trap.COLLISION, at, f"cycle must be in {first}..{last - 1}: slots at a token's begin, and "
+                                                 "its last one, are the links' own")
+        for port in range(ports):
+            if instr.ports >> port & 1:
+                self.sent[side, port].append(begins.ravel())
 
     # -- all words --
 

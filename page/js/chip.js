@@ -20,7 +20,6 @@ export class Chip {
     this.room = this.f.sim_buffer(ROOM);
     this.probeBytes = Number(this.f.sim_probe_bytes());
     this.probeAt = this.f.sim_buffer(this.probeBytes);
-    this.slices = header.queues.filter((queue) => queue.unit === "MEM").map((queue) => queue.name.slice(4));
   }
 
   get memory() {
@@ -48,23 +47,27 @@ export class Chip {
   // Host writes: [space, address, words of data..]; one cycle each.
   write(records) {
     for (let first = 0; first < records.length; first += BATCH) {
-      const batch = records.slice(first, first + BATCH);
-      const words = new Uint32Array(this.memory.buffer, this.room, (batch.length * RECORD) / 4).fill(0);
+      const batch = records.slice(first, first + BATCH), words = new Uint32Array((batch.length * RECORD) / 4);
       batch.forEach((record, n) => words.set(record, (n * RECORD) / 4));
-      this.f.sim_load(this.sim, this.room, BigInt(batch.length));
+      this.#write(words);
     }
+  }
+
+  #write(words) {
+    new Uint32Array(this.memory.buffer, this.room, words.length).set(words);
+    this.f.sim_write(this.sim, this.room, BigInt((words.length * 4) / RECORD));
   }
 
   // One host read: four words.
   read(space, address) {
-    this.f.sim_host_read(this.sim, space, address, this.room);
+    this.f.sim_read(this.sim, space, address, 1n, this.room);
     return Array.from(new Uint32Array(this.memory.buffer, this.room, 4));
   }
 
   // Writes bytes [quad][plane][lane] to a slice from a quad on.
   writeMem(slice, bytes, quad = 0) {
-    const { lanes } = this.header.config;
-    const base = this.#address(slice, quad), records = [];
+    const { lanes, planes } = this.header.config;
+    const base = this.header.mem_bases[slice] + quad * planes, records = [];
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     for (let at = 0, n = 0; at < bytes.length; at += lanes, n++) {
       const record = [this.space.MEM, base + n];
@@ -77,7 +80,7 @@ export class Chip {
   // int32 lanes of a quad of a slice, by the host port.
   readLanes(slice, quad) {
     const { lanes, planes } = this.header.config;
-    const base = this.#address(slice, quad), values = new Int32Array(lanes);
+    const base = this.header.mem_bases[slice] + quad * planes, values = new Int32Array(lanes);
     for (let plane = 0; plane < planes; plane++) {
       const words = this.read(this.space.MEM, base + plane);
       for (let lane = 0; lane < lanes; lane++) {
@@ -87,25 +90,15 @@ export class Chip {
     return values;
   }
 
-  #address(slice, quad) {
-    return ((this.slices.indexOf(slice) << 22) | (quad << 2)) >>> 0;
-  }
-
-  // Loads a program: queues, entry points, buckets, lane maps, SRAM.
+  // Loads a program: queues, tables, SRAM.
   load({ header, section }) {
-    const { ICU, START, BUCKET, MAP, CONTROL } = this.space;
-    header.queues.forEach((queue, number) => {
-      this.write(queueRecords(ICU, queue, section));
-      this.write(queue.starts.map((pc, bucket) => [START, (number << 8) | bucket, pc]));
-    });
-    const buckets = header.buckets.map((bucket, n) => [BUCKET, n, bucket.period, bucket.limit]);
-    for (let n = buckets.length; n < header.config.buckets; n++) buckets.push([BUCKET, n]);
-    this.write(buckets);
-    this.write(Object.entries(header.maps).map(([number, lanes]) => [MAP, Number(number), ...nibbles(lanes)]));
-    for (const slice of this.slices) {
+    for (const queue of header.queues) this.write(queueRecords(this.space.ICU, queue, section));
+    const tables = section("tables"), words = new Uint32Array(tables.slice().buffer);
+    for (let at = 0; at < words.length; at += ROOM / 4) this.#write(words.subarray(at, at + ROOM / 4));
+    for (const slice of Object.keys(header.mem_bases)) {
       if (header.sections[`image/${slice}`]) this.writeMem(slice, section(`image/${slice}`));
     }
-    this.write([[CONTROL, this.control.ERRORS, 0]]);
+    this.write([[this.space.CONTROL, this.control.ERRORS, 0]]);
   }
 
   // int32 values to the beginning of a tensor, from layer to layer if it has some in each.
@@ -158,10 +151,4 @@ function queueRecords(space, queue, section) {
     }
   }
   return records;
-}
-
-function nibbles(lanes) {
-  const words = [0, 0];
-  lanes.forEach((source, lane) => (words[lane >> 3] = (words[lane >> 3] | (source << (4 * (lane & 7)))) >>> 0));
-  return words;
 }

@@ -1,14 +1,14 @@
 // The page: joins the chip in its worker, the story, the pictures and the controls.
 
-import { $, make, number } from "./dom.js";
+import { $, make, number, still } from "./dom.js";
 import { Chart } from "./chart.js";
 import { ChipView } from "./chipview.js";
-import { dataOf, startWorker } from "./data.js";
+import { dataOf } from "./data.js";
 import { fieldList, sentence } from "./describe.js";
 import { Isa } from "./isa.js";
 import { Palette } from "./rows.js";
 import { readPayload } from "./payload.js";
-import { Player, SPEEDS } from "./player.js";
+import { Player, SPEEDS, startWorker } from "./player.js";
 import { Drivers, bursts, segmentOf } from "./schedule.js";
 import { StoryView } from "./storyview.js";
 import { Tour } from "./tour.js";
@@ -37,7 +37,7 @@ class Page {
       header, bursts: (position) => this.schedule(position).list, position: () => this.tourPosition(),
       go: (position, cycle) => this.seek(position, cycle),
       play: (position, cycle, speed) => this.playTo(position, cycle, speed),
-      frame: (units) => this.frame(units),
+      frame: (units, look) => this.frame(units, look), token: (position) => this.token(position),
       zoom: (from, to) => (to === Infinity ? this.chart.fit() : this.chart.window(from, to)),
     });
     this.#fill();
@@ -153,13 +153,21 @@ class Page {
     return Math.max(Math.min(position, told - 1), least, 0);
   }
 
-  frame(units) {
+  // What is known of a token: its cycles, and its text if it has been told.
+  token(position) {
+    const word = this.story.spans[position]?.textContent.trim() ?? "";
+    return { period: this.schedule(position).bucket.period, word: word.replace(/[<&]/g, "") };
+  }
+
+  frame(units, look = "inside") {
     for (const [queue, card] of this.chip.cards) card.classList.toggle("framed", units.includes(queue));
     const card = this.chip.cards.get(units[0] ?? "VXM"), scroll = card.closest(".scroll");
     const middle = card.getBoundingClientRect().left + card.clientWidth / 2 - scroll.getBoundingClientRect().left;
     scroll.scrollLeft += middle - scroll.clientWidth / 2;
     if (this.tour?.open) {
-      $("inside").scrollIntoView({ behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
+      const chart = document.querySelector(".schedule").getBoundingClientRect().top - $("tour").offsetHeight - 80;
+      const goal = look === "chart" ? chart : $("inside").getBoundingClientRect().top - 8;
+      scrollTo({ top: goal + scrollY, behavior: still() ? "auto" : "smooth" });
     }
   }
 
@@ -235,7 +243,7 @@ class Page {
     $("play").title = playing ? "Pause (space)" : "Run (space)";
     $("play").disabled = Boolean(view?.ended);
     $("forward").disabled = Boolean(view?.ended);
-    $("speed").value = SPEEDS.indexOf(speed);
+    $("speed").value = SPEEDS.findLastIndex((one) => one <= speed);
     $("speed-text").textContent = speed === Infinity ? "full speed" : `${number(speed)} cycle${speed > 1 ? "s" : ""}/s`;
   }
 
@@ -380,7 +388,7 @@ class Page {
   }
 
   #faster(way) {
-    const at = SPEEDS.indexOf(this.player.speed) + way;
+    const at = SPEEDS.findLastIndex((one) => one <= this.player.speed) + way;
     if (SPEEDS[at]) this.guarded(() => this.player.setSpeed(SPEEDS[at]));
   }
 }

@@ -2,6 +2,13 @@
 
 export const SPEEDS = [1, 2, 4, 8, 15, 30, 60, 250, 1000, Infinity]; // cycles a second
 
+// The worker, out of the page itself or from a file beside it.
+export function startWorker() {
+  const element = document.getElementById("worker.js");
+  if (!element) return new Worker(new URL("worker.js", import.meta.url), { type: "module" });
+  return new Worker(URL.createObjectURL(new Blob([element.textContent], { type: "text/javascript" })));
+}
+
 export class Player extends EventTarget {
   constructor(worker) {
     super();

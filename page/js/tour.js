@@ -2,8 +2,9 @@
 
 import { $, number } from "./dom.js";
 
-// Each stop: title, text(header), at: the burst to go to {label, op, queue?, pass?, last?}, ahead: cycles before it to
-// stop at, play: cycles to play from there, speed: cycles a second, units: cards to frame, zoom: cycles of the chart.
+// Each stop: title, text(header, token), at: the burst to go to {label, op, most?: the longest one, last?}, ahead: cycles
+// before it to stop at, play: cycles to play from there, speed: cycles a second, units: cards to frame, zoom: cycles of
+// the chart (whole: all), look: "chart" if that is what the text speaks of.
 export const STOPS = [
   {
     title: "A chip that is a row",
@@ -28,21 +29,21 @@ export const STOPS = [
       four bytes wide; our word fills one of them, and the rest stays 0. Watch the frames slide, and keep the colour of the
       operation that they belong to. The vector unit scales the rows and keeps them in its registers. This is the
       <b>residual</b>; it will stay there through all ${h.model.layers} layers.`,
-    at: { label: "embedding", op: "READ", most: true }, play: 14, speed: 3, units: ["MEM_W1", "MEM_E1", "VXM"], zoom: 60,
+    at: { label: "embedding", op: "READ", most: true }, play: 14, speed: 4, units: ["MEM_W1", "MEM_E1", "VXM"], zoom: 60,
   },
   {
     title: "A norm: square, add up, look up",
     text: () => `Before a matrix sees the vector, it is brought to one length. The vector unit squares every number and adds the
       squares up as they pass. The sum of all lanes is found by the <b>lane switch</b> in the east, the only place where lanes
       meet. It sends the sum back, and the vector unit reads one ÷ √ from a table. Then it multiplies the vector by it.`,
-    at: { label: "attention norm", op: "ALU" }, play: 24, speed: 6, units: ["VXM", "SXM_E"], zoom: 90,
+    at: { label: "attention norm", op: "ALU" }, play: 24, speed: 8, units: ["VXM", "SXM_E"], zoom: 90,
   },
   {
     title: "The matrix units hold the vector",
     text: () => `The normed vector leaves the vector unit in both directions, as bytes. Both matrix units take it from the stream and
       <b>hold</b> it, in a small buffer beside their multipliers. Usually it is the other way round: a matrix unit holds weights,
       and data streams past. A chip that makes one word at a time uses each weight once, so the weights are what must stream.`,
-    at: { label: "attention norm", op: "LOAD" }, ahead: 6, play: 12, speed: 3, units: ["MXM_W", "MXM_E", "VXM"], zoom: 60,
+    at: { label: "attention norm", op: "LOAD" }, ahead: 6, play: 12, speed: 4, units: ["MXM_W", "MXM_E", "VXM"], zoom: 60,
   },
   {
     title: "Weights stream past",
@@ -58,35 +59,36 @@ export const STOPS = [
       inward, and the vector unit scales them back to the size of our numbers. In the chart below, look at the
       bands: each leaves a unit and crosses the chip slantwise, a place a cycle. A band that ends where a bar begins is a value
       that arrives in the very cycle in which it is wanted.`,
-    at: { label: "q rotate", op: "DRAIN" }, ahead: 2, play: 12, speed: 3, units: ["MXM_W", "MXM_E", "VXM"], zoom: 60,
+    at: { label: "q rotate", op: "DRAIN" }, ahead: 2, play: 12, speed: 4, units: ["MXM_W", "MXM_E", "VXM"], zoom: 60, look: "chart",
   },
   {
     title: "Attention: the story so far as a matrix",
     text: () => `The keys of all earlier words are kept in SRAM. To the chip they are <b>weights</b> like any others: the query is
       loaded, the keys stream past, and out come scores. The vector unit takes powers of two of them, and the lane switch finds
       the greatest; that is the softmax. The values follow in the same way. What the story says next depends on this.`,
-    at: { label: "score", op: "MAC" }, ahead: 3, play: 90, speed: 20, units: ["MXM_W", "MXM_E", "VXM", "SXM_E"], zoom: 160,
+    at: { label: "score", op: "MAC" }, ahead: 3, play: 90, speed: 15, units: ["MXM_W", "MXM_E", "VXM", "SXM_E"], zoom: 160,
   },
   {
     title: "The same again, layer by layer",
     text: (h) => `A projection, a norm, and a feed-forward network of ${h.model.hidden} hidden numbers, whose three matrices are most of the
       weights. Then the next layer begins: the queues loop over the same instructions, and only the addresses move on. All
       ${h.model.layers} passes take exactly as long. In the bar above the chart you see them side by side; a token is nothing else.`,
-    at: { label: "w13 product", op: "MAC" }, ahead: 3, play: 120, speed: 40, units: ["MXM_W", "MXM_E"], whole: true,
+    at: { label: "w13 product", op: "MAC" }, ahead: 3, play: 120, speed: 30, units: ["MXM_W", "MXM_E"], whole: true, look: "chart",
   },
   {
     title: "The next word",
-    text: (h) => `After the last layer the classifier gives one number for each of ${h.model.vocab} tokens. The vector unit adds noise
-      to them (if there is a temperature), and the greatest wins. Its number is written to SRAM, where the next round finds it. The
-      period ends in cycle ${number(h.buckets[0].period)}, as was <b>known before it began</b>, and the word appears in the story above.`,
+    text: (h, { period, word }) => `After the last layer the classifier gives one number for each of ${h.model.vocab} tokens. The vector
+      unit adds noise to them, times the temperature, and the greatest wins. Its number is written to SRAM, where the next round
+      finds it. The token takes ${number(period)} cycles, as was <b>known before it began</b>. ${word ? `The next piece of the story is “<b>${word}</b>”.` : ""}`,
     at: { label: "sample", op: "WRITE", last: true }, ahead: 8, playToEnd: true, speed: 60, units: ["VXM", "MEM_E0", "MEM_W0"], zoom: 400,
   },
 ];
 
 export class Tour {
-  // go(position, cycle), play(position, cycle, speed): move the chip. frame(units), zoom(from, to): point things out.
-  constructor({ header, bursts, go, play, frame, zoom, position }) {
-    Object.assign(this, { header, bursts, go, play, frame, zoom, position });
+  // go(position, cycle), play(position, cycle, speed): move the chip. frame(units, look), zoom(from, to): point things
+  // out. bursts(position), token(position): what is known of a token. position(): which one to show.
+  constructor({ header, bursts, token, go, play, frame, zoom, position }) {
+    Object.assign(this, { header, bursts, token, go, play, frame, zoom, position });
     this.stop = -1;
     $("tour-next").addEventListener("click", () => this.show(this.stop + 1));
     $("tour-back").addEventListener("click", () => this.show(this.stop - 1));
@@ -116,11 +118,11 @@ export class Tour {
     document.body.classList.add("touring");
     $("tour-count").textContent = `${number + 1} of ${STOPS.length}`;
     $("tour-title").textContent = stop.title;
-    $("tour-text").innerHTML = stop.text(this.header);
+    $("tour-text").innerHTML = stop.text(this.header, this.token(this.at));
     $("tour-back").disabled = number === 0;
     $("tour-next").textContent = number + 1 === STOPS.length ? "Done" : "Next";
     [...$("tour-dots").children].forEach((dot, n) => dot.setAttribute("aria-current", n === number ? "step" : "false"));
-    this.frame(stop.units);
+    this.frame(stop.units, stop.look);
     const [first, until] = this.#cycles(stop), mine = (this.turn = (this.turn ?? 0) + 1);
     await this.go(this.at, first);
     if (mine !== this.turn) return;

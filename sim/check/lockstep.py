@@ -18,6 +18,7 @@ from arch.row import Queue, queues
 from program.image import Image
 from sim.cycle.chip import ModelChip
 from sim.cycle.core import planes_of
+from sim.cycle.links import C2cModel
 from sim.cycle.units import MemModel
 
 SETTLE = 16
@@ -146,6 +147,10 @@ class Lockstep:
             for quad in quads:
                 self._same_array(f"{queue.name} quad {quad} ", planes_of(unit.quads)[quad], shadow["mem"][quad])
             self._same_array(f"{queue.name} index ", unit.index_fields(), shadow["index"])
+            return
+        if isinstance(unit, C2cModel):
+            for name, value in unit.seen(now).items():
+                self._same(f"{queue.name} {name}", value, writes[name])
             return
         _APPLY[queue.unit](shadow, writes)
         state = unit.state()

@@ -19,6 +19,7 @@ from sim.device.chip import HostedChip
 
 from .core import ProgramError, Streams, Timeline, Unit
 from .icu import IcuModel
+from .links import C2cModel, Wire
 from .units import MemModel, MxmModel, SxmModel
 from .vxm import VxmModel
 
@@ -59,13 +60,20 @@ class ModelChip(HostedChip):
                      for queue in queues(config)}
         self._queues = list(self.icus.values())
         self._mems: list[MemModel] = [unit for unit in self.units.values() if isinstance(unit, MemModel)]
+        self._c2cs = [unit for unit in self.units.values() if isinstance(unit, C2cModel)]
         self._held: dict[int, int] = {}
 
     def _unit(self, queue: Queue) -> Unit:
         common = queue, self.config, self.time, self.streams
         if queue.unit == "SXM":
             return SxmModel(*common, self.maps)
-        return {"MEM": MemModel, "MXM": MxmModel, "VXM": VxmModel}[queue.unit](*common)
+        return {"MEM": MemModel, "MXM": MxmModel, "VXM": VxmModel, "C2C": C2cModel}[queue.unit](*common)
+
+    def connect(self, side: str, port: int, out: Wire, into: Wire) -> None:
+        """Put wires at a port: one that takes what is sent, one that brings what is received."""
+        unit = self.units[f"C2C_{side}"]
+        assert isinstance(unit, C2cModel)
+        unit.out[port], unit.into[port] = out, into
 
     # --- time ----------------------------------------------------------------------------------------------------
 
@@ -125,6 +133,8 @@ class ModelChip(HostedChip):
             return
         seq.began, seq.pulse = now, now + int(self.buckets[bucket, 0])
         seq.position += 1
+        for unit in self._c2cs:
+            unit.began = now
         for icu in self._queues:
             icu.start(now + START, bucket)
 
@@ -145,6 +155,8 @@ class ModelChip(HostedChip):
                 self.time.trap(Trap.NOT_PARKED, name, "the queue has not reached SYNC")
             if self.units[name].busy:
                 self.time.trap(Trap.NOT_PARKED, name, "an engine is busy")
+        for unit in self._c2cs:
+            unit.check_taken()
 
     # --- host port -----------------------------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ class IllegalWord(ValueError):
 def instruction(word: int, unit: str) -> Instr:
     """Decode a word for a queue of `unit`, with all its fields as plain attributes (they are read every element)."""
     try:
-        instr = decode(word)
+        instr = decode(word, unit)
     except (EncodingError, ValueError) as error:
         raise IllegalWord(str(error)) from None
     if instr.op not in ICU_OPS and instr.op not in UNIT_OPS[unit]:

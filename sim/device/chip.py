@@ -48,7 +48,9 @@ class HostedChip(ABC):
 
     def load(self, image: Image) -> None:
         """Write an image, and position 0."""
-        self.write(image.accesses())
+        self.write(image.tables())
+        for name, quads in image.mems.items():
+            self.load_mem(name, quads)
         self.host_write(Space.CONTROL, Control.POSITION.value, 0)
 
     def host_write(self, space: Space, addr: int, data: int) -> None:

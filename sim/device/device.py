@@ -99,6 +99,9 @@ def check_prompt(program: Program, prompt: Sequence[int]) -> None:
         longer = f", or compile with a longer --context, up to the model's {most}" if program.context < most else ""
         raise TspError(f"the prompt has {len(prompt)} tokens, the {'program' if longer else 'model'}'s context only "
                        f"{program.context}: shorten it{longer}")
+    if program.first_token not in (-1, prompt[0]):
+        raise TspError(f"the prompt must begin with token {program.first_token}, a constant of the program, not "
+                       f"with {prompt[0]}: compile with --scales dynamic for one that begins with any")
     vocab = program.model.vocab_size
     if bad := [token for token in prompt if not 0 <= token < vocab]:
         raise TspError(f"prompt tokens must be in 0..{vocab - 1}, not {bad[0]}")

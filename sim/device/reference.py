@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from arch.host_map import Trap
-from program.integer import from_arrays
 from program.program import Program
-from program.reference import IntegerState
+from program.reference import MOST_ROWS, IntegerState, Prepared
 
 from .device import Counters, TokenResult, check_cached, check_prompt, check_run, sampler_of
 
@@ -20,8 +19,7 @@ class ReferenceDevice:
     def load(self, program: Program) -> None:
         """Take the integer model of a program."""
         self._program = program
-        self._model = from_arrays(program.arrays)
-        self._state = IntegerState(self._model)
+        self._state = IntegerState(Prepared(program.integer_model()))
         self._tokens = 0
 
     def start(self, prompt: Sequence[int], temperature: float = 0.0, seed: int = 0, *, cached: int = 0) -> None:
@@ -37,9 +35,23 @@ class ReferenceDevice:
         self._token = token
 
     def run(self, n: int) -> list[TokenResult]:
-        """Step by step."""
+        """Known tokens of the prompt together, then step by step."""
         check_run(self._program, self._state.position, n)
-        return [self._step() for _ in range(n)]
+        known = self._known(n)
+        return known + [self._step() for _ in range(n - len(known))]
+
+    def _known(self, n: int) -> list[TokenResult]:
+        """As many of the next n positions as the prompt still tells what follows them."""
+        prompt, first = self._prompt, self._state.position
+        end = min(first + n, len(prompt) - 1)
+        for start in range(first, end, MOST_ROWS):
+            tokens = [self._token, *prompt[start + 1 : min(start + MOST_ROWS, end)]]
+            self._logits = self._state.advance(tokens, last=True)[0]
+            self._token = prompt[start + len(tokens)]
+        for _ in range(first, end):
+            self._sampler.advance()
+        self._tokens += max(0, end - first)
+        return [TokenResult(token, None) for token in prompt[first + 1 : end + 1]]
 
     def _step(self) -> TokenResult:
         self._logits = self._state.step(self._token)

@@ -10,17 +10,20 @@ import numpy as np
 from amaranth.hdl import Shape
 from amaranth.lib import data as layouts
 
-from arch.config import POSITIONS, ChipConfig
+from arch.config import PLANES, POSITIONS, ChipConfig
 from arch.host_map import WORD, Control, Space, Trap, c_defines
+from arch.row import slice_depths
 from base import cache
 from hw.chip import Chip, probe_ports
-from program.image import ACCESS
+from hw.mem import DEEP, banks
+from program.image import ACCESS, Image
 from sim.device.chip import HostedChip
 
 from .build import TRACES, build
 from .verilog import RTL_SOURCES, verilog_by_key
 
 HARNESS = Path(__file__).with_name("harness.cpp")
+DEEP_BANKS = Path(__file__).with_name("deep_banks.cpp")
 
 
 class TimeoutExceeded(RuntimeError):
@@ -66,12 +69,24 @@ def library(config: ChipConfig, *, trace: str | None = None, verilog: str | None
 
     verilog: a module `chip` in place of the config's own. opt: the C++ optimisation (see `sim.rtl.build.build`).
     """
+    deep = DEEP_BANKS.read_text() if deep_slices(config) and not verilog else ""
+    return build(verilog or chip_verilog(config), "chip", harness(config, trace=trace) + deep, trace=trace, opt=opt)
+
+
+def harness(config: ChipConfig, *, trace: str | None = None) -> str:
+    """The C++ that drives a chip: harness.cpp, with what it is told beforehand."""
     probes = " ".join(f"X({name})" for name in probe_table(config))
     head = f"{c_defines()}#define PROBES(X) {probes}\n"
     if trace:
         writer, header = TRACES[trace]
         head += f'#define TRACE {writer}\n#define TRACE_HEADER "{header}"\n'
-    return build(verilog or chip_verilog(config), "chip", head + HARNESS.read_text(), trace=trace, opt=opt)
+    return head + HARNESS.read_text()
+
+
+def deep_slices(config: ChipConfig) -> dict[str, list[int]]:
+    """Depths of the banks of each slice ("MEM_E1") of which all are deep, and so can be filled through `sim_bank`."""
+    depths = {f"MEM_{name}": banks(depth) for name, depth in slice_depths(config).items()}
+    return {name: found for name, found in depths.items() if min(found) > DEEP}
 
 
 def chip_verilog(config: ChipConfig) -> str:
@@ -111,13 +126,17 @@ class VerilatedChip(HostedChip):
     config: which chip; `debug` builds it with traps and probes; `trace` names a file of waveforms (a slower build) in a
     format of `sim.rtl.build.TRACES`; cycle n begins at time 2 n; `verilog` and `opt` as of `library`.
 
-    Memory contents are uint8 [quad, plane, lane]. Every method passes as many cycles as it has host accesses.
+    Memory contents are uint8 [quad, plane, lane]. Every method passes as many cycles as it has host accesses; but deep
+    slices of an image are put into their banks directly, in no time.
     """
 
     def __init__(self, config: ChipConfig, debug: bool = False, trace: str | Path | None = None,
                  trace_format: str = "vcd", *, verilog: str | None = None, opt: str = "-O2"):
         self.config = replace(config, debug=debug)
         self._lib = _bind(library(self.config, trace=trace_format if trace else None, verilog=verilog, opt=opt))
+        self._deep = {} if verilog else deep_slices(config)
+        if self._deep:
+            self._lib.sim_bank.restype, self._lib.sim_bank.argtypes = ctypes.c_void_p, (_SIM, ctypes.c_char_p)
         self._probes = probe_table(self.config)
         self._sim = _SIM(self._lib.sim_create(str(trace).encode() if trace else None))
         self._buffer = np.zeros(self._lib.sim_probe_bytes(), np.uint8)
@@ -135,6 +154,28 @@ class VerilatedChip(HostedChip):
         self.close()
 
     # --- host port -----------------------------------------------------------------------------------------------
+
+    def load(self, image: Image) -> None:
+        """Write an image, its deep slices directly, and position 0."""
+        for name in self._deep.keys() & image.mems.keys():
+            self._fill(name, image.mems[name])
+        super().load(replace(image, mems={name: data for name, data in image.mems.items() if name not in self._deep}))
+
+    def _fill(self, name: str, data: np.ndarray) -> None:
+        """The first quads of a deep slice, in whose words the planes of a lane are neighbours."""
+        first = 0
+        for number, depth in enumerate(self._deep[name]):
+            part = data[first : first + depth]
+            self._bank(f"chip.chip.unit_{name}.banks.bank{number}", depth)[: len(part)] = part.swapaxes(1, 2)
+            first += depth
+
+    def _bank(self, scope: str, depth: int) -> np.ndarray:
+        """Words of a bank, uint8 [quad, lane, plane]."""
+        address = self._lib.sim_bank(self._sim, scope.encode())
+        if not address:
+            raise RuntimeError(f"the simulator has no bank {scope}")
+        shape = (depth, self.config.lanes, PLANES)
+        return np.ctypeslib.as_array(ctypes.cast(address, ctypes.POINTER(ctypes.c_uint8)), shape)
 
     def write(self, accesses: np.ndarray) -> None:
         """Host writes, one a cycle."""

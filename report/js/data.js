@@ -11,9 +11,3 @@ export async function dataOf(name) {
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
-
-export function startWorker() {
-  const element = document.getElementById("worker.js");
-  if (!element) return new Worker(new URL("worker.js", import.meta.url), { type: "module" });
-  return new Worker(URL.createObjectURL(new Blob([element.textContent], { type: "text/javascript" })));
-}

@@ -1,0 +1,165 @@
+"""Racks: chips, and the links between their ports.
+
+All chips of a rack count cycles alike (`hw.link`): a flit that is sent in cycle c of one is there in cycle c + latency
+of the other. A token starts on all of them in the same cycle of that count, and takes the same period.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from base.errors import TspError
+
+from .config import CONFIGS, ChipConfig
+from .identity import chip_digest
+
+MAX_CHIPS = 64
+LATENCIES = 1, 63
+"""Least and greatest latency of a link, in cycles."""
+
+
+@dataclass(frozen=True, order=True)
+class Port:
+    """A chip's port: number of the chip, end of its row ("W" or "E"), number at this end. Written "0.E0"."""
+
+    chip: int
+    side: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.chip}.{self.side}{self.number}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Port":
+        """The port of that name. Raises TspError."""
+        chip, _, end = text.partition(".")
+        if not (chip.isdigit() and end[:1] in ("W", "E") and end[1:].isdigit()):
+            raise TspError(f"a port must be written like 0.E0 (chip, end of its row, number), not {text!r}")
+        return cls(int(chip), end[0], int(end[1:]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """A link between two ports, both ways. latency: cycles from a slot's begin to the arrival of its flit."""
+
+    ports: tuple[Port, Port]
+    latency: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RackConfig:
+    """Chips and links. Chip 0 is the root: its counter is the rack's.
+
+    Raises TspError where a port is used twice or is not the chip's, where a link is between chips of different slots or
+    vectors, or where a chip is not reached from the root.
+    """
+
+    name: str
+    chips: tuple[ChipConfig, ...]
+    links: tuple[Link, ...]
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.chips) <= MAX_CHIPS:
+            raise self._wrong(f"it must have 1..{MAX_CHIPS} chips, not {len(self.chips)}")
+        used: set[Port] = set()
+        for link in self.links:
+            self._check_link(link, used)
+        if missing := set(range(len(self.chips))) - self.depths.keys():
+            raise self._wrong(f"chip {min(missing)} must be linked with chip 0, at least by way of others")
+
+    def _check_link(self, link: Link, used: set[Port]) -> None:
+        for port in link.ports:
+            if port.chip >= len(self.chips):
+                raise self._wrong(f"port {port} must be of one of its {len(self.chips)} chips")
+            if port.number >= (count := self.chips[port.chip].ports_of(port.side)):
+                raise self._wrong(f"port {port} must be one of the {count} ports at that end of the chip")
+            if port in used:
+                raise self._wrong(f"port {port} must be linked once, not twice")
+            used.add(port)
+        low, high = LATENCIES
+        if not low <= link.latency <= high:
+            raise self._wrong(f"the latency of {link.ports[0]} must be in {low}..{high} cycles, not {link.latency}")
+        one, other = (self.chips[port.chip] for port in link.ports)
+        for what in ("lanes", "slot"):
+            if getattr(one, what) != getattr(other, what):
+                raise self._wrong(f"{link.ports[0]} and {link.ports[1]} must be of chips of one {what}, "
+                                  f"not {getattr(one, what)} and {getattr(other, what)}")
+
+    def _wrong(self, what: str) -> TspError:
+        return TspError(f"rack {self.name}: {what}")
+
+    @cached_property
+    def across(self) -> Mapping[Port, tuple[Port, int]]:
+        """What is at the other end of a port's link, and its latency."""
+        return {near: (far, link.latency) for link in self.links
+                for near, far in (link.ports, link.ports[::-1])}
+
+    @cached_property
+    def depths(self) -> Mapping[int, int]:
+        """Links between the root and each chip that is reached from it, by the shortest way."""
+        found, edge = {0: 0}, [0]
+        while edge:
+            near = edge.pop(0)
+            for port, (far, _) in self.across.items():
+                if port.chip == near and far.chip not in found:
+                    found[far.chip] = found[near] + 1
+                    edge.append(far.chip)
+        return found
+
+    def digest(self) -> str:
+        """Hex digest, 64 bits, of everything that a rack's program depends on."""
+        text = json.dumps([[chip_digest(chip) for chip in self.chips],
+                           sorted([*sorted(map(str, link.ports)), link.latency] for link in self.links)])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def linked(name: str, ports: tuple[int, int], slot: int) -> ChipConfig:
+    """A named config with links."""
+    return replace(CONFIGS[name], name=f"{name}_linked", ports=ports, slot=slot)
+
+
+def _pair() -> RackConfig:
+    chip = linked("ulx3s", (0, 1), 2)
+    return RackConfig(name="pair", chips=(chip, chip),
+                      links=(Link(ports=(Port(0, "E", 0), Port(1, "E", 0)), latency=12),))
+
+
+RACKS = {rack.name: rack for rack in (_pair(),)}
+"""The named racks."""
+
+
+def rack_of(name: str) -> RackConfig:
+    """A named rack, or that of a file `NAME.json`. Raises TspError."""
+    if name in RACKS:
+        return RACKS[name]
+    path = Path(name)
+    if path.suffix != ".json" or not path.is_file():
+        raise TspError(f"a rack must be {', '.join(RACKS)} or a file NAME.json, not {name!r}")
+    try:
+        return _from_json(path.stem, json.loads(path.read_text()))
+    except (ValueError, KeyError, TypeError) as error:
+        raise TspError(f"rack {path}: {_reason(error)}") from None
+
+
+def _from_json(name: str, found: Any) -> RackConfig:
+    """{"chips": [{"config": "ulx3s", "ports": [0, 1], "slot": 2}, ..], "links": [{"ports": ["0.E0", "1.E0"],
+    "latency": 12}, ..]}"""
+    chips = []
+    for chip in found["chips"]:
+        if chip["config"] not in CONFIGS:
+            raise ValueError(f"config must be one of {', '.join(CONFIGS)}, not {chip['config']!r}")
+        west, east = chip["ports"]
+        chips.append(linked(chip["config"], (west, east), chip["slot"]))
+    links = []
+    for link in found["links"]:
+        one, other = link["ports"]
+        links.append(Link(ports=(Port.parse(one), Port.parse(other)), latency=int(link["latency"])))
+    return RackConfig(name=name, chips=tuple(chips), links=tuple(links))
+
+
+def _reason(error: Exception) -> str:
+    return f"it must have {error}" if isinstance(error, KeyError) else str(error)

@@ -1,0 +1,118 @@
+"""`tsp plan`: what a model needs of a chip, before there is any."""
+
+import json
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from arch.config import CONFIGS
+from cli.show import plain
+from plan.machines import CHIPS_A_CARD, GROQCHIP
+from plan.need import WEIGHT_BYTES
+from plan.plan import DEFAULT_CHIP, DEFAULT_PRECISION, Plan, make_plan
+from plan.shapes import PRESETS
+
+out = plain()
+
+
+def plan(
+    model: Annotated[str, typer.Argument(help="Checkpoint, of which only the sizes are read, or one of "
+                                              f"{', '.join(PRESETS)}.")],
+    chip: Annotated[str, typer.Option(help=f"{', '.join((GROQCHIP.name, *CONFIGS))}.")] = DEFAULT_CHIP,
+    precision: Annotated[str, typer.Option(help=f"{', '.join(WEIGHT_BYTES)}.")] = DEFAULT_PRECISION,
+    context: Annotated[int | None, typer.Option(help="Positions of each sequence.  [default: the model's]")] = None,
+    batch: Annotated[int, typer.Option(help="Sequences at once.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
+) -> None:
+    """Say from shapes alone how many chips a model needs, and the bounds of its speed there and on GPUs."""
+    found = make_plan(model, chip=chip, precision=precision, context=context, batch=batch)
+    if as_json:
+        print(json.dumps(found.as_json()))
+        return
+    out.print(_head(found))
+    for table in (_bytes(found), _chips(found), _roofline(found)):
+        out.print()
+        out.print(table)
+    out.print("\nBounds count weights and cache at the peak rates below; links, host and all else cost nothing.")
+    for machine, name, figure in found.sources():
+        out.print(f"  {machine} {name}: {figure.value:.4g} {figure.unit}; {figure.source}")
+
+
+def _head(plan: Plan) -> str:
+    shape = plan.shape
+    active = f" ({shape.active_parameters / 1e9:.1f} B of them for a token)" if shape.experts > 1 else ""
+    return (f"{shape.name}: {_count(shape.parameters)} parameters{active}, {plan.precision}, context "
+            f"{plan.context:,}, batch {plan.batch:,}; sizes: {shape.source}")
+
+
+def _bytes(plan: Plan) -> Table:
+    need = plan.need
+    table = _table(f"on {plan.chip.name}", "bytes", "")
+    table.add_row("weights", f"{need.weights:,}", _size(need.weights))
+    table.add_row("scales and gains", f"{need.scales:,}", _size(need.scales))
+    table.add_row("KV cache", f"{need.kv:,}", _size(need.kv))
+    if need.state:
+        table.add_row("tables and work space", f"{need.state:,}", _size(need.state))
+    table.add_row("all that", f"{need.model:,}", _size(need.model))
+    where = " (a memory of their own)" if need.programs_apart else ", at most"
+    table.add_row(f"programs{where}", f"{need.programs:,}", _size(need.programs))
+    return table
+
+
+def _chips(plan: Plan) -> Table:
+    table = _table(f"chips of {_size(plan.chip.memory.value)}", "")
+    table.add_row("for the weights alone", f"{plan.weights_alone:,}")
+    table.add_row("for all but programs", f"{plan.chips:,}")
+    if not plan.need.programs_apart:
+        table.add_row("with programs at most", f"{plan.chips_most:,}")
+    names = {"cards": f"cards of {CHIPS_A_CARD} chips", "racks": "racks of 9 such cards (18 chips)",
+             "nodes_of_8": "nodes of 8 chips, as built", "racks_of_72": "racks of 9 nodes (72 chips)"}
+    for name, count in plan.packaging.items():
+        table.add_row(names[name], f"{count:,}")
+    return table
+
+
+def _roofline(plan: Plan) -> Table:
+    table = _table("roofline", *(side.machine.title for side in plan.sides))
+    rows = {
+        "machines": lambda side: f"{side.count:,}",
+        "bandwidth of one": lambda side: f"{_size(side.machine.bandwidth.value)}/s",
+        "peak of one": lambda side: f"{side.machine.operations(plan.precision) / 1e12:.4g} T/s",
+        "ridge point, operations a byte": lambda side: f"{side.ridge:.1f}",
+        "batch from which compute limits": lambda side: _turn(side.compute_bound_batch),
+        "the same at a context of 1": lambda side: _turn(side.compute_bound_short),
+        "tokens/s at batch 1, at most": lambda side: _rate(side.single),
+        "the same, machines in turn": lambda side: _rate(side.in_turn),
+    }
+    if plan.batch > 1:
+        rows[f"tokens/s at batch {plan.batch:,}, at most"] = lambda side: _rate(side.batched)
+    for name, cell in rows.items():
+        table.add_row(name, *map(cell, plan.sides))
+    return table
+
+
+def _turn(batch: int | None) -> str:
+    return "none" if batch is None else f"{batch:,}"
+
+
+def _rate(tokens: float) -> str:
+    return f"{tokens:,.0f}" if tokens >= 100 else f"{tokens:.3g}"
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e9:.2f} B" if number >= 1e9 else f"{number:,}"
+
+
+def _size(count: float) -> str:
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.4g} {unit}"
+    return f"{count:.0f} B"
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    for n, column in enumerate(columns):
+        table.add_column(column, justify="right" if n else "left")
+    return table

@@ -1,0 +1,82 @@
+"""The pins of a link on an ECP5: ODDRX1F, IDDRX1F and DELAYF, which every pin has, and any pin for the clock.
+
+Routed, never tried on a board. nextpnr knows nothing of the eye at the pins: training finds it, or says which pin has
+none.
+"""
+
+from amaranth.hdl import ClockDomain, ClockSignal, Const, DomainRenamer, Instance, Module, Signal, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.link.parameters import LinkParameters
+
+TAP_STEPS = 8
+"""Steps of a DELAYF (25 ps each, 127 at most) in one of training's: 16 settings span 3 ns."""
+
+
+class Ecp5Pins(wiring.Component):
+    """What `hw.link.endpoint.Endpoint` has of pins.
+
+    link: with ratio 2, domain `fast` has twice the clock of `sync` and is in phase with it.
+    index: this link's receiving domain is rx<index>.
+
+    beats, sampled, delay_load, delay_step: as of the endpoint.
+    out_data, out_clock, in_data, in_clock: to the buffers of the pins. The clock changes with the data; the receiver
+    delays the data to the middle of a bit.
+    """
+
+    def __init__(self, link: LinkParameters, index: int = 0):
+        self._link, self._index = link, index
+        super().__init__({
+            "beats": In(link.ratio * link.beat_bits), "sampled": Out(link.beat_bits),
+            "delay_load": In(link.pins), "delay_step": In(link.pins),
+            "out_data": Out(link.pins), "out_clock": Out(1), "in_data": In(link.pins), "in_clock": In(1),
+        })
+
+    def elaborate(self, platform):
+        m, link, rx = Module(), self._link, f"rx{self._index}"
+        m.domains += ClockDomain(rx, reset_less=True)
+        m.d.comb += ClockSignal(rx).eq(self.in_clock)
+        beat, domain = self._beat(m)
+        pairs = [(beat[pin], beat[link.pins + pin], self.out_data[pin]) for pin in range(link.pins)]
+        for n, (first, second, pin) in enumerate([*pairs, (Const(1), Const(0), self.out_clock)]):
+            m.submodules[f"out{n}"] = Instance(
+                "ODDRX1F", i_D0=first, i_D1=second, i_SCLK=ClockSignal(domain), i_RST=Const(0), o_Q=pin)
+        move = self._move(m) if link.taps > 1 else Const(0, link.pins)
+        for pin in range(link.pins):
+            delayed = Signal(name=f"delayed{pin}")
+            m.submodules[f"delay{pin}"] = Instance(
+                "DELAYF", p_DEL_MODE="USER_DEFINED", p_DEL_VALUE=0, i_A=self.in_data[pin],
+                i_LOADN=~self.delay_load[pin], i_MOVE=move[pin], i_DIRECTION=Const(0), o_Z=delayed)
+            m.submodules[f"in{pin}"] = Instance(
+                "IDDRX1F", i_D=delayed, i_SCLK=ClockSignal(rx), i_RST=Const(0),
+                o_Q0=self.sampled[pin], o_Q1=self.sampled[link.pins + pin])
+        return m
+
+    def _beat(self, m: Module) -> tuple[Value, str]:
+        """What the pins carry in the next clock of the link, and the domain of that clock."""
+        if self._link.ratio == 1:
+            return self.beats, "sync"
+        turn, last = Signal(), Signal(reset_less=True)
+        beat = Signal(self._link.beat_bits, reset_less=True)
+        m.d.sync += turn.eq(~turn)
+        m.d.fast += [last.eq(turn), beat.eq(self.beats.word_select(turn == last, self._link.beat_bits))]
+        return beat, "fast"
+
+    def _move(self, m: Module) -> Value:
+        """TAP_STEPS pulses to the pin whose delay takes a step."""
+        pins, left = Signal(self._link.pins), Signal(range(2 * TAP_STEPS + 1))
+        with m.If(self.delay_step.any()):
+            m.d.sync += [pins.eq(self.delay_step), left.eq(2 * TAP_STEPS)]
+        with m.Elif(left.any()):
+            m.d.sync += left.eq(left - 1)
+        pulses = Signal(self._link.pins)
+        m.d.sync += pulses.eq(pins & left[0].replicate(self._link.pins))
+        return pulses
+
+
+def renamed(component, index: int):
+    """An endpoint whose line's clock is that of the pins of this index."""
+    return DomainRenamer({"rx": f"rx{index}"})(component)
+
+

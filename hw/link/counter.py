@@ -1,0 +1,47 @@
+"""The rack's counter on a chip, and the start of tokens by it."""
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from .parameters import COUNTER_BITS
+
+
+class Counter(wiring.Component):
+    """Counts cycles; all chips of a rack count alike, and start a token when a slot that the root has named begins.
+
+    phase_bits: of a slot's cycles. ahead: slots from a root's `go` to its start, in which the START reaches all chips.
+
+    root: the counter is the rack's by itself. go: a root's sequencer asks for a start (a pulse).
+    load, load_value: what to count from the next cycle on, from the parent's link; ignored once counted.
+    started, started_slot: a START has come from there (a pulse).
+    counter, counted: the present cycle's; whether it is the rack's.
+    start, start_slot: a START for all other links (a pulse). begin: the first cycle of a token.
+    """
+
+    def __init__(self, *, phase_bits: int, ahead: int, start_bits: int = COUNTER_BITS):
+        self._phase_bits, self._ahead, self._start_bits = phase_bits, ahead, start_bits
+        bits = COUNTER_BITS + phase_bits
+        super().__init__({
+            "root": In(1), "go": In(1), "load": In(1), "load_value": In(bits),
+            "started": In(1), "started_slot": In(COUNTER_BITS),
+            "counter": Out(bits), "counted": Out(1),
+            "start": Out(1), "start_slot": Out(COUNTER_BITS), "begin": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        joined, waiting = Signal(), Signal()
+        slot = self.counter[self._phase_bits :]
+        begins = (slot + 1)[: self._start_bits] == self.start_slot[: self._start_bits]
+        m.d.comb += self.counted.eq(joined | self.root)
+        m.d.sync += [self.counter.eq(self.counter + 1), self.start.eq(0), self.begin.eq(0)]
+        with m.If(self.load & ~self.counted):
+            m.d.sync += [self.counter.eq(self.load_value), joined.eq(1)]
+        with m.If(self.go & self.root):
+            m.d.sync += [self.start_slot.eq(slot + self._ahead), self.start.eq(1), waiting.eq(1)]
+        with m.Elif(self.started & self.counted & ~self.root):
+            m.d.sync += [self.start_slot.eq(self.started_slot), self.start.eq(1), waiting.eq(1)]
+        with m.Elif(waiting & begins & self.counter[: self._phase_bits].all()):
+            m.d.sync += [self.begin.eq(1), waiting.eq(0)]
+        return m

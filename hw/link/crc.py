@@ -1,0 +1,71 @@
+"""The CRC-32 of all that a link has carried in a token.
+
+Its polynomial has five terms (Koopman's 0x80108400, 2002). In hardware that takes 16 bits a cycle it needs 64 LUTs
+where the usual polynomial needs 155.
+"""
+
+from dataclasses import dataclass
+
+from amaranth.hdl import Cat, Module, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+WIDTH = 32
+POLYNOMIAL = 1 << 21 | 1 << 16 | 1 << 11 | 1
+"""Without x**32. No three wrong bits within 65,000 go unseen, and no burst of 32."""
+INITIAL = (1 << WIDTH) - 1
+
+
+@dataclass(frozen=True)
+class Crc32:
+    """The CRC of words of `step` bits, highest bit of a word first: in software, and in hardware that takes a word a
+    cycle."""
+
+    step: int
+
+    def compute(self, words: list[int], start: int = INITIAL) -> int:
+        """The CRC of the words."""
+        state = start
+        for word in words:
+            for bit in reversed(range(self.step)):
+                odd = state >> WIDTH - 1 ^ word >> bit & 1
+                state = (state << 1 & INITIAL) ^ (POLYNOMIAL if odd else 0)
+        return state
+
+    def create(self, part: int = 0) -> "Crc":
+        """The hardware of `compute`."""
+        return Crc(self, part)
+
+
+class Crc(wiring.Component):
+    """The CRC of the words in whose cycles `enable` was high since `clear`, which goes before `enable`.
+
+    value: of all words before the present cycle. part: if not 0, `shift` drops so many bits of the value, the lowest,
+    for what reads it in parts; it goes before `enable`, too.
+    """
+
+    def __init__(self, crc: Crc32, part: int = 0):
+        self._step, self._part = crc.step, part
+        super().__init__({"word": In(crc.step), "enable": In(1), "clear": In(1), "shift": In(1),
+                          "value": Out(WIDTH, init=INITIAL)})
+
+    def elaborate(self, platform):
+        m = Module()
+        with m.If(self.clear):
+            m.d.sync += self.value.eq(INITIAL)
+        if self._part:
+            with m.Elif(self.shift):
+                m.d.sync += self.value.eq(self.value[self._part :])
+        with m.Elif(self.enable):
+            m.d.sync += self.value.eq(self._after(self.value, self.word))
+        return m
+
+    def _after(self, value: Value, word: Value) -> Value:
+        """Each bit behind the word as the XOR of bits before it: terms that come twice cancel out."""
+        state = [frozenset({n}) for n in range(WIDTH)]
+        for bit in reversed(range(self._step)):
+            odd = state[-1] ^ {WIDTH + bit}
+            state = [terms ^ odd if POLYNOMIAL >> n & 1 else terms
+                     for n, terms in enumerate([frozenset(), *state[:-1]])]
+        given = Cat(value, word)
+        return Cat(Cat(given[n] for n in sorted(terms)).xor() for terms in state)

@@ -1,0 +1,77 @@
+"""One end of a link: everything but pins, clocks and instructions."""
+
+from amaranth.hdl import Cat, Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from .elastic import FIRST, Reader, Writer
+from .lanes import Lanes
+from .parameters import COUNTER_BITS, DEPTH, LinkParameters
+from .receive import LATENCY_BITS, Fault, Receiver, record
+from .train import State, Trainer
+from .transmit import Transmitter
+
+
+class Endpoint(wiring.Component):
+    """One end of a link. Domain `sync` is the core's; `rx` is the clock that comes with the data.
+
+    counter, counted, parent, latency: see `hw.link.counter.Counter` and `Receiver`.
+    send, data / flit, arrived, take: a flit out in the slot that begins in this cycle / a flit that is here.
+    start, start_slot / started, started_slot: a START out / in. load, load_value: to the counter.
+    token_end: the last cycle of a token. retrain, clear: train anew; forget errors and counts.
+    state, lane: of training. up, errors, first, corrected, least, greatest: of the receiver.
+
+    To the pins (`hw.link.pins`): beats: of the next core cycle; sampled: in domain `rx`; delay_load, delay_step: pulses
+    a pin.
+    """
+
+    def __init__(self, link: LinkParameters):
+        self._link = link
+        counter = COUNTER_BITS + link.phase_bits
+        super().__init__({
+            "counter": In(counter), "counted": In(1), "parent": In(1), "latency": In(LATENCY_BITS),
+            "send": In(1), "data": In(link.flit_bits),
+            "flit": Out(link.flit_bits), "arrived": Out(1), "take": In(1),
+            "start": In(1), "start_slot": In(COUNTER_BITS), "started": Out(1), "started_slot": Out(COUNTER_BITS),
+            "load": Out(1), "load_value": Out(counter), "token_end": In(1), "retrain": In(1), "clear": In(1),
+            "state": Out(State), "lane": Out(range(link.pins)),
+            "up": Out(1), "errors": Out(len(Fault)), "first": Out(record(link)), "corrected": Out(16),
+            "least": Out(range(DEPTH)), "greatest": Out(range(DEPTH)),
+            "beats": Out(link.ratio * link.beat_bits), "sampled": In(link.beat_bits),
+            "delay_load": Out(link.pins), "delay_step": Out(link.pins),
+        })
+
+    def elaborate(self, platform):
+        m, link = Module(), self._link
+        m.submodules.transmitter = transmitter = Transmitter(link)
+        m.submodules.lanes = lanes = Lanes(link)
+        m.submodules.writer = writer = Writer(width=link.beat_bits, ratio=link.ratio)
+        m.submodules.reader = reader = Reader(width=link.beat_bits, ratio=link.ratio)
+        m.submodules.trainer = trainer = Trainer(link)
+        m.submodules.receiver = receiver = Receiver(link)
+        near = Signal()
+        m.d.comb += near.eq(Cat(reader.level == level for level in FIRST).any())
+        for part in (transmitter, receiver):
+            m.d.comb += [part.counter.eq(self.counter), part.counted.eq(self.counted),
+                         part.token_end.eq(self.token_end)]
+        m.d.comb += [
+            transmitter.send.eq(self.send), transmitter.data.eq(self.data),
+            transmitter.start.eq(self.start), transmitter.start_slot.eq(self.start_slot),
+            transmitter.training.eq(trainer.training), transmitter.trained.eq(trainer.trained),
+            self.beats.eq(transmitter.beats),
+            lanes.sampled.eq(self.sampled), lanes.choice.eq(trainer.choice), writer.beat.eq(lanes.beat),
+            writer.slip.eq(trainer.slip), writer.entry.eq(reader.entry),
+            reader.gray.eq(writer.gray), reader.beats.eq(writer.beats),
+            reader.hold.eq(receiver.hold | trainer.settling & ~near),
+            trainer.restart.eq(self.retrain), trainer.data.eq(reader.data), trainer.place.eq(reader.place),
+            trainer.moving.eq(reader.moving), trainer.near.eq(near),
+            self.delay_load.eq(trainer.delay_load), self.delay_step.eq(trainer.delay_step),
+            self.state.eq(trainer.state), self.lane.eq(trainer.lane),
+            receiver.linked.eq(trainer.state == State.LINKED), receiver.latency.eq(self.latency),
+            receiver.parent.eq(self.parent), receiver.clear.eq(self.clear), receiver.take.eq(self.take),
+            receiver.data.eq(reader.data), receiver.place.eq(reader.place), receiver.level.eq(reader.level),
+        ]
+        for name in ("flit", "arrived", "started", "started_slot", "load", "load_value", "up", "errors", "first",
+                     "corrected", "least", "greatest"):
+            m.d.comb += getattr(self, name).eq(getattr(receiver, name))
+        return m

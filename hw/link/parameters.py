@@ -1,0 +1,87 @@
+"""What distinguishes one link from another."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from .secded import Secded
+
+BEAT = 2
+"""Bits that a pin carries in a clock of the link: one at each edge."""
+COUNTER_BITS = 16
+"""Of the slot counter in every frame that carries no data."""
+DEPTH = 16
+"""Core cycles of traffic that the elastic buffer holds."""
+WORDS = {4: 0b00010111, 8: 0b0000100110101111}
+"""Training word of a pin, by beats in a slot: no two rotations of it and of its complement are the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinkParameters:
+    """A link in both directions.
+
+    lanes: of the chips; a flit is a byte plane of as many bytes.
+    pins: data pins each way, besides the clock.
+    ratio: clocks of the link in a core cycle.
+    taps: settings of a pin's input delay that training tries; 1 where the delay is fixed.
+    """
+
+    lanes: int = 8
+    pins: int = 9
+    ratio: int = 1
+    taps: int = 1
+
+    def __post_init__(self) -> None:
+        if self.lanes not in (4, 8, 16):
+            raise ValueError(f"lanes must be 4, 8 or 16, not {self.lanes!r}")
+        if self.ratio not in (1, 2):
+            raise ValueError(f"ratio must be 1 or 2, not {self.ratio!r}")
+        if not 1 <= self.taps <= 32:
+            raise ValueError(f"taps must be in 1..32, not {self.taps!r}")
+        if self.beats not in WORDS:
+            raise ValueError(f"pins must be such that a flit takes {' or '.join(map(str, WORDS))} clocks, "
+                             f"not {self.pins!r}")
+
+    @property
+    def flit_bits(self) -> int:
+        """Bits of a flit: of a byte plane."""
+        return 8 * self.lanes
+
+    @cached_property
+    def code(self) -> Secded:
+        """The code of a flit."""
+        return Secded(data_bits=self.flit_bits, pins=self.pins)
+
+    @property
+    def beat_bits(self) -> int:
+        """Bits that all pins carry in a clock of the link: pin p has bits p and pins + p, the earlier first."""
+        return BEAT * self.pins
+
+    @property
+    def beats(self) -> int:
+        """Clocks of the link that a flit takes."""
+        return self.code.beats
+
+    @property
+    def slot(self) -> int:
+        """Core cycles that a flit takes; all slots of a chip begin in cycles that are a multiple of it."""
+        return self.beats // self.ratio
+
+    @property
+    def phase_bits(self) -> int:
+        """Bits of a cycle's number within its slot."""
+        return (self.slot - 1).bit_length()
+
+    @property
+    def argument_bits(self) -> int:
+        """Bits of a control frame besides its kind and the counter (`hw.link.frame`)."""
+        return self.flit_bits - 8 - COUNTER_BITS
+
+    @property
+    def beat_data(self) -> int:
+        """Bits of a flit in a beat: its first ones."""
+        return self.flit_bits // self.beats
+
+    @property
+    def crc_step(self) -> int:
+        """Bits of a flit that the CRC takes in a cycle."""
+        return self.flit_bits // self.slot

@@ -1,0 +1,105 @@
+"""Weights as they lie in the SRAM image, where a program file has them once: how to find them there.
+
+The compiler lays a matrix out in the order in which the matrix units consume it (`compiler.place.layout.pack_weights`)
+and writes down here what lies where; the reference device takes it back.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from arch.config import PLANES, ChipConfig
+from arch.lanes import SIDES
+
+from .integer import array_shapes
+
+SOURCES = {"qkv": ("wq", "wk", "wv"), "w13": ("w1", "w3"), "wo": ("wo",), "w2": ("w2",),
+           "classifier": ("classifier",), "embedding": ("embedding",)}
+"""Matrices of the integer model that each stored matrix joins, one behind the other."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Neighbouring quads of a slice ("E1"), from layer to layer `stride` apart."""
+
+    slice: str
+    addr: int
+    quads: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A matrix, one of `SOURCES`, in the image.
+
+    layers: how often it is there. four_bit: a byte holds two rows. act_major: rows of a column are together, not
+    columns of a row. groups: of each side, of each weight group, the parts that hold it. Which output channel each row
+    of a side is, and which input each column, -1 for none, is in `Program.channels`.
+    """
+
+    name: str
+    layers: int
+    four_bit: bool
+    act_major: bool
+    groups: dict[str, list[list[Part]]]
+
+
+def rows_of(stored: Stored, side: str, image: Mapping[str, np.ndarray], config: ChipConfig, rows: int,
+            columns: int) -> np.ndarray:
+    """The rows of a side in order, int8 [layers, rows, columns], padding included."""
+    per_step = config.rows * (2 if stored.four_bit else 1)
+    steps, acts = rows // per_step, columns // config.lanes
+    groups = [np.concatenate([_quads(part, image, stored.layers) for part in parts], axis=1)[:, : steps * acts]
+              for parts in stored.groups[side]]
+    data = np.stack(groups, axis=1).view(np.int8)  # [layers, groups, quads, planes, lanes]
+    shape = (acts, steps) if stored.act_major else (steps, acts)
+    data = data.reshape(stored.layers, len(groups), *shape, PLANES, config.lanes)
+    step, act = (3, 2) if stored.act_major else (2, 3)
+    data = data.transpose(0, step, 1, 4, act, 5).reshape(stored.layers, steps, config.rows, columns)
+    if stored.four_bit:
+        data = np.stack([(data << 4) >> 4, data >> 4], axis=3)
+    return data.reshape(stored.layers, rows, columns)
+
+
+def _quads(part: Part, image: Mapping[str, np.ndarray], layers: int) -> np.ndarray:
+    starts = part.addr + part.stride * np.arange(layers)
+    data = image[part.slice]
+    if layers == 1:
+        return data[None, part.addr : part.addr + part.quads]
+    return np.stack([data[start : start + part.quads] for start in starts])
+
+
+def unpack(stored: Stored, image: Mapping[str, np.ndarray], channels: Mapping[str, np.ndarray], config: ChipConfig,
+           rows: int, columns: int) -> np.ndarray:
+    """A stored matrix of so many channels and inputs, int8 [layers, rows, columns]."""
+    inputs = channels[f"{stored.name}/inputs"]
+    known = inputs >= 0
+    found = np.zeros((stored.layers, rows, columns), np.int8)
+    for side in SIDES:
+        outputs = channels[f"{stored.name}/{side}"]
+        if not len(outputs):
+            continue
+        data = rows_of(stored, side, image, config, len(outputs), len(inputs))
+        if not (known.all() and (inputs == np.arange(columns)).all()):
+            sorted_columns = np.zeros((*data.shape[:2], columns), np.int8)
+            sorted_columns[..., inputs[known]] = data[..., known]
+            data = sorted_columns
+        mine = outputs >= 0
+        found[:, outputs[mine]] = data[:, mine] if not mine.all() else data
+    return found
+
+
+def unpack_all(stored: Mapping[str, Stored], image: Mapping[str, np.ndarray], channels: Mapping[str, np.ndarray],
+               config: ChipConfig, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """All matrices of an integer model of these sizes, by name, as `integer.from_arrays` wants them."""
+    shapes, found = array_shapes(sizes), dict[str, np.ndarray]()
+    for name, matrix in stored.items():
+        sources = SOURCES[name]
+        rows = [shapes[source][-2] for source in sources]
+        whole = unpack(matrix, image, channels, config, sum(rows), shapes[sources[0]][-1])
+        ends = np.cumsum(rows)
+        for source, end, size in zip(sources, ends, rows, strict=True):
+            part = whole[:, end - size : end]
+            found[source] = part if len(shapes[source]) == 3 else part[0]
+    return found

@@ -1,0 +1,166 @@
+"""Proofs of the link: its code for all data and errors, its elastic buffer, the start of tokens."""
+
+from amaranth.asserts import AnyConst
+from amaranth.hdl import Cat, Const, DomainRenamer, EnableInserter, Module, Mux, Signal, Value
+from formal import Opened, Proof, Property, free, implies, latched
+
+from hw.idioms import any_of
+from hw.link import counter, elastic, secded
+from hw.link.elastic import HIGH
+from hw.link.parameters import COUNTER_BITS, DEPTH
+
+AHEAD = 16
+UNSEEN = 1, 4
+"""The declared bound of the elastic buffer: core cycles that the writer is ahead of what is seen of it, behind a
+synchroniser of two cycles. Clocks of one frequency keep it while their phase wanders by less than a core cycle."""
+
+
+class SecdedProof(Proof):
+    """Three decoders: of any word, of the same word with one more bit wrong, of a codeword.
+
+    A wrong bit adds its column to the syndrome, whatever else is wrong; a codeword has none. So the syndrome of any
+    errors in any codeword is the sum of their columns, and what a decoder does follows from its syndrome alone. That
+    no sum of two columns is a column is checked one by one in test_hw_link_secded.py.
+    """
+
+    def __init__(self, data_bits: int, pins: int, module=secded):
+        self._code = module.Secded(data_bits=data_bits, pins=pins)
+
+    def build(self, m):
+        code = self._code
+        any_word, one_more, codeword = (code.decoder() for _ in range(3))
+        word, wrong, data = Signal(code.bits), Signal(code.bits), Signal(code.data_bits)
+        free(m, word, wrong, data)
+        self.assume((wrong & (wrong - 1))[: code.bits] == 0)
+        for n, (decoder, given) in enumerate(((any_word, word), (one_more, word ^ wrong),
+                                              (codeword, code.encoded(m, data)))):
+            m.submodules[f"decoder{n}"] = decoder
+            m.d.comb += [decoder.code.eq(given), decoder.valid.eq(1)]
+        was, came = (latched(m, value, Const(1), name) for value, name in (
+            (Cat(word[place] for place in code.data_places), "was"), (data, "came")))
+        column = latched(m, any_of([Mux(wrong[n], Const(column, code.check_bits), 0)
+                                    for n, column in enumerate(code.columns)]), Const(1), "column")
+        started = Signal()
+        m.d.sync += started.eq(1)
+        hits = [any_word.syndrome == code.columns[place] for place in code.data_places]
+        single = any_of([*hits, *(any_word.syndrome == code.columns[place] for place in code.check_places)])
+        self.claim(*(implies(started, claim) for claim in (
+            any_word.arrived, any_word.corrected == single, any_word.failed == (any_word.syndrome.any() & ~single),
+            any_word.data == was ^ Cat(hits), one_more.syndrome == any_word.syndrome ^ column,
+            codeword.syndrome == 0, codeword.data == came)))
+
+
+def gray_of(number: Value, bits: int) -> Value:
+    """The Gray code of the lowest bits of a number."""
+    return number[:bits] ^ number[1:bits]
+
+
+class ElasticProof(Proof):
+    """Writer and reader work in any cycles, within the declared bound and at any legal level. One beat, any, is
+    followed: it is read where it should be, and is what was written."""
+
+    def __init__(self, ratio: int, module=elastic):
+        self._ratio, self._module = ratio, module
+
+    def build(self, m):
+        ratio, width = self._ratio, 2
+        places = DEPTH * ratio
+        bits, number_bits = (places - 1).bit_length(), places.bit_length() + 2
+        writes, reads = Signal(), Signal()
+        free(m, writes, reads)
+        writer = self._module.Writer(width=width, ratio=ratio)
+        reader = self._module.Reader(width=width * ratio, ratio=ratio)
+        inside, outside = Opened(Module(), "writer", writer), Opened(Module(), "reader", reader)
+        kept = [inside.submodules[f"part{part}"].read_port(domain="comb") for part in range(ratio)]
+        stages, slips = (self._open_synchronizer(*which) for which in ((outside, "gray"), (inside, "slip")))
+        m.submodules.writer = DomainRenamer({"rx": "sync"})(EnableInserter({"rx": writes})(inside._body))
+        m.submodules.reader = EnableInserter({"sync": reads})(outside._body)
+        free(m, writer.beat, reader.hold)
+        m.d.comb += [writer.entry.eq(reader.entry), reader.beats.eq(writer.beats), reader.gray.eq(writer.gray),
+                     writer.slip.eq(0)]
+        # By numbers of more bits than places have: beats written, and what the synchroniser has of that; beats read.
+        written, read = (Signal(number_bits, name=name) for name in ("written", "read"))
+        first, seen = (Signal(number_bits, name=name, reset_less=True) for name in ("first", "seen"))
+        with m.If(writes):
+            m.d.sync += written.eq(written + 1)
+        with m.If(reads):
+            m.d.sync += [first.eq(written), seen.eq(first)]
+            with m.If(~reader.hold):
+                m.d.sync += read.eq(read + ratio)
+        unseen, level = (written - seen)[:number_bits], (seen - read)[:number_bits]
+        self.assume(implies(reads, (unseen >= UNSEEN[0] * ratio) & (unseen <= UNSEEN[1] * ratio)
+                            & (level < (HIGH + 1) * ratio)))
+        # The beat that is followed.
+        number = Signal(number_bits)
+        m.d.comb += number.eq(AnyConst(number_bits))
+        value, alive = Signal(width), Signal()
+        with m.If(writes & (written == number)):
+            m.d.sync += [value.eq(writer.beat), alive.eq(1)]
+        with m.Elif(writes & ((written - number)[:number_bits] == places)):
+            m.d.sync += alive.eq(0)
+        part = number[: ratio.bit_length() - 1] if ratio > 1 else Const(0, 1)
+        reading = reads & (read[ratio.bit_length() - 1 :] == number[ratio.bit_length() - 1 :])
+        self.claim(implies(reading & alive, writer.beats.word_select(part, width) == value))
+        # It is alive when it is read: what is read has been written, and is not written over.
+        ahead = (written - read)[:number_bits]
+        self.claim(implies(reads, (ahead >= ratio) & (ahead <= places)))
+        age = (written - number - 1)[:number_bits]
+        self.tie(implies(alive, age < places), ~inside["slipped"], *(~stage for stage in slips))
+        self.tie(writer.gray == gray_of(written, bits))
+        self.tie(inside["place"] == written[:bits])
+        self.tie(reader.entry == read[ratio.bit_length() - 1 :][: len(reader.entry)])
+        self.tie(Const(ratio == 1) | ~read[0])
+        self.tie(stages[0] == gray_of(first, bits), stages[1] == gray_of(seen, bits))
+        for port in kept:
+            m.d.comb += port.addr.eq(number[ratio.bit_length() - 1 :])
+        self.tie(*(implies(alive & (part == n), port.data == value) for n, port in enumerate(kept)))
+
+    def _open_synchronizer(self, unit: Opened, name: str) -> list[Signal]:
+        """The registers of a unit's synchroniser."""
+        synchronizer = Opened(Module(), name, unit.submodules[name])
+        unit._body._named_submodules[name] = synchronizer._body, None
+        return synchronizer["flops"]
+
+
+class StartProof(Proof):
+    """A counter of a rack: a START comes from the parent, or the root's sequencer asks, at any time: the token begins
+    in the first cycle of the named slot, once, and in no other cycle."""
+
+    def __init__(self, phase_bits: int, root: bool, module=counter):
+        self._phase_bits, self._root, self._module = phase_bits, root, module
+
+    def build(self, m):
+        unit = self._module.Counter(phase_bits=self._phase_bits, ahead=AHEAD)
+        opened = Opened(m, "counter", unit)
+        free(m, unit.go, unit.load, unit.load_value, unit.started, unit.started_slot)
+        m.d.comb += unit.root.eq(int(self._root))
+        slot, phase = unit.counter[self._phase_bits :], unit.counter[: self._phase_bits]
+        asked = unit.go if self._root else unit.started & unit.counted
+        wanted = Mux(self._root, slot + AHEAD, unit.started_slot)
+        target, waiting, due, begins = Signal(COUNTER_BITS), Signal(), Signal(), Signal()
+        m.d.comb += due.eq(waiting & ((slot + 1)[:COUNTER_BITS] == target) & phase.all())
+        with m.If(asked):
+            m.d.sync += [target.eq(wanted), waiting.eq(1), begins.eq(0)]
+        with m.Else():
+            m.d.sync += [begins.eq(due), waiting.eq(waiting & ~due)]
+        counted = Signal()
+        m.d.sync += counted.eq(unit.counted)
+        self.claim(unit.begin == begins, implies(unit.begin & counted, (slot == target) & (phase == 0)),
+                   implies(unit.start, waiting))
+        self.tie(opened["waiting"] == waiting, implies(waiting | begins, unit.start_slot == target),
+                 implies(waiting | begins, unit.counted), implies(begins & counted, (slot == target) & (phase == 0)))
+
+
+PROPERTIES = [
+    *(Property(name=f"link: SECDED ({check + bits},{bits})", top=lambda bits=bits, pins=pins: SecdedProof(bits, pins),
+               depth=2, claim="the syndrome of any errors in any codeword is the sum of their columns; if that is the "
+                              "column of a bit, this bit is corrected; else the codeword is refused")
+      for bits, check, pins in ((32, 7, 5), (64, 8, 9))),
+    *(Property(name=f"link: elastic buffer, {ratio} beats a cycle", top=lambda ratio=ratio: ElasticProof(ratio),
+               depth=3, claim="while its level is legal and the writer is one to four cycles ahead of what is seen of "
+                              "it, each beat is read in its turn, after it was written and before it is written over")
+      for ratio in (1, 2)),
+    *(Property(name=f"link: start of {'the root' if root else 'a chip'}", top=lambda root=root: StartProof(2, root),
+               depth=2, claim="a token begins in the first cycle of the named slot, once, and in no other cycle")
+      for root in (True, False)),
+]
