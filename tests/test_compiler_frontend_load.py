@@ -423,7 +423,7 @@ def test_fields_that_compute_nothing_are_ignored(tmp_path, fields):
      "model.safetensors: a safetensors file is needed, and this is a Git LFS pointer in place of the file: fetch"),
     ({"model.safetensors": b"\n<!DOCTYPE html><html>"}, "and this is a page of HTML"),
     ({"model.safetensors": b""}, "and this is an empty file: download it again"),
-    ({"config.json": b"version https://git-lfs.github.com/spec/v1"}, "config.json: a JSON file is needed, and this is a"),
+    ({"config.json": b"version https://git-lfs.github.com/spec/v1"}, "config.json: a JSON file is needed, and this"),
 ])
 def test_what_lies_in_place_of_weights_is_named(tmp_path, files, expected):
     folder = write_hf(tmp_path / "hf", random_checkpoint())

@@ -15,7 +15,7 @@ the one that was meant. `VerifyReport.flows` says which word every sample sees. 
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import numpy as np
@@ -58,8 +58,8 @@ class VerifyReport:
     elements: int
     flows: tuple[Flow, ...]
     unread: tuple[tuple[int, Dir, int], ...]
-    sent: Mapping[tuple[str, int], np.ndarray] = MappingProxyType({})
-    received: Mapping[tuple[str, int], np.ndarray] = MappingProxyType({})
+    sent: Mapping[tuple[str, int], np.ndarray] = field(default_factory=dict)
+    received: Mapping[tuple[str, int], np.ndarray] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """Producers and consumers as text, a flow a line."""

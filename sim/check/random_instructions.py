@@ -2,8 +2,9 @@
 
 from random import Random
 
-from arch.config import ChipConfig
+from arch.config import PLANES, ChipConfig
 from arch.isa import (
+    C2C_RECEIVE,
     DELAY_BITS,
     ENGINE,
     FIELDS,
@@ -20,6 +21,7 @@ from arch.isa import (
     Fmt,
     Func,
     Instr,
+    LinkOp,
     Op,
     Order,
     Red,
@@ -27,7 +29,7 @@ from arch.isa import (
     Wfmt,
     vxm_late,
 )
-from arch.row import Queue
+from arch.row import C2C, Queue
 
 from .random_placement import Placement, Program, Stock, outward
 from .random_schedule import Instance, Loop, Window, layout, random_phases
@@ -40,14 +42,17 @@ MAX_OFFSET = 7
 
 
 class Builder(Placement):
-    """Makes one bucket's program."""
+    """Makes one bucket's program. latency: of the links from the ports at one end to those at the other, if any."""
 
-    def __init__(self, config: ChipConfig, rng: Random, stocks: dict[str, Stock]):
+    def __init__(self, config: ChipConfig, rng: Random, stocks: dict[str, Stock], latency: int = 0):
         super().__init__(config, rng, stocks)
+        self.latency = latency
         self.kinds = {
             self.add_read: 10, self.add_write: 8, self.add_index: 3, self.add_load: 5, self.add_mac: 5,
             self.add_drain: 4, self.add_alu: 14, self.add_lanes: 8,
         }
+        if any(config.ports):
+            self.kinds |= {self.add_flits: 30}
         if config.sxm_transpose:
             self.kinds |= {self.add_transpose_in: 4, self.add_transpose_out: 2}
 
@@ -253,6 +258,35 @@ class Builder(Placement):
         instr = Instr(op, fields=burst | own)
         return (self.sampled(queue, window, offset, instr, run.direction, 15)
                 and self.produce(queue, window, offset, instr, SXM_DRIVE, 1 - outward(queue)))
+
+    def add_flits(self) -> bool:
+        """A SEND at one end of the row, and the RECEIVE at the other to which a loop brings it."""
+        target = self.target("C2C")
+        if not target:
+            return False
+        queue, run, window, offset, burst = target
+        slot = self.config.slot
+        burst["interval"] = slot * self.rng.randint(1, 3)
+        number, plane = self.rng.randrange(self.config.ports_of(queue.side)), self.rng.randrange(PLANES)
+        send = Instr(LinkOp.SEND, fields=burst | {"plane": plane, "ports": 1 << number})
+        instances = list(self.elements(window, offset, send.count, send.interval))
+        cycles = [cycle for _, cycles in instances for cycle in cycles]
+        if len(instances) > 1 or any(cycle % slot for cycle in cycles):
+            return False
+        if cycles[0] < slot * self.config.quiet_slots or cycles[-1] >= self.program.end - slot:
+            return False
+        if not (self.fits(queue, window, offset, send)
+                and self.sampled(queue, window, offset, send, run.direction, 1 << plane)):
+            return False
+        far = C2C["E" if queue.side == "W" else "W"]
+        there = self.window_at(far, cycles[0] + self.latency - ENGINE)
+        if not there or len(there[0].starts) > 1:
+            return False
+        receive = Instr(LinkOp.RECEIVE, fields=burst | {"port": number, "planes": self.rng.randint(1, 15)})
+        if not self.produce(far, *there, receive, C2C_RECEIVE, 1 - outward(far), receive.planes):
+            return False
+        self.keep(queue, window, offset, send)
+        return True
 
     def add_transpose_in(self) -> bool:
         target = self.target("SXM")
