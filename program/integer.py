@@ -316,13 +316,17 @@ class Sampler:
         self.advance()
         return _log2(GUMBEL_ONE - _log2((self.state & 0xFFFFFFFF) >> 8))
 
+    def scores(self, logits: np.ndarray) -> np.ndarray:
+        """Advance the generator; logits + temperature * Gumbel noise [vocab], in units of the logits."""
+        noise = clip(rsr(self.noise(), 5), 18)
+        return logits - rsr(noise * self.temperature_q, self.POST + 5)
+
     def choose(self, logits: np.ndarray) -> int:
-        """The token id, the first one of equals."""
+        """The token id of the greatest score, the first one of equals."""
         if not self.temperature_q:
             self.advance()
             return int(np.argmax(logits))
-        noise = clip(rsr(self.noise(), 5), 18)
-        return int(np.argmax(logits - rsr(noise * self.temperature_q, self.POST + 5)))
+        return int(np.argmax(self.scores(logits)))
 
 
 def temperature_q(temperature: float) -> int:

@@ -1,6 +1,7 @@
 """What the server knows of its model: texts to prompts and back, and what a request asks of a device."""
 
 import asyncio
+import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ from base.errors import TspError
 from program.program import Program
 from program.tokenizer import Tokenizer
 from run.answer import Question
-from run.chat import ChatTemplate, TemplateError
+from run.chat import ChatTemplate, TemplateError, prompt_of
 
 from .errors import ApiError
 from .schema import ChatRequest, Common, CompletionRequest, Message, sampling_of, stops_of, text_of
@@ -61,14 +62,18 @@ class Model:
 
     # --- texts ---------------------------------------------------------------------------------------------------
 
-    async def tokens(self, text: str, *, bos: bool = True, param: str = "prompt") -> list[int]:
-        """The tokens of a text. Raises ApiError on text that no tokens express, or too much of it."""
+    async def tokens(self, text: str, *, bos: bool | None = None, chat: bool = False,
+                     param: str = "prompt") -> list[int]:
+        """The tokens of a text, or of a rendered conversation; bos: whether BOS goes first, if not as the model has it.
+
+        Raises ApiError on text that no tokens express, or too much of it.
+        """
         if len(text) > self.program.context * self.longest:
             raise self._too_long(f"a text of {len(text)} letters", param)
         try:
-            if len(text) > AT_ONCE:
-                return await asyncio.to_thread(self.tokenizer.encode, text, bos)
-            return self.tokenizer.encode(text, bos)
+            encode = functools.partial(prompt_of, self.tokenizer) if chat else functools.partial(
+                self.tokenizer.encode, bos=bos)
+            return await asyncio.to_thread(encode, text) if len(text) > AT_ONCE else encode(text)
         except TspError as error:
             raise ApiError(400, str(error), param=param) from error
 
@@ -87,7 +92,7 @@ class Model:
             text = self.template.render(plain)
         except TemplateError as error:
             raise ApiError(400, str(error), param="messages") from error
-        return await self.tokens(text, param="messages")
+        return await self.tokens(text, chat=True, param="messages")
 
     def check_prompt(self, prompt: Sequence[int], param: str = "prompt") -> list[int]:
         """A prompt that the context has room for. Raises ApiError."""

@@ -322,8 +322,8 @@ def test_sigterm_lets_answers_end():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = subprocess.Popen([sys.executable, "-m", "cli.main", "serve", str(SHIPPED), "--port", str(port)],
-                               stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-m", "cli.main", "serve", str(SHIPPED), "--port", str(port),
+                                "--device", "reference"], stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr
         lines = []

@@ -8,6 +8,7 @@ import numpy as np
 from arch.config import PLANES, ChipConfig
 from arch.host_map import WORD, Control, Space
 from arch.row import queues
+from base.progress import Tell
 from program.image import (
     Image,
     accesses,
@@ -19,6 +20,9 @@ from program.image import (
     queue_accesses,
     start_accesses,
 )
+
+BLOCK = 1024
+"""Writes of an image between which its progress is told."""
 
 
 class HostedChip(ABC):
@@ -46,12 +50,15 @@ class HostedChip(ABC):
 
     # --- by the host port ----------------------------------------------------------------------------------------
 
-    def load(self, image: Image) -> None:
-        """Write an image, and position 0."""
-        self.write(image.tables())
-        for name, quads in image.mems.items():
-            self.load_mem(name, quads)
+    def load(self, image: Image, tell: Tell = lambda done: None) -> None:
+        """Write an image, and position 0. tell: called with the part that is written."""
+        self._write_all(image.accesses(), tell)
         self.host_write(Space.CONTROL, Control.POSITION.value, 0)
+
+    def _write_all(self, accesses: np.ndarray, tell: Tell) -> None:
+        for start in range(0, len(accesses), BLOCK):
+            self.write(accesses[start : start + BLOCK])
+            tell(start / len(accesses))
 
     def host_write(self, space: Space, addr: int, data: int) -> None:
         """One access: a 128-bit word."""

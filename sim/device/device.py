@@ -15,6 +15,7 @@ from arch.identity import chip_digest
 from arch.lanes import quads_of_int32, vectors_of
 from arch.row import slices
 from base.errors import TspError
+from base.progress import progress
 from program import integer
 from program.image import image_of
 from program.noise import advanced
@@ -153,7 +154,8 @@ class ChipDevice:
             raise TspError(f"the program is for config {program.config.name} ({digest}), "
                            f"the chip of device {self.name} is {identity:016x}")
         self._program = program
-        self.chip.load(image_of(program))
+        with progress(f"loading device {self.name}") as tell:
+            self.chip.load(image_of(program), tell)
         self.chip.host_write(Space.CONTROL, Control.ERRORS.value, 0)
         self._tokens = self._cycles = 0
 
