@@ -162,10 +162,11 @@ def _line(data: bytes | mmap.mmap, start: int) -> tuple[bytes, bool, int]:
 
 def _chip(header: Mapping[str, Any], config: ChipConfig | None) -> ChipConfig:
     """The chip of a program; raises TspError if this is another one."""
-    name, made_for = header["config"], digest_of(header["digest"], header["isa"])
-    chip = config or CONFIGS.get(name)
+    name, named = header["config"], CONFIGS.get(header["config"])
+    chip = config or named
     if chip is None:
         raise TspError(f"the program is for config {name!r}, which is not one of {', '.join(CONFIGS)}")
+    made_for = digest_of(header["digest"], header["isa"], any((named or chip).ports))
     if chip.digest() != header["digest"]:
         raise TspError(f"the program is for config {name} ({made_for}), not for {chip.name} ({chip_digest(chip)}): "
                        "compile it again")

@@ -52,8 +52,9 @@ class Story:
     def steps(self) -> Iterator[Told]:
         """Step by step until a token ends the story or all positions have run. Raises as `Session.run`."""
         decode, previous, block = codecs.getincrementaldecoder("utf-8")("replace").decode, self.prompt[0], 1
-        first, positions = self.prompt[0], self.plan.positions
+        first = self.prompt[0]
         before = b"" if first in self.tokenizer.stops else self.tokenizer.piece(None, first)
+        positions = self.plan.positions
         while len(self.done) < positions:
             count = 1 if self.digests else min(block, positions - len(self.done))
             began = time.perf_counter()

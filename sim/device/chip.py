@@ -21,8 +21,8 @@ from program.image import (
     start_accesses,
 )
 
-BLOCK = 1024
-"""Writes of an image between which its progress is told."""
+BLOCK = 4096
+"""Quads of an image between which its progress is told."""
 
 
 class HostedChip(ABC):
@@ -51,14 +51,15 @@ class HostedChip(ABC):
     # --- by the host port ----------------------------------------------------------------------------------------
 
     def load(self, image: Image, tell: Tell = lambda done: None) -> None:
-        """Write an image, and position 0. tell: called with the part that is written."""
-        self._write_all(image.accesses(), tell)
+        """Write an image, and position 0. tell: called with the part of its memories that is written."""
+        self.write(image.tables())
+        done, total = 0, sum(map(len, image.mems.values()))
+        for name, quads in image.mems.items():
+            for start in range(0, len(quads), BLOCK):
+                self.load_mem(name, quads[start : start + BLOCK], start)
+                done += len(quads[start : start + BLOCK])
+                tell(done / total)
         self.host_write(Space.CONTROL, Control.POSITION.value, 0)
-
-    def _write_all(self, accesses: np.ndarray, tell: Tell) -> None:
-        for start in range(0, len(accesses), BLOCK):
-            self.write(accesses[start : start + BLOCK])
-            tell(start / len(accesses))
 
     def host_write(self, space: Space, addr: int, data: int) -> None:
         """One access: a 128-bit word."""

@@ -13,10 +13,9 @@ import numpy as np
 from arch.config import ChipConfig
 from arch.host_map import Control, Space, fields_of
 from base.errors import TspError
-from base.progress import Tell
 from program.image import Access, each
 
-from .chip import BLOCK, HostedChip
+from .chip import HostedChip
 
 STATE = (Control.RUN, Control.POSITION, Control.CYCLES, Control.TOKEN_CYCLES)
 """Registers 0..3: when RUN has become 0, the others no longer change."""
@@ -46,10 +45,6 @@ class PortChip(HostedChip):
         """Through the port; instructions of a queue in an order that needs few words on a line."""
         self._port.write(_sorted(each(accesses)))
 
-    def _write_all(self, accesses: np.ndarray, tell: Tell) -> None:
-        """In one go, so that the instructions of a queue stay together."""
-        self._port.write(_counted(_sorted(each(accesses)), len(accesses), tell))
-
     def read(self, space: Space, addrs: Sequence[int]) -> list[int]:
         """Through the port."""
         return self._port.read(space, addrs)
@@ -77,14 +72,6 @@ class PortChip(HostedChip):
             if time.monotonic() > end:
                 raise TspError(f"the chip must end a token within {self._timeout} s, but did not")
         return state
-
-
-def _counted(accesses: Iterable[Access], total: int, tell: Tell) -> Iterator[Access]:
-    """The accesses; tells the part that was taken."""
-    for n, access in enumerate(accesses):
-        yield access
-        if n % BLOCK == 0:
-            tell(n / total)
 
 
 def _sorted(accesses: Iterable[Access]) -> Iterator[Access]:

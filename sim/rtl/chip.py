@@ -158,7 +158,7 @@ class VerilatedChip(HostedChip):
     # --- host port -----------------------------------------------------------------------------------------------
 
     def load(self, image: Image, tell: Tell = lambda done: None) -> None:
-        """Write an image, its deep slices directly, and position 0."""
+        """Write an image, its deep slices directly, and position 0. tell: as of `HostedChip.load`."""
         for name in self._deep.keys() & image.mems.keys():
             self._fill(name, image.mems[name])
         others = {name: data for name, data in image.mems.items() if name not in self._deep}
