@@ -78,7 +78,7 @@ def test_a_model_that_only_static_scales_suit_compiles():
         compile_checkpoint(checkpoint, tokenizer, scales="dynamic", **arguments)
     program = compile_checkpoint(checkpoint, tokenizer, **arguments)
     assert str(program.trials[0]).startswith("ffn_norm -> static, for dynamic scales are impossible (the checkpoint: ")
-    assert from_bytes(program.to_bytes()).trials == program.trials
+    assert from_bytes(to_bytes(program)).trials == program.trials
 
 
 def test_a_model_that_no_scales_suit_is_refused():
