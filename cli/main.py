@@ -33,8 +33,10 @@ from sim.cycle.core import ProgramError
 
 from . import show
 from .bench import bench
+from .chat import chat
 from .latency import bench_api, watch_api
 from .models import MODELS, Model, get
+from .options import Config, Context, Scales, Text, TokenizerFile, Weights
 from .page import page
 from .plan import plan as plan_model
 from .report import report
@@ -50,15 +52,6 @@ STOPPED = (BrokenPromise, KeyboardInterrupt, BrokenPipeError)
 commands = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__,
                        rich_markup_mode=None)  # which would take "[default: ..]" for markup
 
-Config = Annotated[str | None, typer.Option(help=f"Chip: {', '.join(CONFIGS)}.  [default: {DEFAULT_CONFIG}]")]
-Context = Annotated[int | None, typer.Option(help="Positions served.  [default: the checkpoint's, or what fits]")]
-Weights = Annotated[str | None, typer.Option(help="int8 or int4.  [default: int8]")]
-Scales = Annotated[str | None, typer.Option(help="Of activations: static, dynamic, robust, or measured, the best of "
-                                                 "them.  [default: measured]")]
-Text = Annotated[Path | None, typer.Option(help="UTF-8 file to calibrate static scales on.  [default: what the model "
-                                                "itself writes]")]
-TokenizerFile = Annotated[Path | None, typer.Option(help="tokenizer.bin, .json, .model or GGUF.  [default: next to the "
-                                                         "checkpoint]")]
 Clock = Annotated[float, typer.Option("--clock", help="MHz, for tokens/s.")]
 
 
@@ -196,6 +189,7 @@ commands.command("plan")(plan_model)
 commands.command("bench-api")(bench_api)
 commands.command("watch")(watch_api)
 commands.command()(serve)
+commands.command()(chat)
 commands.command()(get)
 
 

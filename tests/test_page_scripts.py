@@ -6,14 +6,12 @@ from pathlib import Path
 import node
 import pytest
 from checkpoints import REPOSITORY
-from page_program import PROMPT, story_program, write_data
+from page_program import PROMPT, reference_story, story_program, write_data
 
 from arch import isa, row
 from program.integer import seed_states, temperature_q
 from program.tokenizer import Tokenizer
 from report import streams
-from run.devices import open_device
-from run.story import begin, plan
 
 OPEN = """
 import fs from "node:fs";
@@ -145,13 +143,9 @@ def test_the_story_is_the_reference_in_the_predicted_cycles(folder: Path):
       return [texts(machine.story.steps).join(""), machine.story.steps.map((s) => [s.token, s.predicted, s.measured])];
     }"""
     text, steps = node.run(folder, source, options)
-    device = open_device("reference", program.config)
-    device.load(program)
-    prompt = Tokenizer.from_bytes(program.tokenizer).encode(PROMPT)
-    story = begin(device, program, plan(program, PROMPT, tokens=25 - len(prompt), temperature=0.7, seed=2))
-    expected = list(story.steps())
-    assert steps == [[step.token, step.predicted, step.predicted] for step in expected]
-    assert text == story.text
+    told, tokens = reference_story(24, 0.7, 2)
+    assert steps == [[token, program.cycles(n), program.cycles(n)] for n, token in enumerate(tokens)]
+    assert text == told
 
 
 def test_registers_hold_what_the_schedule_says(folder: Path):
@@ -211,6 +205,23 @@ def test_back_and_forth_gives_the_same_chip(folder: Path):
     wrong, position, cycle, last = node.run(folder, source, {"text": PROMPT, "temperature": 0, "seed": 0})
     assert not wrong
     assert (position, cycle) == (1, last)
+
+
+def test_a_story_begins_anew_in_the_middle_of_a_token(folder: Path):
+    source = WATCH + """
+    export function answer(options) {
+      const stories = [];
+      for (const cycles of [0, 9000, 12345]) {
+        machine.begin(options);
+        machine.forward(1e9);
+        stories.push(machine.story.steps.map((step) => [step.token, step.measured]));
+        machine.begin({ ...options, seed: "9" });
+        machine.forward(cycles);
+      }
+      return stories;
+    }"""
+    one, *others = node.run(folder, source, {"text": PROMPT, "temperature": 1, "seed": "4", "positions": 8})
+    assert others == [one, one]
 
 
 def test_a_prompt_that_does_not_fit_is_refused_in_one_line(folder: Path):

@@ -38,14 +38,14 @@ def robust(checkpoint: Checkpoint, texts: Sequence[Sequence[int]], *, context: i
 
 
 def choose(make: Callable[[frozenset[str]], IntegerModel], reference: FloatModel, *texts: Sequence[int],
-           make_robust: Callable[[], IntegerModel] | None = None) -> tuple[IntegerModel, list[Trial]]:
+           make_robust: Callable[[], IntegerModel | None] = lambda: None) -> tuple[IntegerModel, list[Trial]]:
     """The model with as many static scales as cost little, and what was measured on the way.
 
     make: the integer model with these dynamic inputs (`quantizer.quantiser`). reference: the float model. texts: some
     that the scales were not calibrated on. Compares all inputs dynamic with all static; if that is too much, tries one
     site after the other, each with what was chosen before. Where even dynamic scales lose ROBUST_ABOVE, the robust
-    model is taken, if there is one and it loses less. Sites whose shifts have no room for exponents are static, and a
-    trial of each says so. Raises TspError if even static scales are impossible.
+    model is taken, if there is one and it loses less (make_robust: that model, or None). Sites whose shifts have no
+    room for exponents are static, and a trial of each says so. Raises TspError if even static scales are impossible.
     """
     logits = np.concatenate([reference.sequence_logits(tokens) for tokens in texts])
 
@@ -54,8 +54,7 @@ def choose(make: Callable[[frozenset[str]], IntegerModel], reference: FloatModel
 
     model, trials = _dynamic(make)
     best = loss(model)
-    if make_robust and best > ROBUST_ABOVE:
-        other = make_robust()
+    if best > ROBUST_ABOVE and (other := make_robust()):
         trials.append(Trial(sites=(RESIDUAL,), dynamic=loss(other), static=best))
         if not trials[-1].takes_static:
             return other, trials
