@@ -1,6 +1,5 @@
 """The `tsp` command: arguments in, text out; everything else is elsewhere."""
 
-import errno
 import json
 import os
 import sys
@@ -15,7 +14,8 @@ from rich.console import Console
 
 import cli.one_thread  # noqa: F401  before anything that imports numpy
 from arch.config import CONFIGS, DEFAULT_CONFIG, config_of
-from base.command import INTERRUPTED, REFUSED, usage_error
+from base.cache import FULL
+from base.command import INTERRUPTED, REFUSED, prepare, refusal
 from base.errors import TspError
 from base.files import check_output, whole
 from compiler.compile import compile_checkpoint
@@ -33,8 +33,10 @@ from sim.cycle.core import ProgramError
 
 from . import show
 from .bench import bench
+from .chat import chat
 from .latency import bench_api, watch_api
 from .models import MODELS, Model, get
+from .options import Config, Context, Scales, Text, TokenizerFile, Weights
 from .page import page
 from .plan import plan as plan_model
 from .report import report
@@ -44,23 +46,12 @@ BROKEN = 1
 """The exit code besides those of `base.command`: a promise of ours is broken."""
 
 DISTRIBUTION = "metronome-tsp"
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What the system says where there is no room."""
 STOPPED = (BrokenPromise, KeyboardInterrupt, BrokenPipeError)
 """After these, the waveforms up to then are wanted all the same."""
 
 commands = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__,
                        rich_markup_mode=None)  # which would take "[default: ..]" for markup
 
-Config = Annotated[str | None, typer.Option(help=f"Chip: {', '.join(CONFIGS)}.  [default: {DEFAULT_CONFIG}]")]
-Context = Annotated[int | None, typer.Option(help="Positions served.  [default: the checkpoint's, or what fits]")]
-Weights = Annotated[str | None, typer.Option(help="int8 or int4.  [default: int8]")]
-Scales = Annotated[str | None, typer.Option(help="Of activations: static, dynamic, robust, or measured, the best of "
-                                                 "them.  [default: measured]")]
-Text = Annotated[Path | None, typer.Option(help="UTF-8 file to calibrate static scales on.  [default: what the model "
-                                                "itself writes]")]
-TokenizerFile = Annotated[Path | None, typer.Option(help="tokenizer.bin, .json, .model or GGUF.  [default: next to the "
-                                                         "checkpoint]")]
 Clock = Annotated[float, typer.Option("--clock", help="MHz, for tokens/s.")]
 
 
@@ -198,18 +189,20 @@ commands.command("plan")(plan_model)
 commands.command("bench-api")(bench_api)
 commands.command("watch")(watch_api)
 commands.command()(serve)
+commands.command()(chat)
 commands.command()(get)
 
 
 def app(args: Sequence[str] | None = None) -> int:
     """Run the command; the exit code. What is refused, or broken, is one line on stderr."""
     arguments = list(sys.argv[1:] if args is None else args) or ["--help"]
+    prepare()
     command: Callable = typer.main.get_command(commands)
     try:
         code = command(arguments, prog_name="tsp", standalone_mode=False) or 0
         sys.stdout.flush()
         return code
-    except (TspError, ProgramError) as error:
+    except ProgramError as error:
         return _fail(str(error), REFUSED)
     except BrokenPromise as error:
         return _fail(str(error), BROKEN)
@@ -218,14 +211,12 @@ def app(args: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _drop_output()
         return BROKEN
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        _drop_output()
-        return _fail(f"cannot write the output: {os.strerror(error.errno).lower()}: make room on its disk, and on that "
-                     "of the cache ($METRONOME_CACHE)", BROKEN)
     except Exception as error:
-        message = usage_error(error)
+        if isinstance(error, OSError) and error.errno in FULL:
+            _drop_output()
+            return _fail(f"cannot write the output: {os.strerror(error.errno).lower()}: make room on its disk, and on "
+                         "that of the cache ($METRONOME_CACHE)", BROKEN)
+        message = refusal(error)
         if message is None:
             raise
         return _fail(message, REFUSED)

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from base.progress import progress
 from compiler.fit import Fit
 from compiler.frontend.checkpoint import Checkpoint
 from program.program import Program
@@ -75,9 +76,14 @@ def summary(story: Story, clock: float, elapsed: float) -> str:
 
 @contextmanager
 def passes() -> Iterator[Callable[[str], None]]:
-    """Shows the name of the pass at work, on a terminal."""
-    with Console(stderr=True).status("reading") as status:
-        yield status.update
+    """Shows the name of the pass at work on a terminal; elsewhere, a line every few seconds."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with console.status("reading") as status:
+            yield status.update
+        return
+    with progress("compiling"):
+        yield lambda name: None
 
 
 def program(program: Program, path: Path, clock: float) -> None:

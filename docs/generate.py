@@ -21,7 +21,7 @@ from typing import Any
 import cli.one_thread  # noqa: F401  before anything that imports numpy
 from arch import host_map, isa, row, tables
 from arch.config import CONFIGS, DEFAULT_CONFIG
-from arch.isa import Field, Op
+from arch.isa import Field, LinkOp, Op
 from compiler.fit import fit
 from compiler.frontend.load import load_checkpoint
 from plan import claims
@@ -124,7 +124,7 @@ def _enum(kind: Any) -> str:
 def _latencies() -> str:
     names = ("START", "ENGINE", "MIN_DELAY", "MIN_DELAY_JUMP", "MEM_READ", "MEM_WRITE_TO_READ", "MEM_INDEX",
              "VXM_DRIVE", "VXM_RF", "VXM_REDUCE_DRIVE", "SXM_DRIVE", "SXM_TRANSPOSE", "MXM_LOAD",
-             "MXM_ACC", "MXM_DRAIN", "HOST_READ")
+             "MXM_ACC", "MXM_DRAIN", "C2C_SEND", "C2C_RECEIVE", "HOST_READ")
     said = _docstrings()
     return table(("constant", "cycles", "from → to"),
                  *((f"`{name}`", str(getattr(isa, name)), said[name]) for name in names))
@@ -132,11 +132,12 @@ def _latencies() -> str:
 
 def _opcodes() -> str:
     unit = {op: name for name, ops in isa.UNIT_OPS.items() for op in ops}
-    fields = {op: ", ".join(f"`{name}`" for name in isa.FIELDS[op]) or "none" for op in Op}
+    ops = (*Op, *LinkOp)
+    fields = {op: ", ".join(f"`{name}`" for name in isa.FIELDS[op]) or "none" for op in ops}
     return table(("opcode", "operation", "unit", "bits", "fields behind the header"),
                  *((str(op.value), f"`{op.name}`", unit.get(op, "every queue"), str(isa.layout(op).size),
                     fields[op])
-                   for op in Op))
+                   for op in ops))
 
 
 def _icu() -> str:
@@ -159,8 +160,8 @@ def _kind(spec: Field) -> str:
 def _fields() -> str:
     """A table for every layout that some operations share."""
     parts = ["Every word begins with the header.\n", _layout(isa.HEADER, 0)]
-    layouts: dict[tuple, list[Op]] = {}
-    for op in Op:
+    layouts: dict[tuple, list[isa.AnyOp]] = {}
+    for op in (*Op, *LinkOp):
         if isa.FIELDS[op]:
             layouts.setdefault(tuple(isa.FIELDS[op].items()), []).append(op)
     start = sum(spec.bits for spec in isa.HEADER.values())

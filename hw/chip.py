@@ -35,6 +35,16 @@ def probe_ports(config: ChipConfig) -> dict:
     return ports
 
 
+def own_ports(config: ChipConfig) -> dict:
+    """The ports of any chip; see `Chip`."""
+    ports = {
+        "host_space": In(Space), "host_addr": In(32), "host_wdata": In(WORD), "host_write": In(1),
+        "host_read": In(1), "host_rdata": Out(WORD),
+        "running": Out(1), "token_start": Out(1), "errors": Out(len(Trap)),
+    }
+    return ports | probe_ports(config) if config.debug else ports
+
+
 def link_ports(config: ChipConfig) -> dict:
     """The ports of a chip with links; see `Chip`."""
     ports: dict = {"ready": Out(1), "begin": In(1), "token_end": Out(1)} if any(config.ports) else {}
@@ -73,15 +83,7 @@ class Chip(wiring.Component):
     def __init__(self, *, config: ChipConfig):
         self._config = config
         self._queues = queues(config)
-        ports = {
-            "host_space": In(Space), "host_addr": In(32), "host_wdata": In(WORD), "host_write": In(1),
-            "host_read": In(1), "host_rdata": Out(WORD),
-            "running": Out(1), "token_start": Out(1), "errors": Out(len(Trap)),
-        }
-        ports |= link_ports(config)
-        if config.debug:
-            ports |= probe_ports(config)
-        super().__init__(ports)
+        super().__init__(own_ports(config) | link_ports(config))
 
     def elaborate(self, platform):
         m = Module()

@@ -38,12 +38,14 @@ class Told:
 
 @dataclass
 class Story:
-    """A story that is being told: iterate `steps()` once; the rest is about the steps so far."""
+    """A story that is being told: iterate `steps()` once; the rest is about the steps so far.
+
+    plan: what was asked for. digests: hash the logits of every token.
+    """
 
     session: Session
     tokenizer: Tokenizer
-    prompt: list[int]
-    positions: int
+    plan: "Plan"
     digests: bool
     done: list[Told] = field(default_factory=list)
 
@@ -52,8 +54,9 @@ class Story:
         decode, previous, block = codecs.getincrementaldecoder("utf-8")("replace").decode, self.prompt[0], 1
         first = self.prompt[0]
         before = b"" if first in self.tokenizer.stops else self.tokenizer.piece(None, first)
-        while len(self.done) < self.positions:
-            count = 1 if self.digests else min(block, self.positions - len(self.done))
+        positions = self.plan.positions
+        while len(self.done) < positions:
+            count = 1 if self.digests else min(block, positions - len(self.done))
             began = time.perf_counter()
             steps = self.session.run(count)
             elapsed = time.perf_counter() - began
@@ -62,7 +65,7 @@ class Story:
             for step in steps:
                 ends = self._ends(step.position, step.token)
                 piece = b"" if ends else self.tokenizer.piece(previous, step.token)
-                text = decode(before + piece, ends or step.position + 1 == self.positions)
+                text = decode(before + piece, ends or step.position + 1 == positions)
                 previous, before = step.token, b""
                 self.done.append(Told(step.position, step.token, text, step.predicted, step.measured, digest))
                 yield self.done[-1]
@@ -82,6 +85,11 @@ class Story:
     def program(self) -> Program:
         """What it is told with."""
         return self.session.program
+
+    @property
+    def prompt(self) -> list[int]:
+        """Tokens of the prompt, BOS first."""
+        return self.plan.prompt
 
     @property
     def text(self) -> str:
@@ -114,6 +122,8 @@ class Story:
         return {
             "device": self.device.name,
             "config": self.program.config.name,
+            "temperature": self.plan.temperature,
+            "seed": self.plan.seed,
             "prompt_tokens": self.prompt,
             "tokens": [step.token for step in self.done],
             "text": self.text,
@@ -160,4 +170,4 @@ def plan(program: Program, prompt: str = "", *, tokens: int | None = None, tempe
 def begin(session: Session, plan: Plan, *, digests: bool = False) -> Story:
     """Start a story. digests: hash the logits of every token, which are then run one by one."""
     session.prompt(plan.prompt, Sampling(temperature=plan.temperature, seed=plan.seed))
-    return Story(session, Tokenizer.from_bytes(session.program.tokenizer), plan.prompt, plan.positions, digests)
+    return Story(session, Tokenizer.from_bytes(session.program.tokenizer), plan, digests)

@@ -141,8 +141,12 @@ def _tools(model: Model, engine: Engine, metrics: Metrics) -> APIRouter:
         """The tokens of a text, or of messages as the chat template writes them."""
         if (body.prompt is None) == (body.messages is None):
             raise ApiError(400, "give one of prompt and messages", param="prompt")
-        tokens = (await model.tokens(body.prompt, bos=body.add_special_tokens) if body.prompt is not None
-                  else await model.chat_tokens(body.messages or []))
+        if body.prompt is None:
+            tokens = await model.chat_tokens(body.messages or [])
+        elif body.add_special_tokens:
+            tokens = await model.tokens(body.prompt)
+        else:
+            tokens = await model.plain_tokens(body.prompt)
         return Json({"tokens": tokens, "count": len(tokens), "max_model_len": model.program.context})
 
     @tools.post("/detokenize", response_model=Prompt, responses=ERRORS)

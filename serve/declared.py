@@ -276,5 +276,5 @@ PLAIN: dict[int | str, dict[str, Any]] = {code: ERRORS[code] for code in (400, 4
 
 def streamed(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
     """The 200 of an endpoint that can stream."""
-    return {200: {"model": model, "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    return {200: {"model": model, "content": {"text/event-stream": {}},
                   "description": "The answer, or a stream of chunks that ends with [DONE]."}}

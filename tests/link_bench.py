@@ -5,11 +5,11 @@ from functools import cache
 
 import numpy as np
 from link_rig import BEAT, LINE_BITS, SIDES, UNIT_INTERVAL, Rig
-from ticked import Ticked
 
 from hw.link.parameters import LinkParameters
 from hw.link.receive import Fault, record
 from hw.link.train import State
+from sim.rtl.ticked import Ticked
 
 LATENCY = {(8, 1): 16, (8, 2): 12, (4, 1): 16, (16, 1): 16, (16, 2): 12}
 """The latencies that the benches declare, by lanes and ratio."""

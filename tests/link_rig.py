@@ -70,8 +70,9 @@ class Rig(wiring.Component):
     """Side a is the root. `flip` is a mask on the codeword that the side sends in the next slot in which it is not 0;
     `flipped` counts. `skew`: ticks of each line towards the other side, its clock's last. `cut`: lines that are dead.
     traffic: the rule, in the slots from_slot..to_slot - 1. end_slot: the last of a token, as for its CRC.
-    `begin_tick`, `begin_counter`: of the last token's begin. `slot_tick`: when slot `mark_slot` by the side's counter began;
-    `arrival`: when a frame or flit with that number arrived here. `phase`: ticks by which the side's clock is late.
+    `begin_tick`, `begin_counter`: of the last token's begin. `slot_tick`: when slot `mark_slot` began by the
+    side's counter; `arrival`: when a frame or flit with that number arrived here. `phase`: ticks by which the side's
+    clock is late.
     """
 
     def __init__(self, link: LinkParameters):

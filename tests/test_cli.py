@@ -15,6 +15,7 @@ from programs import TINY, small_program, write_letters
 
 from arch import isa
 from arch.config import CONFIGS
+from arch.identity import chip_digest
 from cli.main import DISTRIBUTION, app
 from program.file import save, to_bytes
 
@@ -71,7 +72,7 @@ BAD = [
     (["run", "short.tsp"], "cut short"),
     (["run", "empty.tsp"], "not a Metronome program"),
     (["run", "altered.tsp"], "checksum"),
-    (["run", "good.tsp", "--config", "ulx3s"], CONFIGS["ulx3s"].digest()),
+    (["run", "good.tsp", "--config", "ulx3s"], chip_digest(CONFIGS["ulx3s"])),
     (["run", "good.tsp", "--context", "16"], "--context is for checkpoints"),
     (["run", "good.tsp", "--config", "huge"],
      "config must be one of tiny, micro, small, ulx3s, wide, large, not 'huge'"),
@@ -263,6 +264,7 @@ def test_a_story_as_json(device: str, files: Path, capfd: pytest.CaptureFixture[
     assert story["clock_mhz"] == 50
     assert story["tokens_per_second"] == pytest.approx(50e6 * count / sum(story["predicted_cycles"]))
     assert 0 < story["roofline_fraction"] < 1
+    assert (story["temperature"], story["seed"]) == (0, 0)
     assert all(len(digest) == 64 for digest in story["logits_digest"])
 
 
@@ -271,6 +273,7 @@ def test_devices_tell_the_same_sampled_story(files: Path, capfd: pytest.CaptureF
     first, second = (told(capfd, *options, "--device", device) for device in ("reference", "model"))
     for key in ("tokens", "text", "logits_digest", "predicted_cycles"):
         assert first[key] == second[key]
+    assert (first["temperature"], first["seed"]) == (1.5, 7)
     other = told(capfd, *options[:-1], "8", "--device", "reference")
     assert other["tokens"] != first["tokens"]
 

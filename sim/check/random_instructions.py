@@ -29,7 +29,7 @@ from arch.isa import (
     Wfmt,
     vxm_late,
 )
-from arch.row import C2C, Queue
+from arch.row import Queue
 
 from .random_placement import Placement, Program, Stock, outward
 from .random_schedule import Instance, Loop, Window, layout, random_phases
@@ -42,11 +42,15 @@ MAX_OFFSET = 7
 
 
 class Builder(Placement):
-    """Makes one bucket's program. latency: of the links from the ports at one end to those at the other, if any."""
+    """Makes one bucket's program.
 
-    def __init__(self, config: ChipConfig, rng: Random, stocks: dict[str, Stock], latency: int = 0):
+    across: of a port (end of the row, number), whose builder the other end of its link has, the queue and the port
+    there, and the latency (see `sim.check.racks`).
+    """
+
+    def __init__(self, config: ChipConfig, rng: Random, stocks: dict[str, Stock]):
         super().__init__(config, rng, stocks)
-        self.latency = latency
+        self.across: dict[tuple[str, int], tuple[Builder, Queue, int, int]] = {}
         self.kinds = {
             self.add_read: 10, self.add_write: 8, self.add_index: 3, self.add_load: 5, self.add_mac: 5,
             self.add_drain: 4, self.add_alu: 14, self.add_lanes: 8,
@@ -58,6 +62,18 @@ class Builder(Placement):
 
     def build(self, attempts: int) -> Program | None:
         """None if the queues' stores have no room for the loops."""
+        if self.lay_out():
+            for kind in self.rng.choices(list(self.kinds), list(self.kinds.values()), k=attempts):
+                kind()
+            return self.program
+        return None
+
+    def add_one(self) -> None:
+        """Try to place one instruction."""
+        self.rng.choices(list(self.kinds), list(self.kinds.values()))[0]()
+
+    def lay_out(self) -> Program | None:
+        """A program of loops and windows alone; None if the queues' stores have no room for the loops."""
         rng = self.rng
         phases = random_phases(rng)
         nodes = {}
@@ -70,8 +86,6 @@ class Builder(Placement):
         windows = {name: [w for node in tree for w in (node.windows() if isinstance(node, Loop) else [node])]
                    for name, tree in nodes.items()}
         self.program = Program(nodes, windows, START + sum(phase.length for phase in phases))
-        for kind in rng.choices(list(self.kinds), list(self.kinds.values()), k=attempts):
-            kind()
         return self.program
 
     # --- MEM -----------------------------------------------------------------------------------------------------
@@ -260,33 +274,35 @@ class Builder(Placement):
                 and self.produce(queue, window, offset, instr, SXM_DRIVE, 1 - outward(queue)))
 
     def add_flits(self) -> bool:
-        """A SEND at one end of the row, and the RECEIVE at the other to which a loop brings it."""
+        """A SEND, and the RECEIVE at the other end of the link."""
         target = self.target("C2C")
         if not target:
             return False
         queue, run, window, offset, burst = target
-        slot = self.config.slot
-        burst["interval"] = slot * self.rng.randint(1, 3)
         number, plane = self.rng.randrange(self.config.ports_of(queue.side)), self.rng.randrange(PLANES)
+        burst["interval"] = self.config.slot * self.rng.randint(1, 3)
         send = Instr(LinkOp.SEND, fields=burst | {"plane": plane, "ports": 1 << number})
-        instances = list(self.elements(window, offset, send.count, send.interval))
-        cycles = [cycle for _, cycles in instances for cycle in cycles]
-        if len(instances) > 1 or any(cycle % slot for cycle in cycles):
-            return False
-        if cycles[0] < slot * self.config.quiet_slots or cycles[-1] >= self.program.end - slot:
+        if (queue.side, number) not in self.across or not self._slots_free(window, offset, send):
             return False
         if not (self.fits(queue, window, offset, send)
                 and self.sampled(queue, window, offset, send, run.direction, 1 << plane)):
             return False
-        far = C2C["E" if queue.side == "W" else "W"]
-        there = self.window_at(far, cycles[0] + self.latency - ENGINE)
-        if not there or len(there[0].starts) > 1:
+        far, there, port, latency = self.across[queue.side, number]
+        found = far.window_at(there, window.starts[0].cycle + offset + latency)
+        if not found or len(found[0].starts) > 1:
             return False
-        receive = Instr(LinkOp.RECEIVE, fields=burst | {"port": number, "planes": self.rng.randint(1, 15)})
-        if not self.produce(far, *there, receive, C2C_RECEIVE, 1 - outward(far), receive.planes):
+        receive = Instr(LinkOp.RECEIVE, fields=burst | {"port": port, "planes": self.rng.randint(1, 15)})
+        if not far.produce(there, *found, receive, C2C_RECEIVE, 1 - outward(there), receive.planes):
             return False
         self.keep(queue, window, offset, send)
         return True
+
+    def _slots_free(self, window: Window, offset: int, send: Instr) -> bool:
+        """Whether the elements of a SEND begin slots that are not the link's own, in a window that comes once."""
+        slot = self.config.slot
+        _, cycles = next(self.elements(window, offset, send.count, send.interval))
+        return (len(window.starts) == 1 and not any(cycle % slot for cycle in cycles)
+                and cycles[0] >= slot * self.config.quiet_slots and cycles[-1] < self.program.end - slot)
 
     def add_transpose_in(self) -> bool:
         target = self.target("SXM")

@@ -26,11 +26,8 @@ MARGIN = 20
 """Cycles between the last element of a token and the next start pulse, at least."""
 
 
-def random_image(config: ChipConfig, seed: int, attempts: int = 400, latency: int = 0) -> tuple[Image, int]:
-    """A random legal image, and how many tokens to run so that every bucket is used. The same seed, the same image.
-
-    latency: of the links, of a chip that has as many ports at either end: from those at one end to those at the other.
-    """
+def random_image(config: ChipConfig, seed: int, attempts: int = 400) -> tuple[Image, int]:
+    """A random legal image, and how many tokens to run so that every bucket is used. The same seed, the same image."""
     rng = Random(seed)
     words: dict[str, list[int]] = {queue.name: [] for queue in queues(config)}
     starts: dict[str, list[int]] = {queue.name: [] for queue in queues(config)}
@@ -38,7 +35,7 @@ def random_image(config: ChipConfig, seed: int, attempts: int = 400, latency: in
     stocks = {name: Stock(store) for name, store in stores.items()}
     buckets, position = [], 0
     for _ in range(rng.randint(1, min(3, config.buckets))):
-        program = Builder(config, rng, stocks, latency).build(attempts)
+        program = Builder(config, rng, stocks).build(attempts)
         if not program:
             break
         for name, nodes in program.layout.items():
@@ -46,11 +43,10 @@ def random_image(config: ChipConfig, seed: int, attempts: int = 400, latency: in
             words[name] += [encode(instr) for node in nodes for instr in node.emit(stores[name].max_delay)]
             words[name].append(encode(Instr(Op.SYNC)))
         position += rng.randint(1, 2)
-        period = program.end + MARGIN + rng.randint(0, 30)
-        buckets.append((period + -period % config.slot if any(config.ports) else period, position))
+        buckets.append((program.end + MARGIN + rng.randint(0, 30), position))
     maps = [random_map(rng, config.lanes) for _ in range(config.sxm_maps)]
     return Image(config=config, queues=words, starts=starts, buckets=buckets, maps=dict(enumerate(maps)),
-                 mems=_memories(config, rng)), position
+                 mems=memories(config, rng)), position
 
 
 class Chance(Protocol):
@@ -68,7 +64,7 @@ def random_map(rng: Chance, n_lanes: int) -> list[int]:
     return lanes
 
 
-def _memories(config: ChipConfig, rng: Random) -> dict[str, np.ndarray]:
+def memories(config: ChipConfig, rng: Random) -> dict[str, np.ndarray]:
     """Random bytes, many of them small numbers, behind quads of index vectors."""
     numbers = np.random.default_rng(rng.getrandbits(32))
     memories = {}

@@ -1,14 +1,22 @@
 """The RTL of a rack for simulation: chips, and in place of each link the cycles that it takes."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import wiring
 
-from arch.config import ChipConfig
+from arch.config import POSITIONS, ChipConfig
+from arch.host_map import Space
+from arch.isa import HOST_READ
 from arch.rack import Link, Port, RackConfig
-from hw.chip import Chip, link_ports
-from sim.rtl.verilog import verilog_of
+from hw.chip import Chip, own_ports
+from program.image import each
+from sim.device.chip import HostedChip
+
+from .chip import probe_table
+from .ticked import Ticked
 
 
 def looped(config: ChipConfig, latency: int) -> RackConfig:
@@ -27,9 +35,7 @@ class Rack(wiring.Component):
         self.rack = rack
         ports: dict[str, Any] = {}
         for n, config in enumerate(rack.chips):
-            inside = link_ports(config)
-            members = Chip(config=config).signature.members
-            ports |= {prefix(rack, n) + name: member for name, member in members.items() if name not in inside}
+            ports |= {prefix(rack, n) + name: member for name, member in own_ports(config).items()}
         super().__init__(ports)
 
     def elaborate(self, platform):
@@ -37,11 +43,9 @@ class Rack(wiring.Component):
         chips: list[Any] = [Chip(config=config) for config in self.rack.chips]
         for n, chip in enumerate(chips):
             m.submodules[f"chip{n}"] = chip
-            inside = link_ports(self.rack.chips[n])
-            for name, member in chip.signature.members.items():
-                if name not in inside:
-                    own, its = getattr(self, prefix(self.rack, n) + name), getattr(chip, name)
-                    m.d.comb += its.eq(own) if member.flow == wiring.In else own.eq(its)
+            for name, member in own_ports(self.rack.chips[n]).items():
+                own, its = getattr(self, prefix(self.rack, n) + name), getattr(chip, name)
+                m.d.comb += its.eq(own) if member.flow == wiring.In else own.eq(its)
         ready = Cat(chip.ready for chip in chips if hasattr(chip, "ready")).all()
         for chip in chips:
             if hasattr(chip, "begin"):
@@ -69,6 +73,85 @@ def _wire(m: Module, near: Port, far: Port, latency: int, sender: Any, receiver:
         m.d.comb += getattr(receiver, f"arrived_{far.side}")[far.number].eq(late[0])
 
 
-def rack_verilog(rack: RackConfig) -> str:
-    """The Verilog of a rack, its top module called `chip`, as the harness of one chip has it."""
-    return verilog_of(Rack(rack), "chip")
+class RackSimulator:
+    """A Verilated rack, stepped cycle by cycle; `chips` are its chips as their hosts see them.
+
+    rack: of debug builds, or not.
+    """
+
+    def __init__(self, rack: RackConfig):
+        self.rack = rack
+        self._model = Ticked(Rack(rack), "rack")
+        self._model.rst = 1
+        self._model.run(2)
+        self._model.rst = 0
+        self.chips = [RackChip(self, n) for n in range(len(rack.chips))]
+
+    def step(self, cycles: int = 1) -> None:
+        """Pass cycles on all chips."""
+        self._model.run(cycles)
+
+    def port(self, chip: int, name: str) -> int:
+        """A port's present value."""
+        return getattr(self._model, prefix(self.rack, chip) + name)
+
+    def drive(self, chip: int, **values: int) -> None:
+        """Inputs of a chip from the present cycle on."""
+        for name, value in values.items():
+            setattr(self._model, prefix(self.rack, chip) + name, value)
+
+    def close(self) -> None:
+        """Free the model."""
+        self._model.close()
+
+
+class RackChip(HostedChip):
+    """One chip of a `RackSimulator`. Every access passes a cycle of the whole rack."""
+
+    def __init__(self, simulator: RackSimulator, number: int):
+        self.config = simulator.rack.chips[number]
+        self._simulator, self._number = simulator, number
+        self._probes = probe_table(self.config)
+
+    def write(self, accesses: np.ndarray) -> None:
+        for space, addr, data in each(accesses):
+            self._simulator.drive(self._number, host_space=space.value, host_addr=addr, host_wdata=data, host_write=1)
+            self._simulator.step()
+        self._simulator.drive(self._number, host_write=0)
+
+    def read(self, space: Space, addrs: Sequence[int]) -> list[int]:
+        found = []
+        for addr in addrs:
+            self._simulator.drive(self._number, host_space=space.value, host_addr=addr, host_read=1)
+            self._simulator.step()
+            self._simulator.drive(self._number, host_read=0)
+            self._simulator.step(HOST_READ - 1)
+            found.append(self.probe("host_rdata"))
+        return found
+
+    def run(self, n_tokens: int) -> list[int]:
+        raise NotImplementedError("the chips of a rack run together: see `sim.rack.Rack`")
+
+    def step(self, cycles: int = 1) -> None:
+        """Pass cycles on all chips."""
+        self._simulator.step(cycles)
+
+    def probe(self, name: str) -> int:
+        """A port's present value."""
+        return self._simulator.port(self._number, name)
+
+    def writes(self, queue: str) -> Mapping[str, int]:
+        """The state writes of a unit at the end of the present cycle, field by field (debug builds)."""
+        value = self.probe(f"probe_{queue}")
+        return {field: value >> offset & (1 << width) - 1
+                for field, offset, width in self._probes[f"probe_{queue}"].fields}
+
+    def streams(self, direction: str) -> np.ndarray:
+        """Registers of direction "e" or "w" as uint8 [position, stream, lane] (debug builds)."""
+        size = self.config.streams * self.config.lanes
+        return np.stack([np.frombuffer(self.probe(f"{direction}_{p}").to_bytes(size, "little"), np.uint8)
+                         .reshape(-1, self.config.lanes).copy() for p in range(POSITIONS)])
+
+    def driven(self, direction: str) -> np.ndarray:
+        """Driven bits [position], stream s at bit s (debug builds)."""
+        return np.array([self.probe(f"{direction}_driven_{p}") for p in range(POSITIONS)], np.uint32)

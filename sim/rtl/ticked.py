@@ -7,8 +7,8 @@ from typing import Any
 from amaranth.hdl import Shape
 from amaranth.lib import wiring
 
-from sim.rtl.build import build
-from sim.rtl.verilog import verilog_of
+from .build import build
+from .verilog import verilog_of
 
 HARNESS = Path(__file__).with_name("ticked.cpp")
 BYTES = 512

@@ -1,0 +1,160 @@
+"""Chips that exchange flits: worked examples, random programs, the verifier's proof, and the RTL in lockstep."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from racks import CHIP, ring
+
+from arch.host_map import Trap
+from arch.isa import Dir, Instr, LinkOp, Op, encode
+from arch.legal import VerifyError
+from arch.rack import RackConfig
+from arch.row import queues, slices
+from compiler.verify.proof import verify_bucket
+from compiler.verify.rack import verify_links
+from program.image import Image
+from sim.check.racks import bucket_words, lockstep_of_rack, random_images
+from sim.check.random_instructions import MAX_OFFSET
+from sim.cycle.chip import ProgramError
+from sim.rack import RackModel
+from sim.rtl.rack import RackSimulator
+
+PAIR = ring(2)
+LATENCY = 9
+PERIOD = 128
+BOUNDS = {(name, register): MAX_OFFSET for name in slices(CHIP) for register in range(1, CHIP.index_regs)}
+
+READ = Instr(Op.READ, fields={"addr": 5, "dir": Dir.E, "planes": 15, "count": 3, "interval": 4})
+SEND = Instr(LinkOp.SEND, fields={"plane": 2, "ports": 1, "count": 3, "interval": 4})
+RECEIVE = Instr(LinkOp.RECEIVE, fields={"port": 0, "planes": 0b1010, "count": 3, "interval": 4})
+WRITE = Instr(Op.WRITE, fields={"addr": 40, "stride": 1, "dir": Dir.E, "planes": 0b1010, "count": 3, "interval": 4})
+SENT = 20
+"""Cycle in which the first SEND executes: a multiple of a slot."""
+TO_EDGE = 2
+"""Hops from MEM_E to the eastern end."""
+TAKEN = SENT + LATENCY
+
+
+def queue(*words: tuple[int, Instr]) -> list[int]:
+    """Words whose first elements execute in these cycles."""
+    found, now = [], 4
+    for cycle, instr in words:
+        dispatch = cycle - 1
+        if dispatch > now:
+            found.append(encode(Instr(Op.NOP, dispatch - now)))
+        found.append(encode(instr))
+        now = dispatch + 1
+    return [*found, encode(Instr(Op.SYNC))]
+
+
+def image(period: int = PERIOD, **words: Sequence[int]) -> Image:
+    every = {one.name: list(words.get(one.name, queue())) for one in queues(CHIP)}
+    rng = np.random.default_rng(3)
+    mems = {f"MEM_{name}": rng.integers(0, 256, (64, 4, CHIP.lanes), np.uint8) for name in slices(CHIP)}
+    return Image(config=CHIP, queues=every, starts={name: [0] for name in every}, buckets=[(period, 1 << 20)], maps={},
+                 mems=mems)
+
+
+def sender(sent: int = SENT, send: Instr = SEND) -> Image:
+    return image(MEM_E0=queue((sent - TO_EDGE - 2, READ)), C2C_E=queue((sent, send)))
+
+
+def taker(taken: int = TAKEN, receive: Instr = RECEIVE) -> Image:
+    """Drives what comes eastward, from the western end to MEM_W, two hops on."""
+    return image(C2C_W=queue((taken, receive)), MEM_W0=queue((taken + 2, WRITE)))
+
+
+def test_worked_example():
+    """Plane 2 of quad 5, sent three times, lands on planes 1 and 3 of quads 40..42 of the other chip."""
+    rack = RackModel(PAIR)
+    rack.load([sender(), taker()])
+    before = rack.chips[1].mem("MEM_W0").copy()
+    flit = rack.chips[0].mem("MEM_E0")[5, 2]
+    assert rack.run(2) == [[PERIOD] * 2] * 2
+    expected = before.copy()
+    expected[40:43, 1] = expected[40:43, 3] = flit
+    assert np.array_equal(rack.chips[1].mem("MEM_W0"), expected)
+
+
+ILLEGAL = [  # images, what the machine says, what the verifier says
+    ([sender(), taker(TAKEN + 1)], Trap.EMPTY_READ, Trap.NOT_PARKED),  # too late
+    ([sender(), image()], Trap.NOT_PARKED, Trap.NOT_PARKED),  # nobody takes it
+    ([image(), taker()], Trap.EMPTY_READ, Trap.EMPTY_READ),  # nobody sent it
+    ([sender(SENT + 1), taker(TAKEN + 1)], Trap.COLLISION, Trap.COLLISION),  # within a slot
+    ([sender(send=Instr(LinkOp.SEND, fields={**SEND.fields, "ports": 2})), image()], Trap.ADDRESS, Trap.ADDRESS),
+    ([sender(), taker(receive=Instr(LinkOp.RECEIVE, fields={**RECEIVE.fields, "port": 1}))], Trap.ADDRESS,
+     Trap.ADDRESS),
+]
+
+
+def verify(rack: RackConfig, images: Sequence[Image]) -> None:
+    """Every bucket of every chip by itself, then the flits between them."""
+    for bucket in range(len(images[0].buckets)):
+        verify_links(rack, [verify_bucket(config, bucket_words(one, bucket), one.buckets[bucket][0], BOUNDS)
+                            for config, one in zip(rack.chips, images, strict=True)])
+
+
+def test_the_worked_example_is_proven():
+    verify(PAIR, [sender(), taker()])
+
+
+@pytest.mark.parametrize(("images", "trap", "rule"), ILLEGAL)
+def test_illegal_programs(images: list[Image], trap: Trap, rule: Trap):
+    with pytest.raises(VerifyError) as refused:
+        verify(PAIR, images)
+    assert refused.value.rule is rule, refused.value
+    rack = RackModel(PAIR)
+    rack.load(images)
+    with pytest.raises(ProgramError) as raised:
+        rack.run(1)
+    assert raised.value.trap is trap, raised.value
+
+
+def test_what_only_the_verifier_refuses():
+    late = sender(PERIOD - 4, Instr(LinkOp.SEND, fields={"plane": 2, "ports": 1}))
+    with pytest.raises(VerifyError, match=r"cycle must be in 8\.\.123: .* are the links' own"):
+        verify(PAIR, [late, image()])
+    with pytest.raises(VerifyError, match="all chips must have the same period, not 128, 132"):
+        verify(PAIR, [sender(), image(132)])
+    with pytest.raises(VerifyError, match="the period must be a multiple of 4"):
+        verify(PAIR, [image(PERIOD + 1, C2C_E=sender().queues["C2C_E"], MEM_E0=sender().queues["MEM_E0"]), image()])
+    with pytest.raises(VerifyError, match="there must be a program for each of 2 chips, not 1"):
+        verify_links(PAIR, [verify_bucket(CHIP, bucket_words(image(), 0), PERIOD, {})])
+
+
+def flits(images: Sequence[Image]) -> int:
+    return sum(word & 15 == LinkOp.SEND.value for one in images for side in "WE" for word in one.queues[f"C2C_{side}"])
+
+
+@pytest.mark.parametrize("chips", [1, 2, 3])
+def test_random_programs_are_legal(chips: int):
+    rack, sends = ring(chips), 0
+    for seed in range(5):
+        images, tokens = random_images(rack, seed)
+        model = RackModel(rack)
+        model.load(images)
+        cycles = model.run(tokens)
+        assert len(cycles[0]) == tokens and all(each == cycles[0] for each in cycles)
+        verify(rack, images)
+        sends += flits(images)
+    assert sends > 20 * chips
+
+
+def run_lockstep(rack: RackConfig, seeds: range) -> None:
+    simulator = RackSimulator(rack)
+    for seed in seeds:
+        lockstep_of_rack(rack, *random_images(rack, seed), simulator)
+        simulator.close()
+        simulator = RackSimulator(rack)
+    simulator.close()
+
+
+def test_model_and_rtl_of_two_chips_agree_in_every_cycle():
+    run_lockstep(PAIR, range(3))
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("chips", [1, 2, 3])
+def test_model_and_rtl_agree_in_many_programs(chips: int):
+    run_lockstep(ring(chips), range(100, 300))
