@@ -29,7 +29,7 @@ function issue(payload, isa, queue, number) {
     const instr = at(pc);
     if (instr.op === "SYNC") return found;
     if (!ICU.has(instr.op)) {
-      const burst = burstOf(isa, queue, pc, instr, cycle, marks[pc], loops);
+      const burst = burstOf(payload.header, isa, queue, pc, instr, cycle, marks[pc], loops);
       burst.reach = { E: reach[2 * pc] - 1, W: reach[2 * pc + 1] - 1 };
       found.push(burst);
     }
@@ -46,7 +46,7 @@ function issue(payload, isa, queue, number) {
   }
 }
 
-function burstOf(isa, queue, pc, instr, cycle, mark, loops) {
+function burstOf(header, isa, queue, pc, instr, cycle, mark, loops) {
   const count = instr.op === "MAC" ? instr.acts * instr.accs : (instr.count ?? 1);
   const interval = instr.interval ?? 1;
   const first = cycle + isa.time.ENGINE;
