@@ -8,7 +8,7 @@ EXTRAS := dev,serve
 MODEL  := models/stories263k.bin
 DEVICE := rtl
 PROMPT := Once upon a time
-SIM    := $(BIN)/tsp run $(MODEL) --device $(DEVICE) --prompt "$(PROMPT)"
+SIM     = $(BIN)/tsp run $(MODEL) --device $(DEVICE) --prompt "$$STORY_PROMPT"
 BENCH  := $(BIN)/tsp bench $(MODEL)
 BOARD  := ulx3s
 SEED   :=
@@ -22,9 +22,10 @@ STAMP  := $(VENV)/.metronome-$(EXTRAS)-$(HASH)
 
 FPGA_STAMP := $(VENV)/.metronome-fpga-$(HASH)
 FORMAL_STAMP := $(VENV)/.metronome-formal-$(HASH)
+ORACLE_STAMP := $(VENV)/.metronome-oracle-$(HASH)
 PAGE_STAMP := $(VENV)/.metronome-page-$(HASH)
 
-.PHONY: help setup sim test formal bench page bitstream board board-name lint docs nightly clean
+.PHONY: help setup sim serve test formal bench page bitstream board board-name lint docs nightly clean
 .DEFAULT_GOAL := help
 
 help:     ## this list
@@ -33,8 +34,12 @@ help:     ## this list
 
 setup: $(STAMP) ## the virtual environment (.venv) with exact versions; the other targets do it by themselves
 
+sim: export STORY_PROMPT = $(value PROMPT)# as it is: neither make nor the shell looks for $$ or quotes in it
 sim: $(STAMP) ## simulate the chip: the RTL tells a story from the shipped model
 	@$(SIM)
+
+serve: $(STAMP) ## the chip behind an OpenAI-compatible server and a page: http://localhost:8000, DEVICE=rtl
+	@$(BIN)/tsp serve $(MODEL) --device $(DEVICE)
 
 test: $(FORMAL_STAMP) $(PAGE_STAMP) ## all tests but the nightly ones: JOBS=2
 	@$(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)
@@ -92,6 +97,11 @@ $(FPGA_STAMP): $(STAMP) | board-name
 $(FORMAL_STAMP): $(STAMP)
 	@echo "installing yosys and the solver of the proofs into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[formal]'
+	@touch $@
+
+$(ORACLE_STAMP): $(STAMP)
+	@echo "installing transformers and torch, the oracles of the nightly tests, into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[oracle]'
 	@touch $@
 
 $(PAGE_STAMP): $(STAMP)

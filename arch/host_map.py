@@ -88,8 +88,8 @@ def lanes_of(word: int, lanes: int) -> list[int]:
 class Control(enum.Enum, shape=4):
     """Registers of the CONTROL space."""
 
-    RUN = 0  #: write n: run n tokens from the present position; read: tokens still to run
-    POSITION = 1  #: position of the next token (written by the host to rewind, advanced by the chip)
+    RUN = 0  #: write n: run n tokens from the present position, ignored while tokens run; read: tokens still to run
+    POSITION = 1  #: position of the next token (written by the host to rewind, advanced by the chip); it starts none
     CYCLES = 2  #: free-running cycle counter, 64 bits
     TOKEN_CYCLES = 3  #: cycles of the last finished token, from its start pulse to the next
     ERRORS = 4  #: sticky `Trap` bits; writing clears them

@@ -15,9 +15,16 @@ from .config import ChipConfig
 
 
 def chip_digest(config: ChipConfig) -> str:
-    """Hex digest, 64 bits, of everything that a program depends on."""
-    text = f"{config.digest()} {isa_digest()}" + (f" {link_digest()}" if any(config.ports) else "")
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    """Hex digest, 64 bits, of everything that a program depends on: what all messages call a config's digest."""
+    return digest_of(config.digest(), isa_digest(), any(config.ports))
+
+
+def digest_of(config: str, isa: str, links: bool = False) -> str:
+    """`chip_digest` of the digests of a config and of an instruction set, as a program file holds them.
+
+    links: the chip has some.
+    """
+    return hashlib.sha256((f"{config} {isa}" + (f" {link_digest()}" if links else "")).encode()).hexdigest()[:16]
 
 
 @cache

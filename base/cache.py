@@ -1,12 +1,18 @@
-"""The cache: what is expensive to build is kept under a hash of all that it is made from."""
+"""The cache: what is expensive to build is kept under a hash of all that it is made from.
 
+An entry is a folder with a list of its files and of their sums; one that does not match its list is made anew. A cache
+that cannot be written, another user's for example, serves what it holds.
+"""
+
+import errno
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +20,12 @@ from .errors import TspError
 
 UNUSED_DAYS = 30
 """Entries of the cache that nobody used for so long are removed."""
+LIST = ".files.json"
+"""The list of an entry's files: name, size and sha256 of each."""
+ELSEWHERE = "set METRONOME_CACHE to another folder"
+"""The remedy for a cache that is of no use."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says where there is no room."""
 
 
 def content_key(*parts: str | bytes) -> str:
@@ -58,61 +70,136 @@ def cache_root() -> Path:
     elif base := os.environ.get("XDG_CACHE_HOME"):
         root = Path(base) / "metronome"
     else:
-        root = Path.home() / ".cache" / "metronome"
-    root = root.expanduser().absolute()
+        root = Path("~") / ".cache" / "metronome"
+    try:
+        root = root.expanduser().absolute()
+    except RuntimeError:
+        raise TspError(f"the cache folder {root} is in the home folder of a user that this machine does not know: "
+                       f"{ELSEWHERE}") from None
     if len(str(root).split()) != 1:
-        raise TspError(f"make cannot build in a folder with spaces in its name: {root}; set METRONOME_CACHE to another")
+        raise TspError(f"make cannot build in a folder with spaces in its name: {root}; {ELSEWHERE}")
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise TspError(
-            f"the cache folder {root} cannot be made: {error.strerror}; set METRONOME_CACHE to another"
-        ) from error
+        raise TspError(f"the cache folder {root} cannot be made or entered: {error.strerror}; {ELSEWHERE}") from error
     return root
+
+
+def check_executable(folder: Path) -> None:
+    """Raises TspError if the system runs nothing that lies in a folder of the cache."""
+    if os.statvfs(folder).f_flag & os.ST_NOEXEC:
+        raise TspError(f"simulators cannot run from the cache folder {cache_root()}, whose disk is mounted noexec: "
+                       f"{ELSEWHERE}")
 
 
 @contextmanager
 def locked(entry: Path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
-    """Holds the entry's lock file; a second process (or thread) waits. The kernel releases it if the holder dies."""
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    with open(entry.with_name(entry.name + ".lock"), "w") as lock:
+    """Holds the entry's lock file; a second process (or thread) waits. The kernel releases it if the holder dies.
+
+    Raises TspError where the cache cannot be written.
+    """
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(entry.with_name(entry.name + ".lock"), "w")  # noqa: SIM115  closed below
+    except OSError as error:
+        raise _unwritable(error) from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if on_wait:
                 on_wait()
             fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            raise _unwritable(error) from error
         yield
 
 
+def _unwritable(error: OSError) -> Exception:
+    """What is raised where the system refuses to write an entry: the error itself if there is no room."""
+    if error.errno in FULL:
+        return error
+    return TspError(f"the cache folder {cache_root()} cannot be written: {(error.strerror or str(error)).lower()}; "
+                    f"{ELSEWHERE}")
+
+
 def cached(kind: str, key: str, make: Callable[[Path], None], on_wait: Callable[[], None] | None = None) -> Path:
-    """The folder `kind/key` of the cache, filled by `make(folder)` at the first call.
+    """The folder `kind/key` of the cache, filled by `make(folder)` at the first call, or if it is damaged.
 
     `make` works in a folder of another name, which is renamed when it is finished: an entry is whole or absent. What a
-    failed `make` left stays in `key.build` for reading, until the next try.
+    failed `make` left stays in `key.build` for reading, until the next try. Raises TspError where an entry has to be
+    made and the cache cannot be written.
     """
     entry = cache_root() / kind / key
-    if not entry.is_dir():
+    if not _whole(entry):
         with locked(entry, on_wait):
-            if not entry.is_dir():
-                unfinished = entry.with_name(key + ".build")
-                shutil.rmtree(unfinished, ignore_errors=True)
-                unfinished.mkdir(parents=True)
-                make(unfinished)
-                unfinished.rename(entry)
+            if not _whole(entry):
+                _fill(entry, make)
                 _prune(entry.parent)
-    os.utime(entry)
+    with suppress(OSError):  # of another user's cache
+        os.utime(entry)
     return entry
+
+
+def _fill(entry: Path, make: Callable[[Path], None]) -> None:
+    unfinished = entry.with_name(entry.name + ".build")
+    try:
+        shutil.rmtree(entry, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+    except OSError as error:
+        raise _unwritable(error) from error
+    make(unfinished)
+    try:
+        _write_list(unfinished)
+        unfinished.rename(entry)
+    except OSError as error:
+        raise _unwritable(error) from error
+
+
+def _whole(entry: Path) -> bool:
+    """Whether an entry is there, and each of its files as it was made.
+
+    One without a list, from a version that wrote none, gets one if it holds anything at all.
+    """
+    if not entry.is_dir():
+        return False
+    try:
+        listed = json.loads((entry / LIST).read_bytes())
+    except FileNotFoundError:
+        found = _sums(entry)
+        if found:
+            with suppress(OSError):
+                _write_list(entry)
+        return bool(found)
+    except (OSError, ValueError):
+        return False
+    return listed == _sums(entry)
+
+
+def _write_list(folder: Path) -> None:
+    (folder / LIST).write_text(json.dumps(_sums(folder), sort_keys=True))
+
+
+def _sums(folder: Path) -> dict[str, list]:
+    """[size, sha256] of every file in a folder, by its name; without those that cannot be read."""
+    sums = {}
+    for path in sorted(folder.rglob("*")):
+        if path.name != LIST and path.is_file():
+            with suppress(OSError):
+                data = path.read_bytes()
+                sums[str(path.relative_to(folder))] = [len(data), hashlib.sha256(data).hexdigest()]
+    return sums
 
 
 def cached_text(kind: str, key: str, make: Callable[[], str]) -> str:
     """The text that `make()` returned at the first call with this key."""
     entry = cached(kind, key, lambda folder: _write(folder / "text", make()))
-    return (entry / "text").read_text()
+    return (entry / "text").read_text(encoding="utf-8")
 
 
 def _write(path: Path, text: str) -> None:
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
 
 
 def _prune(folder: Path) -> None:

@@ -1,6 +1,5 @@
 """Files of a command: JSON that is read, outputs that are whole or absent and refused beforehand if they cannot be."""
 
-import json
 import os
 import stat
 import tempfile
@@ -8,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 from .errors import TspError
 
@@ -125,14 +123,3 @@ def _umask() -> int:
     return current
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Parse a JSON object; raises `TspError` if the file is missing or is no JSON object."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise TspError(f"{path}: cannot read it: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise TspError(f"{path}: not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise TspError(f"{path}: must hold a JSON object, not a {type(value).__name__}")
-    return value

@@ -1,6 +1,5 @@
 """The `tsp` command: arguments in, text out; everything else is elsewhere."""
 
-import errno
 import json
 import os
 import sys
@@ -15,7 +14,8 @@ from rich.console import Console
 
 import cli.one_thread  # noqa: F401  before anything that imports numpy
 from arch.config import CONFIGS, DEFAULT_CONFIG, config_of
-from base.command import INTERRUPTED, REFUSED, usage_error
+from base.cache import FULL
+from base.command import INTERRUPTED, REFUSED, prepare, refusal
 from base.errors import TspError
 from base.files import check_output, whole
 from compiler.compile import compile_checkpoint
@@ -25,6 +25,7 @@ from compiler.frontend.load import load_checkpoint
 from program.file import check_checkpoint, save
 from program.program import DEFAULT_CLOCK_MHZ
 from run.devices import check_name, check_waveforms, open_device
+from run.models import find_model
 from run.programs import open_program
 from run.session import BrokenPromise, Session
 from run.story import begin, plan
@@ -32,7 +33,10 @@ from sim.cycle.core import ProgramError
 
 from . import show
 from .bench import bench
+from .chat import chat
 from .latency import bench_api, watch_api
+from .models import MODELS, Model, get
+from .options import Config, Context, Scales, Text, TokenizerFile, Weights
 from .page import page
 from .plan import plan as plan_model
 from .report import report
@@ -42,29 +46,19 @@ BROKEN = 1
 """The exit code besides those of `base.command`: a promise of ours is broken."""
 
 DISTRIBUTION = "metronome-tsp"
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What the system says where there is no room."""
 STOPPED = (BrokenPromise, KeyboardInterrupt, BrokenPipeError)
 """After these, the waveforms up to then are wanted all the same."""
 
 commands = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__,
                        rich_markup_mode=None)  # which would take "[default: ..]" for markup
 
-Config = Annotated[str | None, typer.Option(help=f"Chip: {', '.join(CONFIGS)}.  [default: {DEFAULT_CONFIG}]")]
-Context = Annotated[int | None, typer.Option(help="Positions served.  [default: the checkpoint's, or what fits]")]
-Weights = Annotated[str | None, typer.Option(help="int8 or int4.  [default: int8]")]
-Scales = Annotated[str | None, typer.Option(help="Of activations: static, dynamic, robust, or measured, the best of "
-                                                 "them.  [default: measured]")]
-Text = Annotated[Path | None, typer.Option(help="UTF-8 file to calibrate static scales on.  [default: what the model "
-                                                "itself writes]")]
-TokenizerFile = Annotated[Path | None, typer.Option(help="tokenizer.bin or tokenizer.json.  [default: next to the "
-                                                         "checkpoint]")]
 Clock = Annotated[float, typer.Option("--clock", help="MHz, for tokens/s.")]
 
 
 @commands.command()
 def run(
-    program: Annotated[Path, typer.Argument(help="Program file, llama2.c checkpoint or Hugging Face folder.")],
+    program: Annotated[Path, typer.Argument(parser=find_model, metavar="PROGRAM",
+                                            help=f"Program file, or a model: {MODELS}.")],
     device: Annotated[str, typer.Option(help="reference, model, rtl, or a board's port: /dev/ttyUSB0.")] = "rtl",
     prompt: Annotated[str, typer.Option(help="How the story begins.")] = "",
     tokens: Annotated[int | None, typer.Option(help="New tokens at most.  [default: up to the context]")] = None,
@@ -120,7 +114,7 @@ def _waves(device: str, vcd: Path | None, fst: Path | None, inputs: Iterable[Pat
 
 @commands.command()
 def compile(
-    checkpoint: Annotated[Path, typer.Argument(help="llama2.c checkpoint or Hugging Face folder.")],
+    checkpoint: Model,
     output: Annotated[Path, typer.Option("--output", "-o", help="Program file to write.")],
     tokenizer: TokenizerFile = None,
     config: Config = None,
@@ -138,6 +132,7 @@ def compile(
     chip = config_of(config or DEFAULT_CONFIG)
     with show.passes() as progress:
         model, tok = read_model(checkpoint, tokenizer)
+        show.notes((*model.notes, *tok.notes))
         program = compile_checkpoint(model, tok, config=chip, context=context, weights=weights or "int8",
                                      scales=scales or "measured", text=text and read_text(text, tok),
                                      accept_quality=accept_quality, progress=progress)
@@ -147,7 +142,7 @@ def compile(
 
 @commands.command()
 def fit(
-    checkpoint: Annotated[Path, typer.Argument(help="llama2.c checkpoint or Hugging Face folder.")],
+    checkpoint: Model,
     config: Annotated[str | None, typer.Option(help=f"One of {', '.join(CONFIGS)}.  [default: all]")] = None,
     context: Context = None,
     weights: Weights = None,
@@ -159,6 +154,7 @@ def fit(
     check_checkpoint(checkpoint)
     chips = [config_of(config)] if config else list(CONFIGS.values())
     model = load_checkpoint(checkpoint)
+    show.notes(model.notes)
     found = [fit_model(model.config, chip, context=context, weights=weights or "int8", cycles=cycles) for chip in chips]
     show.fits(found, checkpoint, model, clock)
 
@@ -193,17 +189,20 @@ commands.command("plan")(plan_model)
 commands.command("bench-api")(bench_api)
 commands.command("watch")(watch_api)
 commands.command()(serve)
+commands.command()(chat)
+commands.command()(get)
 
 
 def app(args: Sequence[str] | None = None) -> int:
     """Run the command; the exit code. What is refused, or broken, is one line on stderr."""
     arguments = list(sys.argv[1:] if args is None else args) or ["--help"]
+    prepare()
     command: Callable = typer.main.get_command(commands)
     try:
         code = command(arguments, prog_name="tsp", standalone_mode=False) or 0
         sys.stdout.flush()
         return code
-    except (TspError, ProgramError) as error:
+    except ProgramError as error:
         return _fail(str(error), REFUSED)
     except BrokenPromise as error:
         return _fail(str(error), BROKEN)
@@ -212,14 +211,12 @@ def app(args: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _drop_output()
         return BROKEN
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        _drop_output()
-        return _fail(f"cannot write the output: {os.strerror(error.errno).lower()}: make room on its disk, and on that "
-                     "of the cache ($METRONOME_CACHE)", BROKEN)
     except Exception as error:
-        message = usage_error(error)
+        if isinstance(error, OSError) and error.errno in FULL:
+            _drop_output()
+            return _fail(f"cannot write the output: {os.strerror(error.errno).lower()}: make room on its disk, and on "
+                         "that of the cache ($METRONOME_CACHE)", BROKEN)
+        message = refusal(error)
         if message is None:
             raise
         return _fail(message, REFUSED)

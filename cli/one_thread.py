@@ -1,6 +1,3 @@
-"""Keeps numpy's linear algebra to one thread: matrices here are small, and sums come out the same on every machine."""
+"""Imported before anything that imports numpy: see `base.one_thread`."""
 
-import os
-
-for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")
+import base.one_thread  # noqa: F401

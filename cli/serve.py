@@ -7,15 +7,20 @@ from typing import Annotated
 import typer
 
 from base.errors import TspError
-from run.chat import PLAIN, PLAIN_TEMPLATE, ChatTemplate, read_template, template_beside
+from program.tokenizer import Tokenizer
+from run.chat import PLAIN, choose_template, read_template
 from run.devices import check_name
+from run.models import find_model
 from run.programs import open_program
+
+from .options import Config, Context, Scales, Text, TokenizerFile, Weights
 
 
 def serve(
-    program: Annotated[Path, typer.Argument(help="Program file, llama2.c checkpoint or Hugging Face folder.")],
+    program: Annotated[Path, typer.Argument(parser=find_model, metavar="PROGRAM",
+                                            help="What `tsp run` takes: a program, a checkpoint, or a model's name.")],
     device: Annotated[list[str] | None, typer.Option(help="reference, model, rtl, or a board's port; give several for "
-                                                          "several answers at a time.  [default: reference]")] = None,
+                                                          "several answers at a time.  [default: rtl]")] = None,
     host: Annotated[str, typer.Option(help="Address to listen at; others than this machine need --api-key.")]
     = "127.0.0.1",
     port: Annotated[int, typer.Option(help="TCP port; 0 is a free one.")] = 8000,
@@ -31,9 +36,12 @@ def serve(
     requests_per_minute: Annotated[int, typer.Option(help="Of each key.")] = 60_000,
     tokens_per_minute: Annotated[int, typer.Option(help="Of each key, prompts included.")] = 6_000_000,
     max_body: Annotated[int, typer.Option(help="Bytes of a request.")] = 1 << 20,
-    config: Annotated[str | None, typer.Option(help="Chip to compile a checkpoint for.  [default: ulx3s]")] = None,
-    context: Annotated[int | None, typer.Option(help="Positions to compile a checkpoint for.")] = None,
-    tokenizer: Annotated[Path | None, typer.Option(help="tokenizer.bin or tokenizer.json of a checkpoint.")] = None,
+    config: Config = None,
+    context: Context = None,
+    weights: Weights = None,
+    scales: Scales = None,
+    text: Text = None,
+    tokenizer: TokenizerFile = None,
 ) -> None:
     """Serve a model to OpenAI and Groq clients: http://localhost:8000/v1, and a page at http://localhost:8000."""
     try:
@@ -41,21 +49,17 @@ def serve(
         from serve.settings import Settings, read_keys
     except ModuleNotFoundError as error:
         raise TspError(f"the server needs {error.name}: pip install 'metronome-tsp[serve]'") from error
-    devices = tuple(check_name(each) for each in device or ["reference"])
+    devices = tuple(check_name(each) for each in device or ["rtl"])
     settings = Settings(name=name or program.stem, aliases=tuple(alias or ()), devices=devices, host=host, port=port,
                         keys=read_keys(api_key) if api_key else (), most=max_queue, seconds=max_seconds,
                         drain=drain_seconds, requests=requests_per_minute, tokens=tokens_per_minute, body=max_body)
-    template = _template(chat_template, program)
-    compiled = open_program(program, config=config, context=context, tokenizer=tokenizer,
-                            say=_say)
+    if chat_template not in (None, PLAIN):
+        read_template(Path(chat_template))  # before a compilation that may take minutes
+    compiled = open_program(program, config=config, any_chip=config is None, context=context, weights=weights,
+                            scales=scales, text=text, tokenizer=tokenizer, say=_say)
+    template = choose_template(chat_template, program, Tokenizer.from_bytes(compiled.tokenizer))
     run_server(settings, compiled, template, _say)
 
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def _template(option: str | None, program: Path) -> ChatTemplate | None:
-    source = (PLAIN_TEMPLATE if option == PLAIN else read_template(Path(option)) if option
-              else template_beside(program))
-    return None if source is None else ChatTemplate(source)

@@ -2,25 +2,32 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from base.progress import progress
 from compiler.fit import Fit
 from compiler.frontend.checkpoint import Checkpoint
 from program.program import Program
 from run.story import Story
 
 
-def plain(width: int | None = None) -> Console:
+def plain(width: int | None = None, stderr: bool = False) -> Console:
     """A console that prints names of files and of models as they are; lines are cut only at a width that is given."""
-    return Console(width=width, soft_wrap=width is None, highlight=False, markup=False, emoji=False)
+    return Console(width=width, soft_wrap=width is None, highlight=False, markup=False, emoji=False, stderr=stderr)
 
 
 out = plain()
+
+
+def notes(lines: Iterable[str]) -> None:
+    """What was dropped, guessed or overruled in reading a model, on stderr."""
+    for line in lines:
+        plain(stderr=True).print(f"note: {line}")
 
 
 def story(story: Story, clock: float) -> None:
@@ -69,9 +76,14 @@ def summary(story: Story, clock: float, elapsed: float) -> str:
 
 @contextmanager
 def passes() -> Iterator[Callable[[str], None]]:
-    """Shows the name of the pass at work, on a terminal."""
-    with Console(stderr=True).status("reading") as status:
-        yield status.update
+    """Shows the name of the pass at work on a terminal; elsewhere, a line every few seconds."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with console.status("reading") as status:
+            yield status.update
+        return
+    with progress("compiling"):
+        yield lambda name: None
 
 
 def program(program: Program, path: Path, clock: float) -> None:

@@ -1,5 +1,7 @@
 """How many positions of a model fit a chip, and what does not: from shapes alone, without weights."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from program.shape import ModelConfig
 
 from .lower.token import lower_token
 from .place.placement import Placement, place
+from .schedule.buckets import check_queues
 
 INT4_MATRICES = frozenset(MATRICES) - {"classifier"}
 """Held in four bits with weights="int4"; the classifier is also the embedding and stays at eight."""
@@ -52,26 +55,38 @@ def fitting_context(model: ModelConfig, config: ChipConfig, wanted: int | None,
     """
     if wanted is not None and not 1 <= wanted <= model.seq_len:
         raise TspError(f"context must be in 1..{model.seq_len} (the model's context), not {wanted}")
-    full, lanes = wanted or model.seq_len, config.lanes
-    problem = _problem(model, config, full, four_bit)
+    placed = functools.partial(_problem, model, config, four_bit, False)
+    queued = functools.partial(_problem, model, config, four_bit, True)
+    served, problem = _longest(wanted or model.seq_len, config.lanes, placed)
+    if served and (overflow := queued(served)):  # scheduling takes long: only now, and seldom more than once
+        return _longest(served, config.lanes, queued)[0], overflow
+    return served, problem
+
+
+def _longest(full: int, lanes: int, problem_of: Callable[[int], str]) -> tuple[int, str]:
+    """(the greatest context of whole vectors, at most `full`, without a problem, 0 if there is none; the problem of
+    those beyond it, or of all)."""
+    problem = problem_of(full)
     if not problem:
         return full, ""
-    if least := _problem(model, config, min(full, lanes), four_bit):
+    if least := problem_of(min(full, lanes)):
         return 0, least
     low, high = 1, ceil_div(full, lanes)
     while high - low > 1:
         middle = (low + high) // 2
-        if _problem(model, config, middle * lanes, four_bit):
+        if problem_of(middle * lanes):
             high = middle
         else:
             low = middle
     return (low if low < MANY_CHUNKS else low - low % CHUNK) * lanes, problem
 
 
-def _problem(model: ModelConfig, config: ChipConfig, context: int, four_bit: frozenset[str]) -> str:
-    """What does not fit; "" if all does."""
+def _problem(model: ModelConfig, config: ChipConfig, four_bit: frozenset[str], queues: bool, context: int) -> str:
+    """What does not fit, of SRAM and registers and, if asked, of the queues; "" if all does."""
     try:
-        check_fit(model, config, context, four_bit)
+        placement = check_fit(model, config, context, four_bit)
+        if queues:
+            check_queues(placement)
     except TspError as error:
         return str(error)
     return ""
@@ -80,7 +95,7 @@ def _problem(model: ModelConfig, config: ChipConfig, context: int, four_bit: fro
 def _fitting(model: ModelConfig, four_bit: frozenset[str]) -> str:
     """Which named chips the model fits, with a vector of positions at least."""
     found = [name for name, config in CONFIGS.items()
-             if not _problem(model, config, min(model.seq_len, config.lanes), four_bit)]
+             if not _problem(model, config, four_bit, True, min(model.seq_len, config.lanes))]
     return f"the model fits --config {' or '.join(found)}" if found else "the model fits no config"
 
 

@@ -16,7 +16,7 @@ from compiler.quantize.float_model import FloatModels
 from compiler.quantize.scales import ROBUST, SCALES, choose, robust
 from compiler.schedule.assemble import Code
 from compiler.schedule.buckets import build_buckets
-from compiler.verify.index_reach import index_bounds, index_least
+from compiler.verify.index_reach import check_products, index_bounds, index_least
 from program import integer
 from program.integer import IntegerModel
 from program.program import EVENT_COLUMNS, Program, Symbol
@@ -25,7 +25,7 @@ from program.shape import ModelConfig
 from program.tokenizer import Tokenizer
 from program.weights import Part, Stored
 
-from .capacity import choose_context, four_bit_matrices, rope_rate
+from .capacity import check_fit, choose_context, four_bit_matrices, rope_rate
 from .lower.qkv import permutations
 from .place.placement import Placement, place
 from .quantize import quantizer
@@ -86,6 +86,7 @@ def compile_checkpoint(
     progress("lower, schedule, assemble")
     codes = build_buckets(placement, buckets)
     progress("verify")
+    check_products(placement)
     bounds = index_bounds(placement)
     for valid, code in zip([0, *(code.bucket.chunks for code in codes)], codes, strict=False):
         proof.verify_bucket(config, code.words, code.bucket.period, bounds, index_least(placement, valid))
@@ -149,6 +150,13 @@ def _quantized(checkpoint: Checkpoint, texts: Texts, context: int, config: ChipC
         progress("rotate")
         return robust(checkpoint, texts.calibration, context=context, lanes=config.lanes)
 
+    def fits() -> bool:
+        try:
+            check_fit(replace(checkpoint.config, shared_classifier=False), config, context, four_bit)
+        except TspError:
+            return False
+        return True
+
     progress("quantize")
     if SCALES[scales] is ROBUST:
         return make_robust(), []
@@ -157,7 +165,8 @@ def _quantized(checkpoint: Checkpoint, texts: Texts, context: int, config: ChipC
     if (dynamic := SCALES[scales]) is not None:
         return make(dynamic), []
     progress("scales")
-    return choose(make, texts.floats.exact, *texts.trial, make_robust=None if four_bit else make_robust)
+    return choose(make, texts.floats.exact, *texts.trial, 
+                  make_robust=lambda: None if four_bit or not fits() else make_robust())
 
 
 def _check_quality(source: str, quality: Quality) -> None:

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 
 from arch.config import ChipConfig
-from base.errors import TspError
-from compiler.schedule.buckets import build_buckets, check_queues
+from compiler.schedule.buckets import build_buckets
 from program.shape import ModelConfig
 
 from .capacity import check_fit, fitting_context, four_bit_matrices
@@ -37,11 +36,8 @@ def fit(model: ModelConfig, config: ChipConfig, *, context: int | None = None, w
     if not served:
         return Fit(config=config, context=0, limit=limit, sram={}, cycles=())
     placement = check_fit(model, config, served, four_bit)
-    try:
-        buckets = build_buckets(placement) if cycles else [check_queues(placement)]
-    except TspError as error:
-        return Fit(config=config, context=0, limit=str(error), sram={}, cycles=())
+    buckets = build_buckets(placement) if cycles else []
     layout = placement.layout
     sram = {name: (layout.depth(name) - layout.free(name), layout.depth(name)) for name in layout.strides}
     periods = tuple((min(code.bucket.limit, served), code.bucket.period) for code in buckets)
-    return Fit(config=config, context=served, limit=limit, sram=sram, cycles=periods if cycles else ())
+    return Fit(config=config, context=served, limit=limit, sram=sram, cycles=periods)

@@ -7,23 +7,30 @@ bit, and back from `tx`. Time stands still while nothing happens.
 import ctypes
 import os
 import select
+import socket
 import sys
 import threading
 import tty
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
 from arch.config import CONFIGS, DEFAULT_CONFIG, ChipConfig, config_of
-from base.cache import source_digest
+from base.cache import cache_root, check_executable, source_digest
 from base.command import run
 from base.errors import TspError
 from fpga.gateware.uart import divisor_of
-from sim.rtl.build import build
+from fpga.host.frames import Replies
+from fpga.protocol import Status
+from program.image import ACCESS
+from sim.rtl.build import build, load
 from sim.rtl.verilog import RTL_SOURCES, verilog_by_key
 
+from .back_door import Bulk, Splitter
 from .boards import BOARDS, board_of
 
 HARNESS = Path(__file__).with_name("harness.cpp")
@@ -46,6 +53,7 @@ _FUNCTIONS = {
     "board_destroy": (None, (_BOARD,)),
     "board_cycle": (ctypes.c_uint64, (_BOARD,)),
     "board_run": (ctypes.c_int, (_BOARD, ctypes.c_int, ctypes.c_uint64)),
+    "board_write": (None, (_BOARD, np.ctypeslib.ndpointer(ACCESS, flags="C"), ctypes.c_uint64)),
 }
 
 
@@ -53,11 +61,12 @@ def library(config: ChipConfig, divisor: Fraction, mhz: float) -> ctypes.CDLL:
     """The simulator of a board, built if it is not in the cache. Raises TspError."""
     from fpga.gateware.top import Core
 
+    check_executable(cache_root())
     key = source_digest(*RTL_SOURCES), *((FOLDER / name).read_text() for name in SOURCES)
-    text = verilog_by_key(lambda: Core(config=config, divisor=divisor, mhz=mhz), "board", *key, repr(config),
-                          str(divisor), str(mhz))
+    text = verilog_by_key(lambda: Core(config=config, divisor=divisor, mhz=mhz, back_door=True), "board", *key,
+                          repr(config), str(divisor), str(mhz))
     head = f"#define BIT_PARTS {divisor.numerator}\n#define CYCLE_PARTS {divisor.denominator}\n"
-    lib = ctypes.CDLL(str(build(text, "board", head + HARNESS.read_text())))
+    lib = load(build(text, "board", head + HARNESS.read_text()))
     for name, (result, arguments) in _FUNCTIONS.items():
         function = getattr(lib, name)
         function.restype, function.argtypes = result, arguments
@@ -68,10 +77,13 @@ class SimulatedBoard:
     """A board that a thread simulates, from `with` to its end.
 
     config: its chip. divisor: cycles a bit of its line. mhz: what it says of its clock. path: of its terminal.
+    back_door: contents of memories and queues come to the chip beside the line (`fpga.back_door`), forty times as fast.
     """
 
-    def __init__(self, config: ChipConfig, *, divisor: int | Fraction = FAST, mhz: float = CLOCK_MHZ) -> None:
+    def __init__(self, config: ChipConfig, *, divisor: int | Fraction = FAST, mhz: float = CLOCK_MHZ,
+                 back_door: bool = False) -> None:
         self._lib = library(config, Fraction(divisor), mhz)
+        self._line = _Line(self._lib) if back_door else None
         self._board = _BOARD(self._lib.board_create())
         self._master, self._slave = os.openpty()  # the slave stays open: otherwise the master ends with its last user
         os.set_blocking(self._master, False)
@@ -92,14 +104,88 @@ class SimulatedBoard:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
+        if self._line:
+            self._line.close()
         self._lib.board_destroy(self._board)
         os.close(self._master)
         os.close(self._slave)
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            if self._lib.board_run(self._board, self._master, SLICE):
+            at_rest = (self._line.pass_on(self._board, self._master, self._stop) if self._line
+                       else self._lib.board_run(self._board, self._master, SLICE))
+            if at_rest:
                 select.select([self._master], [], [], 0.05)
+
+
+class _Line:
+    """What lies between terminal and board where the board has a back door."""
+
+    def __init__(self, lib: ctypes.CDLL) -> None:
+        self._lib, self._splitter = lib, Splitter()
+        self._ours, self._boards = socket.socketpair()
+        self._ours.setblocking(False)
+        self._boards.setblocking(False)
+
+    def close(self) -> None:
+        """Free the line."""
+        self._ours.close()
+        self._boards.close()
+
+    def pass_on(self, board: ctypes.c_void_p, terminal: int, stop: threading.Event) -> bool:
+        """Pass on what has come, and up to SLICE cycles. Returns whether nothing happens until more comes."""
+        try:
+            data = os.read(terminal, 1 << 14)
+        except BlockingIOError:
+            data = b""
+        for piece in self._splitter.feed(data):
+            if isinstance(piece, Bulk):
+                self._write(board, piece, terminal, stop)
+            else:
+                self._ours.sendall(piece)
+        at_rest, answer = self._run(board)
+        _answer(terminal, answer)
+        return at_rest
+
+    def _write(self, board: ctypes.c_void_p, bulk: Bulk, terminal: int, stop: threading.Event) -> None:
+        """Ask the board to take a frame, and if it does, write all of it."""
+        _answer(terminal, self._rest(board, stop))
+        self._ours.sendall(bulk.last)
+        answer = self._rest(board, stop)
+        if _taken(answer, bulk.tag):
+            self._lib.board_write(board, bulk.writes, len(bulk.writes))
+        _answer(terminal, answer)
+
+    def _rest(self, board: ctypes.c_void_p, stop: threading.Event) -> bytes:
+        """What the board answers until nothing happens any more."""
+        answer, at_rest = b"", False
+        while not at_rest and not stop.is_set():
+            at_rest, more = self._run(board)
+            answer += more
+        return answer
+
+    def _run(self, board: ctypes.c_void_p) -> tuple[bool, bytes]:
+        """Up to SLICE cycles: whether nothing happens any more, and what the board answered."""
+        at_rest = bool(self._lib.board_run(board, self._boards.fileno(), SLICE))
+        try:
+            return at_rest, self._ours.recv(1 << 16)
+        except BlockingIOError:
+            return at_rest, b""
+
+
+def _taken(answer: bytes, tag: int) -> bool:
+    """Whether the board says that it took the frame with that tag."""
+    replies = Replies()
+    replies.feed(answer)
+    reply = replies.next()
+    return reply is not None and (reply.status, reply.tag) == (Status.TAKEN, tag)
+
+
+def _answer(terminal: int, answer: bytes) -> None:
+    """As on a board: lost if nobody reads."""
+    if answer:
+        with suppress(BlockingIOError):
+            os.write(terminal, answer)
 
 
 def divisor(mhz: float, baud: int) -> Fraction:
@@ -128,13 +214,14 @@ def main(
     config: Annotated[str | None, typer.Option(help=f"The board's chip: {', '.join(CONFIGS)}.  [default: "
                                                     f"{DEFAULT_CONFIG}]")] = None,
     mhz: Annotated[float | None, typer.Option(help=f"What it says of its clock.  [default: {CLOCK_MHZ:g}]")] = None,
-    baud: Annotated[int, typer.Option(help="Of its line, for the cycles of a bit.  [default: 4 cycles a bit]")] = 0,
+    baud: Annotated[int, typer.Option(help="Of its line, for the cycles of a bit; programs are then loaded bit by "
+                                           "bit.  [default: 4 cycles a bit, and a back door for programs]")] = 0,
     board: Annotated[str, typer.Option(help=f"Chip and clock of a board instead: {', '.join(BOARDS)}.")] = "",
 ) -> None:
     """Simulate a board until ctrl-C. Exits with 2 if it cannot be built."""
     try:
         chip, clock = chip_and_clock(config, mhz, board)
-        simulated = SimulatedBoard(chip, divisor=divisor(clock, baud), mhz=clock)
+        simulated = SimulatedBoard(chip, divisor=divisor(clock, baud), mhz=clock, back_door=not baud)
     except (TspError, ValueError) as error:
         print(f"fpga.simulate: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -11,9 +11,10 @@ import typer
 
 from arch.config import CONFIGS
 from base.command import run
+from base.progress import progress
 
 from .chip import Chip
-from .verilog import complete, convert
+from .verilog import SECONDS, complete, convert
 
 
 def main(
@@ -31,7 +32,8 @@ def main(
         _fail(f"--output {output}: cannot write: no folder {target.parent} to write in: make it, or name another file")
     chip = Chip(config=replace(CONFIGS[config], debug=debug))
     try:
-        _write(target, complete(convert(chip, "chip")))
+        with progress(f"hw: writing the Verilog of {config}", SECONDS):
+            _write(target, complete(convert(chip, "chip")))
     except OSError as error:
         _fail(f"--output {output}: cannot write: {error.strerror}: name a file elsewhere")
 

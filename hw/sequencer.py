@@ -19,6 +19,10 @@ class Sequencer(wiring.Component):
     beyond all buckets ends the run with Trap.ADDRESS. The next token's entry is looked up while a token runs, so a
     period must be at least `arch.isa.least_period`.
 
+    RUN is ignored while tokens run, but for this: like POSITION and BUCKET it begins the look-up anew, so that one
+    written in the last `least_period` cycles of a token may delay the next token's start. A host writes none of them
+    before RUN reads as 0. POSITION never starts a token, not even behind a run that ended with Trap.ADDRESS.
+
     config: the chip.
 
     wdata, bucket_we, bucket_addr, control_we, control: as of `HostPort`.

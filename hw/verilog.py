@@ -7,6 +7,8 @@ from amaranth.back import verilog
 from amaranth.hdl import Elaboratable
 
 RAM = Path(__file__).with_name("ram.v")
+SECONDS = 40.0
+"""What a chip takes to become Verilog on a quiet machine, about."""
 
 
 def convert(component: Elaboratable, name: str) -> str:

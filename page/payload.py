@@ -11,15 +11,14 @@ from arch.row import queues, slices
 from base.errors import TspError
 from program.image import bucket_accesses, map_accesses, mem_addresses, queue_accesses, start_accesses
 from program.program import Program
-from program.tokenizer import HEADER, KIND_LLAMA2C
+from program.tokenizer import KIND_LLAMA2C, Tokenizer
 from report import web
 from sim.rtl.chip import probe_table
 
 
 def payload(program: Program, name: str) -> bytes:
     """The file. name: of the program, for its reader. Raises TspError where a page cannot hold the program."""
-    _, kind, *_ = HEADER.unpack_from(program.tokenizer)
-    if kind.rstrip(b"\0") != KIND_LLAMA2C:
+    if Tokenizer.from_bytes(program.tokenizer).kind != KIND_LLAMA2C:
         raise TspError("the page's own tokenizer reads llama2.c's tokenizer.bin only, and this program has a "
                        "tokenizer.json: compile the model with a tokenizer.bin (--tokenizer)")
     header = web.schedule_header(program, name) | _loading(program)

@@ -24,7 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from arch import isa, row
 from arch.config import CONFIGS, PLANES, ChipConfig
-from arch.identity import isa_digest
+from arch.identity import chip_digest, digest_of, isa_digest
 from base.errors import TspError
 from base.files import write_whole
 
@@ -162,16 +162,17 @@ def _line(data: bytes | mmap.mmap, start: int) -> tuple[bytes, bool, int]:
 
 def _chip(header: Mapping[str, Any], config: ChipConfig | None) -> ChipConfig:
     """The chip of a program; raises TspError if this is another one."""
-    name, digest = header["config"], header["digest"]
-    chip = config or CONFIGS.get(name)
+    name, named = header["config"], CONFIGS.get(header["config"])
+    chip = config or named
     if chip is None:
         raise TspError(f"the program is for config {name!r}, which is not one of {', '.join(CONFIGS)}")
-    if chip.digest() != digest:
-        raise TspError(f"the program is for config {name} ({digest}), not for {chip.name} ({chip.digest()}): "
+    made_for = digest_of(header["digest"], header["isa"], any((named or chip).ports))
+    if chip.digest() != header["digest"]:
+        raise TspError(f"the program is for config {name} ({made_for}), not for {chip.name} ({chip_digest(chip)}): "
                        "compile it again")
     if header["isa"] != isa_digest():
-        raise TspError(f"the program is for another instruction set ({header['isa']}, here {isa_digest()}): "
-                       "compile it again")
+        raise TspError(f"the program is for config {name} with another instruction set ({made_for}, here "
+                       f"{chip_digest(chip)}): compile it again")
     return chip
 
 

@@ -48,6 +48,11 @@ class Image:
         parts += [map_accesses(number, lanes) for number, lanes in self.maps.items()]
         return np.concatenate(parts)
 
+    def accesses(self) -> np.ndarray:
+        """The writes that load the image [ACCESS]. They touch no CONTROL register."""
+        return np.concatenate([self.tables(), *(mem_accesses(self.config, name, quads)
+                                                for name, quads in self.mems.items())])
+
 
 def image_of(program: Program) -> Image:
     """What a chip holds that is to run a program."""

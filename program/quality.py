@@ -39,17 +39,23 @@ TOLERANCE = 0.0025
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """Two scales of some sites: KL over cross-entropy with exponents and with static scales, all else being equal."""
+    """Two scales of some sites: KL over cross-entropy with exponents and with static scales, all else being equal.
+
+    refused: why the sites cannot be dynamic, if they cannot; then nothing was measured, and both losses are 0.
+    """
 
     sites: tuple[str, ...]
     dynamic: float
     static: float
+    refused: str = ""
 
     @property
     def takes_static(self) -> bool:
-        """Whether the static scales are good enough."""
-        return self.static - self.dynamic <= TOLERANCE * len(self.sites)
+        """Whether the static scales are good enough, or all that there is."""
+        return bool(self.refused) or self.static - self.dynamic <= TOLERANCE * len(self.sites)
 
     def __str__(self) -> str:
         name = "all" if self.sites == SITES else " ".join(self.sites)
+        if self.refused:
+            return f"{name} -> static, for dynamic scales are impossible ({self.refused})"
         return f"{name} {self.dynamic:.2%} / {self.static:.2%} -> {'static' if self.takes_static else 'dynamic'}"

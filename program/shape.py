@@ -5,6 +5,8 @@ from typing import Any
 
 from base.errors import TspError
 
+LAYERED = ("att_norm", "wq", "wk", "wv", "wo", "ffn_norm", "w1", "w2", "w3")
+"""Weights that each layer has."""
 MAX_DIM, MAX_LAYERS, MAX_VOCAB, MAX_SEQ = 1 << 16, 1 << 10, 1 << 22, 1 << 22
 LIMITS: dict[str, tuple[float, float]] = {
     "dim": (1, MAX_DIM),

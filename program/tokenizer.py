@@ -1,59 +1,92 @@
 """Text to token ids and back, for llama2.c's tokenizer.bin and for Hugging Face's tokenizer.json.
 
-A tokenizer is its file's bytes and a few ids, so that a compiled program can carry it (`to_bytes`, `from_bytes`).
+A tokenizer is its file's bytes, a few ids and a chat template, so that a compiled program can carry it (`to_bytes`,
+`from_bytes`).
 """
 
 import json
 import math
 import re
 import struct
-from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Container, Iterable
+from dataclasses import dataclass
 
 import tokenizers
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from base.errors import TspError
-from base.files import read_json
 
-from . import bpe
+from . import bpe, pieces
 
-LLAMA2C_BOS, LLAMA2C_EOS = 1, 2
 LLAMA2C_FIRST_BYTE = 3  # token 3 + b is byte b, after <unk>, <s>, </s>
 BYTE_TOKEN = re.compile(rb"<0x([0-9A-Fa-f]{2})>")
 
-MAGIC = b"TSPTOK1\n"
-HEADER = struct.Struct("<8s8siiIQ")  # magic, kind, bos, eos, vocab size, payload bytes
-KIND_LLAMA2C, KIND_HF = b"llama2c", b"hf"
-HF_CONFIGS = ("config.json", "tokenizer_config.json")
+MAGIC = b"TSPTOK2\n"
+KIND_LLAMA2C, KIND_HF = "llama2c", "hf"
+LEAST_SHARE = 0.5
+"""Of the model's vocabulary that a tokenizer.bin must have: models pad theirs, but one with less is cut short."""
+
+
+class _Header(BaseModel):
+    """The JSON line of an image, before the payload."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    kind: str
+    bos: int
+    stops: list[int]
+    adds_bos: bool
+    chat_template: str
+    vocab_size: int
+    payload_bytes: int
 
 
 class Tokenizer:
-    """One vocabulary; make one with `load_tokenizer` or `Tokenizer.from_bytes`.
+    """One vocabulary; make one with `vocabulary.load_tokenizer` or `Tokenizer.from_bytes`.
 
-    Attributes: `bos`, `eos` (token ids), `vocab_size` (the model's; a token beyond the vocabulary is an empty piece).
+    kind: `KIND_LLAMA2C` or `KIND_HF`.
+    bos: the token that begins a text. stops: tokens that end one, the document's end (`eos`) first; BOS is among them.
+    adds_bos: whether BOS goes before a text (where it does not, a text begins with its own first token).
+    chat_template: Jinja source that turns messages into a text, "" if the model has none.
+    vocab_size: the model's; a token beyond the tokenizer's own is an empty piece.
+    notes: what was dropped, guessed or overruled in reading it, a line each; an image does not keep them.
     """
 
-    def __init__(self, *, kind: bytes, payload: bytes, bos: int, eos: int, vocab_size: int) -> None:
+    def __init__(self, *, kind: str, payload: bytes, bos: int, stops: Iterable[int], vocab_size: int,
+                 adds_bos: bool = True, chat_template: str = "", notes: Iterable[str] = ()) -> None:
         """`payload`: a whole tokenizer.bin (`KIND_LLAMA2C`) or tokenizer.json (`KIND_HF`); raises `TspError`."""
         parse = {KIND_LLAMA2C: _parse_llama2c, KIND_HF: _parse_hf}.get(kind)
         if parse is None:
             raise TspError(f"tokenizer: unknown kind {kind!r}; it must be one of {KIND_LLAMA2C!r}, {KIND_HF!r}")
-        self.bos, self.eos, self.vocab_size = bos, eos, vocab_size
-        for name, token in (("bos", bos), ("eos", eos)):
+        self.bos, self.vocab_size = bos, vocab_size
+        self.stops = tuple(dict.fromkeys((*stops, bos)))
+        for name, token in (("bos", bos), *(("eos", stop) for stop in self.stops)):
             if not 0 <= token < vocab_size:
                 raise TspError(f"tokenizer: {name} token must be 0..{vocab_size - 1}, not {token}")
-        self._kind, self._payload = kind, payload
-        vocab, self._encode_text, self._strip_after_bos = parse(payload, vocab_size)
-        self._vocab = vocab + [b""] * (vocab_size - len(vocab))
-        self._pieces = [_byte_value(piece) for piece in self._vocab] if self._strip_after_bos else self._vocab
+        self.adds_bos, self.chat_template = adds_bos, chat_template
+        self.kind, self._payload = kind, payload
+        self._words = parse(payload, vocab_size)
+        self.notes = (*notes, *self._words.notes)
 
-    def encode(self, text: str, bos: bool = True) -> list[int]:
-        """Token ids of `text`, after a BOS if asked; raises `TspError` on a character that no token expresses."""
-        return [self.bos] * bos + (self._encode_text(text) if text else [])
+    @property
+    def eos(self) -> int:
+        """The token that ends a document."""
+        return self.stops[0]
 
-    def piece(self, prev: int, token: int) -> bytes:
-        """The bytes that `token` adds after `prev`, as run.c decodes: no leading space after BOS, <0xXX> as its byte.
+    def encode(self, text: str, bos: bool | None = None) -> list[int]:
+        """Token ids of `text`; after a BOS if asked, by default as the tokenizer does itself.
+
+        Raises `TspError` on a character that no token expresses.
+        """
+        before = [self.bos] * (self.adds_bos if bos is None else bos)
+        return before + (self._words.encode(text) if text else [])
+
+    def prompt(self, text: str) -> list[int]:
+        """Token ids to begin a sequence with: those of `text`, or BOS if there are none. Raises `TspError`."""
+        return self.encode(text) or [self.bos]
+
+    def piece(self, prev: int | None, token: int) -> bytes:
+        """The bytes that `token` adds behind `prev`; prev is None where the text begins, which BOS is as well.
 
         The pieces of a sequence concatenate to its text; a single piece need not be whole UTF-8. Raises `TspError` on
         an id outside the vocabulary.
@@ -62,66 +95,67 @@ class Tokenizer:
             raise TspError(
                 f"token must be 0..{self.vocab_size - 1}, not {token}: the program was compiled for another tokenizer"
             )
-        if self._strip_after_bos and prev == self.bos and self._vocab[token].startswith(b" "):
-            return self._vocab[token][1:]
-        return self._pieces[token]
+        return self._words.piece(None if prev == self.bos else prev, token)
+
+    def token_text(self, token: int) -> str:
+        """How the tokenizer's file writes a token: "<|im_end|>"; "" beyond its vocabulary."""
+        return self._words.text(token)
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """The text of `tokens` as though it began a sequence; BOS and EOS show nothing, broken UTF-8 becomes U+FFFD."""
-        text, prev = bytearray(), self.bos
+        """The text of `tokens` as though it began a sequence; BOS and stops show nothing, broken UTF-8 is U+FFFD."""
+        text, prev = bytearray(), None
         for token in tokens:
-            if token not in (self.bos, self.eos):
+            if token not in self.stops:
                 text += self.piece(prev, token)
             prev = token
         return text.decode("utf-8", errors="replace")
 
     def to_bytes(self) -> bytes:
         """A self-contained image that `from_bytes` reads back; same tokenizer, same bytes."""
-        header = HEADER.pack(MAGIC, self._kind, self.bos, self.eos, self.vocab_size, len(self._payload))
-        return header + self._payload
+        header = _Header(kind=self.kind, bos=self.bos, stops=list(self.stops), adds_bos=self.adds_bos,
+                         chat_template=self.chat_template, vocab_size=self.vocab_size,
+                         payload_bytes=len(self._payload))
+        return MAGIC + header.model_dump_json().encode() + b"\n" + self._payload
 
     @staticmethod
     def from_bytes(data: bytes) -> "Tokenizer":
         """Read back what `to_bytes` wrote; raises `TspError` if it is cut short, altered or something else."""
-        if len(data) < HEADER.size or not data.startswith(MAGIC):
-            raise TspError(f"tokenizer image: must begin with {MAGIC!r} and a header of {HEADER.size} bytes")
-        _, kind, bos, eos, vocab_size, size = HEADER.unpack_from(data)
-        if len(data) != HEADER.size + size:
-            raise TspError(f"tokenizer image: expected {HEADER.size + size} bytes, found {len(data)}")
-        payload = data[HEADER.size :]
-        return Tokenizer(kind=kind.rstrip(b"\0"), payload=payload, bos=bos, eos=eos, vocab_size=vocab_size)
+        line, newline, payload = data.removeprefix(MAGIC).partition(b"\n")
+        if not data.startswith(MAGIC) or not newline:
+            raise TspError(f"tokenizer image: must begin with {MAGIC!r} and a line of JSON")
+        try:
+            header = _Header.model_validate_json(line)
+        except ValidationError as error:
+            raise TspError(f"tokenizer image: {error.errors()[0]['msg']} in its header") from None
+        if len(payload) != header.payload_bytes:
+            raise TspError(f"tokenizer image: expected {header.payload_bytes} bytes behind the header, "
+                           f"found {len(payload)}")
+        return Tokenizer(kind=header.kind, payload=payload, bos=header.bos, stops=header.stops,
+                         adds_bos=header.adds_bos, chat_template=header.chat_template, vocab_size=header.vocab_size)
 
 
-Parsed = tuple[list[bytes], Callable[[str], list[int]], bool]
-"""Raw pieces by id; text -> ids without BOS; whether pieces are SentencePiece's (no leading space after BOS)."""
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """What a tokenizer's file says.
 
+    encode: ids of a text, no BOS. piece: the bytes of a token behind another one (None: it begins the text). text: the
+    file's own spelling. notes: what was dropped.
+    """
 
-def load_tokenizer(path: str | Path, vocab_size: int) -> Tokenizer:
-    """Load a tokenizer.bin, tokenizer.json or Hugging Face folder for a model of `vocab_size`; raises `TspError`."""
-    path = Path(path)
-    file = path / "tokenizer.json" if path.is_dir() else path
-    try:
-        payload = file.read_bytes()
-    except OSError as error:
-        raise TspError(f"{file}: cannot read the tokenizer: {error.strerror}") from error
-    try:
-        if file.suffix != ".json":
-            kind, bos, eos = KIND_LLAMA2C, LLAMA2C_BOS, LLAMA2C_EOS
-        else:
-            kind, bos, eos = KIND_HF, *_special_ids(file.parent, payload)
-        return Tokenizer(kind=kind, payload=payload, bos=bos, eos=eos, vocab_size=vocab_size)
-    except TspError as error:
-        raise TspError(f"{file}: {error}") from error.__cause__
+    encode: Callable[[str], list[int]]
+    piece: Callable[[int | None, int], bytes]
+    text: Callable[[int], str]
+    notes: tuple[str, ...] = ()
 
 
 # ---- llama2.c: int32 longest piece, then a token: float32 score, int32 length, bytes ----
 
 
-def _parse_llama2c(payload: bytes, vocab_size: int) -> Parsed:
+def _parse_llama2c(payload: bytes, vocab_size: int) -> Words:
     vocab, scores = _read_entries(payload, vocab_size)
     index: dict[bytes, int] = {}
-    for token, piece in enumerate(vocab):
-        index.setdefault(piece, token)
+    for token, entry in enumerate(vocab):
+        index.setdefault(entry, token)
     bytes_from = LLAMA2C_FIRST_BYTE
     has_bytes = all(_byte_value(piece) == bytes([i]) for i, piece in enumerate(vocab[bytes_from : bytes_from + 256]))
     has_bytes = has_bytes and len(vocab) >= bytes_from + 256
@@ -134,20 +168,28 @@ def _parse_llama2c(payload: bytes, vocab_size: int) -> Parsed:
             raise TspError(f"the tokenizer has no token for {char!r} and no byte tokens: leave it out")
         return [bytes_from + byte for byte in raw]
 
-    def encode_text(text: str) -> list[int]:
+    def encode(text: str) -> list[int]:
         ids = [token for char in " " + text for token in encode_char(char)]  # SentencePiece's dummy prefix
         return bpe.merge(ids, vocab, index, scores)
 
-    return vocab, encode_text, True
+    def piece(prev: int | None, token: int) -> bytes:
+        raw = vocab[token] if token < len(vocab) else b""
+        return raw[1:] if prev is None and raw.startswith(b" ") else _byte_value(raw)  # run.c's rule
+
+    notes = [f"the tokenizer has {len(vocab)} tokens, the model {vocab_size}: the others print nothing"]
+    return Words(encode=encode, piece=piece, text=lambda token: piece(token, token).decode("utf-8", "replace"),
+                 notes=tuple(notes if len(vocab) < vocab_size else ()))
 
 
 def _read_entries(payload: bytes, vocab_size: int) -> tuple[list[bytes], list[float]]:
-    """Pieces and scores of exactly `vocab_size` tokens."""
+    """Pieces and scores of `vocab_size` tokens, or of somewhat fewer: models pad their vocabularies."""
     if len(payload) < 4:
         raise TspError(f"tokenizer is truncated: its header takes 4 bytes, found {len(payload)}")
     (longest,) = struct.unpack_from("<i", payload)
     vocab, scores, offset = [], [], 4
     for token in range(vocab_size):
+        if offset == len(payload) and token >= LEAST_SHARE * vocab_size:
+            break
         if offset + 8 > len(payload):
             raise TspError(
                 f"tokenizer ends at token {token} of the model's {vocab_size}: truncated, or of another model"
@@ -188,71 +230,61 @@ def _utf8(text: str) -> bytes:
 # ---- Hugging Face tokenizer.json ----
 
 
-def _parse_hf(payload: bytes, vocab_size: int) -> Parsed:
-    library, spec = _open_hf(payload)
-    ids = library.get_vocab(with_added_tokens=True)
-    highest = max(ids.values(), default=-1)
-    if highest >= vocab_size:
-        raise TspError(
-            f"tokenizer has tokens up to id {highest}, the model only {vocab_size}: it belongs to another model"
-        )
-    byte_level = "ByteLevel" in _decoder_types(spec.get("decoder"))
-    vocab = [b""] * vocab_size
-    for text, token in ids.items():
-        vocab[token] = _byte_level_piece(text) if byte_level else text.replace("\u2581", " ").encode()
-    for token, added in library.get_added_tokens_decoder().items():
-        vocab[token] = b"" if added.special else added.content.encode()
+def _parse_hf(payload: bytes, vocab_size: int) -> Words:
+    library, notes = open_library(payload, vocab_size)
+    added = library.get_added_tokens_decoder()
+    special = {token for token, entry in added.items() if entry.special}
+    texts: dict[int, str] = {token: text for text, token in library.get_vocab(with_added_tokens=True).items()}
 
-    def encode_text(text: str) -> list[int]:
+    def encode(text: str) -> list[int]:
         return library.encode(_utf8(text).decode("utf-8", "replace"), add_special_tokens=False).ids
 
-    return vocab, encode_text, not byte_level
+    plain = pieces.piece_of(library, texts, {token: entry.content for token, entry in added.items()})
+
+    def piece(prev: int | None, token: int) -> bytes:
+        if token in special or token not in texts:
+            return b""
+        return plain(prev, token)
+
+    return Words(encode=encode, piece=piece, text=lambda token: texts.get(token, ""), notes=notes)
 
 
-def _open_hf(payload: bytes) -> tuple[tokenizers.Tokenizer, dict[str, Any]]:
+def open_library(payload: bytes, vocab_size: int) -> tuple[tokenizers.Tokenizer, tuple[str, ...]]:
+    """The library's tokenizer of a tokenizer.json, without truncation and padding; and what was dropped.
+
+    vocab_size: of the model; added tokens beyond it are dropped. Raises `TspError`.
+    """
+    library = _library(payload)
+    ids = library.get_vocab(with_added_tokens=True)
+    beyond = {text: token for text, token in sorted(ids.items(), key=lambda entry: entry[1]) if token >= vocab_size}
+    if beyond:
+        added = {entry.content for entry in library.get_added_tokens_decoder().values()}
+        if not added.issuperset(beyond):
+            raise TspError(f"tokenizer has tokens up to id {max(ids.values())}, the model only {vocab_size}: "
+                           "it belongs to another model")
+        library = _library(_without(payload, beyond))
+    size = max((token for token in ids.values() if token < vocab_size), default=-1) + 1
+    library.no_truncation()
+    library.no_padding()
+    notes = [f"added token {text!r} has id {token}, the model's vocabulary ends at {vocab_size - 1}: it is dropped"
+             for text, token in beyond.items()]
+    if size < vocab_size:
+        notes.append(f"the tokenizer has {size} tokens, the model {vocab_size}: the others print nothing")
+    return library, tuple(notes)
+
+
+def _library(payload: bytes) -> tokenizers.Tokenizer:
     try:
-        library = tokenizers.Tokenizer.from_str(payload.decode("utf-8"))
+        return tokenizers.Tokenizer.from_str(payload.decode("utf-8"))
     except Exception as error:  # the library raises a bare Exception
         raise TspError(f"damaged or unsupported tokenizer.json: {str(error).splitlines()[0]}") from error
-    return library, json.loads(payload)
 
 
-def _decoder_types(decoder: dict[str, Any] | None) -> set[str]:
-    if decoder is None:
-        return set()
-    return {decoder.get("type", "")}.union(*(_decoder_types(part) for part in decoder.get("decoders", [])))
-
-
-def _byte_level_alphabet() -> dict[str, int]:
-    """GPT-2's stand-in character of each byte: itself if it is printable Latin-1, else the next from U+0100 on."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(0x100 + n): byte for n, byte in enumerate(others)}
-
-
-BYTE_LEVEL = _byte_level_alphabet()
-
-
-def _byte_level_piece(text: str) -> bytes:
-    return b"".join(bytes([BYTE_LEVEL[c]]) if c in BYTE_LEVEL else c.encode() for c in text)
-
-
-def _special_ids(folder: Path, payload: bytes) -> tuple[int, int]:
-    """BOS and EOS ids of a Hugging Face folder: config.json's, else of the tokens that tokenizer_config.json names."""
-    library, _ = _open_hf(payload)
-    configs = {name: read_json(folder / name) if (folder / name).exists() else {} for name in HF_CONFIGS}
-    model, tokenizer = (configs[name] for name in HF_CONFIGS)
-    found = []
-    for name in ("bos", "eos"):
-        token = model.get(f"{name}_token_id")
-        token = token[0] if isinstance(token, list) and token else token  # several ends: the first is the document's
-        if token is None:
-            text = tokenizer.get(f"{name}_token")
-            text = text.get("content") if isinstance(text, dict) else text
-            token = library.token_to_id(text) if isinstance(text, str) else None
-        if not isinstance(token, int):
-            raise TspError(
-                f"no {name} token: give {name}_token_id in config.json or {name}_token in tokenizer_config.json"
-            )
-        found.append(token)
-    return found[0], found[1]
+def _without(payload: bytes, texts: Container[str]) -> bytes:
+    """A tokenizer.json without some added tokens."""
+    spec = json.loads(payload)
+    spec["added_tokens"] = [entry for entry in spec["added_tokens"] if entry["content"] not in texts]
+    vocab = spec["model"]["vocab"]
+    if isinstance(vocab, dict):
+        spec["model"]["vocab"] = {text: token for text, token in vocab.items() if text not in texts}
+    return json.dumps(spec).encode()

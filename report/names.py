@@ -44,7 +44,7 @@ def unit_name(queue: str) -> str:
     """A queue's unit: "memory W1", "matrix unit east", "vector unit"."""
     kind, _, rest = queue.partition("_")
     where = {"E": " east", "W": " west"}.get(rest, f" {rest}" if rest else "")
-    return UNITS[kind] + where
+    return UNITS.get(kind, kind) + where
 
 
 def row_name(queue: str, engine: str) -> str:

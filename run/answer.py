@@ -1,6 +1,7 @@
 """What follows a prompt, as text: pieces that can be shown at once, and why it ends."""
 
 import codecs
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -12,6 +13,8 @@ from program.tokenizer import Tokenizer
 from .sampling import Sampling, logprobs
 from .session import Session, Step
 
+BLOCK_SECONDS = 0.02
+"""Nobody waits longer for the end of tokens that he does not want, if a token is shorter."""
 Finish = Literal["stop", "length"]
 
 
@@ -65,9 +68,14 @@ class Answer:
         self.cached = session.prompt(question.prompt, question.sampling)
 
     def prefill(self) -> Iterator[Step]:
-        """Run all tokens of the prompt but the last, one by one."""
-        for _ in range(len(self._question.prompt) - 1 - self.cached):
-            yield from self._session.run()
+        """Run all tokens of the prompt but the last: one by one, or as many as take less than BLOCK_SECONDS."""
+        left, block = len(self._question.prompt) - 1 - self.cached, 1
+        while left > 0:
+            count, began = min(block, left), time.perf_counter()
+            steps = self._session.run(count)
+            each = (time.perf_counter() - began) / count
+            left, block = left - count, max(1, int(BLOCK_SECONDS / max(each, 1e-9)))
+            yield from steps
 
     def pieces(self) -> Iterator[Piece]:
         """Run the last token of the prompt, and then one for each piece."""
@@ -77,7 +85,7 @@ class Answer:
         while left:
             left -= 1
             [step] = self._session.run()
-            ends = step.token in (self._tokenizer.bos, self._tokenizer.eos)
+            ends = step.token in self._tokenizer.stops
             raw = b"" if ends else self._tokenizer.piece(previous, step.token)
             previous = step.token
             shown = text.add(raw, last=ends or not left)

@@ -15,7 +15,7 @@ from fpga.host.frames import writes
 from program.image import Access
 from program.program import Program
 from sim.device.device import ChipDevice
-from sim.device.host_chip import HostChip
+from sim.device.port_chip import PortChip
 
 from .bench import CYCLES, Figure
 from .programs import open_program
@@ -72,7 +72,7 @@ class _Counter:
 def load_seconds(program: Program) -> float:
     """What the bytes of loading a program take on the line, if none is lost."""
     port = _Counter(program)
-    ChipDevice("line", HostChip(program.config, port)).load(program)
+    ChipDevice("line", PortChip(program.config, port)).load(program)
     return port.sent * BITS / BAUD
 
 

@@ -9,12 +9,11 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from base.errors import TspError
+from program.tokenizer import Tokenizer
 
 PLAIN = "plain"
 PLAIN_TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
 """The texts of all messages, one behind the other."""
-FILE = "chat_template.jinja"
-"""The template in the folder of a Hugging Face model; one of NAME.bin is NAME.jinja."""
 
 
 class TemplateError(Exception):
@@ -53,9 +52,9 @@ def _refuse(message: str) -> NoReturn:
 
 
 def template_beside(path: Path) -> str | None:
-    """The template next to a checkpoint or in its folder, if there is one. Raises TspError if it cannot be read."""
-    file = path / FILE if path.is_dir() else path.with_suffix(".jinja")
-    return read_template(file) if file.exists() else None
+    """NAME.jinja beside NAME.bin, if it is there. Raises TspError if it cannot be read."""
+    file = path.with_suffix(".jinja")
+    return read_template(file) if path.is_file() and file.exists() else None
 
 
 def read_template(file: Path) -> str:
@@ -64,3 +63,27 @@ def read_template(file: Path) -> str:
         return file.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise TspError(f"{file}: cannot read the chat template: {error}") from error
+
+
+def choose_template(option: str | None, path: Path, tokenizer: Tokenizer) -> ChatTemplate | None:
+    """The template of a model, or None if it has none. Raises TspError.
+
+    option: a Jinja file, `PLAIN`, or None for the model's own: the file beside it, then its tokenizer's.
+    """
+    if option is not None:
+        source = PLAIN_TEMPLATE if option == PLAIN else read_template(Path(option))
+    else:
+        source = template_beside(path) or tokenizer.chat_template
+    if not source:
+        return None
+    return ChatTemplate(source, {"bos_token": tokenizer.token_text(tokenizer.bos),
+                                 "eos_token": tokenizer.token_text(tokenizer.eos)})
+
+
+def prompt_of(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The tokens of a rendered conversation. BOS goes first if the tokenizer adds it and the template has not.
+
+    Raises TspError on a character that no token expresses.
+    """
+    tokens = tokenizer.encode(text, bos=False)
+    return tokens if tokens[:1] == [tokenizer.bos] or (tokens and not tokenizer.adds_bos) else [tokenizer.bos, *tokens]

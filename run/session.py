@@ -1,14 +1,15 @@
 """A device that runs a program, token by token, and remembers what lies in its cache of keys and values."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import takewhile
 
 import numpy as np
 
-from program.integer import from_arrays
+from base.progress import progress
 from program.program import Program
-from program.reference import IntegerState
+from program.reference import IntegerState, Prepared
 from program.tokenizer import Tokenizer
 from sim.device.device import Device, check_prompt
 
@@ -71,7 +72,7 @@ class Session:
         """
         tokens = list(tokens)
         check_prompt(self.program, tokens)
-        host = None if sampling.on_chip else HostSampler(self.program, sampling, len(tokens) - 1)
+        host = None if sampling.on_chip else HostSampler(self.program, sampling, len(tokens) - 1, tokens)
         kept = common(self._cached, tokens[:-1])
         self._next = None  # until the device has started
         self.device.start(tokens, sampling.temperature, sampling.seed, cached=kept)
@@ -99,7 +100,8 @@ class Session:
         return self.device.logits()
 
     def _block(self, n: int) -> list[Step]:
-        results = self.device.run(n)
+        with self._progress(n):
+            results = self.device.run(n)
         self._check_errors(len(results), n)
         steps = []
         for result in results:
@@ -115,6 +117,17 @@ class Session:
             _check_cycles(step)
             steps.append(step)
         return steps
+
+    def _progress(self, n: int) -> AbstractContextManager:
+        """Tells how far the next n positions are, on a device with a clock that can be read."""
+        end = min(self.position + n, self.program.context)
+        cycles = sum(self.program.cycles(position) for position in range(self.position, end))
+        what = f"device {self.device.name}: position {self.position}, {cycles:,} cycles"
+        chip = getattr(self.device, "chip", None)
+        if chip is None or not hasattr(chip, "now"):
+            return progress(what)
+        began = chip.now
+        return progress(what, done=lambda: min(1.0, (chip.now - began) / max(1, cycles)))
 
     def _check_errors(self, found: int, wanted: int) -> None:
         errors = sorted(trap.name for trap in self.device.errors)
@@ -138,7 +151,7 @@ def self_test(session: Session) -> None:
     bos = Tokenizer.from_bytes(session.program.tokenizer).bos
     session.prompt([bos], Sampling())
     session.run()
-    wanted = IntegerState(from_arrays(session.program.arrays)).step(bos)
+    wanted = IntegerState(Prepared(session.program.integer_model())).step(bos)
     if wrong := np.count_nonzero(session.logits() != wanted):
         raise ChipFault(f"device {session.device.name} gives {wrong} of {len(wanted)} logits of the first token "
                         "otherwise than the integer reference")

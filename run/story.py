@@ -38,20 +38,25 @@ class Told:
 
 @dataclass
 class Story:
-    """A story that is being told: iterate `steps()` once; the rest is about the steps so far."""
+    """A story that is being told: iterate `steps()` once; the rest is about the steps so far.
+
+    plan: what was asked for. digests: hash the logits of every token.
+    """
 
     session: Session
     tokenizer: Tokenizer
-    prompt: list[int]
-    positions: int
+    plan: "Plan"
     digests: bool
     done: list[Told] = field(default_factory=list)
 
     def steps(self) -> Iterator[Told]:
         """Step by step until a token ends the story or all positions have run. Raises as `Session.run`."""
         decode, previous, block = codecs.getincrementaldecoder("utf-8")("replace").decode, self.prompt[0], 1
-        while len(self.done) < self.positions:
-            count = 1 if self.digests else min(block, self.positions - len(self.done))
+        first = self.prompt[0]
+        before = b"" if first in self.tokenizer.stops else self.tokenizer.piece(None, first)
+        positions = self.plan.positions
+        while len(self.done) < positions:
+            count = 1 if self.digests else min(block, positions - len(self.done))
             began = time.perf_counter()
             steps = self.session.run(count)
             elapsed = time.perf_counter() - began
@@ -60,16 +65,16 @@ class Story:
             for step in steps:
                 ends = self._ends(step.position, step.token)
                 piece = b"" if ends else self.tokenizer.piece(previous, step.token)
-                text = decode(piece, ends or step.position + 1 == self.positions)
-                previous = step.token
+                text = decode(before + piece, ends or step.position + 1 == positions)
+                previous, before = step.token, b""
                 self.done.append(Told(step.position, step.token, text, step.predicted, step.measured, digest))
                 yield self.done[-1]
                 if ends:
                     return
 
     def _ends(self, position: int, token: int) -> bool:
-        """Whether the story ends here: the model chose BOS or EOS."""
-        return position + 1 >= len(self.prompt) and token in (self.tokenizer.bos, self.tokenizer.eos)
+        """Whether the story ends here: the model chose a token that ends a text."""
+        return position + 1 >= len(self.prompt) and token in self.tokenizer.stops
 
     @property
     def device(self) -> Device:
@@ -80,6 +85,11 @@ class Story:
     def program(self) -> Program:
         """What it is told with."""
         return self.session.program
+
+    @property
+    def prompt(self) -> list[int]:
+        """Tokens of the prompt, BOS first."""
+        return self.plan.prompt
 
     @property
     def text(self) -> str:
@@ -112,6 +122,8 @@ class Story:
         return {
             "device": self.device.name,
             "config": self.program.config.name,
+            "temperature": self.plan.temperature,
+            "seed": self.plan.seed,
             "prompt_tokens": self.prompt,
             "tokens": [step.token for step in self.done],
             "text": self.text,
@@ -131,7 +143,7 @@ def logits_digest(logits: np.ndarray) -> str:
 
 @dataclass(frozen=True)
 class Plan:
-    """A story that a program can tell: prompt tokens (BOS first), positions to run at most, and the sampling."""
+    """A story that a program can tell: prompt tokens, positions to run at most, and the sampling."""
 
     prompt: list[int]
     positions: int
@@ -148,7 +160,9 @@ def plan(program: Program, prompt: str = "", *, tokens: int | None = None, tempe
     """
     if tokens is not None and tokens < 1:
         raise TspError(f"tokens must be at least 1, not {tokens}")
-    ids = Tokenizer.from_bytes(program.tokenizer).encode(prompt)
+    ids = Tokenizer.from_bytes(program.tokenizer).prompt(prompt)
+    if program.first_token not in (-1, ids[0]):  # a constant of the program, which begins every text
+        ids = [program.first_token, *ids]
     check_prompt(program, ids)
     sampler_of(program, temperature, seed)
     room = program.context if tokens is None else min(program.context, len(ids) - 1 + tokens)
@@ -158,4 +172,4 @@ def plan(program: Program, prompt: str = "", *, tokens: int | None = None, tempe
 def begin(session: Session, plan: Plan, *, digests: bool = False) -> Story:
     """Start a story. digests: hash the logits of every token, which are then run one by one."""
     session.prompt(plan.prompt, Sampling(temperature=plan.temperature, seed=plan.seed))
-    return Story(session, Tokenizer.from_bytes(session.program.tokenizer), plan.prompt, plan.positions, digests)
+    return Story(session, Tokenizer.from_bytes(session.program.tokenizer), plan, digests)

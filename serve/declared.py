@@ -236,12 +236,13 @@ class Device(Exact):
 
 
 class Health(Exact):
-    """Of the server."""
+    """Of the server. wait_seconds: about how long a new request would wait."""
 
     status: Literal["ok", "degraded", "starting", "down", "draining"]
     devices: list[Device]
     running: int
     waiting: int
+    wait_seconds: float
 
 
 class Tokens(Exact):
@@ -276,5 +277,5 @@ PLAIN: dict[int | str, dict[str, Any]] = {code: ERRORS[code] for code in (400, 4
 
 def streamed(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
     """The 200 of an endpoint that can stream."""
-    return {200: {"model": model, "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    return {200: {"model": model, "content": {"text/event-stream": {}},
                   "description": "The answer, or a stream of chunks that ends with [DONE]."}}

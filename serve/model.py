@@ -2,14 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from base.errors import TspError
 from program.program import Program
 from program.tokenizer import Tokenizer
 from run.answer import Question
-from run.chat import ChatTemplate, TemplateError
+from run.chat import ChatTemplate, TemplateError, prompt_of
 
 from .errors import ApiError
 from .schema import ChatRequest, Common, CompletionRequest, Message, sampling_of, stops_of, text_of
@@ -61,14 +61,19 @@ class Model:
 
     # --- texts ---------------------------------------------------------------------------------------------------
 
-    async def tokens(self, text: str, *, bos: bool = True, param: str = "prompt") -> list[int]:
-        """The tokens of a text. Raises ApiError on text that no tokens express, or too much of it."""
+    async def tokens(self, text: str) -> list[int]:
+        """The prompt of a text. Raises ApiError on text that no tokens express, or too much of it."""
+        return await self._encoded(self.tokenizer.prompt, text, "prompt")
+
+    async def plain_tokens(self, text: str) -> list[int]:
+        """The tokens of a text alone. Raises ApiError as `tokens`."""
+        return await self._encoded(lambda t: self.tokenizer.encode(t, bos=False), text, "prompt")
+
+    async def _encoded(self, encode: Callable[[str], list[int]], text: str, param: str) -> list[int]:
         if len(text) > self.program.context * self.longest:
             raise self._too_long(f"a text of {len(text)} letters", param)
         try:
-            if len(text) > AT_ONCE:
-                return await asyncio.to_thread(self.tokenizer.encode, text, bos)
-            return self.tokenizer.encode(text, bos)
+            return await asyncio.to_thread(encode, text) if len(text) > AT_ONCE else encode(text)
         except TspError as error:
             raise ApiError(400, str(error), param=param) from error
 
@@ -87,7 +92,7 @@ class Model:
             text = self.template.render(plain)
         except TemplateError as error:
             raise ApiError(400, str(error), param="messages") from error
-        return await self.tokens(text, param="messages")
+        return await self._encoded(lambda t: prompt_of(self.tokenizer, t), text, "messages")
 
     def check_prompt(self, prompt: Sequence[int], param: str = "prompt") -> list[int]:
         """A prompt that the context has room for. Raises ApiError."""

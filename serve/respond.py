@@ -88,11 +88,14 @@ class Asker:
             self._limits.spend(len(choice.pieces))
         return message
 
-    def tick(self) -> None:
+    def keep_alive(self) -> None:
         """From now on, an event "tick" every few seconds."""
-        self._tick = asyncio.get_running_loop().call_later(ALIVE_SECONDS, self.tick)
+        self._tick = asyncio.get_running_loop().call_later(ALIVE_SECONDS, self._alive)
+
+    def _alive(self) -> None:
         if self._ticket:
             self._ticket.tell({"is": "tick"})
+        self.keep_alive()
 
     def close(self) -> None:
         """Let go of whatever still runs."""
@@ -117,7 +120,8 @@ async def respond(engine: Engine, request: Request, shape: Shape, questions: Seq
         while (first := await asker.next(choice))["is"] not in ("piece", "end"):
             pass
     except Gone:
-        return Response(status_code=499)
+        asker.close()
+        return Response(status_code=499)  # nobody reads it
     except BaseException:
         asker.close()
         raise
@@ -146,7 +150,7 @@ class Stream:
     async def parts(self, choice: Progress, first: Message) -> AsyncIterator[bytes]:
         """Bytes to send; `first` is the first piece of the first choice. What fails now is an event with an error."""
         done: list[Progress] = []
-        self._asker.tick()
+        self._asker.keep_alive()
         try:
             while True:
                 async for data in self._choice(choice, first):

@@ -48,6 +48,9 @@ class Common(Lenient):
     max_tokens: Annotated[int | None, Field(ge=1)] = None
     temperature: Annotated[float | None, Field(ge=0, le=2)] = None
     top_p: Annotated[float | None, Field(ge=0, le=1)] = None
+    top_k: Annotated[int | None, Field(ge=-1)] = None
+    min_p: Annotated[float | None, Field(ge=0, le=1)] = None
+    repetition_penalty: Annotated[float | None, Field(ge=0.01, le=100)] = None
     frequency_penalty: Annotated[float | None, Field(ge=-2, le=2)] = None
     presence_penalty: Annotated[float | None, Field(ge=-2, le=2)] = None
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
@@ -94,9 +97,9 @@ HARMLESS: Mapping[str, tuple[Any, ...]] = {
     "tools": (), "functions": (), "audio": (), "documents": (), "search_settings": (), "web_search_options": (),
     "reasoning_effort": ("none",), "reasoning_format": ("hidden", "parsed"), "include_reasoning": (), "verbosity": (),
     "tool_choice": ("none", "auto"), "function_call": ("none", "auto"), "response_format": ({"type": "text"},),
-    "modalities": (["text"],), "top_k": (-1, 0), "min_p": (0, 0.0), "repetition_penalty": (1, 1.0), "suffix": (),
-    "echo": (), "best_of": (1,), "min_tokens": (0,), "guided_json": (), "guided_regex": (), "guided_choice": (),
-    "ignore_eos": (), "bad_words": (), "stop_token_ids": (), "prompt_logprobs": (), "use_beam_search": (),
+    "modalities": (["text"],), "suffix": (), "echo": (), "best_of": (1,), "min_tokens": (0,), "guided_json": (),
+    "guided_regex": (), "guided_choice": (), "ignore_eos": (), "bad_words": (), "stop_token_ids": (),
+    "prompt_logprobs": (), "use_beam_search": (),
 }
 """Fields that change what other servers answer and are not implemented, and the values of each that change nothing."""
 
@@ -123,6 +126,8 @@ def sampling_of(request: Common, vocab: int) -> Sampling:
         bias[int(name)] = value
     seed = secrets.randbits(32) if request.seed is None else request.seed % (1 << 64)
     return Sampling(temperature=_or(request.temperature, 1.0), seed=seed, top_p=_or(request.top_p, 1.0),
+                    top_k=max(0, request.top_k or 0), min_p=_or(request.min_p, 0.0),
+                    repetition_penalty=_or(request.repetition_penalty, 1.0),
                     frequency_penalty=_or(request.frequency_penalty, 0.0),
                     presence_penalty=_or(request.presence_penalty, 0.0), logit_bias=bias)
 

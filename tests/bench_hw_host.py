@@ -132,6 +132,53 @@ async def no_token_and_a_position_beyond_all_buckets(dut):
 
 
 @cocotb.test()
+async def run_while_tokens_run_starts_nothing(dut):
+    """Written in each cycle of the second of three tokens: three start pulses, and none before its time.
+
+    RUN also begins the look-up of the next bucket anew, so that one written late in a token delays the next one.
+    """
+    bench = HostBench(dut)
+    await bench.reset()
+    period = 3 * SHORTEST
+    for phase in range(1, period):
+        await bench.setup([(period, 1), (period, 100)] + [(period, 0)] * (CONFIG.buckets - 2), 0)
+        bench.starts.clear()
+        await bench.set_control(Control.RUN, 3)
+        while len(bench.starts) < 2:
+            await bench.cycle()
+        await bench.wait(phase - 1)
+        await bench.set_control(Control.RUN, 7)
+        await bench.wait(1)
+        while bench.running:
+            await bench.cycle()
+        await bench.wait(2 * period)
+        (first, _), (second, _), (third, bucket) = bench.starts
+        late = third - second - period
+        assert second - first == bench.ended - third == period
+        assert late == 0 if phase < period - SHORTEST else 0 <= late <= SHORTEST
+        assert (bucket, await bench.control(Control.RUN), await bench.control(Control.POSITION)) == (1, 0, 3)
+        assert await bench.control(Control.ERRORS) == 0
+
+
+@cocotb.test()
+async def a_position_written_after_a_lost_run_starts_nothing(dut):
+    bench = HostBench(dut)
+    await bench.reset()
+    for position, tokens in ((5, 4), (0, 9)):  # lost at once, and after two tokens
+        await bench.setup([(30, 2)] + [(30, 0)] * (CONFIG.buckets - 1), position)
+        await bench.run(tokens)
+        assert await bench.control(Control.ERRORS) == 1 << Trap.ADDRESS.value
+        bench.starts.clear()
+        await bench.set_control(Control.POSITION, 0)
+        await bench.wait(100)
+        assert not bench.starts and not bench.running
+        assert await bench.control(Control.RUN) == 0
+        await bench.set_control(Control.ERRORS, 0)
+        starts, _ = await bench.run(1)
+        assert len(starts) == 1 and await bench.control(Control.ERRORS) == 0
+
+
+@cocotb.test()
 async def not_parked_is_seen_in_the_cycle_of_the_next_start(dut):
     bench = HostBench(dut)
     for late in (0, 1):

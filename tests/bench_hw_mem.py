@@ -7,12 +7,13 @@ import cocotb
 import numpy as np
 from unit_bench import LANES, WEIGHTS, UnitBench, pack, traps_of
 
-from arch.config import INDEX_BITS, PLANES
+from arch.config import PLANES
 from arch.host_map import Trap
 from arch.isa import HOST_READ, MEM_INDEX, MEM_READ, MEM_WRITE_TO_READ, Dir, Instr, Op
 from arch.numerics import Index
 
 DEPTH = int(os.environ["DEPTH"])
+INDEX_BITS = int(os.environ["INDEX_BITS"])
 WAYS = [Dir[way] for way in os.environ["WAYS"]]
 """Directions in which the slice drives the vector group."""
 GROUPS = [int(group) for group in os.environ["GROUPS"]]
@@ -168,10 +169,10 @@ async def random_bursts(dut):
     await compare(bench)
 
 
-async def compare(bench):
+async def compare(bench, quads=range(DEPTH)):
     """Contents through the host port, one access a cycle."""
     begin = bench.now
-    places = [(quad, plane) for quad in range(DEPTH) for plane in range(PLANES)]
+    places = [(quad, plane) for quad in quads for plane in range(PLANES)]
     for place in places:
         await bench.host(*place)
     for _ in range(HOST_LATENCY):
@@ -231,6 +232,30 @@ async def write_to_read_and_index_latencies(dut):
             await bench.pass_cycle()
         assert bench.index[1] == Index(offset, (1 << LANES) - 1, planes)
     assert not bench.traps
+
+
+@cocotb.test()
+async def every_bit_of_an_offset(dut):
+    """Quads whose numbers have one bit, each read and written through an index register that holds its number."""
+    bench = Reference(dut, 5)
+    await bench.start()
+    quads = [1 << bit for bit in range((DEPTH - 1).bit_length())]
+    for quad in quads:
+        for plane in range(PLANES):
+            bench.mem[quad, plane] = bench.rng.integers(0, 256, LANES, dtype=np.uint8)
+            await bench.host(quad, plane, bench.mem[quad, plane])
+    index = Instr(Op.INDEX, fields={"index": 1})
+    move = {"addr": 0, "index": 1, "planes": 15}
+    vector = np.zeros((2, LANES), np.int64)
+    for quad in quads:
+        vector[:, :3] = quad, -1, -1
+        for instr, streams in ((index, None), (None, vector), (Instr(Op.READ, fields=move | {"dir": WAYS[0]}), None),
+                               (Instr(Op.WRITE, fields=move), None), *[(None, None)] * 5):
+            assert instr is None or bench.plan(instr, (0, 0))
+            await bench.pass_cycle(instr, streams=streams)
+        assert bench.index[1].offset == quad
+    assert not bench.traps
+    await compare(bench, quads)
 
 
 @cocotb.test()

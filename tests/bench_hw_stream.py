@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import cocotb
 import numpy as np
-from unit_bench import CONFIG, LANES, Bench
+from unit_bench import CONFIG, LANES, Bench, known
 
 from arch.config import MEM_E, MEM_W, PLANES, POSITIONS
 from arch.row import queues
@@ -44,7 +44,11 @@ SOURCES += [Source("weights", n, {MEM_W: "w", MEM_E: "e"}[queue.position], queue
             for n, queue in enumerate(QUEUES) if queue.unit == "MEM" for group in CONFIG.weight_groups_of(queue.slice)]
 
 
-def shifted(state, drives):
+VECTOR = slice(PLANES)
+"""Streams of the vector group."""
+
+
+def shifted(state, drives, clear=False):
     """One cycle: by row, values uint8 [position, stream, lane] and driven bool [position, stream]."""
     after = {}
     for row, step in ROWS.items():
@@ -59,6 +63,8 @@ def shifted(state, drives):
                 new[1:] = old[:-1]
             else:
                 new[:-1] = old[1:]
+        if clear:
+            moved[0][[MEM_W, MEM_E], VECTOR] = 0
         after[row] = moved
     return after
 
@@ -93,35 +99,40 @@ class StreamBench(Bench):
                              np.zeros((POSITIONS, CONFIG.streams), bool)) for name in ROWS}
         self.seen = {}
         self.collision = 0
+        self.cleared = False
 
     async def reset(self):
         """Also until the registers, which have no reset, are empty."""
         await self.restart(**{f"{port}_{kind}__{n}": 0 for port in (*ROWS, "weights") for kind in ("data", "drive")
-                              for n in range(len(QUEUES))})
+                              for n in range(len(QUEUES))}, clear=0)
         for _ in range(POSITIONS):
             await self.cycle()
 
     def observe(self):
         self.collision = self.get("collision")
-        self.seen = {row: [(self.get(f"{row}__{p}"), self.get(f"{row}_driven__{p}")) for p in range(POSITIONS)]
-                     for row in ROWS}
+        self.seen = {row: [(str(getattr(self.dut, f"{row}__{p}").value), self.get(f"{row}_driven__{p}"))
+                           for p in range(POSITIONS)] for row in ROWS}
 
-    async def drive(self, drives):
-        """One cycle in which the sources drive (data, drive)."""
+    async def drive(self, drives, clear=False):
+        """One cycle in which the sources drive (data, drive), with `clear` or not."""
         values = defaultdict(int)
         for source, (data, drive) in drives.items():
             for port, value in source.ports(bits(data), bits(drive)).items():
                 values[port] |= value
-        await self.cycle(**values)
-        self.state = shifted(self.state, drives)
+        await self.cycle(**values, clear=int(clear))
+        self.state, self.cleared = shifted(self.state, drives, clear), clear
 
-    def check(self, state):
-        """What is driven, and what the driven slots hold."""
+    def check(self, state, cleared=False):
+        """What is driven, and what the driven slots hold; if cleared, the vector group at the MEM slices is 0, too."""
         for row, (values, driven) in state.items():
-            for p, (value, drive) in enumerate(self.seen[row]):
+            for p, (text, drive) in enumerate(self.seen[row]):
                 assert drive == bits(driven[p]), f"cycle {self.now - 1}, {row}{p} driven"
+                empty = cleared and p in (MEM_W, MEM_E)
+                value = known(text, drive | (1 << PLANES) - 1 if empty else drive)
                 held = np.frombuffer(value.to_bytes(CONFIG.streams * LANES, "little"), np.uint8).reshape(-1, LANES)
                 assert (held == values[p])[driven[p]].all(), f"cycle {self.now - 1}, {row}{p}"
+                if empty:
+                    assert not held[VECTOR].any(), f"cycle {self.now - 1}, {row}{p} cleared"
 
 
 @cocotb.test()
@@ -129,9 +140,9 @@ async def every_register_in_every_cycle(dut):
     bench = StreamBench(dut)
     await bench.reset()
     for _ in range(300):
-        state = bench.state
-        await bench.drive(random_drives(bench.rng, may_meet=False)[0])
-        bench.check(state)
+        state, cleared = bench.state, bench.cleared
+        await bench.drive(random_drives(bench.rng, may_meet=False)[0], clear=bench.rng.random() < 0.3)
+        bench.check(state, cleared)
         assert not bench.collision
 
 
@@ -160,7 +171,8 @@ async def one_position_a_cycle(dut):
             await bench.cycle()
             seen = {(name, p): slot for name in ROWS for p, slot in enumerate(bench.seen[name]) if slot[1]}
             there, first = source.position + ROWS[source.row] * hops, PLANES * source.group
-            value, drive = seen.pop((source.row, there)) if 0 <= there < POSITIONS else (0, 0)
+            text, drive = seen.pop((source.row, there)) if 0 <= there < POSITIONS else ("0", 0)
             assert not seen
             if drive:
+                value = known(text, drive)
                 assert (drive, value >> CONFIG.plane_bits * first & (1 << CONFIG.plane_bits) - 1) == (1 << first, 0xA5)

@@ -8,7 +8,11 @@ from checkpoints import REPOSITORY
 from page.payload import payload
 from page.wasm import chip_wasm
 from program.program import Program
+from program.tokenizer import Tokenizer
+from run.devices import open_device
 from run.programs import open_program
+from run.session import Session
+from run.story import begin, plan
 
 PROMPT = "Once upon a time"
 
@@ -29,3 +33,14 @@ def write_data(folder: Path) -> None:
     """chip.wasm and program.bin, as in a page's folder."""
     (folder / "chip.wasm").write_bytes(story_wasm())
     (folder / "program.bin").write_bytes(payload(story_program(), "stories263k"))
+
+
+def reference_story(positions: int, temperature: float, seed: int) -> tuple[str, list[int]]:
+    """What the reference tells of the prompt: the text of so many positions, and the token that each gives."""
+    program = story_program()
+    session = Session(open_device("reference", program.config), program)
+    prompt = Tokenizer.from_bytes(program.tokenizer).encode(PROMPT)
+    wanted = plan(program, PROMPT, tokens=positions + 1 - len(prompt), temperature=temperature, seed=seed)
+    story = begin(session, wanted)
+    tokens = [step.token for step in story.steps()]
+    return story.text, tokens

@@ -12,8 +12,9 @@ from checkpoints import random_checkpoint, small_config, tokenizer_bin
 from arch.config import CONFIGS
 from compiler.compile import compile_checkpoint
 from compiler.frontend.checkpoint import Checkpoint
+from compiler.frontend.vocabulary import load_tokenizer
 from program.program import Program
-from program.tokenizer import Tokenizer, load_tokenizer
+from program.tokenizer import Tokenizer
 
 TINY = {"dim": 32, "hidden_dim": 40, "n_layers": 2, "n_heads": 2, "n_kv_heads": 1, "head_dim": 16, "vocab_size": 100,
         "seq_len": 40}

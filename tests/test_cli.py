@@ -15,6 +15,7 @@ from programs import TINY, small_program, write_letters
 
 from arch import isa
 from arch.config import CONFIGS
+from arch.identity import chip_digest
 from cli.main import DISTRIBUTION, app
 from program.file import save, to_bytes
 
@@ -71,10 +72,10 @@ BAD = [
     (["run", "short.tsp"], "cut short"),
     (["run", "empty.tsp"], "not a Metronome program"),
     (["run", "altered.tsp"], "checksum"),
-    (["run", "good.tsp", "--config", "ulx3s"], CONFIGS["ulx3s"].digest()),
+    (["run", "good.tsp", "--config", "ulx3s"], chip_digest(CONFIGS["ulx3s"])),
     (["run", "good.tsp", "--context", "16"], "--context is for checkpoints"),
     (["run", "good.tsp", "--config", "huge"],
-     "config must be one of tiny, micro, small, ulx3s, wide, large, not 'huge'"),
+     "config must be one of tiny, micro, small, ulx3s, wide, large, sram220, not 'huge'"),
     (["run", "good.tsp", "--device", "fpga9"], "device must be one of"),
     (["run", "good.tsp", "--prompt", "abc def " * 40], "context"),
     (["run", "good.tsp", "--tokens", "0"], "tokens must be at least 1"),
@@ -91,7 +92,7 @@ BAD = [
     (["run"], "argument"),
     (["walk"], "walk"),
     (["run", "short.bin", "--config", "tiny"], "truncated"),
-    (["run", "empty.bin", "--config", "tiny"], "truncated"),
+    (["run", "empty.bin", "--config", "tiny"], "this is an empty file: download it again"),
     (["run", "noise.bin", "--config", "tiny"], "llama2.c"),
     (["run", "model.bin", "--config", "tiny", "--weights", "int3"], "weights must be one of int8, int4"),
     (["run", "model.bin", "--config", "tiny", "--tokenizer", "foreign.bin"], "foreign.bin"),
@@ -263,6 +264,7 @@ def test_a_story_as_json(device: str, files: Path, capfd: pytest.CaptureFixture[
     assert story["clock_mhz"] == 50
     assert story["tokens_per_second"] == pytest.approx(50e6 * count / sum(story["predicted_cycles"]))
     assert 0 < story["roofline_fraction"] < 1
+    assert (story["temperature"], story["seed"]) == (0, 0)
     assert all(len(digest) == 64 for digest in story["logits_digest"])
 
 
@@ -271,6 +273,7 @@ def test_devices_tell_the_same_sampled_story(files: Path, capfd: pytest.CaptureF
     first, second = (told(capfd, *options, "--device", device) for device in ("reference", "model"))
     for key in ("tokens", "text", "logits_digest", "predicted_cycles"):
         assert first[key] == second[key]
+    assert (first["temperature"], first["seed"]) == (1.5, 7)
     other = told(capfd, *options[:-1], "8", "--device", "reference")
     assert other["tokens"] != first["tokens"]
 
@@ -348,7 +351,7 @@ def test_scales_come_from_a_text(files: Path, capfd: pytest.CaptureFixture[str],
     model, text = [str(files / "model.bin"), "--config", "tiny"], ["--text", str(files / "text.txt")]
     programs = []
     for options in ([], text, text, ["--text", str(files / "other.txt")]):
-        assert app(["compile", *model, "-o", str(tmp_path / "out.tsp"), *options]) == 0
+        assert app(["compile", *model, "-o", str(tmp_path / "out.tsp"), *options, "--accept-quality"]) == 0
         programs.append((tmp_path / "out.tsp").read_bytes())
     assert programs[1] == programs[2] and len({*programs}) == 3
     assert "text by the float model" in capfd.readouterr().out

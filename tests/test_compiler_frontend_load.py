@@ -33,9 +33,10 @@ def assert_same(a: Checkpoint, b: Checkpoint) -> None:
 
 
 def refusal(path: Path) -> str:
-    """The error text of a path, checked to be one line that begins with the path."""
+    """The error text of a path, in loading it or in reading its weights: one line that begins with the path."""
     with pytest.raises(TspError) as error:
-        load_checkpoint(path)
+        for weight in load_checkpoint(path).weights.values():
+            np.asarray(weight)
     text = str(error.value)
     assert text.startswith(str(path)) and "\n" not in text, text
     return text.removeprefix(str(path))
@@ -151,11 +152,11 @@ def test_no_such_path(tmp_path):
         (lambda data: data[:-1], r"is truncated: its header asks for {size} bytes, found {found}"),
         (lambda data: data[:1000], r"is truncated: its header asks for {size} bytes, found 1000"),
         (lambda data: data + b"\0\0\0\0", r"has the wrong size: its header asks for {size} bytes, found {found}"),
-        (lambda data: b"", r"is truncated: a llama2.c header takes 28 bytes, found 0"),
+        (lambda data: b"", r"this is an empty file"),
         (lambda data: data[:27], r"is truncated: a llama2.c header takes 28 bytes, found 27"),
-        (lambda data: b"24ka\x01\0\0\0" + data[8:], r"llama2.c version 1 file (magic 'ak42'); export it with"),
-        (lambda data: b"24ka\x02\0\0\0" + data[8:], r"llama2.c version 2 file"),
-        (lambda data: b"GGUF" + data[4:], r"a GGUF file"),
+        (lambda data: b"24ka\x01\0\0\0" + data[8:], r"a llama2.c file of version 1 or later (magic 'ak42'): export it"),
+        (lambda data: b"24ka\x02\0\0\0" + data[8:], r"(magic 'ak42')"),
+        (lambda data: b"GGUF" + data[4:], r": damaged GGUF file: its header is cut short or names too many"),
         (lambda data: b"PK\x03\x04" + data[4:], r"a PyTorch or zip file"),
     ],
 )
@@ -236,7 +237,7 @@ def test_weights_that_are_not_finite(tmp_path, value):
         ({"attention_multiplier": 1.0}, "unsupported: attention_multiplier 1.0"),
         ({"logits_scaling": 8.0}, "unsupported: logits_scaling 8.0"),
         ({"num_local_experts": 8}, "unsupported: num_local_experts 8"),
-        ({"auto_map": {"AutoModel": "x" * 1000}}, "unsupported: auto_map {'AutoModel': 'xxxxxxxxxxxxxxxxxxxxxx..."),
+        ({"a_new_map": {"AutoModel": "x" * 1000}}, "unsupported: a_new_map {'AutoModel': 'xxxxxxxxxxxxxxxxxxxxxx..."),
         ({"head_dim": 3}, "head_dim must be even (RoPE rotates pairs), not 3"),
         ({"head_dim": 8}, "tensor model.layers.0.self_attn.q_proj.weight must have shape (48, 24)"),
         (
@@ -284,17 +285,30 @@ def test_hf_unsupported_config(tmp_path, changes, expected):
         ("config.json", b"\xff", "config.json: not valid JSON"),
         ("config.json", b"[" * 100_000, "config.json: not valid JSON: maximum recursion depth"),
         ("config.json", b"[]", "config.json: must hold a JSON object, not a list"),
-        ("model.safetensors", None, "needs one .safetensors file or model.safetensors.index.json, found 0 files"),
+        ("model.safetensors", None, "no weights are there (model.safetensors, or shards with"),
         ("model.safetensors", b"rubbish", "model.safetensors: damaged safetensors file"),
-        ("second.safetensors", b"", "needs one .safetensors file or model.safetensors.index.json, found 2 files"),
-        ("model.safetensors.index.json", b"{}", "must hold a 'weight_map'"),
-        ("model.safetensors.index.json", b'{"weight_map": {"x": "../x"}}', "file '../x' must lie in the folder itself"),
-        ("model.safetensors.index.json", b'{"weight_map": {"x": "x"}}', "x: cannot read it: No such file"),
     ],
 )
 def test_hf_damaged_folder(tmp_path, file, content, expected):
     folder = write_hf(tmp_path / "hf", random_checkpoint())
     (folder / file).unlink() if content is None else (folder / file).write_bytes(content)
+    assert expected in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("index", "expected"),
+    [
+        (b"{", "model.safetensors.index.json: not valid JSON"),
+        (b"{}", "must hold a 'weight_map'"),
+        (b'{"weight_map": {"x": "../x"}}', "file '../x' must lie in the folder itself"),
+        (b'{"weight_map": {"x": "x"}}', "x: cannot read it: No such file"),
+        (None, "needs model.safetensors or model.safetensors.index.json, found 2 files: model-00001-of-00002."),
+    ],
+)
+def test_hf_damaged_index(tmp_path, index, expected):
+    folder = write_hf(tmp_path / "hf", random_checkpoint(), shards=2)
+    path = folder / "model.safetensors.index.json"
+    path.unlink() if index is None else path.write_bytes(index)
     assert expected in refusal(folder)
 
 
@@ -336,3 +350,114 @@ if SHARED_MODELS.is_dir():  # an extra where the project's shared models lie bes
         checkpoint = load_checkpoint(SHARED_MODELS / "stories260K.bin")
         assert checkpoint.n_parameters == 260032
         assert (checkpoint.config.dim, checkpoint.config.head_dim, checkpoint.config.shared_classifier) == (64, 8, True)
+
+
+# ---- Hugging Face folders as people have them ----
+
+
+def test_a_stale_index_beside_the_whole_file_is_left_out_with_a_note(tmp_path):
+    checkpoint = random_checkpoint()
+    folder = write_hf(tmp_path / "hf", random_checkpoint(seed=1), shards=2)
+    write_safetensors(folder / "model.safetensors", hf_tensors(checkpoint))
+    loaded = load_checkpoint(folder)
+    assert_same(loaded, checkpoint)
+    assert loaded.notes == ("model.safetensors.index.json and its shards are left out, for model.safetensors is there, "
+                            "too",)
+    (folder / "model.safetensors.index.json").write_text("{")  # nobody reads it
+    assert_same(load_checkpoint(folder), checkpoint)
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "consolidated.safetensors", "optimizer.safetensors"])
+@pytest.mark.parametrize("own", ["model.safetensors", "other.safetensors"])
+def test_other_weights_beside_the_model_are_left_out_with_a_note(tmp_path, name, own):
+    checkpoint = random_checkpoint()
+    folder = write_hf(tmp_path / "hf", checkpoint)
+    (folder / "model.safetensors").rename(folder / own)
+    write_safetensors(folder / name, {"x": np.zeros(1, np.float32)})
+    loaded = load_checkpoint(folder)
+    assert_same(loaded, checkpoint)
+    assert loaded.notes == (f"{name} is left out: it is not of the model's weights",)
+
+
+def test_a_tied_model_with_another_classifier_says_which_is_taken(tmp_path):
+    checkpoint = random_checkpoint()
+    folder = write_hf(tmp_path / "hf", checkpoint)
+    write_safetensors(folder / "model.safetensors", hf_tensors(checkpoint) | {"lm_head.weight": checkpoint.tok_emb + 1})
+    loaded = load_checkpoint(folder)
+    assert_same(loaded, checkpoint)
+    assert "lm_head.weight is left out, as transformers does" in loaded.notes[0]
+    write_safetensors(folder / "model.safetensors", hf_tensors(checkpoint) | {"lm_head.weight": checkpoint.tok_emb})
+    assert not load_checkpoint(folder).notes
+
+
+@pytest.mark.parametrize(("prefix", "who"), [("_orig_mod.", "torch.compile"), ("module.", "DataParallel")])
+def test_the_prefix_of_a_wrapper_is_dropped_with_a_note(tmp_path, prefix, who):
+    checkpoint = random_checkpoint()
+    folder = write_hf(tmp_path / "hf", checkpoint)
+    tensors = {prefix + name: tensor for name, tensor in hf_tensors(checkpoint).items()}
+    write_safetensors(folder / "model.safetensors", tensors)
+    loaded = load_checkpoint(folder)
+    assert_same(loaded, checkpoint)
+    assert loaded.notes == (f"the names of tensors begin with {prefix!r}, as {who} leaves them: it is dropped",)
+
+
+@pytest.mark.parametrize("fields", [
+    {"gradient_checkpointing": True, "torchscript": True, "use_bfloat16": True, "output_hidden_states": True},
+    {"attn_implementation": "sdpa", "use_flash_attn": True, "auto_map": {"AutoConfig": "x.Y"}},
+    {"max_window_layers": 28, "n_ctx": 2048, "num_labels": 2, "early_stopping": True, "no_repeat_ngram_size": 3},
+])
+def test_fields_that_compute_nothing_are_ignored(tmp_path, fields):
+    checkpoint = random_checkpoint()
+    folder = write_hf(tmp_path / "hf", checkpoint)
+    edit_config(folder, **fields)
+    assert_same(load_checkpoint(folder), checkpoint)
+
+
+@pytest.mark.parametrize(("files", "expected"), [
+    ({"pytorch_model.bin": b"PK"}, "pytorch_model.bin is a Python pickle, which is not opened, as it may run code"),
+    ({"pytorch_model-00001-of-00002.bin": b""}, "pytorch_model-00001-of-00002.bin is a Python pickle"),
+    ({"consolidated.00.pth": b""}, "consolidated.00.pth is in the form of the model's maker"),
+    ({"adapter_model.safetensors": b""}, "adapter_model.safetensors is an adapter (LoRA), not a model: merge it"),
+    ({"model.Q4_0.gguf": b""}, "model.Q4_0.gguf is a GGUF file: give that file itself"),
+    ({"model.safetensors": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"},
+     "model.safetensors: a safetensors file is needed, and this is a Git LFS pointer in place of the file: fetch"),
+    ({"model.safetensors": b"\n<!DOCTYPE html><html>"}, "and this is a page of HTML"),
+    ({"model.safetensors": b""}, "and this is an empty file: download it again"),
+    ({"config.json": b"version https://git-lfs.github.com/spec/v1"}, "config.json: a JSON file is needed, and this"),
+])
+def test_what_lies_in_place_of_weights_is_named(tmp_path, files, expected):
+    folder = write_hf(tmp_path / "hf", random_checkpoint())
+    (folder / "model.safetensors").unlink()
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    assert expected in refusal(folder)
+
+
+@pytest.mark.parametrize(("name", "expected"), [
+    ("model.gguf", "no config.json is in this folder"), ("adapter_config.json", "adapter_config.json is of an adapter"),
+])
+def test_a_folder_without_config_says_what_it_holds(tmp_path, name, expected):
+    (tmp_path / name).write_bytes(b"")
+    assert expected in refusal(tmp_path) and f": {name} is " in refusal(tmp_path)
+
+
+def test_adapter_weights_under_the_model_s_name(tmp_path):
+    folder = write_hf(tmp_path / "hf", random_checkpoint())
+    write_safetensors(folder / "model.safetensors", {"base_model.q_proj.lora_A.weight": np.zeros((1, 4), np.float32)})
+    assert "these are the weights of an adapter (LoRA), not of a model" in refusal(folder)
+
+
+@pytest.mark.parametrize(("name", "expected"), [
+    ("model.safetensors", "this is a bare safetensors file, a part of a model: give the folder"),
+    ("config.json", "this is a JSON file, a part of a model: give the folder"),
+])
+def test_a_part_of_a_folder_is_not_the_model(tmp_path, name, expected):
+    assert expected in refusal(write_hf(tmp_path / "hf", random_checkpoint()) / name)
+
+
+def test_a_digest_is_of_the_files_or_of_the_arrays(tmp_path):
+    one, other = random_checkpoint(), random_checkpoint(seed=1)
+    assert one.digest() == random_checkpoint().digest() != other.digest()
+    made = {"a": one, "b": one, "c": other}
+    found = [load_checkpoint(write_hf(tmp_path / name, checkpoint)).digest() for name, checkpoint in made.items()]
+    assert found[0] == found[1] != found[2]

@@ -11,10 +11,10 @@ from checkpoints import SHARED_MODELS, SMALL, random_checkpoint, small_config
 from base.errors import TspError
 from compiler.frontend.checkpoint import Checkpoint
 from compiler.frontend.load import load_checkpoint
+from compiler.frontend.vocabulary import load_tokenizer
 from compiler.quantize.float_model import FloatModel, rope_tables, site_names
 from compiler.quantize.quality import kl_top1, log_softmax
 from program.quality import LEAST_ENTROPY
-from program.tokenizer import load_tokenizer
 
 TOKENS = [1, 17, 300, 5, 5, 511, 0, 42, 99, 7]
 

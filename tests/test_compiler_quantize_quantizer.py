@@ -8,13 +8,22 @@ import numpy as np
 import pytest
 from checkpoints import REPOSITORY, SHARED_MODELS, random_checkpoint, small_config
 
+from arch.numerics import bit_length, shift_right
 from base.errors import TspError
 from compiler.frontend.checkpoint import Checkpoint
 from compiler.frontend.load import load_checkpoint
 from compiler.place.geometry import native_head_size
 from compiler.quantize.calibrate import MADE_BY, calibrate, cut, sample_sequences, text_length
 from compiler.quantize.float_model import FloatModel, layer_site, site_names
-from compiler.quantize.quantizer import SCALED, check_shifts, evaluate, quantize
+from compiler.quantize.quantizer import (
+    BEHIND,
+    F_SHIFT,
+    MAX_POST,
+    SCALED,
+    check_shifts,
+    evaluate,
+    quantize,
+)
 from compiler.quantize.rounding import compensated, integer_scales, nearest, row_steps, searched_steps, total_shift
 from program.integer import MATRICES, SITES
 
@@ -104,10 +113,31 @@ def test_wrong_arguments(arguments, message):
 
 def test_shifts_out_of_range_are_named():
     shifts = quantize(random_checkpoint(), context=8, dynamic=frozenset(SITES)).shifts
-    for change in ({"w2": 41}, {"w2": 16}, {"cls": 7}, {"norm_x": 32}, {"wo": -1}, {"sigmoid": 1}):
+    for change in ({"w2": 48}, {"w2": 16}, {"cls": 7}, {"norm_x": 32}, {"wo": -1}, {"sigmoid": 1}):
         with pytest.raises(TspError, match=f"shift {next(iter(change))} must be"):
-            check_shifts(replace(shifts, **change), 8, frozenset(SITES))
-    check_shifts(replace(shifts, w2=41, cls=7), 8, frozenset())
+            check_shifts(replace(shifts, **change), frozenset(SITES))
+    check_shifts(replace(shifts, w2=47, cls=7), frozenset())
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_an_exponent_above_its_post_shift_is_refused(site: str):
+    """The least shift that is accepted is the least at which no exponent of the chip's own operations is clamped."""
+    largest = (131071 * 32767 + (1 << F_SHIFT - 1)) >> F_SHIFT if site == "silu" else 32767
+    most = int(bit_length(np.array(largest))) - 7
+    shifts = quantize(random_checkpoint(), context=8, dynamic=frozenset({site})).shifts
+    for name in BEHIND[site]:
+        check_shifts(replace(shifts, **{name: most}), frozenset({site}))
+        clamped = replace(shifts, **{name: most - 1})
+        check_shifts(clamped, frozenset())
+        with pytest.raises(TspError, match=rf"shift {name} must be {most}\.\.47, not {most - 1}"):
+            check_shifts(clamped, frozenset({site}))
+
+
+def test_a_shift_beyond_the_range_leaves_nothing_of_a_product_either():
+    """Why exponents may be added to a post shift of MAX_POST: the clamped shift gives what the whole one would."""
+    largest = np.array([131071 * -131071, 131071 * 131071, -(1 << 35), 1 << 35])
+    for shift in range(MAX_POST, MAX_POST + 16):
+        assert not shift_right(largest, shift, 1).any() and not shift_right(largest, MAX_POST, 1).any()
 
 
 MATRICES_OF_LAYERS = ("wq", "wk", "wv", "wo", "w1", "w2", "w3")

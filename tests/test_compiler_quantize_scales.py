@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from checkpoints import random_checkpoint, small_config
 from programs import TINY, random_tokenizer
@@ -44,6 +45,48 @@ def test_a_site_that_static_scales_spoil_stays_dynamic():
     assert model.dynamic == {"silu"} == {site for trial in each if not trial.takes_static for site in trial.sites}
     assert each[0].dynamic == together.dynamic
     assert each[-1].static == evaluate(model, FloatModel(checkpoint), TOKENS).ratio
+
+
+@pytest.mark.parametrize("refused", [("silu",), ("att_norm", "final_norm"), SITES])
+def test_a_site_without_room_for_exponents_is_static(refused: tuple[str, ...]):
+    checkpoint = random_checkpoint(seed=2)
+    good = quantiser(checkpoint, context=32)
+
+    def without_room(dynamic):
+        if wrong := dynamic.intersection(refused):
+            raise TspError(f"no room for {min(wrong)}")
+        return good(dynamic)
+
+    model, trials = choose(without_room, FloatModel(checkpoint), TOKENS)
+    assert [(trial.sites, trial.refused) for trial in trials if trial.refused] == [
+        ((site,), f"no room for {site}") for site in SITES if site in refused]
+    assert not model.dynamic.intersection(refused)
+    told = f"{refused[0]} -> static, for dynamic scales are impossible (no room for {refused[0]})"
+    assert told in map(str, trials)
+    if measured := [trial for trial in trials if not trial.refused]:
+        assert set(measured[0].sites) == set(SITES) - set(refused)
+
+
+def test_a_model_that_only_static_scales_suit_compiles():
+    """A residual so large that a norm of 16 bits would need a left shift: that site is static, and it says so."""
+    ordinary = random_checkpoint(small_config(**TINY))
+    large = ordinary.tok_emb * np.float32(10)
+    checkpoint = replace(ordinary, tok_emb=large, classifier=large)
+    arguments = {"config": CONFIGS["tiny"], "measure": False}
+    tokenizer = random_tokenizer(TINY["vocab_size"])
+    with pytest.raises(TspError, match=r"shift norm_ffn must be .*, not -"):
+        compile_checkpoint(checkpoint, tokenizer, scales="dynamic", **arguments)
+    program = compile_checkpoint(checkpoint, tokenizer, **arguments)
+    assert str(program.trials[0]).startswith("ffn_norm -> static, for dynamic scales are impossible (the checkpoint: ")
+    assert from_bytes(to_bytes(program)).trials == program.trials
+
+
+def test_a_model_that_no_scales_suit_is_refused():
+    def never(dynamic):
+        raise TspError(f"wrong with {len(dynamic)}")
+
+    with pytest.raises(TspError, match="wrong with 0"):
+        choose(never, FloatModel(random_checkpoint()), TOKENS)
 
 
 @pytest.mark.parametrize("scales", ["static", "dynamic"])

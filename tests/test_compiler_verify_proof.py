@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from checkpoints import random_checkpoint, small_config
 
-from arch.config import CONFIGS
-from arch.host_map import Trap
+from arch.config import CONFIGS, ChipConfig
+from arch.host_map import Control, Space, Trap
 from arch.isa import (
     ENGINE,
     FIELDS,
@@ -33,16 +33,20 @@ from arch.isa import (
     layout,
     vxm_late,
 )
+from arch.lanes import quads_of_int32
 from arch.legal import VerifyError
 from arch.numerics import Index
 from arch.row import queues
+from base.errors import TspError
 from compiler.ir import Stream
+from compiler.lower.qkv import permutations
 from compiler.lower.token import lower_token
 from compiler.place.placement import Placement, place
 from compiler.quantize.quantizer import quantize
 from compiler.schedule.assemble import Code, assemble
 from compiler.schedule.scheduler import schedule_block
-from compiler.verify.index_reach import index_bounds, index_least
+from compiler.verify import index_reach
+from compiler.verify.index_reach import Product, check_products, index_bounds, index_least
 from compiler.verify.proof import VerifyReport, verify_bucket
 from program.image import Image
 from sim.check.random_instructions import MAX_OFFSET
@@ -183,6 +187,17 @@ def test_undeclared_index_register():
         verify_bucket(TINY, program(MEM_W0=[(2, read(index=3))]), PERIOD, {("W0", 2): 1})
 
 
+def test_an_offset_wider_than_its_register(monkeypatch: pytest.MonkeyPatch):
+    """The registers of a chip grow with its slices; in one where they had not, the program is refused."""
+    deep, words = replace(TINY, mem_depths=(256, 100_000)), program(MEM_W1=[(2, read(index=1))])
+    assert (TINY.index_bits, deep.index_bits) == (16, 17)
+    verify_bucket(deep, words, PERIOD, {("W1", 1): 99_999})
+    monkeypatch.setattr(ChipConfig, "index_bits", 16)
+    verify_bucket(deep, words, PERIOD, {("W1", 1): 0xFFFF})
+    with pytest.raises(VerifyError, match="index register 1 has 16 bits, too few for offsets up to 65536"):
+        verify_bucket(deep, words, PERIOD, {("W1", 1): 0x10000})
+
+
 def sweeps() -> dict[str, list[dict]]:
     """Families of programs that cross a border of legality, a step at a time."""
     result, reduction = alu(rf_we=1, dst_e=1), alu(count=2, red=Red.SUM, red_e=1)
@@ -264,6 +279,64 @@ def test_compiled_models_are_legal(name, changes):
         assert time.perf_counter() - start < 3  # 0.1 s, if nothing else runs
         assert report.unread == ()
         assert planned(code) <= seen(report)
+
+
+class Greatest(list):
+    """Index registers that remember the greatest offset that each ever held."""
+
+    def __init__(self, indices: list[Index]):
+        super().__init__(indices)
+        self.offsets = dict[int, int]()
+
+    def __setitem__(self, register: int, value: Index) -> None:
+        super().__setitem__(register, value)
+        self.offsets[register] = max(value.offset, self.offsets.get(register, 0))
+
+
+def offsets_held(placement: Placement, code: Code, token: int, position: int) -> dict[tuple[str, int], int]:
+    """Greatest offset by (slice, register) in the cycle model, of a token at a position of the bucket."""
+    config = placement.geometry.config
+    chip = ModelChip(config)
+    chip.load_buckets([(code.bucket.period, code.bucket.limit)])
+    for name, words in code.words.items():
+        chip.load_queue(name, words)
+        chip.load_starts(name, [0])
+    for number, lanes in permutations(config).items():
+        chip.load_map(number, lanes)
+    for name, data in placement.layout.image().items():
+        chip.load_mem(f"MEM_{name}", data)
+    for name, value in (("token", token), ("position", position)):
+        tensor = placement.tensors[name]
+        chip.load_mem(f"MEM_{tensor.slice}", quads_of_int32(np.full((1, config.lanes), value)), tensor.addr)
+    chip.host_write(Space.CONTROL, Control.POSITION.value, position)
+    held = {}
+    for name, unit in chip.units.items():
+        if isinstance(unit, MemModel):
+            held[name[4:]] = unit.indices = Greatest(unit.indices)
+    chip.run(1)
+    return {(slice_, register): offset for slice_, indices in held.items()
+            for register, offset in indices.offsets.items()}
+
+
+@pytest.mark.parametrize("name, changes", MODELS.values(), ids=MODELS)
+def test_bounds_are_the_greatest_offsets(name, changes, monkeypatch: pytest.MonkeyPatch):
+    """Registers without a limit hold at the last position what is declared, and the embedding's at some token."""
+    placement, codes = compiled(name, **changes)
+    monkeypatch.setattr(ChipConfig, "index_bits", 31)
+    lanes, vocab = CONFIGS[name].lanes, placement.geometry.model.vocab
+    tokens = {vocab - 1, (vocab - lanes) // lanes * lanes + lanes - 1, (vocab - lanes) // lanes * lanes - 1}
+    held = [offsets_held(placement, codes[-1], token, placement.geometry.model.context - 1) for token in sorted(tokens)]
+    assert {key: max(offsets[key] for offsets in held) for key in held[0]} == index_bounds(placement)
+
+
+def test_a_product_that_saturates_is_refused(monkeypatch: pytest.MonkeyPatch):
+    placement, _ = compiled(*MODELS["small"][:1])
+    check_products(placement)
+    for value, scale, text in ((1 << 17, 1, "the operand must be at most 131071"), (1, 1 << 17, "the factor must be"),
+                               (1 << 16, 1 << 15, "the product must be at most 2147483647 .* not 2147483648")):
+        monkeypatch.setattr(index_reach, "products", lambda _, given=Product("it", value, scale): [given])
+        with pytest.raises(TspError, match=f"it: {text}"):
+            check_products(placement)
 
 
 def planned(code: Code) -> set[tuple]:

@@ -14,6 +14,7 @@ sys.path.insert(0, str(ROOT))  # docs/ is no part of the installed package
 
 from cli.main import app, commands  # noqa: E402
 from docs import generate  # noqa: E402
+from models.corpus import check  # noqa: E402
 
 LINK = re.compile(r"\]\(([^)#\s]+)(#[^)]*)?\)")
 FIGURES = {"configs", "buckets", "segments", "stories"}
@@ -58,6 +59,30 @@ def test_the_output_of_make_sim_is_that_of_this_program(capsys: pytest.CaptureFi
     assert total and f"measured {total[1]} cycles == predicted {total[1]};" in block
 
 
+def test_the_stories_of_the_readme_have_no_slips():
+    """The checker of the model's grammar accepts what `make sim` prints, the three stories, and the example's."""
+    ((_, _, block),) = blocks({"sim"})
+    ((_, _, chosen),) = blocks({"stories"})
+    stories = [line.removeprefix("> ") for text in (block, chosen) for line in text.splitlines()
+               if line.removeprefix("> ").startswith(generate.PROMPT)]
+    assert len(stories) == 1 + len(generate.SEEDS)
+    assert [check(story) for story in stories] == [[]] * len(stories)
+    (example,) = [line for line in code_lines() if "tsp run" in line and re.search(r"--seed \d", line)]
+    words = shlex.split(example)
+    asked = {option: words[words.index(option) + 1] for option in ("--prompt", "--temperature", "--seed")}
+    assert asked == {"--prompt": generate.PROMPT, "--temperature": str(generate.TEMPERATURE),
+                     "--seed": str(generate.SEEDS[0])}
+
+
+def test_outputs_of_the_readme_are_ignored_by_git():
+    words = [shlex.split(line, comments=True) for line in code_lines() if line.startswith(".venv/bin/")]
+    outputs = {words[at + 1] for words in words for at, word in enumerate(words) if word in ("-o", "--html")}
+    assert outputs >= {"story.tsp", "schedule.html", "chip.v"}
+    ignored = subprocess.run(["git", "check-ignore", *sorted(outputs)], cwd=ROOT, capture_output=True, text=True,
+                             check=False).stdout.split()
+    assert ignored == sorted(outputs)
+
+
 @pytest.mark.parametrize("path", PAGES, ids=NAMES)
 def test_links_exist(path: Path):
     for target, anchor in LINK.findall(path.read_text()):
@@ -93,7 +118,7 @@ def test_tsp_commands_exist(path: Path):
             continue
         words = shlex.split(line, comments=True)
         command = group.commands[words[1]]  # type: ignore[attr-defined]
-        options = {option for parameter in command.params for option in parameter.opts}
+        options = {"--help", *(option for parameter in command.params for option in parameter.opts)}
         assert {word for word in words if re.match("--?[a-z]", word)} <= options, line
         seen.add(words[1])
     assert path.name != "README.md" or path.parent != ROOT or {"run", "compile", "fit", "report"} <= seen

@@ -26,7 +26,7 @@ from run.devices import open_device
 from run.programs import open_program
 from run.session import Session
 from run.story import begin, plan
-from sim.device.device import ChipDevice, Device, TokenResult
+from sim.device.device import ChipDevice, Device, TokenResult, sampler_of
 
 SHIPPED = REPOSITORY / "models" / "stories263k.bin"
 PROMPT = "Once upon a time"
@@ -205,6 +205,73 @@ def test_fifteen_million_weights_compile_in_half_a_minute_and_run(tmp_path: Path
     assert usage.ru_utime + usage.ru_stime < 30, "seconds"
     assert usage.ru_maxrss < 4 << 20, "KiB"
     alike(load(tmp_path / "model.tsp"), "rtl", [1, 20000], 3)
+
+
+# ---- choice of the next token ----
+
+
+def negative_program(config: str, **sizes: int) -> Program:
+    """All logits are negative at every position: the residual stays positive, and the classifier is negative."""
+    model = small_config(**sizes, shared_classifier=False)
+    checkpoint = random_checkpoint(model)
+    positive = {"tok_emb": np.abs(checkpoint.tok_emb) + np.float32(0.5),
+                "final_norm": np.abs(checkpoint.final_norm) + np.float32(0.5),
+                "classifier": -np.abs(checkpoint.classifier) - np.float32(0.01)}
+    small = {name: getattr(checkpoint, name) / np.float32(64) for name in ("wo", "w2")}
+    return compile_checkpoint(replace(checkpoint, **positive, **small), random_tokenizer(model.vocab_size),
+                              config=CONFIGS[config], scales="static", measure=False)
+
+
+@pytest.mark.parametrize(("config", "vocab"), [("tiny", 97), ("tiny", 99), ("tiny", 111), ("small", 97), ("small", 99)])
+def test_no_token_beyond_the_vocabulary_is_chosen(config: str, vocab: int):
+    """Padding has the logit 0, which is more than all others: every lane of it must be masked."""
+    sizes = {"dim": 32, "hidden_dim": 40, "n_layers": 1, "n_heads": 2, "n_kv_heads": 1, "head_dim": 16,
+             "seq_len": 16}
+    program = negative_program(config, **sizes, vocab_size=vocab)
+    with opened("reference", program) as reference, opened("model", program) as model:
+        for device in (reference, model):
+            device.start([1])
+        expected, result = reference.run(2), model.run(2)
+        assert (model.logits() < 0).all() and np.array_equal(model.logits(), reference.logits())
+        assert [each.token for each in result] == [each.token for each in expected]
+        assert all(each.token < vocab for each in result)
+
+
+@pytest.mark.parametrize(("config", "sizes"), [("tiny", {}), ("small", FOUR_LANES | {"n_layers": 1}),
+                                               ("micro", FOUR_LANES | FOLDED)], ids=["tiny", "small", "micro"])
+def test_sampling_scores_bit_for_bit(config: str, sizes: dict):
+    """The scores that the choice is among, not only the choice, which a wrong bit of the noise seldom changes."""
+    program = small_program(config, **sizes)
+    device = open_device("model", program.config)
+    assert isinstance(device, ChipDevice)
+    device.load(program)
+    device.start([1], temperature=1.3, seed=5)
+    sampler = sampler_of(program, 1.3, 5)
+    for _ in range(2):
+        (result,) = device.run(1)
+        scores = sampler.scores(device.logits().astype(np.int64))
+        held = device._read("z", 0, program.symbols["z"].quads)[: program.model.vocab_size]
+        assert np.array_equal(held, scores)
+        assert result.token == int(np.argmax(scores))
+
+
+# ---- a slice of more than 65,536 quads ----
+
+DEEP = replace(CONFIGS["small"], name="deep", mem_depths=(20_000, 1 << 17), icu_words=(), act_depth=256, acc_depth=32)
+"""Offsets of 17 bits, for an embedding whose last row lies 67,000 quads behind its first."""
+
+
+def deep_program() -> Program:
+    model = small_config(dim=132, hidden_dim=32, n_layers=1, n_heads=1, n_kv_heads=1, vocab_size=16_380, seq_len=8)
+    return compile_checkpoint(random_checkpoint(model), random_tokenizer(16_380), config=DEEP, scales="static",
+                              measure=False)
+
+
+@pytest.mark.parametrize("name", ["model", pytest.param("rtl", marks=pytest.mark.nightly)])
+def test_tokens_far_down_a_deep_slice(name: str):
+    program = deep_program()
+    assert program.symbols["weights classifier E1"].quads > 1 << 16
+    alike(program, name, [16_379, 16_371], 2)
 
 
 # ---- what every device does ----

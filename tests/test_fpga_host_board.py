@@ -28,7 +28,7 @@ from run.board_figures import load_seconds
 from run.programs import open_program
 from sim.cycle.chip import ModelChip
 from sim.device.device import ChipDevice
-from sim.device.host_chip import HostChip
+from sim.device.port_chip import PortChip
 from sim.device.reference import ReferenceDevice
 
 
@@ -173,7 +173,7 @@ def test_a_story_over_the_line():
 def test_a_token_takes_one_write_and_one_read():
     program = small_program(n_layers=1, vocab_size=50)
     line = FakeLine(FakeBoard(ModelWords(program.config), program.config))
-    device = ChipDevice("fake", HostChip(program.config, Link(line, "fake")))
+    device = ChipDevice("fake", PortChip(program.config, Link(line, "fake")))
     device.load(program)
     device.start([1])
     device.run(1)

@@ -43,4 +43,4 @@ class Host(wiring.Component):
 
 def test_host():
     result = run_cocotb(Host(), "bench_hw_host", toplevel_name="host")
-    assert len(result.passed) == 11
+    assert len(result.passed) == 13

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from arch.config import CONFIGS
+from arch.config import CONFIGS, ChipConfig
 from arch.row import queues
 from hw.mem import Mem, banks
 from sim.check.cocotb_runner import run_cocotb
@@ -19,10 +19,23 @@ def test_mem(name: str, ways: str, groups: str, deep: int, lanes: int, monkeypat
     monkeypatch.setattr("hw.mem.DEEP", deep)
     config = replace(CONFIGS["tiny"], lanes=lanes, mem_depths=(64, 80, 64)[: 1 + int(groups[-1])],
                      weight_groups=int(groups[-1]), debug=True)
+    assert config.index_bits == 16
+    assert len(bench(config, name, ways, groups)) == 6
+
+
+def test_an_offset_of_more_than_16_bits():
+    config = replace(CONFIGS["tiny"], lanes=4, mem_depths=(64, 70_000), debug=True)
+    assert config.index_bits == 17
+    assert bench(config, "MEM_E1", "W", "1", "every_bit_of_an_offset") == ("every_bit_of_an_offset",)
+
+
+def bench(config: ChipConfig, name: str, ways: str, groups: str, testcase: str | None = None) -> tuple[str, ...]:
+    """The tests of the bench, or one of them, that pass."""
     queue = next(queue for queue in queues(config) if queue.name == name)
-    env = {"LANES": str(lanes), "DEPTH": str(config.mem_depths[queue.slice]), "WAYS": ways, "GROUPS": groups}
-    result = run_cocotb(Mem(config=config, queue=queue), "bench_hw_mem", toplevel_name="mem", env=env)
-    assert len(result.passed) == 5
+    env = {"LANES": str(config.lanes), "DEPTH": str(config.mem_depths[queue.slice]), "WAYS": ways, "GROUPS": groups,
+           "INDEX_BITS": str(config.index_bits)}
+    return run_cocotb(Mem(config=config, queue=queue), "bench_hw_mem", toplevel_name="mem", env=env,
+                      testcase=testcase).passed
 
 
 @pytest.mark.parametrize(("depth", "expected"), [(256, [256]), (2560, [2048, 512]), (80, [64, 16]), (17, [16, 1])])

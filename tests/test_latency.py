@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 from api_stub import CLOCK, CYCLES, Stub, serving
+from serving import running, shipped
 
 from cli.latency import ALARM
 from cli.main import app
 from latency import figures
 from latency.ecdf import svg
 from latency.sample import Reader, Sample
+from program.tokenizer import Tokenizer
 
 QUICK = ["--tokens", "4"]
 
@@ -162,6 +164,28 @@ def test_watch_holds_the_chip_to_its_promise(capsys: pytest.CaptureFixture[str])
     assert out.count("ALARM: the chip took 24001 cycles, 24000 were predicted") == 2
 
 
+@pytest.mark.parametrize("device", ["reference", pytest.param("rtl", marks=pytest.mark.nightly)])
+def test_the_server_of_this_project_tells_of_its_chip(device: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Cycles are those of the program: predicted ones, and measured ones where the device has time."""
+    with running(folder=tmp_path, devices=(device,)) as server:
+        assert app(["bench-api", server.url, "--requests", "2", "--json", *QUICK]) == 0
+        assert app(["watch", server.url, "--requests", "3", "--window", "3", "--interval", "0", "--limit", "200",
+                    *QUICK]) == 0
+    told, *lines = capsys.readouterr().out.splitlines()
+    found, program = json.loads(told), shipped()
+    prompt = len(Tokenizer.from_bytes(program.tokenizer).encode("Once upon a time"))
+    cycles = [program.cycles(position) for position in range(prompt - 1, prompt + 3)]
+    clock = found["cycles"]["clock_mhz"]
+    assert found["cached_tokens"] == [prompt - 1] * 2 and found["endpoint"] == "chat/completions"
+    assert found["cycles"]["predicted_cycles"] == 2 * sum(cycles) and found["cycles"]["mismatches"] == 0
+    assert found["cycles"]["measured_cycles"] == (None if device == "reference" else 2 * sum(cycles))
+    assert found["on_chip"]["e2el_ms"]["mean"] == pytest.approx(sum(cycles) / clock / 1e3)
+    between = found["on_chip"]["itl_ms"]
+    assert between["n"] == 6 and between["std"] == 0 == len({*cycles}) - 1
+    assert between["mean"] == pytest.approx(cycles[1] / clock / 1e3)
+    assert len(lines) == 3 and lines[-1].endswith("on chip 0.0 %")
+
+
 @pytest.mark.parametrize("command", ["bench-api", "watch"])
 @pytest.mark.parametrize(("stub", "path", "said"), [
     (Stub(), "/v2", "GET models answers 404: not found"),
@@ -170,6 +194,7 @@ def test_watch_holds_the_chip_to_its_promise(capsys: pytest.CaptureFixture[str])
     (Stub(status=401), "/v1", "answers 401: the queue is full"),
     (Stub(cut=True), "/v1", "uncorrectable error"),
     (Stub(words=()), "/v1", "had no token"),
+    (Stub(ends=False), "/v1", "the answer stops before its end"),
 ])
 def test_what_is_no_server_of_ours_is_one_line(command: str, stub: Stub, path: str, said: str,
                                                capsys: pytest.CaptureFixture[str]):

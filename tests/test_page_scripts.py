@@ -6,20 +6,24 @@ from pathlib import Path
 import node
 import pytest
 from checkpoints import REPOSITORY
-from page_program import PROMPT, story_program, write_data
+from page_program import PROMPT, reference_story, story_program, write_data
+from programs import small_program
 
 from arch import isa, row
 from program.integer import seed_states, temperature_q
 from program.tokenizer import Tokenizer
-from report import streams
-from run.devices import open_device
-from run.story import begin, plan
+from report import streams, web
 
 OPEN = """
 import fs from "node:fs";
 import { readPayload } from "./js/payload.js";
 const payload = readPayload(new Uint8Array(fs.readFileSync("program.bin")));
 """
+
+
+SMALL = {"tiny": {}, "micro": {"n_layers": 2, "vocab_size": 128, "hidden_dim": 64, "n_heads": 4, "n_kv_heads": 2,
+                               "head_dim": 8, "seq_len": 64}}
+"""Sizes of models for smaller chips."""
 
 
 @pytest.fixture(scope="module")
@@ -98,10 +102,13 @@ def test_instructions_decode_as_in_python(folder: Path):
             assert each == {name: getattr(value, "name", value) for name, value in values.items()}
 
 
-def test_bursts_are_the_programs_schedule(folder: Path):
+@pytest.mark.parametrize("config", ["tiny", "micro", "ulx3s"])
+def test_bursts_are_the_programs_schedule(folder: Path, config: str):
     """In every bucket: those of the first passes are the schedule, and the passes behind repeat them."""
-    program = story_program()
-    source = OPEN + """
+    program = story_program() if config == "ulx3s" else small_program(config, **SMALL[config])
+    name = f"{config}.bin"
+    (folder / name).write_bytes(web.container(web.schedule_header(program, name), web.schedule_sections(program)))
+    source = OPEN.replace("program.bin", name) + """
     import { Isa } from "./js/isa.js";
     import { bursts } from "./js/schedule.js";
     export const answer = () => payload.header.buckets.map((_, n) => bursts(payload, new Isa(payload.header.isa), n)
@@ -145,13 +152,9 @@ def test_the_story_is_the_reference_in_the_predicted_cycles(folder: Path):
       return [texts(machine.story.steps).join(""), machine.story.steps.map((s) => [s.token, s.predicted, s.measured])];
     }"""
     text, steps = node.run(folder, source, options)
-    device = open_device("reference", program.config)
-    device.load(program)
-    prompt = Tokenizer.from_bytes(program.tokenizer).encode(PROMPT)
-    story = begin(device, program, plan(program, PROMPT, tokens=25 - len(prompt), temperature=0.7, seed=2))
-    expected = list(story.steps())
-    assert steps == [[step.token, step.predicted, step.predicted] for step in expected]
-    assert text == story.text
+    told, tokens = reference_story(24, 0.7, 2)
+    assert steps == [[token, program.cycles(n), program.cycles(n)] for n, token in enumerate(tokens)]
+    assert text == told
 
 
 def test_registers_hold_what_the_schedule_says(folder: Path):
@@ -211,6 +214,23 @@ def test_back_and_forth_gives_the_same_chip(folder: Path):
     wrong, position, cycle, last = node.run(folder, source, {"text": PROMPT, "temperature": 0, "seed": 0})
     assert not wrong
     assert (position, cycle) == (1, last)
+
+
+def test_a_story_begins_anew_in_the_middle_of_a_token(folder: Path):
+    source = WATCH + """
+    export function answer(options) {
+      const stories = [];
+      for (const cycles of [0, 9000, 12345]) {
+        machine.begin(options);
+        machine.forward(1e9);
+        stories.push(machine.story.steps.map((step) => [step.token, step.measured]));
+        machine.begin({ ...options, seed: "9" });
+        machine.forward(cycles);
+      }
+      return stories;
+    }"""
+    one, *others = node.run(folder, source, {"text": PROMPT, "temperature": 1, "seed": "4", "positions": 8})
+    assert others == [one, one]
 
 
 def test_a_prompt_that_does_not_fit_is_refused_in_one_line(folder: Path):

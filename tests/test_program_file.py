@@ -10,6 +10,7 @@ from programs import TINY, random_tokenizer, small_program
 
 from arch import isa, row
 from arch.config import CONFIGS, ChipConfig
+from arch.identity import chip_digest
 from base.errors import TspError
 from compiler.compile import compile_checkpoint
 from program import file as program_file
@@ -109,9 +110,9 @@ def test_a_flipped_bit_anywhere_is_refused(image: bytes):
 
 def test_another_chip_is_refused_with_both_digests(image: bytes):
     message = refused(image, CONFIGS["ulx3s"])
-    assert CONFIGS["tiny"].digest() in message and CONFIGS["ulx3s"].digest() in message
+    assert chip_digest(CONFIGS["tiny"]) in message and chip_digest(CONFIGS["ulx3s"]) in message
     changed = replace(CONFIGS["tiny"], er_depth=8)
-    assert changed.digest() in refused(image, changed)
+    assert chip_digest(changed) in refused(image, changed)
     assert from_bytes(image, replace(CONFIGS["tiny"], debug=True)).config.debug
 
 
@@ -123,8 +124,11 @@ def test_an_unknown_chip_is_refused():
 
 
 def test_another_instruction_set_is_refused(image: bytes, monkeypatch: pytest.MonkeyPatch):
+    """The digests are those that a chip or a board would tell."""
+    here = chip_digest(CONFIGS["tiny"])
     monkeypatch.setattr(program_file, "isa_digest", lambda: "0" * 16)
-    assert "instruction set" in refused(image)
+    monkeypatch.setattr(program_file, "chip_digest", lambda config: "f" * 16)
+    assert f"tiny with another instruction set ({here}, here {'f' * 16})" in refused(image)
 
 
 def test_another_version_is_refused(image: bytes):

@@ -20,11 +20,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from base.errors import TspError
+from compiler.frontend.vocabulary import load_tokenizer
 from program import bpe
-from program.tokenizer import KIND_LLAMA2C, Tokenizer, load_tokenizer
+from program.tokenizer import KIND_LLAMA2C, Tokenizer
 
 VOCAB, SCORES = random_vocab()
-TOKENIZER = Tokenizer(kind=KIND_LLAMA2C, payload=tokenizer_bin(VOCAB, SCORES), bos=1, eos=2, vocab_size=512)
+TOKENIZER = Tokenizer(kind=KIND_LLAMA2C, payload=tokenizer_bin(VOCAB, SCORES), bos=1, stops=[2], vocab_size=512)
 TEXTS = [
     "Abc",
     "a bad cab",
@@ -125,7 +126,7 @@ def test_vocabulary_without_bytes(tmp_path):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda data: b"", "header takes 4 bytes, found 0"),
+        (lambda data: b"", "this is an empty file"),
         (lambda data: data[:-1], "truncated in token 511 of 512"),
         (lambda data: data[:30], "ends at token 2 of the model's 512"),
         (lambda data: data + b"1234567", "has 7 bytes after the model's 512 tokens: it belongs to another model"),
@@ -155,7 +156,7 @@ def refusal(path: Path, vocab_size: int = 512) -> str:
 
 def test_tokenizer_of_another_model(tmp_path):
     path = write_tokenizer_bin(tmp_path / "tokenizer.bin")
-    assert "ends at token 512 of the model's 513" in refusal(path, 513)
+    assert "ends at token 512 of the model's 1025" in refusal(path, 1025)
     assert "bytes after the model's 511 tokens" in refusal(path, 511)
     assert "bos token must be 0..0, not 1" in refusal(path, 1)
     assert "cannot read the tokenizer: No such file" in refusal(tmp_path / "absent.bin")
@@ -180,7 +181,8 @@ def test_tokenizer_json_of_another_model(tmp_path):
 def test_special_tokens_by_name(tmp_path):
     folder = write_hf(tmp_path / "hf", random_checkpoint())
     (folder / "config.json").write_text("{}")
-    assert "no bos token: give bos_token_id in config.json" in refusal(folder)
+    guessed = load_tokenizer(folder, 512)
+    assert (guessed.bos, guessed.eos) == (1, 2) and len(guessed.notes) == 2 and "'</s>' is taken" in guessed.notes[0]
     (folder / "tokenizer_config.json").write_text('{"bos_token": {"content": "<s>"}, "eos_token": "</s>"}')
     tokenizer = load_tokenizer(folder, 512)
     assert (tokenizer.bos, tokenizer.eos) == (1, 2)
@@ -207,17 +209,20 @@ def test_byte_level_vocabulary(tmp_path):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda data: data[:-1], "expected {size} bytes, found {found}"),
+        (lambda data: data[:-1], "expected {size} bytes behind the header, found {found}"),
         (lambda data: data[:20], "must begin with"),
         (lambda data: b"X" + data[1:], "must begin with"),
-        (lambda data: data[:8] + b"other\0\0\0" + data[16:], "unknown kind b'other'"),
+        (lambda data: data.replace(b"llama2c", b"another"), "unknown kind 'another'"),
+        (lambda data: data.replace(b'"bos":1', b'"bos":-'), "Invalid JSON"),
+        (lambda data: data.replace(b'"bos":1', b'"box":1'), "Field required in its header"),
     ],
 )
 def test_damaged_image(change, expected):
     data = TOKENIZER.to_bytes()
     with pytest.raises(TspError) as error:
         Tokenizer.from_bytes(change(data))
-    assert expected.format(size=len(data), found=len(change(data))) in str(error.value)
+    behind = len(data) - data.index(b"}\n") - 2
+    assert expected.format(size=behind, found=behind - 1) in str(error.value)
 
 
 if SHARED_MODELS.is_dir():  # an extra where the project's shared models lie beside the repository

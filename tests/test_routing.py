@@ -43,7 +43,7 @@ def running(command: list[str | Path], log: Path, ready: str) -> Iterator[subpro
 
 
 def wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + 240
+    end = time.monotonic() + 600
     while time.monotonic() < end:
         try:
             if httpx2.get(url, timeout=5).status_code == 200:

@@ -1,5 +1,6 @@
 """Text of tokens: characters in several tokens, stop strings in several tokens, chat templates."""
 
+import copy
 import itertools
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from programs import random_tokenizer, small_program
 
 from base.errors import TspError
 from run.answer import Answer, Question, Text, room
-from run.chat import ChatTemplate, TemplateError, read_template, template_beside
+from run.chat import PLAIN, ChatTemplate, TemplateError, choose_template, prompt_of, read_template, template_beside
 from run.sampling import Sampling
 from run.session import Session
 from sim.device.reference import ReferenceDevice
@@ -90,10 +91,34 @@ def test_a_template_that_refuses_says_why(source: str):
 
 def test_templates_are_read(tmp_path: Path):
     (tmp_path / "model.jinja").write_text("{{ messages[0].content }}")
-    (tmp_path / "chat_template.jinja").write_text("folder")
+    (tmp_path / "model.bin").touch()
+    (tmp_path / "other.bin").touch()
     assert template_beside(tmp_path / "model.bin") == "{{ messages[0].content }}"
-    assert template_beside(tmp_path) == "folder" and template_beside(tmp_path / "other.bin") is None
+    assert template_beside(tmp_path) is template_beside(tmp_path / "other.bin") is None
     with pytest.raises(TspError, match="no Jinja"):
         ChatTemplate("{% for %}")
     with pytest.raises(TspError, match="cannot read"):
         read_template(tmp_path / "none")
+
+
+def test_the_file_s_template_goes_before_the_model_s_own(tmp_path: Path):
+    tokenizer, file = copy.copy(random_tokenizer(100)), tmp_path / "model.bin"
+    file.touch()
+    assert choose_template(None, file, tokenizer) is None
+    plain = choose_template(PLAIN, file, tokenizer)
+    assert plain and plain.render(MESSAGES) == "SU"
+    tokenizer.chat_template = "{{ bos_token }}own"
+    found = choose_template(None, file, tokenizer)
+    assert found and found.render(MESSAGES) == f"{tokenizer.token_text(1)}own"
+    file.with_suffix(".jinja").write_text("beside")
+    found = choose_template(None, file, tokenizer)
+    assert found and found.source == "beside"
+
+
+def test_a_bos_is_not_written_twice():
+    tokenizer = random_tokenizer(100)
+    tokens = prompt_of(tokenizer, "ab")
+    assert tokens == tokenizer.encode("ab") and tokens[0] == tokenizer.bos
+    without = copy.copy(tokenizer)
+    without.adds_bos = False
+    assert prompt_of(without, "ab") == tokens[1:]

@@ -7,8 +7,9 @@ import pytest
 from programs import small_program
 
 from arch.host_map import Trap
-from program.integer import Sampler
+from base.errors import TspError
 from program.noise import advanced
+from program.sampler import Sampler
 from run.devices import open_device
 from run.sampling import HostSampler, Sampling, logprobs
 from run.session import BrokenPromise, ChipFault, Session, common, self_test
@@ -122,6 +123,28 @@ def test_penalties_count_what_was_generated():
     assert found.tolist() == [2 / 3, 1 / 3, 0]  # 1.0 beats 0.5, then 0.5 beats 0.4 and -0.5
     found = chosen(Sampling(frequency_penalty=0.6), [2.0, 1.0], 4)
     assert found.tolist() == [0.75, 0.25]
+
+
+def test_top_k_and_min_p_leave_the_likeliest():
+    logits = [2.0, 1.0, 0.0]
+    assert (chosen(Sampling(temperature=1.0, seed=1, top_k=2), logits, 2000) > 0).tolist() == [True, True, False]
+    assert chosen(Sampling(temperature=1.0, seed=1, top_k=1), logits, 50)[0] == 1
+    # e^-1 = 0.37 of the likeliest, e^-2 = 0.14
+    assert (chosen(Sampling(temperature=1.0, seed=1, min_p=0.3), logits, 2000) > 0).tolist() == [True, True, False]
+    assert chosen(Sampling(temperature=1.0, seed=1, min_p=1.0), logits, 50)[0] == 1
+
+
+def test_a_repetition_penalty_counts_the_prompt():
+    row = np.full(small_program().model.vocab_size, -(1 << 20))
+    row[:2] = 256, 200
+    sampler = HostSampler(small_program(), Sampling(repetition_penalty=2.0), 0, prompt=[0])
+    assert [sampler.choose(row) for _ in range(2)] == [1, 0]  # 128 and 200, then 128 and 100
+
+
+@pytest.mark.parametrize("wrong", [{"top_k": -1}, {"top_p": 1.5}, {"min_p": -0.1}, {"repetition_penalty": 0.0}])
+def test_numbers_of_the_sampling_have_limits(wrong):
+    with pytest.raises(TspError, match=next(iter(wrong))):
+        HostSampler(small_program(), Sampling(**wrong), 0)
 
 
 def test_logprobs_are_those_of_the_model():

@@ -114,7 +114,8 @@ def test_a_seed_that_is_not_given_is_told(server: Running):
 
 def test_what_the_host_chooses_is_said(server: Running):
     assert server.complete().json["x_tsp"]["sampled_by"] == "chip"
-    assert server.complete(top_p=0.9).json["x_tsp"]["sampled_by"] == "host"
+    for field in ({"top_p": 0.9}, {"top_k": 5}, {"min_p": 0.1}, {"repetition_penalty": 1.1}, {"presence_penalty": 1}):
+        assert server.complete(**field).json["x_tsp"]["sampled_by"] == "host"
     assert server.complete(**GREEDY, top_p=0.9).json["x_tsp"]["sampled_by"] == "chip"  # one token is left anyway
 
 

@@ -7,7 +7,9 @@ import pytest
 from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+from unit_bench import known
 
+from base.errors import TspError
 from sim.check import cocotb_runner
 from sim.check.cocotb_runner import CocotbFailure, run_cocotb
 
@@ -73,3 +75,33 @@ def test_the_environment_is_as_before(tmp_path: Path):
     before = dict(os.environ)
     run("bench_counter")
     assert dict(os.environ) == before
+
+
+@pytest.mark.parametrize("given", [None, "icarus"])
+def test_icarus_that_is_not_there(given: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Asked for by the argument, or by SIM."""
+    monkeypatch.setenv("SIM", "verilator" if given else "icarus")
+    monkeypatch.setattr("shutil.which", lambda name, **options: None)
+    with pytest.raises(TspError, match="SIM=icarus needs Icarus Verilog, but `iverilog` was not found; apt-get"):
+        cocotb_runner.simulator_of(given)
+
+
+def test_an_unknown_simulator():
+    with pytest.raises(TspError, match="SIM must be one of verilator, icarus, not 'spice'"):
+        cocotb_runner.simulator_of("spice")
+
+
+@pytest.mark.nightly
+def test_a_bench_in_icarus():
+    assert run("bench_counter", simulator="icarus").passed == ("counts", "stands_still")
+    with pytest.raises(CocotbFailure, match=r"1 of 2 tests failed: counts"):
+        run("bench_counter", expected=31, simulator="icarus")
+
+
+def test_an_unknown_bit_of_a_driven_plane_is_noticed():
+    """Planes of 16 lanes: plane 1 has a bit that nobody wrote."""
+    zeros, plane = "0" * 128, "0" * 127 + "X"
+    assert known(zeros + zeros, 3) == 0
+    assert known(plane + "0" * 127 + "1", 1) == 1
+    with pytest.raises(AssertionError, match="plane 1 is driven and unknown"):
+        known(plane + zeros, 2)

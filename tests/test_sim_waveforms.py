@@ -131,7 +131,7 @@ extern "C" unsigned long zlib(const unsigned char* in, unsigned long size, unsig
 def compressors(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     folder = tmp_path_factory.mktemp("headers")
     (folder / "library.cpp").write_text(LIBRARY)
-    command = [toolchain.find().cxx, "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-fsanitize=undefined",
+    command = [*toolchain.find().cxx, "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-fsanitize=undefined",
                "-fsanitize-undefined-trap-on-error", f"-I{FST_HEADERS}", "library.cpp", "-o", "library.so"]
     subprocess.run(command, cwd=folder, check=True)
     library = ctypes.CDLL(str(folder / "library.so"))

@@ -44,6 +44,19 @@ def unpack(bits: int, groups: int) -> np.ndarray:
     return lanes.astype(np.int32).astype(np.int64)
 
 
+def known(bits: str, planes: int) -> int:
+    """The bits of a port as a number; an unknown one (X), which only a simulator of four states has, must not be in one
+    of these byte planes, and counts as 0 elsewhere."""
+    try:
+        return int(bits, 2)
+    except ValueError:
+        size = 8 * LANES
+        for p in range(len(bits) // size):
+            plane = bits[len(bits) - size * (p + 1) : len(bits) - size * p]
+            assert not planes >> p & 1 or set(plane) <= {"0", "1"}, f"plane {p} is driven and unknown: {plane}"
+        return int("".join(bit if bit == "1" else "0" for bit in bits), 2)
+
+
 E, W, WEIGHTS = range(3)
 """What a unit may drive: the vector group eastward and westward, and weight group 1 (group n: WEIGHTS + n - 1)."""
 
@@ -147,15 +160,16 @@ class UnitBench(Bench):
         planes that it does not drive."""
         dut = self.dut
         ports = [(E, dut.e_data, dut.e_drive), (W, dut.w_data, dut.w_drive)]
-        seen = {way: _driven(int(data.value), int(drive.value)) for way, data, drive in ports}
+        seen = {way: _driven(str(data.value), int(drive.value)) for way, data, drive in ports}
         if hasattr(dut, "weights_data"):
-            data, drives = int(dut.weights_data.value), int(dut.weights_drive.value)
+            data, drives = str(dut.weights_data.value), int(dut.weights_drive.value)
             groups = range(len(dut.weights_drive) // PLANES)
             seen |= {WEIGHTS + n: _driven(data, drives >> PLANES * n & ALL) for n in groups}
         return seen
 
 
-def _driven(data: int, drive: int) -> tuple[int, int]:
+def _driven(bits: str, drive: int) -> tuple[int, int]:
+    data = known(bits, drive)
     plane = (1 << 8 * LANES) - 1
     mask = sum(plane << 8 * LANES * p for p in range(PLANES) if drive >> p & 1)
     return data & mask, drive

@@ -1,16 +1,15 @@
-"""The files of a command: a checkpoint, its tokenizer and a text to calibrate on are read; outputs are written whole or
-not at all."""
+"""The files of a command: a checkpoint, its tokenizer, and a text to calibrate on."""
 
 import codecs
 from pathlib import Path
 
 from base.errors import TspError
-from program.tokenizer import HF_CONFIGS, Tokenizer, load_tokenizer
+from base.inputs import cannot_read, check_input, read_head
+from program.tokenizer import Tokenizer
 
 from .checkpoint import Checkpoint
 from .load import load_checkpoint
-
-# --- read ----------------------------------------------------------------------------------------------------------
+from .vocabulary import HF_CONFIGS, find_vocabulary, load_tokenizer
 
 TEXT_BYTES, LEAST_TOKENS, MOST_TOKENS = 1 << 15, 16, 4096
 """Of a text to calibrate on: its beginning is enough."""
@@ -20,16 +19,17 @@ def read_model(checkpoint: str | Path, tokenizer: str | Path | None = None) -> t
     """Both; the tokenizer is by default a file next to the checkpoint. Raises TspError."""
     model = load_checkpoint(checkpoint)
     vocab = model.config.vocab_size
-    return model, load_tokenizer(tokenizer or find_tokenizer(Path(checkpoint), vocab), vocab)
+    return model, load_tokenizer(tokenizer or find_tokenizer(Path(checkpoint), vocab), vocab, checkpoint)
 
 
 def read_text(path: Path, tokenizer: Tokenizer) -> list[int]:
     """The tokens, without BOS, of the beginning of a text to calibrate on. Raises TspError."""
+    check_input(path, "the text")
     try:
         with path.open("rb") as file:
             data = file.read(TEXT_BYTES)
     except OSError as error:
-        raise TspError(f"{path}: cannot read the text: {error.strerror}") from error
+        raise cannot_read(path, error, "the text") from error
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(data, final=len(data) < TEXT_BYTES)
         tokens = tokenizer.encode(text, bos=False)[:MOST_TOKENS]
@@ -44,9 +44,13 @@ def read_text(path: Path, tokenizer: Tokenizer) -> list[int]:
 
 
 def find_tokenizer(checkpoint: Path, vocab: int) -> Path:
-    """The tokenizer in a Hugging Face folder or next to a file. Raises TspError if there is none."""
-    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
-    names = ("tokenizer.json",) if checkpoint.is_dir() else (f"tok{vocab}.bin", "tokenizer.bin", "tokenizer.json")
+    """The tokenizer in a Hugging Face folder, in a GGUF file or next to a file. Raises TspError if there is none."""
+    if checkpoint.is_dir():
+        return checkpoint / find_vocabulary(checkpoint)
+    if read_head(checkpoint).startswith(b"GGUF"):
+        return checkpoint
+    folder = checkpoint.parent
+    names = (f"tok{vocab}.bin", "tokenizer.bin", "tokenizer.json", "tokenizer.model")
     for name in names:
         if (folder / name).exists():
             return folder / name
@@ -57,12 +61,8 @@ def sources(checkpoint: Path, tokenizer: Path | None = None) -> list[Path]:
     """The files that may be read of a program, a checkpoint or a folder, the tokenizer's among them."""
     folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
     if checkpoint.is_dir():
-        patterns = (*HF_CONFIGS, "tokenizer.json", "*.safetensors", "*.safetensors.index.json")
+        patterns = (*HF_CONFIGS, "tokenizer.json", "tokenizer.model", "*.safetensors", "*.safetensors.index.json")
     else:
-        patterns = ("tok[0-9]*.bin", "tokenizer.bin", "tokenizer.json")
+        patterns = ("tok[0-9]*.bin", "tokenizer.bin", "tokenizer.json", "tokenizer.model")
     beside = [path for pattern in patterns for path in sorted(folder.glob(pattern))]
     return [checkpoint, *([tokenizer] if tokenizer else []), *beside]
-
-
-# --- written -------------------------------------------------------------------------------------------------------
-

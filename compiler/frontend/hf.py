@@ -1,20 +1,25 @@
 """Reads a Hugging Face Llama folder: config.json and safetensors, single or sharded, in bfloat16, float16 or float32.
 
-What the compiler does not implement is refused by the name it has in config.json, never ignored.
+What the compiler does not implement is refused by the name it has in config.json, never ignored. Headers are read at
+once, tensors a layer at a time.
 """
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes  # noqa: F401  makes bfloat16 known to numpy, and so to safetensors
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError, deserialize
+from safetensors import SafetensorError, safe_open
 
 from base.errors import TspError
-from base.files import read_json
-from program.shape import ModelConfig, check_number
+from base.inputs import check_content, read_head, read_json
+from program.shape import LAYERED, ModelConfig, check_number
 
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, Stored
+from .shards import weight_files
 
 LAYER_TENSORS = {
     "att_norm": "input_layernorm",
@@ -28,6 +33,8 @@ LAYER_TENSORS = {
     "w3": "mlp.up_proj",
 }
 GLOBAL_TENSORS = {"tok_emb": "model.embed_tokens", "final_norm": "model.norm", "classifier": "lm_head"}
+WRAPPERS = {"_orig_mod.": "torch.compile", "module.": "DataParallel"}
+"""Prefixes of all names that a training script forgot, and who put them there."""
 UNUSED_SUFFIX = "rotary_emb.inv_freq"  # a buffer that old exports wrote; it follows from rope_theta
 FIELDS = {
     "dim": "hidden_size",
@@ -45,17 +52,26 @@ FIELDS = {
 
 BOOKKEEPING = frozenset({
     # of files and software
-    "_attn_implementation", "_attn_implementation_autoset", "_commit_hash", "_flash_attn_2_enabled",
-    "_name_or_path", "dtype", "finetuning_task", "id2label", "is_decoder", "is_llama_config", "label2id",
-    "name_or_path", "problem_type", "return_dict", "task_specific_params", "tokenizer_class", "torch_dtype",
-    "transformers.js_config", "transformers_version", "unsloth_fixed", "unsloth_version", "use_cache",
+    "_attn_implementation", "_attn_implementation_autoset", "_attn_implementation_internal", "_commit_hash",
+    "_flash_attn_2_enabled", "_name_or_path", "attn_impl", "attn_implementation", "auto_map",
+    "cache_implementation", "dtype", "finetuning_task", "flash_attention", "id2label", "is_decoder",
+    "is_llama_config", "label2id", "language", "license", "max_window_layers", "model_name", "name_or_path",
+    "num_labels", "output_attentions", "output_hidden_states", "prefix", "problem_type", "return_dict",
+    "return_dict_in_generate", "task_specific_params", "tokenizer_class", "torch_dtype", "torchscript",
+    "transformers.js_config", "transformers_version", "unsloth_fixed", "unsloth_version", "use_bfloat16",
+    "use_cache", "use_flash_attention", "use_flash_attention_2", "use_flash_attn", "use_return_dict", "use_sdpa",
     # of training; and of how sums are split
     "attention_dropout", "attention_probs_dropout_prob", "attn_pdrop", "classifier_dropout", "embd_pdrop",
-    "hidden_dropout", "hidden_dropout_prob", "initializer_range", "pretraining_tp", "resid_pdrop",
+    "gradient_checkpointing", "gradient_checkpointing_kwargs", "hidden_dropout", "hidden_dropout_prob",
+    "initializer_factor", "initializer_range", "layerdrop", "output_router_logits", "pretraining_tp", "resid_pdrop",
+    "router_aux_loss_coef", "use_liger_kernel",
+    # of the context, which max_position_embeddings says
+    "max_seq_len", "max_sequence_length", "model_max_length", "n_ctx", "n_positions", "seq_length",
     # of generation, which old versions write
-    "diversity_penalty", "do_sample", "length_penalty", "max_length", "max_sequence_length", "min_length",
-    "num_beam_groups", "num_beams", "num_return_sequences", "repetition_penalty", "temperature", "top_k", "top_p",
-    "typical_p",
+    "bad_words_ids", "begin_suppress_tokens", "diversity_penalty", "do_sample", "early_stopping",
+    "encoder_no_repeat_ngram_size", "exponential_decay_length_penalty", "length_penalty", "max_length",
+    "min_length", "no_repeat_ngram_size", "num_beam_groups", "num_beams", "num_return_sequences", "output_scores",
+    "remove_invalid_values", "repetition_penalty", "suppress_tokens", "temperature", "top_k", "top_p", "typical_p",
 })
 """Fields that change nothing of what a model computes; nor do those that end in `_token_id`."""
 MULTIPLIERS = frozenset({"embedding_multiplier", "logit_scale", "logits_scaling", "residual_multiplier", "factor"})
@@ -186,7 +202,9 @@ def load_hf(folder: str | Path) -> Checkpoint:
     folder = Path(folder)
     try:
         config = _read_config(folder / "config.json")
-        return _build(config, _read_tensors(folder), str(folder))
+        files, notes = weight_files(folder)
+        tensors, renamed = _plain_names(_tensors(files))
+        return _build(config, tensors, folder, files, (*notes, *renamed))
     except TspError as error:
         text = str(error)
         raise TspError(text if text.startswith(str(folder)) else f"{folder}: {text}") from error.__cause__
@@ -216,79 +234,82 @@ def _read_config(path: Path) -> ModelConfig:
         raise TspError(f"{path}: {error}") from None
 
 
-def _read_tensors(folder: Path) -> dict[str, np.ndarray]:
-    """All tensors of the folder by Hugging Face name, as float32."""
-    tensors: dict[str, np.ndarray] = {}
-    for path in _weight_files(folder):
+# ---- tensors ----
+
+
+class Tensor:
+    """A tensor of a safetensors file, of which only the header has been read."""
+
+    def __init__(self, path: Path, library: Any, name: str) -> None:
+        part = library.get_slice(name)
+        self.shape, self.dtype = tuple(part.get_shape()), part.get_dtype()
+        self._path, self._library, self._name = path, library, name
+        if self.dtype not in ("F32", "F16", "BF16"):
+            raise TspError(f"{path}: tensor {name}: type {self.dtype} is unsupported (only F32, F16 and BF16: give the "
+                           "unquantised weights)")
+
+    def read(self) -> np.ndarray:
+        """Its values as float32."""
         try:
-            entries = deserialize(path.read_bytes())
+            return self._library.get_tensor(self._name).astype(np.float32)
+        except (SafetensorError, OSError) as error:
+            raise TspError(f"{self._path}: damaged safetensors file: {error}") from error
+
+
+def _tensors(files: list[Path]) -> dict[str, Tensor]:
+    """All tensors of the files by Hugging Face name."""
+    tensors: dict[str, Tensor] = {}
+    for path in files:
+        check_content(path, read_head(path), wanted="a safetensors file", allowed="a bare safetensors")
+        try:
+            library = safe_open(path, framework="np")
+            tensors |= {name: Tensor(path, library, name) for name in library.keys()}  # noqa: SIM118  no mapping
         except OSError as error:
-            raise TspError(f"{path}: cannot read it: {error.strerror}") from error
+            raise TspError(f"{path}: cannot read it: {error.strerror or error}") from error
         except SafetensorError as error:
             raise TspError(f"{path}: damaged safetensors file: {error}") from error
-        for name, entry in entries:
-            tensors[name] = _to_float32(f"{path}: tensor {name}", entry)
     return tensors
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        weight_map = read_json(index).get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map:
-            raise TspError(f"{index}: must hold a 'weight_map' of tensor to file")
-        names = sorted({str(name) for name in weight_map.values()})
-        outside = [name for name in names if Path(name).name != name]
-        if outside:
-            raise TspError(f"{index}: file {outside[0]!r} must lie in the folder itself")
-        return [folder / name for name in names]
-    files = sorted(folder.glob("*.safetensors"))
-    if len(files) != 1:
-        raise TspError(
-            f"{folder}: needs one .safetensors file or model.safetensors.index.json, found {len(files)} files"
-        )
-    return files
+def _plain_names(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Tensors without the prefix that a wrapper put before all names, and a note if there was one."""
+    for prefix, who in WRAPPERS.items():
+        if tensors and all(name.startswith(prefix) for name in tensors):
+            plain = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+            return plain, [f"the names of tensors begin with {prefix!r}, as {who} leaves them: it is dropped"]
+    if any(".lora_" in name for name in tensors):
+        raise TspError("these are the weights of an adapter (LoRA), not of a model: merge it into its model first")
+    return tensors, []
 
 
-def _to_float32(what: str, entry: dict[str, Any]) -> np.ndarray:
-    data, shape = entry["data"], entry["shape"]
-    match entry["dtype"]:
-        case "F32":
-            values = np.frombuffer(data, "<f4")
-        case "F16":
-            values = np.frombuffer(data, "<f2").astype(np.float32)
-        case "BF16":  # the upper half of a float32
-            values = (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
-        case other:
-            raise TspError(
-                f"{what}: type {other} is unsupported (only F32, F16 and BF16: give the unquantised weights)"
-            )
-    return values.reshape(shape)
-
-
-def _build(config: ModelConfig, tensors: dict[str, np.ndarray], source: str) -> Checkpoint:
-    shapes = config.shapes()
+def _build(config: ModelConfig, tensors: dict[str, Tensor], folder: Path, files: list[Path],
+           notes: tuple[str, ...]) -> Checkpoint:
+    shapes, tied = config.shapes(), config.shared_classifier
     names = {ours: f"{theirs}.weight" for ours, theirs in GLOBAL_TENSORS.items()}
-    if config.shared_classifier:
+    if tied:
         del names["classifier"]
-    weights = {ours: _take(tensors, name, shapes[ours]) for ours, name in names.items()}
-    for ours, theirs in LAYER_TENSORS.items():
-        layers = [f"model.layers.{layer}.{theirs}.weight" for layer in range(config.n_layers)]
-        weights[ours] = np.stack([_take(tensors, name, shapes[ours][1:]) for name in layers])
+    found = {ours: _take(tensors, name, shapes[ours]) for ours, name in names.items()}
+    weights = {ours: Stored(ours, shapes[ours], [functools.cache(tensor.read)], str(folder))
+               for ours, tensor in found.items()}
+    for ours in LAYERED:
+        layers = [_take(tensors, f"model.layers.{layer}.{LAYER_TENSORS[ours]}.weight", shapes[ours][1:])
+                  for layer in range(config.n_layers)]
+        read = [_interleaved(layer, config.head_dim) if ours in ("wq", "wk") else layer.read for layer in layers]
+        weights[ours] = Stored(ours, shapes[ours], read, str(folder))
     unknown = [name for name in sorted(tensors) if not name.endswith(UNUSED_SUFFIX)]
-    if config.shared_classifier:
-        unknown = [name for name in unknown if name != "lm_head.weight"]  # a tied copy
+    if tied:
         weights["classifier"] = weights["tok_emb"]
+        if "lm_head.weight" in unknown:  # a tied copy, as a rule
+            unknown.remove("lm_head.weight")
+            notes += _another_classifier(found["tok_emb"], tensors["lm_head.weight"])
     if unknown:
         raise TspError(
             f"unsupported tensor {unknown[0]} ({len(unknown)} that a Llama of {config.n_layers} layers has not)"
         )
-    weights["wq"] = interleave_rope(weights["wq"], config.head_dim)
-    weights["wk"] = interleave_rope(weights["wk"], config.head_dim)
-    return Checkpoint(config=config, source=source, **weights)
+    return Checkpoint(config=config, source=str(folder), notes=notes, files=tuple(files), **weights)
 
 
-def _take(tensors: dict[str, np.ndarray], name: str, shape: tuple[int, ...]) -> np.ndarray:
+def _take(tensors: dict[str, Tensor], name: str, shape: tuple[int, ...]) -> Tensor:
     """Remove a tensor from `tensors`, so that what remains at the end is what nobody asked for."""
     if name not in tensors:
         raise TspError(f"tensor {name} is missing")
@@ -298,8 +319,20 @@ def _take(tensors: dict[str, np.ndarray], name: str, shape: tuple[int, ...]) -> 
     return tensor
 
 
+def _another_classifier(embedding: Tensor, head: Tensor) -> tuple[str, ...]:
+    """A note if a tied model has a classifier of its own that is not its embedding."""
+    if head.shape == embedding.shape and np.array_equal(head.read(), embedding.read()):
+        return ()
+    return ("config.json ties the classifier to the embedding (tie_word_embeddings), and lm_head.weight differs from "
+            "it: lm_head.weight is left out, as transformers does",)
+
+
+def _interleaved(tensor: Tensor, head_dim: int) -> Callable[[], np.ndarray]:
+    return lambda: interleave_rope(tensor.read(), head_dim)
+
+
 def interleave_rope(weight: np.ndarray, head_dim: int) -> np.ndarray:
-    """Rows of q or k weights [L, heads*head_dim, dim] reordered: rotate-half (i, i + head_dim/2) become (2i, 2i+1)."""
-    layers, rows, dim = weight.shape
-    halves = weight.reshape(layers, rows // head_dim, 2, head_dim // 2, dim)
-    return np.ascontiguousarray(halves.swapaxes(2, 3)).reshape(weight.shape)
+    """Rows of q or k weights [heads*head_dim, dim] reordered: rotate-half (i, i + head_dim/2) become (2i, 2i+1)."""
+    rows, dim = weight.shape
+    halves = weight.reshape(rows // head_dim, 2, head_dim // 2, dim)
+    return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(weight.shape)

@@ -4,39 +4,40 @@ import math
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from base.errors import TspError
+from base.inputs import cannot_read, check_content, check_input, read_head
 from program.shape import LIMITS, ModelConfig
 
 from .checkpoint import Checkpoint
 
 HEADER = struct.Struct("<7i")
-FOREIGN_MAGICS = {
-    b"24ka": "a llama2.c version {version} file (magic 'ak42'); export it with llama2.c's `export.py --version 0`",
-    b"GGUF": "a GGUF file; give the Hugging Face folder of the model instead",
-    b"PK\x03\x04": "a PyTorch or zip file; export it with llama2.c's `export.py --version 0`",
-}
 
 
 def load_llama2c(path: str | Path) -> Checkpoint:
-    """Load a legacy llama2.c `.bin`; raises `TspError` if it is of another format, cut short, too long or damaged."""
+    """Load a legacy llama2.c `.bin`; raises `TspError` if it is of another format, cut short, too long or damaged.
+
+    The weights are the file itself, mapped: do not change it while they are in use.
+    """
     path = Path(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise TspError(f"{path}: cannot read the checkpoint: {error.strerror}") from error
-    config = _read_config(path, data)
+    size, head = check_input(path), read_head(path)
+    check_content(path, head, wanted="a llama2.c checkpoint")
+    config = _read_config(path, head)
     expected = HEADER.size + 4 * sum(math.prod(shape) for _, shape in _file_layout(config))
-    if len(data) != expected:
-        fault = "is truncated" if len(data) < expected else "has the wrong size"
+    if size != expected:
+        fault = "is truncated" if size < expected else "has the wrong size"
         raise TspError(
-            f"{path}: the checkpoint {fault}: its header asks for {expected} bytes, found {len(data)};"
+            f"{path}: the checkpoint {fault}: its header asks for {expected} bytes, found {size};"
             " download it again"
         )
     try:
-        return Checkpoint(config=config, source=str(path), **_read_weights(config, data))
+        data = np.memmap(path, np.uint8, mode="r").view(np.ndarray)
+        return Checkpoint(config=config, source=str(path), files=(path,), **_read_weights(config, data))
+    except OSError as error:
+        raise cannot_read(path, error) from error
     except TspError as error:
         raise TspError(f"{path}: {error}") from None
 
@@ -56,9 +57,6 @@ def _read_config(path: Path, data: bytes) -> ModelConfig:
         raise TspError(
             f"{path}: the checkpoint is truncated: a llama2.c header takes {HEADER.size} bytes, found {len(data)}"
         )
-    if data[:4] in FOREIGN_MAGICS:
-        version = int.from_bytes(data[4:8], "little", signed=True)
-        raise TspError(f"{path}: this is {FOREIGN_MAGICS[data[:4]].format(version=version)}")
     dim, hidden_dim, n_layers, n_heads, n_kv_heads, vocab, seq_len = HEADER.unpack_from(data)
     sizes = {
         "dim": dim,
@@ -106,7 +104,7 @@ def _file_layout(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield name, shape
 
 
-def _read_weights(config: ModelConfig, data: bytes) -> dict[str, np.ndarray]:
+def _read_weights(config: ModelConfig, data: np.ndarray) -> dict[str, Any]:
     weights, offset = {}, HEADER.size
     for name, shape in _file_layout(config):
         size = math.prod(shape)

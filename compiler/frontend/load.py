@@ -1,20 +1,41 @@
-"""Chooses the frontend for a path: a folder is Hugging Face's, a file is llama2.c's."""
+"""Chooses the frontend for a path: a folder is Hugging Face's, a file is GGUF's or llama2.c's."""
 
 from pathlib import Path
 
 from base.errors import TspError
+from base.inputs import cannot_read, describe, is_safetensors, read_head
 
 from .checkpoint import Checkpoint
 from .hf import load_hf
 from .llama2c import load_llama2c
+from .shards import instead
+
+FORMS = "a GGUF file, a Hugging Face Llama folder or a llama2.c .bin file"
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Load a checkpoint from a Hugging Face folder or a legacy llama2.c `.bin`; raises `TspError`."""
+    """Load a checkpoint from a GGUF file, a Hugging Face folder or a legacy llama2.c `.bin`; raises `TspError`."""
     path = Path(path)
-    if not path.exists():
-        raise TspError(f"{path}: no such checkpoint; give a llama2.c .bin file or a Hugging Face Llama folder")
-    if path.is_dir() and not (path / "config.json").exists():
+    try:
+        folder = path.stat() and path.is_dir()
+        named = folder and (path / "config.json").exists()
+    except FileNotFoundError:
+        raise TspError(f"{path}: no such checkpoint; give {FORMS}") from None
+    except (OSError, ValueError) as error:
+        raise cannot_read(path, error) from error
+    if folder and not named:
         raise TspError(f"{path}: no config.json is in this folder; give a Hugging Face Llama folder, with config.json "
-                       "and safetensors, or a llama2.c .bin file")
-    return load_hf(path) if path.is_dir() else load_llama2c(path)
+                       f"and safetensors, a GGUF file or a llama2.c .bin file{instead(path)}")
+    return load_hf(path) if folder else _load_file(path)
+
+
+def _load_file(path: Path) -> Checkpoint:
+    head = read_head(path)
+    if head.startswith(b"GGUF"):
+        from .gguf import load_gguf  # a library that takes a while to import
+
+        return load_gguf(path)
+    if is_safetensors(head) or describe(head) == "a JSON file":
+        raise TspError(f"{path}: this is {describe(head)}, a part of a model: give the folder that holds config.json, "
+                       "the weights and the tokenizer")
+    return load_llama2c(path)

@@ -57,6 +57,9 @@ class Geometry:
         if self.model.lanes != self.lanes:
             raise TspError(f"the model is quantized for {self.model.lanes} lanes, config {self.config.name} has "
                            f"{self.lanes}: quantize it for this config")
+        if self.model.group % (CHUNK * self.lanes):
+            raise TspError(f"groups of W2's input must be a multiple of {CHUNK * self.lanes} channels, not "
+                           f"{self.model.group}: quantize the model with others")
         if size != native_head_size(size, self.lanes):
             raise TspError(f"head size {size} must be {native_head_size(1, self.lanes)} or a multiple of {self.lanes}: "
                            "quantize with padding")

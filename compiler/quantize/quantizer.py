@@ -59,6 +59,8 @@ WIDE = 32767 / (2 * MARGIN)
 BEHIND = {"att_norm": ("qk", "v"), "ffn_norm": ("gate", "up"), "silu": ("w2",), "final_norm": ("cls",)}
 """Shifts of the products of a site, which the exponent of a dynamic input is taken from."""
 MAX_PRE, MAX_POST = 31, 47
+MATRICES_OF_LAYERS = ("wq", "wk", "wv", "wo", "w1", "w2", "w3")
+"""What is read layer by layer, each time that it is wanted."""
 MAX_EPS = (1 << 17) - 1
 """An immediate of the ALU."""
 SCALED = {
@@ -131,14 +133,16 @@ def smooth(act: np.ndarray, weights: np.ndarray, share: float, clip: float, limi
     return scale * (act / scale).max() * clip / limit
 
 
-def check_shifts(shifts: Shifts, context: int, dynamic: frozenset[str]) -> None:
-    """Raise TspError where a shift, with the exponents that are added to it, leaves the chip's range."""
-    down = {"norm_att": 15, "norm_ffn": 15, "norm_f": 15, "av": (127 * context).bit_length()}
+def check_shifts(shifts: Shifts, dynamic: frozenset[str]) -> None:
+    """Raise TspError where a shift leaves the chip's range, or an exponent that is taken from it may be more.
+
+    Exponents that are added may take a post shift beyond MAX_POST: the chip clamps it, and either shift leaves 0 of a
+    product of 36 bits.
+    """
     behind = {name: site for site in dynamic if site in BEHIND for name in BEHIND[site]}
-    down |= dict.fromkeys(behind, 7)
     for name, value in vars(shifts).items():
         low = GREATEST_EXPONENT[behind[name]] if name in behind else 0
-        high = MAX_PRE if name.endswith("_pre") or name == "norm_x" else MAX_POST - down.get(name, 0)
+        high = MAX_PRE if name.endswith("_pre") or name == "norm_x" else MAX_POST
         if name == "sigmoid":
             low, high = LEAST_GATE_FRACTION - GATE_FRACTION, 0
         if not low <= value <= high:
@@ -241,7 +245,8 @@ class _Quantiser:
         self.context = context
         self.lanes = lanes
         self.head_size = native_head_size(self.config.head_dim, lanes)
-        self.weights = checkpoint.weights
+        self.weights = {name: weight if name in MATRICES_OF_LAYERS else np.asarray(weight)
+                        for name, weight in checkpoint.weights.items()}
         self.weights.setdefault("classifier", self.weights["tok_emb"])
         self.recipe = recipe
         self.four_bit = four_bit
@@ -265,7 +270,7 @@ class _Quantiser:
         eps = arrays.pop("eps")
         if self.first >= 0:
             arrays |= self._first_token()
-        check_shifts(Shifts(**shifts), self.context, self.dynamic)
+        check_shifts(Shifts(**shifts), self.dynamic)
         return IntegerModel(
             dim=c.dim,
             hidden=c.hidden_dim,

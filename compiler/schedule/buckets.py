@@ -41,7 +41,7 @@ def build_buckets(placement: Placement, count: int | None = None) -> list[Code]:
     if count is not None:
         if not 1 <= count <= most:
             raise TspError(f"buckets must be in 1..{most}, not {count}")
-        _refuse(_overflow(config, built(count)))
+        _refuse(_overflow(config, built(count)), "fewer buckets, a larger config or a shorter --context")
         return built(count)
     hasty = check_queues(placement)
     likely = _Likely(config, lowered, hasty)
@@ -53,7 +53,7 @@ def check_queues(placement: Placement) -> Code:
     """The whole context as one bucket, scheduled in haste. Raises TspError naming the queue that does not hold it."""
     config, chunks = placement.geometry.config, placement.geometry.chunks
     hasty = build(config, lower_token(placement, chunks), chunks, effort=0)
-    _refuse(_overflow(config, [hasty]))
+    _refuse(_overflow(config, [hasty]), "a larger config")
     return hasty
 
 
@@ -106,6 +106,6 @@ def _overflow(config: ChipConfig, built: list[Code]) -> str:
                                          for queue in row.queues(config)})
 
 
-def _refuse(overflow: str) -> None:
+def _refuse(overflow: str, remedy: str) -> None:
     if overflow:
-        raise TspError(f"{overflow}: use a larger config or a shorter --context")
+        raise TspError(f"{overflow}: use {remedy}")

@@ -1,8 +1,23 @@
-"""How far the index registers of compiled programs reach: the one thing about data that `verify` has to be told."""
+"""How far the index registers of compiled programs reach: the one thing about data that `verify` has to be told.
+
+An index register takes three lanes of an index vector (`arch.isa.Op.INDEX`), all computed at run time:
+
+- lane 0, the offset: (value >> shift) * scale, value being the token or the position (`index_bounds`, and
+  `check_products` for the arithmetic itself). `verify` proves that the register has bits for it.
+- lane 1, the lane mask: 1 << (position mod lanes), or all ones; so it has no bit beyond the chip's lanes.
+- lane 2, the plane mask: all ones, or 1 << (a row's number - the first of the weight group). The register keeps 4
+  bits, and must: a row of another group or side leaves no plane.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
+from arch.isa import Sat
 from arch.lanes import ceil_div
+from arch.numerics import INT32, SAT_LIMIT
+from base.errors import TspError
 from compiler.lower.index import (
     INDEX_EMB_SCALE,
     INDEX_EMBEDDING,
@@ -44,3 +59,40 @@ def index_least(placement: Placement, valid: int) -> dict[tuple[str, int], int]:
     least = {("E0", INDEX_SCALE): valid, ("W0", INDEX_SCALE): valid}
     least |= {(tensor.slice, INDEX_K): valid * g.steps * g.words for tensor in placement.k.values()}
     return least | {(tensor.slice, INDEX_V): valid * g.head_steps for tensor in placement.v.values()}
+
+
+@dataclass(frozen=True)
+class Product:
+    """Part of an offset: `value`, the greatest operand of a multiplication, times the constant `scale`."""
+
+    what: str
+    value: int
+    scale: int
+
+
+def products(placement: Placement) -> Iterator[Product]:
+    """Every multiplication that makes an offset, as `compiler.lower` writes them, with its greatest operand."""
+    g, table = placement.geometry, placement.matrices["embedding"]
+    token, position = g.model.vocab - 1, g.chunks * g.lanes
+    yield Product("the key's offset", position // g.config.rows, g.words)
+    yield Product("the value's offset", position // g.lanes, g.head_steps)
+    yield Product("the next token's offset", position // g.lanes, 1)
+    yield Product("the coarse rotation's offset", position // ROPE_STEP, g.words)
+    yield Product("the fine rotation's offset", ROPE_STEP - 1, g.words)
+    yield Product("the embedding's offset", token // (2 * g.lanes), table.acts * table.steps)
+    yield Product("the embedding's offset in a vector", g.lanes // g.config.rows - 1, table.acts)
+    yield Product("the embedding scale's offset", token // g.lanes, 1)
+
+
+def check_products(placement: Placement) -> None:
+    """Prove that no offset saturates or wraps on its way through the VXM. Raises TspError naming the first that does.
+
+    The multiplier takes 18 bits of each factor, and its product must be an int32.
+    """
+    most = SAT_LIMIT[Sat.S18]
+    for product in products(placement):
+        for name, value, limit in (("operand", product.value, most), ("factor", product.scale, most),
+                                   ("product", product.value * product.scale, INT32[1])):
+            if value > limit:
+                raise TspError(f"{product.what}: the {name} must be at most {limit} on the chip, not {value}: use a "
+                               "smaller model or context")

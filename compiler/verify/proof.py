@@ -6,7 +6,8 @@ cycles. Nothing is known of the data, with one exception: index registers hold o
 which the caller vouches (`index_bounds`).
 
 Stricter than the machine, whose traps only fire on what happens:
-- an offset is taken to be anything in least..bound, for every use of an index register on its own;
+- an offset is taken to be anything in least..bound, for every use of an index register on its own; the register must
+  have bits for all of it;
 - streams are empty at a token's start, and every effect (drives, commits, registers) has landed when its period ends;
 - queues end in their only SYNC, outside loops; no word stands behind it.
 Not proven, as the machine does not trap it either: that memory was written before it is read, or that a value is
@@ -211,6 +212,10 @@ class _Proof:
             key = word.queue.slice_name, instr.index
             if key not in self.bounds:
                 raise word.error(Trap.ADDRESS, word.first[0], f"index register {instr.index} has no declared bound")
+            bits = self.config.index_bits
+            if self.bounds[key] >> bits:
+                raise word.error(Trap.ADDRESS, word.first[0], f"index register {instr.index} has {bits} bits, too few "
+                                                              f"for offsets up to {self.bounds[key]}")
             least = self.least.get(key, 0)
             spread = self.bounds[key] - least
         moved = word.offsets @ np.array([instr.rel & 1, instr.rel >> 1 & 1])

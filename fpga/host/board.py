@@ -15,7 +15,7 @@ from base.errors import TspError
 from fpga.protocol import IDENTITY, OVERHEAD, PAYLOAD, TAGS, Identity, Reply, Status
 from program.image import Access
 from sim.device.device import ChipDevice
-from sim.device.host_chip import HostChip
+from sim.device.port_chip import PortChip
 
 from .frames import Read, Replies, Write, reads, writes
 
@@ -59,7 +59,7 @@ class Line(Protocol):
 
 
 class Link:
-    """The host port of a board, as a `sim.device.host_chip.Port`.
+    """The host port of a board, as a `sim.device.port_chip.Port`.
 
     line: just opened. name: what it is called. payload: bytes of words in a frame at most.
 
@@ -217,7 +217,7 @@ class Board(ChipDevice):
 
     def __init__(self, link: Link, name: str, config: ChipConfig) -> None:
         self.link, self.clock_mhz = link, link.identity.clock_khz / 1e3
-        super().__init__(name, HostChip(config, link))
+        super().__init__(name, PortChip(config, link))
 
     def close(self) -> None:
         """Give the line back."""

@@ -47,7 +47,7 @@ export class ChipView {
       this.grids.set(queue.name, grid);
       card.append(grid);
     }
-    for (const engine of LINES[queue.unit]) {
+    for (const engine of LINES[queue.unit] ?? []) {
       const line = make("div", { className: "engine" }, make("b", {}, WORDS[engine]), make("span", {}, "–"));
       this.lines.set(`${queue.name} ${engine}`, line);
       card.append(line);

@@ -6,6 +6,7 @@ import { Snapshots } from "./snapshots.js";
 import { Story } from "./story.js";
 import { Tokenizer } from "./tokenizer.js";
 
+const FRESH = -1; // the snapshot of a chip that is loaded, and runs nothing
 const EVERY = 4; // tokens between snapshots of a story that runs at full speed
 
 export class Machine {
@@ -15,6 +16,8 @@ export class Machine {
     this.tokenizer = new Tokenizer(this.payload.section("tokenizer"));
     this.chip = new Chip(new WebAssembly.Module(wasm), this.header);
     this.chip.load(this.payload);
+    this.snapshots = new Snapshots(this.chip.memory);
+    this.snapshots.take(FRESH, null);
     this.onStep = () => {};
   }
 
@@ -24,9 +27,10 @@ export class Machine {
     if (prompt.length > this.header.context) {
       throw new Error(`the prompt has ${prompt.length} tokens, the chip's context only ${this.header.context}: shorten it`);
     }
+    this.snapshots.restore(this.snapshots.before(FRESH)); // whatever ran before
+    this.snapshots.forget(FRESH);
     this.story = new Story(this.chip, this.tokenizer, { prompt, temperature, seed: BigInt(seed), positions });
     this.story.begin();
-    this.snapshots = new Snapshots(this.chip.memory);
     this.#snapshot();
     return this.state();
   }

@@ -22,6 +22,11 @@ export class Snapshots {
     this.taken.sort((a, b) => a.key - b.key);
   }
 
+  // Forgets all snapshots behind a key.
+  forget(key) {
+    this.taken = this.taken.filter((one) => one.key <= key);
+  }
+
   // The last snapshot at or before a key.
   before(key) {
     return this.taken.findLast((one) => one.key <= key);

@@ -83,7 +83,7 @@ export class Story {
     const token = this.chip.tokenAt(position + 1);
     const errors = this.chip.errors();
     if (errors.length) throw new Error(`the chip reports ${errors.join(", ")} at position ${position}`);
-    const ends = position + 1 >= this.prompt.length && (token === this.tokenizer.bos || token === this.tokenizer.eos);
+    const ends = position + 1 >= this.prompt.length && this.tokenizer.stops.includes(token);
     const step = { position, token, bytes: ends ? [] : this.tokenizer.piece(this.previous, token), predicted, measured };
     this.steps.push(step);
     this.ended = ends || this.position >= this.positions;

@@ -3,7 +3,7 @@
 
 import { utf8Bytes } from "./payload.js";
 
-const HEADER = 36; // magic, kind, bos, eos, vocab size, payload bytes
+const MAGIC_BYTES = 8; // bytes, before a line of JSON and the tokenizer.bin itself
 const FIRST_BYTE = 3; // token 3 + b is byte b
 const WORST_SCORE = -1e10;
 
@@ -11,17 +11,20 @@ export class Tokenizer {
   // image: what the compiled program carries.
   constructor(image) {
     const view = new DataView(image.buffer, image.byteOffset, image.byteLength);
-    this.bos = view.getInt32(16, true);
-    this.eos = view.getInt32(20, true);
-    this.vocabSize = view.getUint32(24, true);
+    const end = image.indexOf(10, MAGIC_BYTES);
+    const header = JSON.parse(binary(image.subarray(MAGIC_BYTES, end)));
+    this.bos = header.bos;
+    this.stops = header.stops; // tokens that end a text
+    this.vocabSize = header.vocab_size;
     this.raw = []; // the bytes of each token, as a binary string
     this.scores = [];
     this.index = new Map();
-    let at = HEADER + 4;
+    let at = end + 1 + 4;
     for (let token = 0; token < this.vocabSize; token++) {
-      const length = view.getInt32(at + 4, true);
+      const there = at < image.length; // the model's vocabulary may be larger
+      const length = there ? view.getInt32(at + 4, true) : 0;
       const piece = binary(image.subarray(at + 8, at + 8 + length));
-      this.scores.push(view.getFloat32(at, true));
+      this.scores.push(there ? view.getFloat32(at, true) : WORST_SCORE);
       this.raw.push(piece);
       if (!this.index.has(piece)) this.index.set(piece, token);
       at += 8 + length;

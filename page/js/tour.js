@@ -132,14 +132,16 @@ export class Tour {
     if (until > first) await this.play(this.at, until, stop.speed ?? 2);
   }
 
-  // Where a stop begins and how far it plays.
+  // Where a stop begins and how far it plays; `target` becomes the cycle in which what it speaks of begins.
   #cycles(stop) {
     const list = this.bursts(this.at), { at } = stop;
+    this.target = 0;
     if (at.start) return [0, 0];
     const own = list.filter((burst) => burst.label === at.label && burst.op === at.op && burst.pass === 0);
     if (!own.length) return [0, 0];
     const burst = at.last ? own.at(-1) : at.most ? own.reduce((a, b) => (b.count > a.count ? b : a)) : own[0];
     const first = Math.max(burst.first - (stop.ahead ?? 1), 0);
+    this.target = burst.first;
     return [first, stop.playToEnd ? Infinity : first + (stop.play ?? 0)];
   }
 

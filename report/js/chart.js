@@ -174,6 +174,7 @@ export class Chart {
       g.lineTo(x, this.height);
       g.stroke();
       g.fillStyle = this.dim;
+      g.textAlign = x < this.left + 16 ? "left" : x > width - 24 ? "right" : "center";
       g.fillText(cycle.toLocaleString("en"), x, 12);
     }
     for (const segment of this.bucket.segments) {

@@ -4,11 +4,14 @@
         run_cocotb(Mxm(config=TINY), "mxm_bench", toplevel_name="mxm")
 
 where `mxm_bench.py` holds `@cocotb.test()` coroutines. The binary is kept in the cache; a test module may change
-without a rebuild.
+without a rebuild. Verilator has two states; `SIM=icarus` in the environment, or `simulator="icarus"`, runs the same
+bench in Icarus Verilog, where what was never written is X.
 """
 
 import os
 import re
+import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -43,6 +46,11 @@ class Verilator(cocotb_runner.Verilator):
         return [[word for word in command if word != "--public-flat-rw"] for command in super()._build_command()]
 
 
+Icarus = cocotb_runner.Icarus
+SIMULATORS: Mapping[str, type[cocotb_runner.Runner]] = {"verilator": Verilator, "icarus": Icarus}
+"""By what SIM may be."""
+
+
 class CocotbFailure(AssertionError):
     """A testbench failed, crashed, or held no test."""
 
@@ -66,19 +74,27 @@ def run_cocotb(
     env: Mapping[str, str] | None = None,
     testcase: str | None = None,
     coverage: bool = False,
+    simulator: str | None = None,
 ) -> CocotbResult:
     """Builds the component if its like was not built before, and runs the module's tests on it.
+
+    simulator: one of `SIMULATORS`; by default that of the environment variable SIM, or Verilator. Raises TspError if it
+    is not installed.
 
     The module must be importable from `sys.path`; `env` reaches it as environment variables. Raises `CocotbFailure`
     unless at least one test ran and every one passed; a testbench that ends the simulator or cannot be imported counts
     as failed.
     """
     tools = toolchain.find()
-    build = _build(component, toplevel_name, tools, coverage=coverage)
+    simulator = simulator_of(simulator)
+    if simulator == "icarus":
+        build = _build_icarus(component, toplevel_name)
+    else:
+        build = _build(component, toplevel_name, tools, coverage=coverage)
     with tempfile.TemporaryDirectory(prefix="metronome-") as work, _environment(tools):
         folder = Path(work)
         results, log = folder / "results.xml", folder / "log"
-        runner = Verilator()
+        runner = SIMULATORS[simulator]()
         try:
             runner.test(
                 test_module,
@@ -100,6 +116,34 @@ def run_cocotb(
         passed = _check(results, test_module, text, code)
         data = folder / "coverage.dat"
         return CocotbResult(passed=passed, log=text, coverage=data.read_text() if data.exists() else None)
+
+
+def simulator_of(name: str | None) -> str:
+    """The simulator that is asked for. Raises TspError if there is no such one, or it is not installed."""
+    chosen = name or os.environ.get("SIM") or "verilator"
+    if chosen not in SIMULATORS:
+        raise TspError(f"SIM must be one of {', '.join(SIMULATORS)}, not {chosen!r}")
+    if chosen == "icarus" and not (shutil.which("iverilog") and shutil.which("vvp")):
+        raise TspError("SIM=icarus needs Icarus Verilog, but `iverilog` was not found; apt-get install iverilog")
+    return chosen
+
+
+def _build_icarus(component: Elaboratable, name: str) -> Path:
+    source = verilog_of(component, name)
+    version = subprocess.run(["iverilog", "-V"], capture_output=True, text=True, check=False).stdout.partition("\n")[0]
+    key = cache.content_key(source, name, version, _cocotb_version())
+
+    def make(folder: Path) -> None:
+        path = folder / f"{name}.v"
+        path.write_text(source)
+        log = folder / "build.log"
+        try:
+            Icarus().build(sources=[path], hdl_toplevel=name, build_dir=folder, timescale=("1ns", "1ps"), always=True,
+                           log_file=log)
+        except (SystemExit, RuntimeError, OSError) as error:
+            raise TspError(f"Icarus Verilog refuses {name}: {error} (see {log})") from error
+
+    return cache.cached("icarus", key, make)
 
 
 def _build(component: Elaboratable, name: str, tools: toolchain.Toolchain, *, coverage: bool) -> Path:

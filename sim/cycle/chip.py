@@ -5,7 +5,7 @@ cycle. The model is also the strict machine: an illegal program raises `ProgramE
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,7 +14,8 @@ from arch.host_map import WORD, Control, Space, Trap, bucket_of, fields_of, lane
 from arch.identity import chip_digest
 from arch.isa import PC_BITS, START, least_period, routable, width
 from arch.row import Queue, queue_depth, queues
-from program.image import each
+from base.progress import Tell
+from program.image import Image, each
 from sim.device.chip import HostedChip
 
 from .core import ProgramError, Streams, Timeline, Unit
@@ -177,6 +178,12 @@ class ModelChip(HostedChip):
             self._write_map(addr, lanes_of(data, self.config.lanes))
         else:
             self._write_control(Control(addr), data)
+
+    def load(self, image: Image, tell: Tell = lambda done: None) -> None:
+        """Write an image, its memories directly, and position 0."""
+        for name, data in image.mems.items():
+            self.mem(name)[: len(data)] = data
+        super().load(replace(image, mems={}), tell)
 
     def write(self, accesses: np.ndarray) -> None:
         """Host writes, no cycle passes."""

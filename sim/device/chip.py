@@ -8,6 +8,7 @@ import numpy as np
 from arch.config import PLANES, ChipConfig
 from arch.host_map import WORD, Control, Space
 from arch.row import queues
+from base.progress import Tell
 from program.image import (
     Image,
     accesses,
@@ -19,6 +20,9 @@ from program.image import (
     queue_accesses,
     start_accesses,
 )
+
+BLOCK = 4096
+"""Quads of an image between which its progress is told."""
 
 
 class HostedChip(ABC):
@@ -46,11 +50,15 @@ class HostedChip(ABC):
 
     # --- by the host port ----------------------------------------------------------------------------------------
 
-    def load(self, image: Image) -> None:
-        """Write an image, and position 0."""
+    def load(self, image: Image, tell: Tell = lambda done: None) -> None:
+        """Write an image, and position 0. tell: called with the part of its memories that is written."""
         self.write(image.tables())
+        done, total = 0, sum(map(len, image.mems.values()))
         for name, quads in image.mems.items():
-            self.load_mem(name, quads)
+            for start in range(0, len(quads), BLOCK):
+                self.load_mem(name, quads[start : start + BLOCK], start)
+                done += len(quads[start : start + BLOCK])
+                tell(done / total)
         self.host_write(Space.CONTROL, Control.POSITION.value, 0)
 
     def host_write(self, space: Space, addr: int, data: int) -> None:

@@ -15,10 +15,11 @@ from arch.identity import chip_digest
 from arch.lanes import quads_of_int32, vectors_of
 from arch.row import slices
 from base.errors import TspError
-from program import integer
+from base.progress import progress
 from program.image import image_of
 from program.noise import advanced
 from program.program import Program, Symbol
+from program.sampler import Sampler, temperature_q
 
 from .chip import HostedChip
 
@@ -95,8 +96,10 @@ def check_prompt(program: Program, prompt: Sequence[int]) -> None:
     if not prompt:
         raise TspError("the prompt must hold at least the BOS token")
     if len(prompt) > program.context:
-        raise TspError(f"the prompt has {len(prompt)} tokens, the program's context only {program.context}: "
-                       "shorten it, or compile with a longer --context")
+        most = program.model.seq_len
+        longer = f", or compile with a longer --context, up to the model's {most}" if program.context < most else ""
+        raise TspError(f"the prompt has {len(prompt)} tokens, the {'program' if longer else 'model'}'s context only "
+                       f"{program.context}: shorten it{longer}")
     if program.first_token not in (-1, prompt[0]):
         raise TspError(f"the prompt must begin with token {program.first_token}, a constant of the program, not "
                        f"with {prompt[0]}: compile with --scales dynamic for one that begins with any")
@@ -117,15 +120,15 @@ def check_run(program: Program, position: int, n: int) -> None:
         raise TspError(f"{n} tokens from position {position} on exceed the program's context of {program.context}")
 
 
-def sampler_of(program: Program, temperature: float, seed: int, position: int = 0) -> integer.Sampler:
+def sampler_of(program: Program, temperature: float, seed: int, position: int = 0) -> Sampler:
     """The sampler of a run that has come to a position. Raises TspError on a temperature or seed out of range."""
     try:
-        word = integer.temperature_q(temperature)
+        word = temperature_q(temperature)
     except ValueError as error:
         raise TspError(str(error)) from None
     if not 0 <= seed < 1 << 64:
         raise TspError(f"seed must be in 0..{(1 << 64) - 1}, not {seed}")
-    sampler = integer.Sampler(program.model.vocab_size, word, seed)
+    sampler = Sampler(program.model.vocab_size, word, seed)
     sampler.state = advanced(sampler.state, position)
     return sampler
 
@@ -151,7 +154,8 @@ class ChipDevice:
             raise TspError(f"the program is for config {program.config.name} ({digest}), "
                            f"the chip of device {self.name} is {identity:016x}")
         self._program = program
-        self.chip.load(image_of(program))
+        with progress(f"loading device {self.name}") as tell:
+            self.chip.load(image_of(program), tell)
         self.chip.host_write(Space.CONTROL, Control.ERRORS.value, 0)
         self._tokens = self._cycles = 0
 

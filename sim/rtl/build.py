@@ -9,12 +9,15 @@ The flags are measured on a throwaway chip of 65,000 flip-flops, two busy cores:
 (Without `verilog.fold_memories` the same chip took 72 s.)
 """
 
+import ctypes
 import os
 import shutil
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -22,6 +25,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from base import cache
 from base.errors import TspError
+from base.progress import Tell
+from base.progress import progress as lines
 
 from . import toolchain
 from .toolchain import Toolchain
@@ -64,12 +69,14 @@ def build(
         fresh = True
         (folder / f"{top}.v").write_text(verilog_text)
         (folder / "harness.cpp").write_text(harness_cpp)
+        cache.check_executable(folder)
         start = time.monotonic()
         with _progress(console, top) as progress:
             _verilate(tools, folder, top, flags, progress)
             for header in headers:
                 shutil.copy(header, folder / "obj")  # which the makefile searches first
             _compile(tools, folder, top, opt, progress)
+            _try(folder / f"lib{top}.so", tools)
         shutil.rmtree(folder / "obj")
         console.print(f"simulator of {top} built in {time.monotonic() - start:.0f} s")
 
@@ -87,12 +94,14 @@ def _verilator_flags(top: str, *, coverage: bool, trace: str | None) -> tuple[st
 
 
 class _Steps:
-    """The progress line of one build."""
+    """The progress of one build: a line that changes on a terminal, else a line every few seconds."""
 
-    def __init__(self, progress: Progress, task: TaskID, top: str):
-        self._progress, self._task, self._top = progress, task, top
+    def __init__(self, progress: Progress, task: TaskID, top: str, tell: Tell):
+        self._progress, self._task, self._top, self._tell = progress, task, top, tell
 
     def show(self, step: str, done: int, total: int | None) -> None:
+        if total:
+            self._tell(done / total)
         self._progress.update(self._task, description=f"{step} {self._top}", completed=done, total=total)
 
 
@@ -101,7 +110,12 @@ def _progress(console: Console, top: str) -> Iterator[_Steps]:
     console.print(f"building the simulator of {top} (once; then it comes from the cache)")
     columns = TextColumn("  {task.description}"), BarColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        yield _Steps(progress, progress.add_task("", total=None), top)
+        task = progress.add_task("", total=None)
+        if console.is_terminal:
+            yield _Steps(progress, task, top, lambda done: None)
+            return
+        with lines(f"building the simulator of {top}") as tell:
+            yield _Steps(progress, task, top, tell)
 
 
 def _verilate(tools: Toolchain, folder: Path, top: str, flags: tuple[str, ...], steps: _Steps) -> None:
@@ -123,9 +137,29 @@ def _compile(tools: Toolchain, folder: Path, top: str, opt: str, steps: _Steps) 
     steps.show("linking", total, total)
     include = tools.verilator_root / "include"
     # Only the harness's functions are exported: a second library in the process must not take this one's Verilator.
-    link = [tools.cxx, opt, "-fPIC", "-shared", "-fvisibility-inlines-hidden", "-Wl,--exclude-libs,ALL"]
+    link = [*tools.cxx, opt, "-fPIC", "-shared", "-fvisibility-inlines-hidden", "-Wl,--exclude-libs,ALL"]
     sources = ["-Iobj", f"-I{include}", f"-I{include}/vltstd", "harness.cpp", f"obj/libV{top}.a", "obj/libverilated.a"]
     _run([*link, *sources, "-pthread", "-o", f"lib{top}.so"], tools, folder, f"the harness of {top} does not compile")
+
+
+def _try(library: Path, tools: Toolchain) -> None:
+    """Raises TspError unless the library can be loaded, which a compiler that links no C++ library leaves undone."""
+    code = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
+    answer = subprocess.run([sys.executable, "-c", code, str(library)], capture_output=True, text=True, check=False)
+    if answer.returncode:
+        reason = (answer.stderr.splitlines() or ["no reason is given"])[-1].removeprefix("OSError: ")
+        raise TspError(f"the simulator that {' '.join(tools.cxx)} built cannot be loaded ({reason}): set CXX to a C++ "
+                       "compiler such as g++")
+
+
+def load(library: Path) -> ctypes.CDLL:
+    """The library of `build`, loaded. Raises TspError where the system refuses."""
+    cache.check_executable(library.parent)
+    try:
+        return ctypes.CDLL(str(library))
+    except OSError as error:
+        raise TspError(f"the simulator {library} cannot be loaded ({error}): remove its folder, or "
+                       f"{cache.ELSEWHERE}") from error
 
 
 def _run(command: list[str], tools: Toolchain, folder: Path, failure: str, watch=lambda: None) -> None:
@@ -134,7 +168,8 @@ def _run(command: list[str], tools: Toolchain, folder: Path, failure: str, watch
     with open(log, "ab") as output:
         begin = output.tell()
         process = subprocess.Popen(
-            command, cwd=folder, env=tools.environment(), stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            command, cwd=folder, env=tools.environment(), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            start_new_session=True,  # a group of its own, to be ended with all that make started
         )
         try:
             while True:
@@ -144,7 +179,8 @@ def _run(command: list[str], tools: Toolchain, folder: Path, failure: str, watch
                 except subprocess.TimeoutExpired:
                     watch()
         finally:
-            process.kill()  # only after an interrupt is there anything left to end
+            with suppress(ProcessLookupError):  # only after an interrupt is there anything left to end
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     if process.returncode != 0:
         text = log.read_bytes()[begin:].decode(errors="replace")

@@ -14,12 +14,13 @@ from arch.config import PLANES, POSITIONS, ChipConfig
 from arch.host_map import WORD, Control, Space, Trap, c_defines
 from arch.row import slice_depths
 from base import cache
+from base.progress import Tell
 from hw.chip import Chip, probe_ports
 from hw.mem import DEEP, banks
 from program.image import ACCESS, Image
 from sim.device.chip import HostedChip
 
-from .build import TRACES, build
+from .build import TRACES, build, load
 from .verilog import RTL_SOURCES, verilog_by_key
 
 HARNESS = Path(__file__).with_name("harness.cpp")
@@ -69,6 +70,7 @@ def library(config: ChipConfig, *, trace: str | None = None, verilog: str | None
 
     verilog: a module `chip` in place of the config's own. opt: the C++ optimisation (see `sim.rtl.build.build`).
     """
+    cache.check_executable(cache.cache_root())
     deep = DEEP_BANKS.read_text() if deep_slices(config) and not verilog else ""
     return build(verilog or chip_verilog(config), "chip", harness(config, trace=trace) + deep, trace=trace, opt=opt)
 
@@ -116,7 +118,7 @@ _FUNCTIONS = {
 
 
 def _bind(path: Path) -> ctypes.CDLL:
-    lib = ctypes.CDLL(str(path))
+    lib = load(path)
     for name, (result, arguments) in _FUNCTIONS.items():
         function = getattr(lib, name)
         function.restype, function.argtypes = result, arguments
@@ -158,11 +160,12 @@ class VerilatedChip(HostedChip):
 
     # --- host port -----------------------------------------------------------------------------------------------
 
-    def load(self, image: Image) -> None:
-        """Write an image, its deep slices directly, and position 0."""
+    def load(self, image: Image, tell: Tell = lambda done: None) -> None:
+        """Write an image, its deep slices directly, and position 0. tell: as of `HostedChip.load`."""
         for name in self._deep.keys() & image.mems.keys():
             self._fill(name, image.mems[name])
-        super().load(replace(image, mems={name: data for name, data in image.mems.items() if name not in self._deep}))
+        others = {name: data for name, data in image.mems.items() if name not in self._deep}
+        super().load(replace(image, mems=others), tell)
 
     def _fill(self, name: str, data: np.ndarray) -> None:
         """The first quads of a deep slice, in whose words the planes of a lane are neighbours."""

@@ -11,7 +11,8 @@ from amaranth.hdl import Elaboratable
 import arch
 import hw
 from base import cache
-from hw.verilog import complete, convert
+from base.progress import progress
+from hw.verilog import SECONDS, complete, convert
 
 RTL_SOURCES = tuple(Path(package.__file__ or "").parent for package in (arch, hw))
 """Folders whose sources make a chip's RTL."""
@@ -38,7 +39,8 @@ def verilog_by_key(make: Callable[[], Elaboratable], name: str, *key: str) -> st
 
 
 def _convert(component: Elaboratable, name: str) -> str:
-    return fold_memories(convert(component, name))
+    with progress(f"writing the Verilog of {name}", SECONDS):
+        return fold_memories(convert(component, name))
 
 
 _FILL = re.compile(r"  initial begin\n    (\S+ ?)\[0\] = ([^;\n]+);\n(?:    \1\[\d+\] = \2;\n)+  end\n")

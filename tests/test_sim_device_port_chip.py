@@ -13,7 +13,7 @@ from base.errors import TspError
 from program.image import Access
 from sim.cycle.chip import ModelChip
 from sim.device.device import ChipDevice
-from sim.device.host_chip import HostChip
+from sim.device.port_chip import PortChip
 from sim.device.reference import ReferenceDevice
 
 
@@ -37,7 +37,7 @@ class ModelPort:
 
 def test_a_story_through_the_host_port():
     program = small_program(n_layers=1, vocab_size=50)
-    reference, board = ReferenceDevice(), ChipDevice("board", HostChip(program.config, ModelPort(program.config)))
+    reference, board = ReferenceDevice(), ChipDevice("board", PortChip(program.config, ModelPort(program.config)))
     for device in (reference, board):
         device.load(program)
         device.start([1, 5, 9], 1.0, 7)
@@ -50,7 +50,7 @@ def test_a_story_through_the_host_port():
 
 
 def test_memory_is_written_and_read():
-    chip = HostChip(CONFIGS["tiny"], ModelPort(CONFIGS["tiny"]))
+    chip = PortChip(CONFIGS["tiny"], ModelPort(CONFIGS["tiny"]))
     data = np.random.default_rng(0).integers(0, 256, (5, 4, 16), dtype=np.uint8)
     chip.load_mem("MEM_E1", data, at=7)
     assert np.array_equal(chip.read_mem("MEM_E1", 7, 5), data)
@@ -69,7 +69,7 @@ def test_equal_upper_parts_of_instructions_are_sent_once():
     program = small_program(n_layers=1, vocab_size=50)
     words = program.queues["VXM"]
     assert width("VXM") > 128
-    HostChip(config, Counting(config)).load_queue("VXM", words)
+    PortChip(config, Counting(config)).load_queue("VXM", words)
     kept: dict[int, int] = {}
     found: dict[int, int] = {}
     for _, addr, data in sent:
@@ -90,4 +90,4 @@ def test_a_chip_that_never_ends_is_given_up():
             return [1 if space is Space.CONTROL and a == Control.RUN.value else 0 for a in addrs]
 
     with pytest.raises(TspError, match="must end a token"):
-        HostChip(CONFIGS["tiny"], Stuck(CONFIGS["tiny"]), timeout=0.01).run(1)
+        PortChip(CONFIGS["tiny"], Stuck(CONFIGS["tiny"]), timeout=0.01).run(1)

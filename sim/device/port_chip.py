@@ -1,6 +1,6 @@
 """A chip of which nothing but the host port can be reached: what a board needs to be a device.
 
-`ChipDevice("fpga", HostChip(config, port))` runs a program on whatever is behind `port`.
+`ChipDevice("fpga", PortChip(config, port))` runs a program on whatever is behind `port`.
 """
 
 import itertools
@@ -29,7 +29,7 @@ class Port(Protocol):
     def read(self, space: Space, addrs: Sequence[int]) -> list[int]: ...
 
 
-class HostChip(HostedChip):
+class PortChip(HostedChip):
     """A chip by host accesses alone.
 
     config: the chip behind the port. port: how it is reached. timeout: seconds that a token may take.

@@ -1,0 +1,18 @@
+"""Options that more than one command has: those of a compilation."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from arch.config import CONFIGS, DEFAULT_CONFIG
+
+Config = Annotated[str | None, typer.Option(help=f"Chip: {', '.join(CONFIGS)}.  [default: {DEFAULT_CONFIG}]")]
+Context = Annotated[int | None, typer.Option(help="Positions served.  [default: the checkpoint's, or what fits]")]
+Weights = Annotated[str | None, typer.Option(help="int8 or int4.  [default: int8]")]
+Scales = Annotated[str | None, typer.Option(help="Of activations: static, dynamic, robust, or measured, the best of "
+                                                 "them.  [default: measured]")]
+Text = Annotated[Path | None, typer.Option(help="UTF-8 file to calibrate static scales on.  [default: what the model "
+                                                "itself writes]")]
+TokenizerFile = Annotated[Path | None, typer.Option(help="tokenizer.bin, .json, .model or GGUF.  [default: next to the "
+                                                         "checkpoint]")]

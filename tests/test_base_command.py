@@ -1,0 +1,100 @@
+"""base.command: what the system refuses is one line and exit code 2; SIGTERM ends what was begun."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from checkpoints import REPOSITORY
+
+from base.command import REFUSED, TERMINATED, refusal
+from base.errors import TspError
+
+SHIPPED = REPOSITORY / "models" / "stories263k.bin"
+
+
+def tsp(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
+    env = os.environ | {"PYTHONPATH": str(REPOSITORY)} | options.pop("env", {})
+    return subprocess.run([sys.executable, "-m", "cli.main", *arguments], capture_output=True, text=True, check=False,
+                          env=env, **options)
+
+
+def refused(answer: subprocess.CompletedProcess[str]) -> str:
+    """The one line on stderr of a command that refused."""
+    assert answer.returncode == REFUSED and answer.stdout == "", answer
+    (line,) = answer.stderr.splitlines()
+    assert line.startswith("tsp: ")
+    return line
+
+
+@pytest.mark.parametrize(("error", "text"), [
+    (TspError("a\nb"), "a b"), (MemoryError(), "the machine has not enough memory for this"),
+    (OSError(errno.EIO, "Input/output error", "x"), "x: input/output error: name another"),
+    (OSError(errno.EIO, "Input/output error"), "the system refuses: input/output error"),
+    (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300), "xx.. (300 characters): file name too long: name a"),
+])
+def test_refusals_are_one_line(error: Exception, text: str):
+    line = refusal(error)
+    assert line is not None and text in line and "\n" not in line
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), OSError(errno.ENOSPC, "full"), BrokenPipeError(), KeyError(1)])
+def test_bugs_and_full_disks_are_no_refusals(error: Exception):
+    assert refusal(error) is None
+
+
+@pytest.mark.parametrize("command", [
+    ("run", "{}"), ("compile", "{}", "-o", "a.tsp"), ("run", str(SHIPPED), "--text", "{}"),
+    ("compile", str(SHIPPED), "-o", "{}"), ("fit", "{}"), ("report", "{}")])
+def test_names_that_are_too_long(command: tuple[str, ...], tmp_path: Path):
+    assert "too long" in refused(tsp(*(word.format("n" * 300) for word in command), cwd=tmp_path))
+
+
+def test_out_of_memory():
+    code = "import cli.main as m, sys\nm.fit_model = lambda *a, **k: bytearray(1 << 62)\nsys.exit(m.app())"
+    answer = subprocess.run([sys.executable, "-c", code, "fit", str(SHIPPED)], capture_output=True, text=True,
+                            check=False, cwd=REPOSITORY)
+    assert refused(answer) == ("tsp: the machine has not enough memory for this: use a smaller model, config or "
+                               "--context")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_letter_that_the_output_has_not(encoding: str):
+    answer = tsp("run", str(SHIPPED), "--device", "reference", "--tokens", "1", "--prompt", "世",
+                 env={"PYTHONIOENCODING": encoding})
+    assert answer.returncode == 0 and "Error" not in answer.stderr, answer
+    assert "\\u4e16" in answer.stdout
+
+
+def test_sigterm_ends_the_compiler_of_a_build(tmp_path: Path):
+    """A compiler that never ends, started by make: neither of them is left."""
+    compiler = tmp_path / "cxx"
+    compiler.write_text(f"#!/bin/sh\n[ \"$1\" = --version ] && echo slow 1 && exit\necho $$ >> {tmp_path}/pids\n"
+                        "sleep 1000\n")
+    compiler.chmod(0o755)
+    code = ("from base.command import prepare\nfrom sim.rtl.build import build\nprepare()\n"
+            "build('module t(input clk); endmodule', 't', '')")
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stderr=subprocess.DEVNULL,
+                               env=os.environ | {"CXX": str(compiler), "METRONOME_CACHE": str(tmp_path / "cache")})
+    end = time.monotonic() + 60
+    while not (tmp_path / "pids").exists():
+        assert time.monotonic() < end and process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == TERMINATED
+    for pid in (tmp_path / "pids").read_text().split():
+        while _lives(int(pid)):
+            assert time.monotonic() < end
+            time.sleep(0.1)
+
+
+def _lives(pid: int) -> bool:
+    """Whether there is a process of that number, other than a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
