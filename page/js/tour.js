@@ -122,7 +122,6 @@ export class Tour {
     $("tour-back").disabled = number === 0;
     $("tour-next").textContent = number + 1 === STOPS.length ? "Done" : "Next";
     [...$("tour-dots").children].forEach((dot, n) => dot.setAttribute("aria-current", n === number ? "step" : "false"));
-    this.frame(stop.units, stop.look);
     const [first, until] = this.#cycles(stop), mine = (this.turn = (this.turn ?? 0) + 1);
     await this.go(this.at, first);
     if (mine !== this.turn) return;
@@ -136,12 +135,14 @@ export class Tour {
   #cycles(stop) {
     const list = this.bursts(this.at), { at } = stop;
     this.target = 0;
+    this.frame(stop.units, stop.look);
     if (at.start) return [0, 0];
     const own = list.filter((burst) => burst.label === at.label && burst.op === at.op && burst.pass === 0);
     if (!own.length) return [0, 0];
     const burst = at.last ? own.at(-1) : at.most ? own.reduce((a, b) => (b.count > a.count ? b : a)) : own[0];
     const first = Math.max(burst.first - (stop.ahead ?? 1), 0);
     this.target = burst.first;
+    this.frame([...stop.units, burst.queue], stop.look);
     return [first, stop.playToEnd ? Infinity : first + (stop.play ?? 0)];
   }
 
