@@ -16,7 +16,7 @@ export const STOPS = [
   },
   {
     title: "It begins with a number",
-    text: () => `The last word of the story is in the memory as a number, its token id. The first instruction of this token reads it:
+    text: () => `The last word of the story is in the memory as a number, its token id. One of the first instructions reads it:
       the memory's read engine fetches a row of SRAM, two cycles later the value stands on a westward stream, one cycle after that
       the vector unit takes it. From it the unit computes <b>where the word's vector lies</b>. Nobody asked whether the value had
       arrived. The compiler has counted.`,
@@ -64,8 +64,9 @@ export const STOPS = [
   {
     title: "Attention: the story so far as a matrix",
     text: () => `The keys of all earlier words are kept in SRAM. To the chip they are <b>weights</b> like any others: the query is
-      loaded, the keys stream past, and out come scores. The vector unit takes powers of two of them, and the lane switch finds
-      the greatest; that is the softmax. The values follow in the same way. What the story says next depends on this.`,
+      loaded, the keys stream past, and out come scores. The lane switch finds the greatest, and the vector unit takes powers of two
+      of how far the others lie below it; that is the softmax. The values follow in the same way. What the story says next
+      depends on this.`,
     at: { label: "score", op: "MAC" }, ahead: 3, play: 90, speed: 15, units: ["MXM_W", "MXM_E", "VXM", "SXM_E"], zoom: 160,
   },
   {
