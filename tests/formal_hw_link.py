@@ -153,8 +153,9 @@ class StartProof(Proof):
 
 PROPERTIES = [
     *(Property(name=f"link: SECDED ({check + bits},{bits})", top=lambda bits=bits, pins=pins: SecdedProof(bits, pins),
-               depth=2, claim="the syndrome of any errors in any codeword is the sum of their columns; if that is the "
-                              "column of a bit, this bit is corrected; else the codeword is refused")
+               depth=2, long=bits > 32,
+               claim="the syndrome of any errors in any codeword is the sum of their columns; if that is the column of "
+                     "a bit, this bit is corrected; else the codeword is refused")
       for bits, check, pins in ((32, 7, 5), (64, 8, 9))),
     *(Property(name=f"link: elastic buffer, {ratio} beats a cycle", top=lambda ratio=ratio: ElasticProof(ratio),
                depth=3, claim="while its level is legal and the writer is one to four cycles ahead of what is seen of "
