@@ -15,7 +15,7 @@ SERIAL = LinkParameters(lanes=8, pins=9, ratio=2, taps=8)
 PLAIN = LinkParameters(lanes=4, pins=5, ratio=1, taps=1)
 LINKS = [SERIAL, PLAIN]
 MORE = [LinkParameters(lanes=8, pins=9), LinkParameters(lanes=16, pins=18, ratio=2, taps=8),
-        LinkParameters(lanes=8, pins=5, taps=4)]
+        LinkParameters(lanes=8, pins=5, taps=8)]
 both = pytest.mark.parametrize("link", LINKS, ids=lambda link: f"{link.lanes} lanes, {link.pins} pins")
 all_links = pytest.mark.parametrize("link", [*LINKS, *MORE], ids=lambda link: f"{link.lanes},{link.pins},{link.ratio}")
 
