@@ -70,7 +70,7 @@ class FloatModel:
     def __init__(self, checkpoint: Checkpoint, dtype: type[np.floating] = np.float64) -> None:
         self.config = config = checkpoint.config
         self.dtype = dtype
-        self._w = {name: weight.astype(dtype, copy=False) for name, weight in checkpoint.weights.items()}
+        self._w = {name: np.asarray(weight).astype(dtype, copy=False) for name, weight in checkpoint.weights.items()}
         self._w.setdefault("classifier", self._w["tok_emb"])
         self._w_qkv = np.concatenate([self._w.pop(name) for name in ("wq", "wk", "wv")], axis=1)
         self._w_gate_up = np.concatenate([self._w.pop(name) for name in ("w1", "w3")], axis=1)

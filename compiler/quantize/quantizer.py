@@ -59,6 +59,8 @@ WIDE = 32767 / (2 * MARGIN)
 BEHIND = {"att_norm": ("qk", "v"), "ffn_norm": ("gate", "up"), "silu": ("w2",), "final_norm": ("cls",)}
 """Shifts of the products of a site, which the exponent of a dynamic input is taken from."""
 MAX_PRE, MAX_POST = 31, 47
+MATRICES_OF_LAYERS = ("wq", "wk", "wv", "wo", "w1", "w2", "w3")
+"""What is read layer by layer, each time that it is wanted."""
 MAX_EPS = (1 << 17) - 1
 """An immediate of the ALU."""
 SCALED = {
@@ -243,7 +245,8 @@ class _Quantiser:
         self.context = context
         self.lanes = lanes
         self.head_size = native_head_size(self.config.head_dim, lanes)
-        self.weights = checkpoint.weights
+        self.weights = {name: weight if name in MATRICES_OF_LAYERS else np.asarray(weight)
+                        for name, weight in checkpoint.weights.items()}
         self.weights.setdefault("classifier", self.weights["tok_emb"])
         self.recipe = recipe
         self.four_bit = four_bit

@@ -24,18 +24,19 @@ WRITES = ("wo", "w2")
 def rotated(checkpoint: Checkpoint) -> Checkpoint:
     """The same model with unit gains and a rotated residual; its classifier is its own. Works layer by layer."""
     matrix = rotation(checkpoint.config.dim)
-    weights = checkpoint.weights
-    classifier = weights.get("classifier", weights["tok_emb"])
+    weights, shapes = checkpoint.weights, checkpoint.config.shapes()
     layers = range(checkpoint.config.n_layers)
-    turned = {name: np.empty_like(weights[name]) for name in (*READS, *WRITES)}
+    turned = {name: np.empty(shapes[name], np.float32) for name in (*READS, *WRITES)}
     for layer in layers:
         for name, norm in READS.items():
             turned[name][layer] = weights[name][layer] * weights[norm][layer].astype(np.float64) @ matrix
         for name in WRITES:
             turned[name][layer] = matrix.T @ weights[name][layer]
-    turned |= {name: np.ones_like(weights[name]) for name in ("att_norm", "ffn_norm", "final_norm")}
-    turned["tok_emb"] = _by_rows(weights["tok_emb"], matrix)
-    turned["classifier"] = _by_rows(classifier, weights["final_norm"].astype(np.float64)[:, None] * matrix)
+    turned |= {name: np.ones(shapes[name], np.float32) for name in ("att_norm", "ffn_norm", "final_norm")}
+    embedding, gain = np.asarray(weights["tok_emb"]), np.asarray(weights["final_norm"]).astype(np.float64)
+    classifier = np.asarray(weights["classifier"]) if "classifier" in weights else embedding
+    turned["tok_emb"] = _by_rows(embedding, matrix)
+    turned["classifier"] = _by_rows(classifier, gain[:, None] * matrix)
     return replace(checkpoint, config=replace(checkpoint.config, shared_classifier=False), **turned)
 
 
@@ -53,8 +54,9 @@ def rotation(size: int) -> np.ndarray:
     Signs times a Hadamard matrix where one of this size can be made (`hadamard`); otherwise a factor of the size that
     has none is a discrete cosine transform.
     """
-    order = next(n for n in range(size, 0, -1) if size % n == 0 and hadamard(n) is not None)
-    matrix = np.kron(hadamard(order) / math.sqrt(order), cosines(size // order))
+    order, regular = next((n, found) for n in range(size, 0, -1)
+                          if size % n == 0 and (found := hadamard(n)) is not None)
+    matrix = np.kron(regular / math.sqrt(order), cosines(size // order))
     signs = np.random.default_rng(SEED).integers(0, 2, size) * 2 - 1
     return signs[:, None] * matrix
 
