@@ -377,7 +377,7 @@ def test_a_taken_port_is_named(capsys: pytest.CaptureFixture[str]):
 def test_many_at_once_are_all_answered_alike(tmp_path: Path):
     """32 at once, a third of which leave: what is answered is what a solo run answers."""
     with running(folder=tmp_path, devices=("reference",) * 2) as server:
-        soak(server, 96)
+        soak(server, 60)
 
 
 @pytest.mark.nightly
