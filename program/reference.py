@@ -119,7 +119,7 @@ class _Product:
         self.posts = np.repeat(posts, rows)
         self.least_post = min(posts)
         bound = max(greatest_sum(layer) for w in self.weights for layer in w) * 127
-        self.saturates = (bound >> pre) + 1 > SAT18[1]
+        self.saturates = bool((bound >> pre) + 1 > SAT18[1])
 
     def __call__(self, layer: int, act: np.ndarray, e: Sequence[int] = ()) -> np.ndarray:
         """Requantised sums [rows, out] of `act` [rows, in]; e: what each row's post shifts are less, down to 0."""

@@ -114,7 +114,7 @@ FAULTS = [
     (elastic, "hw.link.elastic", "write.addr.eq(place[part_bits:])", "write.addr.eq(place)"),
     (start, "hw.link.counter", "(slot + 1)[: self._start_bits]", "slot[: self._start_bits]"),
     (start, "hw.link.counter", "waiting & begins & self", "begins & self"),
-    (start, "hw.link.counter", "[self.begin.eq(1), waiting.eq(0)]", "[self.begin.eq(1)]"),
+    (start, "hw.link.counter", "m.d.sync += waiting.eq(0)", "m.d.sync += waiting.eq(1)"),
 ]
 
 

@@ -54,8 +54,9 @@ def rotation(size: int) -> np.ndarray:
     Signs times a Hadamard matrix where one of this size can be made (`hadamard`); otherwise a factor of the size that
     has none is a discrete cosine transform.
     """
-    order = next(n for n in range(size, 0, -1) if size % n == 0 and hadamard(n) is not None)
-    matrix = np.kron(hadamard(order) / math.sqrt(order), cosines(size // order))
+    order, regular = next((n, found) for n in range(size, 0, -1)
+                          if size % n == 0 and (found := hadamard(n)) is not None)
+    matrix = np.kron(regular / math.sqrt(order), cosines(size // order))
     signs = np.random.default_rng(SEED).integers(0, 2, size) * 2 - 1
     return signs[:, None] * matrix
 
