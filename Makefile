@@ -22,6 +22,7 @@ STAMP  := $(VENV)/.metronome-$(EXTRAS)-$(HASH)
 
 FPGA_STAMP := $(VENV)/.metronome-fpga-$(HASH)
 FORMAL_STAMP := $(VENV)/.metronome-formal-$(HASH)
+ORACLE_STAMP := $(VENV)/.metronome-oracle-$(HASH)
 PAGE_STAMP := $(VENV)/.metronome-page-$(HASH)
 
 .PHONY: help setup sim serve test formal bench page bitstream board board-name lint docs nightly clean
@@ -96,6 +97,11 @@ $(FPGA_STAMP): $(STAMP) | board-name
 $(FORMAL_STAMP): $(STAMP)
 	@echo "installing yosys and the solver of the proofs into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[formal]'
+	@touch $@
+
+$(ORACLE_STAMP): $(STAMP)
+	@echo "installing transformers and torch, the oracles of the nightly tests, into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[oracle]'
 	@touch $@
 
 $(PAGE_STAMP): $(STAMP)

@@ -62,6 +62,14 @@ def check_input(path: Path, what: str = "it") -> int:
     return found.st_size
 
 
+def is_folder(path: Path, what: str = "it") -> bool:
+    """Whether something that is there is a folder. Raises TspError if nothing is, or if it may not be looked at."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (OSError, ValueError) as error:
+        raise cannot_read(path, error, what) from error
+
+
 def read_input(path: Path, what: str = "it", limit: int = TEXT_LIMIT) -> bytes:
     """A whole file. Raises TspError if it is no regular file or larger than `limit` bytes."""
     size = check_input(path, what)

@@ -15,9 +15,10 @@ from rich.table import Table
 
 from base.errors import TspError
 from base.files import check_output, write_whole
-from cli.show import plain
 from latency import figures
 from latency.sample import Sample
+
+from .show import plain
 
 if TYPE_CHECKING:
     from latency.watch import State

@@ -7,18 +7,21 @@ import typer
 from rich.table import Table
 
 from arch.config import CONFIGS
-from cli.show import plain
 from plan.machines import CHIPS_A_CARD, GROQCHIP
 from plan.need import WEIGHT_BYTES
 from plan.plan import DEFAULT_CHIP, DEFAULT_PRECISION, Plan, make_plan
 from plan.shapes import PRESETS
+from run.models import find_model
 
-out = plain()
+from .models import MODELS
+from .show import plain
+
+WIDTH = 110
+"""Letters that the tables may take."""
 
 
 def plan(
-    model: Annotated[str, typer.Argument(help="Checkpoint, of which only the sizes are read, or one of "
-                                              f"{', '.join(PRESETS)}.")],
+    model: Annotated[str, typer.Argument(help=f"{', '.join(PRESETS)}; or {MODELS}; only the sizes are read.")],
     chip: Annotated[str, typer.Option(help=f"{', '.join((GROQCHIP.name, *CONFIGS))}.")] = DEFAULT_CHIP,
     precision: Annotated[str, typer.Option(help=f"{', '.join(WEIGHT_BYTES)}.")] = DEFAULT_PRECISION,
     context: Annotated[int | None, typer.Option(help="Positions of each sequence.  [default: the model's]")] = None,
@@ -26,24 +29,26 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
 ) -> None:
     """Say from shapes alone how many chips a model needs, and the bounds of its speed there and on GPUs."""
-    found = make_plan(model, chip=chip, precision=precision, context=context, batch=batch)
+    wanted = model if model.lower() in PRESETS else str(find_model(model))
+    found = make_plan(wanted, chip=chip, precision=precision, context=context, batch=batch)
     if as_json:
         print(json.dumps(found.as_json()))
         return
-    out.print(_head(found))
+    print(_head(found))
     for table in (_bytes(found), _chips(found), _roofline(found)):
-        out.print()
-        out.print(table)
-    out.print("\nBounds count weights and cache at the peak rates below; links, host and all else cost nothing.")
+        print(flush=True)
+        plain(WIDTH).print(table)
+    print("\nBounds count weights and cache at the peak rates below; links, host and all else cost nothing.")
     for machine, name, figure in found.sources():
-        out.print(f"  {machine} {name}: {figure.value:.4g} {figure.unit}; {figure.source}")
+        print(f"  {machine} {name}: {figure.value:.4g} {figure.unit}; {figure.source}")
 
 
 def _head(plan: Plan) -> str:
     shape = plan.shape
     active = f" ({shape.active_parameters / 1e9:.1f} B of them for a token)" if shape.experts > 1 else ""
+    found = "" if shape.source == shape.name else f"; sizes: {shape.source}"
     return (f"{shape.name}: {_count(shape.parameters)} parameters{active}, {plan.precision}, context "
-            f"{plan.context:,}, batch {plan.batch:,}; sizes: {shape.source}")
+            f"{plan.context:,}, batch {plan.batch:,}{found}")
 
 
 def _bytes(plan: Plan) -> Table:

@@ -62,7 +62,7 @@ class Splitter:
             if len(self._bytes) < size:
                 return
             frame = self._take(size)
-            yield (fields and _bulk(fields, frame[HEAD:])) or frame
+            yield (_bulk(fields, frame[HEAD:]) if fields else None) or frame
 
     def _take(self, count: int) -> bytes:
         taken = bytes(self._bytes[:count])

@@ -214,14 +214,13 @@ def main(
     config: Annotated[str | None, typer.Option(help=f"The board's chip: {', '.join(CONFIGS)}.  [default: "
                                                     f"{DEFAULT_CONFIG}]")] = None,
     mhz: Annotated[float | None, typer.Option(help=f"What it says of its clock.  [default: {CLOCK_MHZ:g}]")] = None,
-    baud: Annotated[int, typer.Option(help="Of its line, for the cycles of a bit; programs are then loaded bit by "
-                                           "bit.  [default: 4 cycles a bit, and a back door for programs]")] = 0,
+    baud: Annotated[int, typer.Option(help="Of its line, for the cycles of a bit.  [default: 4 cycles a bit]")] = 0,
     board: Annotated[str, typer.Option(help=f"Chip and clock of a board instead: {', '.join(BOARDS)}.")] = "",
 ) -> None:
     """Simulate a board until ctrl-C. Exits with 2 if it cannot be built."""
     try:
         chip, clock = chip_and_clock(config, mhz, board)
-        simulated = SimulatedBoard(chip, divisor=divisor(clock, baud), mhz=clock, back_door=not baud)
+        simulated = SimulatedBoard(chip, divisor=divisor(clock, baud), mhz=clock)
     except (TspError, ValueError) as error:
         print(f"fpga.simulate: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -115,6 +115,8 @@ class Api:
                     if event.data == "[DONE]":
                         break
                     self._take(reader, event.json())
+                else:
+                    raise TspError(f"{self.url}: the answer stops before its end")
                 found = reader.sample(time.perf_counter())
         except (httpx2.HTTPError, httpx2.StreamError, httpx2.SSEError) as error:
             raise self._failed(error) from None
@@ -140,7 +142,7 @@ class Api:
 
     def _failed(self, error: Exception) -> TspError:
         kind = {httpx2.ConnectTimeout: f"nobody answers within {CONNECT_SECONDS:g} s",
-                httpx2.ReadTimeout: "the answer stops: no piece of it in time"}.get(type(error))
+                httpx2.ReadTimeout: "the answer stops: the next piece of it does not come in time"}.get(type(error))
         said = kind or (f"cannot connect: {error}" if isinstance(error, httpx2.ConnectError) else
                         str(error) or type(error).__name__)
         return TspError(f"{self.url}: {said}")

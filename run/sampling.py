@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from base.errors import TspError
-from program.integer import LOGIT_FRACTION, Sampler, rsr
+from program.integer import LOGIT_FRACTION, rsr
 from program.program import Program
+from program.sampler import Sampler
 from sim.device.device import sampler_of
 
 UNIT = 1 << LOGIT_FRACTION

@@ -161,6 +161,8 @@ def plan(program: Program, prompt: str = "", *, tokens: int | None = None, tempe
     if tokens is not None and tokens < 1:
         raise TspError(f"tokens must be at least 1, not {tokens}")
     ids = Tokenizer.from_bytes(program.tokenizer).prompt(prompt)
+    if program.first_token not in (-1, ids[0]):  # a constant of the program, which begins every text
+        ids = [program.first_token, *ids]
     check_prompt(program, ids)
     sampler_of(program, temperature, seed)
     room = program.context if tokens is None else min(program.context, len(ids) - 1 + tokens)

@@ -25,6 +25,7 @@ from .declared import (
 )
 from .engine import Engine
 from .errors import ApiError, of_exception, of_validation
+from .errors import body as body_of_error
 from .figures import program_figures
 from .guard import Guard
 from .metrics import Metrics
@@ -50,13 +51,14 @@ def application(model: Model, engine: Engine, metrics: Metrics) -> Guard:
         yield
         await engine.close()
 
-    app = FastAPI(title="Metronome", lifespan=life, redoc_url=None)
+    app = FastAPI(title="Metronome", lifespan=life, docs_url=None, redoc_url=None)
     api = _api(model, engine)
     for n, mount in enumerate(MOUNTS):
         app.include_router(api, prefix=mount, include_in_schema=not n)
     app.include_router(_tools(model, engine, metrics))
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(Exception, _bug)
     return Guard(app, model.settings)
 
 
@@ -69,6 +71,11 @@ async def _http_error(_: Request, error: Exception) -> Response:
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     return await _http_error(request, of_validation(error))
+
+
+async def _bug(_: Request, error: Exception) -> Response:
+    """uvicorn writes the traceback to its log."""
+    return Json(body_of_error(500, f"a bug of the server: {type(error).__name__}", code="internal_error"), 500)
 
 
 def _api(model: Model, engine: Engine) -> APIRouter:
@@ -169,4 +176,5 @@ def _health(engine: Engine) -> dict[str, Any]:
                 "clock_mhz": h.clock_mhz} for h in engine.handles]
     status = ("draining" if engine.draining else "starting" if not engine.settled.is_set() and not engine.alive
               else "down" if not engine.alive else "ok" if engine.alive == len(engine.handles) else "degraded")
-    return {"status": status, "devices": devices, "running": engine.running, "waiting": engine.waiting}
+    return {"status": status, "devices": devices, "running": engine.running, "waiting": engine.waiting,
+            "wait_seconds": round(engine.wait_seconds, 3)}

@@ -236,12 +236,13 @@ class Device(Exact):
 
 
 class Health(Exact):
-    """Of the server."""
+    """Of the server. wait_seconds: about how long a new request would wait."""
 
     status: Literal["ok", "degraded", "starting", "down", "draining"]
     devices: list[Device]
     running: int
     waiting: int
+    wait_seconds: float
 
 
 class Tokens(Exact):

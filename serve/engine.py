@@ -107,7 +107,7 @@ class Engine:
             raise QueueFull(f"the queue is full: {self.waiting} requests wait", self.wait_seconds)
         ticket = Ticket(next(self._numbers), owner, question)
         self._queue.put(owner, ticket)
-        asyncio.get_running_loop().call_later(self.seconds, self._late, ticket)
+        ticket.timer = asyncio.get_running_loop().call_later(self.seconds, self._late, ticket)
         self._dispatch()
         return ticket
 
@@ -115,6 +115,7 @@ class Engine:
         """Whoever asked wants no answer any more: the ticket leaves the queue, or its device."""
         ticket.left = True
         if self._queue.remove(ticket.owner, ticket):
+            ticket.over()
             self._observe(ticket, {"is": "left"})
         elif ticket.handle:
             ticket.handle.stop(ticket)
@@ -167,11 +168,14 @@ class Engine:
             self._refuse(self._queue.take(), why)
 
     def _refuse(self, ticket: Ticket, why: str) -> None:
+        ticket.over()
         message: Message = {"is": "refused", "message": why, "seconds": max(1.0, self.wait_seconds)}
         self._observe(ticket, message)
         ticket.tell(message)
 
     def _note(self, ticket: Ticket, message: Message) -> None:
+        if message["is"] in ("end", "fault"):
+            ticket.over()
         if message["is"] == "end" and ticket.begun is not None:
             self._mean += SMOOTHING * (time.monotonic() - ticket.begun - self._mean)
         self._observe(ticket, message)

@@ -16,7 +16,7 @@ from .settings import LOCAL, Settings
 
 BODY_SECONDS = 30.0
 """A body that takes longer is given up."""
-OPEN = ("/", "/health", "/metrics", "/docs", "/openapi.json")
+OPEN = ("/", "/health", "/metrics", "/openapi.json")
 """Paths that need no key."""
 MOST_OWNERS = 1024
 """Owners whose limits are kept; with keys there are as many as keys."""

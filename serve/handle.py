@@ -107,7 +107,10 @@ class Handle:
         failures = 0
         while True:
             self._lived = False
-            await self._live()
+            try:
+                await self._live()
+            except (OSError, ValueError) as error:  # no process can be had, or it sends what is no message
+                self._fail({"is": "fault", "kind": LOST, "message": f"device {self.name}: {error}"})
             if self.state is State.FAULTY or not self.was_ready:
                 return
             failures = 0 if self._lived else failures + 1

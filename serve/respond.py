@@ -120,7 +120,8 @@ async def respond(engine: Engine, request: Request, shape: Shape, questions: Seq
         while (first := await asker.next(choice))["is"] not in ("piece", "end"):
             pass
     except Gone:
-        return Response(status_code=499)
+        asker.close()
+        return Response(status_code=499)  # nobody reads it
     except BaseException:
         asker.close()
         raise

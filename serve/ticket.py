@@ -20,7 +20,7 @@ class Ticket:
     number: of the ticket. owner: who asks, for the fair queue. events: what has become of it, message by message; the
     last is "end", "fault", "refused" or "gone". asked, begun, first, last, ended: times of `time.monotonic`, of the
     question, its start on a device, its first and its last token so far, and its end. finish: why it ended. expired:
-    its time was over. left: nobody waits for it. handle: the device that is at it, or was.
+    its time was over. left: nobody waits for it. handle: the device that is at it, or was. timer: of its time.
     """
 
     number: int
@@ -36,6 +36,12 @@ class Ticket:
     expired: bool = False
     left: bool = False
     handle: "Handle | None" = None
+    timer: asyncio.TimerHandle | None = None
+
+    def over(self) -> None:
+        """Nothing more becomes of it: its time is not waited for."""
+        if self.timer:
+            self.timer.cancel()
 
     @property
     def device(self) -> str | None:

@@ -16,7 +16,8 @@ CYCLES, CLOCK = 4000, 50.0
 @dataclass
 class Stub:
     """How the server behaves. seconds: of a token, by the number of the request. status: answered instead, from request
-    `refuse_from` on. chat: whether chat completions are served. chip: send `x_tsp`; off: cycles too many."""
+    `refuse_from` on. chat: whether chat completions are served. chip: send `x_tsp`; timed: with measured cycles; off:
+    cycles too many. cut: an error after the first token; ends: send the end of the stream."""
 
     words: tuple[str, ...] = ("Once", " upon", " a", " time")
     seconds: Callable[[int], float] = lambda number: 0.002
@@ -28,6 +29,7 @@ class Stub:
     off: int = 0
     models: Any = field(default_factory=lambda: {"data": [{"id": "stub"}]})
     cut: bool = False
+    ends: bool = True
     seen: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
     most_at_once: int = 0
@@ -116,7 +118,8 @@ def _handler(stub: Stub) -> type[BaseHTTPRequestHandler]:
             usage = {"prompt_tokens": 3, "completion_tokens": len(stub.words),
                      "prompt_tokens_details": {"cached_tokens": 2}}
             self._event({"choices": [], "usage": usage})
-            self.wfile.write(b"data: [DONE]\n\n")
+            if stub.ends:
+                self.wfile.write(b"data: [DONE]\n\n")
 
         def _event(self, body: object) -> None:
             self.wfile.write(b"data: " + json.dumps(body).encode() + b"\n\n")

@@ -2,6 +2,7 @@
 
 import os
 from collections import defaultdict
+from collections.abc import Sequence
 
 import cocotb
 import numpy as np
@@ -169,7 +170,7 @@ async def random_bursts(dut):
     await compare(bench)
 
 
-async def compare(bench, quads=range(DEPTH)):
+async def compare(bench, quads: Sequence[int] = range(DEPTH)):
     """Contents through the host port, one access a cycle."""
     begin = bench.now
     places = [(quad, plane) for quad in quads for plane in range(PLANES)]

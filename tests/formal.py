@@ -77,6 +77,7 @@ class Property:
     name: "unit: what". claim: what the table says is proven. top: makes the module that holds the assertions.
     depth: cycles of the bounded proof, or of the induction's step. induction: proven for all time. cut: cells (a
     yosys selection) whose outputs may be anything, since nothing in the claim depends on what they compute.
+    long: it takes minutes.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Property:
     depth: int
     induction: bool = True
     cut: str = ""
+    long: bool = False
 
     @property
     def method(self) -> str:

@@ -145,16 +145,17 @@ class StartProof(Proof):
             m.d.sync += [begins.eq(due), waiting.eq(waiting & ~due)]
         counted = Signal()
         m.d.sync += counted.eq(unit.counted)
-        self.claim(unit.begin == begins, implies(unit.begin & counted, (slot == target) & (phase == 0)),
-                   implies(unit.start, waiting))
+        self.claim(unit.begin == begins, unit.due == (due & ~asked), implies(unit.start, waiting),
+                   implies(unit.begin & counted, (slot == target) & (phase == 0)))
         self.tie(opened["waiting"] == waiting, implies(waiting | begins, unit.start_slot == target),
                  implies(waiting | begins, unit.counted), implies(begins & counted, (slot == target) & (phase == 0)))
 
 
 PROPERTIES = [
     *(Property(name=f"link: SECDED ({check + bits},{bits})", top=lambda bits=bits, pins=pins: SecdedProof(bits, pins),
-               depth=2, claim="the syndrome of any errors in any codeword is the sum of their columns; if that is the "
-                              "column of a bit, this bit is corrected; else the codeword is refused")
+               depth=2, long=bits > 32,
+               claim="the syndrome of any errors in any codeword is the sum of their columns; if that is the column of "
+                     "a bit, this bit is corrected; else the codeword is refused")
       for bits, check, pins in ((32, 7, 5), (64, 8, 9))),
     *(Property(name=f"link: elastic buffer, {ratio} beats a cycle", top=lambda ratio=ratio: ElasticProof(ratio),
                depth=3, claim="while its level is legal and the writer is one to four cycles ahead of what is seen of "

@@ -75,7 +75,7 @@ BAD = [
     (["run", "good.tsp", "--config", "ulx3s"], chip_digest(CONFIGS["ulx3s"])),
     (["run", "good.tsp", "--context", "16"], "--context is for checkpoints"),
     (["run", "good.tsp", "--config", "huge"],
-     "config must be one of tiny, micro, small, ulx3s, wide, large, not 'huge'"),
+     "config must be one of tiny, micro, small, ulx3s, wide, large, sram220, not 'huge'"),
     (["run", "good.tsp", "--device", "fpga9"], "device must be one of"),
     (["run", "good.tsp", "--prompt", "abc def " * 40], "context"),
     (["run", "good.tsp", "--tokens", "0"], "tokens must be at least 1"),
@@ -351,7 +351,7 @@ def test_scales_come_from_a_text(files: Path, capfd: pytest.CaptureFixture[str],
     model, text = [str(files / "model.bin"), "--config", "tiny"], ["--text", str(files / "text.txt")]
     programs = []
     for options in ([], text, text, ["--text", str(files / "other.txt")]):
-        assert app(["compile", *model, "-o", str(tmp_path / "out.tsp"), *options]) == 0
+        assert app(["compile", *model, "-o", str(tmp_path / "out.tsp"), *options, "--accept-quality"]) == 0
         programs.append((tmp_path / "out.tsp").read_bytes())
     assert programs[1] == programs[2] and len({*programs}) == 3
     assert "text by the float model" in capfd.readouterr().out

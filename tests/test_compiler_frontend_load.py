@@ -350,3 +350,114 @@ if SHARED_MODELS.is_dir():  # an extra where the project's shared models lie bes
         checkpoint = load_checkpoint(SHARED_MODELS / "stories260K.bin")
         assert checkpoint.n_parameters == 260032
         assert (checkpoint.config.dim, checkpoint.config.head_dim, checkpoint.config.shared_classifier) == (64, 8, True)
+
+
+# ---- Hugging Face folders as people have them ----
+
+
+def test_a_stale_index_beside_the_whole_file_is_left_out_with_a_note(tmp_path):
+    checkpoint = random_checkpoint()
+    folder = write_hf(tmp_path / "hf", random_checkpoint(seed=1), shards=2)
+    write_safetensors(folder / "model.safetensors", hf_tensors(checkpoint))
+    loaded = load_checkpoint(folder)
+    assert_same(loaded, checkpoint)
+    assert loaded.notes == ("model.safetensors.index.json and its shards are left out, for model.safetensors is there, "
+                            "too",)
+    (folder / "model.safetensors.index.json").write_text("{")  # nobody reads it
+    assert_same(load_checkpoint(folder), checkpoint)
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "consolidated.safetensors", "optimizer.safetensors"])
+@pytest.mark.parametrize("own", ["model.safetensors", "other.safetensors"])
+def test_other_weights_beside_the_model_are_left_out_with_a_note(tmp_path, name, own):
+    checkpoint = random_checkpoint()
+    folder = write_hf(tmp_path / "hf", checkpoint)
+    (folder / "model.safetensors").rename(folder / own)
+    write_safetensors(folder / name, {"x": np.zeros(1, np.float32)})
+    loaded = load_checkpoint(folder)
+    assert_same(loaded, checkpoint)
+    assert loaded.notes == (f"{name} is left out: it is not of the model's weights",)
+
+
+def test_a_tied_model_with_another_classifier_says_which_is_taken(tmp_path):
+    checkpoint = random_checkpoint()
+    folder = write_hf(tmp_path / "hf", checkpoint)
+    write_safetensors(folder / "model.safetensors", hf_tensors(checkpoint) | {"lm_head.weight": checkpoint.tok_emb + 1})
+    loaded = load_checkpoint(folder)
+    assert_same(loaded, checkpoint)
+    assert "lm_head.weight is left out, as transformers does" in loaded.notes[0]
+    write_safetensors(folder / "model.safetensors", hf_tensors(checkpoint) | {"lm_head.weight": checkpoint.tok_emb})
+    assert not load_checkpoint(folder).notes
+
+
+@pytest.mark.parametrize(("prefix", "who"), [("_orig_mod.", "torch.compile"), ("module.", "DataParallel")])
+def test_the_prefix_of_a_wrapper_is_dropped_with_a_note(tmp_path, prefix, who):
+    checkpoint = random_checkpoint()
+    folder = write_hf(tmp_path / "hf", checkpoint)
+    tensors = {prefix + name: tensor for name, tensor in hf_tensors(checkpoint).items()}
+    write_safetensors(folder / "model.safetensors", tensors)
+    loaded = load_checkpoint(folder)
+    assert_same(loaded, checkpoint)
+    assert loaded.notes == (f"the names of tensors begin with {prefix!r}, as {who} leaves them: it is dropped",)
+
+
+@pytest.mark.parametrize("fields", [
+    {"gradient_checkpointing": True, "torchscript": True, "use_bfloat16": True, "output_hidden_states": True},
+    {"attn_implementation": "sdpa", "use_flash_attn": True, "auto_map": {"AutoConfig": "x.Y"}},
+    {"max_window_layers": 28, "n_ctx": 2048, "num_labels": 2, "early_stopping": True, "no_repeat_ngram_size": 3},
+])
+def test_fields_that_compute_nothing_are_ignored(tmp_path, fields):
+    checkpoint = random_checkpoint()
+    folder = write_hf(tmp_path / "hf", checkpoint)
+    edit_config(folder, **fields)
+    assert_same(load_checkpoint(folder), checkpoint)
+
+
+@pytest.mark.parametrize(("files", "expected"), [
+    ({"pytorch_model.bin": b"PK"}, "pytorch_model.bin is a Python pickle, which is not opened, as it may run code"),
+    ({"pytorch_model-00001-of-00002.bin": b""}, "pytorch_model-00001-of-00002.bin is a Python pickle"),
+    ({"consolidated.00.pth": b""}, "consolidated.00.pth is in the form of the model's maker"),
+    ({"adapter_model.safetensors": b""}, "adapter_model.safetensors is an adapter (LoRA), not a model: merge it"),
+    ({"model.Q4_0.gguf": b""}, "model.Q4_0.gguf is a GGUF file: give that file itself"),
+    ({"model.safetensors": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"},
+     "model.safetensors: a safetensors file is needed, and this is a Git LFS pointer in place of the file: fetch"),
+    ({"model.safetensors": b"\n<!DOCTYPE html><html>"}, "and this is a page of HTML"),
+    ({"model.safetensors": b""}, "and this is an empty file: download it again"),
+    ({"config.json": b"version https://git-lfs.github.com/spec/v1"}, "config.json: a JSON file is needed, and this"),
+])
+def test_what_lies_in_place_of_weights_is_named(tmp_path, files, expected):
+    folder = write_hf(tmp_path / "hf", random_checkpoint())
+    (folder / "model.safetensors").unlink()
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    assert expected in refusal(folder)
+
+
+@pytest.mark.parametrize(("name", "expected"), [
+    ("model.gguf", "no config.json is in this folder"), ("adapter_config.json", "adapter_config.json is of an adapter"),
+])
+def test_a_folder_without_config_says_what_it_holds(tmp_path, name, expected):
+    (tmp_path / name).write_bytes(b"")
+    assert expected in refusal(tmp_path) and f": {name} is " in refusal(tmp_path)
+
+
+def test_adapter_weights_under_the_model_s_name(tmp_path):
+    folder = write_hf(tmp_path / "hf", random_checkpoint())
+    write_safetensors(folder / "model.safetensors", {"base_model.q_proj.lora_A.weight": np.zeros((1, 4), np.float32)})
+    assert "these are the weights of an adapter (LoRA), not of a model" in refusal(folder)
+
+
+@pytest.mark.parametrize(("name", "expected"), [
+    ("model.safetensors", "this is a bare safetensors file, a part of a model: give the folder"),
+    ("config.json", "this is a JSON file, a part of a model: give the folder"),
+])
+def test_a_part_of_a_folder_is_not_the_model(tmp_path, name, expected):
+    assert expected in refusal(write_hf(tmp_path / "hf", random_checkpoint()) / name)
+
+
+def test_a_digest_is_of_the_files_or_of_the_arrays(tmp_path):
+    one, other = random_checkpoint(), random_checkpoint(seed=1)
+    assert one.digest() == random_checkpoint().digest() != other.digest()
+    made = {"a": one, "b": one, "c": other}
+    found = [load_checkpoint(write_hf(tmp_path / name, checkpoint)).digest() for name, checkpoint in made.items()]
+    assert found[0] == found[1] != found[2]

@@ -118,7 +118,7 @@ def test_tsp_commands_exist(path: Path):
             continue
         words = shlex.split(line, comments=True)
         command = group.commands[words[1]]  # type: ignore[attr-defined]
-        options = {option for parameter in command.params for option in parameter.opts}
+        options = {"--help", *(option for parameter in command.params for option in parameter.opts)}
         assert {word for word in words if re.match("--?[a-z]", word)} <= options, line
         seen.add(words[1])
     assert path.name != "README.md" or path.parent != ROOT or {"run", "compile", "fit", "report"} <= seen

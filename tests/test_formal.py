@@ -9,13 +9,15 @@ from formal import Proof, Property, mutated, prove
 from formal_fpga_gateware_uart import UartProof
 from formal_hw_burst import BurstProof
 from formal_hw_icu import QUEUES, IcuProof, LoadProof
+from formal_hw_link import ElasticProof, SecdedProof, StartProof
 from formal_hw_mxm import FileProof, LoopsProof
 from formal_hw_stream import StreamProof
 
 from arch.isa import Op
 
 
-@pytest.mark.parametrize("item", formal.properties(), ids=lambda item: item.name)
+@pytest.mark.parametrize("item", [pytest.param(item, id=item.name, marks=[pytest.mark.nightly] if item.long else [])
+                                  for item in formal.properties()])
 def test_proof(item: Property):
     verdict = prove(item)
     assert verdict.status == "PASS", f"{verdict.failed}: {verdict.folder}"
@@ -51,6 +53,18 @@ def accumulators(module: ModuleType) -> Proof:
 
 def uart(module: ModuleType) -> Proof:
     return UartProof(4, module.Sender, module.Receiver)
+
+
+def code(module: ModuleType) -> Proof:
+    return SecdedProof(32, 5, module)
+
+
+def elastic(module: ModuleType) -> Proof:
+    return ElasticProof(2, module)
+
+
+def start(module: ModuleType) -> Proof:
+    return StartProof(2, False, module)
 
 
 FAULTS = [
@@ -93,6 +107,14 @@ FAULTS = [
     (uart, "fpga.gateware.uart", "left.eq(BITS),", "left.eq(BITS - 1),"),
     (uart, "fpga.gateware.uart", "Cat(self.data[1:], line)", "Cat(line, self.data[:-1])"),
     (uart, "fpga.gateware.uart", "self._bit // 2 - 2 *", "self._bit // 2 - 3 *"),
+    (code, "hw.link.secded", "self.data.eq(raw ^ Cat(hits))", "self.data.eq(raw)"),
+    (code, "hw.link.secded", "syndrome.any() & ~single", "syndrome.any()"),
+    (elastic, "hw.link.elastic", "self.entry.eq(self.entry + 1)", "self.entry.eq(self.entry + 2)"),
+    (elastic, "hw.link.elastic", "read.addr.eq(self.entry)", "read.addr.eq(self.entry + 1)"),
+    (elastic, "hw.link.elastic", "write.addr.eq(place[part_bits:])", "write.addr.eq(place)"),
+    (start, "hw.link.counter", "(slot + 1)[: self._start_bits]", "slot[: self._start_bits]"),
+    (start, "hw.link.counter", "waiting & begins & self", "begins & self"),
+    (start, "hw.link.counter", "m.d.sync += waiting.eq(0)", "m.d.sync += waiting.eq(1)"),
 ]
 
 

@@ -67,7 +67,7 @@ def test_the_silent_share_of_three_errors():
 def test_refusals():
     with pytest.raises(ValueError, match=r"data_bits must be in 8\.\.247, not 4"):
         Secded(data_bits=4, pins=1)
-    with pytest.raises(ValueError, match="pins must be such that .* beats that divides 64, not 7"):
+    with pytest.raises(ValueError, match=r"pins must be such that .* beats that divides 64, not 7"):
         Secded(data_bits=64, pins=7)
     with pytest.raises(ValueError, match="data must have 64 bits"):
         CODE.encode(1 << 64)

@@ -194,6 +194,7 @@ def test_the_server_of_this_project_tells_of_its_chip(device: str, tmp_path: Pat
     (Stub(status=401), "/v1", "answers 401: the queue is full"),
     (Stub(cut=True), "/v1", "uncorrectable error"),
     (Stub(words=()), "/v1", "had no token"),
+    (Stub(ends=False), "/v1", "the answer stops before its end"),
 ])
 def test_what_is_no_server_of_ours_is_one_line(command: str, stub: Stub, path: str, said: str,
                                                capsys: pytest.CaptureFixture[str]):

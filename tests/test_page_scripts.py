@@ -7,17 +7,23 @@ import node
 import pytest
 from checkpoints import REPOSITORY
 from page_program import PROMPT, reference_story, story_program, write_data
+from programs import small_program
 
 from arch import isa, row
-from program.integer import seed_states, temperature_q
+from program.sampler import seed_states, temperature_q
 from program.tokenizer import Tokenizer
-from report import streams
+from report import streams, web
 
 OPEN = """
 import fs from "node:fs";
 import { readPayload } from "./js/payload.js";
 const payload = readPayload(new Uint8Array(fs.readFileSync("program.bin")));
 """
+
+
+SMALL = {"tiny": {}, "micro": {"n_layers": 2, "vocab_size": 128, "hidden_dim": 64, "n_heads": 4, "n_kv_heads": 2,
+                               "head_dim": 8, "seq_len": 64}}
+"""Sizes of models for smaller chips."""
 
 
 @pytest.fixture(scope="module")
@@ -96,10 +102,13 @@ def test_instructions_decode_as_in_python(folder: Path):
             assert each == {name: getattr(value, "name", value) for name, value in values.items()}
 
 
-def test_bursts_are_the_programs_schedule(folder: Path):
+@pytest.mark.parametrize("config", ["tiny", "micro", "ulx3s"])
+def test_bursts_are_the_programs_schedule(folder: Path, config: str):
     """In every bucket: those of the first passes are the schedule, and the passes behind repeat them."""
-    program = story_program()
-    source = OPEN + """
+    program = story_program() if config == "ulx3s" else small_program(config, **SMALL[config])
+    name = f"{config}.bin"
+    (folder / name).write_bytes(web.container(web.schedule_header(program, name), web.schedule_sections(program)))
+    source = OPEN.replace("program.bin", name) + """
     import { Isa } from "./js/isa.js";
     import { bursts } from "./js/schedule.js";
     export const answer = () => payload.header.buckets.map((_, n) => bursts(payload, new Isa(payload.header.isa), n)

@@ -7,46 +7,30 @@ from typing import Any
 import numpy as np
 import pytest
 from checkpoints import SMALL, random_checkpoint, small_config
+from vxm_operations import alu, table
 
-from arch import numerics, tables
-from arch.isa import Alu, ErUse, Func, Instr, Op, Red, Sat, Wfmt, encode
+from arch import numerics
+from arch.isa import Alu, ErUse, Func, Red, Sat, Wfmt
 from base.errors import TspError
 from compiler.quantize.quantizer import Recipe, quantize
 from compiler.quantize.rotate import rotated
 from program.integer import (
-    GUMBEL_ONE,
     NORM_OPERAND_BITS,
     Q_SHIFT,
     RESIDUAL,
     ROPE_FRACTION,
     SITES,
     IntegerModel,
-    Sampler,
     Shifts,
     from_arrays,
     groups,
     rope_parts,
     rope_tables,
-    seed_states,
-    temperature_q,
     to_arrays,
 )
 from program.reference import EXACT_COLUMNS, IntegerState
 
 TOKENS = [1, 17, 300, 5, 5, 511, 0, 42, 99, 7, 250, 251]
-
-
-def alu(a, b: Any = 0, c: Any = 0, er: Any = 0, **fields):
-    """One VXM operation, rounding, in every lane; the word must be encodable. Returns (result, exponent)."""
-    op = Instr(Op.ALU, fields={"round": 1, **fields})
-    encode(op)
-    a, b, c, er = np.broadcast_arrays(*(np.asarray(x, dtype=np.int64) for x in (a, b, c, er)))
-    y = numerics.vxm(op, a, b, c, er)
-    return y, numerics.exponent(op, a, y, er)
-
-
-def table(func, a, **fields):
-    return alu(a, **fields, func=func, post=tables.TABLES[func].frac_bits, alu=Alu.ADD)
 
 
 def product(weights, act):
@@ -319,43 +303,3 @@ def test_damaged_arrays_are_named():
         from_arrays({name: array for name, array in arrays.items() if name != "mo"})
     with pytest.raises(TspError, match=r"array w1 must be int8 \(2, 20, 24\), not int16"):
         from_arrays(arrays | {"w1": arrays["w1"].astype(np.int16)})
-
-
-# ---- sampler ----
-
-
-def test_sampler_is_the_chips_operations():
-    sampler, state = Sampler(40, temperature_q(0.8), 7), seed_states(40, 7)
-    logits = np.random.default_rng(0).integers(-3000, 3000, 40)
-    for _ in range(5):
-        for shift in ({"pre": -13}, {"pre": 17, "logical": 1}, {"pre": -5}):
-            state, _ = alu(state, c=state, alu=Alu.XOR, **shift)
-        bits = tables.TABLES[Func.LOG2].frac_bits
-        noise, _ = alu(state, func=Func.LOG2, pre=8, logical=1, post=bits, alu=Alu.ADD)
-        noise, _ = alu(noise, c=GUMBEL_ONE, alu=Alu.RSUB)
-        noise, _ = alu(noise, func=Func.LOG2, post=bits, alu=Alu.ADD)
-        noisy, _ = alu(noise, sampler.temperature_q, logits, func=Func.MUL, pre=5, post=15, alu=Alu.RSUB)
-        assert sampler.choose(logits) == noisy.argmax()
-        np.testing.assert_array_equal(sampler.state, state)
-
-
-def test_sampler_follows_the_distribution():
-    logits = np.array([0, 256, 512, -300])
-    p = np.exp(logits / 256 / 0.7)
-    p /= p.sum()
-    sampler = Sampler(4, temperature_q(0.7), 1)
-    counts = np.bincount([sampler.choose(logits) for _ in range(4000)], minlength=4)
-    assert abs((counts - 4000 * p) / np.sqrt(4000 * p * (1 - p))).max() < 4.5
-
-
-def test_temperature_zero_is_greedy_and_the_first_of_equals():
-    sampler = Sampler(5, temperature_q(0.0), 1)
-    assert [sampler.choose(np.array([3, 9, 9, 1, 9])) for _ in range(3)] == [1, 1, 1]
-    with pytest.raises(ValueError, match=r"temperature must be in 0\.\.10, not 11"):
-        temperature_q(11)
-
-
-def test_seeds_give_nonzero_different_states():
-    states = seed_states(512, 5)
-    assert len(set(states.tolist())) == 512 and (states != 0).all() and abs(states).max() < 1 << 31
-    assert (states != seed_states(512, 6)).all()

@@ -8,8 +8,8 @@ from programs import small_program
 
 from arch.host_map import Trap
 from base.errors import TspError
-from program.integer import Sampler
 from program.noise import advanced
+from program.sampler import Sampler
 from run.devices import open_device
 from run.sampling import HostSampler, Sampling, logprobs
 from run.session import BrokenPromise, ChipFault, Session, common, self_test

@@ -62,9 +62,9 @@ class Stored:
                 whole[layer] = self._read(layer)
         return whole.astype(dtype or np.float32, copy=False)
 
-    def astype(self, dtype: Any) -> np.ndarray:
+    def astype(self, dtype: Any, copy: bool = True) -> np.ndarray:
         """All of it in another type."""
-        return np.asarray(self).astype(dtype)
+        return np.asarray(self).astype(dtype, copy=copy)
 
     def _read(self, part: int) -> np.ndarray:
         found = self._parts[part]()

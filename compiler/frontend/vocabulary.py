@@ -12,7 +12,7 @@ from typing import Any
 import tokenizers
 
 from base.errors import TspError
-from base.inputs import check_content, is_sentence_piece, read_head, read_input, read_json
+from base.inputs import check_content, is_folder, is_sentence_piece, read_head, read_input, read_json
 from program.tokenizer import KIND_HF, KIND_LLAMA2C, Tokenizer, open_library
 
 MODEL_FILES = ("config.json", "generation_config.json")
@@ -34,7 +34,7 @@ def load_tokenizer(path: str | Path, vocab_size: int, checkpoint: str | Path | N
     checkpoint: the model's file or folder, by default the tokenizer's own folder. Raises `TspError`.
     """
     path = Path(path)
-    file = path / find_vocabulary(path) if path.is_dir() else path
+    file = path / find_vocabulary(path) if is_folder(path, "the tokenizer") else path
     model = file.parent if checkpoint is None else Path(checkpoint)
     try:
         head = read_head(file, "the tokenizer")

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from arch.isa import Alu, Func
 from compiler.ir import Imm, Mem
-from program.integer import GUMBEL_ONE
+from program.sampler import GUMBEL_ONE
 
 from .builder import FRAC, Builder
 

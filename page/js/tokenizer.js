@@ -3,7 +3,7 @@
 
 import { utf8Bytes } from "./payload.js";
 
-const MAGIC = 8; // bytes, before a line of JSON and the tokenizer.bin itself
+const MAGIC_BYTES = 8; // bytes, before a line of JSON and the tokenizer.bin itself
 const FIRST_BYTE = 3; // token 3 + b is byte b
 const WORST_SCORE = -1e10;
 
@@ -11,8 +11,8 @@ export class Tokenizer {
   // image: what the compiled program carries.
   constructor(image) {
     const view = new DataView(image.buffer, image.byteOffset, image.byteLength);
-    const end = image.indexOf(10, MAGIC);
-    const header = JSON.parse(binary(image.subarray(MAGIC, end)));
+    const end = image.indexOf(10, MAGIC_BYTES);
+    const header = JSON.parse(binary(image.subarray(MAGIC_BYTES, end)));
     this.bos = header.bos;
     this.stops = header.stops; // tokens that end a text
     this.vocabSize = header.vocab_size;

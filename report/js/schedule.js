@@ -50,14 +50,13 @@ function burstOf(header, isa, queue, pc, instr, cycle, mark, loops) {
   const count = instr.op === "MAC" ? instr.acts * instr.accs : (instr.count ?? 1);
   const interval = instr.interval ?? 1;
   const first = cycle + isa.time.ENGINE;
-  const fold = instr.op === "ALU" ? header.config.fold : 1;
   let offset = 0;
   loops.forEach((loop, k) => {
     if (instr.rel !== undefined && (instr.rel >> k) & 1) offset += loop.offset;
   });
   return {
     queue: queue.name, unit: queue.unit, position: queue.position, engine: instr.engine, op: instr.op, pc, instr, mark,
-    label: header.labels[mark - 1], first, last: first + (count - 1) * interval + fold - 1, count, interval, offset,
+    label: header.labels[mark - 1], first, last: first + (count - 1) * interval, count, interval, offset,
   };
 }
 

@@ -16,10 +16,10 @@ from arch.lanes import quads_of_int32, vectors_of
 from arch.row import slices
 from base.errors import TspError
 from base.progress import progress
-from program import integer
 from program.image import image_of
 from program.noise import advanced
 from program.program import Program, Symbol
+from program.sampler import Sampler, temperature_q
 
 from .chip import HostedChip
 
@@ -120,15 +120,15 @@ def check_run(program: Program, position: int, n: int) -> None:
         raise TspError(f"{n} tokens from position {position} on exceed the program's context of {program.context}")
 
 
-def sampler_of(program: Program, temperature: float, seed: int, position: int = 0) -> integer.Sampler:
+def sampler_of(program: Program, temperature: float, seed: int, position: int = 0) -> Sampler:
     """The sampler of a run that has come to a position. Raises TspError on a temperature or seed out of range."""
     try:
-        word = integer.temperature_q(temperature)
+        word = temperature_q(temperature)
     except ValueError as error:
         raise TspError(str(error)) from None
     if not 0 <= seed < 1 << 64:
         raise TspError(f"seed must be in 0..{(1 << 64) - 1}, not {seed}")
-    sampler = integer.Sampler(program.model.vocab_size, word, seed)
+    sampler = Sampler(program.model.vocab_size, word, seed)
     sampler.state = advanced(sampler.state, position)
     return sampler
 

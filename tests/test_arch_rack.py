@@ -1,0 +1,95 @@
+"""Racks: named ones and those of files, and what is refused."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from racks import CHIP, ring
+
+from arch.identity import chip_digest
+from arch.rack import RACKS, Link, Port, RackConfig, linked, rack_of
+from base.errors import TspError
+from hw.link.frame import quiet_slots
+from hw.link.parameters import LinkParameters
+
+PAIR = RACKS["pair"]
+FILE = {
+    "chips": [{"config": "ulx3s", "ports": [0, 1], "slot": 2}] * 2,
+    "links": [{"ports": ["0.E0", "1.E0"], "latency": 12}],
+}
+
+
+def test_the_named_pair():
+    assert rack_of("pair") is PAIR
+    assert [chip.name for chip in PAIR.chips] == ["ulx3s_linked"] * 2
+    assert PAIR.across[Port(0, "E", 0)] == (Port(1, "E", 0), 12)
+    assert dict(PAIR.depths) == {0: 0, 1: 1}
+
+
+def test_a_rack_of_a_file_is_the_named_one(tmp_path: Path):
+    (tmp_path / "desk.json").write_text(json.dumps(FILE))
+    rack = rack_of(str(tmp_path / "desk.json"))
+    assert rack.name == "desk" and (rack.chips, rack.links) == (PAIR.chips, PAIR.links)
+    assert rack.digest() == PAIR.digest() != ring(2).digest()
+
+
+def test_rings_reach_every_chip():
+    assert dict(ring(5).depths) == {0: 0, 1: 1, 4: 1, 2: 2, 3: 2}
+    assert ring(1).across[Port(0, "E", 0)] == (Port(0, "W", 0), 9)
+
+
+def link(one: str, other: str, latency: int = 9) -> Link:
+    return Link(ports=(Port.parse(one), Port.parse(other)), latency=latency)
+
+
+REFUSED = [
+    ((CHIP, CHIP), (), "chip 1 must be linked with chip 0"),
+    ((CHIP, CHIP), (link("0.E0", "2.W0"),), r"port 2\.W0 must be of one of its 2 chips"),
+    ((CHIP, CHIP), (link("0.E1", "1.W0"),), r"port 0\.E1 must be one of the 1 ports"),
+    ((CHIP, CHIP), (link("0.E0", "1.W0"), link("0.E0", "1.E0")), r"port 0\.E0 must be linked once, not twice"),
+    ((CHIP, CHIP), (link("0.E0", "1.W0", 64),), r"must be in 1\.\.63 cycles, not 64"),
+    ((CHIP, replace(CHIP, slot=2)), (link("0.E0", "1.W0"),), "must be of chips of one slot, not 4 and 2"),
+    ((CHIP, replace(CHIP, lanes=4)), (link("0.E0", "1.W0"),), "must be of chips of one lanes, not 8 and 4"),
+    ((), (), r"it must have 1\.\.64 chips, not 0"),
+]
+
+
+@pytest.mark.parametrize(("chips", "links", "what"), REFUSED)
+def test_refusals(chips: tuple, links: tuple[Link, ...], what: str):
+    with pytest.raises(TspError, match=f"^rack mine: .*{what}"):
+        RackConfig(name="mine", chips=chips, links=links)
+
+
+BAD_FILES = [
+    ("{", "line 1"), ("[]", "list indices"), ('{"chips": []}', "links|1..64 chips"),
+    (json.dumps(FILE | {"chips": [{"config": "huge", "ports": [0, 1], "slot": 2}]}), "config must be one of"),
+    (json.dumps(FILE | {"links": [{"ports": ["0.E0", "1"], "latency": 12}]}), "a port must be written like 0.E0"),
+    (json.dumps(FILE | {"chips": [{"config": "ulx3s", "ports": [0, 9], "slot": 2}] * 2}), r"ports must be two numbers"),
+]
+
+
+@pytest.mark.parametrize(("text", "what"), BAD_FILES)
+def test_bad_files(text: str, what: str, tmp_path: Path):
+    path = tmp_path / "bad.json"
+    path.write_text(text)
+    with pytest.raises(TspError, match=what) as refused:
+        rack_of(str(path))
+    assert "\n" not in str(refused.value)
+
+
+def test_an_unknown_rack_is_refused():
+    with pytest.raises(TspError, match=r"a rack must be pair or a file NAME\.json, not 'trio'"):
+        rack_of("trio")
+
+
+def test_links_count_in_the_identity_only_where_there_are_some():
+    plain = replace(CHIP, ports=(0, 0))
+    assert chip_digest(plain) != chip_digest(CHIP) != chip_digest(replace(CHIP, slot=2))
+    assert chip_digest(linked("ulx3s", (0, 0), 4)) == chip_digest(replace(linked("ulx3s", (0, 0), 4), slot=4))
+
+
+@pytest.mark.parametrize(("lanes", "pins"), [(4, 5), (8, 9), (16, 18)])
+def test_the_contract_is_the_links(lanes: int, pins: int):
+    """What a schedule must keep follows from how a link sends its CRC."""
+    assert replace(CHIP, lanes=lanes).quiet_slots == quiet_slots(LinkParameters(lanes=lanes, pins=pins))
