@@ -112,7 +112,8 @@ def routed(link: LinkParameters, mhz: float) -> dict[str, float]:
 
     report = json.loads((cached("endpoint", content_key(netlist, pins, *arguments, nextpnr.version), make)
                          / "report.json").read_text())
-    return {clock.strip("$").rpartition("$")[2]: found["achieved"] for clock, found in report["fmax"].items()}
+    return {re.sub(r"\$glbnet\$|\$TRELLIS_IO_IN", "", clock): found["achieved"]
+            for clock, found in report["fmax"].items()}
 
 
 def _pins(link: LinkParameters, mhz: float) -> str:
