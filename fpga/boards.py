@@ -25,7 +25,7 @@ class Board:
     wire costs that several nets want, at first and how much more each pass, and by how much the clock that the router
     is asked for is above the board's. To nextpnr
     0.11 a connection is critical by its slack as a part of the worst; once the constraint is met, all are, and none
-    gives way. Prices that grow slowly bring a dense chip to rest, in hundreds of passes (docs/guide/fpga.md).
+    gives way. Prices that grow slowly bring a dense chip to rest, in hundreds of passes (docs/lab/routing.md).
     """
 
     name: str

@@ -47,7 +47,7 @@ PAYLOAD = 2048
 OVERHEAD = 1 + HEADER_BYTES + CRC_BYTES + CRC_BYTES
 """Bytes of a run on the line besides its words."""
 IDENTITY = 7
-"""A space beyond those of `arch.isa.Space`: the board itself, of which its identity is read."""
+"""A space beyond those of `arch.host_map.Space`: the board itself, of which its identity is read."""
 
 
 class Status(enum.IntEnum):

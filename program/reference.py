@@ -1,7 +1,7 @@
 """The integer reference: an `IntegerModel` computed bit for bit, without time, a token or a whole text at once.
 
 It computes with whole numbers in floating point: exact, because 18 by 18 bits and the sums of a product fit the
-mantissas of float64 and float32, and several times faster than numpy's integers. tests/test_compiler_integer.py
+mantissas of float64 and float32, and several times faster than numpy's integers. tests/test_program_integer.py
 compares it, bit for bit, with the same operations taken one by one from `arch.numerics.vxm`.
 """
 

@@ -42,7 +42,8 @@ def massive(seed: int = 0) -> Checkpoint:
         weights[name][0, 0, 0] = 8
     weights["w2"][0, :, 0] = 0
     weights["w2"][0, 5, 0] = 10
-    return Checkpoint(config=config, **weights | {"classifier": table})
+    weights["classifier"] = table
+    return Checkpoint(config=config, **weights)
 
 
 @functools.cache

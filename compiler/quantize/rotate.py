@@ -3,7 +3,7 @@
 RMSNorm without gains commutes with every orthogonal matrix Q: (x Q) / rms(x Q) = (x / rms(x)) Q. So the gains go into
 the matrices behind the norms, and Q into every matrix that reads or writes the residual; the model computes the same,
 and the chip knows nothing of it. The classifier gets the final norm's gain and the embedding does not, which unties
-them (docs/numerics.md).
+them (docs/reference/numerics.md).
 """
 
 import math
