@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 EVERY = 4.0
-"""Seconds without a line, at most."""
+"""Seconds before the first line."""
 Tell = Callable[[float], None]
 """Called with the part of the work that is done, 0..1."""
 
@@ -15,7 +15,10 @@ Tell = Callable[[float], None]
 @contextmanager
 def progress(what: str, expected: float = 0.0, *, done: Callable[[], float] | None = None,
              every: float = EVERY) -> Iterator[Tell]:
-    """Tell on standard error what is at work, every few seconds until the block ends; nothing if it ends before.
+    """Tell on standard error what is at work, until the block ends: after a few seconds, then ever more seldom.
+
+    A line comes after `every` seconds, and the next ones after a fifth of the time spent. Nothing is told of a block
+    that ends before.
 
     what: the work, "loading the board" for example. expected: seconds that it takes, if nothing better is known. The
     part that is done comes from the block, which may call what it gets, or from `done`, which another thread calls.
@@ -24,7 +27,7 @@ def progress(what: str, expected: float = 0.0, *, done: Callable[[], float] | No
     ended = threading.Event()
 
     def run() -> None:
-        while not ended.wait(every):
+        while not ended.wait(max(every, report.spent(time.monotonic()) / 5)):
             if done:
                 report.tell(done())
             print(report.line(time.monotonic()), file=sys.stderr, flush=True)
@@ -43,12 +46,16 @@ class _Report:
         self._what, self._expected, self._done = what, expected, 0.0
         self._began = time.monotonic()
 
+    def spent(self, now: float) -> float:
+        """Seconds since the work began."""
+        return now - self._began
+
     def tell(self, done: float) -> None:
         self._done = done
 
     def line(self, now: float) -> str:
         """What is at work, for how long, and how much longer."""
-        spent = now - self._began
+        spent = self.spent(now)
         text = f"{self._what}: {spent:.0f} s"
         if self._done > 0:
             return f"{text}, {self._done:.0%}, about {spent / self._done - spent:.0f} s left"
