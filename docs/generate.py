@@ -329,7 +329,19 @@ def _made(target: str) -> str:
     return f"```\n$ make {target}\n" + "\n".join(lines) + "\n```"
 
 
-RTL_BLOCKS = {"sim": lambda: _made("sim"), "bench": lambda: _made("bench")}
+CHAT = ("chat", "smollm2", "--device", "rtl", "--context", "2048", "--tokens", "24")
+QUESTION = "What is the capital of France?"
+
+
+def _chat() -> str:
+    """A question to SmolLM2 on the RTL, as a terminal shows it. Needs `tsp get smollm2`, and some minutes."""
+    done = subprocess.run([sys.executable, "-m", "cli.main", *CHAT], input=f"{QUESTION}\n", cwd=ROOT, check=True,
+                          capture_output=True, text=True)
+    took = next(line for line in done.stderr.splitlines() if "predicted" in line)
+    return f"```\n$ tsp {' '.join(CHAT)}\n> {QUESTION}\n{done.stdout.strip()}\n{took}\n```"
+
+
+RTL_BLOCKS = {"sim": lambda: _made("sim"), "bench": lambda: _made("bench"), "chat": _chat}
 """Blocks that `--rtl` alone renews."""
 BLOCKS: dict[str, Callable[[], str]] = {
     "isa-latencies": _latencies, "isa-opcodes": _opcodes, "isa-icu": _icu, "isa-widths": _widths,
