@@ -71,7 +71,7 @@ def vxm_late(config: cfg.ChipConfig) -> int:
     """Cycles that a folded VXM adds to VXM_DRIVE and VXM_REDUCE_DRIVE.
 
     An element's last lanes are computed vxm_fold - 1 cycles after its first lanes, and a vector is driven whole.
-    Registers, exponents and reductions see no added latency: each lane is read as late as it is written.
+    Registers, exponents and reduction accumulators see no added latency: each lane is read as late as it is written.
     """
     return config.vxm_fold - 1
 
