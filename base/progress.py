@@ -1,4 +1,4 @@
-"""Work that may take longer than a user likes to wait for: a line every few seconds, with an estimate."""
+"""Progress of long work: a line every few seconds, with an estimate."""
 
 import sys
 import threading
@@ -7,18 +7,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 EVERY = 4.0
-"""Seconds without a line, at most."""
+"""Most seconds without a line."""
 Tell = Callable[[float], None]
-"""Called with the part of the work that is done, 0..1."""
+"""Called with the fraction of the work that is done, 0..1."""
 
 
 @contextmanager
 def progress(what: str, expected: float = 0.0, *, done: Callable[[], float] | None = None,
              every: float = EVERY) -> Iterator[Tell]:
-    """Tell on standard error what is at work, every few seconds until the block ends; nothing if it ends before.
+    """Print a line on standard error every few seconds until the block ends. A short block prints nothing.
 
-    what: the work, "loading the board" for example. expected: seconds that it takes, if nothing better is known. The
-    part that is done comes from the block, which may call what it gets, or from `done`, which another thread calls.
+    The block gets a function to report the fraction that is done.
+
+    what: the work, for example "loading the board".
+    expected: seconds that the work is expected to take, used while no fraction is known.
+    done: returns the fraction that is done, in place of reports from the block. Another thread calls it.
+    every: seconds between lines.
     """
     report = _Report(what, expected)
     ended = threading.Event()
@@ -47,7 +51,7 @@ class _Report:
         self._done = done
 
     def line(self, now: float) -> str:
-        """What is at work, for how long, and how much longer."""
+        """The work, its time so far, and the estimate of the time left."""
         spent = now - self._began
         text = f"{self._what}: {spent:.0f} s"
         if self._done > 0:
