@@ -1,9 +1,9 @@
-"""Finds in the bytes for a simulated board the writes that need not go over its line bit by bit.
+"""Finds the writes to a simulated board that need not go over its line bit by bit.
 
-A frame of writes whose CRCs are right becomes `Bulk`: all its writes, and a frame of its last one alone, with the same
-tag. The board takes or refuses the short frame as it would the whole one; if it takes it, the writes can be made by
-the back door (`fpga.gateware.top.Core`), in order and within a cycle each. What remains in the chip is the same, for
-frames may be repeated. All other bytes are passed on as they are: commands, reads, and whatever is damaged.
+A frame of writes with correct CRCs becomes a `Bulk`: all its writes, and a frame with only the last one and the same
+tag. The board takes or refuses this short frame as it would the whole frame. If it takes it, the back door
+(`fpga.gateware.top.Core`) makes all the writes, in order, one a cycle. The chip's contents are the same in the end,
+because frames may be repeated. All other bytes go over the line unchanged: commands, reads, and damaged frames.
 """
 
 import zlib
@@ -27,14 +27,19 @@ from fpga.protocol import (
 from program.image import accesses, host_words
 
 BULK = (Space.MEM, Space.ICU, Space.START, Space.BUCKET, Space.MAP)
-"""Spaces of contents: what is written has no effect before tokens run."""
+"""Spaces whose contents have no effect before tokens run."""
 HEAD = 1 + HEADER_BYTES + CRC_BYTES
 """Bytes of a frame before its data."""
 
 
 @dataclass(frozen=True, eq=False)
 class Bulk:
-    """Writes of a frame. tag: the frame's. last: a frame of the last write alone. writes: all [`image.ACCESS`]."""
+    """The writes of a frame.
+
+    tag: tag of the frame.
+    last: a frame with only the last write.
+    writes: all writes [`image.ACCESS`].
+    """
 
     tag: int
     last: bytes
@@ -42,13 +47,13 @@ class Bulk:
 
 
 class Splitter:
-    """Divides bytes for the board as its bridge does: into frames, and what is between them."""
+    """Divides the bytes for the board, as its bridge does, into frames and the bytes between them."""
 
     def __init__(self) -> None:
         self._bytes = bytearray()
 
     def feed(self, data: bytes) -> Iterator[bytes | Bulk]:
-        """What is complete with these bytes, in order."""
+        """The frames and other bytes that are complete after these bytes, in order."""
         self._bytes += data
         while self._bytes:
             begin = self._bytes.find(SYNC)
@@ -80,7 +85,7 @@ def _fields(head: bytes | bytearray) -> dict[str, int] | None:
 
 
 def _data_bytes(fields: dict[str, int]) -> int:
-    """Bytes behind the header of a frame."""
+    """Bytes after the header of a frame."""
     if fields["read"]:
         return 0
     if fields["scattered"]:
@@ -89,7 +94,7 @@ def _data_bytes(fields: dict[str, int]) -> int:
 
 
 def _bulk(fields: dict[str, int], data: bytes) -> Bulk | None:
-    """The writes of a frame; None if it is none of contents, or damaged."""
+    """The writes of a frame; None if it does not write contents, or is damaged."""
     if fields["read"] or not fields["count"] or fields["space"] not in [space.value for space in BULK]:
         return None
     records = _records(fields, data) if fields["scattered"] else _run(fields, data)
@@ -120,5 +125,5 @@ def _records(fields: dict[str, int], data: bytes) -> list[tuple[int, int]] | Non
 
 
 def _whole(data: bytes) -> bool:
-    """Whether data end with their CRC."""
+    """Whether the data end with their correct CRC."""
     return zlib.crc32(data[:-CRC_BYTES]) == int.from_bytes(data[-CRC_BYTES:], "little")

@@ -1,7 +1,7 @@
 """`python -m fpga.simulate`: a board on a pseudo-terminal, so that `tsp run --device /dev/pts/N` finds one.
 
-It is the logic of the board behind its pins, in Verilator: what comes over the terminal goes to the pin `rx` bit by
-bit, and back from `tx`. Time stands still while nothing happens.
+It simulates the Verilog of the board's logic within the pins. Bytes from the terminal go to the pin `rx` bit by bit,
+and bytes from the pin `tx` go back. Time stands still while nothing happens.
 """
 
 import ctypes
@@ -36,15 +36,15 @@ from .boards import BOARDS, board_of
 HARNESS = Path(__file__).with_name("harness.cpp")
 FOLDER = Path(__file__).parent
 SOURCES = ("gateware/bridge.py", "gateware/top.py", "gateware/uart.py", "protocol.py")
-"""What the simulated logic depends on, besides `RTL_SOURCES`."""
+"""Sources of the simulated logic in addition to `RTL_SOURCES`."""
 FAST = 4
-"""Cycles a bit: the fewest."""
+"""Fewest cycles a bit."""
 SLICE = 1 << 16
-"""Cycles between looks at whether to stop."""
+"""Cycles between checks for the end of the simulation."""
 MHZ = (0.01, 10_000.0)
-"""Clocks that a board may say it has: it names kHz, and no FPGA is as fast as the limit."""
+"""Range of the clock that a board may report. It reports kHz, and no FPGA reaches the upper limit."""
 CLOCK_MHZ = 50.0
-"""The clock where none is named."""
+"""The default clock."""
 SLOWEST = 300
 """Bits a second of the slowest line."""
 _BOARD = ctypes.c_void_p
@@ -74,10 +74,12 @@ def library(config: ChipConfig, divisor: Fraction, mhz: float) -> ctypes.CDLL:
 
 
 class SimulatedBoard:
-    """A board that a thread simulates, from `with` to its end.
+    """A board that a thread simulates during a `with` block. `path` is its terminal.
 
-    config: its chip. divisor: cycles a bit of its line. mhz: what it says of its clock. path: of its terminal.
-    back_door: contents of memories and queues come to the chip beside the line (`fpga.back_door`), forty times as fast.
+    config: its chip.
+    divisor: cycles a bit of its line.
+    mhz: the clock that it reports.
+    back_door: contents of memories and queues bypass the line (`fpga.back_door`), which is forty times as fast.
     """
 
     def __init__(self, config: ChipConfig, *, divisor: int | Fraction = FAST, mhz: float = CLOCK_MHZ,
@@ -119,7 +121,7 @@ class SimulatedBoard:
 
 
 class _Line:
-    """What lies between terminal and board where the board has a back door."""
+    """The connection between the terminal and a board with a back door."""
 
     def __init__(self, lib: ctypes.CDLL) -> None:
         self._lib, self._splitter = lib, Splitter()
@@ -133,7 +135,10 @@ class _Line:
         self._boards.close()
 
     def pass_on(self, board: ctypes.c_void_p, terminal: int, stop: threading.Event) -> bool:
-        """Pass on what has come, and up to SLICE cycles. Returns whether nothing happens until more comes."""
+        """Pass on the bytes that arrived, and simulate up to SLICE cycles.
+
+        Returns whether the board is idle until more bytes arrive.
+        """
         try:
             data = os.read(terminal, 1 << 14)
         except BlockingIOError:
@@ -148,7 +153,7 @@ class _Line:
         return at_rest
 
     def _write(self, board: ctypes.c_void_p, bulk: Bulk, terminal: int, stop: threading.Event) -> None:
-        """Ask the board to take a frame, and if it does, write all of it."""
+        """Ask the board to take a frame. If it does, make all writes of the frame."""
         _answer(terminal, self._rest(board, stop))
         self._ours.sendall(bulk.last)
         answer = self._rest(board, stop)
@@ -157,7 +162,7 @@ class _Line:
         _answer(terminal, answer)
 
     def _rest(self, board: ctypes.c_void_p, stop: threading.Event) -> bytes:
-        """What the board answers until nothing happens any more."""
+        """The board's answers until it is idle."""
         answer, at_rest = b"", False
         while not at_rest and not stop.is_set():
             at_rest, more = self._run(board)
@@ -165,7 +170,7 @@ class _Line:
         return answer
 
     def _run(self, board: ctypes.c_void_p) -> tuple[bool, bytes]:
-        """Up to SLICE cycles: whether nothing happens any more, and what the board answered."""
+        """Simulate up to SLICE cycles. Returns whether the board is idle, and its answer."""
         at_rest = bool(self._lib.board_run(board, self._boards.fileno(), SLICE))
         try:
             return at_rest, self._ours.recv(1 << 16)
@@ -174,7 +179,7 @@ class _Line:
 
 
 def _taken(answer: bytes, tag: int) -> bool:
-    """Whether the board says that it took the frame with that tag."""
+    """Whether the answer says that the board took the frame with this tag."""
     replies = Replies()
     replies.feed(answer)
     reply = replies.next()
@@ -182,15 +187,15 @@ def _taken(answer: bytes, tag: int) -> bool:
 
 
 def _answer(terminal: int, answer: bytes) -> None:
-    """As on a board: lost if nobody reads."""
+    """Send the answer to the terminal. As on a board, it is lost if the terminal is not read."""
     if answer:
         with suppress(BlockingIOError):
             os.write(terminal, answer)
 
 
 def divisor(mhz: float, baud: int) -> Fraction:
-    """Cycles a bit of a line; as few as possible if baud is 0. Raises TspError on a number out of range."""
-    if not MHZ[0] <= mhz <= MHZ[1]:  # not of nan either
+    """Cycles a bit of a line. They are as few as possible if baud is 0. Raises TspError if a number is out of range."""
+    if not MHZ[0] <= mhz <= MHZ[1]:  # also refuses nan
         raise TspError(f"--mhz must be in {MHZ[0]:g}..{MHZ[1]:g}, not {mhz:g}: the boards have 45 to 50")
     most = int(mhz * 1e6 / FAST)
     if baud and not SLOWEST <= baud <= most:
@@ -200,7 +205,7 @@ def divisor(mhz: float, baud: int) -> Fraction:
 
 
 def chip_and_clock(config: str | None, mhz: float | None, board: str) -> tuple[ChipConfig, float]:
-    """Those of a board if one is named, else those of the options. Raises TspError if both are given."""
+    """Chip and clock of the board, if one is given, or else of the options. Raises TspError if both are given."""
     if not board:
         return config_of(DEFAULT_CONFIG if config is None else config), CLOCK_MHZ if mhz is None else mhz
     chosen = board_of(board)
