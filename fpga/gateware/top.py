@@ -18,14 +18,17 @@ from .uart import divisor_of
 
 
 class Core(wiring.Component):
-    """Everything but clock and pins: the bridge and the chip. `python -m fpga.simulate` is this behind a terminal.
+    """The bridge and the chip, without clock and pins. `python -m fpga.simulate` connects this to a terminal.
 
-    config: the chip. divisor: cycles a bit of the line. mhz: what the board says of its clock. back_door: for
-    simulation alone, a second way to the chip's host port.
-
-    rx, tx: the line. running: the chip is. errors: its sticky trap bits.
-    back_space, back_addr, back_wdata, back_write: in a cycle with `back_write` the chip gets this host write in place
-    of what the bridge has; the bridge must be at rest.
+    config: the chip's config.
+    divisor: cycles a bit of the line.
+    mhz: the clock that the board reports.
+    back_door: add a second way to the chip's host port, for simulation only.
+    rx, tx: the line.
+    running: the chip runs tokens.
+    errors: the chip's sticky trap bits.
+    back_space, back_addr, back_wdata, back_write: a host write by the back door. In a cycle with `back_write` it takes
+    the place of the bridge's access, and the bridge must be idle.
     """
 
     def __init__(self, *, config: ChipConfig, divisor: int | Fraction, mhz: float, back_door: bool = False):
@@ -48,13 +51,13 @@ class Core(wiring.Component):
 
 
     def _host(self, name: str, of_bridge: Value) -> Value:
-        """What the chip's host port gets: the bridge's signal, or the back door's."""
+        """An input of the chip's host port: the bridge's signal, or the back door's."""
         own = getattr(self, name.replace("host_", "back_"), None) if self._back_door else None
         return of_bridge if own is None else Mux(self.back_write, own, of_bridge)
 
 
 class Top(Elaboratable):
-    """A board. Its first LED is lit while tokens run, its second where an error is latched."""
+    """A board. Its first LED is lit while tokens run. Its second LED is lit if an error is latched."""
 
     def __init__(self, *, board: Board, config: ChipConfig):
         self._board, self._config = board, config
