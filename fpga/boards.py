@@ -31,7 +31,7 @@ class Board:
 
     nextpnr 0.11 measures a connection's criticality by its slack relative to the worst slack. Once the constraint is
     met, all connections are critical and none gives way. With prices that grow slowly, the congestion of a dense chip
-    resolves in hundreds of iterations (docs/guide/fpga.md).
+    resolves in hundreds of iterations (docs/lab/routing.md).
     """
 
     name: str

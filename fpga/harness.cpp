@@ -5,17 +5,12 @@
 #include <unistd.h>
 
 #include <cstdint>
-#include <cstring>
 #include <memory>
 
 #include "Vboard.h"
 #include "verilated.h"
 
 namespace {
-
-struct Access {  // program.image.ACCESS
-    uint32_t space, addr, data[4];
-};
 
 constexpr int kQuiet = 400;  // cycles after the last byte in which a reply would have begun
 
@@ -125,17 +120,5 @@ int board_run(Board* board, int fd, uint64_t cycles) {
         if (board->quiet > kQuiet) return 1;
     }
     return 0;
-}
-
-// Host writes by the back door, one a cycle. The line must be at rest.
-void board_write(Board* board, const Access* writes, uint64_t count) {
-    for (uint64_t i = 0; i < count; ++i) {
-        board->top.back_space = writes[i].space;
-        board->top.back_addr = writes[i].addr;
-        std::memcpy(&board->top.back_wdata, writes[i].data, sizeof writes[i].data);
-        board->top.back_write = 1;
-        board->tick();
-    }
-    board->top.back_write = 0;
 }
 }

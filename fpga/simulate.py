@@ -7,7 +7,6 @@ and bytes from the pin `tx` go back. Time stands still while nothing happens.
 import ctypes
 import os
 import select
-import socket
 import sys
 import threading
 import tty
@@ -16,7 +15,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 
 from arch.config import CONFIGS, DEFAULT_CONFIG, ChipConfig, config_of
@@ -26,11 +24,9 @@ from base.errors import TspError
 from fpga.gateware.uart import divisor_of
 from fpga.host.frames import Replies
 from fpga.protocol import Status
-from program.image import ACCESS
 from sim.rtl.build import build, load
 from sim.rtl.verilog import RTL_SOURCES, verilog_by_key
 
-from .back_door import Bulk, Splitter
 from .boards import BOARDS, board_of
 
 HARNESS = Path(__file__).with_name("harness.cpp")
@@ -53,7 +49,6 @@ _FUNCTIONS = {
     "board_destroy": (None, (_BOARD,)),
     "board_cycle": (ctypes.c_uint64, (_BOARD,)),
     "board_run": (ctypes.c_int, (_BOARD, ctypes.c_int, ctypes.c_uint64)),
-    "board_write": (None, (_BOARD, np.ctypeslib.ndpointer(ACCESS, flags="C"), ctypes.c_uint64)),
 }
 
 
@@ -63,8 +58,8 @@ def library(config: ChipConfig, divisor: Fraction, mhz: float) -> ctypes.CDLL:
 
     check_executable(cache_root())
     key = source_digest(*RTL_SOURCES), *((FOLDER / name).read_text() for name in SOURCES)
-    text = verilog_by_key(lambda: Core(config=config, divisor=divisor, mhz=mhz, back_door=True), "board", *key,
-                          repr(config), str(divisor), str(mhz))
+    text = verilog_by_key(lambda: Core(config=config, divisor=divisor, mhz=mhz), "board", *key, repr(config),
+                          str(divisor), str(mhz))
     head = f"#define BIT_PARTS {divisor.numerator}\n#define CYCLE_PARTS {divisor.denominator}\n"
     lib = load(build(text, "board", head + HARNESS.read_text()))
     for name, (result, arguments) in _FUNCTIONS.items():
@@ -79,13 +74,10 @@ class SimulatedBoard:
     config: its chip.
     divisor: cycles a bit of its line.
     mhz: the clock that it reports.
-    back_door: contents of memories and queues bypass the line (`fpga.back_door`), which is forty times as fast.
     """
 
-    def __init__(self, config: ChipConfig, *, divisor: int | Fraction = FAST, mhz: float = CLOCK_MHZ,
-                 back_door: bool = False) -> None:
+    def __init__(self, config: ChipConfig, *, divisor: int | Fraction = FAST, mhz: float = CLOCK_MHZ) -> None:
         self._lib = library(config, Fraction(divisor), mhz)
-        self._line = _Line(self._lib) if back_door else None
         self._board = _BOARD(self._lib.board_create())
         self._master, self._slave = os.openpty()  # the slave stays open: otherwise the master ends with its last user
         os.set_blocking(self._master, False)
@@ -106,76 +98,14 @@ class SimulatedBoard:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        if self._line:
-            self._line.close()
         self._lib.board_destroy(self._board)
         os.close(self._master)
         os.close(self._slave)
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            at_rest = (self._line.pass_on(self._board, self._master, self._stop) if self._line
-                       else self._lib.board_run(self._board, self._master, SLICE))
-            if at_rest:
+            if self._lib.board_run(self._board, self._master, SLICE):
                 select.select([self._master], [], [], 0.05)
-
-
-class _Line:
-    """The connection between the terminal and a board with a back door."""
-
-    def __init__(self, lib: ctypes.CDLL) -> None:
-        self._lib, self._splitter = lib, Splitter()
-        self._ours, self._boards = socket.socketpair()
-        self._ours.setblocking(False)
-        self._boards.setblocking(False)
-
-    def close(self) -> None:
-        """Free the line."""
-        self._ours.close()
-        self._boards.close()
-
-    def pass_on(self, board: ctypes.c_void_p, terminal: int, stop: threading.Event) -> bool:
-        """Pass on the bytes that arrived, and simulate up to SLICE cycles.
-
-        Returns whether the board is idle until more bytes arrive.
-        """
-        try:
-            data = os.read(terminal, 1 << 14)
-        except BlockingIOError:
-            data = b""
-        for piece in self._splitter.feed(data):
-            if isinstance(piece, Bulk):
-                self._write(board, piece, terminal, stop)
-            else:
-                self._ours.sendall(piece)
-        at_rest, answer = self._run(board)
-        _answer(terminal, answer)
-        return at_rest
-
-    def _write(self, board: ctypes.c_void_p, bulk: Bulk, terminal: int, stop: threading.Event) -> None:
-        """Ask the board to take a frame. If it does, make all writes of the frame."""
-        _answer(terminal, self._rest(board, stop))
-        self._ours.sendall(bulk.last)
-        answer = self._rest(board, stop)
-        if _taken(answer, bulk.tag):
-            self._lib.board_write(board, bulk.writes, len(bulk.writes))
-        _answer(terminal, answer)
-
-    def _rest(self, board: ctypes.c_void_p, stop: threading.Event) -> bytes:
-        """The board's answers until it is idle."""
-        answer, at_rest = b"", False
-        while not at_rest and not stop.is_set():
-            at_rest, more = self._run(board)
-            answer += more
-        return answer
-
-    def _run(self, board: ctypes.c_void_p) -> tuple[bool, bytes]:
-        """Simulate up to SLICE cycles. Returns whether the board is idle, and its answer."""
-        at_rest = bool(self._lib.board_run(board, self._boards.fileno(), SLICE))
-        try:
-            return at_rest, self._ours.recv(1 << 16)
-        except BlockingIOError:
-            return at_rest, b""
 
 
 def _taken(answer: bytes, tag: int) -> bool:
@@ -219,14 +149,13 @@ def main(
     config: Annotated[str | None, typer.Option(help=f"The board's chip: {', '.join(CONFIGS)}.  [default: "
                                                     f"{DEFAULT_CONFIG}]")] = None,
     mhz: Annotated[float | None, typer.Option(help=f"What it says of its clock.  [default: {CLOCK_MHZ:g}]")] = None,
-    baud: Annotated[int, typer.Option(help="Of its line, for the cycles of a bit; programs are then loaded bit by "
-                                           "bit.  [default: 4 cycles a bit, and a back door for programs]")] = 0,
+    baud: Annotated[int, typer.Option(help="Of its line, for the cycles of a bit.  [default: 4 cycles a bit]")] = 0,
     board: Annotated[str, typer.Option(help=f"Chip and clock of a board instead: {', '.join(BOARDS)}.")] = "",
 ) -> None:
     """Simulate a board until ctrl-C. Exits with 2 if it cannot be built."""
     try:
         chip, clock = chip_and_clock(config, mhz, board)
-        simulated = SimulatedBoard(chip, divisor=divisor(clock, baud), mhz=clock, back_door=not baud)
+        simulated = SimulatedBoard(chip, divisor=divisor(clock, baud), mhz=clock)
     except (TspError, ValueError) as error:
         print(f"fpga.simulate: {error}", file=sys.stderr)
         raise SystemExit(2) from None

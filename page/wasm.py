@@ -75,7 +75,7 @@ def _zig() -> Zig:
 
 
 class _Build:
-    """Compilations for one config: the Verilated chip, which takes a minute, and the module with the harness in it."""
+    """Compilations for one config: of the Verilated chip, which takes half a minute, and of the module around it."""
 
     def __init__(self, name: str, tools: Toolchain, zig: Zig) -> None:
         self._name, self._tools, self._zig = name, tools, zig

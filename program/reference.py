@@ -1,7 +1,7 @@
 """The integer reference: an `IntegerModel` computed bit for bit, without time, a token or a whole text at once.
 
 It computes with whole numbers in floating point: exact, because 18 by 18 bits and the sums of a product fit the
-mantissas of float64 and float32, and several times faster than numpy's integers. tests/test_compiler_integer.py
+mantissas of float64 and float32, and several times faster than numpy's integers. tests/test_program_integer.py
 compares it, bit for bit, with the same operations taken one by one from `arch.numerics.vxm`.
 """
 
@@ -119,7 +119,7 @@ class _Product:
         self.posts = np.repeat(posts, rows)
         self.least_post = min(posts)
         bound = max(greatest_sum(layer) for w in self.weights for layer in w) * 127
-        self.saturates = (bound >> pre) + 1 > SAT18[1]
+        self.saturates = bool((bound >> pre) + 1 > SAT18[1])
 
     def __call__(self, layer: int, act: np.ndarray, e: Sequence[int] = ()) -> np.ndarray:
         """Requantised sums [rows, out] of `act` [rows, in]; e: what each row's post shifts are less, down to 0."""

@@ -1,6 +1,6 @@
 """The model's operation for which each instruction works. It is found by issuing the queues' words as the chip does."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -29,7 +29,7 @@ def marks(program: Program) -> dict[str, np.ndarray]:
     for number in range(len(program.buckets)):
         events = {(event.queue, event.first): event.label for event in program.events(number)}
         for queue, starts in program.starts.items():
-            for pc, cycle in dispatches(program.queues[queue], starts[number]):
+            for pc, cycle in dispatches(program.queues[queue], starts[number], queue.partition("_")[0]):
                 label = events.get((queue, cycle + isa.ENGINE))
                 if label is None:
                     raise ValueError(f"instruction {pc} of queue {queue}, dispatched in cycle {cycle}, is not in the "
@@ -38,12 +38,16 @@ def marks(program: Program) -> dict[str, np.ndarray]:
     return found
 
 
-def dispatches(words: tuple[int, ...], pc: int) -> Iterator[tuple[int, int]]:
-    """(pc, cycle after the start pulse) of the bursts from a start PC to SYNC. Loops count in their first turn."""
+def dispatches(words: Sequence[int], pc: int, unit: str) -> Iterator[tuple[int, int]]:
+    """(pc, cycle after the start pulse) of the bursts from a start PC to SYNC. Loops count in their first turn.
+
+    words: the queue's words.
+    unit: kind of the queue's unit.
+    """
     cycle = isa.START
     loops: list[tuple[int, int]] = []  # turns, and the cycle of the body's first dispatch
     while True:
-        instr = isa.decode(words[pc])
+        instr = isa.decode(words[pc], unit)
         if instr.op is isa.Op.SYNC:
             return
         if instr.op not in isa.ICU_OPS:

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-UNITS = {"MXM": "matrix unit", "SXM": "lane switch", "MEM": "memory", "VXM": "vector unit"}
+UNITS = {"MXM": "matrix unit", "SXM": "lane switch", "MEM": "memory", "VXM": "vector unit", "C2C": "link"}
 ENGINES = {"read": "read", "write": "write", "index": "index", "alu": "compute", "sxm": "switch", "lanes": "switch",
-           "in": "transpose in", "out": "transpose out", "load": "load", "mac": "multiply", "drain": "drain"}
+           "in": "transpose in", "out": "transpose out", "load": "load", "mac": "multiply", "drain": "drain",
+           "send": "send", "receive": "receive"}
 
 
 @dataclass(frozen=True, kw_only=True)

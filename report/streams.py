@@ -8,7 +8,7 @@ import numpy as np
 
 from arch import isa, row
 from arch.config import PLANES, VXM, ChipConfig
-from arch.isa import Dir, Instr, Op, Src
+from arch.isa import Dir, Instr, LinkOp, Op, Src
 from program.program import Program
 
 from . import issue
@@ -44,6 +44,8 @@ def drives(instr: Instr, queue: row.Queue, config: ChipConfig) -> list[Tap]:
             return [Tap(*way, instr.planes, isa.MEM_READ)]
         case Op.DRAIN:
             return [Tap(inward, 0, ALL, isa.MXM_DRAIN)]
+        case LinkOp.RECEIVE:
+            return [Tap(inward, 0, instr.planes, isa.C2C_RECEIVE)]
         case Op.PERMUTE | Op.SHIFT | Op.REDUCE | Op.TRANSPOSE_OUT:
             return [Tap(inward, 0, ALL, isa.SXM_DRIVE)]
         case Op.ALU:
@@ -62,7 +64,7 @@ def samples(instr: Instr, queue: row.Queue, config: ChipConfig) -> list[Tap]:
             return [Tap(instr.dir, 0, instr.planes)]
         case Op.INDEX:
             return [Tap(instr.dir, 0)]
-        case Op.LOAD | Op.TRANSPOSE_IN:
+        case Op.LOAD | Op.TRANSPOSE_IN | LinkOp.SEND:
             return [Tap(outward, 0, 1 << instr.plane)]
         case Op.MAC:
             return [Tap(outward, group) for group in range(1, config.groups)]
@@ -154,8 +156,8 @@ def _bursts(program: Program, number: int) -> Iterator[tuple[row.Queue, int, int
     """(queue, pc, cycle of the first element, instruction) of a bucket's bursts. Loops count in their first turn."""
     for queue in row.queues(program.config):
         words = program.queues[queue.name]
-        for pc, cycle in issue.dispatches(words, program.starts[queue.name][number]):
-            yield queue, pc, cycle + isa.ENGINE, isa.decode(words[pc])
+        for pc, cycle in issue.dispatches(words, program.starts[queue.name][number], queue.unit):
+            yield queue, pc, cycle + isa.ENGINE, isa.decode(words[pc], queue.unit)
 
 
 def _cycles(instr: Instr, first: int, tap: Tap) -> range:

@@ -31,7 +31,7 @@ WORD_BYTES = 16
 """Bytes of a host word."""
 ENUMS = (isa.Dir, isa.Func, isa.Alu, isa.Sat, isa.Red, isa.Src, isa.Fmt, isa.Rep, isa.ErUse, isa.Order, isa.Wfmt)
 LATENCIES = ("START", "ENGINE", "MEM_READ", "VXM_DRIVE", "VXM_RF", "VXM_REDUCE_DRIVE", "SXM_DRIVE", "MXM_LOAD",
-             "MXM_ACC", "MXM_DRAIN")
+             "MXM_ACC", "MXM_DRAIN", "C2C_RECEIVE")
 IMPORT = re.compile(r'^import [^;]*? from "\./(\w+\.js)";\n', re.MULTILINE)
 EXPORT = re.compile(r"^export (?=(?:async )?(?:function|class|const|let)\b)", re.MULTILINE)
 NAME = re.compile(r"^(?:async )?(?:function|class|const|let) (\w+)", re.MULTILINE)
@@ -105,13 +105,15 @@ def word_bytes(queue: row.Queue) -> int:
 
 
 def _isa() -> dict[str, Any]:
-    """Operations with their engines and fields, from `arch.isa`."""
-    def fields(op: isa.Op) -> list[list[Any]]:
-        return [[name, f.bits, int(f.signed), f.kind.__name__ if f.kind else "", f.doc]
-                for name, f in isa.FIELDS[op].items()]
+    """Operations with their engines and fields, from `arch.isa`. The operations of a link's queue are separate."""
+    def operation(op: isa.AnyOp) -> list[Any]:
+        fields = [[name, f.bits, int(f.signed), f.kind.__name__ if f.kind else "", f.doc]
+                  for name, f in isa.FIELDS[op].items()]
+        return [op.name, isa.ENGINES.get(op, ""), fields]
 
     return {
-        "ops": {op.value: [op.name, isa.ENGINES.get(op, ""), fields(op)] for op in isa.Op},
+        "ops": {op.value: operation(op) for op in isa.Op},
+        "link_ops": {op.value: operation(op) for op in isa.LinkOp},
         "enums": {kind.__name__: {member.value: member.name for member in kind} for kind in ENUMS},
         "op_bits": isa.HEADER["op"].bits, "delay_bits": isa.DELAY_BITS,
         "time": {key: getattr(isa, key) for key in LATENCIES},

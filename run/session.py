@@ -146,12 +146,19 @@ def common(one: Sequence[int], other: Sequence[int]) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
+def begun(program: Program, tokens: Sequence[int]) -> list[int]:
+    """A prompt that begins as the program wants it: some programs have a constant first token."""
+    first = program.first_token
+    return list(tokens) if first < 0 or list(tokens[:1]) == [first] else [first, *tokens]
+
+
 def self_test(session: Session) -> None:
     """Run the first token and hold it against the integer reference. Raises ChipFault where a logit differs."""
-    bos = Tokenizer.from_bytes(session.program.tokenizer).bos
-    session.prompt([bos], Sampling())
+    program = session.program
+    token = Tokenizer.from_bytes(program.tokenizer).bos if program.first_token < 0 else program.first_token
+    session.prompt([token], Sampling())
     session.run()
-    wanted = IntegerState(Prepared(session.program.integer_model())).step(bos)
+    wanted = IntegerState(Prepared(program.integer_model())).step(token)
     if wrong := np.count_nonzero(session.logits() != wanted):
         raise ChipFault(f"device {session.device.name} gives {wrong} of {len(wanted)} logits of the first token "
                         "otherwise than the integer reference")

@@ -174,7 +174,7 @@ class Engine:
         ticket.tell(message)
 
     def _note(self, ticket: Ticket, message: Message) -> None:
-        if message["is"] in ("end", "fault"):
+        if message["is"] in ("end", "invalid", "fault"):
             ticket.over()
         if message["is"] == "end" and ticket.begun is not None:
             self._mean += SMOOTHING * (time.monotonic() - ticket.begun - self._mean)

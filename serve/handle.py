@@ -163,10 +163,12 @@ class Handle:
             ticket.finish = message["finish"]
         elif message["is"] == "end":
             del self.cached[message["cached"] :]
+        last = message["is"] in ("end", "invalid")
+        if last:
             self._done()
             self.state = State.READY
         self._tell(ticket, message)
-        if message["is"] == "end":
+        if last:
             self._changed(self)
 
     def _fail(self, fault: Message) -> None:

@@ -10,6 +10,7 @@ from program.program import Program
 from program.tokenizer import Tokenizer
 from run.answer import Question
 from run.chat import ChatTemplate, TemplateError, prompt_of
+from run.session import begun
 
 from .errors import ApiError
 from .schema import ChatRequest, Common, CompletionRequest, Message, sampling_of, stops_of, text_of
@@ -95,7 +96,8 @@ class Model:
         return await self._encoded(lambda t: prompt_of(self.tokenizer, t), text, "messages")
 
     def check_prompt(self, prompt: Sequence[int], param: str = "prompt") -> list[int]:
-        """A prompt that the context has room for. Raises ApiError."""
+        """A prompt that begins as the program wants it, if the context has room for it. Raises ApiError."""
+        prompt = begun(self.program, prompt or [self.tokenizer.bos])
         if len(prompt) > self.program.context:
             raise self._too_long(f"{len(prompt)} tokens", param)
         if bad := [token for token in prompt if not 0 <= token < self.program.model.vocab_size]:
@@ -114,7 +116,7 @@ class Model:
 
     async def questions_of_completion(self, request: CompletionRequest) -> list[Question]:
         """One for each prompt and choice. Raises ApiError."""
-        prompts = [self.check_prompt(p if isinstance(p, list) else await self.tokens(p)) or [self.tokenizer.bos]
+        prompts = [self.check_prompt(p if isinstance(p, list) else await self.tokens(p))
                    for p in prompts_of(request)]
         return self._choices(request, prompts, request.max_tokens or DEFAULT_TOKENS, request.logprobs)
 

@@ -38,7 +38,8 @@ from .model import Model
 from .server import bind
 from .settings import Settings
 
-PROMPT = "Once upon a time there was a little dog named"
+PROMPT, TOKENS = "Once upon a time there was a little dog named Tim", 10
+"""So many of its tokens are the prompt."""
 BANNED = {1: -100.0, 2: -100.0}
 """Tokens that would end the answer of the shipped model."""
 
@@ -106,7 +107,7 @@ def main(
     check_name(device)
     compiled = open_program(program)
     tokenizer = Tokenizer.from_bytes(compiled.tokenizer)
-    prompt = tokenizer.encode(PROMPT)
+    prompt = tokenizer.prompt(PROMPT)[:TOKENS]
     question = Question(prompt=prompt, tokens=tokens, sampling=Sampling(logit_bias=BANNED))
     with server(compiled, device) as (port, engine):
         connection = http.client.HTTPConnection("127.0.0.1", port)
@@ -119,7 +120,7 @@ def main(
             session.prompt([tokenizer.bos], Sampling())
             used[0] += time.process_time() - marks[0]
             marks = [time.process_time(), processor_seconds(worker)]
-            through.append(served(connection, [*prompt[:-1], n + 3], tokens))  # nothing but the beginning is cached
+            through.append(served(connection, [prompt[0], n + 3, *prompt[2:]], tokens))  # only BOS is cached
             used[1] += processor_seconds(worker) - marks[1]
             used[2] += time.process_time() - marks[0]
         connection.close()

@@ -80,6 +80,8 @@ class Asker:
             raise Gone
         if kind == "refused":
             raise ApiError(503, message["message"], code="queue_full", retry=message["seconds"])
+        if kind == "invalid":
+            raise ApiError(400, message["message"])
         if kind == "fault":
             what = FAULTS.get(message["kind"], "the device failed")
             raise ApiError(500, f"{what}: {message['message']}", kind=message["kind"], code=message["kind"])

@@ -18,9 +18,9 @@ class Ticket:
     """A question on its way.
 
     number: of the ticket. owner: who asks, for the fair queue. events: what has become of it, message by message; the
-    last is "end", "fault", "refused" or "gone". asked, begun, first, last, ended: times of `time.monotonic`, of the
-    question, its start on a device, its first and its last token so far, and its end. finish: why it ended. expired:
-    its time was over. left: nobody waits for it. handle: the device that is at it, or was. timer: of its time.
+    last is "end", "invalid", "fault", "refused" or "gone". asked, begun, first, last, ended: times of `time.monotonic`,
+    of the question, its start on a device, its first and its last token so far, and its end. finish: why it ended.
+    expired: its time was over. left: nobody waits for it. handle: the device that is at it, or was. timer: of its time.
     """
 
     number: int

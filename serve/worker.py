@@ -23,7 +23,7 @@ from program.tokenizer import Tokenizer
 from run.answer import Answer, Piece, Question
 from run.devices import open_device
 from run.sampling import Sampling
-from run.session import BrokenPromise, ChipFault, Session, self_test
+from run.session import BrokenPromise, ChipFault, Session, check_prompt, self_test
 
 MISMATCH, FAULT, LOST = "schedule_mismatch", "uncorrectable_error", "device_lost"
 """Kinds of faults: cycles that were not predicted; an error that the chip reports; a device that does not answer."""
@@ -81,6 +81,11 @@ class Worker:
                 self._answer(message["id"], question_of(message["question"]))
 
     def _answer(self, number: int, question: Question) -> None:
+        try:
+            check_prompt(self._session.program, question.prompt)
+        except TspError as error:  # not the device's fault
+            self._wire.send({"is": "invalid", "id": number, "message": str(error)})
+            return
         answer = Answer(self._session, self._tokenizer, question)
         self._wire.send({"is": "begun", "id": number, "cached": answer.cached})
         for message in self._lines(answer):

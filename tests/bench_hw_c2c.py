@@ -8,7 +8,7 @@ from unit_bench import LANES, Checked, UnitBench, elements, log, traps_of
 
 from arch.config import PLANES
 from arch.host_map import Trap
-from arch.isa import C2C_RECEIVE, C2C_SEND, Instr, LinkOp, Op, encode
+from arch.isa import C2C_RECEIVE, C2C_SEND, AnyOp, Instr, LinkOp, Op, encode
 
 OUT = "EW".index(os.environ["SIDE"])
 IN = 1 - OUT
@@ -36,7 +36,7 @@ class C2cBench(Checked):
         self.sends: dict[int, tuple[int, int]] = {}
         self.takes: dict[int, tuple[int, int]] = {}
         self.flits: list[int] = [0] * PORTS
-        self.free = {LinkOp.SEND: 0, LinkOp.RECEIVE: 0}
+        self.free: dict[AnyOp, int] = {LinkOp.SEND: 0, LinkOp.RECEIVE: 0}
         self.sent = self.taken = 0
 
     async def reset(self) -> None:

@@ -2,6 +2,7 @@
 
 import os
 from collections import defaultdict
+from collections.abc import Sequence
 
 import cocotb
 import numpy as np
@@ -9,7 +10,7 @@ from unit_bench import LANES, WEIGHTS, UnitBench, pack, traps_of
 
 from arch.config import PLANES
 from arch.host_map import Trap
-from arch.isa import HOST_READ, MEM_INDEX, MEM_READ, MEM_WRITE_TO_READ, Dir, Instr, Op
+from arch.isa import HOST_READ, MEM_INDEX, MEM_READ, MEM_WRITE_TO_READ, AnyOp, Dir, Instr, Op
 from arch.numerics import Index
 
 DEPTH = int(os.environ["DEPTH"])
@@ -38,7 +39,7 @@ class Reference(UnitBench):
         self.driven = {}
         self.reads, self.commits = {}, {}
         self.rdata = {}
-        self.free = {Op.READ: 0, Op.WRITE: 0}
+        self.free: dict[AnyOp, int] = {Op.READ: 0, Op.WRITE: 0}
 
     async def start(self):
         for name in ("host_addr", "host_planes", "host_we", "host_re", "host_wdata", "offsets__0", "offsets__1"):
@@ -148,7 +149,7 @@ async def random_bursts(dut):
     bench = Reference(dut)
     await bench.start()
     await bench.fill()
-    dispatched = {Op.READ: 0, Op.WRITE: 0, Op.INDEX: 0}
+    dispatched: dict[AnyOp, int] = {Op.READ: 0, Op.WRITE: 0, Op.INDEX: 0}
     offset = 1
     for _ in range(2500):
         streams = bench.rng.integers(-(1 << 31), 1 << 31, (2, LANES))
@@ -169,7 +170,7 @@ async def random_bursts(dut):
     await compare(bench)
 
 
-async def compare(bench, quads=range(DEPTH)):
+async def compare(bench, quads: Sequence[int] = range(DEPTH)):
     """Contents through the host port, one access a cycle."""
     begin = bench.now
     places = [(quad, plane) for quad in quads for plane in range(PLANES)]

@@ -10,7 +10,7 @@ from unit_bench import CONFIG, LANES, Checked, UnitBench, elements, log, traps_o
 from arch import numerics
 from arch.config import PLANES
 from arch.host_map import Trap
-from arch.isa import ENGINE, MXM_ACC, MXM_DRAIN, MXM_LOAD, Instr, Op, Order, Wfmt, encode
+from arch.isa import ENGINE, MXM_ACC, MXM_DRAIN, MXM_LOAD, AnyOp, Instr, Op, Order, Wfmt, encode
 
 OUT = int(os.environ["OUTWARD"])
 IN = 1 - OUT
@@ -49,7 +49,7 @@ class MxmBench(Checked):
         self.act = np.zeros((CONFIG.act_depth, LANES), np.int8)
         self.acc = np.zeros((CONFIG.acc_depth, LANES), np.int64)
         self.events: defaultdict[int, list[tuple]] = defaultdict(list)
-        self.free = {Op.LOAD: 0, Op.MAC: 0, Op.DRAIN: 0}
+        self.free: dict[AnyOp, int] = {Op.LOAD: 0, Op.MAC: 0, Op.DRAIN: 0}
 
     async def step(self, instr: Instr | None = None, streams=None, word=None, weights=None) -> None:
         if instr:

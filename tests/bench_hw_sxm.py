@@ -10,7 +10,7 @@ from unit_bench import CONFIG, LANES, Checked, UnitBench, elements, log, traps_o
 from arch import numerics
 from arch.config import PLANES
 from arch.host_map import Trap
-from arch.isa import SXM_DRIVE, SXM_TRANSPOSE, Instr, Op, Red, encode
+from arch.isa import SXM_DRIVE, SXM_TRANSPOSE, AnyOp, Instr, Op, Red, encode
 from sim.check.random_programs import random_map
 
 OUT = int(os.environ["OUTWARD"])
@@ -23,7 +23,7 @@ def sxm(op: Op, **fields) -> Instr:
     return Instr(op, fields=fields)
 
 
-def engine_of(op: Op) -> str:
+def engine_of(op: AnyOp) -> str:
     return op.name if op in (Op.TRANSPOSE_IN, Op.TRANSPOSE_OUT) else "LANES"
 
 

@@ -145,8 +145,8 @@ class StartProof(Proof):
             m.d.sync += [begins.eq(due), waiting.eq(waiting & ~due)]
         counted = Signal()
         m.d.sync += counted.eq(unit.counted)
-        self.claim(unit.begin == begins, implies(unit.begin & counted, (slot == target) & (phase == 0)),
-                   implies(unit.start, waiting))
+        self.claim(unit.begin == begins, unit.due == (due & ~asked), implies(unit.start, waiting),
+                   implies(unit.begin & counted, (slot == target) & (phase == 0)))
         self.tie(opened["waiting"] == waiting, implies(waiting | begins, unit.start_slot == target),
                  implies(waiting | begins, unit.counted), implies(begins & counted, (slot == target) & (phase == 0)))
 

@@ -10,9 +10,13 @@ from hypothesis import strategies as st
 
 from arch import isa, row
 from arch.config import CONFIGS
-from arch.isa import FIELDS, HEADER, ICU_OPS, UNIT_OPS, EncodingError, Instr, Op, Src
+from arch.isa import FIELDS, HEADER, ICU_OPS, UNIT_OPS, EncodingError, Instr, LinkOp, Op, Src
 
-ALL_FIELDS = [(op, name) for op in Op for name in ("delay", *FIELDS[op])]
+ALL_FIELDS = [(op, name) for op in (*Op, *LinkOp) for name in ("delay", *FIELDS[op])]
+
+
+def unit_of(op) -> str:
+    return "C2C" if isinstance(op, LinkOp) else ""
 
 
 def instr(op, name, value):
@@ -45,7 +49,7 @@ def test_field_limits(op, name):
     for value in values:
         if name == "alu" and value == isa.Alu.INDEX.value:
             continue
-        decoded = isa.decode(isa.encode(instr(op, name, value)))
+        decoded = isa.decode(isa.encode(instr(op, name, value)), unit_of(op))
         got: Any = decoded.delay if name == "delay" else getattr(decoded, name)
         assert (got.value if spec.kind else got) == value
     for value in (max(values) + 1, min(values) - 1) if not spec.kind else (1 << spec.bits, -1):
@@ -96,7 +100,7 @@ def test_bytes_are_for_operand_a(name):
 
 @st.composite
 def instructions(draw):
-    op = draw(st.sampled_from(list(Op)))
+    op = draw(st.sampled_from([*Op, *LinkOp]))
     fields = {name: draw(st.sampled_from(list(members(spec))) if spec.kind else st.integers(*spec.range))
               for name, spec in FIELDS[op].items()}
     if op is Op.ALU:
@@ -110,7 +114,7 @@ def instructions(draw):
 @settings(deadline=None)
 @given(instructions())
 def test_round_trip(instruction):
-    assert isa.decode(isa.encode(instruction)) == instruction
+    assert isa.decode(isa.encode(instruction), unit_of(instruction.op)) == instruction
 
 
 @settings(deadline=None)
@@ -131,7 +135,16 @@ def test_header_lies_alike_in_every_layout():
 
 def test_every_operation_has_one_home():
     homes = [*ICU_OPS, *(op for ops in UNIT_OPS.values() for op in ops)]
-    assert sorted(homes, key=lambda op: op.value) == list(Op)
+    assert sorted((op for op in homes if isinstance(op, Op)), key=lambda op: op.value) == list(Op)
+    assert [op for op in homes if isinstance(op, LinkOp)] == list(LinkOp)
+    assert {op.value for op in LinkOp}.isdisjoint(op.value for op in ICU_OPS)
+
+
+def test_opcodes_of_a_c2c_are_read_by_its_queue():
+    word = isa.encode(Instr(LinkOp.SEND, fields={"ports": 3}))
+    assert isa.decode(word, "C2C").op is LinkOp.SEND and isa.decode(word, "C2C").ports == 3
+    with pytest.raises(ValueError, match="9"):
+        isa.decode(word & ~15 | 9, "C2C")
 
 
 @pytest.mark.parametrize("unit", UNIT_OPS)

@@ -351,7 +351,7 @@ def test_scales_come_from_a_text(files: Path, capfd: pytest.CaptureFixture[str],
     model, text = [str(files / "model.bin"), "--config", "tiny"], ["--text", str(files / "text.txt")]
     programs = []
     for options in ([], text, text, ["--text", str(files / "other.txt")]):
-        assert app(["compile", *model, "-o", str(tmp_path / "out.tsp"), *options]) == 0
+        assert app(["compile", *model, "-o", str(tmp_path / "out.tsp"), *options, "--accept-quality"]) == 0
         programs.append((tmp_path / "out.tsp").read_bytes())
     assert programs[1] == programs[2] and len({*programs}) == 3
     assert "text by the float model" in capfd.readouterr().out

@@ -14,7 +14,6 @@ from programs import small_program
 
 from arch.config import CONFIGS
 from arch.identity import chip_digest
-from arch.row import queues
 from cli.main import app
 from fpga.boards import BOARDS
 from fpga.gateware.uart import BITS, divisor_of
@@ -65,34 +64,6 @@ def test_a_story_on_the_board_of_four_lanes():
         alike((device, rtl), [1, 2, 12])
         for each in (rtl, device):
             each.close()
-
-
-def test_a_program_loaded_by_the_back_door_is_the_same(board: SimulatedBoard):
-    """Every word of every memory, and the story; in less than a tenth of the cycles, and over a line with noise too."""
-    program = small_program()
-    with SimulatedBoard(CONFIGS["tiny"], mhz=62.5, back_door=True) as simulated:
-        there, back = Noise(5, 20_000, spared=3000), Noise(6, 2000, spared=100)
-        quick = open_board(simulated.path, program.config)
-        slow = open_board(board.path, program.config)
-        used = []
-        for device, its in ((slow, board), (quick, simulated)):
-            began = its.cycles
-            device.load(program)
-            device.link.settle()
-            used.append(its.cycles - began)
-        assert used[1] < used[0] / 10, used
-        for queue in queues(program.config):
-            if queue.unit == "MEM":
-                assert np.array_equal(slow.chip.read_mem(queue.name), quick.chip.read_mem(queue.name))
-        alike((quick, slow), [1, 2, 12])
-        quick.close()
-        noisy = Board(Link(NoisyLine(open_line(simulated.path), there, back), "noisy", payload=256), "noisy",
-                      program.config)
-        noisy.load(program)
-        alike((noisy, slow), [1, 3])
-        assert there.events > 1
-        noisy.close()
-        slow.close()
 
 
 def test_a_story_over_a_line_with_noise(board: SimulatedBoard):

@@ -19,6 +19,10 @@ MORE = [LinkParameters(lanes=8, pins=9), LinkParameters(lanes=16, pins=18, ratio
 both = pytest.mark.parametrize("link", LINKS, ids=lambda link: f"{link.lanes} lanes, {link.pins} pins")
 all_links = pytest.mark.parametrize("link", [*LINKS, *MORE], ids=lambda link: f"{link.lanes},{link.pins},{link.ratio}")
 
+DRIFT = UNIT_INTERVAL - 1
+"""Ticks by which the phase between the clocks drifts at most, either way. The buffer's distance is made for less than a
+core cycle; more is an error."""
+
 TOKEN = 400
 """Slots of the tokens here."""
 
@@ -63,19 +67,34 @@ def resets(link: LinkParameters, count: int) -> None:
     rng = np.random.default_rng(0)
     for run in range(count):
         skew = 3 if link.taps > 1 else 1
-        bench = Bench(link, skews=random_lines(rng, link, skew), phases=rng.integers(0, 256, 2).tolist())
+        phases = rng.integers(0, 256, 2).tolist()
+        bench, drift = Bench(link, skews=random_lines(rng, link, skew), phases=phases), 0
         bench.start()
         before = bench.both("taken")
         end = bench.traffic(1 + run % 2, TOKEN)
         bench.put(end_slot=end + 1, mark_slot=end - 2)
         while bench.slot_of() < end:
-            bench.put(b_phase=(bench.get("b_phase") + int(rng.integers(-1, 2)) * (run % 3 > 0)) % 256)
+            if run % 3:
+                drift = min(max(drift + int(rng.integers(-1, 2)), -DRIFT), DRIFT)
+            bench.put(b_phase=(phases[1] + drift) % 256)
             bench.run(16)
         bench.run(8 * DEPTH)
         assert bench.latencies() == [bench.latency * bench.core] * 2, f"run {run}: {bench.status()}"
         assert bench.both("errors") == [0, 0] and bench.both("corrected") == [0, 0], f"run {run}: {bench.status()}"
         taken = [now - then for now, then in zip(bench.both("taken"), before, strict=True)]
         assert taken[0] == taken[1] > TOKEN // 4 and bench.both("wrong") == [0, 0], f"run {run}: {bench.status()}"
+
+
+def test_a_drift_of_two_core_cycles_is_an_error():
+    """As between clocks of their own; no flit is wrong until then."""
+    bench = Bench(PLAIN)
+    bench.start()
+    bench.traffic(2, TOKEN)
+    for step in range(2 * bench.core):
+        bench.put(b_phase=(5 - step) % 256)
+        bench.run(8)
+    assert bench.faults("b") & {Fault.UNDERFLOW, Fault.OVERFLOW}, bench.status()
+    assert bench.get("b_wrong") == 0 and Fault.FAILED not in bench.faults("b"), bench.status()
 
 
 @both

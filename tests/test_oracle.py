@@ -1,6 +1,9 @@
 """Frontends and float model against `transformers`, which reads the same files with code of its own: token ids of a
 thousand texts in many scripts, and float logits."""
 
+# pyright: reportMissingImports=false
+# The extra `oracle` is installed by `make nightly` only.
+
 import random
 from pathlib import Path
 from typing import Any

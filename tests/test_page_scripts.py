@@ -10,7 +10,7 @@ from page_program import PROMPT, reference_story, story_program, write_data
 from programs import small_program
 
 from arch import isa, row
-from program.integer import seed_states, temperature_q
+from program.sampler import seed_states, temperature_q
 from program.tokenizer import Tokenizer
 from report import streams, web
 

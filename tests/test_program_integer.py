@@ -55,6 +55,7 @@ class Literal:
         self.largest = np.zeros(shape, dtype=np.int64)
         self.position = 0
         if model.first >= 0:
+            assert model.first_k is not None and model.first_v is not None and model.first_m is not None
             self.k[:, 0], self.v[:, 0], self.largest[:, 0] = model.first_k, model.first_v, model.first_m
 
     def step(self, token):
@@ -183,7 +184,8 @@ def test_a_robust_model_is_the_chips_operations(dynamic, group):
     """Rotated, with a constant first token, small groups and exponents of the norms' operands."""
     checkpoint = rotated(random_checkpoint(seed=3))
     model = quantize(checkpoint, context=32, dynamic=dynamic, first=1, recipe=Recipe(group=group))
-    assert model.first == 1 and model.first_k.any() and model.embedding is not model.classifier
+    assert model.first == 1 and model.first_k is not None and model.first_k.any()
+    assert model.embedding is not model.classifier
     assert_equal_to_literal(model, TOKENS)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from programs import small_program
 from serving import NAME, SECONDS, SHIPPED, Answer, Running, running, script
 
 from cli.main import app
@@ -228,6 +229,30 @@ def test_a_wrong_logit_in_the_self_test_keeps_a_device_out(tmp_path: Path):
         assert health.status == 503 and "integer reference" in health.json["devices"][0]["reason"]
 
 
+def test_a_question_that_the_device_refuses_is_not_the_device_s_fault(tmp_path: Path):
+    refusing = """
+from base.errors import TspError
+import serve.worker
+def refuse(program, prompt):
+    raise TspError("not this one")
+serve.worker.check_prompt = refuse
+"""
+    with running(folder=tmp_path, command=script(tmp_path, refusing)) as server:
+        for _ in range(2):
+            answer = server.complete()
+            assert answer.status == 400 and answer.json["error"]["message"] == "not this one"
+        assert server.send("GET", "/health").json["status"] == "ok"
+
+
+def test_a_program_with_a_constant_first_token_gets_it(tmp_path: Path):
+    program = small_program(scales="robust")
+    assert program.first_token >= 0
+    with running(folder=tmp_path, program=program) as server:
+        for prompt in ([30, 40], [program.first_token, 30, 40]):
+            answer = server.complete(prompt)
+            assert answer.status == 200 and answer.json["usage"]["prompt_tokens"] == 3
+
+
 # --- keys and limits -----------------------------------------------------------------------------------------------
 
 
@@ -377,7 +402,7 @@ def test_a_taken_port_is_named(capsys: pytest.CaptureFixture[str]):
 def test_many_at_once_are_all_answered_alike(tmp_path: Path):
     """32 at once, a third of which leave: what is answered is what a solo run answers."""
     with running(folder=tmp_path, devices=("reference",) * 2) as server:
-        soak(server, 96)
+        soak(server, 60)
 
 
 @pytest.mark.nightly

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from arch.config import CONFIGS, ChipConfig
-from arch.isa import FIELDS, Op, decode
+from arch.isa import FIELDS, AnyOp, Op, decode
 from program.image import Image
 from sim.check.random_programs import random_image
 from sim.cycle.chip import ModelChip
@@ -47,8 +47,8 @@ def test_many_random_programs_run_without_trap(name):
 
 def test_everything_occurs():
     """Every operation often, and every field with more than one value."""
-    operations: Counter[Op] = Counter()
-    values: dict[tuple[Op, str], set] = {}
+    operations: Counter[AnyOp] = Counter()
+    values: dict[tuple[AnyOp, str], set] = {}
     for seed in range(20):
         image, _ = random_image(CONFIGS["tiny"], seed)
         for instr in (decode(word) for words in image.queues.values() for word in words):

@@ -144,9 +144,8 @@ def test_random_programs_are_legal(chips: int):
 def run_lockstep(rack: RackConfig, seeds: range) -> None:
     simulator = RackSimulator(rack)
     for seed in seeds:
+        simulator.restart()
         lockstep_of_rack(rack, *random_images(rack, seed), simulator)
-        simulator.close()
-        simulator = RackSimulator(rack)
     simulator.close()
 
 

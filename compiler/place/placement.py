@@ -161,6 +161,7 @@ class _Placer:
     def _first_token(self) -> None:
         """The constant keys, their scales and values of position 0."""
         g, m, rows = self.g, self.m, self.config.rows
+        assert m.first_k is not None and m.first_v is not None and m.first_m is not None
         for unit in range(g.units):
             kvs = [unit * g.per_word + part for part in range(g.per_word)]
             words = np.zeros((m.layers, g.words * g.lanes), np.int8)

@@ -322,6 +322,10 @@ class _Quantiser:
         heads = {"wo": self.config.n_heads, "wq": self.config.n_heads}.get(name, self.config.n_kv_heads)
         return pad_heads(name, self.weights[name][layer], heads, self.head_size) * folded[layer]
 
+    def _columns(self, name: str) -> np.ndarray:
+        """Largest magnitude of each column of a matrix of layers [L, in], without padding."""
+        return np.stack([np.abs(layer).max(0) for layer in self.weights[name]]).astype(np.float64)
+
     def _moments(self, name: str, folded: np.ndarray) -> np.ndarray | None:
         """Second moments [L, in, in] of a four-bit matrix' input after folding, heads padded."""
         if name not in self.four_bit:
@@ -374,9 +378,9 @@ class _Quantiser:
 
     def _input_scales(self) -> None:
         """Static scales of the norms' outputs."""
-        w, r = self.weights, self.recipe
-        columns_att = np.maximum.reduce([np.abs(w[n]).max(1) for n in ("wq", "wk", "wv")])
-        columns_ffn = np.maximum(np.abs(w["w1"]).max(1), np.abs(w["w3"]).max(1))
+        r = self.recipe
+        columns_att = np.maximum.reduce([self._columns(n) for n in ("wq", "wk", "wv")])
+        columns_ffn = np.maximum(self._columns("w1"), self._columns("w3"))
         self.att_scale = self._smoothed(
             "att_norm", columns_att, self._share(r.smooth_att, "wq", "wk", "wv"), r.clip_att
         )
@@ -490,7 +494,7 @@ class _Quantiser:
     def _v_scale(self) -> np.ndarray:
         """Static scale of V's channels [L, K * hd]; padded channels get 1."""
         c = self.config
-        columns = np.abs(self.weights["wo"]).max(1).reshape(c.n_layers, c.n_kv_heads, c.group_size, c.head_dim)
+        columns = self._columns("wo").reshape(c.n_layers, c.n_kv_heads, c.group_size, c.head_dim)
         columns = columns.max(2).reshape(c.n_layers, -1)
         scale = self._smoothed("v", columns, self._share(self.recipe.smooth_v, "wo"), self.recipe.clip_v)
         scale = scale.reshape(c.n_layers, c.n_kv_heads, c.head_dim)
@@ -537,7 +541,7 @@ class _Quantiser:
     def _up_gain(self, fraction: int) -> tuple[np.ndarray, int]:
         """What W3's outputs are multiplied by [L, F]: int16 with margin, equalising the channels of W2's input; and the
         shift of gate * up, behind which that input has its scale if it is static."""
-        scale = self._smoothed("silu", np.abs(self.weights["w2"]).max(1), self._share(self.recipe.smooth_up, "w2"), 1.0)
+        scale = self._smoothed("silu", self._columns("w2"), self._share(self.recipe.smooth_up, "w2"), 1.0)
         most = 32767 / ((np.maximum(self.peak["up"], 1e-6) / scale).max() * MARGIN)
         if "silu" in self.dynamic:
             return most / scale, F_SHIFT

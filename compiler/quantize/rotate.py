@@ -3,7 +3,7 @@
 RMSNorm without gains commutes with every orthogonal matrix Q: (x Q) / rms(x Q) = (x / rms(x)) Q. So the gains go into
 the matrices behind the norms, and Q into every matrix that reads or writes the residual; the model computes the same,
 and the chip knows nothing of it. The classifier gets the final norm's gain and the embedding does not, which unties
-them (docs/numerics.md).
+them (docs/reference/numerics.md).
 """
 
 import math
@@ -54,8 +54,9 @@ def rotation(size: int) -> np.ndarray:
     Signs times a Hadamard matrix where one of this size can be made (`hadamard`); otherwise a factor of the size that
     has none is a discrete cosine transform.
     """
-    order = next(n for n in range(size, 0, -1) if size % n == 0 and hadamard(n) is not None)
-    matrix = np.kron(hadamard(order) / math.sqrt(order), cosines(size // order))
+    order, regular = next((n, found) for n in range(size, 0, -1)
+                          if size % n == 0 and (found := hadamard(n)) is not None)
+    matrix = np.kron(regular / math.sqrt(order), cosines(size // order))
     signs = np.random.default_rng(SEED).integers(0, 2, size) * 2 - 1
     return signs[:, None] * matrix
 

@@ -28,7 +28,7 @@ ROBUST_ABOVE = 0.02
 
 
 def robust(checkpoint: Checkpoint, texts: Sequence[Sequence[int]], *, context: int, lanes: int) -> IntegerModel:
-    """An integer model that survives massive activations (docs/numerics.md).
+    """An integer model that survives massive activations (docs/reference/numerics.md).
 
     Its residual is rotated, its norms' operands and groups of W2's input have exponents of each token, and the first
     token of all texts is a constant. It costs cycles and the SRAM of an embedding beside the classifier.

@@ -106,7 +106,7 @@ def routed(link: LinkParameters, mhz: float) -> dict[str, float]:
     netlist, pins = (folder / "alone.json").read_text(), _pins(link, mhz)
     nextpnr = tools.find(NEXTPNR)
     arguments = [*PARTS, "--json", "alone.json", "--lpf", "pins.lpf", "--textcfg", "alone.config", "--report",
-                 "report.json", "--timing-allow-fail"]
+                 "report.json", "--timing-allow-fail", "--lpf-allow-unconstrained"]
 
     def make(target: Path) -> None:
         (target / "alone.json").write_text(netlist)
@@ -116,7 +116,8 @@ def routed(link: LinkParameters, mhz: float) -> dict[str, float]:
 
     report = json.loads((cached("endpoint", content_key(netlist, pins, *arguments, nextpnr.version), make)
                          / "report.json").read_text())
-    return {clock.strip("$").rpartition("$")[2]: found["achieved"] for clock, found in report["fmax"].items()}
+    return {re.sub(r"\$glbnet\$|\$TRELLIS_IO_IN", "", clock): found["achieved"]
+            for clock, found in report["fmax"].items()}
 
 
 def _pins(link: LinkParameters, mhz: float) -> str:

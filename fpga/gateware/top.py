@@ -2,12 +2,12 @@
 
 from fractions import Fraction
 
-from amaranth.hdl import Module, Mux, Value
+from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Elaboratable, In, Out
 
 from arch.config import ChipConfig
-from arch.host_map import WORD, Space, Trap
+from arch.host_map import Trap
 from fpga.boards import Board
 from fpga.protocol import Identity
 from hw.chip import HOST_PORT, Chip
@@ -23,37 +23,24 @@ class Core(wiring.Component):
     config: the chip's config.
     divisor: cycles a bit of the line.
     mhz: the clock that the board reports.
-    back_door: add a second way to the chip's host port, for simulation only.
     rx, tx: the line.
     running: the chip runs tokens.
     errors: the chip's sticky trap bits.
-    back_space, back_addr, back_wdata, back_write: a host write by the back door. In a cycle with `back_write` it takes
-    the place of the bridge's access, and the bridge must be idle.
     """
 
-    def __init__(self, *, config: ChipConfig, divisor: int | Fraction, mhz: float, back_door: bool = False):
+    def __init__(self, *, config: ChipConfig, divisor: int | Fraction, mhz: float):
         self._config, self._divisor, self._identity = config, divisor, Identity.of(config, mhz).pack()
-        self._back_door = back_door
-        ports = {"rx": In(1, init=1), "tx": Out(1, init=1), "running": Out(1), "errors": Out(len(Trap))}
-        if back_door:
-            ports |= {"back_space": In(Space), "back_addr": In(32), "back_wdata": In(WORD), "back_write": In(1)}
-        super().__init__(ports)
+        super().__init__({"rx": In(1, init=1), "tx": Out(1, init=1), "running": Out(1), "errors": Out(len(Trap))})
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.bridge = bridge = Bridge(divisor=self._divisor, identity=self._identity)
         m.submodules.chip = chip = Chip(config=self._config)
         for name in HOST_PORT[:-1]:
-            m.d.comb += getattr(chip, name).eq(self._host(name, getattr(bridge, name)))
+            m.d.comb += getattr(chip, name).eq(getattr(bridge, name))
         m.d.comb += [bridge.host_rdata.eq(chip.host_rdata), bridge.rx.eq(self.rx), self.tx.eq(bridge.tx),
                      self.running.eq(chip.running), self.errors.eq(chip.errors)]
         return m
-
-
-    def _host(self, name: str, of_bridge: Value) -> Value:
-        """An input of the chip's host port: the bridge's signal, or the back door's."""
-        own = getattr(self, name.replace("host_", "back_"), None) if self._back_door else None
-        return of_bridge if own is None else Mux(self.back_write, own, of_bridge)
 
 
 class Top(Elaboratable):

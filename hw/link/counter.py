@@ -1,6 +1,6 @@
 """The rack's counter on a chip, and the start of tokens by it."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -16,7 +16,8 @@ class Counter(wiring.Component):
     load, load_value: what to count from the next cycle on, from the parent's link; ignored once counted.
     started, started_slot: a START has come from there (a pulse).
     counter, counted: the present cycle's; whether it is the rack's.
-    start, start_slot: a START for all other links (a pulse). begin: the first cycle of a token.
+    start, start_slot: a START for all other links (a pulse). due, begin: the last cycle before a token, as `Chip.begin`
+    takes it, and the token's first one.
     """
 
     def __init__(self, *, phase_bits: int, ahead: int, start_bits: int = COUNTER_BITS):
@@ -26,22 +27,24 @@ class Counter(wiring.Component):
             "root": In(1), "go": In(1), "load": In(1), "load_value": In(bits),
             "started": In(1), "started_slot": In(COUNTER_BITS),
             "counter": Out(bits), "counted": Out(1),
-            "start": Out(1), "start_slot": Out(COUNTER_BITS), "begin": Out(1),
+            "start": Out(1), "start_slot": Out(COUNTER_BITS), "due": Out(1), "begin": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
-        joined, waiting = Signal(), Signal()
+        joined, waiting, asked, follows = Signal(), Signal(), Signal(), Signal()
         slot = self.counter[self._phase_bits :]
         begins = (slot + 1)[: self._start_bits] == self.start_slot[: self._start_bits]
-        m.d.comb += self.counted.eq(joined | self.root)
-        m.d.sync += [self.counter.eq(self.counter + 1), self.start.eq(0), self.begin.eq(0)]
+        m.d.comb += [
+            self.counted.eq(joined | self.root),
+            follows.eq(self.started & self.counted & ~self.root), asked.eq(self.go & self.root | follows),
+            self.due.eq(waiting & begins & self.counter[: self._phase_bits].all() & ~asked),
+        ]
+        m.d.sync += [self.counter.eq(self.counter + 1), self.start.eq(asked), self.begin.eq(self.due)]
         with m.If(self.load & ~self.counted):
             m.d.sync += [self.counter.eq(self.load_value), joined.eq(1)]
-        with m.If(self.go & self.root):
-            m.d.sync += [self.start_slot.eq(slot + self._ahead), self.start.eq(1), waiting.eq(1)]
-        with m.Elif(self.started & self.counted & ~self.root):
-            m.d.sync += [self.start_slot.eq(self.started_slot), self.start.eq(1), waiting.eq(1)]
-        with m.Elif(waiting & begins & self.counter[: self._phase_bits].all()):
-            m.d.sync += [self.begin.eq(1), waiting.eq(0)]
+        with m.If(asked):
+            m.d.sync += [self.start_slot.eq(Mux(follows, self.started_slot, slot + self._ahead)), waiting.eq(1)]
+        with m.Elif(self.due):
+            m.d.sync += waiting.eq(0)
         return m

@@ -21,8 +21,8 @@ class Endpoint(wiring.Component):
     token_end: the last cycle of a token. retrain, clear: train anew; forget errors and counts.
     state, lane: of training. up, errors, first, corrected, least, greatest: of the receiver.
 
-    To the pins (`hw.link.pins`): beats: of the next core cycle; sampled: in domain `rx`; delay_load, delay_step: pulses
-    a pin.
+    To the pins, of whatever technology (`fpga.gateware.serdes_ecp5`): beats: of the next core cycle; sampled: in domain
+    `rx`; delay_load, delay_step: pulses a pin.
     """
 
     def __init__(self, link: LinkParameters):

@@ -4,8 +4,8 @@ import { fitted } from "./chart.js";
 import { make, still } from "./dom.js";
 import { sentence } from "./describe.js";
 
-const LINES = { MEM: ["read", "write", "index"], MXM: ["load", "mac", "drain"], SXM: ["lanes"], VXM: ["alu"] };
-const WORDS = { read: "read", write: "write", index: "index", load: "load", mac: "multiply", drain: "drain", lanes: "switch", alu: "compute" };
+const LINES = { MEM: ["read", "write", "index"], MXM: ["load", "mac", "drain"], SXM: ["lanes"], VXM: ["alu"], C2C: ["send", "receive"] };
+const WORDS = { read: "read", write: "write", index: "index", load: "load", mac: "multiply", drain: "drain", lanes: "switch", alu: "compute", send: "send", receive: "receive" };
 
 export class ChipView {
   constructor({ cards, east, west, header, isa, palette, onHover }) {
@@ -47,7 +47,7 @@ export class ChipView {
       this.grids.set(queue.name, grid);
       card.append(grid);
     }
-    for (const engine of LINES[queue.unit] ?? []) {
+    for (const engine of LINES[queue.unit]) {
       const line = make("div", { className: "engine" }, make("b", {}, WORDS[engine]), make("span", {}, "–"));
       this.lines.set(`${queue.name} ${engine}`, line);
       card.append(line);

@@ -419,6 +419,10 @@ async function start() {
   document.body.classList.add("ready");
   page.frame([]);
   await page.tell();
+  if (!page.player.view) { // a vocabulary without these letters
+    $("prompt").value = "";
+    await page.tell();
+  }
 }
 
 start().catch((error) => {

@@ -16,7 +16,7 @@ export const STOPS = [
   },
   {
     title: "It begins with a number",
-    text: () => `The last word of the story is in the memory as a number, its token id. The first instruction of this token reads it:
+    text: () => `The last word of the story is in the memory as a number, its token id. One of the first instructions reads it:
       the memory's read engine fetches a row of SRAM, two cycles later the value stands on a westward stream, one cycle after that
       the vector unit takes it. From it the unit computes <b>where the word's vector lies</b>. Nobody asked whether the value had
       arrived. The compiler has counted.`,
@@ -64,8 +64,9 @@ export const STOPS = [
   {
     title: "Attention: the story so far as a matrix",
     text: () => `The keys of all earlier words are kept in SRAM. To the chip they are <b>weights</b> like any others: the query is
-      loaded, the keys stream past, and out come scores. The vector unit takes powers of two of them, and the lane switch finds
-      the greatest; that is the softmax. The values follow in the same way. What the story says next depends on this.`,
+      loaded, the keys stream past, and out come scores. The lane switch finds the greatest, and the vector unit takes powers of two
+      of how far the others lie below it; that is the softmax. The values follow in the same way. What the story says next
+      depends on this.`,
     at: { label: "score", op: "MAC" }, ahead: 3, play: 90, speed: 15, units: ["MXM_W", "MXM_E", "VXM", "SXM_E"], zoom: 160,
   },
   {
@@ -122,7 +123,6 @@ export class Tour {
     $("tour-back").disabled = number === 0;
     $("tour-next").textContent = number + 1 === STOPS.length ? "Done" : "Next";
     [...$("tour-dots").children].forEach((dot, n) => dot.setAttribute("aria-current", n === number ? "step" : "false"));
-    this.frame(stop.units, stop.look);
     const [first, until] = this.#cycles(stop), mine = (this.turn = (this.turn ?? 0) + 1);
     await this.go(this.at, first);
     if (mine !== this.turn) return;
@@ -136,12 +136,14 @@ export class Tour {
   #cycles(stop) {
     const list = this.bursts(this.at), { at } = stop;
     this.target = 0;
+    this.frame(stop.units, stop.look);
     if (at.start) return [0, 0];
     const own = list.filter((burst) => burst.label === at.label && burst.op === at.op && burst.pass === 0);
     if (!own.length) return [0, 0];
     const burst = at.last ? own.at(-1) : at.most ? own.reduce((a, b) => (b.count > a.count ? b : a)) : own[0];
     const first = Math.max(burst.first - (stop.ahead ?? 1), 0);
     this.target = burst.first;
+    this.frame([...stop.units, burst.queue], stop.look);
     return [first, stop.playToEnd ? Infinity : first + (stop.play ?? 0)];
   }
 

@@ -21,6 +21,10 @@ export function sentence(burst, header) {
         + `${i.accs} accumulator step${i.accs > 1 ? "s" : ""}${i.wfmt === "INT4" ? ", int4" : ""}`;
     case "DRAIN":
       return `sends the sums of accumulator ${range(i.acc, burst.count)} back inward`;
+    case "SEND":
+      return `sends ${vectors(burst.count)} to the chip beside, over ports ${i.ports.toString(2)}`;
+    case "RECEIVE":
+      return `takes ${vectors(burst.count)} from the chip beside, over port ${i.port}`;
     case "ALU":
       return `${formula(i)}${times(burst.count)}`;
     case "PERMUTE":

@@ -7,15 +7,15 @@ export class Isa {
     this.enums = isa.enums;
     this.opBits = isa.op_bits;
     this.delayBits = isa.delay_bits;
-    this.ops = Object.entries(isa.ops).map(([, [name, engine, fields]]) => ({
-      name, engine,
-      fields: fields.map(([field, bits, signed, kind, doc]) => ({ name: field, bits, signed, kind, doc })),
-    }));
+    this.ops = operations(isa.ops);
+    this.linkOps = operations(isa.link_ops); // in a link's queue these stand for others of the same number
   }
 
   // The instruction in a word: {op, engine, delay, and its fields by name, enumerations as their names}.
-  decode(bytes) {
-    const op = this.ops[bitsAt(bytes, 0, this.opBits)];
+  // unit: the kind of unit that its queue feeds.
+  decode(bytes, unit) {
+    const code = bitsAt(bytes, 0, this.opBits);
+    const op = (unit === "C2C" && this.linkOps.get(code)) || this.ops.get(code);
     const found = { op: op.name, engine: op.engine, delay: bitsAt(bytes, this.opBits, this.delayBits) };
     let at = this.opBits + this.delayBits;
     for (const field of op.fields) {
@@ -28,7 +28,7 @@ export class Isa {
   }
 
   fieldsOf(op) {
-    return this.ops.find((one) => one.name === op).fields;
+    return [...this.ops.values(), ...this.linkOps.values()].find((one) => one.name === op).fields;
   }
 }
 
@@ -40,4 +40,11 @@ export function bitsAt(bytes, at, count) {
     value |= ((bytes[bit >> 3] >> (bit & 7)) & 1) << n;
   }
   return value;
+}
+
+function operations(table) {
+  return new Map(Object.entries(table).map(([code, [name, engine, fields]]) => [Number(code), {
+    name, engine,
+    fields: fields.map(([field, bits, signed, kind, doc]) => ({ name: field, bits, signed, kind, doc })),
+  }]));
 }

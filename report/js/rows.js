@@ -1,6 +1,6 @@
 // The rows of a schedule's picture, west to east, and the colours of what works in them.
 
-const ORDER = ["load", "mac", "drain", "read", "write", "index", "alu", "sxm", "lanes", "in", "out"];
+const ORDER = ["load", "mac", "drain", "read", "write", "index", "alu", "sxm", "lanes", "in", "out", "send", "receive"];
 
 // A row an engine that works at all: {queue, unit, position, engine, title, name}.
 export function rowsOf(header, list) {

@@ -20,7 +20,7 @@ function issue(payload, isa, queue, number) {
   const reach = payload.section(`reach/${queue.name}`);
   const known = new Map();
   const at = (pc) => {
-    if (!known.has(pc)) known.set(pc, isa.decode(bytes.subarray(pc * queue.bytes, (pc + 1) * queue.bytes)));
+    if (!known.has(pc)) known.set(pc, isa.decode(bytes.subarray(pc * queue.bytes, (pc + 1) * queue.bytes), queue.unit));
     return known.get(pc);
   };
   const found = [], loops = [];
@@ -79,6 +79,8 @@ export function drives(burst, isa, header) {
         : { dir: instr.dir, group: 0, latency: time.MEM_READ }];
     case "DRAIN":
       return [{ dir: inward, group: 0, latency: time.MXM_DRAIN }];
+    case "RECEIVE":
+      return [{ dir: inward, group: 0, latency: time.C2C_RECEIVE }];
     case "PERMUTE": case "SHIFT": case "REDUCE": case "TRANSPOSE_OUT":
       return [{ dir: inward, group: 0, latency: time.SXM_DRIVE }];
     case "ALU": {

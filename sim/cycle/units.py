@@ -1,11 +1,28 @@
 """MEM, MXM and SXM of the cycle model."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from arch import numerics
 from arch.config import MEM_E, MXM_E, PLANES, SXM_E, ChipConfig
 from arch.host_map import Trap
-from arch.isa import ADDR_BITS, ENGINE, MEM_READ, MXM_ACC, MXM_DRAIN, SXM_DRIVE, Dir, Instr, Op, Order, Red, Wfmt
+from arch.isa import (
+    ADDR_BITS,
+    ENGINE,
+    MEM_READ,
+    MXM_ACC,
+    MXM_DRAIN,
+    SXM_DRIVE,
+    AnyOp,
+    Dir,
+    Instr,
+    Op,
+    Order,
+    Red,
+    Wfmt,
+)
 from arch.row import Queue
 
 from .core import LANE_MASKS, Streams, Timeline, Unit, planes_of
@@ -236,7 +253,9 @@ class SxmModel(Unit):
         if instr.op is Op.TRANSPOSE_OUT:
             self.start("out", instr, self._transpose_out, instr.count, instr.interval)
             return
-        work = {Op.PERMUTE: self._permute, Op.SHIFT: self._shift, Op.REDUCE: self._reduce}[instr.op](instr)
+        works: dict[AnyOp, Callable[..., Any]] = {
+            Op.PERMUTE: self._permute, Op.SHIFT: self._shift, Op.REDUCE: self._reduce}
+        work = works[instr.op](instr)
         self.start("lanes", instr, lambda i: self._drive(work(i, self._sample(ALL))), instr.count, instr.interval)
 
     def _sample(self, planes: int) -> np.ndarray:

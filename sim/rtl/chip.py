@@ -79,6 +79,9 @@ def library(config: ChipConfig, *, trace: str | None = None, verilog: str | None
 
 def harness(config: ChipConfig, *, trace: str | None = None) -> str:
     """The C++ that drives a chip: harness.cpp, preceded by its macros."""
+    if any(config.ports):
+        raise ValueError(f"config {config.name} must have no links: those that have are simulated in a rack "
+                         "(sim.rtl.rack)")
     probes = " ".join(f"X({name})" for name in probe_table(config))
     head = f"{c_defines()}#define PROBES(X) {probes}\n"
     if trace:

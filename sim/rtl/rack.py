@@ -46,10 +46,10 @@ class Rack(wiring.Component):
             for name, member in own_ports(self.rack.chips[n]).items():
                 own, its = getattr(self, prefix(self.rack, n) + name), getattr(chip, name)
                 m.d.comb += its.eq(own) if member.flow == wiring.In else own.eq(its)
-        ready = Cat(chip.ready for chip in chips if hasattr(chip, "ready")).all()
+        ready: Any = Cat(chip.ready for chip in chips if hasattr(chip, "ready"))
         for chip in chips:
             if hasattr(chip, "begin"):
-                m.d.comb += chip.begin.eq(ready)
+                m.d.comb += chip.begin.eq(ready.all())
         for near, (far, latency) in self.rack.across.items():
             _wire(m, near, far, latency, chips[near.chip], chips[far.chip], self.rack.chips[far.chip])
         return m
@@ -82,10 +82,18 @@ class RackSimulator:
     def __init__(self, rack: RackConfig):
         self.rack = rack
         self._model = Ticked(Rack(rack), "rack")
+        self.chips = [RackChip(self, n) for n in range(len(rack.chips))]
+        self._reset()
+
+    def restart(self) -> None:
+        """All chips as after power-up."""
+        self._model.restart()
+        self._reset()
+
+    def _reset(self) -> None:
         self._model.rst = 1
         self._model.run(2)
         self._model.rst = 0
-        self.chips = [RackChip(self, n) for n in range(len(rack.chips))]
 
     def step(self, cycles: int = 1) -> None:
         """Advance all chips by `cycles` cycles."""

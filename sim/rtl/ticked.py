@@ -46,6 +46,11 @@ class Ticked:
         ctypes.memmove(self._buffer, value.to_bytes(size, "little").ljust(BYTES, b"\0"), BYTES)
         self._library.put(self._model, number, self._buffer)
 
+    def restart(self) -> None:
+        """A new model in place of the old one, as after power-up."""
+        self._library.destroy(self._model)
+        self.__dict__["_model"] = ctypes.c_void_p(self._library.create())
+
     def run(self, cycles: int) -> None:
         """Advance by `cycles` cycles of the clock."""
         self._library.run(self._model, cycles)
