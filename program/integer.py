@@ -77,12 +77,19 @@ def groups(hidden: int, size: int = 0) -> list[slice]:
 class Shifts:
     """Shift amounts that are immediates of the program.
 
-    emb: of embedding byte * row scale. norm_x: residual -> 18-bit norm operand. norm_sq: of its square.
-    norm_g: of operand * gain. norm_att, norm_ffn, norm_f: of gained operand * rsqrt (+ exponent), before
-    attention and feed-forward, and of the final norm.
-    qk, v: after the QKV channel scale. score: after the score's K scale. av_pre, av: attention output.
-    wo, gate, up, w2, cls: after their channel scale. f: of gate * up. *_pre: accumulator -> 18 bits.
-    sigmoid: of the gate before its sigmoid, which takes GATE_FRACTION fraction bits: 0 or to the left.
+    emb: of embedding byte * row scale.
+    norm_x: from the residual to the 18-bit norm operand.
+    norm_sq: of the operand's square.
+    norm_g: of operand * gain.
+    norm_att, norm_ffn, norm_f: of (operand * gain) * rsqrt (+ exponent), in the norm before attention, before
+    feed-forward, and in the final norm.
+    qk, v: after the QKV channel scale.
+    score: after the score's K scale.
+    av_pre, av: of the attention output.
+    wo, gate, up, w2, cls: after their channel scale.
+    f: of gate * up.
+    *_pre: from the accumulator to 18 bits.
+    sigmoid: of the gate before its sigmoid, which takes GATE_FRACTION fraction bits. It is 0 or a left shift.
     """
 
     emb: int
@@ -117,17 +124,20 @@ class IntegerModel:
     """Quantised weights and scales.
 
     L layers, D dim, F hidden, H query heads, K key/value heads, hd head size (interleaved RoPE pairs), V vocabulary.
+
     int8 weights (out, in): wq [L, H*hd, D], wk, wv [L, K*hd, D], wo [L, D, H*hd], w1, w3 [L, F, D], w2 [L, D, F],
     classifier [V, D], embedding [V, D] (the same object as classifier when shared).
     int16 channel scales of their outputs: mq, mk, mv, mo, m1, m3, m2 [L, out], mc [V], emb_scale [V].
-    int16 gains of the norms: g_att, g_ffn [L, D], g_final [D]. eps: added to every square (int), also
-    to those of the lanes that the last vector of a chip of `lanes` lanes has beyond D.
-    rope_cos, rope_sin [context, hd/2] int16 Q2.14.
-    four_bit: names of matrices whose weights lie in -7..7 and are streamed as int4.
-    dynamic: those of the `SITES` that get an exponent of each token, and `RESIDUAL`; the shifts are those of this
-    choice. eps is then the value whose square a norm adds once in each lane. group: channels of a group of W2's input
-    (see `groups`). first: the token that every sequence begins with, or -1 if any may; int8 first_k, first_v
-    [L, K, hd] and int16 first_m [L, K] are its keys, their scales, and its values.
+    int16 gains of the norms: g_att, g_ffn [L, D], g_final [D].
+    rope_cos, rope_sin: int16 Q2.14 [context, hd/2].
+    eps: integer added to every square. Lanes beyond D in the last vector of a chip with `lanes` lanes count too. If the
+    residual is in `dynamic`, a norm adds the square of eps once in each lane instead.
+    four_bit: names of matrices with weights in -7..7, which are streamed as int4.
+    dynamic: the `SITES` that get an exponent for each token, and perhaps `RESIDUAL`. The shifts belong to this choice.
+    group: channels of a group of W2's input (see `groups`).
+    first: the token that begins every sequence, or -1 if any token may.
+    first_k, first_v: its keys and values, int8 [L, K, hd].
+    first_m: scales of its keys, int16 [L, K].
     """
 
     dim: int
