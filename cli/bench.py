@@ -18,7 +18,7 @@ from .show import plain
 
 WIDTH = 132
 SHARED = Path(os.environ.get("METRONOME_SHARED", ROOT.parent / "shared")) / "models" / "stories260K.bin"
-"""Measured too where it exists: the goals are this model's."""
+"""Measured too where it exists: a model that others publish figures of."""
 
 
 def bench(
@@ -45,11 +45,11 @@ def bench(
 
 
 def _figures(found: list[Figure]) -> Table:
-    table = _table("model", "figure", "measured", "", "must", "aim")
+    table = _table("model", "figure", "measured", "")
     previous = ""
     for figure in found:
         table.add_row(figure.model if figure.model != previous else "", figure.what, _number(figure.value),
-                      figure.unit, figure.must, figure.aim)
+                      figure.unit)
         previous = figure.model
     return table
 
@@ -64,7 +64,7 @@ def _published() -> Table:
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for name in columns:
-        table.add_column(name, justify="right" if name in ("measured", "must", "aim") else "left", no_wrap=True)
+        table.add_column(name, justify="right" if name == "measured" else "left", no_wrap=True)
     return table
 
 

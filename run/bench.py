@@ -49,14 +49,12 @@ PUBLISHED = (
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured figure; must, aim: what it is to reach, if anything."""
+    """One measured figure of a model or a board."""
 
     model: str
     what: str
     value: float
     unit: str
-    must: str = ""
-    aim: str = ""
 
 
 def machine() -> dict[str, str]:
@@ -96,7 +94,7 @@ def figures(checkpoints: list[Path], say: Callable[[str], None] = lambda line: N
 
 
 def _of_checkpoint(path: Path, say: Callable[[str], None]) -> list[Figure]:
-    name, own = path.stem, path.stem == "stories260K"  # the goals are this model's
+    name = path.stem
     say(f"{name}: compile")
     read, seconds = _timed(lambda: read_model(path, None))
     compiling = min(_timed(lambda: compile_checkpoint(*read, config=CONFIGS[DEFAULT_CONFIG]))[1] for _ in range(TRIES))
@@ -106,20 +104,18 @@ def _of_checkpoint(path: Path, say: Callable[[str], None]) -> list[Figure]:
     fraction = sum(program.bytes_read(p) for p in range(count)) / (program.config.macs * total)
     chip = program.config.name
     found = [
-        Figure(name, f"{CYCLES.format(chip)} 0..{count - 1}", total / count, "cycles",
-               *(("<= 5,000", "3,600") if own else ())),
+        Figure(name, f"{CYCLES.format(chip)} 0..{count - 1}", total / count, "cycles"),
         Figure(name, f"tokens a second on {chip} at {DEFAULT_CLOCK_MHZ:g} MHz",
                program.tokens_per_second(DEFAULT_CLOCK_MHZ, total / count), "tokens/s"),
         Figure(name, f"roofline fraction on {chip}, mean of positions 0..{count - 1}", fraction, ""),
-        Figure(name, f"compile for {chip}, best of {TRIES}", seconds + compiling, "s", *(("<= 5", "2") if own else ())),
+        Figure(name, f"compile for {chip}, best of {TRIES}", seconds + compiling, "s"),
     ]
     found += _on("wide", name, path, read[0].config)
     for device in TOKENS:
         say(f"{name}: {device}")
         found += _speed(name, device, program)
     say(f"{name}: first token")
-    found.append(Figure(name, "first token of `tsp run` on the RTL, second time", _first_token(path), "s",
-                        "<= 20", "5"))
+    found.append(Figure(name, "first token of `tsp run` on the RTL, second time", _first_token(path), "s"))
     return found
 
 
@@ -142,13 +138,10 @@ def _speed(name: str, kind: str, program: Program) -> list[Figure]:
         _, seconds = _timed(lambda: device.run(count))
     finally:
         device.close()
-    goals = ((">= 200", "1,000") if kind == "reference" and name == "stories260K" else ())
-    found = [Figure(name, f"{kind} device", count / seconds, "tokens/s", *goals)]
+    found = [Figure(name, f"{kind} device", count / seconds, "tokens/s")]
     if kind != "reference":
         cycles = sum(program.cycles(1 + p) for p in range(count))
-        goals = (">= 100,000", "300,000") if kind == "rtl" else ()
-        found.append(Figure(name, f"{kind} device, {program.config.name}, one thread", cycles / seconds, "cycles/s",
-                            *goals))
+        found.append(Figure(name, f"{kind} device, {program.config.name}, one thread", cycles / seconds, "cycles/s"))
     return found
 
 
@@ -163,7 +156,7 @@ def _of_15m() -> Figure:
     chip = CONFIGS["large"]
     cycles = next(cycles for limit, cycles in fit(SHAPE_15M, chip, cycles=True).cycles if limit > POSITION_15M)
     return Figure("15M shape", f"roofline fraction on large, position {POSITION_15M}",
-                  bytes_read(SHAPE_15M, POSITION_15M) / (chip.macs * cycles), "", ">= 0.85", "0.95")
+                  bytes_read(SHAPE_15M, POSITION_15M) / (chip.macs * cycles), "")
 
 
 def _timed(work: Callable) -> tuple:

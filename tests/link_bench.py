@@ -11,8 +11,8 @@ from hw.link.receive import Fault, record
 from hw.link.train import State
 from sim.rtl.ticked import Ticked
 
-LATENCY = {(8, 1): 16, (8, 2): 12, (4, 1): 16, (16, 1): 16, (16, 2): 12}
-"""The latencies that the benches declare, by lanes and ratio."""
+LATENCY = {(8, 9, 1): 16, (8, 9, 2): 12, (8, 5, 1): 21, (4, 5, 1): 16, (16, 18, 2): 12}
+"""The latencies that the benches declare, by lanes, pins and ratio."""
 
 
 @cache
@@ -31,7 +31,7 @@ class Bench:
         self.link, self.model = link, _model(link)
         self.core = BEAT * link.ratio
         self.slot = self.core * link.slot
-        self.latency = LATENCY[link.lanes, link.ratio] if latency is None else latency
+        self.latency = LATENCY[link.lanes, link.pins, link.ratio] if latency is None else latency
         skews = [[10] * (link.pins + 1)] * 2 if skews is None else skews
         # With a fixed input delay the clock is sent in the middle of a bit; else training finds the middle.
         rest = {"reset": 1, "latency": self.latency, "clock_shift": UNIT_INTERVAL // 2 if link.taps == 1 else 0,

@@ -15,7 +15,7 @@ SERIAL = LinkParameters(lanes=8, pins=9, ratio=2, taps=8)
 PLAIN = LinkParameters(lanes=4, pins=5, ratio=1, taps=1)
 LINKS = [SERIAL, PLAIN]
 MORE = [LinkParameters(lanes=8, pins=9), LinkParameters(lanes=16, pins=18, ratio=2, taps=8),
-        LinkParameters(lanes=8, pins=5, taps=4)]
+        LinkParameters(lanes=8, pins=5, taps=8)]
 both = pytest.mark.parametrize("link", LINKS, ids=lambda link: f"{link.lanes} lanes, {link.pins} pins")
 all_links = pytest.mark.parametrize("link", [*LINKS, *MORE], ids=lambda link: f"{link.lanes},{link.pins},{link.ratio}")
 
@@ -72,13 +72,13 @@ def resets(link: LinkParameters, count: int) -> None:
         bench.start()
         before = bench.both("taken")
         end = bench.traffic(1 + run % 2, TOKEN)
-        bench.put(end_slot=end + 1, mark_slot=end - 2)
+        bench.put(end_slot=end + 1, mark_slot=end + 12)  # when nothing drifts any more
         while bench.slot_of() < end:
             if run % 3:
                 drift = min(max(drift + int(rng.integers(-1, 2)), -DRIFT), DRIFT)
             bench.put(b_phase=(phases[1] + drift) % 256)
             bench.run(16)
-        bench.run(8 * DEPTH)
+        bench.run(12 * DEPTH)
         assert bench.latencies() == [bench.latency * bench.core] * 2, f"run {run}: {bench.status()}"
         assert bench.both("errors") == [0, 0] and bench.both("corrected") == [0, 0], f"run {run}: {bench.status()}"
         taken = [now - then for now, then in zip(bench.both("taken"), before, strict=True)]

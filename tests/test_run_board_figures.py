@@ -15,11 +15,11 @@ FOUND = [Figure("stories260K", CYCLES.format("ulx3s") + " 0..255", 5_000.0, "cyc
 
 def test_a_report_becomes_figures(tmp_path):
     (tmp_path / "ulx3s.json").write_text(json.dumps(REPORT))
-    values = {figure.what: (figure.value, figure.must) for figure in board_figures(FOUND, tmp_path)}
-    assert values["Fmax by nextpnr, best of 5 seeds"] == (52.0, ">= 50")
-    assert values["LUT4, share of the part's"] == (0.5, "<= 0.75")
-    assert values["stories260K at Fmax"] == (10_400.0, ">= 10,000")
-    assert values["int8 multiply-accumulates a cycle"] == (128, ">= 128")
+    values = {figure.what: figure.value for figure in board_figures(FOUND, tmp_path)}
+    assert values["Fmax by nextpnr, best of 5 seeds"] == 52.0
+    assert values["LUT4, share of the part's"] == 0.5
+    assert values["stories260K at Fmax"] == 10_400.0
+    assert values["int8 multiply-accumulates a cycle"] == 128
 
 
 def test_reports_of_other_chips_are_left_out(tmp_path):
