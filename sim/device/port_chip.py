@@ -54,7 +54,7 @@ class PortChip(HostedChip):
     def run(self, n_tokens: int) -> list[int]:
         """Run tokens from the current position. Returns the cycles of each, as the chip counts them.
 
-        Ends early if the chip does not start a token.
+        Ends early if the chip starts no token: at a position beyond all buckets, with Trap.ADDRESS.
         """
         cycles: list[int] = []
         before = self._state()[Control.POSITION]
