@@ -18,16 +18,16 @@ from dataclasses import asdict, dataclass, fields
 from base.errors import TspError
 
 MAX_LANES = 16
-"""Lanes of the widest chip, which instruction and host words have room for."""
+"""Lanes of the widest chip: the limit of instruction and host words."""
 PLANES = 4
 """Byte planes of a stream group, and of a MEM quad (PLANES bytes a lane)."""
 ADDED = ("vxm_fold", "ports", "slot")
-"""Fields that some chips were built without. They count in a digest only where they differ from their default, so that
-those keep their identity."""
+"""Fields that were added after some chips were built. A digest includes them only where they differ from their default,
+so the older chips keep their identity."""
 MAX_PORTS = 4
-"""Links at an end of the row, which instruction words have room for."""
+"""Links at one end of the row: the limit of instruction words."""
 INDEX_BITS = 16
-"""Bits that an offset in an index register has at least: see `ChipConfig.index_bits`."""
+"""Least bits of an offset in an index register; see `ChipConfig.index_bits`."""
 POSITIONS = 7
 MXM_W, SXM_W, MEM_W, VXM, MEM_E, SXM_E, MXM_E = range(POSITIONS)
 """Positions of the units in the row; a stream moves one position a cycle."""
@@ -35,27 +35,28 @@ MXM_W, SXM_W, MEM_W, VXM, MEM_E, SXM_E, MXM_E = range(POSITIONS)
 
 @dataclass(frozen=True, kw_only=True)
 class ChipConfig:
-    """Everything that distinguishes one chip from another; encodings are the same in all.
+    """Everything that distinguishes one chip from another. Encodings are the same on all chips.
 
-    lanes: of a vector; a byte plane is as many bytes, a matrix unit multiplies so many columns.
-    weight_groups: stream groups that feed each MXM; an MXM has 4 * weight_groups int8 rows.
-    mem_depths: quads (4 bytes a lane) in each MEM slice of a hemisphere, slice 0 first; both hemispheres are alike.
+    lanes: lanes of a vector, bytes of a plane, and columns of a matrix unit.
+    weight_groups: stream groups that feed each MXM. An MXM has 4 * weight_groups int8 rows.
+    mem_depths: quads (4 bytes a lane) in each MEM slice of a hemisphere, slice 0 first. Both hemispheres are alike.
     act_depth: entries (a byte a lane) of an MXM's activation buffer.
     acc_depth: int32 vectors of an MXM's accumulator file.
-    rf_depth, er_depth: vectors in the VXM's register file, and in its shift-amount (exponent) file.
-    vxm_fold: cycles that the VXM needs for a vector; it computes lanes / vxm_fold lanes at a time.
-    index_regs: index registers a MEM slice (register 0 reads as "no index").
-    icu_depth: instructions in every queue but the VXM's, which has vxm_icu_depth.
-    icu_words: distinct words that the queues of VXM, SXM, MXM and of each MEM slice hold, in this order; two numbers
-    are of the distinct lower and upper halves of MXM or MEM words (see `arch.queue_store`). Empty: as many as
-    instructions.
-    icu_entry_bits: of an instruction's number and delay together.
-    sxm_west: the western SXM exists (the compiler needs only the eastern one).
-    sxm_transpose: the SXMs transpose (the compiler never does); without it, TRANSPOSE_IN and TRANSPOSE_OUT are illegal.
+    rf_depth, er_depth: vectors in the VXM's register file, and in its file of shift amounts (exponents).
+    vxm_fold: cycles that the VXM takes for a vector. It computes lanes / vxm_fold lanes at a time.
+    index_regs: index registers of a MEM slice. Register 0 reads as "no index".
+    icu_depth: instructions that a queue holds.
+    vxm_icu_depth: the same for the VXM's queue.
+    icu_words: distinct words that the queues of VXM, SXM, MXM and each MEM slice hold, in this order. Two numbers are
+    the distinct lower and upper halves of MXM or MEM words (see `arch.queue_store`). Empty: as many as instructions.
+    icu_entry_bits: bits of an instruction's number and delay together.
+    sxm_west: whether the western SXM exists. The compiler needs only the eastern one.
+    sxm_transpose: whether the SXMs transpose. If not, TRANSPOSE_IN and TRANSPOSE_OUT are illegal. The compiler never
+    uses them.
     buckets: entries of the static table of context buckets.
-    ports: links to other chips at the western and at the eastern end; without one a C2C does not exist.
-    slot: cycles that a flit takes on a link; all of a chip's links begin their slots in the same cycles.
-    debug: carry a driven bit with each stream slot and trap illegal programs (never in a bitstream).
+    ports: links to other chips at the western and at the eastern end. An end without links has no C2C.
+    slot: cycles that a flit takes on a link. All links of a chip begin their slots in the same cycles.
+    debug: carry a driven bit with each stream slot, and trap illegal programs. Bitstreams never have it.
     """
 
     name: str
@@ -122,13 +123,16 @@ class ChipConfig:
 
     @property
     def vxm_lanes(self) -> int:
-        """Lanes that the VXM computes at a time."""
+        """Lanes that the VXM computes in parallel."""
         return self.lanes // self.vxm_fold
 
     @property
     def quiet_slots(self) -> int:
-        """Slots at a token's begin in which no flit is sent: the links send the CRC of the last token, as many bits a
-        slot as a flit has besides the 24 of a control frame's head, and clear it."""
+        """Slots at a token's beginning in which no flit is sent.
+
+        The links then send the CRC of the last token and clear it. A slot carries as many CRC bits as a flit has bits
+        beyond the 24 of a control frame's head.
+        """
         return -(-32 // (8 * self.lanes - 24)) + 1
 
     def ports_of(self, side: str) -> int:
@@ -137,7 +141,7 @@ class ChipConfig:
 
     @property
     def plane_bits(self) -> int:
-        """Bits of a byte plane: of a stream, and of what the host writes to a MEM slice at once."""
+        """Bits of a byte plane: the width of a stream, and of one host write to a MEM slice."""
         return 8 * self.lanes
 
     @property
@@ -152,7 +156,7 @@ class ChipConfig:
 
     @property
     def index_bits(self) -> int:
-        """Bits of the offset in an index register: INDEX_BITS, or more where a slice has longer addresses."""
+        """Bits of the offset in an index register: INDEX_BITS, or more if a slice needs longer addresses."""
         return max(INDEX_BITS, (max(self.mem_depths) - 1).bit_length())
 
     @property
@@ -166,17 +170,17 @@ class ChipConfig:
         return self.groups * PLANES
 
     def weight_groups_of(self, slice_: int) -> tuple[int, ...]:
-        """The weight groups that a MEM slice can drive: slice 0 any of them, another one alone."""
+        """The weight groups that a MEM slice can drive: slice 0 drives any of them, each other slice only one."""
         return (min(slice_, self.weight_groups),) if slice_ else tuple(range(1, self.groups))
 
     @property
     def rows(self) -> int:
-        """int8 weight rows of one MXM (R); with int4 weights there are twice as many."""
+        """int8 weight rows of one MXM (R). With int4 weights it has twice as many."""
         return self.weight_groups * PLANES
 
     @property
     def int4(self) -> bool:
-        """The matrix units have the format INT4: its rows of a step must fit a vector."""
+        """Whether the matrix units have the format INT4: the rows of an INT4 step must fit a vector."""
         return 2 * self.rows <= self.lanes
 
     @property
@@ -190,7 +194,10 @@ class ChipConfig:
         return 2 * sum(self.mem_depths) * self.quad_bytes
 
     def digest(self) -> str:
-        """Hex digest of all fields but `debug`, which changes no cycle and no bit, and `ADDED` ones of no effect."""
+        """Hex digest of the fields.
+
+        It leaves out `debug`, which changes no cycle and no bit, and fields of `ADDED` that have their default.
+        """
         defaults = {field.name: field.default for field in fields(self) if field.name in ADDED}
         values = {name: value for name, value in asdict(self).items()
                   if name != "debug" and (name not in defaults or value != defaults[name])}
@@ -224,7 +231,7 @@ DEFAULT_CONFIG = "ulx3s"
 
 
 def config_of(name: str) -> ChipConfig:
-    """A named config; raises TspError if there is none such."""
+    """The config of this name. Raises TspError if there is none."""
     if name not in CONFIGS:
         raise TspError(f"config must be one of {', '.join(CONFIGS)}, not {name!r}")
     return CONFIGS[name]

@@ -1,8 +1,7 @@
-"""The host's view of the chip: the address of everything that it reads or writes through the host port, and what it
-finds there. `c_defines` says the same in C++.
+"""The host address map: every address that the host reads or writes through the host port, and its contents.
 
-An access is a space, an address and a word of WORD bits. `FIELDS` says what the bits of an address are; `address` and
-`fields_of` go back and forth, also for arrays.
+An access is a space, an address and a word of WORD bits. `FIELDS` gives the bits of an address. `address` and
+`fields_of` convert both ways, for numbers and for arrays. `c_defines` gives the same constants to C++.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,11 +32,11 @@ FIELDS: Mapping[Space, Mapping[str, int]] = MappingProxyType({
     Space.MAP: {"map": 32},
     Space.CONTROL: {"register": 32},
 })
-"""Bits of the fields of an address, the lowest first.
+"""Bits of the fields of an address, lowest field first.
 
-Slices and queues are numbered as in `row.queues`. An instruction has PARTS host words, its low bits in part 0; when
-that is written the instruction is complete. `number` is that of the word among the queue's distinct words
-(`arch.queue_store`), whose own number 0 is "no word".
+Slices and queues are numbered as in `row.queues`. An instruction has PARTS host words, with its low bits in part 0.
+The write of part 0 completes the instruction. `number` is the word's number among the queue's distinct words
+(`arch.queue_store`). Number 0 is "no word".
 """
 
 
@@ -48,7 +47,7 @@ def offset(space: Space, field: str) -> int:
 
 
 def address(space: Space, **fields: Any) -> Any:
-    """The address that these fields make; those that are not named are 0. A field may be an array of numpy."""
+    """The address with these fields. Fields that are not given are 0. A field may be a numpy array."""
     return sum(value << offset(space, name) for name, value in fields.items())
 
 
@@ -66,7 +65,7 @@ MAP_FIELD = 4
 
 
 def bucket_word(period: int, limit: int) -> int:
-    """What the bucket table holds: cycles of a token, and the first position that is beyond the bucket."""
+    """An entry of the bucket table: cycles of a token, and the first position beyond the bucket."""
     return limit << BUCKET_FIELD | period
 
 
@@ -116,10 +115,10 @@ COUNTER = 64
 PARTS = -(-max(width(unit) for unit in ("MEM", "MXM", "VXM", "SXM")) // WORD)
 """Host words of the widest instruction."""
 ISA = ("Control", "ICU_NUMBER", "ICU_QUEUE", "Space", "Trap")
-"""What counts in the identity of a chip: a program is written into it by these."""
+"""The names here that a chip's identity includes: a host writes a program into a chip by them."""
 
 
 def c_defines() -> str:
-    """Spaces, control registers and the latency of a read for C++: SPACE_MEM, CONTROL_RUN, HOST_READ."""
+    """Spaces, control registers and the read latency as C++ macros: SPACE_MEM, CONTROL_RUN, HOST_READ."""
     numbers = {f"{kind.__name__.upper()}_{member.name}": member.value for kind in (Space, Control) for member in kind}
     return "".join(f"#define {name} {value}\n" for name, value in {**numbers, "HOST_READ": HOST_READ}.items())

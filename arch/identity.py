@@ -1,6 +1,6 @@
-"""What a chip is, in one number: chip and board tell it, so that neither takes a program made for another.
+"""A chip's identity: one digest, which chip and board report, so that neither accepts a program for another chip.
 
-It is of the config and of what all configs have in common, the instruction set; not of how a unit does its work.
+The digest covers the config and the instruction set. It does not cover how a unit is implemented.
 """
 
 import hashlib
@@ -15,28 +15,29 @@ from .config import ChipConfig
 
 
 def chip_digest(config: ChipConfig) -> str:
-    """Hex digest, 64 bits, of everything that a program depends on: what all messages call a config's digest."""
+    """Hex digest (64 bits) of everything that a program depends on. Messages call it the config's digest."""
     return digest_of(config.digest(), isa_digest(), any(config.ports))
 
 
 def digest_of(config: str, isa: str, links: bool = False) -> str:
-    """`chip_digest` of the digests of a config and of an instruction set, as a program file holds them.
+    """`chip_digest` from the two digests that a program file holds.
 
-    links: the chip has some.
+    config, isa: digests of the config and of the instruction set.
+    links: whether the chip has links.
     """
     return hashlib.sha256((f"{config} {isa}" + (f" {link_digest()}" if links else "")).encode()).hexdigest()[:16]
 
 
 @cache
 def link_digest() -> str:
-    """Hex digest of what a chip with links has besides: other chips keep their identity whatever becomes of it."""
+    """Hex digest of what only chips with links have. A change to it leaves the identity of other chips as it is."""
     return _digest({name: value for name, value in vars(isa).items() if _of_links(name)},
                    [op for op in isa.FIELDS if isinstance(op, isa.LinkOp)], ())
 
 
 @cache
 def isa_digest() -> str:
-    """Hex digest of every opcode, field, latency and table: what a program relies on besides its config."""
+    """Hex digest of every opcode, field, latency and table that a program relies on."""
     names = vars(isa) | {name: getattr(host_map, name) for name in host_map.ISA}
     return _digest({name: value for name, value in names.items() if not _of_links(name)},
                    [op for op in isa.FIELDS if not isinstance(op, isa.LinkOp)], tables.rom())

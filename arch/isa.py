@@ -1,18 +1,17 @@
-"""Instruction set: every opcode, field and latency of the chip, and nothing else defines them.
+"""Instruction set: the only definition of every opcode, field and latency of the chip.
 
-An instruction queue (ICU) issues its words in order. A word is *dispatched* in one cycle and the next one of the
-same queue exactly `delay` cycles later. A dispatched word starts one of its unit's *engines*, which then works
-through a burst of `count` elements by itself (the REPEAT of the original machine is part of every word): element i
-executes in cycle
+An instruction queue (ICU) issues its words in order. The queue *dispatches* a word in one cycle, and the next word
+exactly `delay` cycles later. A dispatched word starts an *engine* of its unit. The engine executes a burst of `count`
+elements by itself; the REPEAT of the original machine is part of every word. Element i executes in cycle
 
     e(i) = dispatch + ENGINE + i * interval
 
-A folded VXM (`ChipConfig.vxm_fold`) is occupied by an element in vxm_fold cycles from e(i) on, so the interval of its
-bursts of several elements must be that long.
+An element occupies a folded VXM (`ChipConfig.vxm_fold`) for vxm_fold cycles from e(i) on. A VXM burst of several
+elements therefore has an interval of at least vxm_fold.
 
-All latencies below are relative to e(i). *Sampling* in cycle e reads the stream register at the unit's position;
-*driving* in cycle d from position p makes the value readable at position q in cycle d + |q - p| (eastward streams
-q > p, westward q < p), until it leaves the edge or another unit drives over it. Nothing waits for anything.
+All latencies below are relative to e(i). *Sampling* in cycle e reads the stream register at the unit's position.
+*Driving* in cycle d from position p makes the value readable at position q in cycle d + |q - p|: eastward where q > p,
+westward where q < p. The value travels until it leaves the row or another unit overwrites it. Nothing waits.
 """
 
 import functools
@@ -69,9 +68,11 @@ while no token runs."""
 
 
 def vxm_late(config: cfg.ChipConfig) -> int:
-    """Cycles that VXM_DRIVE and VXM_REDUCE_DRIVE are more in a folded VXM, where an element takes `vxm_fold` cycles:
-    its last lanes are so much later than its first ones, and a vector is driven whole. Registers, exponents and
-    reductions are read and written lane by lane, as late the one as the other."""
+    """Cycles that a folded VXM adds to VXM_DRIVE and VXM_REDUCE_DRIVE.
+
+    An element's last lanes are computed vxm_fold - 1 cycles after its first lanes, and a vector is driven whole.
+    Registers, exponents and reduction accumulators see no added latency: each lane is read as late as it is written.
+    """
     return config.vxm_fold - 1
 
 
@@ -366,7 +367,7 @@ FIELDS: Mapping[AnyOp, Mapping[str, Field]] = MappingProxyType({
     LinkOp.RECEIVE: {**_BURST, "port": Field(2, doc="port whose flit is taken"),
                      "planes": Field(cfg.PLANES, low=1, doc="planes that it is driven on, inward")},
 })
-"""Fields of every operation behind the common header (op, delay)."""
+"""Fields of every operation, after the common header (op, delay)."""
 
 HEADER = MappingProxyType({
     "op": _enum(Op), "delay": Field(DELAY_BITS, low=MIN_DELAY, doc="cycles to the next dispatch")})
@@ -378,28 +379,29 @@ UNIT_OPS: Mapping[str, tuple[AnyOp, ...]] = MappingProxyType({
     "SXM": (Op.PERMUTE, Op.SHIFT, Op.REDUCE, Op.TRANSPOSE_IN, Op.TRANSPOSE_OUT),
     "C2C": (LinkOp.SEND, LinkOp.RECEIVE),
 })
-"""Operations of each kind of unit, besides the ICU's own NOP, LOOP, END_LOOP, SYNC."""
+"""Operations of each kind of unit, without NOP, LOOP, END_LOOP and SYNC, which belong to the ICU."""
 ENGINES: Mapping[AnyOp, str] = MappingProxyType({
     Op.READ: "read", Op.WRITE: "write", Op.INDEX: "index", Op.LOAD: "load", Op.MAC: "mac", Op.DRAIN: "drain",
     Op.ALU: "alu", Op.PERMUTE: "lanes", Op.SHIFT: "lanes", Op.REDUCE: "lanes", Op.TRANSPOSE_IN: "in",
     Op.TRANSPOSE_OUT: "out", LinkOp.SEND: "send", LinkOp.RECEIVE: "receive"})
-"""The engine of its unit that works an operation off: one burst at a time."""
+"""The engine that executes an operation. An engine executes one burst at a time."""
 ICU_OPS = (Op.NOP, Op.LOOP, Op.END_LOOP, Op.SYNC)
 
 
 def routable(lanes: Sequence[int]) -> bool:
-    """Whether a permutation map is one that the SXM's crossbar, a stage of exchanges for each bit of a lane, can do.
+    """Whether the SXM's crossbar can route a permutation map. It has one stage of exchanges for each bit of a lane.
 
-    lanes: what each of the chip's lanes takes. Bit k of the lane taken must follow from bits 0..k of the lane that
-    takes it: rotations, broadcasts (also within segments), exchanges of neighbours or halves, reversals, and what
-    becomes of these one after the other.
+    Bit k of a source lane must be a function of bits 0..k of its destination lane. Rotations, broadcasts (also within
+    segments), exchanges of neighbours or halves, reversals, and compositions of these are routable.
+
+    lanes: source lane of each of the chip's lanes.
     """
     return all((lanes[lane] ^ lanes[lane & (2 << k) - 1]) >> k & 1 == 0
                for k in range((len(lanes) - 1).bit_length()) for lane in range(len(lanes)))
 
 
 def layout(op: AnyOp) -> data.StructLayout:
-    """Struct of a whole instruction word of `op`: the header, then its fields from the next bit on."""
+    """Struct of a whole instruction word of `op`: the header, followed by the operation's fields."""
     fields = {**HEADER, "op": _enum(type(op)), **FIELDS[op]}
     return data.StructLayout({name: item.shape() for name, item in fields.items()})
 
@@ -414,7 +416,7 @@ def width(unit: str) -> int:
 
 @dataclass(frozen=True)
 class Instr:
-    """An instruction as Python sees it; fields that are not named have their `Field.default`."""
+    """An instruction as a Python object. Fields that are not given have their `Field.default`."""
 
     op: AnyOp
     delay: int = MIN_DELAY
@@ -435,10 +437,10 @@ class EncodingError(ValueError):
 
 
 def fault(instr: Instr) -> str:
-    """What makes an instruction illegal whose fields are legal one by one; "" if nothing does.
+    """Why a combination of legal fields is illegal; "" if it is legal.
 
-    Operands b and c of the VXM take no single bytes. They share a read port of the register file: both may be registers
-    if they are the same. INDEX has its b from IOTA, as I32.
+    Operands b and c of the VXM take no single bytes. They share a read port of the register file, so they cannot be
+    two different registers. INDEX takes its b from IOTA, as I32.
     """
     if instr.op is Op.ALU and not (instr.b_fmt in HALVES and instr.c_fmt in HALVES):
         return "operands b and c must not be single bytes"
@@ -466,7 +468,7 @@ def _bits(op: AnyOp, name: str, spec: Field, value: Any) -> int:
 
 
 def encode(instr: Instr) -> int:
-    """The instruction word. Raises EncodingError naming instruction, field, value and range, or the `fault`."""
+    """The instruction word. Raises EncodingError that names instruction, field, value and range, or the `fault`."""
     specs = FIELDS[instr.op]
     for name in instr.fields:
         if name not in specs:
@@ -489,8 +491,10 @@ def _opcode(number: int, unit: str) -> AnyOp:
 
 
 def decode(word: int, unit: str = "") -> Instr:
-    """The instruction of a word; unit: of its queue, which counts only for "C2C". Raises EncodingError where a field
-    holds no legal value, or for a `fault`."""
+    """The instruction of a word. Raises EncodingError if a field holds an illegal value, or for a `fault`.
+
+    unit: unit of the word's queue. It matters only if it is "C2C".
+    """
     op = _opcode(word & 15, unit)
     offset = HEADER["op"].bits
     delay = word >> offset & ((1 << DELAY_BITS) - 1)
@@ -516,5 +520,5 @@ def decode(word: int, unit: str = "") -> Instr:
 
 
 def least_period(config: cfg.ChipConfig) -> int:
-    """Least cycles of a token: meanwhile the sequencer looks the next one's bucket up, two cycles an entry."""
+    """Least cycles of a token. During a token the sequencer looks up the next token's bucket, two cycles an entry."""
     return 3 + 2 * config.buckets

@@ -1,4 +1,4 @@
-"""How values lie on lanes and words: rounding up, padding, and the two sides of the row."""
+"""Values on lanes: rounding up, padding, and conversion to vectors and quads."""
 
 import numpy as np
 

@@ -11,8 +11,11 @@ from .row import Queue
 class VerifyError(TspError):
     """A program that is not proven legal.
 
-    rule: the trap that it may raise. queue, number, cycle: the word (counted from the bucket's start PC) and the cycle
-    after the token's start pulse; -1 where none applies. what: the offence.
+    rule: the trap that the program may raise.
+    queue: name of the offending word's queue.
+    number: number of the word, counted from the bucket's start PC, or -1.
+    cycle: cycles after the token's start pulse, or -1.
+    what: the offence.
     """
 
     def __init__(self, rule: Trap, queue: str, number: int, cycle: int, what: str) -> None:
@@ -22,7 +25,7 @@ class VerifyError(TspError):
 
 
 def instruction(queue: Queue, number: int, word: int) -> Instr:
-    """Decoded and complete, with all its fields as plain attributes (they are read often). Raises VerifyError."""
+    """Decode a word. All fields become plain attributes, because they are read often. Raises VerifyError."""
     try:
         instr = isa.decode(word, queue.unit)
     except ValueError as error:

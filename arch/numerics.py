@@ -1,7 +1,7 @@
-"""What every operation computes, bit for bit, in numpy integers and without time.
+"""The result of every operation, bit for bit, in numpy integers. Nothing here knows time.
 
-The RTL is tested against these functions; the cycle model and the integer reference are built from them. Vectors
-are int64 arrays whose values lie in the int32 range, with lanes on the last axis; any leading axes are batch.
+The tests compare the RTL with these functions. The cycle model and the integer reference are built from them. Vectors
+are int64 arrays with values in the int32 range. The last axis is the lanes; leading axes are batch.
 """
 
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ def low18(x: np.ndarray) -> np.ndarray:
 
 
 def shift_right(x: np.ndarray, s: np.ndarray | int, rounding: int) -> np.ndarray:
-    """RSR: (x + 2**(s-1)) >> s for s > 0 with rounding, plain floor shift without; s >= 0."""
+    """RSR: with rounding, (x + 2**(s-1)) >> s for s > 0. Without rounding, a floor shift. s >= 0."""
     s = np.asarray(s)
     half = np.where(s > 0, np.left_shift(1, np.maximum(s, 1) - 1), 0) if rounding else 0
     return np.right_shift(x + half, s)
@@ -48,7 +48,7 @@ def bit_length(x: np.ndarray) -> np.ndarray:
 
 
 def take(x: np.ndarray, fmt: Fmt) -> np.ndarray:
-    """Sign-extended bytes of int32 lanes that an operand format selects."""
+    """The bytes that an operand format selects from int32 lanes, sign-extended."""
     if fmt is Fmt.I32:
         return x
     if fmt in (Fmt.LO16, Fmt.HI16):
@@ -78,7 +78,7 @@ def _mantissa(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _table(func: Func, a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(product, base) of an interpolating table function at pre-shifted operand a.
 
-    Two segments share the base in their middle, from which the fraction in the first of them counts back.
+    Two neighbouring segments share the base at their common border. In the first, the fraction counts back from it.
     """
     table = tables.TABLES[func]
     k = np.zeros_like(a)
@@ -106,9 +106,11 @@ def vxm(op: Instr, a: np.ndarray, b: np.ndarray, c: np.ndarray, er: np.ndarray |
     """Result y of one VXM element (Op.ALU) before `lay`: the whole pipeline of `docs/reference/numerics.md`.
 
     a' = a shifted by pre (+ er); p = func(a', b); q = sat32(p >> post (+ er)); y = sat(q alu c).
-    a, b, c: int64 [..., lanes] operands after `take`; er: exponent-file lanes (-128..127), used if op.er_use says so.
     A logical pre shift never rounds. Left pre shifts wrap. Total shifts are clamped to PRE_RANGE and POST_RANGE.
     The interpolating tables replace c by the table's base and are issued with post = frac_bits, alu = ADD, round = 1.
+
+    a, b, c: int64 [..., lanes] operands after `take`.
+    er: exponent-file lanes (-128..127), added where op.er_use names a shift.
     """
     exponent = -np.asarray(er) if op.er_neg else np.asarray(er)
     zero = np.zeros_like(a)
@@ -135,7 +137,7 @@ def vxm(op: Instr, a: np.ndarray, b: np.ndarray, c: np.ndarray, er: np.ndarray |
 
 
 def exponent(op: Instr, a: np.ndarray, y: np.ndarray, er: np.ndarray | int = 0) -> np.ndarray:
-    """What `er_we` writes: the low byte of y, but of RECIP the exponent k and of RSQRT k >> 1 of the pre-shifted a."""
+    """What `er_we` writes: the low byte of y. RECIP writes the exponent k of the pre-shifted a, RSQRT writes k >> 1."""
     if op.func not in (Func.RECIP, Func.RSQRT):
         return take(y, Fmt.B0)
     amount = -np.asarray(er) if op.er_neg else np.asarray(er)
@@ -182,7 +184,7 @@ def saturate(x: np.ndarray, sat: Sat) -> np.ndarray:
 
 
 def reduce(red: Red, x: np.ndarray, axis: int) -> np.ndarray:
-    """Reduction along one axis; sums wrap to 32 bits, MAXABS of -2**31 is 2**31 - 1."""
+    """Reduction along one axis. Sums wrap to 32 bits. MAXABS of -2**31 is 2**31 - 1."""
     match red:
         case Red.SUM:
             return wrap32(x.sum(axis))
@@ -205,8 +207,11 @@ def lane_reduce(red: Red, segment: int, x: np.ndarray) -> np.ndarray:
 def dot(weights: np.ndarray, act: np.ndarray, wfmt: Wfmt) -> np.ndarray:
     """One MXM step: row sums of a step of weights.
 
-    weights: int8 bytes [rows, lanes] as streamed; act: int8 [lanes]. Returns int64 [rows], or [2 * rows] for INT4,
-    where byte row r holds output rows 2r (low nibble) and 2r + 1 (high nibble).
+    weights: int8 bytes [rows, lanes] as streamed.
+    act: int8 [lanes].
+
+    Returns int64 [rows]. For INT4 it returns [2 * rows]: byte row r holds output rows 2r (low nibble) and 2r + 1 (high
+    nibble).
     """
     weights = weights.astype(np.int64)
     if wfmt is Wfmt.INT4:
@@ -218,10 +223,14 @@ def dot(weights: np.ndarray, act: np.ndarray, wfmt: Wfmt) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Index:
-    """Contents of a MEM index register: quads added to addresses, enabled lanes (writes), enabled planes.
+    """Contents of a MEM index register.
 
-    A READ through it drives 0 on planes that `planes` does not name; a WRITE writes only bytes of enabled lanes and
-    planes. Register 0 is the constant (0, all, all), which is also what the others hold at first.
+    A READ drives 0 on planes that are not enabled. A WRITE writes only bytes of enabled lanes and planes. Register 0 is
+    the constant (0, all, all). The other registers begin with the same value.
+
+    offset: quads added to addresses.
+    lanes: mask of the lanes enabled for writes.
+    planes: mask of the enabled planes.
     """
 
     offset: int
@@ -230,10 +239,13 @@ class Index:
 
     @classmethod
     def everything(cls, lanes: int) -> "Index":
-        """The constant, in a chip of so many lanes."""
+        """The value of register 0 in a chip with `lanes` lanes."""
         return cls(0, (1 << lanes) - 1, 15)
 
     @classmethod
     def of(cls, vector: np.ndarray, bits: int) -> "Index":
-        """From the int32 lanes of an index vector; `bits` of the offset are kept (`ChipConfig.index_bits`)."""
+        """From the int32 lanes of an index vector.
+
+        bits: bits kept of the offset (`ChipConfig.index_bits`).
+        """
         return cls(int(vector[0]) & (1 << bits) - 1, int(vector[1]) & (1 << len(vector)) - 1, int(vector[2]) & 15)

@@ -1,11 +1,12 @@
-"""How a queue stores its words: each distinct word once, and in the order of issue their numbers and delays.
+"""How a queue stores its words: each distinct word once, and an entry of number and delay for each instruction.
 
-Programs repeat themselves - the buckets of a model differ in a few counts and delays - so that an entry of a number and
-a delay for each instruction, and a memory of the distinct words, take a third of the bits of a queue of whole words.
-The two memories are read one behind the other, in the time that a whole word's memory and its register would take.
+Programs repeat themselves: the buckets of a model differ in a few counts and delays. The entries and the memory of
+distinct words together take a third of the bits of a queue of whole words. The two memories are read in sequence, which
+takes as long as a memory of whole words and its register.
 
-Halves of words repeat themselves more than whole ones: a few counts meet many addresses. A store may be in two parts,
-each of which keeps the distinct halves; a word's number is then the numbers of its halves, side by side.
+Halves of words repeat more often than whole words: few counts combine with many addresses. A store may therefore have
+two parts, one for the distinct lower halves and one for the upper halves. A word's number is then the concatenation of
+the numbers of its halves.
 """
 
 import functools
@@ -17,17 +18,21 @@ from .isa import DELAY_BITS, FIELDS, HEADER, ICU_OPS, UNIT_OPS, AnyOp, Op, width
 from .row import Queue, queue_depth, queues
 
 SHALLOW = 256
-"""Parts of fewer words are made of LUTs, which a block RAM would leave mostly empty."""
+"""Parts with fewer words are built from LUTs. They would leave a block RAM mostly empty."""
 C2C_WORDS = 64
-"""Distinct words that a C2C's queue holds where those of the others are counted."""
+"""Distinct words that a C2C's queue holds in a config with `icu_words`."""
 UPPER = {"MEM": 39, "MXM": 48}
-"""First bit of a word's upper half. MEM words have about as many distinct halves on either side of bit 3 of their
-address; what an MXM stores of the lower half is 36 bits, the width of a block RAM."""
+"""First bit of a word's upper half. MEM words are divided at bit 3 of their address, where both sides have about as
+many distinct halves. The stored lower half of an MXM word has 36 bits, the width of a block RAM."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a store: how many values it holds, number 0 being 0, and the bits of a word that they are."""
+    """One part of a store.
+
+    words: values that it holds. Value number 0 is 0.
+    kept: the bits of a word that make a value.
+    """
 
     words: int
     kept: tuple[int, ...]
@@ -39,11 +44,11 @@ class Part:
 
     @functools.cached_property
     def mask(self) -> int:
-        """The bits that it keeps."""
+        """Mask of the kept bits."""
         return sum(1 << bit for bit in self.kept)
 
     def of(self, word: int) -> int:
-        """The part of a word."""
+        """The kept bits of a word."""
         return word & self.mask
 
 
@@ -51,8 +56,10 @@ class Part:
 class Store:
     """Sizes of one queue's memories.
 
-    depth: entries. delay_bits: of an entry; a longer delay must be split. parts: of the stored words, lowest first.
-    They keep all bits but the delay and those that are 0 in every program that is legal in this config.
+    depth: entries.
+    delay_bits: bits of an entry's delay. A longer delay must be split.
+    parts: parts of the stored words, lowest first. They leave out the delay, and bits that are 0 in every program that
+    is legal in this config.
     """
 
     depth: int
@@ -61,7 +68,7 @@ class Store:
 
     @property
     def words(self) -> int:
-        """So many distinct words fit whatever they are, the empty word (no word at all) among them."""
+        """Distinct words that fit in any case, the empty word ("no word") included."""
         return min(part.words for part in self.parts)
 
     @property
@@ -76,7 +83,7 @@ class Store:
 
 
 def store_of(config: ChipConfig, queue: Queue) -> Store:
-    """The memories of a queue. In a debug build words are whole, so that it can tell what is wrong with them."""
+    """The memories of a queue. A debug build stores whole words, because its traps need all bits."""
     depth = queue_depth(config, queue)
     words = _sizes(config, queue) if config.icu_words else (depth,)
     kept = _kept(config, queue)
@@ -91,7 +98,7 @@ def store_of(config: ChipConfig, queue: Queue) -> Store:
 
 
 def _sizes(config: ChipConfig, queue: Queue) -> tuple[int, ...]:
-    """Distinct words, or halves of them, that a queue holds."""
+    """Distinct words, or distinct halves, that a queue holds."""
     if queue.unit == "C2C":
         return (C2C_WORDS,)
     return config.icu_words[queue.slice + 3 if queue.unit == "MEM" else ("VXM", "SXM", "MXM").index(queue.unit)]
@@ -109,7 +116,7 @@ def _kept(config: ChipConfig, queue: Queue) -> tuple[int, ...]:
 
 
 def _used(config: ChipConfig, queue: Queue, op: AnyOp) -> int:
-    """Mask of the bits that can be 1 among the fields of an operation."""
+    """Mask of the bits that an operation's fields can set."""
     mask, at = 0, 0
     for name, field in FIELDS[op].items():
         bits = field.bits
@@ -123,9 +130,9 @@ def _used(config: ChipConfig, queue: Queue, op: AnyOp) -> int:
 
 
 class Numbers:
-    """Gives the distinct words of one queue their numbers, from 1 on.
+    """Numbers the distinct words of one queue, from 1 on.
 
-    Raises ValueError where the queue cannot hold a word.
+    A call raises ValueError if the queue cannot hold the word.
     """
 
     def __init__(self, config: ChipConfig, queue: Queue):
@@ -150,17 +157,20 @@ class Numbers:
 
 
 def _values(part: Part) -> str:
-    """What a part holds, for messages."""
+    """The contents of a part, for messages."""
     return f"distinct values of bits {part.kept[0]}..{part.kept[-1]}"
 
 
 def distinct(part: Part, words: Iterable[int]) -> int:
-    """How many values a part of a queue's store must hold for these instructions, 0 aside."""
+    """Distinct values, without 0, that these instructions need in a part of a queue's store."""
     return len({part.of(word) for word in words} - {0})
 
 
 def overflow(config: ChipConfig, words: dict[str, Iterable[int]]) -> str:
-    """What does not fit the queues, by queue name, as one line; nothing if all fits."""
+    """One line about the first thing that does not fit the queues; "" if all fits.
+
+    words: instruction words by queue name.
+    """
     for queue in queues(config):
         mine = list(words.get(queue.name, ()))
         limit = queue_depth(config, queue)

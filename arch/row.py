@@ -1,4 +1,4 @@
-"""The row of units: which instruction queues a chip has, where their units are, and how deep they are."""
+"""The row of units: the instruction queues of a chip, the positions of their units, and their depths."""
 
 import functools
 from collections.abc import Mapping
@@ -11,16 +11,17 @@ POSITION_OF: Mapping[tuple[str, str], int] = MappingProxyType({
     ("MXM", "W"): cfg.MXM_W, ("SXM", "W"): cfg.SXM_W, ("MEM", "W"): cfg.MEM_W, ("VXM", ""): cfg.VXM,
     ("MEM", "E"): cfg.MEM_E, ("SXM", "E"): cfg.SXM_E, ("MXM", "E"): cfg.MXM_E,
     ("C2C", "W"): cfg.MXM_W, ("C2C", "E"): cfg.MXM_E})
-"""Positions in the row by kind of unit and side. As MEM slices do, a C2C shares its position: with the MXM at its end
-of the row."""
+"""Positions in the row by kind of unit and side. A C2C shares its position with the MXM at its end of the row, as MEM
+slices of one side share theirs."""
 
 
 @dataclass(frozen=True)
 class Queue:
     """An instruction queue.
 
-    unit: kind of the unit that it feeds ("MEM", "MXM", "VXM", "SXM" or "C2C"). side: "W" or "E", the unit's side of the
-    VXM, which itself has none (""). slice: number of a MEM slice among those of its side, 0 for other units.
+    unit: kind of its unit ("MEM", "MXM", "VXM", "SXM" or "C2C").
+    side: "W" or "E", the side of the VXM where the unit lies; "" for the VXM.
+    slice: number of a MEM slice on its side; 0 for other units.
     """
 
     unit: str
@@ -29,7 +30,7 @@ class Queue:
 
     @functools.cached_property
     def name(self) -> str:
-        """As programs and reports name it: "VXM", "MXM_W", "MEM_E0"."""
+        """Its name in programs and reports: "VXM", "MXM_W", "MEM_E0"."""
         return "_".join(filter(None, (self.unit, self.slice_name or self.side)))
 
     @property
@@ -52,7 +53,7 @@ C2C = MappingProxyType({side: Queue("C2C", side) for side in "WE"})
 
 @functools.cache
 def slices(config: cfg.ChipConfig) -> Mapping[str, Queue]:
-    """Queues of the MEM slices by the names of the slices, in the order in which host addresses number them."""
+    """Queues of the MEM slices by slice name, in the order of their numbers in host addresses."""
     found = (Queue("MEM", side, number) for side in "WE" for number in range(len(config.mem_depths)))
     return MappingProxyType({queue.slice_name: queue for queue in found})
 
@@ -63,7 +64,7 @@ def slice_depths(config: cfg.ChipConfig) -> dict[str, int]:
 
 
 def queues(config: cfg.ChipConfig) -> tuple[Queue, ...]:
-    """All queues of a chip, in the order in which host addresses and start tables number them."""
+    """All queues of a chip, in the order of their numbers in host addresses and start tables."""
     sxm = [SXM["E"], *([SXM["W"]] if config.sxm_west else [])]
     c2c = [queue for side, queue in C2C.items() if config.ports_of(side)]
     return VXM, *sxm, MXM["W"], MXM["E"], *slices(config).values(), *c2c

@@ -1,7 +1,7 @@
-"""The VXM's function tables: one ROM of 256 words, (base, slope) pairs, shared by all table functions.
+"""The VXM's function tables: one ROM of 256 (base, slope) pairs for all table functions.
 
-EXP2 looks a value up directly; the others interpolate: value = base + ((slope * frac + half) >> frac_bits).
-Indices and scales are those of `docs/reference/numerics.md`; widths were chosen by measured KL divergence there.
+EXP2 takes its value from the ROM. The others interpolate: value = base + ((slope * frac + half) >> frac_bits).
+`docs/reference/numerics.md` defines indices and scales, and gives the KL divergences that decided the widths.
 """
 
 import itertools
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from .isa import Func
 
 CENTRE_BITS = 15
-"""Unsigned: of a base in the middle of two segments, and of a power."""
+"""Bits of a centre (the base between two segments) and of a power; unsigned."""
 SLOPE_BITS = 12
-"""Two's complement."""
+"""Bits of a slope; two's complement."""
 ROM_DEPTH = 256
 LOG2_FRACTION = 15
 EXP2_FRACTION = 6
@@ -38,11 +38,11 @@ TABLES = {
 }
 
 FIRST_INTERPOLATED = min(table.start for table in TABLES.values() if table.frac_bits)
-"""Below it, `centres` and `slopes` are 0: what the other functions look up."""
+"""First ROM word of the interpolating functions. `centres` and `slopes` are 0 below it."""
 
 
 def _interpolated(function: Callable[[float], float], segments: int) -> list[tuple[int, int]]:
-    """(base, slope) of `segments` equal parts of [0, 1), through the rounded values at their ends."""
+    """(base, slope) of `segments` equal parts of [0, 1). Each line passes through the rounded values at its ends."""
     ends = [round(function(i / segments)) for i in range(segments + 1)]
     return [(low, high - low) for low, high in itertools.pairwise(ends)]
 
@@ -65,12 +65,12 @@ def rom() -> list[tuple[int, int]]:
 
 
 def centres() -> list[int]:
-    """The base in the middle of each pair of segments: the end of the first is the start of the second."""
+    """The base between the two segments of each pair: the first ends there and the second starts."""
     return [base * (entry >= FIRST_INTERPOLATED) for entry, (base, _) in enumerate(rom())][1::2]
 
 
 def slopes() -> list[int]:
-    """The slope of each segment, in SLOPE_BITS bits; 0 for the second half of SIGMOID, which mirrors the first."""
+    """The slope of each segment, in SLOPE_BITS bits. The second half of SIGMOID mirrors the first and has slopes 0."""
     table = TABLES[Func.SIGMOID]
     mirrored = range(table.start + table.segments // 2, table.start + table.segments)
     return [slope & (1 << SLOPE_BITS) - 1 if entry not in mirrored else 0 for entry, (_, slope) in enumerate(rom())]

@@ -1,7 +1,7 @@
-"""The cache: what is expensive to build is kept under a hash of all that it is made from.
+"""The cache: keeps the results of expensive builds under a hash of all their inputs.
 
-An entry is a folder with a list of its files and of their sums; one that does not match its list is made anew. A cache
-that cannot be written, another user's for example, serves what it holds.
+An entry is a folder. A list in it names its files and their sums. An entry that does not match its list is rebuilt. A
+cache that cannot be written, another user's for example, still serves what it holds.
 """
 
 import errno
@@ -19,17 +19,17 @@ from pathlib import Path
 from .errors import TspError
 
 UNUSED_DAYS = 30
-"""Entries of the cache that nobody used for so long are removed."""
+"""Days without use after which an entry is removed."""
 LIST = ".files.json"
 """The list of an entry's files: name, size and sha256 of each."""
 ELSEWHERE = "set METRONOME_CACHE to another folder"
-"""The remedy for a cache that is of no use."""
+"""The remedy for a cache that cannot be used."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What the system says where there is no room."""
+"""The system's error numbers for a full disk."""
 
 
 def content_key(*parts: str | bytes) -> str:
-    """A hash of the parts and of where one ends and the next begins: names an entry of the cache."""
+    """The name of a cache entry: a hash of the parts and of their lengths."""
     digest = hashlib.sha256()
     for part in parts:
         raw = part.encode() if isinstance(part, str) else part
@@ -38,10 +38,10 @@ def content_key(*parts: str | bytes) -> str:
 
 
 def source_digest(*folders: Path) -> str:
-    """A hash of every Python file in the folders, names included: stands for what those sources would produce.
+    """A hash of every Python file in the folders, names included. It stands for the output of those sources.
 
-    If one of them is younger than this process, which may have imported an older one, the hash is the process's own:
-    what it produces goes by no name under which another process would look for it.
+    If a file is younger than this process, the process may have imported an older version of it. The hash is then
+    unique to the process, so no other process finds what this one produces.
     """
     parts: list[str | bytes] = []
     youngest = 0.0
@@ -54,7 +54,7 @@ def source_digest(*folders: Path) -> str:
 
 @cache
 def _began() -> float:
-    """When this process began, as files' times count; 0 where Linux does not tell, as if all files were younger."""
+    """When this process began, in the unit of file times. 0 if Linux does not tell: all files then count as younger."""
     try:
         ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
         uptime = float(Path("/proc/uptime").read_text().split()[0])
@@ -86,7 +86,7 @@ def cache_root() -> Path:
 
 
 def check_executable(folder: Path) -> None:
-    """Raises TspError if the system runs nothing that lies in a folder of the cache."""
+    """Raises TspError if the system executes no files in a folder of the cache."""
     if os.statvfs(folder).f_flag & os.ST_NOEXEC:
         raise TspError(f"simulators cannot run from the cache folder {cache_root()}, whose disk is mounted noexec: "
                        f"{ELSEWHERE}")
@@ -94,9 +94,11 @@ def check_executable(folder: Path) -> None:
 
 @contextmanager
 def locked(entry: Path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
-    """Holds the entry's lock file; a second process (or thread) waits. The kernel releases it if the holder dies.
+    """Hold the entry's lock file. A second process (or thread) waits. The kernel releases the lock if its holder dies.
 
-    Raises TspError where the cache cannot be written.
+    on_wait: called once if another process holds the lock.
+
+    Raises TspError if the cache cannot be written.
     """
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
@@ -116,7 +118,7 @@ def locked(entry: Path, on_wait: Callable[[], None] | None = None) -> Iterator[N
 
 
 def _unwritable(error: OSError) -> Exception:
-    """What is raised where the system refuses to write an entry: the error itself if there is no room."""
+    """The exception for an entry that the system refuses to write. If the disk is full, it is the error itself."""
     if error.errno in FULL:
         return error
     return TspError(f"the cache folder {cache_root()} cannot be written: {(error.strerror or str(error)).lower()}; "
@@ -124,11 +126,12 @@ def _unwritable(error: OSError) -> Exception:
 
 
 def cached(kind: str, key: str, make: Callable[[Path], None], on_wait: Callable[[], None] | None = None) -> Path:
-    """The folder `kind/key` of the cache, filled by `make(folder)` at the first call, or if it is damaged.
+    """The folder `kind/key` of the cache. `make(folder)` fills it at the first call, or if it is damaged.
 
-    `make` works in a folder of another name, which is renamed when it is finished: an entry is whole or absent. What a
-    failed `make` left stays in `key.build` for reading, until the next try. Raises TspError where an entry has to be
-    made and the cache cannot be written.
+    `make` works in the folder `key.build`, which is renamed when it is complete. So an entry is whole or absent. After
+    a failed `make`, `key.build` stays for inspection until the next try.
+
+    Raises TspError if an entry must be made and the cache cannot be written.
     """
     entry = cache_root() / kind / key
     if not _whole(entry):
@@ -136,7 +139,7 @@ def cached(kind: str, key: str, make: Callable[[Path], None], on_wait: Callable[
             if not _whole(entry):
                 _fill(entry, make)
                 _prune(entry.parent)
-    with suppress(OSError):  # of another user's cache
+    with suppress(OSError):  # the cache may belong to another user
         os.utime(entry)
     return entry
 
@@ -158,9 +161,9 @@ def _fill(entry: Path, make: Callable[[Path], None]) -> None:
 
 
 def _whole(entry: Path) -> bool:
-    """Whether an entry is there, and each of its files as it was made.
+    """Whether an entry exists and each of its files is unchanged.
 
-    One without a list, from a version that wrote none, gets one if it holds anything at all.
+    Older versions wrote no list. An entry without a list gets one, unless it is empty.
     """
     if not entry.is_dir():
         return False
@@ -182,7 +185,7 @@ def _write_list(folder: Path) -> None:
 
 
 def _sums(folder: Path) -> dict[str, list]:
-    """[size, sha256] of every file in a folder, by its name; without those that cannot be read."""
+    """[size, sha256] by name of every readable file in a folder."""
     sums = {}
     for path in sorted(folder.rglob("*")):
         if path.name != LIST and path.is_file():
@@ -203,7 +206,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _prune(folder: Path) -> None:
-    """Removes entries that nobody used for UNUSED_DAYS; the lock files stay, for a waiter may hold one."""
+    """Remove entries that were not used for UNUSED_DAYS. Lock files stay, because a waiting process may hold one."""
     oldest = time.time() - UNUSED_DAYS * 86400
     for entry in folder.iterdir():
         if entry.is_dir() and entry.stat().st_mtime < oldest:

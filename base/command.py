@@ -1,4 +1,4 @@
-"""What all commands have in common: what is refused is one line on stderr and exit code 2, whatever refuses it."""
+"""The frame of every command: a refusal, whatever its source, is one line on stderr and exit code 2."""
 
 import errno
 import io
@@ -15,14 +15,17 @@ from .cache import FULL
 from .errors import TspError
 
 REFUSED, INTERRUPTED, TERMINATED = 2, 130, 143
-"""Exit codes: the input is refused; the user has enough; the system or another program has."""
+"""Exit codes: the input is refused; the user interrupts; the system or another program terminates the command."""
 NAMES = {errno.ENAMETOOLONG: "a shorter name", errno.ENOTDIR: "another", errno.EISDIR: "a file",
          errno.ELOOP: "one that links lead to", errno.ENOENT: "one that is there"}
-"""Remedies for names, by what the system says."""
+"""Remedies for file names, by the system's error number."""
 
 
 def run(main: Callable[..., None], name: str) -> NoReturn:
-    """Run `main` with the arguments of this process, and exit. name: of the command, before what it refuses."""
+    """Run `main` with the arguments of this process, and exit.
+
+    name: name of the command, which begins its error lines.
+    """
     prepare()
     commands = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     commands.command()(main)
@@ -39,15 +42,15 @@ def run(main: Callable[..., None], name: str) -> NoReturn:
 
 
 def prepare() -> None:
-    """Set this process up: a letter that the output's encoding has not is escaped, and SIGTERM ends what was begun.
+    """Set up this process: escape letters that the output's encoding lacks, and clean up on SIGTERM and SIGHUP.
 
-    SIGTERM raises SystemExit(TERMINATED), so that builds are stopped and temporary files removed.
+    These signals raise SystemExit(TERMINATED), so builds stop and temporary files are removed.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     if threading.current_thread() is not threading.main_thread():
-        return  # only the main thread may say what signals do
+        return  # only the main thread may set signal handlers
     for name in ("SIGTERM", "SIGHUP"):
         if signal.getsignal(number := getattr(signal, name)) is signal.SIG_DFL:
             signal.signal(number, _terminate)
@@ -58,9 +61,9 @@ def _terminate(number: int, frame: object) -> NoReturn:
 
 
 def refusal(error: BaseException) -> str | None:
-    """One line about an exception that is no bug: wrong input, wrong arguments, or what the system has not; else None.
+    """One line about an exception that is not a bug: wrong input, wrong arguments, or a missing resource. Else None.
 
-    An OSError for want of room (`base.cache.FULL`) is not among them: that is no refusal.
+    A full disk (`base.cache.FULL`) is not a refusal and gives None.
     """
     if isinstance(error, TspError):
         return " ".join(str(error).split())
@@ -83,6 +86,6 @@ def _refused_by_system(error: OSError) -> str:
 
 
 def usage_error(error: BaseException) -> str | None:
-    """What typer says, in one line, of a wrong option or value; None of any other exception."""
+    """Typer's message about a wrong option or value, in one line. None for any other exception."""
     format_message = getattr(error, "format_message", None)
     return None if format_message is None else " ".join(format_message().split())

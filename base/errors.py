@@ -2,7 +2,7 @@
 
 
 class TspError(Exception):
-    """A user-facing error of one line: what is wrong (named), the limit it breaks, and the remedy.
+    """A user-facing error of one line: the thing that is wrong, the limit that it breaks, and the remedy.
 
-    The command line prints it and exits with status 2; anything else that escapes is a bug of ours.
+    The command line prints it and exits with status 2. Any other exception that escapes is a bug of Metronome.
     """

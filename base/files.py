@@ -1,4 +1,4 @@
-"""Files of a command: JSON that is read, outputs that are whole or absent and refused beforehand if they cannot be."""
+"""Output files of a command: checked before the work begins, and written whole or not at all."""
 
 import os
 import stat
@@ -14,9 +14,9 @@ Name = str | os.PathLike[str]
 
 
 def check_output(path: Name, *inputs: Path) -> None:
-    """Raises TspError unless a regular file can be written at `path` that is none of the inputs.
+    """Raises TspError unless `path` can be written as a regular file and is not one of the inputs.
 
-    A link is followed: what it points to is to be written. Nothing is changed.
+    Links are followed: the target of a link is the output. Nothing is changed.
     """
     path = Path(path)
     if path == Path():
@@ -35,7 +35,7 @@ def check_output(path: Name, *inputs: Path) -> None:
 
 
 def check_outputs(paths: Iterable[Path | None], inputs: Iterable[Path] = ()) -> None:
-    """`check_output` for all paths that are given, which must differ from one another, too."""
+    """`check_output` for all paths that are not None. They must also differ from each other."""
     inputs, given = list(inputs), [path for path in paths if path is not None]
     for path in given:
         check_output(path, *inputs)
@@ -45,7 +45,7 @@ def check_outputs(paths: Iterable[Path | None], inputs: Iterable[Path] = ()) -> 
 
 
 def write_whole(contents: Mapping[Path, bytes]) -> None:
-    """Write files: each whole, and none if one of them cannot be written. Raises TspError."""
+    """Write files, each of them whole. If one cannot be written, none is. Raises TspError."""
     check_outputs(contents)
     with ExitStack() as stack:
         for path, data in contents.items():
@@ -61,8 +61,12 @@ def write_whole(contents: Mapping[Path, bytes]) -> None:
 
 @contextmanager
 def whole(path: Name, keep: tuple[type[BaseException], ...] = ()) -> Iterator[Path]:
-    """An empty file beside `path` to write to. It becomes `path` at the end of the block, and is removed if that ends
-    with an exception, unless it is one of `keep`: those leave what was written so far. Raises TspError."""
+    """An empty file beside `path` to write to. It becomes `path` at the end of the block.
+
+    An exception removes the file. An exception of a type in `keep` leaves at `path` what was written so far.
+
+    Raises TspError if the file cannot be written.
+    """
     target = _target(Path(path))
     try:
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".part")
@@ -84,7 +88,7 @@ def whole(path: Name, keep: tuple[type[BaseException], ...] = ()) -> Iterator[Pa
 
 
 def cannot_write(path: Name, error: OSError) -> TspError:
-    """What is said of an output that the system refuses."""
+    """The error for an output that the system refuses."""
     return TspError(f"{path}: cannot write: {(error.strerror or str(error)).lower()}: name a file elsewhere")
 
 
@@ -96,12 +100,12 @@ def _put(temporary: Path, path: Name) -> None:
 
 
 def _target(path: Path) -> Path:
-    """The file behind links, which need not be there."""
+    """The file that links lead to. It need not exist."""
     return Path(os.path.realpath(path))
 
 
 def _mode(path: Path) -> int | None:
-    """Kind and permissions of what is there; None if nothing is. Raises TspError."""
+    """Kind and permissions of a file; None if it does not exist. Raises TspError."""
     try:
         return path.stat().st_mode
     except FileNotFoundError:
@@ -111,7 +115,7 @@ def _mode(path: Path) -> int | None:
 
 
 def _same(one: Path, other: Path) -> bool:
-    """Whether two names are of one file, which need not be there yet."""
+    """Whether two names lead to the same file. It need not exist yet."""
     with suppress(OSError):
         return os.path.samefile(one, other)
     return _target(one) == _target(other)

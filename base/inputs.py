@@ -1,6 +1,6 @@
-"""Input files: regular ones only, read up to a limit, and named for what they are where they are something else.
+"""Input files: regular files only, read up to a limit. A file of the wrong kind is named for what it is.
 
-A pipe is not opened, for that may wait for ever; a device is not read, for it may never end.
+A pipe is not opened, because opening may wait for ever. A device is not read, because it may never end.
 """
 
 import json
@@ -12,11 +12,11 @@ from typing import Any
 from .errors import TspError
 
 HEAD = 512
-"""Bytes that tell what a file is."""
+"""Bytes at the beginning of a file that identify its kind."""
 TEXT_LIMIT = 1 << 28
-"""Bytes of JSON, of a tokenizer or of a template, at most; the largest in use have a tenth of it."""
+"""Most bytes of JSON, of a tokenizer or of a template. The largest in use have a tenth of it."""
 SAFETENSORS_HEADER = 100_000_000
-"""Bytes of a safetensors header, at most, by that format's library."""
+"""Most bytes of a safetensors header, by that format's library."""
 
 STARTS = {
     b"version https://git-lfs.github.com/spec/": "a Git LFS pointer in place of the file: fetch it with `git lfs pull`",
@@ -46,9 +46,9 @@ SENTENCE_PIECE = re.compile(rb"\x0a.\x0a", re.DOTALL)
 
 
 def check_input(path: Path, what: str = "it") -> int:
-    """The size of a regular file; follows links and opens nothing. Raises TspError on anything else.
+    """The size of a regular file. Follows links and opens nothing. Raises TspError if it is not a regular file.
 
-    what: what the file is to be, here and below: "the tokenizer".
+    what: the file's purpose for error messages, here and below: "the tokenizer".
     """
     try:
         found = path.stat()
@@ -63,7 +63,7 @@ def check_input(path: Path, what: str = "it") -> int:
 
 
 def is_folder(path: Path, what: str = "it") -> bool:
-    """Whether something that is there is a folder. Raises TspError if nothing is, or if it may not be looked at."""
+    """Whether a path is a folder. Raises TspError if it does not exist or may not be accessed."""
     try:
         return stat.S_ISDIR(path.stat().st_mode)
     except (OSError, ValueError) as error:
@@ -71,7 +71,7 @@ def is_folder(path: Path, what: str = "it") -> bool:
 
 
 def read_input(path: Path, what: str = "it", limit: int = TEXT_LIMIT) -> bytes:
-    """A whole file. Raises TspError if it is no regular file or larger than `limit` bytes."""
+    """A whole file. Raises TspError if it is not a regular file or is larger than `limit` bytes."""
     size = check_input(path, what)
     if size > limit:
         raise TspError(f"{path}: it has {size:,} bytes, a file of this kind at most {limit:,}: it must be another file")
@@ -82,7 +82,7 @@ def read_input(path: Path, what: str = "it", limit: int = TEXT_LIMIT) -> bytes:
 
 
 def read_head(path: Path, what: str = "it") -> bytes:
-    """The first bytes of a file. Raises TspError if it is no regular file."""
+    """The first bytes of a file. Raises TspError if it is not a regular file."""
     check_input(path, what)
     try:
         with path.open("rb") as file:
@@ -92,12 +92,12 @@ def read_head(path: Path, what: str = "it") -> bytes:
 
 
 def cannot_read(path: Path, error: Exception, what: str = "it") -> TspError:
-    """What is said of a file that the system refuses to open."""
+    """The error for a file that the system refuses to open."""
     return TspError(f"{path}: cannot read {what}: {getattr(error, 'strerror', None) or error}")
 
 
 def describe(head: bytes) -> str:
-    """What a file is by its first bytes, and what to do about it; "" if nobody knows."""
+    """The kind of a file by its first bytes, and the remedy; "" if the kind is not known."""
     if not head:
         return "an empty file: download it again"
     if not head.strip(b"\0"):
@@ -114,24 +114,28 @@ def describe(head: bytes) -> str:
 
 
 def is_safetensors(head: bytes) -> bool:
-    """Whether a file begins as safetensors do: eight bytes of length, then JSON."""
+    """Whether a file begins like safetensors: eight bytes of length, then JSON."""
     return len(head) > 8 and 2 <= int.from_bytes(head[:8], "little") <= SAFETENSORS_HEADER and head[8:9] == b"{"
 
 
 def is_sentence_piece(head: bytes) -> bool:
-    """Whether a file begins as SentencePiece models do: a protobuf of a piece, that of a text."""
+    """Whether a file begins like a SentencePiece model: a protobuf field of a piece that begins with a text field."""
     return bool(SENTENCE_PIECE.match(head)) and len(head) > 3 and head[3] <= head[1]
 
 
 def check_content(path: Path, head: bytes, *, wanted: str, allowed: str = "") -> None:
-    """Raises TspError if a file is something that is known by its first bytes and does not begin as `allowed` does."""
+    """Raises TspError if the first bytes of a file identify it as another kind than the one wanted.
+
+    wanted: the kind wanted, for the message.
+    allowed: beginning of `describe`'s text that is accepted.
+    """
     found = describe(head)
     if found and not (allowed and found.startswith(allowed)):
         raise TspError(f"{path}: {wanted} is needed, and this is {found}")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Parse a JSON object; raises `TspError` if the file is missing or is no JSON object."""
+    """Parse a JSON object. Raises TspError if the file is missing or does not hold a JSON object."""
     data = read_input(path)
     try:
         value = json.loads(data.decode("utf-8"))

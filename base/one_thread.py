@@ -1,4 +1,4 @@
-"""Keeps numpy's linear algebra to one thread: matrices here are small, and sums come out the same on every machine."""
+"""Keeps numpy's linear algebra on one thread. The matrices are small, and sums are the same on every machine."""
 
 import os
 

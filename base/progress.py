@@ -1,4 +1,4 @@
-"""Work that may take longer than a user likes to wait for: a line every few seconds, with an estimate."""
+"""Progress of long work: lines with an estimate, ever less often."""
 
 import sys
 import threading
@@ -9,19 +9,23 @@ from contextlib import contextmanager
 EVERY = 4.0
 """Seconds before the first line."""
 Tell = Callable[[float], None]
-"""Called with the part of the work that is done, 0..1."""
+"""Called with the fraction of the work that is done, 0..1."""
 
 
 @contextmanager
 def progress(what: str, expected: float = 0.0, *, done: Callable[[], float] | None = None,
              every: float = EVERY) -> Iterator[Tell]:
-    """Tell on standard error what is at work, until the block ends: after a few seconds, then ever more seldom.
+    """Print lines on standard error until the block ends, at first every few seconds, later ever less often.
 
-    A line comes after `every` seconds, and the next ones after a fifth of the time spent. Nothing is told of a block
-    that ends before.
+    The first line comes after `every` seconds. The wait for the next one is then a fifth of the time spent, but at
+    least `every`. A shorter block prints nothing.
 
-    what: the work, "loading the board" for example. expected: seconds that it takes, if nothing better is known. The
-    part that is done comes from the block, which may call what it gets, or from `done`, which another thread calls.
+    The block gets a function to report the fraction that is done.
+
+    what: the work, for example "loading the board".
+    expected: seconds that the work is expected to take, used while no fraction is known.
+    done: returns the fraction that is done, in place of reports from the block. Another thread calls it.
+    every: seconds before the first line.
     """
     report = _Report(what, expected)
     ended = threading.Event()
@@ -54,7 +58,7 @@ class _Report:
         self._done = done
 
     def line(self, now: float) -> str:
-        """What is at work, for how long, and how much longer."""
+        """The work, its time so far, and the estimate of the time left."""
         spent = self.spent(now)
         text = f"{self._what}: {spent:.0f} s"
         if self._done > 0:

@@ -1,4 +1,4 @@
-"""How many positions of a model fit a chip, and what does not: from shapes alone, without weights."""
+"""The context that fits a chip, and what limits it. Only the model's shapes count, not its weights."""
 
 import functools
 from collections.abc import Callable
@@ -20,23 +20,23 @@ from .place.placement import Placement, place
 from .schedule.buckets import check_queues
 
 INT4_MATRICES = frozenset(MATRICES) - {"classifier"}
-"""Held in four bits with weights="int4"; the classifier is also the embedding and stays at eight."""
+"""Matrices held in four bits with weights="int4". The classifier is also the embedding and keeps eight bits."""
 WEIGHTS = {"int8": frozenset[str](), "int4": INT4_MATRICES}
 MANY_CHUNKS = 32
-"""Vectors of positions from which on a context is shortened to whole bursts."""
+"""Vectors of positions. A shortened context of this length or more consists of whole bursts."""
 
 
 def four_bit_matrices(weights: str) -> frozenset[str]:
-    """What a key of `WEIGHTS` holds in four bits. Raises TspError naming the keys."""
+    """The matrices that a key of `WEIGHTS` holds in four bits. Raises TspError that names the keys."""
     if weights not in WEIGHTS:
         raise TspError(f"weights must be one of {', '.join(WEIGHTS)}, not {weights!r}")
     return WEIGHTS[weights]
 
 
 def choose_context(model: ModelConfig, config: ChipConfig, wanted: int | None, four_bit: frozenset[str]) -> int:
-    """`wanted`, if it fits; by default the model's whole context, or what fits of it.
+    """The context `wanted`, if it fits. By default, as much of the model's context as fits.
 
-    Raises TspError naming what does not fit, and the context or the chips that would.
+    Raises TspError that names what does not fit, and the context or the chips that would fit.
     """
     served, problem = fitting_context(model, config, wanted, four_bit)
     if not served:
@@ -48,24 +48,29 @@ def choose_context(model: ModelConfig, config: ChipConfig, wanted: int | None, f
 
 def fitting_context(model: ModelConfig, config: ChipConfig, wanted: int | None,
                     four_bit: frozenset[str]) -> tuple[int, str]:
-    """(positions, at most `wanted` or the model's, that fit; what does not fit beyond them, "" if there is nothing).
+    """(positions that fit, what limits them).
 
-    They are the greatest number of whole vectors that fits; if they are many, of whole bursts of them: for one that is
-    only begun queues hold fewer buckets. 0 if not even one vector fits. Raises TspError if `wanted` is out of range.
+    The positions are at most `wanted`, or the model's context. If fewer fit, they are whole vectors. A long context is
+    whole bursts of vectors, because a partial burst leaves room for fewer buckets in the queues. The positions are 0 if
+    not even one vector fits. The limit is "" if there is none.
+
+    Raises TspError if `wanted` is out of range.
     """
     if wanted is not None and not 1 <= wanted <= model.seq_len:
         raise TspError(f"context must be in 1..{model.seq_len} (the model's context), not {wanted}")
     placed = functools.partial(_problem, model, config, four_bit, False)
     queued = functools.partial(_problem, model, config, four_bit, True)
     served, problem = _longest(wanted or model.seq_len, config.lanes, placed)
-    if served and (overflow := queued(served)):  # scheduling takes long: only now, and seldom more than once
+    if served and (overflow := queued(served)):  # scheduling is slow, so it comes last and seldom runs twice
         return _longest(served, config.lanes, queued)[0], overflow
     return served, problem
 
 
 def _longest(full: int, lanes: int, problem_of: Callable[[int], str]) -> tuple[int, str]:
-    """(the greatest context of whole vectors, at most `full`, without a problem, 0 if there is none; the problem of
-    those beyond it, or of all)."""
+    """(greatest context without a problem, problem of longer ones).
+
+    The context is `full`, or less in whole vectors, or 0. The problem is "" if `full` has none.
+    """
     problem = problem_of(full)
     if not problem:
         return full, ""
@@ -82,7 +87,7 @@ def _longest(full: int, lanes: int, problem_of: Callable[[int], str]) -> tuple[i
 
 
 def _problem(model: ModelConfig, config: ChipConfig, four_bit: frozenset[str], queues: bool, context: int) -> str:
-    """What does not fit, of SRAM and registers and, if asked, of the queues; "" if all does."""
+    """What does not fit SRAM, registers and, if `queues`, the queues; "" if all fits."""
     try:
         placement = check_fit(model, config, context, four_bit)
         if queues:
@@ -93,14 +98,14 @@ def _problem(model: ModelConfig, config: ChipConfig, four_bit: frozenset[str], q
 
 
 def _fitting(model: ModelConfig, four_bit: frozenset[str]) -> str:
-    """Which named chips the model fits, with a vector of positions at least."""
+    """The named chips that the model fits with at least one vector of positions, for messages."""
     found = [name for name, config in CONFIGS.items()
              if not _problem(model, config, four_bit, True, min(model.seq_len, config.lanes))]
     return f"the model fits --config {' or '.join(found)}" if found else "the model fits no config"
 
 
 def check_fit(model: ModelConfig, config: ChipConfig, context: int, four_bit: frozenset[str]) -> Placement:
-    """Place and lower the model's shapes, without weights. Raises TspError naming what does not fit."""
+    """Place and lower the model's shapes, without weights. Raises TspError that names what does not fit."""
     if four_bit and not config.int4:
         raise TspError(f"config {config.name} has no int4 weights, for {2 * config.rows} rows of a step do not fit its "
                        f"{config.lanes} lanes: use int8")
@@ -118,14 +123,16 @@ def check_fit(model: ModelConfig, config: ChipConfig, context: int, four_bit: fr
 
 
 def rope_rate(config: ModelConfig, model: IntegerModel) -> np.ndarray:
-    """Radians a position of every RoPE pair of a head as the chip stores it; pairs of padding stand still."""
+    """Radians a position for every RoPE pair of a head, as the chip stores it. Pairs of padding have 0."""
     rate = config.rope_theta ** (-np.arange(0, config.head_dim, 2) / config.head_dim)
     return np.pad(rate, (0, model.head_size // 2 - len(rate)))
 
 
 def hollow_model(model: ModelConfig, lanes: int, context: int, four_bit: frozenset[str]) -> IntegerModel:
-    """An integer model of the right shapes whose weights are all 0: time and space depend on nothing else but on which
-    scales are dynamic, none of them here."""
+    """An integer model of the right shapes whose weights are all 0.
+
+    Time and space depend only on the shapes and on which scales are dynamic. This model has no dynamic scale.
+    """
     sizes = {
         "dim": model.dim, "hidden": model.hidden_dim, "layers": model.n_layers, "heads": model.n_heads,
         "kv_heads": model.n_kv_heads, "head_size": native_head_size(model.head_dim, lanes),

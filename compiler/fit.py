@@ -1,4 +1,4 @@
-"""Whether a model fits a chip, and what limits it: from its shapes alone, without calibration."""
+"""Whether a model fits a chip, and what limits it. Only the model's shapes count; nothing is calibrated."""
 
 from dataclasses import dataclass
 
@@ -11,11 +11,13 @@ from .capacity import check_fit, fitting_context, four_bit_matrices
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """What a chip makes of a model.
+    """How a model fits a chip.
 
-    context: positions that fit (0: not even a vector of them). limit: what does not fit, or keeps the context below the
-    model's; "" if nothing does. sram: (quads used, quads there are) by slice. cycles: of a token, by bucket (first
-    position beyond it, cycles), exact if the model needs no dynamic scale (`scales`); () if nobody asked.
+    context: positions that fit; 0 if not even one vector of them fits.
+    limit: what keeps the context below the model's; "" if nothing does.
+    sram: (quads used, quads in all) by slice.
+    cycles: (first position beyond the bucket, cycles of a token) of each bucket. They are exact if the model needs no
+    dynamic scale (`scales`). () if not requested.
     """
 
     config: ChipConfig
@@ -27,7 +29,9 @@ class Fit:
 
 def fit(model: ModelConfig, config: ChipConfig, *, context: int | None = None, weights: str = "int8",
         cycles: bool = False) -> Fit:
-    """Fit a model to a chip; with `cycles`, schedule its tokens, which takes seconds.
+    """Fit a model to a chip.
+
+    cycles: also schedule its tokens, which takes seconds.
 
     Raises TspError if the arguments are out of range.
     """

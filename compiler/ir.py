@@ -1,10 +1,13 @@
 """The compiler's intermediate form: bursts, the streams that tie them together, and clusters of them.
 
-A *burst* is one instruction: a queue, an operation, the cycle of its first element. A *stream* ties a producing burst
-to its consumers: their distance in time is fixed by the latencies of `arch.isa` and the hops between their positions.
-A *cluster* is a set of bursts so tied; it has one freedom, the cycle at which it starts, and only `schedule` chooses
-that. Clusters depend on each other through *cells*: registers, SRAM quads, buffer and accumulator entries. A *block* is
-a straight sequence of clusters, the body of a loop or all of it.
+- A *burst* is one instruction: a queue, an operation, and the cycle of its first element.
+- A *stream* ties a producing burst to its consumers. The latencies of `arch.isa` and the hops between their positions
+  fix their distance in time.
+- A *cluster* is a set of bursts that streams tie together. It has one freedom, its start cycle. Only `schedule` chooses
+  that cycle.
+- A *cell* is a storage place: a register, a plane of an SRAM quad, an entry of a buffer or of an accumulator file.
+  Clusters depend on each other through cells.
+- A *block* is a straight sequence of clusters, issued once or as the body of a loop.
 """
 
 import builtins
@@ -19,7 +22,7 @@ from arch.isa import Dir, Fmt, Op, Red, Src
 
 Cell = Hashable
 BURST_SLOT = 2
-"""Reduction slot of bursts that neither continue a reduction nor are continued."""
+"""Reduction slot of a burst whose reduction is complete in itself."""
 
 
 # --- locations -----------------------------------------------------------------------------------------------------
@@ -39,10 +42,12 @@ class Reg:
 
 @dataclass(frozen=True)
 class Mem:
-    """`count` quads of a MEM slice, `stride` apart; `planes` of each are read or written.
+    """`count` quads of a MEM slice from `addr` on, `stride` apart.
 
-    rel: loop levels whose offset is added. index: index register applied. cells: hazard cells in place of one a quad
-    plane; () for constants.
+    planes: mask of the planes that are read or written.
+    rel: loop levels whose offset is added.
+    index: index register that is applied.
+    cells: hazard cells. By default, each plane of each quad is a cell. Constants have none: ().
     """
 
     slice: str
@@ -70,8 +75,10 @@ class Mem:
 
 @dataclass(frozen=True)
 class Act:
-    """`count` entries of the activation buffer of the MXM on `side`, and what is in them: every `Act` is a value of its
-    own, its parts are parts of it."""
+    """A value in `count` entries, from `base` on, of the activation buffer of the MXM on `side`.
+
+    Every new `Act` is a new value. The parts of an `Act` keep its value.
+    """
 
     side: str
     base: int
@@ -117,10 +124,10 @@ class As:
 
 @dataclass(eq=False)
 class Stream:
-    """Values on their way: driven from `source` in cycle `drive` + i * interval, i < count, on one stream group.
+    """Values on one stream group. Value i < count is driven from `source` in cycle `drive` + i * interval.
 
-    group: the vector group (0) or a weight group. reach: for each direction taken, the farthest position where
-    somebody samples.
+    group: the vector group (0) or a weight group.
+    reach: for each direction used, the farthest position at which the stream is sampled.
     """
 
     source: int
@@ -131,7 +138,7 @@ class Stream:
     reach: dict[Dir, int] = field(default_factory=dict)
 
     def arrival(self, at: int) -> tuple[Dir, int]:
-        """(direction, cycle) in which the first value is sampled at position `at`; the stream is extended to it."""
+        """(direction, cycle) of the first value's arrival at position `at`. Extends the stream to that position."""
         if at == self.source:
             raise ValueError(f"a unit at position {at} cannot sample its own drive")
         direction = Dir.E if at > self.source else Dir.W
@@ -144,8 +151,9 @@ class Stream:
 class Burst:
     """One instruction with the cycle `at` of its first element.
 
-    taken: cycles in which the engine works for an element. samples, drives: the streams that it ties together (weights
-    aside), those driven by their field prefix in the VXM.
+    taken: cycles that an element occupies the engine.
+    samples: streams that it samples, without weights.
+    drives: streams that it drives, by their field prefix in the VXM.
     """
 
     queue: row.Queue
@@ -172,7 +180,10 @@ class Burst:
 
 @dataclass(frozen=True)
 class Read:
-    """A cell is read in cycles first..last; `value`: of an `Act`."""
+    """A read of a cell in cycles first..last.
+
+    value: the value of the `Act` that is read, if it is one.
+    """
 
     cell: Cell
     first: int
@@ -182,7 +193,10 @@ class Read:
 
 @dataclass(frozen=True)
 class Write:
-    """A cell's new value appears in cycle `first` at the earliest and is complete in `last`; `value`: of an `Act`."""
+    """A write to a cell. The new value appears in cycle `first` at the earliest, and is complete in cycle `last`.
+
+    value: the value of the `Act` that is written, if it is one.
+    """
 
     cell: Cell
     first: int
@@ -192,9 +206,12 @@ class Write:
 
 @dataclass(eq=False)
 class Cluster:
-    """Bursts tied by streams. Times are relative to the cluster's start until it is placed.
+    """Bursts tied together by streams. Times are relative to the cluster's start.
 
-    label: what the reports call it. config: of the chip. The methods add bursts and return the streams that they drive.
+    The methods add bursts and return the streams that these drive.
+
+    label: its name in reports.
+    config: the chip's config.
     """
 
     label: str
@@ -246,7 +263,7 @@ class Cluster:
                 burst.samples.append(stream)
 
     def _fetch(self, loc: Mem | Acc, to: int, at: int, count: int, interval: int, group: int = 0) -> Stream:
-        """READ or DRAIN so that the values are sampled at position `to` from cycle `at` on."""
+        """Add a READ or DRAIN whose values are sampled at position `to` from cycle `at` on."""
         if isinstance(loc, Acc):
             queue, latency = row.MXM[loc.side], isa.MXM_DRAIN
         else:
@@ -298,7 +315,7 @@ class Cluster:
             self.reads.append(Read(("index", loc.slice, loc.index), at, at))
 
     def index(self, stream: Stream, slices: Iterable[str], register: int) -> None:
-        """Load an index register of several slices from the (single) vector of a stream."""
+        """Load an index register of several slices from the single vector of a stream."""
         for name in slices:
             queue = self._slice(name)
             direction, at = stream.arrival(queue.position)
@@ -319,7 +336,7 @@ class Cluster:
             self.writes.append(Write(("act", act.side, act.base + i), visible, visible, act.value))
 
     def read(self, loc: Mem, to: row.Queue, count: int = 0) -> Stream:
-        """Fetch SRAM quads towards a unit (a single one `count` times); the first is sampled there in cycle 0."""
+        """Fetch SRAM quads for a unit, which samples the first in cycle 0. A single quad is fetched `count` times."""
         return self._fetch(loc, to.position, 0, count or loc.count, 1)
 
     # -- VXM --
@@ -327,9 +344,12 @@ class Cluster:
     def alu(self, *, a: Any, b: Any = None, c: Any = None, n: int = 1, at: int = 0, dst: Reg | None = None,
             er_dst: int | None = None, red: Red = Red.NONE, **fields: Any,
             ) -> tuple[Stream, Stream]:
-        """A VXM burst of n elements sampling from cycle `at` on: (stream of results, stream of the one reduction).
+        """Add a VXM burst of n elements, which samples from cycle `at` on, or when an operand's stream arrives.
 
-        The streams cost nothing unless somebody samples them. Further fields as in `arch.isa.FIELDS[Op.ALU]`.
+        Further fields are those of `arch.isa.FIELDS[Op.ALU]`.
+
+        Returns the stream of results and the stream of the burst's reduction. A stream that is not sampled costs
+        nothing.
         """
         for operand in (a, b, c):
             loc = operand.loc if isinstance(operand, As) else operand
@@ -375,7 +395,11 @@ class Cluster:
     # -- SXM --
 
     def sxm(self, stream: Stream, op: Op, *, first: int = 0, count: int | None = None, **fields: Any) -> Stream:
-        """An SXM_E burst on values first.. of a stream from its west (VXM or MEM), driven back westward."""
+        """Add a burst of the eastern SXM on a stream from the west (VXM or MEM). It drives its results westward.
+
+        first: first value of the stream that it takes.
+        count: values that it takes; by default, all to the end.
+        """
         at = stream.arrival(cfg.SXM_E)[1] + first * stream.interval
         count = stream.count - first if count is None else count
         result = self._drive(row.SXM["E"], at + isa.SXM_DRIVE, count, stream.interval)
@@ -388,10 +412,12 @@ class Cluster:
 
     def mac(self, weights: list[Mem], act: Act, acc: Acc, *, steps: int, first_step: int = 0, accs: int = 0,
             order: isa.Order = isa.Order.ROW, wfmt: isa.Wfmt = isa.Wfmt.INT8, clear: int = 1) -> None:
-        """Matrix product of act.count activation entries with accs accumulator entries, one MAC element a cycle.
+        """Add a matrix product of act.count activation entries for accs accumulator entries, one MAC element a cycle.
 
-        weights: for each weight group the quads in order of use. steps: accumulator entries of a vector. The entries
-        are `accs` (default: all of acc) from number `first_step` of acc's first vector on.
+        weights: for each weight group, the quads in order of use.
+        steps: accumulator entries of a vector.
+        first_step: first accumulator entry, counted from the beginning of acc.
+        accs: accumulator entries; by default, all of acc.
         """
         accs = accs or acc.count * steps
         acts, total, side = act.count, act.count * accs, act.side
@@ -411,9 +437,11 @@ class Cluster:
 
 @dataclass(eq=False)
 class Block:
-    """A straight piece of a token's program: clusters in order of priority, issued `passes` times.
+    """A straight piece of a token's program.
 
-    strides: quads that a slice's relative addresses advance with each pass.
+    passes: turns, the number of times that it is issued.
+    strides: by slice, the quads that relative addresses advance with each turn.
+    clusters: its clusters in program order.
     """
 
     name: str
@@ -423,5 +451,5 @@ class Block:
 
     @property
     def weight_quads(self) -> int:
-        """Quads that the matrix units consume in all passes."""
+        """Quads that the matrix units consume in all turns."""
         return self.passes * sum(cluster.weight_quads for cluster in self.clusters)

@@ -1,4 +1,4 @@
-"""The boards: which chip goes on which, at what clock. `python -m fpga.boards NAME` asks for one."""
+"""The boards, with their chips and clocks. `python -m fpga.boards NAME` checks a name."""
 
 import sys
 from dataclasses import dataclass
@@ -15,17 +15,23 @@ from base.errors import TspError
 class Board:
     """A board and the named chip config that its bitstream contains.
 
-    platform: module and class of the board's definition in amaranth-boards. mhz: the chip's clock, which is the timing
-    constraint. lut, ff, bram, dsp: what the FPGA has (LUT4, flip-flops, 18-Kbit blocks, 18x18 multipliers).
-    family: of `fpga.flow.build.FAMILIES`. nextpnr: arguments that select the part. pack: what makes the bitstream;
-    pack_for: its arguments for this board. pll: its cell, of `fpga.gateware.clock.PLLS`, or nothing where mhz is the
-    board's own clock.
-    seed: of the placer, where none is named. lut_products: where the chip has more products than the FPGA has
-    multipliers, the registers of those that are made of LUTs (a pattern of yosys). prices, router_clock (ECP5): what a
-    wire costs that several nets want, at first and how much more each pass, and by how much the clock that the router
-    is asked for is above the board's. To nextpnr
-    0.11 a connection is critical by its slack as a part of the worst; once the constraint is met, all are, and none
-    gives way. Prices that grow slowly bring a dense chip to rest, in hundreds of passes (docs/lab/routing.md).
+    platform: module and class of the board's definition in amaranth-boards.
+    mhz: the chip's clock, which is the timing constraint.
+    lut, ff, bram, dsp: resources of the FPGA (LUT4, flip-flops, 18-Kbit blocks, 18x18 multipliers).
+    family: a key of `fpga.flow.build.FAMILIES`.
+    nextpnr: arguments that select the part.
+    pack: the program that makes the bitstream.
+    pack_for: its arguments for this board.
+    pll: the PLL's cell, a key of `fpga.gateware.clock.PLLS`, or "" if mhz is the board's own clock.
+    seed: default seed of the placer.
+    lut_products: if the chip has more products than the FPGA has multipliers, the registers of the products that are
+    made of LUTs, as a yosys pattern.
+    prices (ECP5): the router's price of a congested wire, and its growth each iteration.
+    router_clock (ECP5): ratio of the clock that the router aims at to the board's clock.
+
+    nextpnr 0.11 measures a connection's criticality by its slack relative to the worst slack. Once the constraint is
+    met, all connections are critical and none gives way. With prices that grow slowly, the congestion of a dense chip
+    resolves in hundreds of iterations (docs/lab/routing.md).
     """
 
     name: str
@@ -53,7 +59,7 @@ class Board:
         module, name = self.platform
         factory: type[Any] = getattr(import_module(f"amaranth_boards.{module}"), name)
         if self.part.startswith("GW5"):
-            # Amaranth 0.5 refuses the names of such parts; what it makes does not depend on them.
+            # Amaranth 0.5 refuses the names of such parts. Its output does not depend on them.
             factory = type(name, (factory,), {"parse_part": lambda platform: None, "series": "GW5A"})
         return factory()
 
@@ -88,7 +94,7 @@ BOARDS = {
 
 
 def board_of(name: str) -> Board:
-    """The board of that name. Raises TspError naming the known ones."""
+    """The board with this name. If there is none, raises TspError that lists the boards."""
     if name not in BOARDS:
         raise TspError(f"board must be one of {', '.join(BOARDS)}, not {name!r}")
     return BOARDS[name]

@@ -1,20 +1,20 @@
-"""What goes over the line between host and board: frames to the board, replies from it, and what a board says it is.
+"""The protocol between host and board: frames to the board, replies from it, and the board's identity.
 
-A frame is SYNC, HEADER, CRC, and for a write its data::
+A frame is SYNC, HEADER and CRC. A write also has data::
 
     run          `count` words of `width` bytes for consecutive addresses, then the CRC of all of them
     fill         a run of width 0: `count` (at most FILL) words of 0, then the CRC of nothing
     scattered    `count` records: address (4 bytes), a word of `width` bytes, CRC of the record
 
 A reply is SYNC, status, tag of the frame, tag of the next write that the board takes, the data of a read (`count` words
-of `width` bytes), CRC of what is behind SYNC. Numbers are little-endian; the CRC is zlib's CRC-32, for a header from
-HEADER_SEED on: while the board looks for a header, no record or run of the same size can pass for one. Bytes of a word
-that are not sent are 0.
+of `width` bytes), and the CRC of everything after SYNC. Numbers are little-endian. The CRC is zlib's CRC-32. For a
+header it begins with HEADER_SEED, so a board that looks for a header never mistakes a record or run of the same size
+for one. Bytes of a word that are not sent are 0.
 
-The address of a run is checked before its data, which are written as they come: damaged ones are written again when
-the host repeats the frame. A word of a scattered frame is written when its record is known to be whole. Writes are
-taken in the order of their tags and once; anything else is refused without effect. A frame whose header is damaged
-gets no reply. The frame behind a read may begin only after the reply.
+The header of a run is checked before its data, and the data are written as they arrive. If they are damaged, the host
+repeats the frame and they are written again. A word of a scattered frame is written after the CRC of its record was
+checked. The board takes writes once and in the order of their tags. It refuses all others, without effect. A frame
+with a damaged header gets no reply. The frame after a read may begin only after the reply.
 """
 
 import enum
@@ -38,20 +38,20 @@ HEADER_SEED = 1
 HEADER_BYTES = Shape.cast(HEADER).width // 8
 ADDR_BYTES, CRC_BYTES, WORD_BYTES = 4, 4, 16
 PAGE = 1 << 16
-"""Addresses among which a run stays: the board counts no further."""
+"""Addresses of a page. A run stays within one page, because the board counts no further."""
 FILL = 128
-"""Words of a fill at most: they are written while its CRC arrives."""
+"""Most words of a fill. They are written while its CRC arrives."""
 TAGS = 256
 PAYLOAD = 2048
-"""Bytes of words, and of records, in a frame at most."""
+"""Most bytes of words or records in a frame."""
 OVERHEAD = 1 + HEADER_BYTES + CRC_BYTES + CRC_BYTES
-"""Bytes of a run on the line besides its words."""
+"""Bytes of a run on the line in addition to its words."""
 IDENTITY = 7
-"""A space beyond those of `arch.host_map.Space`: the board itself, of which its identity is read."""
+"""A space in addition to `arch.host_map.Space`: the board itself. Reads of it give its identity."""
 
 
 class Status(enum.IntEnum):
-    """What became of a frame."""
+    """The result of a frame."""
 
     TAKEN = 1  #: a write is done
     REFUSED = 2  #: a write was not the next one; it had no effect
@@ -61,7 +61,7 @@ class Status(enum.IntEnum):
 
 def header(*, space: int, tag: int, width: int, count: int, addr: int, read: bool = False,
            scattered: bool = False) -> bytes:
-    """SYNC, header and its CRC. Raises ValueError on a value that does not fit its field."""
+    """SYNC, the header and its CRC. Raises ValueError if a value does not fit its field."""
     fields = {"space": space, "read": int(read), "scattered": int(scattered), "reserved": 0, "tag": tag, "width": width,
               "count": count, "addr": addr}
     bits = 0
@@ -80,7 +80,10 @@ def with_crc(data: bytes, seed: int = 0) -> bytes:
 
 @dataclass(frozen=True)
 class Reply:
-    """A reply. expected: tag of the next write that the board takes, which tells that all before it are done."""
+    """A reply.
+
+    expected: tag of the next write that the board takes. All writes before it are done.
+    """
 
     status: Status
     tag: int
@@ -94,7 +97,12 @@ HEAD = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """What a board is. config: name of its chip; digest: the chip's `chip_digest`; clock_khz: of the chip."""
+    """The identity of a board.
+
+    config: name of its chip.
+    digest: `chip_digest` of the chip.
+    clock_khz: the chip's clock.
+    """
 
     config: str
     digest: str
@@ -106,11 +114,11 @@ class Identity:
 
     @staticmethod
     def of(config: ChipConfig, mhz: float) -> "Identity":
-        """Of a board with this chip at this clock."""
+        """The identity of a board with this chip at this clock."""
         return Identity(config=config.name, digest=chip_digest(config), clock_khz=round(mhz * 1e3))
 
     def pack(self) -> bytes:
-        """WORDS words, as the board has them. Raises ValueError where the name is too long."""
+        """WORDS words, as the board holds them. Raises ValueError if the name is too long."""
         name = self.config.encode()
         if len(name) > 12:
             raise ValueError(f"config must have a name of at most 12 bytes on a board, not {self.config!r}")
@@ -118,7 +126,7 @@ class Identity:
 
     @classmethod
     def unpack(cls, raw: bytes) -> "Identity":
-        """Raises TspError where another device, or a board of another protocol, answers."""
+        """The identity in WORDS words. Raises TspError if another device, or a board of another protocol, answers."""
         magic, version, digest, clock_khz, name = struct.unpack(cls.FORMAT, raw)
         if magic != cls.MAGIC:
             raise TspError("what answers is no Metronome board")

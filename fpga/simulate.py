@@ -1,7 +1,7 @@
 """`python -m fpga.simulate`: a board on a pseudo-terminal, so that `tsp run --device /dev/pts/N` finds one.
 
-It is the logic of the board behind its pins, in Verilator: what comes over the terminal goes to the pin `rx` bit by
-bit, and back from `tx`. Time stands still while nothing happens.
+It simulates the Verilog of the board's logic within the pins. Bytes from the terminal go to the pin `rx` bit by bit,
+and bytes from the pin `tx` go back. Time stands still while nothing happens.
 """
 
 import ctypes
@@ -32,15 +32,15 @@ from .boards import BOARDS, board_of
 HARNESS = Path(__file__).with_name("harness.cpp")
 FOLDER = Path(__file__).parent
 SOURCES = ("gateware/bridge.py", "gateware/top.py", "gateware/uart.py", "protocol.py")
-"""What the simulated logic depends on, besides `RTL_SOURCES`."""
+"""Sources of the simulated logic in addition to `RTL_SOURCES`."""
 FAST = 4
-"""Cycles a bit: the fewest."""
+"""Fewest cycles a bit."""
 SLICE = 1 << 16
-"""Cycles between looks at whether to stop."""
+"""Cycles between checks for the end of the simulation."""
 MHZ = (0.01, 10_000.0)
-"""Clocks that a board may say it has: it names kHz, and no FPGA is as fast as the limit."""
+"""Range of the clock that a board may report. It reports kHz, and no FPGA reaches the upper limit."""
 CLOCK_MHZ = 50.0
-"""The clock where none is named."""
+"""The default clock."""
 SLOWEST = 300
 """Bits a second of the slowest line."""
 _BOARD = ctypes.c_void_p
@@ -69,9 +69,11 @@ def library(config: ChipConfig, divisor: Fraction, mhz: float) -> ctypes.CDLL:
 
 
 class SimulatedBoard:
-    """A board that a thread simulates, from `with` to its end.
+    """A board that a thread simulates during a `with` block. `path` is its terminal.
 
-    config: its chip. divisor: cycles a bit of its line. mhz: what it says of its clock. path: of its terminal.
+    config: its chip.
+    divisor: cycles a bit of its line.
+    mhz: the clock that it reports.
     """
 
     def __init__(self, config: ChipConfig, *, divisor: int | Fraction = FAST, mhz: float = CLOCK_MHZ) -> None:
@@ -107,7 +109,7 @@ class SimulatedBoard:
 
 
 def _taken(answer: bytes, tag: int) -> bool:
-    """Whether the board says that it took the frame with that tag."""
+    """Whether the answer says that the board took the frame with this tag."""
     replies = Replies()
     replies.feed(answer)
     reply = replies.next()
@@ -115,15 +117,15 @@ def _taken(answer: bytes, tag: int) -> bool:
 
 
 def _answer(terminal: int, answer: bytes) -> None:
-    """As on a board: lost if nobody reads."""
+    """Send the answer to the terminal. As on a board, it is lost if the terminal is not read."""
     if answer:
         with suppress(BlockingIOError):
             os.write(terminal, answer)
 
 
 def divisor(mhz: float, baud: int) -> Fraction:
-    """Cycles a bit of a line; as few as possible if baud is 0. Raises TspError on a number out of range."""
-    if not MHZ[0] <= mhz <= MHZ[1]:  # not of nan either
+    """Cycles a bit of a line. They are as few as possible if baud is 0. Raises TspError if a number is out of range."""
+    if not MHZ[0] <= mhz <= MHZ[1]:  # also refuses nan
         raise TspError(f"--mhz must be in {MHZ[0]:g}..{MHZ[1]:g}, not {mhz:g}: the boards have 45 to 50")
     most = int(mhz * 1e6 / FAST)
     if baud and not SLOWEST <= baud <= most:
@@ -133,7 +135,7 @@ def divisor(mhz: float, baud: int) -> Fraction:
 
 
 def chip_and_clock(config: str | None, mhz: float | None, board: str) -> tuple[ChipConfig, float]:
-    """Those of a board if one is named, else those of the options. Raises TspError if both are given."""
+    """Chip and clock of the board, if one is given, or else of the options. Raises TspError if both are given."""
     if not board:
         return config_of(DEFAULT_CONFIG if config is None else config), CLOCK_MHZ if mhz is None else mhz
     chosen = board_of(board)

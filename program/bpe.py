@@ -1,4 +1,4 @@
-"""run.c's byte-pair encoding: merge the best-scored adjacent pair, the leftmost of equals, until no pair is a token."""
+"""run.c's byte-pair encoding: merge the adjacent pair of best score, the leftmost of several, until none is a token."""
 
 import heapq
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,11 @@ WORST_SCORE = -1e10  # run.c merges only above this
 
 
 def merge(ids: Sequence[int], vocab: Sequence[bytes], index: Mapping[bytes, int], scores: Sequence[float]) -> list[int]:
-    """Merge token ids greedily; `index` is the inverse of `vocab`, `scores` one a token. O(n log n)."""
+    """Merge token ids greedily, in O(n log n).
+
+    index: the inverse of `vocab`.
+    scores: a score for each token.
+    """
     tokens: list[int | None] = list(ids)
     after = list(range(1, len(tokens) + 1))  # the next living position; len(tokens) is the end
     before = list(range(-1, len(tokens) - 1))

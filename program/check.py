@@ -1,4 +1,4 @@
-"""What must hold of a program file whose checksum is right: that all its parts fit each other, and the chip."""
+"""Checks a program file whose checksum is right: its parts must fit each other and the chip."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -15,13 +15,14 @@ from .program import EVENT_COLUMNS, Program, Symbol
 from .weights import SOURCES, Stored
 
 REGISTER = 32
-"""Bits of the host registers that hold periods, limits and positions."""
+"""Bits of host registers for periods, limits and positions."""
 HOST_SYMBOLS = ("logits", "noise", "position", "temperature", "token", "tokens")
 """Tensors that the host reads and writes."""
 
 
 def check(program: Program) -> None:
-    """Raises TspError naming the first part of a program that contradicts another one, or that the chip has not."""
+    """Raises TspError that names the first part of a program that contradicts another part, or does not fit the
+    chip."""
     for part in (_buckets, _starts, _queues, _maps, _image, _symbols, _schedule, _model):
         for fault in part(program):
             raise TspError(f"the program is damaged: {fault}: compile it again")
@@ -114,12 +115,12 @@ def _symbols(program: Program) -> Iterator[str]:
 
 
 def _quads(symbol: Symbol, layers: int) -> int:
-    """Of all layers."""
+    """Quads of a tensor in all layers."""
     return symbol.quads * (layers if symbol.stride else 1)
 
 
 def _host_quads(program: Program) -> dict[str, int]:
-    """Quads that the host touches, by tensor: the tokens' table has the one behind the last position, too."""
+    """Quads that the host touches, by tensor. The token table also has an entry after the last position."""
     vocab = ceil_div(program.model.vocab_size, program.config.lanes)
     return dict.fromkeys(HOST_SYMBOLS, 1) | {
         "logits": vocab, "noise": vocab, "tokens": program.context // program.config.lanes + 1}
@@ -147,7 +148,7 @@ def _schedule(program: Program) -> Iterator[str]:
 
 
 def _model(program: Program) -> Iterator[str]:
-    """The integer model of the reference device."""
+    """Faults of the reference device's integer model."""
     if unknown := set(program.four_bit) - set(MATRICES):
         yield f"it has no matrix {min(unknown)!r} to hold in four bits"
     sizes = model_sizes(program.arrays)
@@ -162,13 +163,13 @@ def _model(program: Program) -> Iterator[str]:
 
 
 def _weightless(sizes: dict[str, int]) -> dict[str, np.ndarray]:
-    """Matrices of the right shapes, all 0 and without memory."""
+    """Matrices of the right shapes, all 0. They take no memory."""
     shapes = array_shapes(sizes)
     return {name: np.broadcast_to(np.zeros((), np.int8), shapes[name]) for name in (*MATRICES, "embedding")}
 
 
 def _weights(program: Program, sizes: dict[str, int]) -> Iterator[str]:
-    """That the stored matrices are those of the model."""
+    """Faults of the stored matrices: they must be those of the model."""
     if set(program.stored) - {"embedding"} != set(SOURCES) - {"embedding"}:
         yield f"its stored matrices must be {', '.join(SOURCES)}, not {', '.join(program.stored)}"
         return
@@ -184,7 +185,7 @@ def _weights(program: Program, sizes: dict[str, int]) -> Iterator[str]:
 
 
 def _channels(program: Program, name: str, counts: dict[str, int]) -> Iterator[str]:
-    """That rows and columns of a stored matrix are channels of the model, in whole steps and vectors."""
+    """Faults of a stored matrix's rows and columns: they must be channels of the model, in whole steps and vectors."""
     config = program.config
     per_step = config.rows * (2 if program.stored[name].four_bit else 1)
     for kind, count in counts.items():
@@ -196,7 +197,7 @@ def _channels(program: Program, name: str, counts: dict[str, int]) -> Iterator[s
 
 
 def _parts(program: Program, stored: Stored) -> Iterator[str]:
-    """That the parts of a stored matrix hold all of it and lie in the image."""
+    """Faults of a stored matrix's parts: they must hold the whole matrix and lie in the image."""
     config, name = program.config, stored.name
     per_step = config.rows * (2 if stored.four_bit else 1)
     columns = len(program.channels.get(f"{name}/inputs", ())) // config.lanes

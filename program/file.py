@@ -1,12 +1,12 @@
-"""The program file: everything that a device needs to tell stories, and everything that is known beforehand.
+"""The program file: everything that a device needs to run a model, and everything that is known before it runs.
 
-A file is two lines of text, a JSON header in the third, and raw sections behind it; `head -3` shows what it is::
+A file is two lines of text, a third line with a JSON header, and raw sections. `head -3` shows what a file is::
 
     metronome-program 4
     <bytes of the whole file> <sha256 of all that follows this line>
     {"config": .., "sections": [[name, dtype, shape], ..], ..}
 
-Nothing in it is executable, and the same program is always the same bytes.
+Nothing in it is executable. The same program always gives the same bytes.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ _HEADER = tuple(f.name for f in fields(Program) if f.name not in ("config", *_SE
 
 
 def is_program(path: str | Path) -> bool:
-    """Whether a file is (or claims by its name to be) a program file."""
+    """Whether a file is a program file, or its name says so."""
     path = Path(path)
     try:
         with open(path, "rb") as file:
@@ -50,13 +50,13 @@ def is_program(path: str | Path) -> bool:
 
 
 def check_checkpoint(path: Path) -> None:
-    """Raises TspError if this is a program, and no checkpoint."""
+    """Raises TspError if the file is a program rather than a checkpoint."""
     if path.is_file() and is_program(path):
         raise TspError(f"{path} is a program already, and no checkpoint: run it with `tsp run {path}`")
 
 
 def to_bytes(program: Program) -> bytes:
-    """The file of a program: the same program, the same bytes."""
+    """The bytes of a program's file. The same program gives the same bytes."""
     sections = _sections(program)
     header = {name: _ADAPTERS[name].dump_python(getattr(program, name), mode="json") for name in _HEADER} | {
         "config": program.config.name, "digest": program.config.digest(), "isa": isa_digest(),
@@ -74,9 +74,11 @@ def save(program: Program, path: str | Path) -> None:
 
 
 def load(path: str | Path, config: ChipConfig | None = None) -> Program:
-    """Read a program file. Raises TspError if it is none, of another version, cut short, altered, or for another chip.
+    """Read a program file.
 
-    config: the chip that it must be for; by default the named config that the file names.
+    config: the chip that the program must be for. By default, it is the config that the file names.
+
+    Raises TspError if the file is not a program, has another version, is truncated or altered, or is for another chip.
     """
     try:
         data = _mapped(Path(path))
@@ -89,7 +91,7 @@ def load(path: str | Path, config: ChipConfig | None = None) -> Program:
 
 
 def _mapped(path: Path) -> bytes | mmap.mmap:
-    """A file's contents, of which only what is used is read."""
+    """A file's contents, mapped to memory: only what is used is read."""
     with open(path, "rb") as file:
         if not os.fstat(file.fileno()).st_size:
             return b""
@@ -97,7 +99,7 @@ def _mapped(path: Path) -> bytes | mmap.mmap:
 
 
 def from_bytes(data: bytes | mmap.mmap, config: ChipConfig | None = None) -> Program:
-    """The program of `to_bytes`; raises TspError as `load`. What it returns is safe to run: see `contents`."""
+    """The program of `to_bytes`. Raises TspError as `load` does. The result is safe to run: see `program.check`."""
     header, rest = _checked(data)
     try:
         chip = _chip(header, config)
@@ -124,7 +126,7 @@ def _second_line(before: int, body: bytes) -> bytes:
 
 
 def _checked(data: bytes | mmap.mmap) -> tuple[dict[str, Any], memoryview]:
-    """The JSON header, and what lies behind it; the frame and the checksum are right."""
+    """The JSON header and the sections after it. Raises TspError unless the frame and the checksum are right."""
     first, newline, behind = _line(data, 0)
     known = first.startswith(MAGIC) if newline else bool(first) and MAGIC.startswith(first[: len(MAGIC)])
     if not known:
@@ -155,13 +157,13 @@ def _checked(data: bytes | mmap.mmap) -> tuple[dict[str, Any], memoryview]:
 
 
 def _line(data: bytes | mmap.mmap, start: int) -> tuple[bytes, bool, int]:
-    """(a line without its end, whether it has one, where the next one begins)."""
+    """(a line without its newline, whether it has one, where the next line begins)."""
     end = data.find(b"\n", start)
     return data[start : end if end >= 0 else len(data)], end >= 0, end + 1
 
 
 def _chip(header: Mapping[str, Any], config: ChipConfig | None) -> ChipConfig:
-    """The chip of a program; raises TspError if this is another one."""
+    """The chip of a program. Raises TspError if `config` is another chip."""
     name, named = header["config"], CONFIGS.get(header["config"])
     chip = config or named
     if chip is None:
@@ -184,7 +186,7 @@ def _word_bytes(queue: row.Queue) -> int:
 
 
 def _sections(program: Program) -> dict[str, np.ndarray]:
-    """All that is no text, by name."""
+    """The sections by name: everything that is not in the header."""
     found = {}
     for queue in row.queues(program.config):
         size, words = _word_bytes(queue), program.queues[queue.name]

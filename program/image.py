@@ -1,6 +1,6 @@
-"""What a host writes into a chip before a run: plain data, and the host accesses that write it.
+"""The contents that a host writes into a chip before a run, and the host accesses that write them.
 
-Accesses are arrays of ACCESS, so that millions of them take no Python each.
+Accesses are arrays of ACCESS, so millions of them need no Python call each.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,18 +17,21 @@ from arch.row import Queue, queues, slices
 from .program import Program
 
 ACCESS = np.dtype([("space", "<u4"), ("addr", "<u4"), ("data", "<u4", WORD // 32)])
-"""A host write, as sim/rtl/harness.cpp has it."""
+"""A host write, in the layout of sim/rtl/harness.cpp."""
 Access = tuple[Space, int, int]
-"""The same in Python: space, address, word."""
+"""A host write in Python: space, address, word."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
-    """A loaded chip.
+    """The contents of a loaded chip.
 
-    queues: instruction words by queue name. starts: start PC in every bucket by queue name. buckets: (period, first
-    position beyond it); entries that are not named become empty. maps: permutation maps by number, a source lane for
-    every lane. mems: uint8 [quad, plane, lane] by queue name of the slice, from quad 0 on.
+    config: the chip's config.
+    queues: instruction words by queue name.
+    starts: start PC in every bucket, by queue name.
+    buckets: (period, first position beyond it). The remaining entries become empty.
+    maps: permutation maps by number: a source lane for every lane.
+    mems: uint8 [quad, plane, lane] from quad 0 on, by queue name of the slice.
     """
 
     config: ChipConfig
@@ -39,7 +42,7 @@ class Image:
     mems: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def tables(self) -> np.ndarray:
-        """The writes [ACCESS] of everything but `mems`: queues, starts, buckets and maps."""
+        """The writes [ACCESS] of queues, starts, buckets and maps."""
         parts = []
         for queue in queues(self.config):
             parts.append(queue_accesses(self.config, queue.name, self.queues.get(queue.name, ())))
@@ -55,7 +58,7 @@ class Image:
 
 
 def image_of(program: Program) -> Image:
-    """What a chip holds that is to run a program."""
+    """The image of a program."""
     names = {name: queue.name for name, queue in slices(program.config).items()}
     return Image(config=program.config, queues=program.queues, starts=program.starts, maps=program.maps,
                  buckets=[(bucket.period, bucket.limit) for bucket in program.buckets],
@@ -79,7 +82,7 @@ def mem_addresses(config: ChipConfig, name: str, at: int, count: int) -> np.ndar
 
 
 def queue_accesses(config: ChipConfig, name: str, words: Iterable[int]) -> np.ndarray:
-    """Writes of all instructions of a queue, from its beginning, each from its upper part to part 0."""
+    """Writes of all instructions of a queue, from its beginning. Each instruction begins with its upper part."""
     number, queue = _numbered(config, name)
     number_of, parts = Numbers(config, queue), range(-(-width(queue.unit) // WORD) - 1, -1, -1)
     writes = [(address(Space.ICU, queue=number, instruction=n, number=word_number, part=part),
@@ -96,7 +99,10 @@ def start_accesses(config: ChipConfig, name: str, pcs: Sequence[int]) -> np.ndar
 
 
 def bucket_accesses(config: ChipConfig, table: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Writes of the whole bucket table, (period, first position beyond it) each; the rest becomes empty."""
+    """Writes of the whole bucket table.
+
+    table: (period, first position beyond it) of each bucket. The remaining entries become empty.
+    """
     words = [bucket_word(*entry) for entry in table] + [0] * (config.buckets - len(table))
     return accesses(Space.BUCKET, range(len(words)), host_words(words))
 
@@ -107,7 +113,7 @@ def map_accesses(number: int, lanes: Sequence[int]) -> np.ndarray:
 
 
 def _numbered(config: ChipConfig, name: str) -> tuple[int, Queue]:
-    """(number in host addresses, queue) of a queue by name."""
+    """(number in host addresses, queue) of the queue with this name."""
     return next((number, queue) for number, queue in enumerate(queues(config)) if queue.name == name)
 
 
@@ -115,7 +121,7 @@ def _numbered(config: ChipConfig, name: str) -> tuple[int, Queue]:
 
 
 def accesses(space: Space, addrs: Sequence[int] | np.ndarray, words: np.ndarray) -> np.ndarray:
-    """Writes [ACCESS] of host words [n, 4] to these addresses of a space."""
+    """Writes [ACCESS] of host words, uint32 [n, 4], to these addresses of a space."""
     found = np.zeros(len(addrs), ACCESS)
     found["space"], found["addr"], found["data"] = space.value, addrs, words
     return found

@@ -1,6 +1,6 @@
-"""Matrix products of bytes for the integer reference: a small C++ function, compiled once a machine and cached.
+"""Matrix products of bytes for the integer reference, by a small C++ function that is compiled once and cached.
 
-Without a C++ compiler numpy computes them in float32, exact as well and slower.
+Without a C++ compiler, numpy computes them in float32. That is exact too, but slower.
 """
 
 import ctypes
@@ -23,9 +23,9 @@ EXACT_COLUMNS = 1024
 
 
 def int8_sums(weights: np.ndarray, act: np.ndarray) -> np.ndarray:
-    """act [rows, in] times weights [out, in], both int8: exact sums [rows, out], int32 or of a float type.
+    """act [rows, in] times weights [out, in], both int8. Returns exact sums [rows, out], int32 or of a float type.
 
-    The rows of `weights` may be parts of longer ones.
+    The rows of `weights` may be parts of longer rows.
     """
     function = _function()
     if function is None:
@@ -37,7 +37,7 @@ def int8_sums(weights: np.ndarray, act: np.ndarray) -> np.ndarray:
 
 
 def float_sums(weights: np.ndarray, act: np.ndarray) -> np.ndarray:
-    """The same in floating point."""
+    """The same sums in floating point."""
     parts = range(0, act.shape[1], EXACT_COLUMNS)
     sums = [act[:, i : i + EXACT_COLUMNS].astype(np.float32) @ weights[:, i : i + EXACT_COLUMNS].astype(np.float32).T
             for i in parts]

@@ -22,27 +22,27 @@ from base.errors import TspError
 
 ROPE_FRACTION = 14
 ROPE_STEP = 16
-"""Rotations are the product of two: by a multiple of so many positions, and by the rest."""
+"""A rotation is the product of two: one by a multiple of ROPE_STEP positions, and one by the rest."""
 SCORE_FRACTION = 6
 LOGIT_FRACTION = 8
 GATE_FRACTION = 12
 Q_SHIFT = 8
-"""q is kept in 16 bits and given to the matrix unit in 8: the static scale of q is 127 * 2**Q_SHIFT / clip."""
+"""q is kept in 16 bits and enters the matrix unit in 8. Its static scale is 127 * 2**Q_SHIFT / clip."""
 GROUP = 64
-"""Channels of the feed-forward's inner layer that meet W2 together, see `groups`."""
+"""Channels of the feed-forward's inner layer that are multiplied by W2 together. See `groups`."""
 NORM_OPERAND_BITS = 17
-"""Bits of the greatest magnitude of a norm's operand, if that has an exponent of the token."""
+"""Bits of the greatest magnitude of a norm's operand, if the operand has an exponent for each token."""
 SITES = ("att_norm", "ffn_norm", "silu", "final_norm")
-"""Inputs of matrices (named as in `compiler.quantize.calibrate`) whose scale is static or, in a model's `dynamic`, an
-exponent of each token."""
+"""Inputs of matrices, with the names of `compiler.quantize.calibrate`. Those in a model's `dynamic` get an exponent for
+each token. The scale of the others is static."""
 RESIDUAL = "residual"
-"""In a model's `dynamic`: the operand of every norm, which is the residual, gets an exponent of each token."""
+"""In a model's `dynamic`: the residual, which is the operand of every norm, gets an exponent for each token."""
 MASKED = -(1 << 23)
 """Added to the scores of positions that do not exist yet."""
 
 
 def rsr(x: np.ndarray, s: np.ndarray | int) -> np.ndarray:
-    """Right shift that rounds half up; s = 0 leaves x, negative s shifts left."""
+    """Right shift that rounds half up. s = 0 leaves x, and a negative s shifts left."""
     s = np.asarray(s)
     if s.ndim == 0:
         n = int(s)
@@ -59,9 +59,13 @@ def clip(x: np.ndarray, bits: int) -> np.ndarray:
 
 
 def groups(hidden: int, size: int = 0) -> list[slice]:
-    """Groups of the inner layer's channels: of `size` each, or if that is 0, the last two times GROUP, and the rest.
+    """Groups of the inner layer's channels.
 
-    The chip computes W2's product with one group while it still works on the next; a dynamic exponent is a group's.
+    The chip computes W2's product with one group while it still computes the next group. Each group has its own dynamic
+    exponent.
+
+    size: channels of a group. If 0, there are at most three groups: the last two have up to GROUP channels each, and
+    the first has the rest.
     """
     if size:
         return [slice(start, min(start + size, hidden)) for start in range(0, hidden, size)]
@@ -73,12 +77,19 @@ def groups(hidden: int, size: int = 0) -> list[slice]:
 class Shifts:
     """Shift amounts that are immediates of the program.
 
-    emb: of embedding byte * row scale. norm_x: residual -> 18-bit norm operand. norm_sq: of its square.
-    norm_g: of operand * gain. norm_att, norm_ffn, norm_f: of gained operand * rsqrt (+ exponent), before
-    attention and feed-forward, and of the final norm.
-    qk, v: after the QKV channel scale. score: after the score's K scale. av_pre, av: attention output.
-    wo, gate, up, w2, cls: after their channel scale. f: of gate * up. *_pre: accumulator -> 18 bits.
-    sigmoid: of the gate before its sigmoid, which takes GATE_FRACTION fraction bits: 0 or to the left.
+    emb: of embedding byte * row scale.
+    norm_x: from the residual to the 18-bit norm operand.
+    norm_sq: of the operand's square.
+    norm_g: of operand * gain.
+    norm_att, norm_ffn, norm_f: of (operand * gain) * rsqrt (+ exponent), in the norm before attention, before
+    feed-forward, and in the final norm.
+    qk, v: after the QKV channel scale.
+    score: after the score's K scale.
+    av_pre, av: of the attention output.
+    wo, gate, up, w2, cls: after their channel scale.
+    f: of gate * up.
+    *_pre: from the accumulator to 18 bits.
+    sigmoid: of the gate before its sigmoid, which takes GATE_FRACTION fraction bits. It is 0 or a left shift.
     """
 
     emb: int
@@ -113,17 +124,20 @@ class IntegerModel:
     """Quantised weights and scales.
 
     L layers, D dim, F hidden, H query heads, K key/value heads, hd head size (interleaved RoPE pairs), V vocabulary.
+
     int8 weights (out, in): wq [L, H*hd, D], wk, wv [L, K*hd, D], wo [L, D, H*hd], w1, w3 [L, F, D], w2 [L, D, F],
     classifier [V, D], embedding [V, D] (the same object as classifier when shared).
     int16 channel scales of their outputs: mq, mk, mv, mo, m1, m3, m2 [L, out], mc [V], emb_scale [V].
-    int16 gains of the norms: g_att, g_ffn [L, D], g_final [D]. eps: added to every square (int), also
-    to those of the lanes that the last vector of a chip of `lanes` lanes has beyond D.
-    rope_cos, rope_sin [context, hd/2] int16 Q2.14.
-    four_bit: names of matrices whose weights lie in -7..7 and are streamed as int4.
-    dynamic: those of the `SITES` that get an exponent of each token, and `RESIDUAL`; the shifts are those of this
-    choice. eps is then the value whose square a norm adds once in each lane. group: channels of a group of W2's input
-    (see `groups`). first: the token that every sequence begins with, or -1 if any may; int8 first_k, first_v
-    [L, K, hd] and int16 first_m [L, K] are its keys, their scales, and its values.
+    int16 gains of the norms: g_att, g_ffn [L, D], g_final [D].
+    rope_cos, rope_sin: int16 Q2.14 [context, hd/2].
+    eps: integer added to every square. Lanes beyond D in the last vector of a chip with `lanes` lanes count too. If the
+    residual is in `dynamic`, a norm adds the square of eps once in each lane instead.
+    four_bit: names of matrices with weights in -7..7, which are streamed as int4.
+    dynamic: the `SITES` that get an exponent for each token, and perhaps `RESIDUAL`. The shifts belong to this choice.
+    group: channels of a group of W2's input (see `groups`).
+    first: the token that begins every sequence, or -1 if any token may.
+    first_k, first_v: its keys and values, int8 [L, K, hd].
+    first_m: scales of its keys, int16 [L, K].
     """
 
     dim: int
@@ -177,7 +191,7 @@ FLAGS = {"four_bit": MATRICES, "dynamic": (*SITES, RESIDUAL)}
 
 
 def array_shapes(sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-    """Shapes of an `IntegerModel`'s arrays: int8 for `MATRICES` and the embedding, int16 for all others."""
+    """Shapes of an `IntegerModel`'s arrays. `MATRICES` and the embedding are int8, all others int16."""
     n, d, f, v = (sizes[name] for name in ("layers", "dim", "hidden", "vocab"))
     q, kv = (sizes[name] * sizes["head_size"] for name in ("heads", "kv_heads"))
     rope = (sizes["context"], sizes["head_size"] // 2)
@@ -189,7 +203,7 @@ def array_shapes(sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
 
 
 def first_shapes(sizes: Mapping[str, int]) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Shapes and types of a constant first token's arrays; none if there is no such token."""
+    """Shapes and types of a constant first token's arrays; {} if there is no such token."""
     if sizes["first"] < 0:
         return {}
     heads = (sizes["layers"], sizes["kv_heads"])
@@ -198,7 +212,10 @@ def first_shapes(sizes: Mapping[str, int]) -> dict[str, tuple[tuple[int, ...], s
 
 
 def to_arrays(model: IntegerModel, *, weights: bool = True) -> dict[str, np.ndarray]:
-    """The model as plain arrays by name; `from_arrays` makes the same model of them. weights: with the matrices."""
+    """The model as plain arrays by name. `from_arrays` makes the same model from them.
+
+    weights: include the matrices.
+    """
     names = array_shapes(vars(model))
     arrays = {name: getattr(model, name) for name in names if name != "embedding" and (weights or name not in MATRICES)}
     arrays |= {name: getattr(model, name) for name in first_shapes(vars(model))}
@@ -218,7 +235,7 @@ def model_sizes(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def from_arrays(arrays: Mapping[str, np.ndarray]) -> IntegerModel:
-    """The model of `to_arrays`. Raises TspError naming an array that is missing, of a wrong type or shape."""
+    """The model of `to_arrays`. Raises TspError that names an array that is missing or has a wrong type or shape."""
     sizes = model_sizes(arrays)
     _check_array(arrays, "shifts", np.dtype("i8"), (len(fields(Shifts)),))
     for name, names in FLAGS.items():
@@ -250,15 +267,16 @@ def _check_array(arrays: Mapping[str, np.ndarray], name: str, dtype: np.dtype, s
 
 
 def greatest_sum(weights: np.ndarray) -> int:
-    """Greatest sum of magnitudes of a row of an int8 matrix [out, in]."""
+    """Greatest sum of magnitudes in a row of an int8 matrix [out, in]."""
     return int(np.abs(weights.astype(np.int16)).sum(-1, dtype=np.int64).max(initial=0))
 
 
 def rope_tables(context: int, head_size: int, theta: float) -> tuple[np.ndarray, np.ndarray]:
-    """(cos, sin) [context, head_size / 2], Q2.14, as the chip has them: rotations by 16 * high and by low, multiplied.
+    """(cos, sin) [context, head_size / 2], Q2.14, as the chip computes them: the product of two rotations.
 
-    The chip keeps 16 low and context/16 high rotations and multiplies them once a token, so that the table of a long
-    context costs no SRAM: cos = RSR(ch*cl, 14) - RSR(sh*sl, 14), sin = RSR(sh*cl, 14) + RSR(ch*sl, 14).
+    The chip keeps 16 low rotations and context/16 high ones, by multiples of 16. It multiplies them once a token, so
+    the table of a long context takes little SRAM: cos = RSR(ch*cl, 14) - RSR(sh*sl, 14),
+    sin = RSR(sh*cl, 14) + RSR(ch*sl, 14).
     """
     rate = theta ** (-np.arange(0, head_size, 2) / head_size)
     (cl, sl), (ch, sh) = rope_parts(context, rate)
@@ -280,6 +298,6 @@ def rope_parts(context: int, rate: np.ndarray) -> tuple[tuple[np.ndarray, np.nda
 
 
 def interpolate(func: Func, a: np.ndarray) -> np.ndarray:
-    """A table function with interpolation, of int64 values."""
+    """An interpolating table function of int64 values."""
     product, base = numerics._table(func, a)
     return rsr(product, tables.TABLES[func].frac_bits) + base

@@ -1,4 +1,4 @@
-"""The noise generator's states, many tokens on: what a run that begins in the middle starts from."""
+"""The noise generator's states after many tokens, for a run that begins in the middle of a sequence."""
 
 import numpy as np
 
@@ -8,9 +8,9 @@ BITS = 32
 
 
 def advanced(states: np.ndarray, tokens: int) -> np.ndarray:
-    """xorshift32 states (int32 values) after so many tokens, in O(log tokens).
+    """xorshift32 states (int32 values) after `tokens` tokens, in O(log tokens).
 
-    A step is linear over GF(2): it is known by what becomes of each bit, and its powers are found by squaring.
+    A step is linear over GF(2). So the images of the single bits define it, and repeated squaring gives its powers.
     """
     step = _stepped(np.uint32(1) << np.arange(BITS, dtype=np.uint32))
     found = np.asarray(states).astype(np.int64).astype(np.uint32)
@@ -29,7 +29,10 @@ def _stepped(s: np.ndarray) -> np.ndarray:
 
 
 def _applied(step: np.ndarray, states: np.ndarray) -> np.ndarray:
-    """uint32 states after a step, given as what becomes of bit n: step[n]."""
+    """uint32 states after a step.
+
+    step: step[n] is the image of bit n.
+    """
     found = np.zeros_like(states)
     for bit in range(BITS):
         found ^= np.where(states >> np.uint32(bit) & np.uint32(1), step[bit], np.uint32(0))

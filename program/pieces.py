@@ -1,7 +1,8 @@
-"""What single tokens of a Hugging Face tokenizer add to a text, as its decoder has it.
+"""The bytes that each token of a Hugging Face tokenizer adds to a text, according to the tokenizer's decoder.
 
-The library decodes whole sequences to text. A story is printed token by token, and a token may end inside a character
-of UTF-8; so decoders that work on bytes are followed here, and the others are asked about a token behind another one.
+The library decodes whole sequences to text. But a story is printed token by token, and a token may end inside a
+character of UTF-8. So decoders that work on bytes are implemented here. The other decoders are called with a token
+after another one.
 """
 
 import json
@@ -14,17 +15,22 @@ import tokenizers
 from base.errors import TspError
 
 Piece = Callable[[int | None, int], bytes]
-"""The bytes of a token behind another one; behind None it begins the text."""
+"""The bytes of a token after another one. After None, it begins the text."""
 
 BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 SENTENCE_PIECE = {"Replace", "ByteFallback", "Fuse", "Strip", "Metaspace"}
 PAIRWISE = {"WordPiece", "BPEDecoder"}
-"""Decoders of which a token's text depends on nothing but whether it is the first one."""
+"""Decoders with which a token's text depends only on whether the token is the first one."""
 
 
 def piece_of(library: tokenizers.Tokenizer, texts: Mapping[int, str], added: Mapping[int, str]) -> Piece:
-    """The pieces of a tokenizer. texts: of all tokens by id; added: what added tokens stand for, which no decoder
-    touches. Raises `TspError` naming a decoder that is not known."""
+    """The pieces of a tokenizer.
+
+    texts: texts of all tokens by id.
+    added: texts of added tokens, which no decoder changes.
+
+    Raises TspError that names an unknown decoder.
+    """
     parts = _parts(library)
     kinds = {part["type"] for part in parts}
     if "ByteLevel" in kinds and kinds <= {"ByteLevel", "Fuse"}:
@@ -38,7 +44,7 @@ def piece_of(library: tokenizers.Tokenizer, texts: Mapping[int, str], added: Map
 
 
 def _parts(library: tokenizers.Tokenizer) -> list[dict[str, Any]]:
-    """The decoders in order, sequences unrolled; [] if there is none."""
+    """The decoders in order, with sequences unrolled; [] if there is none."""
 
     def unroll(part: dict[str, Any] | None) -> list[dict[str, Any]]:
         if part is None:
@@ -49,7 +55,7 @@ def _parts(library: tokenizers.Tokenizer) -> list[dict[str, Any]]:
 
 
 def _static(pieces: dict[int, bytes], added: Mapping[int, str], first: dict[int, bytes]) -> Piece:
-    """Pieces that depend on nothing, but for those in `first` where they begin a text."""
+    """Pieces that do not depend on the token before. Those in `first` apply at the beginning of a text."""
     pieces |= {token: text.encode() for token, text in added.items()}
     first = {token: piece for token, piece in first.items() if token not in added}
 
@@ -63,7 +69,7 @@ def _static(pieces: dict[int, bytes], added: Mapping[int, str], first: dict[int,
 
 
 def _byte_level_alphabet() -> dict[str, int]:
-    """GPT-2's stand-in character of each byte: itself if it is printable Latin-1, else the next from U+0100 on."""
+    """GPT-2's character for each byte: a printable Latin-1 byte is itself, and the others count from U+0100 on."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(0x100 + n): byte for n, byte in enumerate(others)}
@@ -80,7 +86,7 @@ def _byte_level(text: str) -> bytes:
 
 
 def _known(parts: list[dict[str, Any]]) -> bool:
-    """Whether the parts mean what SentencePiece does: fixed texts replaced, and only the text's beginning stripped."""
+    """Whether the parts decode as SentencePiece does: they replace fixed texts, and strip only a text's beginning."""
     kinds = [part["type"] for part in parts]
     fixed = all("String" in part["pattern"] for part in parts if part["type"] == "Replace")
     strips = [n for n, part in enumerate(parts) if part["type"] == "Strip"]
@@ -105,7 +111,7 @@ def _sentence_piece(parts: list[dict[str, Any]], texts: Mapping[int, str], added
         return text.encode()
 
     def begins(text: str) -> bytes:
-        """The library's Metaspace drops its character from the first token, Strip some spaces before it."""
+        """The piece at the beginning of a text. Metaspace drops its character from it, and Strip its leading spaces."""
         if fallback and BYTE_TOKEN.fullmatch(text):
             return plain(text)
         raw = plain(text.replace(prefixed, "") if prefixed else text)

@@ -1,4 +1,4 @@
-"""A compiled program: what a device needs to run it, and everything that is known before it runs."""
+"""A compiled program: everything that a device needs to run it, and everything that is known before it runs."""
 
 import math
 from collections.abc import Collection
@@ -17,15 +17,17 @@ from .shape import ModelConfig
 from .weights import Stored, unpack_all
 
 DEFAULT_CLOCK_MHZ = 50.0
-"""The clock of tokens/s where none is named: that of the bitstreams for the ULX3S."""
+"""The default clock for tokens/s: the clock of the bitstreams for the ULX3S."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A straight piece of a token's program, issued `passes` times.
+    """A straight piece of a token's program.
 
-    start: cycle of its first pass, counted from the token's start pulse. length: cycles of one pass. weight_bytes: what
-    the matrix units consume in all passes.
+    start: first cycle of its first turn, counted from the token's start pulse.
+    length: cycles of one turn.
+    passes: turns.
+    weight_bytes: bytes that the matrix units consume in all turns.
     """
 
     name: str
@@ -37,9 +39,10 @@ class Segment:
 
 @dataclass(frozen=True)
 class Bucket:
-    """The program of tokens at positions below `limit` (and not below the bucket before).
+    """The program of tokens at positions from the previous bucket's limit to `limit` - 1.
 
-    period: cycles from a token's start pulse to the next one. chunks: vectors of positions that attention covers.
+    period: cycles from a token's start pulse to the next one.
+    chunks: vectors of positions that attention covers.
     """
 
     limit: int
@@ -50,7 +53,13 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Symbol:
-    """Where a tensor lies: slice ("E0"), first quad, quads (a layer), and quads from layer to layer (0: global)."""
+    """The place of a tensor.
+
+    slice: name of its slice ("E0").
+    addr: first quad.
+    quads: quads in each layer.
+    stride: quads from layer to layer; 0 if the tensor is global.
+    """
 
     slice: str
     addr: int
@@ -59,7 +68,7 @@ class Symbol:
 
 
 class Event(NamedTuple):
-    """One burst of a token's program; cycles count from the start pulse, in the first pass of its segment."""
+    """One burst of a token's program, in the first turn of its segment. Cycles count from the start pulse."""
 
     label: str
     queue: str
@@ -71,14 +80,16 @@ class Event(NamedTuple):
 
 
 EVENT_COLUMNS = ("bucket", *Event._fields)
-"""Columns of `Program.schedule`: the bucket, then an event's fields, texts as indices into `Program.texts`."""
+"""Columns of `Program.schedule`: the bucket, then an event's fields. Texts are indices into `Program.texts`."""
 
 
 def bytes_read(model: ModelConfig, position: float, four_bit: Collection[str] = ()) -> float:
     """Bytes that the token at `position` must read: every weight matrix once, and its keys and values.
 
-    The least possible: no padding, no second pass where heads share keys, of the embedding one row. four_bit: names of
-    matrices held in half a byte an element.
+    This is the least possible number: there is no padding, heads that share keys read them once, and only one row of
+    the embedding counts.
+
+    four_bit: names of matrices with half a byte an element.
     """
     shapes = {name: shape for name, shape in model.shapes().items() if len(shape) == 3 or name == "classifier"}
     weights = sum(math.prod(shape) / (2 if name in four_bit else 1) for name, shape in shapes.items())
@@ -89,13 +100,20 @@ def bytes_read(model: ModelConfig, position: float, four_bit: Collection[str] = 
 class Program:
     """A compiled model.
 
-    config: the chip it runs on, and no other. model, context: the checkpoint's sizes; positions served. four_bit: names
-    of matrices streamed as int4. starts: PC of every queue in every bucket. maps: lane permutations by number.
-    symbols: tensors that the host touches, and all others. texts, schedule: int32 [events, EVENT_COLUMNS], see
-    `events`. trials: how static and dynamic scales were chosen, if they were. queues: instruction words by queue name.
-    image: uint8 [quad, plane, lane] by slice name. tokenizer: `Tokenizer.to_bytes`. arrays: `integer.to_arrays` of the
-    integer model without its weights, for the reference device. stored, channels: where its weights lie in the image,
-    see `weights`.
+    config: the only chip that it runs on.
+    model: the checkpoint's sizes.
+    context: positions served.
+    four_bit: names of matrices streamed as int4.
+    starts: start PC of every queue in every bucket.
+    maps: lane permutations by number.
+    symbols: places of all tensors, including those that the host touches.
+    texts, schedule: the bursts, int32 [events, EVENT_COLUMNS]. See `events`.
+    trials: how static and dynamic scales were chosen, if they were.
+    queues: instruction words by queue name.
+    image: uint8 [quad, plane, lane] by slice name.
+    tokenizer: `Tokenizer.to_bytes`.
+    arrays: `integer.to_arrays` of the integer model without its weights, for the reference device.
+    stored, channels: places of the weights in the image. See `weights`.
     """
 
     config: ChipConfig
@@ -119,11 +137,11 @@ class Program:
 
     @property
     def first_token(self) -> int:
-        """The token that every sequence begins with, or -1 if any may."""
+        """The token that begins every sequence, or -1 if any token may."""
         return model_sizes(self.arrays)["first"]
 
     def integer_model(self) -> IntegerModel:
-        """The integer model, its weights taken from the image."""
+        """The integer model, with its weights from the image."""
         sizes = model_sizes(self.arrays)
         return from_arrays(self.arrays | unpack_all(self.stored, self.image, self.channels, self.config, sizes))
 
@@ -136,7 +154,7 @@ class Program:
         return next(bucket for bucket in self.buckets if position < bucket.limit)
 
     def cycles(self, position: int) -> int:
-        """Cycles that the token at `position` takes: a promise, not an estimate."""
+        """Cycles of the token at `position`. They are exact."""
         return self.bucket(position).period
 
     def positions(self, bucket: Bucket) -> range:
@@ -146,7 +164,7 @@ class Program:
 
     @property
     def mean_cycles(self) -> float:
-        """Mean over all positions of the context."""
+        """Mean cycles of a token, over all positions of the context."""
         return sum(b.period * len(self.positions(b)) for b in self.buckets) / self.context
 
     def bytes_read(self, position: float) -> float:
@@ -154,26 +172,29 @@ class Program:
         return bytes_read(self.model, position, self.four_bit)
 
     def roofline_fraction(self, position: int | None = None) -> float:
-        """Bytes that a token must read / (weight bytes the matrix units take a cycle * cycles); by default the mean."""
+        """Bytes that a token must read, over the bytes that the matrix units could take in its cycles.
+
+        By default, the mean over the context.
+        """
         if position is not None:
             return self.bytes_read(position) / (self.config.macs * self.cycles(position))
         return self.bytes_read((self.context - 1) / 2) / (self.config.macs * self.mean_cycles)
 
     def tokens_per_second(self, clock_mhz: float, cycles: float | None = None) -> float:
-        """At a clock, of a token of `cycles` cycles; by default of the mean."""
+        """Tokens per second at a clock, for tokens of `cycles` cycles. By default, for the mean."""
         return clock_mhz * 1e6 / (self.mean_cycles if cycles is None else cycles)
 
     def sram_use(self) -> dict[str, tuple[int, int]]:
-        """(quads used, quads there are) by slice."""
+        """(quads used, quads in all) by slice."""
         depths = row.slice_depths(self.config)
         return {name: (len(data), depths[name]) for name, data in self.image.items()}
 
     def queue_use(self) -> dict[str, tuple[int, int]]:
-        """(instructions used, instructions there is room for) by queue."""
+        """(instructions used, instructions that fit) by queue."""
         return {queue.name: (len(self.queues[queue.name]), row.queue_depth(self.config, queue))
                 for queue in row.queues(self.config)}
 
     def events(self, bucket: int) -> list[Event]:
-        """All bursts of a bucket, by number, in the order in which they begin."""
+        """All bursts of bucket number `bucket`, in the order of their first cycles."""
         rows = self.schedule[self.schedule[:, 0] == bucket, 1:].tolist()
         return [Event(*(self.texts[n] for n in row[:5]), *row[5:]) for row in rows]

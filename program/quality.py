@@ -1,11 +1,11 @@
-"""How far a program's logits are from the float model's: what was measured when it was compiled."""
+"""The distance of a program's logits from the float model's, as measured at compile time."""
 
 from dataclasses import dataclass
 
 from .integer import SITES
 
 LEAST_ENTROPY = 1e-3
-"""Nats a token that KL is compared with at least: a model that is certain of everything has no entropy."""
+"""Least cross-entropy, in nats a token, that KL is compared with. A model that is always certain has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +34,15 @@ class Quality:
 
 
 TOLERANCE = 0.0025
-"""What a site's static scale may add to the KL, as a part of the float model's cross-entropy: all of them, 1 %."""
+"""Most that a site's static scale may add to the KL, as a fraction of the float model's cross-entropy. For all sites it
+is 1 %."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """Two scales of some sites: KL over cross-entropy with exponents and with static scales, all else being equal.
+    """A comparison of scales at some sites: KL over cross-entropy with exponents, and with static scales.
 
-    refused: why the sites cannot be dynamic, if they cannot; then nothing was measured, and both losses are 0.
+    refused: the reason if the sites cannot be dynamic. Then nothing was measured, and both losses are 0.
     """
 
     sites: tuple[str, ...]
@@ -51,7 +52,7 @@ class Trial:
 
     @property
     def takes_static(self) -> bool:
-        """Whether the static scales are good enough, or all that there is."""
+        """Whether the static scales are good enough, or the only choice."""
         return bool(self.refused) or self.static - self.dynamic <= TOLERANCE * len(self.sites)
 
     def __str__(self) -> str:

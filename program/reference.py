@@ -1,8 +1,8 @@
-"""The integer reference: an `IntegerModel` computed bit for bit, without time, a token or a whole text at once.
+"""The integer reference: an `IntegerModel` computed bit for bit, one token or a whole text at once. It has no time.
 
-It computes with whole numbers in floating point: exact, because 18 by 18 bits and the sums of a product fit the
-mantissas of float64 and float32, and several times faster than numpy's integers. tests/test_program_integer.py
-compares it, bit for bit, with the same operations taken one by one from `arch.numerics.vxm`.
+It computes with whole numbers in floating point. That is exact, because products of 18 by 18 bits fit the mantissa of
+float64, and the sums of a matrix product fit that of float32. It is several times faster than numpy's integers.
+tests/test_program_integer.py compares it, bit for bit, with single operations of `arch.numerics.vxm`.
 """
 
 import functools
@@ -30,15 +30,15 @@ from .integer import (
 
 HALF = np.array([0.5])
 EXP_RANGE = 1024
-"""Scores this far (in 1 / 64) below the largest have weight 0."""
+"""Scores that are this far below the largest, in units of 1 / 64, have weight 0."""
 EXP_LAST = np.array([EXP_RANGE - 1.0])
 MOST_ROWS = 128
-"""Tokens that are computed at once."""
+"""Most tokens that are computed at once."""
 SAT16_COUNT = 32768
 
 
 Range = tuple[np.ndarray, np.ndarray]
-"""Least and greatest value, as arrays because numpy converts Python numbers slowly."""
+"""Least and greatest value. They are arrays, because numpy converts Python numbers slowly."""
 
 
 def _range(bits: int) -> Range:
@@ -87,12 +87,12 @@ def _silu_table(fraction: int) -> np.ndarray:
 
 
 def exponents(largest: np.ndarray, bits: int) -> list[int]:
-    """Shifts that bring the greatest magnitudes to so many bits; negative: to the left."""
+    """Right shifts that bring the greatest magnitudes to `bits` bits. A negative shift is to the left."""
     return [min(int(value), numerics.INT32[1]).bit_length() - bits for value in largest]
 
 
 def _powers(shifts: Sequence[int]) -> np.ndarray:
-    """2 ** shift of every row, to be multiplied with [rows, n]."""
+    """2 ** shift of every row, as a factor of [rows, n]."""
     return SCALE[shifts[0]] if len(shifts) == 1 else np.ldexp(1.0, np.asarray(shifts))[:, None]
 
 
@@ -145,7 +145,7 @@ class _Product:
 
 
 class Prepared:
-    """What all sequences on an IntegerModel share: its products with their factors, and tables."""
+    """The shared part of all sequences on an IntegerModel: its products with their factors, and tables."""
 
     def __init__(self, model: IntegerModel) -> None:
         self.model = m = model
@@ -171,8 +171,10 @@ class Prepared:
 class IntegerState:
     """One sequence on an IntegerModel: the K/V cache and the next position.
 
-    k [L, K, hd, context], v [L, K, context, hd]: whole numbers as float32; k_factor [L, K, 1, context]: the scale of
-    each key. A constant first token's are there from the beginning.
+    The entries of a constant first token are there from the beginning.
+
+    k [L, K, hd, context], v [L, K, context, hd]: whole numbers as float32.
+    k_factor [L, K, 1, context]: the scale of each key.
     """
 
     def __init__(self, model: IntegerModel | Prepared) -> None:
@@ -187,7 +189,7 @@ class IntegerState:
             self.v[:, :, 0] = m.first_v
 
     def step(self, token: int) -> np.ndarray:
-        """Logits [vocab] (LOGIT_FRACTION fraction bits) after `token` at the present position, which then advances."""
+        """Run `token` at the current position. Returns logits [vocab] with LOGIT_FRACTION fraction bits."""
         return self.advance([token])[0]
 
     def advance(self, tokens: Sequence[int], *, last: bool = False) -> np.ndarray:
@@ -209,7 +211,7 @@ class IntegerState:
 
     def _input(self, site: str, x: np.ndarray, gain: np.ndarray, layer: int,
                post: int) -> tuple[np.ndarray, Sequence[int]]:
-        """A norm's output as the int8 input of a matrix, and its exponents (none if its scale is static)."""
+        """A norm's output as the int8 input of a matrix, and its exponents; () if its scale is static."""
         if site in self.model.dynamic:
             return _dynamic(self._normed(x, gain, layer, post, SAT16))
         return self._normed(x, gain, layer, post, SAT8), ()
@@ -252,7 +254,7 @@ class IntegerState:
         return _sat(x, SAT32)
 
     def _remember(self, layer: int, k: np.ndarray, v: np.ndarray) -> None:
-        """Keys and values [rows, K, hd] of the present positions into the cache, but for a constant first token's."""
+        """Store keys and values [rows, K, hd] of the current positions. A constant first token keeps its own."""
         own = int(self.position == 0 and self.model.first >= 0)
         here = slice(self.position + own, self.position + len(k))
         largest = np.maximum.reduce(np.abs(k), axis=2)[own:]
@@ -262,8 +264,10 @@ class IntegerState:
         self.v[layer, :, here] = v[own:].transpose(1, 0, 2)
 
     def _weights(self, q: np.ndarray, layer: int, end: int) -> np.ndarray:
-        """exp2 of the scores less their maximum, 0..127 [K, query heads of one * rows, positions], as float32; q:
-        [K, query heads of one, rows, hd]."""
+        """exp2 of (scores - their maximum), 0..127, float32 [K, query heads of a K/V head * rows, positions].
+
+        q: [K, query heads of a K/V head, rows, hd].
+        """
         s, m, rows = self.model.shifts, self.model, q.shape[2]
         scores = np.matmul(q.reshape(m.kv_heads, -1, m.head_size), self.k[layer, :, :, :end])
         if s.score_pre:
@@ -279,7 +283,7 @@ class IntegerState:
         return _exp_table()[below.astype(np.intp)]
 
     def _weighted(self, p: np.ndarray, v: np.ndarray) -> np.ndarray:
-        """Sum over positions of p [.., T] * v [.., T, hd]; float32 sums EXACT_COLUMNS positions exactly."""
+        """Sum over positions of p [.., T] * v [.., T, hd]. float32 sums EXACT_COLUMNS positions exactly."""
         if p.shape[-1] <= EXACT_COLUMNS:
             return np.matmul(p, v)
         parts = [slice(i, i + EXACT_COLUMNS) for i in range(0, p.shape[-1], EXACT_COLUMNS)]
@@ -287,7 +291,7 @@ class IntegerState:
         return np.asarray(np.sum(sums, axis=0, dtype=np.float64))
 
     def _rotate(self, y: np.ndarray) -> np.ndarray:
-        """RoPE of int16 [rows, n, head_size] in interleaved pairs; each product is rounded, the sum saturates to 16
+        """RoPE of int16 [rows, n, head_size] in interleaved pairs. Each product is rounded, and the sum saturates to 16
         bits."""
         here = slice(self.position, self.position + len(y))
         swapped = y.reshape(*y.shape[:2], -1, 2)[..., ::-1].reshape(y.shape)
@@ -318,7 +322,7 @@ class IntegerState:
 
 
 def _added(x: np.ndarray, addends: np.ndarray) -> np.ndarray:
-    """x [rows, out] + each of addends [rows, n, out] in turn, every sum saturated to 32 bits."""
+    """x [rows, out] plus each of addends [rows, n, out], one after the other. Each sum saturates to 32 bits."""
     if np.abs(x).max() + np.abs(addends).max() * addends.shape[1] <= SAT32[1]:
         x += addends.sum(1)
         return x

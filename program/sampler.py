@@ -1,4 +1,4 @@
-"""How the chip chooses a token: the greatest logit plus Gumbel noise, whose states follow from seed and token id."""
+"""The chip's choice of a token: the greatest sum of logit and Gumbel noise. Seed and token id define the noise."""
 
 import math
 
@@ -14,9 +14,11 @@ GUMBEL_ONE = 24 << 15
 
 
 class Sampler:
-    """Token choice on the chip: argmax(logit + temperature * Gumbel noise), xorshift32 noise, one state a token id.
+    """Token choice on the chip: argmax(logit + temperature * Gumbel noise).
 
-    temperature_q: round(temperature * ln 2 * 2**13); 0 is greedy. The noise runs on at every token, greedy or not.
+    Each token id has an xorshift32 state. All states advance at every token, also if the choice is greedy.
+
+    temperature_q: round(temperature * ln 2 * 2**13). 0 is greedy.
     """
 
     POST = 10
@@ -27,24 +29,24 @@ class Sampler:
         self.state = seed_states(vocab, seed)
 
     def advance(self) -> None:
-        """The generator's next states."""
+        """Advance the generator by one token."""
         s = self.state
         s = s ^ numerics.wrap32(s << 13)
         s = s ^ ((s & 0xFFFFFFFF) >> 17)
         self.state = s ^ numerics.wrap32(s << 5)
 
     def noise(self) -> np.ndarray:
-        """Advance the generator; -log2 of the exponential variates, negated sense of Gumbel noise, Q15 [vocab]."""
+        """Advance the generator. Returns log2 of exponential variates, the negative of Gumbel noise, Q15 [vocab]."""
         self.advance()
         return _log2(GUMBEL_ONE - _log2((self.state & 0xFFFFFFFF) >> 8))
 
     def scores(self, logits: np.ndarray) -> np.ndarray:
-        """Advance the generator; logits + temperature * Gumbel noise [vocab], in units of the logits."""
+        """Advance the generator. Returns logits + temperature * Gumbel noise [vocab], in units of the logits."""
         noise = clip(rsr(self.noise(), 5), 18)
         return logits - rsr(noise * self.temperature_q, self.POST + 5)
 
     def choose(self, logits: np.ndarray) -> int:
-        """The token id of the greatest score, the first one of equals."""
+        """The token id with the greatest score; the first of several."""
         if not self.temperature_q:
             self.advance()
             return int(np.argmax(logits))

@@ -20,12 +20,12 @@ LIMITS: dict[str, tuple[float, float]] = {
     "rope_theta": (1, 1e30),
     "norm_eps": (1e-30, 0.1),
 }
-"""Least and greatest value of every number of a `ModelConfig`. The sizes are generous, they only tell a model from
-noise: what fits a chip is for later passes to say. An epsilon is there to avoid a division by 0, not to count."""
+"""Least and greatest value of every number of a `ModelConfig`. The sizes are generous: they only tell a model from
+noise, and later passes check what fits a chip. An epsilon only avoids a division by 0, so it must be small."""
 
 
 def check_number(label: str, name: str, value: Any) -> None:
-    """Raises `TspError`, with the label for a name, unless a number is within the limits of the field `name`."""
+    """Raises TspError, which begins with the label, unless a number is within the limits of the field `name`."""
     least, most = LIMITS[name]
     if not least <= value <= most:
         raise TspError(f"{label} must be in {least}..{most}, not {value!r}")
@@ -33,7 +33,7 @@ def check_number(label: str, name: str, value: Any) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The sizes and constants of a Llama model; raises `TspError` if they contradict each other."""
+    """The sizes and constants of a Llama model. Raises TspError if they contradict each other."""
 
     dim: int
     hidden_dim: int
@@ -63,7 +63,7 @@ class ModelConfig:
         return self.n_heads // self.n_kv_heads
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of every weight, in the order of a llama2.c file (classifier last, also when shared)."""
+        """The shape of every weight, in the order of a llama2.c file. The classifier is last, even if it is shared."""
         layers, dim, hidden = self.n_layers, self.dim, self.hidden_dim
         q_dim, kv_dim = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
         return {

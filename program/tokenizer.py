@@ -1,7 +1,7 @@
 """Text to token ids and back, for llama2.c's tokenizer.bin and for Hugging Face's tokenizer.json.
 
-A tokenizer is its file's bytes, a few ids and a chat template, so that a compiled program can carry it (`to_bytes`,
-`from_bytes`).
+A tokenizer consists of its file's bytes, a few ids and a chat template. So a compiled program can carry it
+(`to_bytes`, `from_bytes`).
 """
 
 import json
@@ -24,7 +24,8 @@ BYTE_TOKEN = re.compile(rb"<0x([0-9A-Fa-f]{2})>")
 MAGIC = b"TSPTOK2\n"
 KIND_LLAMA2C, KIND_HF = "llama2c", "hf"
 LEAST_SHARE = 0.5
-"""Of the model's vocabulary that a tokenizer.bin must have: models pad theirs, but one with less is cut short."""
+"""Least share of the model's vocabulary in a tokenizer.bin. Models pad their vocabularies, but a file with less is
+truncated."""
 
 
 class _Header(BaseModel):
@@ -42,19 +43,23 @@ class _Header(BaseModel):
 
 
 class Tokenizer:
-    """One vocabulary; make one with `vocabulary.load_tokenizer` or `Tokenizer.from_bytes`.
+    """One vocabulary. `vocabulary.load_tokenizer` or `Tokenizer.from_bytes` makes it.
 
     kind: `KIND_LLAMA2C` or `KIND_HF`.
-    bos: the token that begins a text. stops: tokens that end one, the document's end (`eos`) first; BOS is among them.
-    adds_bos: whether BOS goes before a text (where it does not, a text begins with its own first token).
-    chat_template: Jinja source that turns messages into a text, "" if the model has none.
-    vocab_size: the model's; a token beyond the tokenizer's own is an empty piece.
-    notes: what was dropped, guessed or overruled in reading it, a line each; an image does not keep them.
+    bos: the token that begins a text.
+    stops: tokens that end a text, the document's end (`eos`) first. BOS is one of them.
+    adds_bos: whether BOS goes before a text. If not, a text begins with its own first token.
+    chat_template: Jinja source that turns messages into a text; "" if the model has none.
+    vocab_size: size of the model's vocabulary. A token beyond the tokenizer's own is an empty piece.
+    notes: what was dropped, guessed or overruled during reading, one line each. `to_bytes` does not keep them.
     """
 
     def __init__(self, *, kind: str, payload: bytes, bos: int, stops: Iterable[int], vocab_size: int,
                  adds_bos: bool = True, chat_template: str = "", notes: Iterable[str] = ()) -> None:
-        """`payload`: a whole tokenizer.bin (`KIND_LLAMA2C`) or tokenizer.json (`KIND_HF`); raises `TspError`."""
+        """A tokenizer. Raises TspError.
+
+        payload: a whole tokenizer.bin (`KIND_LLAMA2C`) or tokenizer.json (`KIND_HF`).
+        """
         parse = {KIND_LLAMA2C: _parse_llama2c, KIND_HF: _parse_hf}.get(kind)
         if parse is None:
             raise TspError(f"tokenizer: unknown kind {kind!r}; it must be one of {KIND_LLAMA2C!r}, {KIND_HF!r}")
@@ -74,22 +79,27 @@ class Tokenizer:
         return self.stops[0]
 
     def encode(self, text: str, bos: bool | None = None) -> list[int]:
-        """Token ids of `text`; after a BOS if asked, by default as the tokenizer does itself.
+        """Token ids of a text.
 
-        Raises `TspError` on a character that no token expresses.
+        bos: whether BOS goes before them. By default, the tokenizer's own rule applies.
+
+        Raises TspError if no token expresses a character.
         """
         before = [self.bos] * (self.adds_bos if bos is None else bos)
         return before + (self._words.encode(text) if text else [])
 
     def prompt(self, text: str) -> list[int]:
-        """Token ids to begin a sequence with: those of `text`, or BOS if there are none. Raises `TspError`."""
+        """Token ids that begin a sequence: those of `text`, or BOS if it has none. Raises TspError."""
         return self.encode(text) or [self.bos]
 
     def piece(self, prev: int | None, token: int) -> bytes:
-        """The bytes that `token` adds behind `prev`; prev is None where the text begins, which BOS is as well.
+        """The bytes that `token` adds after `prev`. The pieces of a sequence concatenate to its text.
 
-        The pieces of a sequence concatenate to its text; a single piece need not be whole UTF-8. Raises `TspError` on
-        an id outside the vocabulary.
+        A single piece need not be whole UTF-8.
+
+        prev: the token before; None or BOS at the beginning of a text.
+
+        Raises TspError if an id is outside the vocabulary.
         """
         if not 0 <= token < self.vocab_size:
             raise TspError(
@@ -98,11 +108,11 @@ class Tokenizer:
         return self._words.piece(None if prev == self.bos else prev, token)
 
     def token_text(self, token: int) -> str:
-        """How the tokenizer's file writes a token: "<|im_end|>"; "" beyond its vocabulary."""
+        """A token as the tokenizer's file writes it ("<|im_end|>"); "" beyond its vocabulary."""
         return self._words.text(token)
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """The text of `tokens` as though it began a sequence; BOS and stops show nothing, broken UTF-8 is U+FFFD."""
+        """The text of `tokens` at the beginning of a sequence. BOS and stops are empty, and broken UTF-8 is U+FFFD."""
         text, prev = bytearray(), None
         for token in tokens:
             if token not in self.stops:
@@ -111,7 +121,7 @@ class Tokenizer:
         return text.decode("utf-8", errors="replace")
 
     def to_bytes(self) -> bytes:
-        """A self-contained image that `from_bytes` reads back; same tokenizer, same bytes."""
+        """A self-contained image for `from_bytes`. The same tokenizer gives the same bytes."""
         header = _Header(kind=self.kind, bos=self.bos, stops=list(self.stops), adds_bos=self.adds_bos,
                          chat_template=self.chat_template, vocab_size=self.vocab_size,
                          payload_bytes=len(self._payload))
@@ -119,7 +129,7 @@ class Tokenizer:
 
     @staticmethod
     def from_bytes(data: bytes) -> "Tokenizer":
-        """Read back what `to_bytes` wrote; raises `TspError` if it is cut short, altered or something else."""
+        """The tokenizer of `to_bytes`. Raises TspError if the image is truncated, altered or something else."""
         line, newline, payload = data.removeprefix(MAGIC).partition(b"\n")
         if not data.startswith(MAGIC) or not newline:
             raise TspError(f"tokenizer image: must begin with {MAGIC!r} and a line of JSON")
@@ -136,10 +146,12 @@ class Tokenizer:
 
 @dataclass(frozen=True, kw_only=True)
 class Words:
-    """What a tokenizer's file says.
+    """The functions that a tokenizer's file defines.
 
-    encode: ids of a text, no BOS. piece: the bytes of a token behind another one (None: it begins the text). text: the
-    file's own spelling. notes: what was dropped.
+    encode: ids of a text, without BOS.
+    piece: the bytes of a token after another one, or after None at the beginning of a text.
+    text: the file's own spelling of a token.
+    notes: what was dropped.
     """
 
     encode: Callable[[str], list[int]]
@@ -182,7 +194,7 @@ def _parse_llama2c(payload: bytes, vocab_size: int) -> Words:
 
 
 def _read_entries(payload: bytes, vocab_size: int) -> tuple[list[bytes], list[float]]:
-    """Pieces and scores of `vocab_size` tokens, or of somewhat fewer: models pad their vocabularies."""
+    """Pieces and scores of `vocab_size` tokens, or of fewer, because models pad their vocabularies."""
     if len(payload) < 4:
         raise TspError(f"tokenizer is truncated: its header takes 4 bytes, found {len(payload)}")
     (longest,) = struct.unpack_from("<i", payload)
@@ -215,14 +227,14 @@ def _read_entries(payload: bytes, vocab_size: int) -> tuple[list[bytes], list[fl
 
 
 def _byte_value(piece: bytes) -> bytes:
-    """The byte that a token <0xXX> stands for; any other piece itself."""
+    """The byte of a token <0xXX>; any other piece unchanged."""
     match = BYTE_TOKEN.fullmatch(piece)
     return bytes([int(match[1], 16)]) if match else piece
 
 
 def _utf8(text: str) -> bytes:
     try:
-        return text.encode("utf-8", "surrogateescape")  # undecodable bytes of a command line come as escapes
+        return text.encode("utf-8", "surrogateescape")  # a command line's undecodable bytes arrive as escapes
     except UnicodeEncodeError as error:
         raise TspError(f"the text holds {text!r}, which is no Unicode character: remove it") from error
 
@@ -250,9 +262,11 @@ def _parse_hf(payload: bytes, vocab_size: int) -> Words:
 
 
 def open_library(payload: bytes, vocab_size: int) -> tuple[tokenizers.Tokenizer, tuple[str, ...]]:
-    """The library's tokenizer of a tokenizer.json, without truncation and padding; and what was dropped.
+    """The library's tokenizer for a tokenizer.json, without truncation and padding, and notes on what was dropped.
 
-    vocab_size: of the model; added tokens beyond it are dropped. Raises `TspError`.
+    vocab_size: size of the model's vocabulary. Added tokens beyond it are dropped.
+
+    Raises TspError.
     """
     library = _library(payload)
     ids = library.get_vocab(with_added_tokens=True)

@@ -1,7 +1,7 @@
-"""Weights as they lie in the SRAM image, where a program file has them once: how to find them there.
+"""The places of the weights in the SRAM image. A program file holds the weights only there.
 
-The compiler lays a matrix out in the order in which the matrix units consume it (`compiler.place.layout.pack_weights`)
-and writes down here what lies where; the reference device takes it back.
+The compiler lays out a matrix in the order in which the matrix units consume it (`compiler.place.layout.pack_weights`)
+and records its place here. The reference device unpacks it again.
 """
 
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ from .integer import array_shapes
 
 SOURCES = {"qkv": ("wq", "wk", "wv"), "w13": ("w1", "w3"), "wo": ("wo",), "w2": ("w2",),
            "classifier": ("classifier",), "embedding": ("embedding",)}
-"""Matrices of the integer model that each stored matrix joins, one behind the other."""
+"""For each stored matrix, the matrices of the integer model that it joins, one after the other."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Neighbouring quads of a slice ("E1"), from layer to layer `stride` apart."""
+    """Consecutive quads of a slice ("E1"). The same part of the next layer is `stride` quads later."""
 
     slice: str
     addr: int
@@ -31,11 +31,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Stored:
-    """A matrix, one of `SOURCES`, in the image.
+    """A matrix in the image. `Program.channels` has the output channel of each row of a side, and the input of each
+    column; -1 for none.
 
-    layers: how often it is there. four_bit: a byte holds two rows. act_major: rows of a column are together, not
-    columns of a row. groups: of each side, of each weight group, the parts that hold it. Which output channel each row
-    of a side is, and which input each column, -1 for none, is in `Program.channels`.
+    name: a key of `SOURCES`.
+    layers: copies of it, one for each layer.
+    four_bit: a byte holds two rows.
+    act_major: the rows of a column are together, rather than the columns of a row.
+    groups: by side, for each weight group, the parts that hold it.
     """
 
     name: str
@@ -47,7 +50,7 @@ class Stored:
 
 def rows_of(stored: Stored, side: str, image: Mapping[str, np.ndarray], config: ChipConfig, rows: int,
             columns: int) -> np.ndarray:
-    """The rows of a side in order, int8 [layers, rows, columns], padding included."""
+    """The rows of a side in order, int8 [layers, rows, columns], with padding."""
     per_step = config.rows * (2 if stored.four_bit else 1)
     steps, acts = rows // per_step, columns // config.lanes
     groups = [np.concatenate([_quads(part, image, stored.layers) for part in parts], axis=1)[:, : steps * acts]
@@ -72,7 +75,7 @@ def _quads(part: Part, image: Mapping[str, np.ndarray], layers: int) -> np.ndarr
 
 def unpack(stored: Stored, image: Mapping[str, np.ndarray], channels: Mapping[str, np.ndarray], config: ChipConfig,
            rows: int, columns: int) -> np.ndarray:
-    """A stored matrix of so many channels and inputs, int8 [layers, rows, columns]."""
+    """A stored matrix with `rows` channels and `columns` inputs, int8 [layers, rows, columns]."""
     inputs = channels[f"{stored.name}/inputs"]
     known = inputs >= 0
     found = np.zeros((stored.layers, rows, columns), np.int8)
@@ -92,7 +95,7 @@ def unpack(stored: Stored, image: Mapping[str, np.ndarray], channels: Mapping[st
 
 def unpack_all(stored: Mapping[str, Stored], image: Mapping[str, np.ndarray], channels: Mapping[str, np.ndarray],
                config: ChipConfig, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """All matrices of an integer model of these sizes, by name, as `integer.from_arrays` wants them."""
+    """All matrices of an integer model of these sizes, by name, for `integer.from_arrays`."""
     shapes, found = array_shapes(sizes), dict[str, np.ndarray]()
     for name, matrix in stored.items():
         sources = SOURCES[name]

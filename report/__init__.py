@@ -1,1 +1,1 @@
-"""What can be read from a finished program: figures, a picture of the schedule, a trace."""
+"""Reports on a finished program: figures, a picture of the schedule, a trace."""

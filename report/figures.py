@@ -1,4 +1,4 @@
-"""What is known of a program before it runs, in figures: which operation takes which cycles, and what lies where."""
+"""Figures of a program before it runs: the cycles of each operation, and the map of the SRAM."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ from base.errors import TspError
 from program.program import Bucket, Event, Program, Segment
 
 ENGINES = {"MEM": ("read", "write", "index"), "VXM": ("alu",), "SXM": ("sxm",), "MXM": ("load", "mac", "drain")}
-"""Engines of a unit, in the order of the pictures; others follow by name."""
+"""Engines of a unit, in the order of the pictures. Other engines follow by name."""
 BETWEEN = "between tokens"
-"""What the cycles before the first and behind the last segment are called."""
+"""Name of the cycles before the first and after the last segment."""
 
 
 # --- operations ----------------------------------------------------------------------------------------------------
@@ -18,11 +18,13 @@ BETWEEN = "between tokens"
 
 @dataclass(frozen=True)
 class Operation:
-    """An operation of one segment; cycles are those of one pass.
+    """An operation of one segment. Cycles are those of one turn.
 
-    first, last: cycles of its bursts, counted from the token's start pulse, in the first pass. mxm, vxm: cycles in
-    which a matrix unit, or the vector unit, works for it. exposed: cycles in which no matrix unit works for anybody,
-    and this operation is what the others wait for: the first begun of those at work, or the last that was.
+    passes: turns of the segment.
+    first, last: first and last cycle of its bursts in the first turn, counted from the token's start pulse.
+    mxm, vxm: cycles in which a matrix unit, or the vector unit, works for it.
+    exposed: cycles in which no matrix unit works at all and this operation holds up the others. It is the active
+    operation that began first, or the last active one if none is active.
     """
 
     label: str
@@ -36,13 +38,14 @@ class Operation:
 
     @property
     def span(self) -> int:
-        """Cycles from the first to the last, both included."""
+        """Cycles from `first` to `last`, both included."""
         return self.last - self.first + 1
 
 
 @dataclass(frozen=True)
 class Total:
-    """A segment (or the cycles between tokens): period == sum of (mxm + exposed) * passes over a bucket's totals."""
+    """A segment, or the cycles between tokens. The sum of (mxm + exposed) * passes over a bucket's totals is its
+    period."""
 
     segment: str
     passes: int
@@ -53,7 +56,7 @@ class Total:
 
     @property
     def exposed(self) -> int:
-        """Cycles of a pass in which no matrix unit works."""
+        """Cycles of a turn in which no matrix unit works."""
         return self.length - self.mxm
 
 
@@ -82,14 +85,14 @@ def totals(program: Program, number: int) -> list[Total]:
 
 
 def get_bucket(program: Program, number: int) -> Bucket:
-    """Bucket by number. Raises TspError if there is none such."""
+    """The bucket with this number. Raises TspError if there is none."""
     if not 0 <= number < len(program.buckets):
         raise TspError(f"bucket must be in 0..{len(program.buckets) - 1}, not {number}")
     return program.buckets[number]
 
 
 def by_segment(program: Program, number: int) -> Iterator[tuple[Segment, list[Event]]]:
-    """Segments of a bucket with their events, in the order in which they begin."""
+    """Segments of a bucket and their events, in the order of their first cycles."""
     segments, events = get_bucket(program, number).segments, program.events(number)
     for segment in segments:
         yield segment, [event for event in events if event.segment == segment.name]
@@ -101,7 +104,7 @@ def order(events: Iterable[Event]) -> list[str]:
 
 
 def idle(segment: Segment, events: Iterable[Event]) -> list[tuple[int, int]]:
-    """Intervals (first, last) of a segment's first pass in which no matrix unit works."""
+    """Intervals (first, last) of a segment's first turn in which no matrix unit works."""
     busy = _busy(events, "mac")
     gaps: list[tuple[int, int]] = []
     for cycle in range(segment.start, segment.start + segment.length):
@@ -115,12 +118,12 @@ def idle(segment: Segment, events: Iterable[Event]) -> list[tuple[int, int]]:
 
 
 def _busy(events: Iterable[Event], engine: str) -> set[int]:
-    """Cycles in which an engine of this name, on whichever side, is in a burst."""
+    """Cycles in which an engine of this name, on either side, executes a burst."""
     return {cycle for e in events if e.engine == engine for cycle in range(e.first, e.last + 1)}
 
 
 def _exposed(segment: Segment, events: list[Event], labels: list[str]) -> dict[str, int]:
-    """Cycles without matrix work, by the label of the operation that they are laid to; the sum is all of them."""
+    """Cycles without matrix work, by the label of the operation that they are charged to. Each counts once."""
     rank = {label: n for n, label in enumerate(labels)}
     owner: dict[int, int] = {}
     for event in events:
@@ -140,7 +143,7 @@ def _exposed(segment: Segment, events: list[Event], labels: list[str]) -> dict[s
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor in a slice: first quad, quads in all (of every layer), and share of the slice."""
+    """A tensor in a slice: first quad, quads of all layers, and its share of the slice."""
 
     name: str
     addr: int
@@ -163,7 +166,7 @@ def sram_map(program: Program) -> dict[str, list[Stored]]:
 
 
 def row_of_chip(program: Program) -> list[row.Queue]:
-    """Queues as they lie in the chip, west to east; slice 0 of a hemisphere is next to the VXM."""
+    """Queues in the order of the chip's row, west to east. Slice 0 of a hemisphere is next to the VXM."""
     def place(queue: row.Queue) -> tuple[int, int]:
         return queue.position, -queue.slice if queue.side == "W" else queue.slice
 
@@ -171,7 +174,7 @@ def row_of_chip(program: Program) -> list[row.Queue]:
 
 
 def tracks(program: Program, events: Iterable[Event]) -> list[tuple[str, str]]:
-    """(queue, engine) of all engines that work in `events`, in the order of the chip's row."""
+    """(queue, engine) of all engines in `events`, in the order of the chip's row."""
     used = {(event.queue, event.engine) for event in events}
     found = []
     for queue in row_of_chip(program):

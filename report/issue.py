@@ -1,4 +1,4 @@
-"""Which operation of the model each instruction works for, found by issuing the queues' words as the chip does."""
+"""The model's operation for which each instruction works. It is found by issuing the queues' words as the chip does."""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,19 +8,19 @@ from arch import isa
 from program.program import Program
 
 NONE = 0
-"""The mark of an instruction that is no burst: NOP, LOOP, END_LOOP, SYNC."""
+"""The mark of an instruction without a burst: NOP, LOOP, END_LOOP, SYNC."""
 
 
 def labels(program: Program) -> list[str]:
-    """Names of operations in order of first appearance; an instruction's mark is 1 + its place here."""
+    """Names of operations in order of first appearance. An instruction's mark is 1 + the index of its operation."""
     events = (event for number in range(len(program.buckets)) for event in program.events(number))
     return list(dict.fromkeys(event.label for event in events))
 
 
 def marks(program: Program) -> dict[str, np.ndarray]:
-    """Of every queue, a mark for each of its instructions.
+    """By queue, a mark for each of its instructions.
 
-    Raises ValueError if a burst of the words is not in the program's schedule, or there are too many operations.
+    Raises ValueError if a burst of the words is not in the program's schedule, or if there are too many operations.
     """
     known = {label: n for n, label in enumerate(labels(program), start=1)}
     if len(known) > 255:
@@ -39,12 +39,13 @@ def marks(program: Program) -> dict[str, np.ndarray]:
 
 
 def dispatches(words: Sequence[int], pc: int, unit: str) -> Iterator[tuple[int, int]]:
-    """(pc, cycle since the start pulse) of the bursts from a start PC to SYNC, those of a loop in its first pass.
+    """(pc, cycle after the start pulse) of the bursts from a start PC to SYNC. Loops count in their first turn.
 
-    words, unit: of the queue, and the kind of unit that it feeds.
+    words: the queue's words.
+    unit: kind of the queue's unit.
     """
     cycle = isa.START
-    loops: list[tuple[int, int]] = []  # passes, and the cycle of the body's first dispatch
+    loops: list[tuple[int, int]] = []  # turns, and the cycle of the body's first dispatch
     while True:
         instr = isa.decode(words[pc], unit)
         if instr.op is isa.Op.SYNC:

@@ -1,4 +1,4 @@
-"""What pictures call things, for a reader who does not know the chip, and in which colours: the same in all of them."""
+"""Names and colours in all pictures, for a reader who does not know the chip."""
 
 from dataclasses import dataclass
 
@@ -10,9 +10,9 @@ ENGINES = {"read": "read", "write": "write", "index": "index", "alu": "compute",
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """Operations of the model that belong together, and their colour.
+    """A family of operations of the model, and its colour.
 
-    The colours are those of Okabe and Ito, which people with any common colour blindness tell apart.
+    The colours are those of Okabe and Ito. People with any common colour blindness can tell them apart.
     """
 
     name: str
@@ -33,7 +33,7 @@ FAMILIES = (
     Family(name="choice of the token", colour="#8c96a3", labels=("noise", "choose", "sample")),
 )
 OTHER = Family(name="other", colour="#b9a37e", labels=())
-"""Of an operation that no family names."""
+"""The family of all other operations."""
 
 
 def family(label: str) -> Family:

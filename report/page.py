@@ -1,4 +1,4 @@
-"""The page of `tsp report`: a token's schedule, drawn by the scripts that the chip's own page has, and its tables."""
+"""The page of `tsp report`: tables, and a token's schedule, drawn by the same scripts as on the chip's own page."""
 
 from html import escape
 
@@ -36,7 +36,11 @@ NOTE = ("Cycles of one pass. Span: from an operation's first burst to its last, 
 
 
 def page(program: Program, number: int, name: str) -> str:
-    """A page that fetches nothing. number: of the bucket that it shows first. name: of the program."""
+    """The page, which loads no other files.
+
+    number: number of the bucket that it shows first.
+    name: name of the program.
+    """
     bucket = figures.get_bucket(program, number)
     served = program.positions(bucket)
     about = (f"A token at positions {served[0]}..{served[-1]} takes exactly {bucket.period:,} cycles on "
@@ -56,7 +60,7 @@ def page(program: Program, number: int, name: str) -> str:
 
 
 def _tools(program: Program, number: int) -> str:
-    """Which bucket is shown, and what of it."""
+    """The controls that select the bucket, and the part of it that is shown."""
     options = []
     for n, bucket in enumerate(program.buckets):
         served = program.positions(bucket)

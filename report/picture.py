@@ -1,8 +1,8 @@
-"""Space by time: a program's schedule as an SVG that a person can read.
+"""Space by time: a program's schedule as an SVG for people to read.
 
-Above, the operations from their first burst to their last; below, every engine in the order of the chip's row, west
-to east, with each burst in the colour of its operation's family, and the values that it drives as slanted bands on
-their way to the unit that takes them. Rose: no matrix unit works in these cycles.
+The upper part shows each operation from its first burst to its last. The lower part has a row for every engine, in the
+order of the chip's row, west to east. A burst has the colour of its operation's family. A slanted band shows the values
+that a burst drives, on their way to the unit that takes them. In rose cycles no matrix unit works.
 """
 
 from dataclasses import dataclass
@@ -22,16 +22,16 @@ TITLE = 26
 GAP = 7
 """Pixels between two units."""
 LETTER = 6.2
-"""Pixels of a letter, at most, in the size of the labels."""
+"""Most pixels of a letter in a label."""
 WIDTH = (900, 8000)
-"""Pixels that a drawing should at least, and may at most, be wide."""
+"""Least and greatest width of a drawing, in pixels."""
 FULL_SCALE = 2.0
-"""Pixels a cycle, where WIDTH allows it."""
+"""Pixels a cycle, if WIDTH allows it."""
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """Scale of a drawing: pixels a cycle, and the segment whose first cycle is at the left."""
+    """Scale of a drawing: pixels a cycle, and the segment whose first cycle is at the left edge."""
 
     segment: Segment
     scale: float
@@ -46,7 +46,7 @@ class Sheet:
 
 
 def segment_svg(program: Program, number: int, name: str) -> str:
-    """One pass of a segment of bucket `number`."""
+    """The drawing of one turn of a segment of bucket `number`."""
     segment, events = next((s, own) for s, own in figures.by_segment(program, number) if s.name == name)
     low, high = (pixels / max(segment.length, 1) for pixels in WIDTH)
     sheet = Sheet(segment, min(max(FULL_SCALE, min(low, 2 * FULL_SCALE)), high))
@@ -82,7 +82,7 @@ def _title(program: Program, number: int, segment: Segment) -> str:
 
 
 def _axis(sheet: Sheet, bottom: int) -> list[str]:
-    """Numbers of cycles since the token's start pulse, and thin lines down."""
+    """The axis: cycles since the token's start pulse, with thin vertical lines."""
     step = next(step for step in (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10**4, 10**5, 10**6)
                 if step * sheet.scale >= 70)
     first, end = sheet.segment.start, sheet.segment.start + sheet.segment.length
@@ -95,7 +95,8 @@ def _axis(sheet: Sheet, bottom: int) -> list[str]:
 
 
 def _spans(sheet: Sheet, events: list[Event], fill: dict[str, str]) -> tuple[list[str], int]:
-    """The legend: each operation from first to last burst with its name, in as few lanes as hold them; the lanes."""
+    """The legend, and its number of lanes: each operation from first to last burst, with its name, in as few lanes as
+    possible."""
     parts: list[str] = []
     ends: list[float] = []
     limit = sheet.x(sheet.segment.start + sheet.segment.length)
@@ -117,7 +118,7 @@ def _spans(sheet: Sheet, events: list[Event], fill: dict[str, str]) -> tuple[lis
 
 
 def _ink(colour: str) -> str:
-    """Attribute of letters on a colour: white on the dark ones."""
+    """Attribute of letters on a colour: they are white on dark colours."""
     red, green, blue = bytes.fromhex(colour[1:])
     return ' fill="#fff"' if 0.30 * red + 0.59 * green + 0.11 * blue < 125 else ""
 
@@ -127,7 +128,7 @@ Rows = dict[tuple[str, str], int]
 
 
 def _places(rows: list[tuple[str, str]], top: int) -> tuple[Rows, int]:
-    """Where the rows are, a gap between units; and where the last one ends."""
+    """The places of the rows, with a gap between units, and the end of the last one."""
     found, y, unit = {}, top, rows[0][0] if rows else ""
     for queue, engine in rows:
         y += GAP * (queue != unit)
@@ -138,7 +139,7 @@ def _places(rows: list[tuple[str, str]], top: int) -> tuple[Rows, int]:
 
 
 def _rows(sheet: Sheet, events: list[Event], rows: Rows) -> list[str]:
-    """A row an engine, with its bursts."""
+    """A row for each engine, with its bursts."""
     parts = []
     end = sheet.x(sheet.segment.start + sheet.segment.length)
     for (queue, engine), y in rows.items():
@@ -157,7 +158,7 @@ def _burst(sheet: Sheet, event: Event, y: int) -> str:
 
 
 def _bands(sheet: Sheet, program: Program, number: int, events: list[Event], rows: Rows) -> list[str]:
-    """What is on its way between units: a parallelogram from the row of its burst to the unit that takes it last."""
+    """Values on their way between units: a parallelogram from the row of the burst to the last unit that takes them."""
     units = {queue.name: queue for queue in row.queues(program.config)}
     spans: dict[int, tuple[int, int]] = {}
     for (queue, _), y in rows.items():

@@ -1,4 +1,4 @@
-"""How far the values of each burst travel: from the unit that drives them to the last one that takes them."""
+"""The reach of each burst's values, from the unit that drives them to the last unit that takes them."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -20,8 +20,12 @@ STEP = {Dir.E: 1, Dir.W: -1}
 
 @dataclass(frozen=True)
 class Tap:
-    """What an element of a burst drives or samples: planes (a mask) of a group of a direction, so many cycles behind
-    the cycle in which it executes. once: only after the last element."""
+    """The planes of a stream group that an element of a burst drives or samples.
+
+    planes: mask of the planes.
+    latency: cycles after the execution of the element.
+    once: only the last element counts.
+    """
 
     dir: Dir
     group: int
@@ -31,7 +35,7 @@ class Tap:
 
 
 def drives(instr: Instr, queue: row.Queue, config: ChipConfig) -> list[Tap]:
-    """What an element of a burst drives."""
+    """The taps that an element of a burst drives."""
     inward, outward = (Dir.W, Dir.E) if queue.position > VXM else (Dir.E, Dir.W)
     late = isa.vxm_late(config)
     match instr.op:
@@ -53,7 +57,7 @@ def drives(instr: Instr, queue: row.Queue, config: ChipConfig) -> list[Tap]:
 
 
 def samples(instr: Instr, queue: row.Queue, config: ChipConfig) -> list[Tap]:
-    """What an element of a burst samples."""
+    """The taps that an element of a burst samples."""
     outward = Dir.E if queue.position > VXM else Dir.W
     match instr.op:
         case Op.WRITE:
@@ -74,16 +78,16 @@ def samples(instr: Instr, queue: row.Queue, config: ChipConfig) -> list[Tap]:
 
 
 def elements(instr: Instr) -> tuple[int, int]:
-    """How many elements a burst has, and the cycles from one to the next."""
+    """(elements, interval) of a burst."""
     if instr.op is Op.MAC:
         return instr.acts * instr.accs, 1
     return (instr.count, instr.interval) if "count" in isa.FIELDS[instr.op] else (1, 1)
 
 
 def reaches(program: Program, number: int) -> dict[tuple[str, int], dict[Dir, int]]:
-    """(queue, pc) of every burst of a bucket that drives: the last position where its values are taken, by direction.
+    """By (queue, pc) of every burst of a bucket that drives, the last position that takes its values, by direction.
 
-    NOWHERE where nobody takes them: they run off the edge, or are driven over.
+    It is NOWHERE if no unit takes them: they leave the row, or are overwritten.
     """
     bursts = list(_bursts(program, number))
     drivers: dict[tuple, list[tuple[int, tuple[str, int]]]] = defaultdict(list)
@@ -110,9 +114,14 @@ def reaches(program: Program, number: int) -> dict[tuple[str, int], dict[Dir, in
 
 @dataclass(frozen=True)
 class Band:
-    """What a burst drives in one direction, on its way: from the unit of `queue` in cycles first..last on, one
-    position a cycle, to `position`, where it is last taken. start: the cycle in which the burst begins. group: of the
-    streams, 0 that of vectors."""
+    """The values that a burst drives in one direction.
+
+    They leave the unit of `queue` in cycles first..last and move one position a cycle. The unit at `position` is the
+    last one that takes them.
+
+    start: cycle in which the burst begins.
+    group: the stream group; 0 is the vector group.
+    """
 
     queue: str
     start: int
@@ -123,7 +132,7 @@ class Band:
 
 
 def bands(program: Program, number: int) -> list[Band]:
-    """All that units drive in a bucket and others take, loops in their first pass."""
+    """The bands of all values in a bucket that a unit takes. Loops count in their first turn."""
     reach, found = reaches(program, number), []
     for queue, pc, first, instr in _bursts(program, number):
         for tap in drives(instr, queue, program.config):
@@ -134,7 +143,7 @@ def bands(program: Program, number: int) -> list[Band]:
 
 
 def reach_table(program: Program) -> dict[str, np.ndarray]:
-    """Of every queue, uint8 [instruction, 2]: 1 + the last position of its values eastward, and westward; 0: none."""
+    """By queue, uint8 [instruction, 2]: 1 + the last position of its values eastward, and westward; 0 if none."""
     table = {name: np.zeros((len(words), 2), np.uint8) for name, words in program.queues.items()}
     for number in range(len(program.buckets)):
         for (queue, pc), ways in reaches(program, number).items():
@@ -144,7 +153,7 @@ def reach_table(program: Program) -> dict[str, np.ndarray]:
 
 
 def _bursts(program: Program, number: int) -> Iterator[tuple[row.Queue, int, int, Instr]]:
-    """(queue, pc, cycle of the first element, instruction) of a bucket, loops in their first pass."""
+    """(queue, pc, cycle of the first element, instruction) of a bucket's bursts. Loops count in their first turn."""
     for queue in row.queues(program.config):
         words = program.queues[queue.name]
         for pc, cycle in issue.dispatches(words, program.starts[queue.name][number], queue.unit):
@@ -158,7 +167,7 @@ def _cycles(instr: Instr, first: int, tap: Tap) -> range:
 
 
 def _slots(tap: Tap, position: int, cycle: int) -> Iterator[tuple]:
-    """Names of the values that stand in the planes here and now: the same wherever they are on their way."""
+    """Names of the values in the planes at a position in a cycle. A value keeps its name while it travels."""
     for plane in range(PLANES):
         if tap.planes >> plane & 1:
             yield tap.dir, tap.group, plane, cycle - STEP[tap.dir] * position

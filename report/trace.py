@@ -1,4 +1,4 @@
-"""A token's schedule as a Chrome trace, which ui.perfetto.dev opens: units as processes, engines as threads."""
+"""A token's schedule as a Chrome trace for ui.perfetto.dev. Units are processes, and engines are threads."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ from program.program import Event, Program, Segment
 from . import figures
 
 TOKEN = 0
-"""Process of the token itself: its segments, pass by pass. Units are 1, 2, .. in the order of the chip's row."""
+"""Process of the token itself, with its segments, turn by turn. Units are 1, 2, .. in the order of the chip's row."""
 
 
 def chrome_trace(program: Program, number: int) -> dict[str, Any]:
-    """The trace of one token of bucket `number`, every pass of every loop; a cycle is a microsecond."""
+    """The trace of one token of bucket `number`, with every turn of every loop. A cycle is shown as a microsecond."""
     bucket = figures.get_bucket(program, number)
     tracks = figures.tracks(program, program.events(number))
     events = _names(program, tracks)
@@ -43,7 +43,7 @@ def _complete(name: str, pid: int, tid: int, first: int, cycles: int, args: dict
 
 
 def _names(program: Program, tracks: list[tuple[str, str]]) -> list[dict[str, Any]]:
-    """Metadata: what processes and threads are called, and their order."""
+    """Metadata: names and order of processes and threads."""
     found = [_meta("process_name", TOKEN, 0, name=f"token on {program.config.name}"),
              _meta("process_sort_index", TOKEN, 0, sort_index=TOKEN), _meta("thread_name", TOKEN, 0, name="segments")]
     for pid, queue in enumerate(dict.fromkeys(queue for queue, _ in tracks), start=1):

@@ -1,9 +1,9 @@
-"""What pages in a browser are made of: a program's schedule as data, and scripts joined into one.
+"""The parts of a web page: a program's schedule as data, and scripts joined into one.
 
-A page decodes the instruction words itself, by the tables of the instruction set that come with them, so it shows what
-the chip fetches. The data is one binary file, which payload.js reads: an 8-byte magic, the length of a JSON header (4
-bytes, little-endian), the header, then raw sections, each aligned to 4 bytes: `sections` of the header names their
-offsets from the first one's, and lengths.
+A page decodes the instruction words itself, with the tables of the instruction set that come with them. So it shows
+what the chip fetches. The data is one binary file, which payload.js reads: an 8-byte magic, the length of a JSON header
+(4 bytes, little-endian), the header, and raw sections. Sections are aligned to 4 bytes. `sections` in the header gives
+their lengths, and their offsets from the first section.
 """
 
 import base64
@@ -24,11 +24,11 @@ from program.program import DEFAULT_CLOCK_MHZ, Program
 from . import figures, issue, names, streams
 
 SCRIPTS = Path(__file__).with_name("js")
-"""The scripts that draw a schedule, wherever it is shown."""
+"""The scripts that draw a schedule on every page."""
 MAGIC = b"TSPPAGE1"
 ALIGN = 4
 WORD_BYTES = 16
-"""Of a host word."""
+"""Bytes of a host word."""
 ENUMS = (isa.Dir, isa.Func, isa.Alu, isa.Sat, isa.Red, isa.Src, isa.Fmt, isa.Rep, isa.ErUse, isa.Order, isa.Wfmt)
 LATENCIES = ("START", "ENGINE", "MEM_READ", "VXM_DRIVE", "VXM_RF", "VXM_REDUCE_DRIVE", "SXM_DRIVE", "MXM_LOAD",
              "MXM_ACC", "MXM_DRAIN", "C2C_RECEIVE")
@@ -53,7 +53,10 @@ def container(header: Mapping[str, Any], sections: Mapping[str, bytes]) -> bytes
 
 
 def schedule_header(program: Program, name: str) -> dict[str, Any]:
-    """All that a drawing of the schedule needs besides the words. name: of the program, for its reader."""
+    """Everything except the words that a drawing of the schedule needs.
+
+    name: name of the program, for the reader.
+    """
     config, model = program.config, program.model
     return {
         "name": name,
@@ -82,9 +85,9 @@ def schedule_header(program: Program, name: str) -> dict[str, Any]:
 
 
 def schedule_sections(program: Program) -> dict[str, bytes]:
-    """Of each queue its words, what each works for (`issue.marks`) and how far its values go (`streams.reach_table`).
+    """For each queue its words, their operations (`issue.marks`) and their values' reach (`streams.reach_table`).
 
-    Raises TspError where the program has more operations than a mark can name.
+    Raises TspError if the program has more operations than a mark can name.
     """
     marks, reach = issue.marks(program), streams.reach_table(program)
     found: dict[str, bytes] = {}
@@ -102,7 +105,7 @@ def word_bytes(queue: row.Queue) -> int:
 
 
 def _isa() -> dict[str, Any]:
-    """Operations with their engines and fields, as `arch.isa` has them; those of a link's queue by themselves."""
+    """Operations with their engines and fields, from `arch.isa`. The operations of a link's queue are separate."""
     def operation(op: isa.AnyOp) -> list[Any]:
         fields = [[name, f.bits, int(f.signed), f.kind.__name__ if f.kind else "", f.doc]
                   for name, f in isa.FIELDS[op].items()]
@@ -121,10 +124,13 @@ def _isa() -> dict[str, Any]:
 
 
 def joined(main: Path, *folders: Path) -> str:
-    """A module and all that it imports as one script, in the order of the imports. folders: where modules are.
+    """A module and all its imports as one script, in the order of the imports.
 
-    The sources are plain ES modules, which a browser also loads as they are. Raises TspError where two of them define
-    one name at their top.
+    The sources are plain ES modules, which a browser can also load directly.
+
+    folders: folders with the modules.
+
+    Raises TspError if two modules define the same name at their top level.
     """
     texts: dict[str, str] = {}
 
@@ -146,12 +152,12 @@ def joined(main: Path, *folders: Path) -> str:
 
 
 def script(text: str, kind: str = "module", name: str = "") -> str:
-    """A script element. What would end it early is written otherwise."""
+    """A script element. Text that would end it early is escaped."""
     label = f' id="{name}"' if name else ""
     return f'<script type="{kind}"{label}>\n{text.replace("</script", "<" + chr(92) + "/script")}</script>\n'
 
 
 def packed(name: str, data: bytes) -> str:
-    """A script element that holds data, compressed: data.js finds it by its name."""
+    """A script element with compressed data. data.js finds it by its name."""
     text = base64.b64encode(gzip.compress(data, 9, mtime=0)).decode()
     return f'<script type="application/gzip" id="{name}">{text}</script>\n'

@@ -1,8 +1,8 @@
-"""A Llama model as every later pass sees it: a configuration and float32 weights, whatever file they came from.
+"""A Llama model for all later passes: a configuration and float32 weights, whatever the file format.
 
-RoPE convention: llama2.c's, where features (2i, 2i+1) of a head form pair i; the Hugging Face frontend permutes its
-rows into it.
-Matrices are (out, in), with the layer in front. Weights of large files stay in the file until a pass asks for a layer.
+RoPE has llama2.c's convention: features (2i, 2i+1) of a head form pair i. The Hugging Face frontend permutes its rows
+to this order. Matrices are (out, in), with the layer as the first axis. Weights of large files stay in the file until a
+pass asks for a layer.
 """
 
 import hashlib
@@ -18,21 +18,25 @@ from base.errors import TspError
 from program.shape import LAYERED, ModelConfig
 
 BLOCK = 1 << 22
-"""Values that are checked at a time."""
+"""Values that are checked in one step."""
 
 
 class Stored:
-    """A float32 weight that stays in its file: `weight[n]` reads layer n, `np.asarray(weight)` reads all of it.
+    """A float32 weight that stays in its file. `weight[n]` reads layer n, and `np.asarray(weight)` reads all layers.
 
-    Nothing that is read is kept. Raises `TspError` where a part has the wrong shape or holds a NaN or an infinity.
+    Values that were read are not kept. A read raises TspError if a part has the wrong shape or holds a NaN or an
+    infinity.
     """
 
     dtype = np.dtype(np.float32)
 
     def __init__(self, name: str, shape: tuple[int, ...], parts: Sequence[Callable[[], np.ndarray]],
                  source: str = "the checkpoint") -> None:
-        """`parts` read one layer each, in order; or a single one reads a weight that has no layers. `source`: what
-        errors call the model."""
+        """A weight of these parts.
+
+        parts: functions that read one layer each, in order. A weight without layers has a single part.
+        source: the model's name in errors.
+        """
         self.name, self.shape, self._parts, self._source = name, shape, tuple(parts), source
         self._layered = name in LAYERED
         if len(self._parts) != (shape[0] if self._layered else 1):
@@ -47,7 +51,7 @@ class Stored:
         return self.shape[0]
 
     def __getitem__(self, layer: int) -> np.ndarray:
-        """A layer, float32 and read-only; of a weight without layers a row."""
+        """A layer, or a row of a weight without layers: float32, read-only."""
         return self._read(layer) if self._layered else np.asarray(self)[layer]
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -63,7 +67,7 @@ class Stored:
         return whole.astype(dtype or np.float32, copy=False)
 
     def astype(self, dtype: Any, copy: bool = True) -> np.ndarray:
-        """All of it in another type."""
+        """The whole weight in another type."""
         return np.asarray(self).astype(dtype, copy=copy)
 
     def _read(self, part: int) -> np.ndarray:
@@ -78,17 +82,19 @@ class Stored:
 
 
 Weight = Any
-"""np.ndarray, an array in memory, or `Stored`, one in a file. A type of both would hide what they share."""
+"""An np.ndarray in memory, or a `Stored` weight in a file. A union type would hide the operations that they share."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Checkpoint:
     """A model's configuration and weights: float32, finite and read-only arrays, or `Stored` ones that become such.
 
-    `classifier` is `tok_emb` itself when the config says it is shared. `source` is what later passes call the model in
-    errors: the path that it was read from. `notes` say, a line each, what was dropped, guessed or overruled in reading
-    it. `files` hold the weights, if they came from files. Raises `TspError` on a wrong shape, a wrong type or a NaN or
-    infinity; of a `Stored` weight when it is read.
+    classifier: `tok_emb` itself if the config says that it is shared.
+    source: the model's name in errors: the path of its file.
+    notes: what was dropped, guessed or overruled during reading, one line each.
+    files: the files of the weights, if there are any.
+
+    Raises TspError on a wrong shape, a wrong type, a NaN or an infinity. A `Stored` weight raises it when it is read.
     """
 
     config: ModelConfig
@@ -120,12 +126,12 @@ class Checkpoint:
             raise TspError("checkpoint: the classifier is declared shared, so it must be tok_emb itself")
 
     def layer(self, number: int) -> dict[str, np.ndarray]:
-        """The weights of one layer by name; those that lie in a file are read now, and not kept."""
+        """The weights of one layer by name. Weights in a file are read now, and not kept."""
         return {name: getattr(self, name)[number] for name in LAYERED}
 
     @property
     def weights(self) -> dict[str, Weight]:
-        """All weights by name, the classifier only if it is not the token embedding."""
+        """All weights by name. The classifier is included only if it is not the token embedding."""
         names = list(self.config.shapes())
         return {n: getattr(self, n) for n in names if n != "classifier" or not self.config.shared_classifier}
 
@@ -135,7 +141,7 @@ class Checkpoint:
         return sum(w.size for w in self.weights.values())
 
     def digest(self) -> str:
-        """sha256 of the configuration and of all weights: of the files' bytes, or of the arrays."""
+        """sha256 of the configuration and all weights, from the bytes of the files or from the arrays."""
         found = hashlib.sha256(repr(self.config).encode())
         for path in self.files:
             with path.open("rb") as file:

@@ -12,18 +12,18 @@ from .load import load_checkpoint
 from .vocabulary import HF_CONFIGS, find_vocabulary, load_tokenizer
 
 TEXT_BYTES, LEAST_TOKENS, MOST_TOKENS = 1 << 15, 16, 4096
-"""Of a text to calibrate on: its beginning is enough."""
+"""Limits of a text to calibrate on. Its beginning is enough."""
 
 
 def read_model(checkpoint: str | Path, tokenizer: str | Path | None = None) -> tuple[Checkpoint, Tokenizer]:
-    """Both; the tokenizer is by default a file next to the checkpoint. Raises TspError."""
+    """The checkpoint and its tokenizer. By default, the tokenizer is a file next to the checkpoint. Raises TspError."""
     model = load_checkpoint(checkpoint)
     vocab = model.config.vocab_size
     return model, load_tokenizer(tokenizer or find_tokenizer(Path(checkpoint), vocab), vocab, checkpoint)
 
 
 def read_text(path: Path, tokenizer: Tokenizer) -> list[int]:
-    """The tokens, without BOS, of the beginning of a text to calibrate on. Raises TspError."""
+    """The tokens, without BOS, of the beginning of a calibration text. Raises TspError."""
     check_input(path, "the text")
     try:
         with path.open("rb") as file:
@@ -58,7 +58,7 @@ def find_tokenizer(checkpoint: Path, vocab: int) -> Path:
 
 
 def sources(checkpoint: Path, tokenizer: Path | None = None) -> list[Path]:
-    """The files that may be read of a program, a checkpoint or a folder, the tokenizer's among them."""
+    """The files that may be read for a program, a checkpoint or a folder, including the tokenizer's files."""
     folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
     if checkpoint.is_dir():
         patterns = (*HF_CONFIGS, "tokenizer.json", "tokenizer.model", "*.safetensors", "*.safetensors.index.json")

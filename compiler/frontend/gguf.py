@@ -1,7 +1,7 @@
 """Reads a GGUF file of architecture llama: sizes, and weights of every common quantisation.
 
-What the compiler does not implement is refused by its name in the file. Weights stay in the file, quantised as they
-are, until a layer is asked for. Rows of Wq and Wk need no permutation: this format has llama2.c's order of RoPE pairs.
+The frontend refuses what the compiler does not implement, by its name in the file. Quantised weights stay in the file
+until a pass asks for a layer. Rows of Wq and Wk need no permutation, because GGUF has llama2.c's order of RoPE pairs.
 """
 
 import functools
@@ -24,21 +24,21 @@ LAYER_TENSORS = {
     "ffn_norm": "ffn_norm", "w1": "ffn_gate", "w2": "ffn_down", "w3": "ffn_up",
 }
 TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
-"""Types of tensors, F32 and those that the library dequantises."""
+"""Types of tensors: F32, and those that the library dequantises."""
 UNUSED = ("rope_freqs.weight", "attn_rot_embd.weight")
-"""Ends of tensor names that follow from the base of RoPE; the first one is checked to be 1 all over."""
+"""Suffixes of names of tensors that follow from the base of RoPE. The values of the first one must all be 1."""
 NEUTRAL = {"none": ("rope.scaling.type",), 1: ("rope.scale_linear", "rope.scaling.factor", "rope.scaling.attn_factor",
                                                "logit_scale", "embedding_scale", "residual_scale")}
-"""Values, besides 0 and what is empty, that mean that a field is not used."""
+"""Values that mean that a field is not used, in addition to 0 and empty ones."""
 BOOKKEEPING = ("context_length", "tensor_data_layout", "rope.scaling.finetuned", "rope.scaling.original_context_length",
                "expert_used_count")
 MOST_FIELDS, MOST_TENSORS = 1 << 16, 1 << 20
 DAMAGE = (ValueError, IndexError, KeyError, TypeError, OverflowError, AttributeError)
-"""What the library raises on a damaged file, besides its own words in a ValueError."""
+"""Exceptions of the library for a damaged file."""
 
 
 class _Reader(GGUFReader):
-    """The library's reader, which reads on behind the end of a file that is cut short."""
+    """The library's reader, which reads beyond the end of a truncated file."""
 
     def _get(self, offset: int, dtype: Any, count: int = 1, override_order: Any = None) -> Any:
         if int(offset) + int(count) * np.dtype(dtype).itemsize > len(self.data):
@@ -48,7 +48,7 @@ class _Reader(GGUFReader):
 
 @functools.lru_cache(maxsize=1)
 def _opened(path: Path, stamp: tuple[int, int]) -> GGUFReader:
-    """The file's header, of which the tokenizer's lists take seconds: read once for weights and tokenizer."""
+    """The file's header. It is read once for weights and tokenizer, because the tokenizer's lists take seconds."""
     head = np.fromfile(path, "<u8", 3)
     if len(head) < 3 or head[1] > MOST_TENSORS or head[2] > MOST_FIELDS:
         raise TspError(f"{path}: damaged GGUF file: its header is cut short or names too many tensors or fields")
@@ -60,7 +60,7 @@ def _opened(path: Path, stamp: tuple[int, int]) -> GGUFReader:
 
 
 def open_gguf(path: Path) -> tuple[GGUFReader, dict[str, Any]]:
-    """A file and its fields by name (not the tokenizer's), checked to be of a model that can be read."""
+    """A file and its fields by name, without the tokenizer's. Raises TspError if its model cannot be read."""
     check_input(path)
     found = path.stat()
     reader = _opened(path, (found.st_size, found.st_mtime_ns))
@@ -83,7 +83,7 @@ def open_gguf(path: Path) -> tuple[GGUFReader, dict[str, Any]]:
 
 
 def load_gguf(path: str | Path) -> Checkpoint:
-    """Load a GGUF model. Raises `TspError` if it is damaged, lacks a tensor, or uses what the compiler does not
+    """Load a GGUF model. Raises TspError if it is damaged, lacks a tensor, or uses something that the compiler does not
     implement."""
     path = Path(path)
     reader, fields = open_gguf(path)
@@ -125,7 +125,7 @@ def _same(one: ReaderTensor, other: ReaderTensor) -> bool:
 
 
 def _take(tensors: dict[str, ReaderTensor], name: str, shape: tuple[int, ...]) -> ReaderTensor:
-    """Remove a tensor from `tensors`, so that what remains at the end is what nobody asked for."""
+    """Remove a tensor from `tensors`. The tensors that remain at the end are unknown ones."""
     if name not in tensors:
         raise TspError(f"tensor {name} is missing")
     tensor = tensors.pop(name)
@@ -138,7 +138,7 @@ def _take(tensors: dict[str, ReaderTensor], name: str, shape: tuple[int, ...]) -
 
 
 def _read(tensor: ReaderTensor) -> Any:
-    """A function that dequantises it."""
+    """A function that dequantises the tensor."""
     shape = tuple(int(size) for size in reversed(tensor.shape))
     return lambda: np.array(dequantize(tensor.data, tensor.tensor_type), np.float32).reshape(shape)
 
@@ -153,12 +153,12 @@ def _check_rest(tensors: Mapping[str, ReaderTensor], layers: int) -> None:
 
 
 def _config(fields: Mapping[str, Any], rows: int, tied: bool) -> ModelConfig:
-    """The sizes. Raises TspError naming a field that is missing, out of range or not implemented."""
+    """The sizes. Raises TspError that names a field that is missing, out of range or not implemented."""
     rest = dict(fields)
 
     def take(name: str, default: Any = None) -> Any:
         value = rest.pop(name, default)
-        if isinstance(value, list) and len({*value}) == 1:  # one a layer, all the same
+        if isinstance(value, list) and len({*value}) == 1:  # one for each layer, all equal
             value = value[0]
         if value is None:
             raise TspError(f"field llama.{name} is missing")
@@ -192,6 +192,6 @@ def _config(fields: Mapping[str, Any], rows: int, tied: bool) -> ModelConfig:
 
 
 def _neutral(name: str, value: Any) -> bool:
-    """Whether a field that nobody knows says that what it stands for is not used."""
+    """Whether the value of an unknown field means that its feature is not used."""
     neutral = NEUTRAL.get(value, ()) if isinstance(value, str | int | float) else ()
     return not value or name in (*BOOKKEEPING, *neutral)

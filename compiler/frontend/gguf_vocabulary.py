@@ -1,4 +1,4 @@
-"""Reads the tokenizer in a GGUF file: a tokenizer.json is made of its vocabulary, ids and template stand beside it."""
+"""Reads the tokenizer in a GGUF file: it makes a tokenizer.json of the vocabulary, and reads ids and template."""
 
 from pathlib import Path
 from typing import Any

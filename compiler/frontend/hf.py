@@ -1,7 +1,7 @@
 """Reads a Hugging Face Llama folder: config.json and safetensors, single or sharded, in bfloat16, float16 or float32.
 
-What the compiler does not implement is refused by the name it has in config.json, never ignored. Headers are read at
-once, tensors a layer at a time.
+The frontend refuses what the compiler does not implement, by its name in config.json, and never ignores it. It reads
+the headers first, and tensors one layer at a time.
 """
 
 import functools
@@ -34,7 +34,7 @@ LAYER_TENSORS = {
 }
 GLOBAL_TENSORS = {"tok_emb": "model.embed_tokens", "final_norm": "model.norm", "classifier": "lm_head"}
 WRAPPERS = {"_orig_mod.": "torch.compile", "module.": "DataParallel"}
-"""Prefixes of all names that a training script forgot, and who put them there."""
+"""Prefixes that a training script left before all names, and their origins."""
 UNUSED_SUFFIX = "rotary_emb.inv_freq"  # a buffer that old exports wrote; it follows from rope_theta
 FIELDS = {
     "dim": "hidden_size",
@@ -48,7 +48,7 @@ FIELDS = {
     "rope_theta": "rope_theta",
     "norm_eps": "rms_norm_eps",
 }
-"""What the fields of a `ModelConfig` are called in config.json."""
+"""Names of the fields of a `ModelConfig` in config.json."""
 
 BOOKKEEPING = frozenset({
     # of files and software
@@ -73,15 +73,15 @@ BOOKKEEPING = frozenset({
     "min_length", "no_repeat_ngram_size", "num_beam_groups", "num_beams", "num_return_sequences", "output_scores",
     "remove_invalid_values", "repetition_penalty", "suppress_tokens", "temperature", "top_k", "top_p", "typical_p",
 })
-"""Fields that change nothing of what a model computes; nor do those that end in `_token_id`."""
+"""Fields that do not change what a model computes. Fields that end in `_token_id` do not either."""
 MULTIPLIERS = frozenset({"embedding_multiplier", "logit_scale", "logits_scaling", "residual_multiplier", "factor"})
-"""Unknown fields that 1 means nothing in; in all others it is None, False, 0 and what is empty."""
+"""Unknown fields whose neutral value is 1. In all others None, False, 0 and empty values are neutral."""
 FACTORS = ("_multiplier", "_scale", "_scaling", "_factor")
-"""How fields are called that 0 does mean something in."""
+"""Suffixes of fields in which 0 is not neutral."""
 
 
 class Rope(BaseModel):
-    """rope_scaling, or rope_parameters, as its successor is called."""
+    """rope_scaling, or its successor rope_parameters."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -89,10 +89,10 @@ class Rope(BaseModel):
     type: str | None = None
     rope_theta: float | None = None
     partial_rotary_factor: float = 1.0
-    original_max_position_embeddings: int | None = None  # nothing comes of it in type default
+    original_max_position_embeddings: int | None = None  # type default does not use it
 
     def refusals(self, name: str) -> list[str]:
-        """What the compiler does not implement, by name."""
+        """The features that the compiler does not implement, by name."""
         kind = self.rope_type or self.type or "default"
         if kind != "default":
             return [f"{name} of type {kind!r} (only 'default')"]
@@ -101,7 +101,7 @@ class Rope(BaseModel):
 
 
 class HfConfig(BaseModel):
-    """The fields of a Llama config.json that this compiler reads or must refuse; all others are `model_extra`."""
+    """The fields of a Llama config.json that this compiler reads or must refuse. All others are in `model_extra`."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -129,7 +129,7 @@ class HfConfig(BaseModel):
     quantization_config: dict[str, Any] | None = None
 
     def refusals(self) -> list[str]:
-        """What this model uses and the compiler does not implement, each by its name in config.json."""
+        """The features of this model that the compiler does not implement, by their names in config.json."""
         architecture = self.architectures or ["LlamaForCausalLM"]
         layers = sorted({*(self.layer_types or [])} - {"full_attention"})
         checks = {
@@ -147,7 +147,7 @@ class HfConfig(BaseModel):
         return [name for name, refused in checks.items() if refused] + turned + _unknown(self.model_extra or {})
 
     def to_model_config(self) -> ModelConfig:
-        """The sizes in the compiler's terms; raises `TspError` if they contradict each other."""
+        """The sizes in the compiler's terms. Raises TspError if they contradict each other."""
         if self.head_dim is None and (self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads):
             raise TspError(
                 "model config: hidden_size must be a multiple of num_attention_heads,"
@@ -164,7 +164,7 @@ class HfConfig(BaseModel):
         return ModelConfig(**values, shared_classifier=self.tie_word_embeddings)
 
     def _theta(self) -> float:
-        """The base of RoPE, which may stand in three places; raises `TspError` if they differ."""
+        """The base of RoPE, which may be in three places. Raises TspError if they differ."""
         ropes = {"rope_parameters.": self.rope_parameters, "rope_scaling.": self.rope_scaling, "": self}
         found = {f"{place}rope_theta": rope.rope_theta for place, rope in ropes.items()
                  if rope is not None and rope.rope_theta is not None}
@@ -177,7 +177,7 @@ class HfConfig(BaseModel):
 
 
 def _unknown(fields: dict[str, Any], prefix: str = "") -> list[str]:
-    """Fields that nobody knows and that are set to something, each with its value, in few words."""
+    """Unknown fields whose values are not neutral, each with its value, shortened."""
     found = {name: value for name, value in sorted(fields.items())
              if name not in BOOKKEEPING and not name.endswith("_token_id") and not _neutral(name, value)}
     return [f"{prefix}{name} {text if len(text) <= 40 else text[:37] + '...'}"
@@ -185,7 +185,7 @@ def _unknown(fields: dict[str, Any], prefix: str = "") -> list[str]:
 
 
 def _neutral(name: str, value: Any) -> bool:
-    """Whether an unknown field says that what it stands for is not used."""
+    """Whether the value of an unknown field means that its feature is not used."""
     if value is None or value is False:
         return True
     if name in MULTIPLIERS:
@@ -211,7 +211,7 @@ def load_hf(folder: str | Path) -> Checkpoint:
 
 
 def load_hf_config(folder: str | Path) -> ModelConfig:
-    """The sizes in a Hugging Face Llama folder's config.json; raises `TspError` as `load_hf` does."""
+    """The sizes in the config.json of a Hugging Face Llama folder. Raises TspError as `load_hf` does."""
     return _read_config(Path(folder) / "config.json")
 
 
@@ -238,7 +238,7 @@ def _read_config(path: Path) -> ModelConfig:
 
 
 class Tensor:
-    """A tensor of a safetensors file, of which only the header has been read."""
+    """A tensor of a safetensors file. Only its header has been read."""
 
     def __init__(self, path: Path, library: Any, name: str) -> None:
         part = library.get_slice(name)
@@ -272,7 +272,7 @@ def _tensors(files: list[Path]) -> dict[str, Tensor]:
 
 
 def _plain_names(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """Tensors without the prefix that a wrapper put before all names, and a note if there was one."""
+    """The tensors without a wrapper's prefix before all names, and a note if there was one."""
     for prefix, who in WRAPPERS.items():
         if tensors and all(name.startswith(prefix) for name in tensors):
             plain = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
@@ -299,7 +299,7 @@ def _build(config: ModelConfig, tensors: dict[str, Tensor], folder: Path, files:
     unknown = [name for name in sorted(tensors) if not name.endswith(UNUSED_SUFFIX)]
     if tied:
         weights["classifier"] = weights["tok_emb"]
-        if "lm_head.weight" in unknown:  # a tied copy, as a rule
+        if "lm_head.weight" in unknown:  # usually a copy of the tied embedding
             unknown.remove("lm_head.weight")
             notes += _another_classifier(found["tok_emb"], tensors["lm_head.weight"])
     if unknown:
@@ -310,7 +310,7 @@ def _build(config: ModelConfig, tensors: dict[str, Tensor], folder: Path, files:
 
 
 def _take(tensors: dict[str, Tensor], name: str, shape: tuple[int, ...]) -> Tensor:
-    """Remove a tensor from `tensors`, so that what remains at the end is what nobody asked for."""
+    """Remove a tensor from `tensors`. The tensors that remain at the end are unknown ones."""
     if name not in tensors:
         raise TspError(f"tensor {name} is missing")
     tensor = tensors.pop(name)
@@ -320,7 +320,7 @@ def _take(tensors: dict[str, Tensor], name: str, shape: tuple[int, ...]) -> Tens
 
 
 def _another_classifier(embedding: Tensor, head: Tensor) -> tuple[str, ...]:
-    """A note if a tied model has a classifier of its own that is not its embedding."""
+    """A note if a tied model also has a classifier that differs from its embedding."""
     if head.shape == embedding.shape and np.array_equal(head.read(), embedding.read()):
         return ()
     return ("config.json ties the classifier to the embedding (tie_word_embeddings), and lm_head.weight differs from "

@@ -18,9 +18,9 @@ HEADER = struct.Struct("<7i")
 
 
 def load_llama2c(path: str | Path) -> Checkpoint:
-    """Load a legacy llama2.c `.bin`; raises `TspError` if it is of another format, cut short, too long or damaged.
+    """Load a legacy llama2.c `.bin`. Raises TspError if it has another format, is truncated, too long or damaged.
 
-    The weights are the file itself, mapped: do not change it while they are in use.
+    The weights are the mapped file. Do not change the file while they are in use.
     """
     path = Path(path)
     size, head = check_input(path), read_head(path)
@@ -43,7 +43,7 @@ def load_llama2c(path: str | Path) -> Checkpoint:
 
 
 def load_llama2c_config(path: str | Path) -> ModelConfig:
-    """The sizes in a legacy llama2.c `.bin`'s header; raises `TspError` if it is of another format."""
+    """The sizes in the header of a legacy llama2.c `.bin`. Raises TspError if it has another format."""
     path = Path(path)
     try:
         with path.open("rb") as file:
@@ -94,7 +94,7 @@ def _read_config(path: Path, data: bytes) -> ModelConfig:
 
 
 def _file_layout(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name and shape of every float32 array of the file, in order; the two RoPE tables are named `rope_*`."""
+    """Name and shape of every float32 array of the file, in order. The two RoPE tables are named `rope_*`."""
     for name, shape in config.shapes().items():
         if name == "classifier":
             yield "rope_cos", (config.seq_len, config.head_dim // 2)

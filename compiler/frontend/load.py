@@ -1,4 +1,4 @@
-"""Chooses the frontend for a path: a folder is Hugging Face's, a file is GGUF's or llama2.c's."""
+"""Chooses the frontend for a path: a folder is a Hugging Face model, a file is GGUF or llama2.c."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ FORMS = "a GGUF file, a Hugging Face Llama folder or a llama2.c .bin file"
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Load a checkpoint from a GGUF file, a Hugging Face folder or a legacy llama2.c `.bin`; raises `TspError`."""
+    """Load a checkpoint from a GGUF file, a Hugging Face folder or a legacy llama2.c `.bin`. Raises TspError."""
     path = Path(path)
     try:
         folder = path.stat() and path.is_dir()

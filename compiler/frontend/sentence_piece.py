@@ -20,7 +20,7 @@ KINDS = {3: "WORD", 4: "CHAR"}
 
 
 def load_sentence_piece(path: Path, vocab_size: int, named: Named) -> Tokenizer:
-    """A tokenizer.model with the ids that the files around it name, else its own. Raises `TspError`."""
+    """A tokenizer.model, with the ids from the files around it, or else its own. Raises TspError."""
     model = getattr(schema, "ModelProto")()  # noqa: B009  made when the module is imported
     try:
         model.ParseFromString(read_input(path))
@@ -46,7 +46,7 @@ def load_sentence_piece(path: Path, vocab_size: int, named: Named) -> Tokenizer:
 
 
 def _normalizers(normal: Any) -> list[dict[str, Any]]:
-    """What happens to a text before its spaces are escaped."""
+    """The normalizers of a text before its spaces are escaped."""
     found: list[dict[str, Any]] = []
     if normal.precompiled_charsmap:
         charsmap = base64.b64encode(normal.precompiled_charsmap).decode()
@@ -58,7 +58,7 @@ def _normalizers(normal: Any) -> list[dict[str, Any]]:
 
 
 def _with_added(payload: bytes, folder: Path, tokens: list[str]) -> bytes:
-    """With the tokens that files beside the model add behind its own."""
+    """The tokenizer.json with the tokens that files beside the model add after its own."""
     config, list_ = folder / "tokenizer_config.json", folder / "added_tokens.json"
     decoder = read_json(config).get("added_tokens_decoder") if config.exists() else None
     added = decoder if isinstance(decoder, dict) else {}

@@ -1,4 +1,4 @@
-"""Which files of a Hugging Face folder hold its weights, and what the others are."""
+"""The files of weights in a Hugging Face folder, and the kinds of the other files."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from base.inputs import read_input
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 NO_MODELS = ("adapter_", "consolidated", "optimizer", "training_")
-"""How files of safetensors begin that are not a model's weights in Hugging Face's form."""
+"""Prefixes of safetensors files that do not hold a model's weights in Hugging Face's form."""
 OTHERS = {
     "adapter_model.safetensors": "an adapter (LoRA), not a model: merge it into its model first",
     "adapter_config.json": "of an adapter (LoRA), not a model: merge it into its model first",
@@ -23,11 +23,11 @@ OTHERS = {
     "flax_model.msgpack": "of Flax: save the model as safetensors",
     "*.onnx": "an ONNX file: give the folder of the original model",
 }
-"""Files that people have in place of weights, and what they are."""
+"""Files that may be there in place of weights, and their kinds."""
 
 
 def weight_files(folder: Path) -> tuple[list[Path], tuple[str, ...]]:
-    """Files of weights, and notes on files that look like such and are left out. Raises TspError if there are none."""
+    """Files of weights, and notes on similar files that are left out. Raises TspError if there are no weights."""
     whole, index = folder / WHOLE, folder / INDEX
     if whole.exists():
         stale = [f"{INDEX} and its shards are left out, for {WHOLE} is there, too"] if index.exists() else []
@@ -46,7 +46,7 @@ def weight_files(folder: Path) -> tuple[list[Path], tuple[str, ...]]:
 
 
 def instead(folder: Path) -> str:
-    """What a folder holds in place of weights in safetensors, to end a message with; "" if nothing is known."""
+    """The end of a message: what a folder holds in place of weights in safetensors; "" if it is not known."""
     found = ((path, what) for pattern, what in OTHERS.items() for path in sorted(folder.glob(pattern)))
     return next((f": {path.name} is {what}" for path, what in found), "")
 

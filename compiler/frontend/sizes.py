@@ -1,4 +1,4 @@
-"""The sizes of a checkpoint alone: no weight is read, and but for GGUF there need be none."""
+"""The sizes of a checkpoint, without its weights. Only a GGUF file must contain weights, and none are read."""
 
 from pathlib import Path
 
@@ -11,8 +11,8 @@ from .load import load_checkpoint
 
 
 def load_config(path: str | Path) -> ModelConfig:
-    """Of whatever `load_checkpoint` takes: a folder's config.json, a llama2.c header, a GGUF header. Raises `TspError`
-    as it does."""
+    """The sizes in a folder's config.json, a llama2.c header or a GGUF header. Raises TspError as `load_checkpoint`
+    does."""
     path = Path(path)
     if (path / "config.json").is_file():
         return load_hf_config(path)
@@ -20,5 +20,5 @@ def load_config(path: str | Path) -> ModelConfig:
         try:
             return load_llama2c_config(path)
         except TspError:
-            pass  # of another form, or of none, which is said next
+            pass  # another form; `load_checkpoint` raises if it is none
     return load_checkpoint(path).config

@@ -1,7 +1,7 @@
-"""Opens a model's tokenizer: the vocabulary from its file, ids and chat template from the files around it.
+"""Opens a model's tokenizer: the vocabulary from its file, and ids and chat template from the files around it.
 
-Ids stand in several files, and a model's folder and its tokenizer's may be two: config.json and generation_config.json
-are the model's, tokenizer_config.json and chat_template.jinja the tokenizer's.
+Ids are in several files, and model and tokenizer may have separate folders. config.json and generation_config.json
+belong to the model, tokenizer_config.json and chat_template.jinja to the tokenizer.
 """
 
 from collections.abc import Iterable
@@ -25,13 +25,15 @@ USUAL_BOS = ("<s>", "<|begin_of_text|>", "<|startoftext|>", "<bos>", "[BOS]", "<
 USUAL_ENDS = ("</s>", "<|end_of_text|>", "<|endoftext|>", "<eos>", "[EOS]", "<|im_end|>", "<|eot_id|>")
 ENDS_OF_TURNS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>",
                  "<|end_of_text|>")
-"""Special tokens that end an answer whatever a file says: chat models are trained to write them."""
+"""Special tokens that always end an answer, whatever the files say. Chat models are trained to write them."""
 
 
 def load_tokenizer(path: str | Path, vocab_size: int, checkpoint: str | Path | None = None) -> Tokenizer:
     """Load a tokenizer.bin, tokenizer.json, tokenizer.model, GGUF file or Hugging Face folder for a model.
 
-    checkpoint: the model's file or folder, by default the tokenizer's own folder. Raises `TspError`.
+    checkpoint: the model's file or folder. By default, the tokenizer's own folder.
+
+    Raises TspError.
     """
     path = Path(path)
     file = path / find_vocabulary(path) if is_folder(path, "the tokenizer") else path
@@ -58,7 +60,7 @@ def load_tokenizer(path: str | Path, vocab_size: int, checkpoint: str | Path | N
 
 
 def find_vocabulary(folder: Path) -> str:
-    """The vocabulary's file in a Hugging Face folder. Raises TspError naming what is there instead."""
+    """The vocabulary's file in a Hugging Face folder. If there is none, raises TspError that names what is there."""
     for name in ("tokenizer.json", "tokenizer.model"):
         if (folder / name).exists():
             return name
@@ -70,7 +72,7 @@ def find_vocabulary(folder: Path) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Named:
-    """What the files around a vocabulary say; ids are as they stand there, texts are looked up in the vocabulary."""
+    """The fields of the files around a vocabulary. Ids are as in the files; texts are looked up in the vocabulary."""
 
     bos: tuple[int | str, ...] = ()
     eos: tuple[int | str, ...] = ()
@@ -81,7 +83,7 @@ class Named:
 
     @staticmethod
     def read(model: Path, tokenizer: Path) -> "Named":
-        """From a model's file or folder and from a tokenizer's folder. Raises TspError on a damaged file."""
+        """Read the files of a model and of a tokenizer's folder. Raises TspError if one is damaged."""
         homes = {name: (model if model.is_dir() else model.parent, tokenizer) for name in MODEL_FILES}
         homes |= {name: (tokenizer, model if model.is_dir() else model.parent) for name in TOKENIZER_FILES}
         found = {name: next((read_json(home / name) for home in folders if (home / name).exists()), {})
@@ -98,7 +100,7 @@ class Named:
 
 
 def _ids(name: str, *files: dict[str, Any]) -> list[int | str]:
-    """Values of bos_token_id or eos_token_id, each a number or a list. Raises TspError on anything else."""
+    """Values of bos_token_id or eos_token_id: numbers or lists. Raises TspError if one is something else."""
     found = []
     for fields in files:
         value = fields.get(f"{name}_token_id")
@@ -116,7 +118,7 @@ def _texts(name: str, *files: dict[str, Any]) -> list[int | str]:
 
 
 def _template(folder: Path, fields: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
-    """The chat template, and a note where there are several and one was chosen. Raises TspError."""
+    """The chat template, and a note if one of several was chosen. Raises TspError."""
     if (folder / TEMPLATE_FILE).exists():
         try:
             return read_input(folder / TEMPLATE_FILE).decode("utf-8"), ()
@@ -141,7 +143,7 @@ def _from_json(payload: bytes, vocab_size: int, named: Named) -> Tokenizer:
 
 
 def with_ids(payload: bytes, library: tokenizers.Tokenizer, vocab_size: int, named: Named) -> Tokenizer:
-    """A tokenizer from a tokenizer.json, opened as `library`, and from what is said around it. Raises TspError."""
+    """A tokenizer from a tokenizer.json, opened as `library`, and from the files around it. Raises TspError."""
     notes = list(named.notes)
     stops = _resolved(library, named.eos)
     if not stops and (usual := _resolved(library, USUAL_ENDS)[:1]):
@@ -162,7 +164,7 @@ def with_ids(payload: bytes, library: tokenizers.Tokenizer, vocab_size: int, nam
 
 
 def _resolved(library: tokenizers.Tokenizer, tokens: Iterable[int | str]) -> list[int]:
-    """Ids of tokens, texts looked up; those that the vocabulary has not are left out."""
+    """Ids of tokens. Texts are looked up, and tokens that are not in the vocabulary are left out."""
     ids = [library.token_to_id(token) if isinstance(token, str) else token for token in tokens]
     return list(dict.fromkeys(token for token in ids if token is not None))
 
@@ -173,7 +175,7 @@ def _is_special(library: tokenizers.Tokenizer, token: int) -> bool:
 
 
 def _put_before(library: tokenizers.Tokenizer) -> int | None:
-    """The special token that the library itself puts before a text."""
+    """The special token that the library itself puts before a text, if any."""
     ids = library.encode("a", add_special_tokens=True).ids
     plain = library.encode("a", add_special_tokens=False).ids
     return ids[0] if len(ids) > len(plain) and ids[1 : 1 + len(plain)] == plain else None
@@ -182,8 +184,8 @@ def _put_before(library: tokenizers.Tokenizer) -> int | None:
 def _adds_bos(library: tokenizers.Tokenizer, named: Named, put: int | None) -> bool:
     """Whether BOS goes before a text.
 
-    tokenizer_config.json decides, if it says so; else the tokenizer's post-processor. Where there is none, the classes
-    of Llama's SentencePiece vocabularies add BOS by themselves.
+    tokenizer_config.json decides if it has the field. Otherwise the tokenizer's post-processor decides. Without either,
+    the classes of Llama's SentencePiece vocabularies add BOS.
     """
     if named.adds_bos is not None:
         return named.adds_bos

@@ -1,8 +1,7 @@
-"""Writes a tokenizer.json, for the `tokenizers` library, of a vocabulary that GGUF or SentencePiece files list.
+"""Writes a tokenizer.json for the `tokenizers` library from the vocabulary in a GGUF or SentencePiece file.
 
-Pieces have the types of both formats: normal ones, the unknown one, control and user-defined ones, unused ones and
-bytes. Those that are never the result of a merge (control, user-defined) become added tokens, which the library finds
-in a text before anything else.
+Pieces have the types of both formats: normal, unknown, control, user-defined, unused and byte. Control and user-defined
+pieces are never the result of a merge. They become added tokens, which the library finds in a text before any other.
 """
 
 import json
@@ -13,11 +12,11 @@ from typing import Any
 from base.errors import TspError
 
 SPACE = "\u2581"
-"""What SentencePiece writes for a space."""
+"""SentencePiece's character for a space."""
 
 
 class Type(IntEnum):
-    """Of a piece, by number in both formats."""
+    """Types of a piece, with their numbers in both formats."""
 
     NORMAL = 1
     UNKNOWN = 2
@@ -39,14 +38,17 @@ SPLITS = {
     "llama3": LLAMA3, "llama-v3": LLAMA3, "llama-bpe": LLAMA3, "falcon3": LLAMA3, "dbrx": LLAMA3, "smaug-bpe": LLAMA3,
     "qwen2": QWEN2, "tekken": TEKKEN,
 }
-"""How a byte-level vocabulary splits a text before merging, by GGUF's name of it: GPT-2's pattern, which the library
-has; the same after each digit has been split off; or a pattern of its own, the published one of each model family."""
+"""How a byte-level vocabulary splits a text before merging, by GGUF's name: "" is GPT-2's pattern, which the library
+has. "digits" first splits off each digit. All others are the published patterns of a model family."""
 WHOLE_WORDS = frozenset({"llama3", "llama-v3", "llama-bpe", "falcon3", "tekken"})
-"""Those that take a word that is in the vocabulary as it is, without merging."""
+"""Vocabularies that take a word that they contain as it is, without merging."""
 
 
 def byte_level(tokens: Sequence[str], types: Sequence[int], merges: Sequence[str], split: str) -> bytes:
-    """A byte-level BPE vocabulary. split: a key of `SPLITS`. Raises TspError naming the keys."""
+    """A byte-level BPE vocabulary.
+
+    split: a key of `SPLITS`. Raises TspError that names the keys if it is not.
+    """
     if split not in SPLITS:
         raise TspError(f"the pre-tokeniser {split!r} of the vocabulary (tokenizer.ggml.pre) is not supported "
                        f"(only {', '.join(SPLITS)})")
@@ -67,7 +69,11 @@ def byte_level(tokens: Sequence[str], types: Sequence[int], merges: Sequence[str
 
 def sentence_piece(tokens: Sequence[str], types: Sequence[int], scores: Sequence[float], *, prefix: bool,
                    unigram: bool = False, normalizers: Sequence[dict[str, Any]] = ()) -> bytes:
-    """A vocabulary of SentencePiece. prefix: whether a text gets a space before it. normalizers: come before that."""
+    """A SentencePiece vocabulary.
+
+    prefix: whether a text gets a space before it.
+    normalizers: normalizers that come before that.
+    """
     unknown = next((n for n, kind in enumerate(types) if kind == Type.UNKNOWN), None)
     fallback = any(kind == Type.BYTE for kind in types)
     replace = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
@@ -88,7 +94,7 @@ def sentence_piece(tokens: Sequence[str], types: Sequence[int], scores: Sequence
 
 
 def _merges(tokens: Sequence[str], types: Sequence[int], scores: Sequence[float]) -> Iterator[list[str]]:
-    """Every pair that makes a normal piece, the best-scored piece first: SentencePiece's order of merging."""
+    """Every pair that makes a normal piece, in SentencePiece's order of merging: the piece of best score first."""
     parts = {token for token, kind in zip(tokens, types, strict=True) if kind in (Type.NORMAL, Type.USER_DEFINED)}
     made = [(-score, n) for n, (score, kind) in enumerate(zip(scores, types, strict=True)) if kind == Type.NORMAL]
     for _, n in sorted(made):
@@ -99,7 +105,7 @@ def _merges(tokens: Sequence[str], types: Sequence[int], scores: Sequence[float]
 
 
 def _ids(tokens: Sequence[str]) -> dict[str, int]:
-    """By text; of equal texts the first has it."""
+    """Ids by text. The first of equal texts counts."""
     return {token: n for n, token in reversed([*enumerate(tokens)])}
 
 

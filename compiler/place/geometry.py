@@ -1,7 +1,7 @@
-"""How a model's heads and matrices map on words of a chip's lanes, on sides and on rows; no addresses, no time.
+"""The mapping of a model's heads and matrices to lanes, sides and rows of a chip. It knows no addresses and no time.
 
-A *word* is a vector of all lanes. Heads of half a word share one: a *unit* is what K heads share words, that is two
-heads in one word, or one head of several words. Units alternate between the two hemispheres.
+A *word* here is a vector of all lanes. A *unit* here is one K/V head of one or more words, or two K/V heads that share
+a word, with half a word each. Units alternate between the two hemispheres.
 """
 
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ from base.errors import TspError
 from program.integer import IntegerModel
 
 CHUNK = 4
-"""Vectors drained from an accumulator file in one burst, but those of `Geometry.burst`."""
+"""Vectors that one burst drains from an accumulator file, where `Geometry.burst` does not apply."""
 
 WORKING = 8
-"""Registers that the heads of both sides work in."""
+"""Registers that serve as working space for the heads of both sides."""
 
 
 def native_head_size(head_size: int, lanes: int) -> int:
-    """The least head size that a chip serves without padding and that holds `head_size`.
+    """The least head size that a chip serves without padding and that is at least `head_size`.
 
-    Half a word, if that is a step of a matrix unit, or a multiple of a word: 8, 16, 32, 48... with 16 lanes.
+    Native sizes are half a word (at least PLANES lanes) and the multiples of a word: 8, 16, 32, 48.. with 16 lanes.
     """
     half = max(lanes // 2, PLANES)
     return half if head_size <= half else ceil_div(head_size, lanes) * lanes
@@ -31,7 +31,14 @@ def native_head_size(head_size: int, lanes: int) -> int:
 
 @dataclass(frozen=True)
 class Head:
-    """A query head: its K/V head, the side that computes it, and which part of a shared word is its own."""
+    """A query head.
+
+    number: its number in the model.
+    kv: its K/V head.
+    unit: the unit of its K/V head.
+    rep: its number among the query heads of its K/V head.
+    part: its part of a shared word.
+    """
 
     number: int
     kv: int
@@ -47,7 +54,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Sizes in vectors and words of a model on a chip."""
+    """Sizes of a model on a chip, in vectors and words."""
 
     config: ChipConfig
     model: IntegerModel
@@ -104,7 +111,7 @@ class Geometry:
 
     @property
     def shared_accumulators(self) -> int:
-        """Accumulator vectors of a side that belong to the heads of a shared word: one a head."""
+        """Accumulator vectors of a side that the heads of a shared word own, one each."""
         return self.per_word if self.per_word > 1 else 0
 
     @property
@@ -129,24 +136,27 @@ class Geometry:
 
     @property
     def burst(self) -> int:
-        """Vectors of logits or of positions' weights in a burst: 64 of them, or 128 beside 64 accumulators, as far as
-        an accumulator file holds four bursts. Longer bursts are fewer instructions, and leave less room for other work
-        between them."""
+        """Vectors of logits, or of attention weights, in a burst.
+
+        A burst has 64 values, or 128 with 64 accumulators. It takes at most a quarter of the accumulator file, but at
+        least CHUNK vectors. Longer bursts need fewer instructions, but leave less room for other work between them.
+        """
         return max(CHUNK, min(64 // self.lanes * (1 + self.config.acc_depth // 64), self.config.acc_depth // 4))
 
     @property
     def position_burst(self) -> int:
-        """Vectors of positions in a burst of scores or of their exponentials; more where neither takes registers."""
+        """Vectors of positions in a burst of scores or of their exponentials. It is longer where neither of them takes
+        registers."""
         return 2 * self.burst if self.words > 1 and self.config.acc_depth >= 64 else self.burst
 
     @property
     def residual_in_registers(self) -> bool:
-        """The residual stays in the VXM's registers: if it is short, or if the queries beside it are few."""
+        """Whether the residual stays in the VXM's registers: it is short, or there are few query words beside it."""
         return self.dim <= 6 or (self.dim <= 8 and self.dim + len(self.q_words()) <= 16)
 
     @property
     def queries_in_registers(self) -> bool:
-        """A token's queries stay in the VXM's registers: if there is room for them beside what else is there."""
+        """Whether a token's queries stay in the VXM's registers: the other contents leave room for them."""
         shared = self.per_word if self.per_word > 1 else 0
         residual = self.dim if self.residual_in_registers else 0
         return len(self.q_words()) + residual + 2 * self.words + shared + WORKING <= self.config.rf_depth
@@ -156,7 +166,7 @@ class Geometry:
         return [kv for kv in range(self.model.kv_heads) if SIDES[kv // self.per_word % 2] == side]
 
     def heads(self, side: str) -> list[Head]:
-        """Query heads of a hemisphere, in order of processing: heads that share an output word are neighbours."""
+        """Query heads of a hemisphere, in order of processing. Heads that share an output word are adjacent."""
         found = []
         for unit in range(SIDES.index(side), self.units, 2):
             for rep in range(self.rep):
@@ -180,7 +190,7 @@ class Geometry:
 
 
 def gather(x: np.ndarray, axis: int, channels: np.ndarray) -> np.ndarray:
-    """Take `channels` along an axis, zeros where the channel is -1 or beyond the end."""
+    """Take `channels` along an axis. Channels that are -1 or beyond the end give zeros."""
     valid = (channels >= 0) & (channels < x.shape[axis])
     y = np.take(x, np.where(valid, channels, 0), axis=axis)
     shape = [1] * y.ndim

@@ -1,8 +1,8 @@
-"""Where everything lies: SRAM addresses of a model's tensors, and the order of weights in SRAM.
+"""SRAM addresses of a model's tensors, and the order of weights in SRAM. It is the only pass that knows addresses.
 
-The only pass that knows addresses. A slice holds first what belongs to layers, a block a layer, then what is global;
-relative addresses of the layer loop are those of layer 0. Weight matrices lie in exactly the order in which an MXM
-consumes them, so that reading one is one burst.
+A slice first holds the tensors of layers, one area for each layer, and then the global tensors. The relative addresses
+of the layer loop are those of layer 0. Weights lie in the order in which an MXM consumes them, so one burst reads a
+matrix.
 """
 
 import itertools
@@ -22,7 +22,11 @@ from compiler.ir import As, Mem
 
 @dataclass(eq=False)
 class Tensor:
-    """A tensor in one slice: `quads` a layer (or in all, if global) from `addr` on, once laid out."""
+    """A tensor in one slice.
+
+    quads: quads in each layer, or in all if the tensor is global.
+    addr: first quad, once `Layout.place` has run.
+    """
 
     name: str
     slice: str
@@ -31,24 +35,24 @@ class Tensor:
     addr: int = -1
 
     def mem(self, start: int = 0, count: int = 0, **kwargs: Any) -> Mem:
-        """`count` quads (default: to the end) from number `start` on."""
+        """`count` quads from quad `start` of the tensor on. By default, all to its end."""
         return Mem(self.slice, self.addr + start, count or self.quads - start, rel=int(self.per_layer), **kwargs)
 
 
 @dataclass(frozen=True)
 class Weights:
-    """What one weight group has of a matrix: quads in tensors that may lie in different slices."""
+    """The share of one weight group in a matrix. Its parts may lie in different slices."""
 
     parts: tuple[Tensor, ...]
 
     @property
     def slice(self) -> str:
-        """The slice of a matrix that is in one part."""
+        """The slice of a share that has a single part."""
         (part,) = self.parts
         return part.slice
 
     def mem(self, start: int, count: int, **kwargs: Any) -> Mem:
-        """`count` quads from number `start` on, which must lie in one part."""
+        """`count` quads from quad `start` on. They must lie in one part."""
         first = 0
         for part in self.parts:
             if start < first + part.quads:
@@ -61,13 +65,13 @@ class Weights:
 
 @dataclass(eq=False)
 class Halves:
-    """int16 vectors packed two to a quad: vector v in the low (v < quads) or the high planes of quad v mod quads."""
+    """int16 vectors, two in a quad. Vector v is in quad v mod quads: in its low planes if v < quads, else its high."""
 
     tensor: Tensor
     vectors: int
 
     def __call__(self, start: int = 0, count: int = 1, constant: bool = True) -> As:
-        """Operand of `count` vectors from `start` on, which must lie in one half."""
+        """An operand of `count` vectors from vector `start` on. They must lie in one half."""
         half, first = divmod(start, self.tensor.quads)
         if first + count > self.tensor.quads:
             raise ValueError(f"vectors {start}..{start + count - 1} of {self.tensor.name} lie in both halves")
@@ -98,7 +102,7 @@ class Layout:
         return sum(self.cost(tensor) for tensor in self.tensors if tensor.slice == name)
 
     def free(self, name: str) -> int:
-        """Quads of a slice that are not yet given away."""
+        """Quads of a slice that are not allocated yet."""
         return self.depth(name) - self._cost(name)
 
     def add(self, name: str, slices: str | tuple[str, ...], quads: int, *, per_layer: bool = False) -> Tensor:
@@ -113,14 +117,22 @@ class Layout:
         return tensor
 
     def claim(self, name: str, slice_: str, quads: int, *, per_layer: bool = False) -> Tensor:
-        """Quads of a slice, whether it has room or not: see `relieve`."""
+        """Reserve quads in a slice, even if it has no room for them: see `relieve`."""
         self.tensors.append(tensor := Tensor(name, slice_, quads, per_layer))
         return tensor
 
     def relieve(self, name: str, other: str, movable: Collection[str]) -> list[Tensor]:
-        """Move what slice `name` has no room for to another slice: of tensors with these names the smallest one that
-        is large enough, the last claimed of several, or else the largest. Returns what was moved. Raises TspError if
-        that does not help."""
+        """Move tensors to another slice until slice `name` has room for the rest.
+
+        Each step moves the smallest tensor that frees enough quads, of several the one claimed last. If none is large
+        enough, it moves the largest.
+
+        name: the slice to relieve.
+        other: the slice that takes the tensors.
+        movable: names of the tensors that may move.
+
+        Returns the moved tensors. Raises TspError if no movable tensor fits the other slice.
+        """
         moved: list[Tensor] = []
         while (lack := -self.free(name)) > 0:
             options = [tensor for tensor in reversed(self.tensors) if tensor.slice == name and tensor.name in movable
@@ -143,7 +155,7 @@ class Layout:
             "use a larger config")
 
     def share(self, name: str, other: Tensor, quads: int) -> Tensor:
-        """A tensor in the first quads of a global one: only one of them may hold anything at a time."""
+        """A tensor in the first quads of a global tensor. Only one of the two may hold data at a time."""
         if quads > other.quads or other.per_layer:
             raise ValueError(f"{quads} quads of {name} do not fit {other}")
         tensor = Tensor(name, other.slice, quads, False)
@@ -166,7 +178,7 @@ class Layout:
             tensor.addr = other.addr
 
     def fill(self, tensor: Tensor, data: np.ndarray) -> None:
-        """Initial bytes [layers if per_layer, quads, planes, lanes] of a tensor; shorter in quads is allowed."""
+        """Set the initial bytes [layers if per_layer, quads, planes, lanes] of a tensor. They may have fewer quads."""
         self.contents.append((tensor, data if tensor.per_layer else data[None]))
 
     def image(self) -> dict[str, np.ndarray]:
@@ -194,7 +206,9 @@ def quads_of_halves(vectors: np.ndarray, quads: int) -> np.ndarray:
 def pack_weights(w: np.ndarray, config: ChipConfig, wfmt: Wfmt, *, act_major: bool = False) -> np.ndarray:
     """Weights of one side in streaming order.
 
-    w: int8 [.., vectors * lanes, acts * lanes]. Row order is [vector, step, act]; act_major is [act, vector, step].
+    w: int8 [.., vectors * lanes, acts * lanes].
+    act_major: order of the steps is [act, vector, step] in place of [vector, step, act].
+
     Returns bytes [.., weight groups, quads, planes, lanes].
     """
     lead, rows, lanes = w.shape[:-2], config.rows, config.lanes

@@ -1,7 +1,8 @@
-"""Proves that no matrix unit's buffer is too small for what a model keeps in it.
+"""Proves that the matrix units' buffers are large enough for the values that a model keeps in them.
 
-Lowering gives out accumulator vectors and activation entries in turn. A small buffer could be given out again while
-its value still waits to be used, which no later pass would notice: the schedule would be legal, the numbers wrong.
+Lowering allocates accumulator vectors and activation entries in rotation. In a small buffer an entry could be
+allocated again while its value is still to be used. No later pass would notice: the schedule would be legal, and the
+numbers wrong.
 """
 
 from collections.abc import Iterable
@@ -15,8 +16,8 @@ BUFFERS = {"acc": "accumulator file", "act": "activation buffer"}
 
 
 def check_lifetimes(config: ChipConfig, blocks: Iterable[Block]) -> None:
-    """Raises TspError if, in program order, a buffer entry is overwritten before anything used it, or used when an
-    activation has been overwritten."""
+    """Raises TspError if a buffer entry is overwritten before its use, in program order, or if an activation is used
+    after it was overwritten."""
     waiting: dict[Cell, str] = {}
     held: dict[Cell, tuple[int, str]] = {}
     for cluster in (cluster for block in blocks for cluster in block.clusters):
@@ -38,7 +39,10 @@ def _too_small(config: ChipConfig, cell: Cell, early: str, late: str) -> TspErro
 
 
 def _whole_writes(config: ChipConfig, cluster: Cluster) -> list[tuple[str, str, int]]:
-    """Buffer cells that a cluster gives a new value, but for sums that go on and heads that fill parts of a vector."""
+    """Buffer cells to which a cluster gives a new value.
+
+    Sums that continue, and heads that fill a part of a vector, do not count.
+    """
     if any(burst.op is Op.MAC and not _is_whole(config, burst) for burst in cluster.bursts):
         return []
     return sorted({write.cell for write in cluster.writes if write.cell[0] in BUFFERS})  # type: ignore[index]

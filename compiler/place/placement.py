@@ -1,4 +1,4 @@
-"""Lays a model out on a chip: every tensor's slice and address, and the bytes of the SRAM image."""
+"""Lays out a model on a chip: the slice and address of every tensor, and the bytes of the SRAM image."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -16,33 +16,35 @@ from .geometry import CHUNK, Geometry, gather
 from .layout import Halves, Layout, Tensor, Weights, pack_weights, quads_of_halves
 
 ACROSS = {"W": "E0", "E": "W0"}
-"""Slice for what a VXM operation combines with the products of a side."""
+"""Slice of the operands that a VXM operation combines with the products of a side."""
 LOOPED_BODY = 40
-"""Vectors of a side in a pass of the classifier's loop: enough that filling and draining the pipeline is little."""
+"""Vectors of a side in a turn of the classifier's loop. With so many, the pipeline's fill and drain cost little."""
 LOOKED_UP = ("classifier", "embedding")
-"""Matrices of which both sides are read at a token's offset: the shorter side is padded."""
+"""Matrices with both sides read at a token's offset. The shorter side is padded."""
 ADDED = ("wo", "w2")
 """Matrices whose outputs are added to the residual."""
 JOINED = {"qkv": {"wq", "wk", "wv"}, "w13": {"w1", "w3"}}
-"""Matrices that share an activation and are streamed as one: in four bits only if all their parts are."""
+"""Matrices that share an activation and are streamed as one. They have four bits only if all their parts have."""
 USUAL_POSITION = 256
-"""Position of which the work of both sides is balanced, if the context is much longer."""
+"""Greatest position for which the work of both sides is balanced."""
 NOISE_WASTE = 16
-"""Vectors of noise that may be made for no token, so that layers make it."""
+"""Most surplus vectors of noise when the layers make the noise."""
 WEST = ("planes", "one_plane", "emb_step", "emb_vector")
 """Constants in W0, for operations that take another operand from E0."""
 KEYS = "K cache"
-"""How the names of keys begin."""
+"""Prefix of the names of keys."""
 UNKNOWN = -1
-"""Entry of the token table whose token the chip is to choose."""
+"""Entry of the token table for a token that the chip chooses."""
 
 
 @dataclass(eq=False)
 class Matrix:
-    """A weight matrix on the chip: for each side the output vectors it computes and its tensors, one a weight group.
+    """A weight matrix on the chip.
 
-    scale: int16 channel scales of each side's vectors; or, of a classifier whose vectors are looped over, one quad a
-    vector, sides in turn. They lie in the other hemisphere, for a VXM operation takes one operand from each.
+    vectors: by side, the output vectors that it computes.
+    tensors: by side, a share for each weight group.
+    scale: by side, int16 channel scales of its vectors. A looped classifier has one quad a vector, and the sides
+    alternate. The scales are in the other hemisphere, because a VXM operation takes one operand from each.
     """
 
     name: str
@@ -54,7 +56,7 @@ class Matrix:
     scale: Mapping[str, Halves | Tensor]
 
     def scales(self, side: str, start: int, count: int, rel: int = 0) -> Mem | As:
-        """Operand of channel scales of vectors start.. of a side."""
+        """An operand of `count` vectors of channel scales, from vector `start` of a side on."""
         scale = self.scale[side]
         if isinstance(scale, Tensor):
             first = 2 * start + SIDES.index(side)
@@ -64,7 +66,12 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Loop over the classifier: `passes` times `body` vectors of each side; strides: quads a pass, by slice."""
+    """The loop over the classifier.
+
+    body: vectors of each side in a turn.
+    passes: turns; 0 if there is no loop.
+    strides: quads that relative addresses advance in a turn, by slice.
+    """
 
     body: int = 0
     passes: int = 0
@@ -73,7 +80,7 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Origin:
-    """What the rows of each side and the columns of a matrix are in the model: channels, -1 for padding."""
+    """The model's channels of a matrix: for the rows of each side, and for the columns; -1 for padding."""
 
     act_major: bool
     outputs: dict[str, np.ndarray]
@@ -82,7 +89,7 @@ class Origin:
 
 @dataclass(eq=False)
 class Placement:
-    """Where the tensors of a model lie on a chip."""
+    """The places of a model's tensors on a chip."""
 
     geometry: Geometry
     layout: Layout
@@ -96,7 +103,7 @@ class Placement:
 
 
 def place(config: ChipConfig, model: IntegerModel, rope_rate: np.ndarray) -> Placement:
-    """Allocate all tensors. Raises TspError naming what does not fit."""
+    """Allocate all tensors. Raises TspError that names what does not fit."""
     geometry = Geometry(config, model)
     placement = Placement(geometry, Layout(config, model.layers))
     if geometry.vocab * geometry.lanes > 1 << 16:
@@ -128,9 +135,11 @@ class _Placer:
         return self.layout.add(name, slices, quads, per_layer=per_layer)
 
     def _relieve(self) -> None:
-        """What the slices of the weight groups have no room for goes to slice 0, which drives any group. What is read
-        together must not meet there, nor the keys of two groups, which are written under different index registers;
-        nor must it lie beside what a looped classifier advances."""
+        """Move tensors that the slices of the weight groups have no room for to slice 0, which drives any group.
+
+        Some tensors must not meet there: those that are read together, and the keys of two groups, which are written
+        with different index registers. A looped classifier advances the addresses of its slices, so then none moves.
+        """
         for side in SIDES:
             moved = set[str]()
             for group in range(1, self.config.groups):
@@ -209,7 +218,7 @@ class _Placer:
         self.p.matrices[name] = Matrix(name, wfmt, steps, acts, vectors, tensors, scale)
 
     def _weights(self, name: str, home: str, quads: int, data: np.ndarray, per_layer: bool, first: int) -> Weights:
-        """A group's quads; the `first` ones are a part of their own, as far as there are more."""
+        """A group's quads. The `first` ones are a separate part if there are more."""
         names = (f"weights {name}, first", f"weights {name}") if 0 < first < quads else (f"weights {name}",)
         parts, at = [], 0
         for part, size in zip(names, (first, quads - first) if len(names) > 1 else (quads,), strict=True):
@@ -219,7 +228,7 @@ class _Placer:
         return Weights(tuple(parts))
 
     def _quad_scales(self, scales: dict[str, np.ndarray]) -> dict[str, Halves | Tensor]:
-        """A looped classifier's scales, sides in turn, so that they advance with the logits."""
+        """A looped classifier's scales. The sides alternate, so the scales advance with the logits."""
         vectors = np.zeros((self.g.vocab, self.g.lanes), np.int64)
         for i, side in enumerate(SIDES):
             vectors[i::2] = vectors_of(scales[side], self.g.lanes)
@@ -230,17 +239,17 @@ class _Placer:
         return tensors
 
     def _scales(self, name: str, values: np.ndarray, per_layer: bool, home: str) -> Halves:
-        """Channel scales, used in bursts of at most so many vectors, from a multiple of so many on."""
+        """Channel scales. A burst that uses them must lie in one half, so a half has a whole number of bursts."""
         vectors = vectors_of(values, self.g.lanes)
         count = vectors.shape[-2]
         most = self.g.burst if name in LOOKED_UP else CHUNK
         quads = min(count, ceil_div(ceil_div(count, 2), most) * most)
         if name in ADDED and not self.g.residual_in_registers:
-            quads = count  # which are used in one burst
+            quads = count  # one burst uses all of them
         return self._halves(f"scales of {name}", vectors[..., :quads, :], vectors[..., quads:, :], per_layer, home)
 
     def _halves(self, name: str, low: np.ndarray, high: np.ndarray, per_layer: bool, home: str) -> Halves:
-        """Two vectors of int16 to a quad."""
+        """int16 vectors, two in a quad."""
         quads = max(1, low.shape[-2], high.shape[-2])
         tensor = self._add(name, home, quads, per_layer)
         both = np.zeros((*low.shape[:-2], 2 * quads, self.g.lanes), np.int64)
@@ -251,7 +260,11 @@ class _Placer:
 
     def _by_channels(self, name: str, weights: np.ndarray, scales: np.ndarray, out: dict[str, list[np.ndarray]],
                      inputs: np.ndarray, **kwargs: bool) -> None:
-        """A matrix of which side computes the output words `out[side]` (a channel each lane) from `inputs` channels."""
+        """Place a matrix.
+
+        out: the output words that each side computes, with a channel for each lane.
+        inputs: channels of its input.
+        """
         rows, scale, vectors, outputs = {}, {}, {}, {}
         at = 0
         for side in SIDES:
@@ -285,9 +298,11 @@ class _Placer:
         self._by_channels("wo", m.wo, m.mo, shares, attention, per_layer=True, act_major=True)
 
     def _less_work(self, side: str) -> int:
-        """Output words of Wo whose product takes as long as attention of the heads that a side has less than the other,
-        in the middle of the context, or at USUAL_POSITION if that is less. Units of K/V heads alternate, so that one
-        side may have one more."""
+        """Output words of Wo that a side can compute while the other side has more attention heads to compute.
+
+        Units of K/V heads alternate, so one side may have one unit more. The balance is for the middle of the context,
+        or for USUAL_POSITION if that is earlier.
+        """
         g = self.g
         other = SIDES[1 - SIDES.index(side)]
         fewer = max(0, len(g.heads(other)) - len(g.heads(side)))
@@ -325,10 +340,10 @@ class _Placer:
         self.p.tensors["emb_scale"] = tensor
 
     def _vocabulary(self, vectors: int) -> Vocabulary:
-        """The loop over a side's `vectors`, if they are many; its slices hold nothing else that the loop advances."""
+        """The loop over a side's `vectors`, if there are many. The loop advances nothing else in its slices."""
         if vectors <= LOOPED_BODY:
             return Vocabulary()
-        padded = self.m.vocab % self.g.lanes > 0  # the last vector is masked behind the loop
+        padded = self.m.vocab % self.g.lanes > 0  # the last vector is masked after the loop
         steps = self.g.steps * self.g.dim * LOOPED_BODY
         strides = {f"{side}{group}": steps for side in SIDES for group in range(1, self.config.weight_groups + 1)}
         strides |= {"W0": 2 * LOOPED_BODY, "E0": 2 * LOOPED_BODY}
@@ -382,13 +397,15 @@ class _Placer:
             t |= {f"part_{side}": self._add("attention output", ACROSS[side], 1) for side in SIDES}
 
     def _until_finish(self, name: str, later: str, quads: int) -> Tensor:
-        """A tensor that nobody needs when `later` gets its values: in the same place, if that is large enough."""
+        """A tensor that is no longer needed when `later` gets its values. It shares the place of `later` if it fits."""
         other = self.p.tensors[later]
         return self.layout.share(name, other, quads) if quads <= other.quads else self._add(name, other.slice, quads)
 
     def _noise_block(self) -> int:
-        """Vectors of tokens whose noise a layer makes, who has time for it; 0 if it is not made there: a looped
-        classifier makes its own, and many layers would round a small vocabulary up by too much."""
+        """Vectors of noise that each layer makes in idle cycles; 0 if the layers make none.
+
+        A looped classifier makes its own noise. Many layers would make too much surplus noise for a small vocabulary.
+        """
         both = 2 * self.g.burst
         block = both * ceil_div(ceil_div(self.g.vocab, both), self.m.layers)
         wasted = block * self.m.layers - self.g.vocab
@@ -416,18 +433,18 @@ class _Placer:
 
 
 def _within(channels: np.ndarray, count: int) -> np.ndarray:
-    """Channels, -1 for those beyond the last."""
+    """The channels, with -1 for those beyond the last."""
     return np.where(channels < count, channels, -1).astype("<i4")
 
 
 def _halved(words: np.ndarray, more: int = 0) -> dict[str, list[np.ndarray]]:
-    """Words of both sides, about `more` more of them in the west."""
+    """The words of both sides. The west has about `more` more than the east."""
     middle = min(max(ceil_div(len(words) + more, 2), 1), len(words) - 1)
     return {"W": list(words[:middle]), "E": list(words[middle:])}
 
 
 def qkv_words(g: Geometry) -> list[tuple[str, tuple[str, int, int, int]]]:
-    """(side, (kind, unit, rep, word)) of the QKV projection's output words in order of computation on each side."""
+    """(side, (kind, unit, rep, word)) of the QKV projection's output words, in each side's order of computation."""
     kv = [(SIDES[u % 2], u, w) for u in range(g.units) for w in range(g.words)]
     found = [(side, ("k", u, 0, w)) for side, u, w in kv]
     load = {side: sum(1 for s, *_ in kv if s == side) * min(2, g.units) for side in SIDES}

@@ -1,1 +1,1 @@
-"""When everything happens, and the instruction words that make it so."""
+"""The cycle of every burst, and the instruction words that issue it."""

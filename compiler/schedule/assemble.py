@@ -1,4 +1,4 @@
-"""From placed bursts to the words of the instruction queues, with every delay counted out."""
+"""From placed bursts to the words of the instruction queues, with their delays."""
 
 import itertools
 from collections.abc import Sequence
@@ -17,8 +17,9 @@ from .scheduler import FIRST, Schedule
 class Code:
     """A token's program for one context bucket.
 
-    bucket: what is known of it. schedules: the blocks that its segments are. words: instructions of every queue by its
-    name, from the bucket's start PC on.
+    bucket: the bucket's figures.
+    schedules: the scheduled block of each segment.
+    words: instruction words by queue name, from the bucket's start PC on.
     """
 
     bucket: Bucket
@@ -39,9 +40,10 @@ def assemble(config: ChipConfig, schedules: Sequence[Schedule], chunks: int) -> 
 
 
 def _queue(queue: row.Queue, schedules: Sequence[Schedule], starts: Sequence[int], longest: int) -> list[int]:
-    """Words of one queue: (dispatch cycle, operation) events, then delays of at most `longest` filled in.
+    """Words of one queue: events (dispatch cycle, operation, fields), then their delays.
 
-    starts: of the blocks, and the end of the last one, behind the first dispatch.
+    starts: first cycle of each block, and the end of the last one, in cycles after the first dispatch.
+    longest: the queue's longest delay.
     """
     events: list[tuple[int, Op, dict]] = [(0, Op.NOP, {})]
     for schedule, start in zip(schedules, starts, strict=False):
@@ -61,7 +63,7 @@ def _queue(queue: row.Queue, schedules: Sequence[Schedule], starts: Sequence[int
 
 
 def _with_delays(events: list[tuple[int, Op, dict]], longest: int) -> list[int]:
-    """Words; END_LOOP's delay is the jump's, whatever time its loop takes in all."""
+    """The words of events. END_LOOP always has the delay of the jump, however long its loop runs."""
     words = []
     for (at, op, fields), (following, *_) in itertools.pairwise(events):
         gap = isa.MIN_DELAY_JUMP if op is Op.END_LOOP else following - at
@@ -77,7 +79,7 @@ def _with_delays(events: list[tuple[int, Op, dict]], longest: int) -> list[int]:
 
 
 def _first_delay(gap: int, longest: int) -> int:
-    """The longest delay that leaves nothing, or at least MIN_DELAY."""
+    """The longest delay that leaves either no gap or one of at least MIN_DELAY."""
     if gap <= longest:
         return gap
     return longest if gap - longest >= isa.MIN_DELAY else longest - isa.MIN_DELAY

@@ -1,4 +1,4 @@
-"""A token's program for each context bucket, as many buckets as the chip's queues hold."""
+"""A token's program for each context bucket. A chip gets as many buckets as its queues hold."""
 
 import functools
 import itertools
@@ -18,17 +18,17 @@ from . import scheduler
 from .assemble import Code, assemble
 
 SHORT = 64
-"""Vectors of positions of a context whose buckets are evenly spaced."""
+"""Most vectors of positions of a context whose buckets are evenly spaced."""
 WIDENING = 1.5
-"""Power of a border's number that its position grows with in a longer context."""
+"""Exponent of a longer context's borders: border i of n is at chunks * (i / n) ** WIDENING."""
 TOLERANCE = 1.02
-"""By how much foretold instructions may exceed a queue before the buckets are not even tried."""
+"""Ratio of predicted instructions to a queue's depth beyond which buckets are not scheduled."""
 
 
 def build_buckets(placement: Placement, count: int | None = None) -> list[Code]:
-    """Buckets of evenly spaced chunk counts: `count`, or as many as the table and the queues hold.
+    """The programs of `count` buckets. By default there are as many buckets as the table and the queues hold.
 
-    Raises TspError naming the queue if even one bucket does not fit.
+    Raises TspError that names the queue if `count` buckets, or by default a single one, do not fit.
     """
     config, chunks = placement.geometry.config, placement.geometry.chunks
     lowered = functools.cache(lambda valid, size: lower_token(placement, size, valid))
@@ -50,7 +50,8 @@ def build_buckets(placement: Placement, count: int | None = None) -> list[Code]:
 
 
 def check_queues(placement: Placement) -> Code:
-    """The whole context as one bucket, scheduled in haste. Raises TspError naming the queue that does not hold it."""
+    """The whole context as one bucket, scheduled without search. Raises TspError that names the queue if it does not
+    fit."""
     config, chunks = placement.geometry.config, placement.geometry.chunks
     hasty = build(config, lower_token(placement, chunks), chunks, effort=0)
     _refuse(_overflow(config, [hasty]), "a larger config")
@@ -58,17 +59,21 @@ def check_queues(placement: Placement) -> Code:
 
 
 def _borders(chunks: int, number: int) -> list[tuple[int, int]]:
-    """First chunk and end of `number` buckets: evenly spaced, but for a long context, whose first positions are used
-    more often than its last ones, the wider the later."""
+    """(first chunk, end) of `number` buckets.
+
+    A short context has evenly spaced buckets. In a long context later buckets are wider, because its first positions
+    are used more often than its last ones.
+    """
     if chunks <= SHORT:
         return list(itertools.pairwise(ceil_div(chunks * i, number) for i in range(number + 1)))
     return list(itertools.pairwise(round(chunks * (i / number) ** WIDENING) for i in range(number + 1)))
 
 
 class _Likely:
-    """Foretells whether buckets fit the queues, so that few are scheduled in vain.
+    """Predicts whether buckets fit the queues, so that few are scheduled in vain.
 
-    A queue's instructions are its bursts, known without scheduling, and a few that only wait: as many as in `full`.
+    A queue's instructions are its bursts, which are known without scheduling, and a few that only wait. The prediction
+    takes the number of the latter from `full`, the program of the whole context.
     """
 
     def __init__(self, config: ChipConfig, lowered: Callable[[int, int], list[Block]], full: Code) -> None:
@@ -78,7 +83,7 @@ class _Likely:
         self._rest = Counter({name: len(words) - bursts[name] for name, words in full.words.items()})
 
     def fits(self, borders: list[tuple[int, int]]) -> bool:
-        """Whether buckets of these borders should fit. Begins with the largest, for none is lowered in vain."""
+        """Whether buckets with these borders should fit. It counts the largest first, so few are lowered in vain."""
         words = Counter[str]()
         for border in reversed(borders):
             words += self._bursts(*border) + self._rest
@@ -89,7 +94,7 @@ class _Likely:
 
 
 def _bursts(blocks: list[Block]) -> Counter[str]:
-    """Instructions by queue, without those that wait."""
+    """Instructions by queue, without those that only wait."""
     return Counter(b.queue.name for block in blocks for cluster in block.clusters for b in cluster.bursts)
 
 
@@ -101,7 +106,7 @@ def build(config: ChipConfig, blocks: Sequence[Block], chunks: int, effort: int 
 
 
 def _overflow(config: ChipConfig, built: list[Code]) -> str:
-    """What does not fit the queues; nothing if all does."""
+    """What does not fit the queues; "" if all fits."""
     return queue_store.overflow(config, {queue.name: [word for code in built for word in code.words[queue.name]]
                                          for queue in row.queues(config)})
 

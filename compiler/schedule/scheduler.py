@@ -1,13 +1,13 @@
-"""When everything happens: a list scheduler over exact reservation tables; the only pass that knows time.
+"""A list scheduler over exact reservation tables. It is the only pass that knows time.
 
-Clusters are placed one after the other, each at the earliest cycle where its cells are ready and every queue, engine,
-port and stream slot that it needs is free. Later clusters may fill holes before earlier ones. A reservation table is
-one Python integer a resource, a bit a cycle.
+The scheduler places one cluster after the other. Each goes to the earliest cycle in which its cells are ready and
+every queue, engine, port and stream slot that it needs is free. A cluster may fill a hole before clusters that were
+placed earlier. A reservation table is one Python integer for each resource, with one bit for each cycle.
 
-Program order says what depends on what (`_Graph`), not what is placed first: that is a priority, at first how much must
-follow a cluster and how early it may start. A schedule then gives the priorities of the next: placed from the end of
-time backward, each cluster as late as possible, and forward again in the order of these starts, it comes out shorter
-or as long ("justification" in the scheduling of projects). The shortest schedule is kept.
+Program order defines the dependences (`_Graph`), but not the order of placement. That order is a priority. The first
+priority weighs how much must follow a cluster against how early it may start. Each schedule then gives the priorities
+of the next: its clusters are placed backward from the end, each as late as possible, and then forward in the order of
+these starts. The result is as long or shorter ("justification" in project scheduling). The shortest schedule is kept.
 """
 
 import heapq
@@ -22,18 +22,18 @@ from arch.isa import Dir
 from compiler.ir import Block, Burst, Cell, Cluster, Stream
 
 FIRST = 1 + isa.MIN_DELAY
-"""Earliest element of a block: each queue spends the block's cycle 0 on a NOP, LOOP's return point."""
+"""Earliest element of a block. In cycle 0 of a block each queue issues a NOP, to which a loop returns."""
 EFFORT = 12_000
-"""Clusters placed in search of a short schedule of one block; each schedule places all of them."""
+"""Clusters placed in the search for a short schedule of one block. Each schedule places all clusters of the block."""
 MIXES = (0, 1 / 4, 1 / 2, 3 / 4)
-"""First priorities: the share that a cluster's earliest start has, beside what must follow it."""
+"""First priorities: weight of a cluster's earliest start. The rest of the weight is on the work that must follow it."""
 PATIENCE = 2
-"""Times that a schedule is turned back and forth without gain before it is left."""
+"""Backward and forward placements without gain before the search leaves a schedule."""
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A burst with its cycle in its block and all fields known."""
+    """A burst with its cycle in its block and all its fields."""
 
     burst: Burst
     at: int
@@ -48,10 +48,11 @@ class Placed:
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """A block in time: cycles count from its beginning.
+    """A block in time. Cycles count from the block's beginning.
 
-    starts: of its clusters. placed: their bursts. length: cycles from the beginning of a pass to that of the next one,
-    or of the next block.
+    starts: first cycle of each cluster.
+    placed: the bursts of the clusters.
+    length: cycles from the beginning of a turn to the beginning of the next one, or of the next block.
     """
 
     block: Block
@@ -61,12 +62,17 @@ class Schedule:
 
 
 def _mask(count: int, interval: int) -> int:
-    """Bits 0, interval, 2 * interval, .. (count of them)."""
+    """A mask of `count` bits: 0, interval, 2 * interval, .."""
     return ((1 << count * interval) - 1) // ((1 << interval) - 1)
 
 
 class _Need(NamedTuple):
-    """Cycles (bits of mask, from cycle `start` on) for which a cluster needs a resource."""
+    """The cycles in which a cluster needs a resource.
+
+    start: cycle of bit 0 of the mask.
+    mask: a bit for each cycle.
+    solid: the mask has no holes.
+    """
 
     resource: Any
     start: int
@@ -86,7 +92,7 @@ def _needs(cluster: Cluster) -> list[_Need]:
 
 
 def _check_alone(cluster: Cluster, needs: list[_Need]) -> None:
-    """Raises ValueError if a cluster's own bursts need a resource twice: no cycle would ever suit it."""
+    """Raises ValueError if a cluster needs a resource twice in one cycle: it could never be placed."""
     low = min(need.start for need in needs)
     taken: dict[Hashable, int] = defaultdict(int)
     for need in needs:
@@ -106,9 +112,10 @@ def _stream_needs(stream: Stream) -> list[_Need]:
 
 
 class _Graph:
-    """What a block's clusters must wait for, from their cells and program order.
+    """The dependences between a block's clusters, from their cells and program order.
 
-    before[i]: least distance of i's start from that of each cluster it waits for. after: the same the other way round.
+    before[i]: for each cluster that i waits for, the least distance from its start to the start of i.
+    after[i]: the same distances, for each cluster that waits for i.
     """
 
     def __init__(self, clusters: Sequence[Cluster]) -> None:
@@ -146,13 +153,13 @@ class _Graph:
             self._read[write.cell] = {}
 
     def mirrored(self) -> "_Graph":
-        """The same with time running backward."""
+        """The graph for time that runs backward."""
         graph = _Graph(())
         graph.before, graph.after = self.after, self.before
         return graph
 
     def order(self, urgency: Sequence[float]) -> list[int]:
-        """Clusters with the least `urgency` first, but none before what it waits for."""
+        """A topological order of the clusters. The ready cluster with the least `urgency` comes first."""
         open_ = [len(before) for before in self.before]
         ready = [(urgency[i], i) for i, count in enumerate(open_) if not count]
         heapq.heapify(ready)
@@ -168,7 +175,10 @@ class _Graph:
 
 
 def schedule_block(block: Block, effort: int = EFFORT) -> Schedule:
-    """Place the clusters of a block; effort: clusters placed, at most, in search of a short schedule."""
+    """Place the clusters of a block.
+
+    effort: most clusters placed in the search for a short schedule.
+    """
     return _Scheduler(block.clusters).run(block, effort)
 
 
@@ -216,7 +226,7 @@ class _Scheduler:
         return best
 
     def _turned(self, starts: Sequence[int]) -> list[int]:
-        """The schedule placed anew from its end backward, and from there forward."""
+        """The schedule after one placement backward from its end and one forward."""
         late = self._backward.place([-at - end for at, end in zip(starts, self._ends, strict=True)])
         return self._forward.place([-at for at in late])
 
@@ -228,7 +238,13 @@ class _Scheduler:
 
 @dataclass(eq=False)
 class _Placer:
-    """Places clusters in one direction of time; `first` are the least starts. Resources are numbers."""
+    """Places clusters in one direction of time.
+
+    graph: dependences of the clusters.
+    needs: needs of each cluster. Their resources are numbers.
+    first: least start of each cluster.
+    resources: number of resources.
+    """
 
     graph: _Graph
     needs: list[list[_Need]]
@@ -236,7 +252,7 @@ class _Placer:
     resources: int
 
     def earliest(self) -> list[int]:
-        """Earliest start of each cluster, were everything free."""
+        """Earliest start of each cluster if all resources were free."""
         starts = list(self.first)
         for number in self.graph.order(range(len(starts))):
             for other, distance in self.graph.before[number].items():
@@ -244,7 +260,7 @@ class _Placer:
         return starts
 
     def place(self, urgency: Sequence[float]) -> list[int]:
-        """Starts of the clusters if the most urgent (of least value) are placed first."""
+        """Starts of the clusters. Clusters with the least `urgency` are placed first."""
         busy = [0] * self.resources
         starts = [0] * len(self.first)
         for number in self.graph.order(urgency):
@@ -262,7 +278,7 @@ class _Placer:
 
 
 def overlap(schedules: Sequence[Schedule]) -> list[Schedule]:
-    """The same, each block shorter as far as what follows (the next one, or its next pass) may begin while it ends."""
+    """The same schedules, shortened: the next block, or the block's next turn, may begin while a block still ends."""
     traces, shorter = [_Trace(schedule) for schedule in schedules], []
     for schedule, (trace, next_trace) in zip(schedules, itertools.pairwise(traces), strict=False):
         following, length = [next_trace, *([trace] if schedule.block.passes > 1 else [])], schedule.length
@@ -273,9 +289,11 @@ def overlap(schedules: Sequence[Schedule]) -> list[Schedule]:
 
 
 class _Trace:
-    """When a block needs each resource and each cell; least: cycles that its dispatches take.
+    """The cycles in which a block needs each resource and each cell.
 
-    A cell that belongs to a layer has the same name in all of them, so that passes seem to meet where they do not.
+    The cells of a layer have the same names in all layers, so some conflicts between turns are only apparent.
+
+    least: cycles that the block's dispatches take.
     """
 
     def __init__(self, schedule: Schedule) -> None:
@@ -293,7 +311,7 @@ class _Trace:
         self.least = dispatched + isa.MIN_DELAY + isa.MIN_DELAY_JUMP
 
     def may_meet(self, other: "_Trace", length: int) -> bool:
-        """Whether the other may begin `length` cycles behind the beginning of this one."""
+        """Whether the other block may begin `length` cycles after the beginning of this one."""
         return (not any(busy >> length & other.busy.get(resource, 0) for resource, busy in self.busy.items())
                 and self._before(self.written, other.read, length)
                 and self._before(self.written, other.written, length - 1)
@@ -305,12 +323,12 @@ class _Trace:
 
 
 def _mirrored(needs: list[_Need]) -> list[_Need]:
-    """Needs with time running backward; masks read the same from either end."""
+    """The needs for time that runs backward. Masks are the same from either end."""
     return [need._replace(start=1 - need.start - need.mask.bit_length()) for need in needs]
 
 
 def _free_from(busy: Sequence[int], needs: Sequence[_Need], at: int) -> int:
-    """The first cycle from `at` on in which all is free for a cluster."""
+    """The first cycle, from `at` on, in which all needs of a cluster are free."""
     free = 0
     for resource, start, mask, solid in itertools.cycle(needs):
         if free == len(needs):
@@ -323,7 +341,7 @@ def _free_from(busy: Sequence[int], needs: Sequence[_Need], at: int) -> int:
 
 
 def _bind(burst: Burst) -> dict:
-    """Fields with, in the VXM, the drive bits of the directions that somebody samples."""
+    """The burst's fields. In the VXM they include the drive bits of the directions that are sampled."""
     fields = dict(burst.fields)
     for prefix, stream in burst.drives.items() if burst.queue == row.VXM else ():
         fields |= {f"{prefix}_{direction.name.lower()}": 1 for direction in stream.reach}
@@ -331,7 +349,7 @@ def _bind(burst: Burst) -> dict:
 
 
 def _end(cluster: Cluster) -> int:
-    """Last cycle, relative to the cluster, in which anything of it happens."""
+    """Last cycle of any activity of the cluster, relative to its start."""
     ends = [write.last for write in cluster.writes] + [burst.end for burst in cluster.bursts]
     for stream in cluster.streams:
         last = stream.drive + (stream.count - 1) * stream.interval

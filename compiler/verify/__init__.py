@@ -1,1 +1,1 @@
-"""The static proof that a program runs without collision."""
+"""The static proof that a program is legal."""

@@ -1,12 +1,12 @@
-"""How far the index registers of compiled programs reach: the one thing about data that `verify` has to be told.
+"""The reach of the index registers in compiled programs. It is the only fact about data that `verify` needs.
 
-An index register takes three lanes of an index vector (`arch.isa.Op.INDEX`), all computed at run time:
+An index register takes three lanes of an index vector (`arch.isa.Op.INDEX`). All are computed at run time:
 
-- lane 0, the offset: (value >> shift) * scale, value being the token or the position (`index_bounds`, and
-  `check_products` for the arithmetic itself). `verify` proves that the register has bits for it.
-- lane 1, the lane mask: 1 << (position mod lanes), or all ones; so it has no bit beyond the chip's lanes.
-- lane 2, the plane mask: all ones, or 1 << (a row's number - the first of the weight group). The register keeps 4
-  bits, and must: a row of another group or side leaves no plane.
+- lane 0, the offset: (value >> shift) * scale, where value is the token or the position. `index_bounds` gives its
+  greatest value, `check_products` proves the arithmetic, and `verify` proves that the register has enough bits.
+- lane 1, the lane mask: 1 << (position mod lanes), or all ones. It has no bit beyond the chip's lanes.
+- lane 2, the plane mask: all ones, or 1 << (row number - first row of the weight group). The register keeps only 4
+  bits. The program relies on that: for a row of another group or side, no plane is left.
 """
 
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ from program.integer import ROPE_STEP
 
 
 def index_bounds(placement: Placement) -> dict[tuple[str, int], int]:
-    """Greatest offset that a program of this placement ever puts into (slice, register), over positions and tokens."""
+    """Greatest offset over all positions and tokens, by (slice, register), in programs of this placement."""
     g = placement.geometry
     positions = g.chunks * g.lanes
     bounds = {
@@ -53,8 +53,10 @@ def index_bounds(placement: Placement) -> dict[tuple[str, int], int]:
 
 
 def index_least(placement: Placement, valid: int) -> dict[tuple[str, int], int]:
-    """Least offset, where it is not 0, in a bucket behind `valid` vectors of positions: what belongs to these may be
-    read at any time, as nobody writes it."""
+    """Least offset, if not 0, by (slice, register), in a bucket that begins after `valid` vectors of positions.
+
+    The bucket's program writes nothing that belongs to these vectors, so it may read them at any time.
+    """
     g = placement.geometry
     least = {("E0", INDEX_SCALE): valid, ("W0", INDEX_SCALE): valid}
     least |= {(tensor.slice, INDEX_K): valid * g.steps * g.words for tensor in placement.k.values()}
@@ -63,7 +65,12 @@ def index_least(placement: Placement, valid: int) -> dict[tuple[str, int], int]:
 
 @dataclass(frozen=True)
 class Product:
-    """Part of an offset: `value`, the greatest operand of a multiplication, times the constant `scale`."""
+    """A multiplication that makes a part of an offset.
+
+    what: the part, for messages.
+    value: the greatest value of the operand.
+    scale: the constant factor.
+    """
 
     what: str
     value: int
@@ -71,7 +78,7 @@ class Product:
 
 
 def products(placement: Placement) -> Iterator[Product]:
-    """Every multiplication that makes an offset, as `compiler.lower` writes them, with its greatest operand."""
+    """Every multiplication that `compiler.lower` writes to make an offset, with its greatest operand."""
     g, table = placement.geometry, placement.matrices["embedding"]
     token, position = g.model.vocab - 1, g.chunks * g.lanes
     yield Product("the key's offset", position // g.config.rows, g.words)
@@ -85,7 +92,7 @@ def products(placement: Placement) -> Iterator[Product]:
 
 
 def check_products(placement: Placement) -> None:
-    """Prove that no offset saturates or wraps on its way through the VXM. Raises TspError naming the first that does.
+    """Prove that no offset saturates or wraps in the VXM. Raises TspError that names the first one that does.
 
     The multiplier takes 18 bits of each factor, and its product must be an int32.
     """

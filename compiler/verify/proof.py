@@ -1,17 +1,18 @@
-"""Proves from a program's instruction words alone that it runs without collision, before anybody runs it.
+"""Proves from a program's instruction words alone that the program is legal, before it runs.
 
-Time is exact on this machine, so the proof is a replay: every queue is unrolled to its dispatches (all passes of all
-loops), every burst to its elements, and everything that two of them could both want is laid out in arrays over
-cycles. Nothing is known of the data, with one exception: index registers hold offsets computed at run time, for
-which the caller vouches (`index_bounds`).
+Time on this machine is exact, so the proof is a replay. Every queue is unrolled to its dispatches (all turns of all
+loops), and every burst to its elements. Arrays over cycles show where two of them would use the same resource. The
+proof knows nothing of the data, with one exception: the caller states the range of the offsets that index registers
+hold (`index_bounds`, `index_least`).
 
-Stricter than the machine, whose traps only fire on what happens:
-- an offset is taken to be anything in least..bound, for every use of an index register on its own; the register must
-  have bits for all of it;
-- streams are empty at a token's start, and every effect (drives, commits, registers) has landed when its period ends;
-- queues end in their only SYNC, outside loops; no word stands behind it.
-Not proven, as the machine does not trap it either: that memory was written before it is read, or that a value is
-the one that was meant. `VerifyReport.flows` says which word every sample sees. Accumulator entries wrap.
+The proof is stricter than the machine, whose traps fire only on what happens:
+
+- Each use of an index register may have any offset in least..bound, and the register must have bits for all of them.
+- Streams are empty at a token's start. Every effect (drive, commit, register) is complete when the period ends.
+- A queue ends with its only SYNC, which is outside loops. No word follows it.
+
+The proof does not cover what the machine does not trap: that memory is written before it is read, and that a value is
+the intended one. `VerifyReport.flows` tells which word's value every sample sees. Accumulator entries wrap.
 """
 
 from collections import defaultdict
@@ -40,17 +41,21 @@ EFFECT = {Op.READ: isa.MEM_READ, Op.WRITE: isa.MEM_WRITE_TO_READ, Op.INDEX: isa.
           Op.PERMUTE: isa.SXM_DRIVE, Op.SHIFT: isa.SXM_DRIVE, Op.REDUCE: isa.SXM_DRIVE,
           Op.TRANSPOSE_IN: isa.SXM_TRANSPOSE, Op.TRANSPOSE_OUT: isa.SXM_DRIVE,
           LinkOp.SEND: isa.C2C_SEND, LinkOp.RECEIVE: isa.C2C_RECEIVE}
-"""Cycles from an element to its last effect, in a VXM that is not folded."""
+"""Cycles from an element to its last effect, with an unfolded VXM."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyReport:
     """What was proven of a bucket's program.
 
-    words: all words of units, by queue and number. elements: executed in a token. last: cycle of the last effect, at
-    most `period`. flows: which word's drives every word samples. unread: (word, direction, group) driven for nobody.
-    sent, received: cycles in which a port's slots with flits begin, and in which flits are taken there, in order, by
-    (end of the row, port).
+    period: cycles from start pulse to start pulse.
+    last: cycle of the last effect, at most `period`.
+    words: all words of units, by queue and number.
+    elements: elements executed in a token.
+    flows: which word's drives every word samples.
+    unread: (word, direction, group) of drives that are never sampled.
+    sent: by (end of the row, port), the cycles in which slots with flits begin, in order.
+    received: by (end of the row, port), the cycles in which flits are taken, in order.
     """
 
     period: int
@@ -63,7 +68,7 @@ class VerifyReport:
     received: Mapping[tuple[str, int], np.ndarray] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
-        """Producers and consumers as text, a flow a line."""
+        """Producers and consumers as text, one flow a line."""
         return [f"{self.words[flow.producer].label} -> {flow.direction.name}{flow.group} -> "
                 f"{self.words[flow.consumer].label}: {flow.samples}" for flow in self.flows]
 
@@ -71,15 +76,16 @@ class VerifyReport:
 def verify_bucket(config: ChipConfig, words: Mapping[str, Sequence[int]], period: int,
                   index_bounds: Mapping[tuple[str, int], int],
                   index_least: Mapping[tuple[str, int], int] = MappingProxyType({})) -> VerifyReport:
-    """Prove a bucket's program legal; call it after `assemble`, for every bucket, before a program is written.
+    """Prove that a bucket's program is legal. Call it for every bucket after `assemble`, before a program is written.
 
-    words: of every queue by its name, from the bucket's start PC to SYNC (`Bucket.words`). period: cycles from start
-    pulse to start pulse (`Bucket.period`). index_bounds: greatest offset that an index register holds at any time, by
-    (slice, register) with slices named as in `ir.Mem` ("W0"); a program may use no others but register 0
-    (`compiler.verify.index_reach.index_bounds` knows those of compiled programs). index_least: the least such offset,
-    if not 0.
+    words: instruction words by queue name, from the bucket's start PC to SYNC (`Code.words`).
+    period: cycles from start pulse to start pulse (`Bucket.period`).
+    index_bounds: greatest offset that an index register ever holds, by (slice, register), with slice names as in
+    `ir.Mem` ("W0"). The program may use only these registers and register 0. For compiled programs, see
+    `compiler.verify.index_reach.index_bounds`.
+    index_least: least such offset, if not 0.
 
-    Raises VerifyError (a TspError of one line that names queue, word, cycle and offence) at the first doubt.
+    Raises VerifyError, a TspError of one line that names queue, word, cycle and offence, at the first offence.
     """
     queues = row.queues(config)
     if set(words) != {queue.name for queue in queues}:
@@ -102,7 +108,7 @@ def _in_order(parts: Mapping[tuple[str, int], Sequence[np.ndarray]]) -> dict[tup
 
 
 class _Proof:
-    """All words of a program, looked at one by one (`add`), then together (`conclude`)."""
+    """Checks all words of a program, first one by one (`add`), then together (`conclude`)."""
 
     def __init__(self, config: ChipConfig, period: int, bounds: Mapping[tuple[str, int], int],
                  least: Mapping[tuple[str, int], int]) -> None:
@@ -117,7 +123,7 @@ class _Proof:
         self.quads: dict[tuple[str, str], list[tuple[np.ndarray, np.ndarray, int, int]]] = defaultdict(list)
 
     def add(self, word: Word) -> None:
-        """Check a word's own fields and lifetime, and note what it wants."""
+        """Check a word's fields and lifetime, and note the resources that it uses."""
         self.words.append(word)
         self._lifetime(word)
         op = word.instr.op
@@ -135,7 +141,7 @@ class _Proof:
                 self._sxm(word)
 
     def conclude(self) -> VerifyReport:
-        """Check what words do to each other."""
+        """Check for conflicts between words."""
         for (_, engine), members in self.engines.items():
             self._engine_free(engine, [self.words[member] for member in members])
         for queue in row.queues(self.config):
@@ -153,17 +159,17 @@ class _Proof:
         last = int(self._end(word).max())
         if last >= self.period:
             raise word.error(Trap.NOT_PARKED, last, f"an element executes after the period of {self.period}")
-        effect = last + EFFECT[word.instr.op]  # of a folded VXM, as late as its last lanes
+        effect = last + EFFECT[word.instr.op]  # `last` includes the delay of a folded VXM
         if effect > self.period:
             raise word.error(Trap.NOT_PARKED, effect, f"its effect comes after the period of {self.period}")
         self.last = max(self.last, effect)
 
     def _end(self, word: Word) -> np.ndarray:
-        """Cycle in which a word's engine has its last work [passes]."""
+        """Last cycle in which a word's engine works [passes]."""
         return word.last + (self.late if word.instr.op is Op.ALU else 0)
 
     def _within(self, word: Word, values: int | np.ndarray, limit: int, what: str) -> None:
-        """`values` (broadcast over passes and elements) must be in 0..limit - 1."""
+        """Check that `values`, broadcast over passes and elements, are in 0..limit - 1."""
         low, high = (values, values) if isinstance(values, int) else (values.min(), values.max())
         if low >= 0 and high < limit:
             return
@@ -205,7 +211,7 @@ class _Proof:
         return instr.dir, VECTOR
 
     def _addresses(self, word: Word) -> tuple[np.ndarray, int]:
-        """(lowest address of every element, quads that an index register may add to it)."""
+        """(lowest address of every element, most quads that an index register adds to it)."""
         instr, depth = word.instr, self.config.mem_depths[word.queue.slice]
         least = spread = 0
         if instr.index:
@@ -325,7 +331,10 @@ class _Proof:
                 f"engine {engine!r} works for {words[int(owner[before])].label} until cycle {last[before]}")
 
     def _banks_free(self, slice_name: str) -> None:
-        """No read of a quad in the cycle of its write's commit; each engine has one element a cycle by now."""
+        """Check that no quad is read in the cycle in which a write to it commits.
+
+        Each engine is already known to have at most one element a cycle.
+        """
         reads, commits = (self._by_cycle(self.quads[slice_name, engine]) for engine in ("read", "write"))
         low, high, owner = reads
         c_low, c_high, c_owner = commits
@@ -336,7 +345,7 @@ class _Proof:
             raise self.words[owner[cycle]].error(Trap.BANK_CONFLICT, cycle, what)
 
     def _by_cycle(self, accesses: list[tuple[np.ndarray, np.ndarray, int, int]]) -> tuple[np.ndarray, ...]:
-        """(lowest quad, highest quad, word or -1) of a slice's accesses by cycle."""
+        """A slice's accesses by cycle: (lowest quad, highest quad, word). The word is -1 if there is no access."""
         low, high = np.zeros(self.period + 1, np.int64), np.zeros(self.period + 1, np.int64)
         owner = np.full(self.period + 1, -1)
         for cycles, quads, spread, word in accesses:

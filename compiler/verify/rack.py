@@ -1,4 +1,4 @@
-"""Proves of the programs of a rack's chips that every flit is taken when it arrives, and nothing else is."""
+"""Proves that the chips of a rack take every flit in the cycle of its arrival, and take nothing else."""
 
 from collections.abc import Sequence
 
@@ -12,10 +12,12 @@ from .proof import VerifyReport
 
 
 def verify_links(rack: RackConfig, reports: Sequence[VerifyReport]) -> None:
-    """The reports of all chips' programs of one bucket, each proven by itself (`verify_bucket`).
+    """Prove that the flits of one bucket match.
 
-    Raises VerifyError, naming the port, where periods differ, where a flit is sent to nobody, arrives and is not taken
-    in its token, or is taken without having been sent.
+    reports: one report for each chip, from `verify_bucket`.
+
+    Raises VerifyError, which names the port, if periods differ, if a port without a link is used, if a flit that
+    arrives is not taken in its token, or if a flit is taken that was not sent.
     """
     if len(reports) != len(rack.chips):
         raise VerifyError(Trap.DRY, f"rack {rack.name}", -1, -1,

@@ -1,8 +1,8 @@
-"""The streams of a token replayed: which drive every sample sees.
+"""A replay of a token's streams: which drive every sample sees.
 
-A *packet* is one column of stream registers on its way: eastward it stands at position p in cycle packet + p,
-westward in cycle packet - p. A drive replaces planes of the packet that stands before its unit, so a sample sees the
-nearest drive upstream, whatever the order in which one looks at them.
+A *packet* is one column of stream registers that travels along the row. It is at position p in cycle packet + p if it
+travels east, and in cycle packet - p if it travels west. A drive replaces planes of the packet at its unit's position.
+So a sample sees the nearest drive upstream, and the order of evaluation does not matter.
 """
 
 from collections import defaultdict
@@ -23,7 +23,12 @@ Lane = tuple[Dir, int]
 
 @dataclass(frozen=True)
 class Flow:
-    """`samples` byte vectors (a plane of a group) went from a word to another; numbers count `VerifyReport.words`."""
+    """Values that one word drives and another samples.
+
+    producer, consumer: the words, as indices into `VerifyReport.words`.
+    direction, group: the stream.
+    samples: byte vectors (a plane of a group each) that are sampled.
+    """
 
     producer: int
     consumer: int
@@ -34,7 +39,7 @@ class Flow:
 
 @dataclass(frozen=True, eq=False)
 class _Taps:
-    """Byte vectors that words drive or sample at one stream: parallel arrays."""
+    """Byte vectors that words drive or sample on one stream, as parallel arrays."""
 
     words: np.ndarray
     positions: np.ndarray
@@ -42,7 +47,7 @@ class _Taps:
     cycles: np.ndarray
 
     def at(self, position: int) -> "_Taps":
-        """Those of the units at one position."""
+        """The taps of the units at one position."""
         chosen = self.positions == position
         return _Taps(self.words[chosen], self.positions[chosen], self.planes[chosen], self.cycles[chosen])
 
@@ -66,9 +71,9 @@ class _Recorder:
 
 
 class Streams:
-    """What the words of a token drive and sample, and the proof that it meets.
+    """The drives and samples of a token's words, and the proof that every sample sees a drive.
 
-    period: no drive or sample is later.
+    period: last cycle in which a drive or sample may be.
     """
 
     def __init__(self, period: int) -> None:
@@ -77,19 +82,19 @@ class Streams:
         self._samples: dict[Lane, _Recorder] = defaultdict(_Recorder)
 
     def drive(self, word: int, position: int, lane: Lane, planes: int, cycles: np.ndarray) -> None:
-        """Word number `word` drives planes of a stream at the end of these cycles."""
+        """Record that word number `word` drives planes of a stream at the end of these cycles."""
         if planes:
             self._drives[lane].add(word, position, planes, cycles)
 
     def sample(self, word: int, position: int, lane: Lane, planes: int, cycles: np.ndarray) -> None:
-        """Word number `word` consumes planes of a stream in these cycles."""
+        """Record that word number `word` samples planes of a stream in these cycles."""
         if planes:
             self._samples[lane].add(word, position, planes, cycles)
 
     def replay(self, words: Sequence[Word]) -> tuple[list[Flow], list[tuple[int, Dir, int]]]:
-        """Flows, and (word, direction, group) of drives of which nobody samples anything.
+        """Flows, and (word, direction, group) of drives that are never sampled.
 
-        Raises VerifyError where two drives meet, or where a sample sees none.
+        Raises VerifyError if two drives meet, or if a sample sees no drive.
         """
         flows: list[Flow] = []
         for lane in sorted({**self._drives, **self._samples}, key=lambda lane: (lane[0].value, lane[1])):
@@ -117,7 +122,7 @@ class Streams:
             np.copyto(visible, here, where=here >= 0)
 
     def _driven(self, lane: Lane, words: Sequence[Word]) -> tuple[np.ndarray, np.ndarray]:
-        """Number of the drive [position, plane, packet], -1 for none; and the word of every drive."""
+        """Number of the drive [position, plane, packet], or -1; and the word of every drive."""
         table = np.full((POSITIONS, PLANES, self._size), -1, np.int32)
         if lane not in self._drives:
             return table, np.empty(0, np.int64)
@@ -131,7 +136,7 @@ class Streams:
         return table, drives.words
 
     def _packets(self, lane: Lane, taps: _Taps) -> np.ndarray:
-        """Number of the packet that stands at the tap's position, from 0 on."""
+        """Number of the packet at each tap's position and cycle, from 0 on."""
         if lane[0] is Dir.E:
             return taps.cycles - taps.positions + POSITIONS - 1
         return taps.cycles + taps.positions

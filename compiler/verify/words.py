@@ -1,4 +1,4 @@
-"""The words of one queue unrolled in time: exactly what its ICU dispatches in a token, and when."""
+"""The words of one queue, unrolled in time: every dispatch of a token and its cycle."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,11 @@ from arch.row import Queue
 class Word:
     """A unit's instruction and all its dispatches in a token.
 
-    number: its place in the queue. cycles: of dispatch, [passes]. offsets: of loop levels 0 and 1, [passes, 2].
+    queue: its queue.
+    number: its index among the queue's words.
+    instr: the instruction.
+    cycles: cycles of its dispatches [passes].
+    offsets: address offsets of loop levels 0 and 1 [passes, 2].
     """
 
     queue: Queue
@@ -28,7 +32,7 @@ class Word:
 
     @property
     def label(self) -> str:
-        """How errors about other words name it."""
+        """Its name in errors about other words."""
         return f"{self.queue.name} word {self.number} ({self.instr.op.name})"
 
     @property
@@ -54,17 +58,17 @@ class Word:
 
     @cached_property
     def elements(self) -> np.ndarray:
-        """Cycle of every element [passes, count]; look at `last` first, for these may be many."""
+        """Cycle of every element [passes, count]. Check `last` first, because there may be very many elements."""
         count, interval = self.burst
         return self.first[:, None] + np.arange(count) * interval
 
     def error(self, rule: Trap, cycle: int, what: str) -> VerifyError:
-        """An offence of this word."""
+        """The error for an offence of this word."""
         return VerifyError(rule, self.queue.name, self.number, int(cycle), f"{self.instr.op.name}: {what}")
 
 
 def unroll(queue: Queue, words: Sequence[int], period: int) -> list[Word]:
-    """The unit's words of a queue with their dispatches, up to the last word, a SYNC before `period` ends."""
+    """The unit's words of a queue, with their dispatches. The last word must be a SYNC before `period` ends."""
     instrs = [instruction(queue, number, word) for number, word in enumerate(words)]
     dispatches: list[list[tuple[int, int, int]]] = [[] for _ in words]
     levels: list[list[int]] = []  # first word of the body, finished passes, passes in all, stride
@@ -100,7 +104,7 @@ def unroll(queue: Queue, words: Sequence[int], period: int) -> list[Word]:
 
 
 def _next_pass(queue: Queue, number: int, cycle: int, levels: list[list[int]]) -> int:
-    """END_LOOP: first word of the body if there is a further pass, else 0."""
+    """END_LOOP: the first word of the body if a turn is left, else 0."""
     if not levels:
         raise VerifyError(Trap.OPCODE, queue.name, number, cycle, "END_LOOP without LOOP")
     level = levels[-1]

@@ -1,8 +1,8 @@
 """`python -m fpga.flow.build BOARD`: a bitstream, and a report of what it takes and how fast it is.
 
-The steps are Amaranth -> RTLIL -> yosys -> nextpnr -> packer; what is a family's own of them is in `fpga.flow.ecp5` and
-`fpga.flow.gowin`. Yosys' netlist is kept in the cache by the RTLIL, the script and the versions of the tools, a routed
-chip by the netlist and the seed.
+The steps are Amaranth -> RTLIL -> yosys -> nextpnr -> packer. `fpga.flow.ecp5` and `fpga.flow.gowin` hold the steps
+that depend on the family. The cache keeps yosys' netlist under the RTLIL, the script and the versions of the tools, and
+a routed chip under the netlist and the seed.
 """
 
 import json
@@ -32,11 +32,11 @@ from .build_report import FOLDER, Report
 from .family import Netlist, Routed, seconds
 
 FAMILIES = {"ecp5": ecp5.FAMILY, "gw2a": gowin.GW2A, "gw5a": gowin.GW5A}
-"""By `Board.family`."""
+"""The families by `Board.family`."""
 
 
 def improve(folder: Path, name: str, passes: Iterable[Callable[[dict], object]]) -> None:
-    """Let yosys' netlist NAME.json go through passes, and count its cells in cells.json."""
+    """Apply passes to yosys' netlist NAME.json, and write its counts of cells to cells.json."""
     cells = json.loads((folder / f"{name}.json").read_text())
     for change in passes:
         change(cells)
@@ -81,14 +81,14 @@ def measure(board: Board, netlist: Netlist, routed: Routed, seed: int) -> Report
 
 
 class Built(NamedTuple):
-    """One seed of a board: its report, and where its placement and its bitstream are."""
+    """One seed of a board: its report, and the paths of its placement and its bitstream."""
 
     report: Report
     routed: Routed
 
 
 def build(board: Board, seeds: list[int], console: Console) -> Built:
-    """The fastest of the seeds."""
+    """Build a board with each of the seeds. Returns the fastest."""
     console.print(f"[bold]{board.name}[/]: synthesis (minutes where the cache has none)")
     if not (FOLDER / f"{board.name}.json").exists():
         console.print(f"no bitstream of {board.name} has been routed yet: this may not come to an end "
@@ -108,7 +108,7 @@ def build(board: Board, seeds: list[int], console: Console) -> Built:
 
 
 def check_folder(folder: Path, target: Path) -> None:
-    """Raises TspError unless the folder is there, or can be made, and the file in it can be written."""
+    """Raises TspError unless the folder exists or can be made, and the file in it can be written."""
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
     if not there.is_dir():
         raise TspError(f"--output {folder}: {there} is no folder: name another one")
@@ -119,7 +119,7 @@ def check_folder(folder: Path, target: Path) -> None:
 
 
 def save(bitstream: Path, target: Path) -> None:
-    """Copy the bitstream to where it is wanted, whole or not at all. Raises TspError."""
+    """Copy the bitstream to its target, whole or not at all. Raises TspError."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

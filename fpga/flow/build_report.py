@@ -1,4 +1,4 @@
-"""What a build says of itself: a table on the terminal, and a JSON file that is committed."""
+"""The report of a build: a table on the terminal, and a JSON file that is committed."""
 
 import json
 import re
@@ -14,8 +14,12 @@ FOLDER = Path(__file__).parents[1] / "reports"
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Figures of one bitstream. lut4: of yosys. comb: LUT4s by nextpnr, with those that carry chains and LUT memories
-    take. ff: by nextpnr. Copies (`fpga.flow.passes.fanout`) are among both."""
+    """Figures of one bitstream.
+
+    lut4: LUT4s that yosys counts.
+    comb: LUT4s that nextpnr counts, with those of carry chains and LUT memories.
+    ff: flip-flops that nextpnr counts. `comb` and `ff` include copies (`fpga.flow.passes.fanout`).
+    """
 
     board: str
     part: str
@@ -47,7 +51,7 @@ class Report:
         return path
 
     def table(self, board: Board) -> Table:
-        """For the terminal."""
+        """The table for the terminal."""
         table = Table(title=f"{self.board}: config {self.config} ({self.digest}) on {self.part}, seed {self.seed}")
         for column in ("", "used", "there are", "share"):
             table.add_column(column, justify="left" if not column else "right")
@@ -74,7 +78,7 @@ def fmax(report: str) -> float:
 
 
 def critical_path(report: str) -> tuple[str, ...]:
-    """The steps of the longest path within one clock: what, from where, after how many ns."""
+    """The steps of the longest path within one clock: the step, its origin, and the ns after the clock edge."""
     paths = [path for path in json.loads(report).get("critical_paths", ()) if path["from"] == path["to"]]
     if not paths:
         return ()
@@ -83,5 +87,5 @@ def critical_path(report: str) -> tuple[str, ...]:
 
 
 def _short(cell: str) -> str:
-    """A cell's name without the noise that synthesis appends."""
+    """A cell's name without the suffixes of synthesis."""
     return re.sub(r"_(LUT4|TRELLIS_FF|CCU2C|PFUMX|L6MUX21|DP16KD|MULT18X18D|DPR16X4)_.*$", "", cell)

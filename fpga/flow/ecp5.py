@@ -1,5 +1,7 @@
-"""ECP5 boards: `synth_ecp5`, passes over its netlist, nextpnr's placing, copies of what many hear, nextpnr's routing,
-ecppack. A placed chip is kept in the cache by the netlist and the seed, a routed one by the placed one."""
+"""ECP5 boards: `synth_ecp5`, netlist passes, placement by nextpnr, fanout duplication, routing by nextpnr, ecppack.
+
+The cache keeps a placed chip under the netlist and the seed, and a routed chip under the placed one.
+"""
 
 import json
 import re
@@ -16,36 +18,38 @@ from .passes import carry, fanout, macro_placement, multiplier
 NEXTPNR = "nextpnr-ecp5"
 
 LOGIC_PS = 5_000
-"""Delay, without that of wires, that the mapper may leave in a path: it trades what is faster for area. At 10,000 the
-VXM is 1 % smaller, but of chains of 17 LUTs instead of 11."""
+"""Logic delay (without wires) that the mapper may leave in a path. It gives up speed beyond that for area. At 10,000
+the VXM is 1 % smaller, but has chains of 17 LUTs instead of 11."""
 
 MAPPER = "abc9.script.flow2"
-"""What abc9 does: a VXM lane takes 6 % fewer LUTs than by its default script, the other units as many."""
+"""abc9's script. With it, a VXM lane takes 6 % fewer LUTs than with the default script, and the other units as many."""
 
 PLACER = "--placer", "static"
-"""nextpnr's electrostatic placer, which spreads cells evenly over an FPGA of which much is taken: HeAP packs them into
-knots there that no router undoes, and begins with all of them in one place."""
+"""nextpnr's electrostatic placer. It spreads cells evenly over a full FPGA. There HeAP, which begins with all cells in
+one place, creates congestion that no router resolves."""
 COPY_PLACER = {"placer": "heap"}
-"""For the few cells that `fpga.flow.passes.fanout` makes, all others being locked."""
+"""The placer for the few cells that `fpga.flow.passes.fanout` makes. All other cells are locked."""
 ROUTER = {"router": "router2", "router2/bbMargin/x": "9", "router2/bbMargin/y": "9", "router2/estimateWeight": "1.0"}
-"""nextpnr's settings for routing: router2, which may leave a net's rectangle by 9 tiles instead of 3 and takes no way
-for longer than it is. router1 finds faster paths where there is room, but is two to ten times as long about it and may
-not come to an end."""
+"""nextpnr's settings for routing with router2. It may leave a net's bounding box by 9 tiles instead of 3, and does not
+overestimate the rest of a path. router1 finds faster paths where there is room, but takes two to ten times as long and
+may not end."""
 
 PASSES = carry.fold, carry.end, multiplier.take_registers
-"""What yosys' netlists go through."""
+"""The passes over yosys' netlists."""
 FOLDER = Path(__file__).with_name("passes")
 SOURCES = tuple((FOLDER / f"{name}.py").read_text() for name in ("carry", "multiplier", "netlist"))
 LUT_PRODUCT = FOLDER / "lut_product.v"
 
 
 def yosys_script(name: str, lut_products: str = "") -> str:
-    """RTLIL to an ECP5 netlist.
+    """The script from RTLIL to an ECP5 netlist.
 
-    Wide multiplexers out of LUT4s are smaller than out of PFUMX cells, which hide logic from the mapper. Block RAMs of
-    one read and one write port are made without the logic that would give a colliding read the old data: the ISA
-    forbids such reads. lut_products: registers whose products fpga/flow/passes/lut_product.v makes before yosys looks
-    for multipliers (see `Board`); a product is behind a name, the register's cell and its input.
+    Wide multiplexers are made of LUT4s. They are smaller than with PFUMX cells, which hide logic from the mapper. Block
+    RAMs with one read and one write port get no logic that gives the old data to a colliding read, because the ISA
+    forbids such reads.
+
+    lut_products: registers whose products fpga/flow/passes/lut_product.v makes before yosys infers multipliers (see
+    `Board`). A product is found by the register's name, through its cell and the cell's input.
     """
     synth = f"synth_ecp5 -nowidelut -top {name}"
     adders = (f"hierarchy -top {name}", "proc", "flatten",
@@ -60,7 +64,7 @@ def yosys_script(name: str, lut_products: str = "") -> str:
 
 
 def _place(board: Board, netlist: Netlist, seed: int) -> Path:
-    """Pack and place: the folder with `placed.json` and `top.lpf`."""
+    """Pack and place. Returns the folder with `placed.json` and `top.lpf`."""
     nextpnr = tools.find(NEXTPNR)
     cells = json.loads((netlist.folder / "top.json").read_text())
     macro_placement.constrain(cells, board)
@@ -79,8 +83,10 @@ def _place(board: Board, netlist: Netlist, seed: int) -> Path:
 
 
 def _copy_cells(board: Board, placed: Path) -> Path:
-    """Place copies of the cells that many others hear (`fpga.flow.passes.fanout`): the folder with `placed.json` and
-    `top.lpf`, and `places.json` for `fpga.flow.floorplan_picture`."""
+    """Duplicate cells of high fanout and place the copies (`fpga.flow.passes.fanout`).
+
+    Returns the folder with `placed.json`, `top.lpf`, and `places.json` for `fpga.flow.floorplan_picture`.
+    """
     nextpnr = tools.find(NEXTPNR)
     original, constraints = (placed / "placed.json").read_text(), (placed / "top.lpf").read_text()
     cells = json.loads(original)
@@ -105,8 +111,10 @@ def _copy_cells(board: Board, placed: Path) -> Path:
 
 
 def _route(board: Board, placed: Path) -> Path:
-    """Route and pack: the folder with `top.bit` and `report.json`. What a placed netlist says of settings counts more
-    than nextpnr's arguments."""
+    """Route and pack. Returns the folder with `top.bit` and `report.json`.
+
+    The settings in a placed netlist override nextpnr's arguments.
+    """
     nextpnr, pack = tools.find(NEXTPNR), tools.find(board.pack)
     cells = json.loads((placed / "placed.json").read_text())
     first, growth = map(str, board.prices)
@@ -128,7 +136,7 @@ def _route(board: Board, placed: Path) -> Path:
 
 
 def faster(constraints: str, factor: float) -> str:
-    """Constraints (LPF) with faster clocks of nets. Ports keep theirs."""
+    """Constraints (LPF) with faster clocks for nets. The clocks of ports stay."""
     return re.sub(r"(?<=^FREQUENCY NET )(\S+) (\S+)", lambda clock: f"{clock[1]} {float(clock[2]) * factor}",
                   constraints, flags=re.MULTILINE)
 

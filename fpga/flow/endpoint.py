@@ -1,7 +1,7 @@
-"""`python -m fpga.flow.endpoint`: one end of a link alone on a ULX3S, with its pins: what it takes, and how fast it is.
+"""`python -m fpga.flow.endpoint`: area and speed of one end of a link, alone on a ULX3S, with its pins.
 
-Its ports to the chip are behind registers that a shift register fills and empties, so paths are as in a chip. Where the
-core's clock runs at half the link's, the two are taken for clocks of their own here: what crosses is not timed.
+Registers hold its ports to the chip, so paths are as in a chip. A shift register fills and empties them. If the core's
+clock runs at half the link's clock, they count as unrelated clocks here, and paths between them are not timed.
 """
 
 import json
@@ -26,8 +26,8 @@ from . import tools
 from .ecp5 import NEXTPNR, yosys_script
 
 SITES = ("B11 A10 A9 B9 A7 C8 C6 A6 A4 A2", "C11 A11 B10 C10 A8 B8 C7 B6 A5 B1")
-"""Pins gp0..gp9 and gn0..gn9 of the header J1: one chip sends by the first and receives by the second, the other the
-other way round. The clock is the last of each."""
+"""Pins gp0..gp9 and gn0..gn9 of the header J1. One chip sends on the first and receives on the second; the other chip
+does the reverse. The last pin of each is the clock."""
 PARTS = "--85k", "--package", "CABGA381", "--speed", "6"
 PINS = {"beats", "sampled", "delay_load", "delay_step"}
 
@@ -78,7 +78,8 @@ def synthesised(link: LinkParameters) -> dict[str, int]:
 def _synthesise(component: Elaboratable, name: str, ports: list[Signal] | None) -> Path:
     """The folder of the netlist NAME.json and of `cells.json`.
 
-    The elastic buffer is a memory of two clocks: what `yosys_script` says of collisions within one clock is left out.
+    The elastic buffer is a memory with two clocks, so the option of `yosys_script` for collisions within one clock is
+    left out.
     """
     text = rtlil.convert(component, name=name, emit_src=False, **({"ports": ports} if ports else {}))
     lines = [line for line in yosys_script(name).splitlines() if "RD_COLLISION" not in line]
@@ -96,7 +97,10 @@ def _synthesise(component: Elaboratable, name: str, ports: list[Signal] | None) 
 
 
 def routed(link: LinkParameters, mhz: float) -> dict[str, float]:
-    """MHz that each clock of an endpoint with its pins reaches. mhz: of the core."""
+    """MHz that each clock of an endpoint with its pins reaches.
+
+    mhz: clock of the core.
+    """
     alone = Alone(link)
     folder = _synthesise(alone, "alone", alone.ports)
     netlist, pins = (folder / "alone.json").read_text(), _pins(link, mhz)

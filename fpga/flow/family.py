@@ -1,4 +1,4 @@
-"""What the flow must know of a family of FPGAs: ECP5 is in `fpga.flow.ecp5`, GW2A and GW5A are in `fpga.flow.gowin`."""
+"""A family of FPGAs, as the flow sees it. `fpga.flow.ecp5` has ECP5, and `fpga.flow.gowin` has GW2A and GW5A."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from fpga.boards import Board
 
 
 class Netlist(NamedTuple):
-    """A synthesised board: the folder in the cache, pins and clocks, and how long yosys ran."""
+    """A synthesised board: its folder in the cache, pins and clocks, and the run time of yosys."""
 
     folder: Path
     constraints: str
@@ -17,8 +17,8 @@ class Netlist(NamedTuple):
 
 
 class Routed(NamedTuple):
-    """A placed and routed board: the folder with the bitstream and nextpnr's `report.json`, that with `places.json` for
-    `fpga.flow.floorplan_picture`, and how long which step ran."""
+    """A placed and routed board: the folder with the bitstream and nextpnr's `report.json`, the folder with
+    `places.json` for `fpga.flow.floorplan_picture`, and the run times of the steps."""
 
     folder: Path
     placed: Path
@@ -26,7 +26,7 @@ class Routed(NamedTuple):
 
 
 class Used(NamedTuple):
-    """What a board takes, as `fpga.flow.build_report.Report` has it."""
+    """The resources that a board uses, as in `fpga.flow.build_report.Report`."""
 
     lut4: int
     comb: int
@@ -36,19 +36,24 @@ class Used(NamedTuple):
 
 
 Cells = Mapping[str, int]
-"""How many cells of which type yosys has made."""
+"""Yosys' counts of cells by type."""
 Utilization = Mapping[str, Mapping[str, int]]
-"""The part of that name of nextpnr's report."""
+"""The section `utilization` of nextpnr's report."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
     """One family of FPGAs.
 
-    nextpnr: the program that places and routes. pins: suffix of the file of pins and clocks. bitstream: of the
-    bitstream, which is called `top`. script: yosys' script from NAME.il to the netlist NAME.json, of (board, NAME).
-    files: what the script reads besides. passes: what the netlist goes through then; sources: their texts.
-    route: place, route and pack, with a seed. used: what a netlist takes.
+    nextpnr: the program that places and routes.
+    pins: suffix of the file of pins and clocks.
+    bitstream: suffix of the bitstream `top`.
+    script: of (board, NAME), yosys' script from NAME.il to the netlist NAME.json.
+    files: further files that the script reads.
+    passes: passes over the netlist.
+    sources: source texts of the passes.
+    route: places, routes and packs, with a seed.
+    used: the resources that a netlist uses.
     """
 
     nextpnr: str
@@ -63,5 +68,5 @@ class Family:
 
 
 def seconds(folder: Path) -> float:
-    """How long that which filled a folder of the cache ran."""
+    """Run time of the step that filled a folder of the cache."""
     return float((folder / "seconds").read_text())

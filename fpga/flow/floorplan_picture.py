@@ -1,4 +1,4 @@
-"""The floorplan of a placed board: which unit's logic lies where, as a picture."""
+"""The floorplan of a placed board as a picture: the places of each unit's logic."""
 
 import json
 import re
@@ -14,7 +14,8 @@ UNITS = (
     ("streams", r"streams", "#9d755d"), ("queues", r"icu_", "#e45756"),
     ("host port, bridge", r"", "#bab0ac"),
 )
-"""Names in the picture; what a cell's name has after a dot (the first that fits, the last fits all); colours."""
+"""Units: name in the picture, pattern after a dot in a cell's name, colour. The first pattern that matches counts; the
+last matches all."""
 SCALE = 8
 """Pixels of a tile's side."""
 LEGEND = 28
@@ -22,7 +23,7 @@ BEL = re.compile(r"X(\d+)/?Y(\d+)/")
 
 
 def unit_of(cell: str) -> int:
-    """Index of the unit in `UNITS` that a cell belongs to, by the net that yosys named it after."""
+    """Index in `UNITS` of a cell's unit, by the net that yosys named the cell after."""
     return next(n for n, (_, pattern, _) in enumerate(UNITS) if re.search(rf"(^|\.)({pattern})", cell))
 
 
@@ -34,7 +35,7 @@ def places(netlist: dict) -> list[tuple[str, int, int]]:
 
 
 def tiles(placed: Iterable[tuple[str, int, int]]) -> dict[tuple[int, int], Counter[int]]:
-    """How many cells of each unit lie in a tile, by (x, y)."""
+    """Counts of each unit's cells in a tile, by (x, y)."""
     found: dict[tuple[int, int], Counter[int]] = defaultdict(Counter)
     for name, x, y in placed:
         found[x, y][unit_of(name)] += 1
@@ -42,7 +43,7 @@ def tiles(placed: Iterable[tuple[str, int, int]]) -> dict[tuple[int, int], Count
 
 
 def svg(found: dict[tuple[int, int], Counter[int]]) -> str:
-    """Each tile in the colour of the unit that has most cells there; neighbours of one colour are one rectangle."""
+    """A tile has the colour of the unit with most cells in it. Neighbours of one colour form a rectangle."""
     width, height = (1 + max(place[axis] for place in found) for axis in (0, 1))
     size = width * SCALE, height * SCALE + LEGEND
     lines = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size[0]} {size[1]}" font-family="sans-serif" '
@@ -64,5 +65,5 @@ def svg(found: dict[tuple[int, int], Counter[int]]) -> str:
 
 
 def draw(placed: Path) -> str:
-    """The picture of the places in a file, which holds what `places` gives."""
+    """The picture of the places in a file, which holds the result of `places`."""
     return svg(tiles(json.loads(placed.read_text())))

@@ -1,4 +1,4 @@
-"""Gowin boards: `synth_gowin`, nextpnr's himbaechel-gowin in one run, gowin_pack of Project Apicula."""
+"""Gowin boards: `synth_gowin`, one run of nextpnr's himbaechel-gowin, and gowin_pack of Project Apicula."""
 
 import json
 from collections.abc import Callable
@@ -17,16 +17,18 @@ from .passes import gowin_registers
 NEXTPNR = "nextpnr-himbaechel-gowin"
 BRAMS = Path(__file__).with_name("gowin_brams.txt")
 PLACER = "--placer-heap-beta", "0.6"
-"""HeAP, the only analytic placer that nextpnr has for Gowin, spreads cells until at most so much of a region is taken.
-By default (0.9) the first legal placement of `micro` on a GW5AST-138 takes a third longer."""
+"""Fraction of a region that HeAP fills at most. HeAP is nextpnr's only analytic placer for Gowin. With its default of
+0.9, the first legal placement of `micro` on a GW5AST-138 takes a third longer."""
 
 
 def _script(series: str, brams: str, board: Board, name: str) -> str:
-    """RTLIL to a netlist. series: as yosys calls it. brams: yosys' map of its block RAMs.
+    """The script from RTLIL to a netlist, as for ECP5 (`fpga.flow.ecp5.yosys_script`).
 
-    As for ECP5 (`fpga.flow.ecp5.yosys_script`), but for block RAMs, which are those of gowin_brams.txt alone: yosys
-    would make some of them DPX9Bs, and nextpnr has no timing of what goes to the read address of one (its issue 1803).
-    Such paths would pass however long they are.
+    Block RAMs are only those of gowin_brams.txt. Otherwise yosys makes some of them DPX9Bs, for which nextpnr has no
+    timing of paths to the read address (its issue 1803). Such paths would pass however long they are.
+
+    series: yosys' name of the series.
+    brams: yosys' map of its block RAMs.
     """
     if board.lut_products:
         raise TspError(f"lut_products must be empty on a Gowin board, not {board.lut_products!r}: they are ECP5 cells")
@@ -43,7 +45,7 @@ def _script(series: str, brams: str, board: Board, name: str) -> str:
 
 
 def _route(board: Board, netlist: Netlist, seed: int) -> Routed:
-    """Give flip-flops their LUTs; place, route and pack."""
+    """Give flip-flops their LUTs, then place, route and pack."""
     nextpnr, pack = tools.find(NEXTPNR), tools.find(board.pack)
     cells = json.loads((netlist.folder / "top.json").read_text())
     gowin_registers.pass_through(cells)
@@ -70,8 +72,11 @@ def _route(board: Board, netlist: Netlist, seed: int) -> Routed:
 
 
 def _used(cells: Cells, utilization: Utilization) -> Used:
-    """`comb` is places of LUTs: nextpnr counts those alone that hold one, with four of the eight that a LUT memory
-    takes. An 18x18 multiplier can be two of 9x9."""
+    """The resources that a netlist uses.
+
+    `comb` counts places of LUTs. nextpnr counts only the places that hold a LUT, and four of the eight that a LUT
+    memory takes. An 18x18 multiplier can be two 9x9 multipliers.
+    """
     places = sum(number * utilization[kind]["used"] for kind, number in (("LUT4", 1), ("ALU", 1), ("RAM16SDP4", 4)))
     return Used(lut4=sum(cells.get(f"LUT{inputs}", 0) for inputs in range(1, 5)), comb=places,
                 ff=utilization["DFF"]["used"], bram=cells.get("SDPX9B", 0),
@@ -84,7 +89,7 @@ def _family(series: str, brams: str, passes: tuple[Callable[[dict], object], ...
 
 
 PASSES = gowin_registers.take_multipliers, gowin_registers.take_brams
-"""What yosys' netlists of a GW2A go through. A GW5A has room without."""
+"""The passes over yosys' netlists for a GW2A. A GW5A has room without them."""
 SOURCES = tuple(Path(__file__).with_name("passes").joinpath(f"{name}.py").read_text()
                 for name in ("gowin_registers", "netlist"))
 

@@ -22,7 +22,7 @@ from .passes import macro_placement
 
 
 def _round(board: Board, made: Netlist, seed: int, console: Console) -> dict[str, str]:
-    """A better floorplan; the first one, for which a placement only tells what places there are, goes by lanes."""
+    """One round: a better floorplan. The first floorplan goes by lanes; its placement only gives the places."""
     nextpnr, netlist = tools.find(NEXTPNR), json.loads((made.folder / "top.json").read_text())
     first = not macro_placement.constrain(netlist, board)
     text = json.dumps(netlist)
@@ -48,7 +48,7 @@ def _round(board: Board, made: Netlist, seed: int, console: Console) -> dict[str
 
 
 def _outdated(board: Board, made: Netlist) -> bool:
-    """Whether the board's floorplan is of another netlist."""
+    """Whether the board's floorplan belongs to another netlist."""
     try:
         macro_placement.constrain(json.loads((made.folder / "top.json").read_text()), board)
     except TspError:

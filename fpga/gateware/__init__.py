@@ -1,1 +1,1 @@
-"""What surrounds the chip on a board: clock, serial line, bridge."""
+"""The logic around the chip on a board: clock, serial line, bridge."""

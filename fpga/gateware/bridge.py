@@ -1,4 +1,4 @@
-"""The board's end of the serial line: frames in, host accesses out, replies back. See `fpga.protocol`."""
+"""The board's end of the serial line. It turns frames into host accesses, and sends replies. See `fpga.protocol`."""
 
 from fractions import Fraction
 
@@ -27,14 +27,17 @@ from .uart import Crc, Receiver, Sender
 
 
 class Bridge(wiring.Component):
-    """Accesses to the host port in frames of the protocol.
+    """Makes the host accesses that the protocol's frames contain.
 
-    It holds one word, which is written within 20 cycles of its last byte (in a run), or of its CRC (in a scattered
-    frame). A reply begins within 20 cycles of the last byte of its frame; one that would begin during another is not
-    sent, which no host that keeps to the protocol meets. While a read is answered the line in is not listened to.
+    The bridge holds one word. It writes the word within 20 cycles of its last byte (in a run) or of its CRC (in a
+    scattered frame). A reply begins within 20 cycles of the last byte of its frame. A reply that would begin during
+    another one is not sent. That never happens to a host that keeps to the protocol. The bridge does not receive while
+    it answers a read.
 
-    divisor: cycles a bit of the line. identity: `Identity.pack()` of the board. rx, tx: the line. host_*: to the port
-    of the chip, from registers.
+    divisor: cycles a bit of the line.
+    identity: `Identity.pack()` of the board.
+    rx, tx: the line.
+    host_*: to the chip's host port, from registers.
     """
 
     def __init__(self, *, divisor: int | Fraction, identity: bytes):
@@ -46,19 +49,19 @@ class Bridge(wiring.Component):
         })
         self._header, self._word = Signal(HEADER), Signal(WORD, reset_less=True)
         self._expected = Signal(8)
-        # Between listening and answering:
+        # Signals between the receiving and the replying part:
         self._status, self._answer = Signal(Status), Signal()  # begin this reply
         self._answering = Signal()
         self._next = Signal()  # a word was written or sent
         self._push, self._byte, self._pull = Signal(), Signal(8), Signal()  # a byte into the word from above; one out
-        self._load = Signal()  # the word that was read
+        self._load = Signal()  # load the word that was read
         self._field, self._address = Signal(), Signal()  # a byte into the header; into its address only
 
     def elaborate(self, platform):
         m = Module()
         header, word = self._header, self._word
         m.d.sync += [self.host_space.eq(header.space), self.host_addr.eq(header.addr), self.host_wdata.eq(word)]
-        with m.If(self._push | self._pull | self._load):  # one enable and one multiplexer: a LUT a bit
+        with m.If(self._push | self._pull | self._load):  # one enable and one multiplexer take one LUT a bit
             m.d.sync += word.eq(Mux(self._load, self.host_rdata | self._own_word(), Cat(word[8:], self._byte)))
         self._update_header(m)
         self._listen(m)
@@ -66,7 +69,7 @@ class Bridge(wiring.Component):
         return m
 
     def _update_header(self, m: Module) -> None:
-        """Shift bytes in, or step to the next word; each field by one enable and one multiplexer, for a LUT a bit."""
+        """Shift bytes in, or step to the next word. A field has one enable and one multiplexer: one LUT a bit."""
         header, new = self._header, Signal(HEADER)
         low = (PAGE - 1).bit_length()
         stepped = (header.addr[:low] + 1)[:low]
@@ -84,7 +87,7 @@ class Bridge(wiring.Component):
         m.submodules.receiver = receiver = Receiver(divisor=self._divisor)
         m.submodules.rx_crc = crc = Crc()
         header, got, right = self._header, Signal(range(64)), Signal()
-        whole = Signal()  # a word has all its bytes but the upper ones that were not sent
+        whole = Signal()  # a word has all the bytes that are sent; its upper bytes may be missing
         good, bad = Signal(), Signal()  # the CRC of a record
         scattered, fill, last = header.scattered, (header.width == 0) & ~header.scattered, header.count == 1
         m.d.comb += [receiver.line.eq(self.rx), crc.data.eq(receiver.data), crc.valid.eq(receiver.valid),
@@ -146,7 +149,7 @@ class Bridge(wiring.Component):
         self._write(m, whole & ~scattered | good, whole, right, again=fill & ~last, drop=bad)
 
     def _write(self, m: Module, due, whole: Signal, right: Signal, *, again, drop: Signal) -> None:
-        """Fill a whole word up with 0, and write it when it is due, with `again` in the next cycle too."""
+        """Fill the upper bytes of a whole word with 0, and write it when due; with `again`, also in the next cycle."""
         filled, done = Signal(range(WORD_BYTES + 1)), Signal()
         full = filled == WORD_BYTES
         m.d.comb += done.eq(due & full)
@@ -207,7 +210,7 @@ class Bridge(wiring.Component):
             m.d.comb += crc.valid.eq(0)
 
     def _own_word(self):
-        """The identity's word at the address; 0 in other spaces, as the chip's data are in this one."""
+        """The identity's word at the address; 0 in other spaces. It is ORed with the chip's data, 0 in this space."""
         header, mine = self._header, self._identity
         words = [mine[n : n + WORD_BYTES] for n in range(0, len(mine), WORD_BYTES)]
         low = header.addr[: (len(words) - 1).bit_length()]

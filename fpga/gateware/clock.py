@@ -1,4 +1,4 @@
-"""Clock and reset of a board: its family's PLL, and a reset that is let go when the PLL has locked."""
+"""Clock and reset of a board: its family's PLL, and a reset that is released when the PLL has locked."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,11 +10,14 @@ from amaranth.lib.wiring import Elaboratable
 
 @dataclass(frozen=True, kw_only=True)
 class Pll:
-    """A family's PLL, fed back from its output: mhz_out = mhz_in / reference * feedback, its oscillator runs at
-    mhz_out * output.
+    """A family's PLL with feedback from its output.
 
-    vco: least and greatest MHz of the oscillator. phase_detector: least MHz behind the reference divider. feedbacks,
-    outputs: what these dividers may be. cell: the instance, of (source, clock, locked, mhz_in, mhz_out).
+    Its output has mhz_out = mhz_in / reference * feedback. Its oscillator runs at mhz_out * output.
+
+    vco: least and greatest MHz of the oscillator.
+    phase_detector: least MHz after the reference divider.
+    feedbacks, outputs: allowed values of these dividers.
+    cell: the instance, of (source, clock, locked, mhz_in, mhz_out).
     """
 
     vco: tuple[float, float]
@@ -24,7 +27,7 @@ class Pll:
     cell: Callable[[Signal, Signal, Signal, float, float], Instance]
 
     def dividers(self, mhz_in: float, mhz_out: float) -> tuple[int, int, int]:
-        """(reference, feedback, output): exact, or ValueError."""
+        """(reference, feedback, output) for exactly this output clock. Raises ValueError if there are none."""
         for reference, feedback, output in self._legal(mhz_in):
             if abs(mhz_in / reference * feedback - mhz_out) < 1e-9:
                 return reference, feedback, output
@@ -75,16 +78,19 @@ PLLS = {
     "rPLL": Pll(vco=(500.0, 1250.0), phase_detector=3.0, feedbacks=range(1, 65),
                 outputs=(2, 4, 8, 16, 32, 48, 64, 80, 96, 112, 128), cell=_rpll),  # of speed grade C8/I7
 }
-"""By `Board.pll`, the cell's name."""
+"""The PLLs by `Board.pll`, the name of the cell."""
 
 
 class Clock(Elaboratable):
-    """The `sync` domain of the chip, out of the board's clock.
+    """The `sync` domain of the chip, made from the board's clock.
 
-    source: the pin's signal, of mhz_in MHz. mhz_out: what the chip runs at. pll: what makes the one of the other, or
-    None where they are the same. The domain is in reset until the PLL has locked (without one for the first cycles), by
-    a register behind the synchroniser: that one may be copied (`fpga.flow.passes.fanout`), for all to be let go at
-    once.
+    The domain is in reset until the PLL has locked, or for the first cycles if there is no PLL. The reset comes from a
+    register after the synchroniser. Fanout duplication (`fpga.flow.passes.fanout`) may copy this register, and all
+    copies release in the same cycle.
+
+    source: the pin's signal, of mhz_in MHz.
+    mhz_out: the chip's clock.
+    pll: the PLL that makes it, or None if it is the board's clock.
     """
 
     def __init__(self, source: Signal, *, pll: Pll | None, mhz_in: float, mhz_out: float):

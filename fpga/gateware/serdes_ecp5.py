@@ -1,7 +1,7 @@
-"""The pins of a link on an ECP5: ODDRX1F, IDDRX1F and DELAYF, which every pin has, and any pin for the clock.
+"""The pins of a link on an ECP5. They use ODDRX1F, IDDRX1F and DELAYF, which every pin has, and any pin for the clock.
 
-Routed, never tried on a board. nextpnr knows nothing of the eye at the pins: training finds it, or says which pin has
-none.
+This was routed, but never tried on a board. nextpnr knows nothing of the eye at the pins. Training finds the eye, or
+reports the pin that has none.
 """
 
 from amaranth.hdl import ClockDomain, ClockSignal, Const, DomainRenamer, Instance, Module, Signal, Value
@@ -11,18 +11,18 @@ from amaranth.lib.wiring import In, Out
 from hw.link.parameters import LinkParameters
 
 TAP_STEPS = 8
-"""Steps of a DELAYF (25 ps each, 127 at most) in one of training's: 16 settings span 3 ns."""
+"""Steps of a DELAYF (25 ps each, 127 at most) in one step of training. 16 settings span 3 ns."""
 
 
 class Ecp5Pins(wiring.Component):
-    """What `hw.link.endpoint.Endpoint` has of pins.
+    """The pins of a `hw.link.endpoint.Endpoint`.
 
-    link: with ratio 2, domain `fast` has twice the clock of `sync` and is in phase with it.
-    index: this link's receiving domain is rx<index>.
+    The clock changes together with the data. The receiver delays the data, so that it samples the middle of a bit.
 
-    beats, sampled, delay_load, delay_step: as of the endpoint.
-    out_data, out_clock, in_data, in_clock: to the buffers of the pins. The clock changes with the data; the receiver
-    delays the data to the middle of a bit.
+    link: parameters of the link. With ratio 2, domain `fast` has twice the clock of `sync`, in phase.
+    index: number of the link. Its receiving domain is rx<index>.
+    beats, sampled, delay_load, delay_step: ports of the endpoint.
+    out_data, out_clock, in_data, in_clock: to the buffers of the pins.
     """
 
     def __init__(self, link: LinkParameters, index: int = 0):
@@ -54,7 +54,7 @@ class Ecp5Pins(wiring.Component):
         return m
 
     def _beat(self, m: Module) -> tuple[Value, str]:
-        """What the pins carry in the next clock of the link, and the domain of that clock."""
+        """The bits on the pins in the next clock of the link, and the domain of that clock."""
         if self._link.ratio == 1:
             return self.beats, "sync"
         turn, last = Signal(), Signal(reset_less=True)
@@ -76,7 +76,7 @@ class Ecp5Pins(wiring.Component):
 
 
 def renamed(component, index: int):
-    """An endpoint whose line's clock is that of the pins of this index."""
+    """An endpoint whose line clock is the receiving clock of the pins with this index."""
     return DomainRenamer({"rx": f"rx{index}"})(component)
 
 

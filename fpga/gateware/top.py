@@ -18,11 +18,14 @@ from .uart import divisor_of
 
 
 class Core(wiring.Component):
-    """Everything but clock and pins: the bridge and the chip. `python -m fpga.simulate` is this behind a terminal.
+    """The bridge and the chip, without clock and pins. `python -m fpga.simulate` connects this to a terminal.
 
-    config: the chip. divisor: cycles a bit of the line. mhz: what the board says of its clock.
-
-    rx, tx: the line. running: the chip is. errors: its sticky trap bits.
+    config: the chip's config.
+    divisor: cycles a bit of the line.
+    mhz: the clock that the board reports.
+    rx, tx: the line.
+    running: the chip runs tokens.
+    errors: the chip's sticky trap bits.
     """
 
     def __init__(self, *, config: ChipConfig, divisor: int | Fraction, mhz: float):
@@ -41,7 +44,7 @@ class Core(wiring.Component):
 
 
 class Top(Elaboratable):
-    """A board. Its first LED is lit while tokens run, its second where an error is latched."""
+    """A board. Its first LED is lit while tokens run. Its second LED is lit if an error is latched."""
 
     def __init__(self, *, board: Board, config: ChipConfig):
         self._board, self._config = board, config

@@ -1,6 +1,6 @@
-"""Bytes on a serial line: 8 bits, no parity, a start and a stop bit.
+"""Bytes on a serial line: 8 bits, no parity, one start bit and one stop bit.
 
-A bit may last a fraction of cycles: timers count in parts of a cycle, so that edges are never more than a cycle off.
+A bit may last a fractional number of cycles. Timers count parts of a cycle, so an edge is at most one cycle off.
 """
 
 from fractions import Fraction
@@ -15,16 +15,16 @@ PARTS = 16
 LEAST = 4
 """Least cycles a bit."""
 BITS = 10
-"""Of a byte on the line."""
+"""Bits of a byte on the line."""
 
 
 def divisor_of(mhz: float, baud: int) -> Fraction:
-    """Cycles a bit of a line at a clock, as near as PARTS parts of a cycle allow."""
+    """Cycles a bit of a line at a clock, to the nearest fraction with at most PARTS parts of a cycle."""
     return Fraction(mhz * 1e6 / baud).limit_denominator(PARTS)
 
 
 def in_parts(divisor: int | Fraction) -> tuple[int, int]:
-    """(parts of a cycle in a bit, parts in a cycle). Raises ValueError on fewer cycles than LEAST."""
+    """(parts in a bit, parts in a cycle). Raises ValueError if a bit has fewer cycles than LEAST."""
     ratio = Fraction(divisor)
     if ratio < LEAST or ratio.denominator > PARTS:
         raise ValueError(f"divisor must be at least {LEAST} in parts of at most 1/{PARTS}, not {divisor!r}")
@@ -32,9 +32,12 @@ def in_parts(divisor: int | Fraction) -> tuple[int, int]:
 
 
 class Receiver(wiring.Component):
-    """Bytes from a line. divisor: cycles a bit. `valid` pulses with `data`, half a bit before the end of the stop bit.
+    """Receives bytes from a line.
 
-    `data` changes with the first bit of the next byte. A byte whose stop bit is low is dropped.
+    `valid` pulses with `data` half a bit before the end of the stop bit. `data` changes with the first bit of the next
+    byte. A byte with a low stop bit is dropped.
+
+    divisor: cycles a bit.
     """
 
     line: In(1, init=1)
@@ -67,7 +70,10 @@ class Receiver(wiring.Component):
 
 
 class Sender(wiring.Component):
-    """Bytes to a line. divisor: cycles a bit. A byte is taken in a cycle in which `valid` and `ready` are high."""
+    """Sends bytes to a line. It takes a byte in a cycle in which `valid` and `ready` are high.
+
+    divisor: cycles a bit.
+    """
 
     data: In(8)
     valid: In(1)
@@ -95,12 +101,14 @@ class Sender(wiring.Component):
 
 
 class Crc(wiring.Component):
-    """The CRC-32 of zlib, a bit a cycle.
+    """The CRC-32 of zlib, one bit a cycle.
 
-    data, valid: a byte; the next may come 8 cycles later. clear: begin anew, and disregard a byte of this cycle; seed:
-    from `zlib.crc32(b"", seed)`, so that what is checked by one seed never passes by the other.
-    busy: in the 8 cycles behind a byte. value: of the bytes since `clear`. good: the last four of them were the CRC of
-    those before.
+    data, valid: a byte. The next byte may come 8 cycles later.
+    clear: start again, and ignore a byte in this cycle.
+    seed: start from `zlib.crc32(b"", seed)`. Data with the CRC of one seed never pass with another.
+    busy: high in the 8 cycles after a byte.
+    value: the CRC of the bytes since `clear`.
+    good: the last four bytes are the CRC of those before them.
     """
 
     POLYNOMIAL, RESIDUE = 0xEDB88320, 0xDEBB20E3

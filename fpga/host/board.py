@@ -1,4 +1,4 @@
-"""The host's end of the serial line: a board as a device that runs programs."""
+"""A board as a device that runs programs, and the host's end of its serial line."""
 
 import errno
 import time
@@ -21,24 +21,24 @@ from .frames import Read, Replies, Write, reads, writes
 
 BAUD = 3_000_000
 WINDOW = 8
-"""Writes that may be without an answer: 55 ms of a line of 3 Mbaud, more than USB takes to bring one."""
+"""Most unanswered writes. They last 55 ms on a line of 3 Mbaud, longer than USB takes to deliver an answer."""
 RETRIES = 16
-"""Failures in a row, without any progress between them, after which a line is given up."""
+"""Failures without progress between them after which a line is given up."""
 HELLO = (0.5, 1.0, 2.0)
-"""Seconds to wait for the identity, try after try."""
+"""Seconds to wait for the identity, for each try."""
 ROUND_TRIPS, PATIENCE = 100, (0.25, 8.0)
-"""Seconds of silence after which an answer counts as lost: so many times what the first one took, which is about what a
-window of frames takes on a line that is slow, within these bounds."""
+"""An answer counts as lost after a silence of ROUND_TRIPS times the first answer's time, within the bounds of PATIENCE
+in seconds. On a slow line that is about the time of a window of frames."""
 DOUBLED = 3
-"""How often that time is doubled at most, once for each failure in a row."""
+"""Most doublings of that time. Each failure in a row doubles it."""
 
 
 WRITE_TIMEOUT = 60.0
-"""Seconds after which a line that takes no bytes is lost. A board always takes them, a simulated one slowly."""
+"""Seconds after which a line that accepts no bytes is lost. A board always accepts them, a simulated board slowly."""
 
 
 class Line(Protocol):
-    """What is used of `serial.Serial`."""
+    """The part of `serial.Serial` that is used."""
 
     @property
     def timeout(self) -> float | None: ...
@@ -59,19 +59,21 @@ class Line(Protocol):
 
 
 class Link:
-    """The host port of a board, as a `sim.device.port_chip.Port`.
+    """The host port of a board, a `sim.device.port_chip.Port`.
 
-    line: just opened. name: what it is called. payload: bytes of words in a frame at most.
+    `write` may return before its writes are done. A read comes after all writes. Lost or damaged frames are sent again.
+    If that does not help, any method raises TspError.
 
-    Writes are sent ahead and need not be done when `write` returns; a read comes after all of them. Whatever is lost or
-    damaged is sent again; if that does not help, any method raises TspError.
+    line: the line, just opened.
+    name: its name for messages.
+    payload: most bytes of words in a frame.
     """
 
     def __init__(self, line: Line, name: str, *, payload: int = PAYLOAD) -> None:
         self._line, self._name, self._payload = line, name, payload
         self._replies, self._tag = Replies(), 0
         self._unanswered: deque[Write] = deque()
-        self._base = 0  # tag of the first of them
+        self._base = 0  # tag of the first unanswered write
         self._patience, self._failures = HELLO[0], 0
         self.sent = 0
         """Bytes sent so far."""
@@ -87,28 +89,28 @@ class Link:
             self._send(frame.frame((self._base + len(self._unanswered) - 1) % TAGS))
 
     def read(self, space: Space, addrs: Sequence[int]) -> list[int]:
-        """The words at these addresses, behind all writes so far."""
+        """The words at these addresses, after all writes so far."""
         return [word for read in reads(space, addrs, self._payload) for word in self._read(read)]
 
     def settle(self) -> None:
-        """Return when all writes are done."""
+        """Wait until all writes are done."""
         self._settle(0)
 
     def close(self) -> None:
-        """Give the line back; what was not answered is not waited for."""
+        """Close the line, without waiting for answers."""
         self._line.close()
 
     # --- writes --------------------------------------------------------------------------------------------------
 
     def _settle(self, most: int) -> None:
-        """Wait until at most so many writes are unanswered."""
+        """Wait until at most `most` writes are unanswered."""
         while len(self._unanswered) > most:
             reply = self._next()
             if reply is None or not self._taken(reply):
                 self._recover()
 
     def _taken(self, reply: Reply) -> bool:
-        """Forget the writes that a reply tells to be done. False if the board wants one of the others again."""
+        """Forget the writes that are done according to a reply. False if the board needs another write again."""
         done = (reply.expected - self._base) % TAGS
         if done > len(self._unanswered):
             return False
@@ -120,7 +122,7 @@ class Link:
         return bool(done) or reply.status not in (Status.REFUSED, Status.DAMAGED) or not self._unanswered
 
     def _recover(self) -> None:
-        """After a failure: ask which writes are done, and send the others again."""
+        """Recover from a failure: ask which writes are done, and send the others again."""
         while (reply := self._probe()) is None:
             pass
         if (reply.expected - self._base) % TAGS > len(self._unanswered):
@@ -130,7 +132,7 @@ class Link:
             self._send(frame.frame((self._base + n) % TAGS))
 
     def _probe(self) -> Reply | None:
-        """Read a word of the identity behind a run of zeros, which ends every frame that the board may be in."""
+        """Read a word of the identity. A run of zeros before it ends any frame that the board may be receiving."""
         self._failures += 1
         if self._failures > RETRIES:
             raise TspError(f"{self._name}: {RETRIES} tries in a row failed: the line is too bad, or the board stopped")
@@ -153,14 +155,14 @@ class Link:
             self._recover()
 
     def _ask(self, read: Read) -> int:
-        """Send a read; its tag, which no read of late had."""
+        """Send a read. Returns its tag, which no recent read had."""
         self._tag = (self._tag + 1) % TAGS
         self._replies.expect(self._tag, read.size)
         self._send(read.frame(self._tag))
         return self._tag
 
     def _answer(self, tag: int) -> Reply | None:
-        """The reply to a read, whatever comes before it; None if none comes."""
+        """The reply to a read, after any other replies; None if it does not come."""
         while (reply := self._next()) is not None:
             if reply.status is Status.DATA and reply.tag == tag:
                 return reply
@@ -168,10 +170,10 @@ class Link:
         return None
 
     def _hello(self) -> Identity:
-        """Who is there. Leaves the board's next tag in `_base`, and in `_patience` how long an answer may take."""
+        """The board's identity. Sets `_base` to the board's next tag, and `_patience` to the longest wait."""
         self._line.reset_input_buffer()
         for tries, self._patience in enumerate(HELLO):
-            self._flush(PAYLOAD if tries else 0)  # a board is rarely in the middle of a frame
+            self._flush(PAYLOAD if tries else 0)  # at the first try, a board is rarely in the middle of a frame
             began = time.monotonic()
             reply = self._answer(self._ask(Read(IDENTITY, 0, Identity.WORDS)))
             if reply is not None:
@@ -195,7 +197,7 @@ class Link:
         self.sent += len(data)
 
     def _next(self) -> Reply | None:
-        """The next reply; None after a silence that is too long."""
+        """The next reply; None if the silence is too long."""
         patience = min(PATIENCE[1], self._patience * 2 ** max(0, min(self._failures - 1, DOUBLED)))
         while (reply := self._replies.next()) is None:
             try:
@@ -213,22 +215,27 @@ class Link:
 
 
 class Board(ChipDevice):
-    """A board at the end of a line, as a device. clock_mhz: of its chip."""
+    """A board at the end of a line, as a device.
+
+    clock_mhz: clock of its chip.
+    """
 
     def __init__(self, link: Link, name: str, config: ChipConfig) -> None:
         self.link, self.clock_mhz = link, link.identity.clock_khz / 1e3
         super().__init__(name, PortChip(config, link))
 
     def close(self) -> None:
-        """Give the line back."""
+        """Close the line."""
         self.link.close()
 
 
 def open_board(port: str, config: ChipConfig) -> Board:
-    """The board at a serial port, which must have a chip of this config.
+    """The board at a serial port.
 
-    port: "/dev/ttyUSB0", or a URL of pyserial. Raises TspError if the port is missing, is not permitted or is in use,
-    if no board answers, or if it has another chip.
+    port: "/dev/ttyUSB0", or a URL of pyserial.
+    config: the config that its chip must have.
+
+    Raises TspError if the port is missing, not permitted or in use, if no board answers, or if it has another chip.
     """
     line = open_line(port)
     try:
@@ -249,7 +256,7 @@ def _check_identity(port: str, found: Identity, config: ChipConfig) -> None:
 
 
 def open_line(port: str) -> Line:
-    """A serial port at BAUD, used by nobody else. Raises TspError."""
+    """A serial port at BAUD, opened for exclusive use. Raises TspError."""
     try:
         import serial
     except ImportError:
@@ -260,12 +267,12 @@ def open_line(port: str) -> Line:
     except (OSError, ValueError) as error:
         raise TspError(f"{port}: {_reason(error)}") from error
     with suppress(OSError, ValueError, AttributeError, NotImplementedError):
-        line.set_low_latency_mode(True)  # of a USB adapter: 1 ms instead of 16
+        line.set_low_latency_mode(True)  # 1 ms instead of 16 on a USB adapter
     return line
 
 
 def _check_url(port: str) -> None:
-    """Raises TspError where a line of the network lacks its host, or the number of its port."""
+    """Raises TspError if a URL of the network lacks its host or its port number."""
     kind, _, rest = port.partition("://")
     if kind not in ("rfc2217", "socket"):
         return
@@ -279,7 +286,7 @@ def _check_url(port: str) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Why a port cannot be opened, and what helps."""
+    """The reason why a port cannot be opened, and the remedy."""
     code = getattr(error, "errno", None) or next(iter(getattr(error.__context__, "args", ())), None)
     if code in (errno.ENOENT, errno.ENXIO, errno.ENODEV):
         return "no such port: is the board connected? `ls /dev/ttyUSB* /dev/ttyACM*` shows those that there are"

@@ -1,4 +1,4 @@
-"""Host accesses to frames, as few bytes as the protocol allows, and bytes of the line back to replies."""
+"""Turns host accesses into frames with as few bytes as possible, and bytes of the line into replies."""
 
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,17 +23,20 @@ from fpga.protocol import (
 from program.image import Access
 
 SCATTERED = (Space.ICU, Space.CONTROL)
-"""Spaces whose words are written only when they are known to be whole: their addresses have gaps, or a wrong word has
-an effect. A command has a frame of its own, so that no frame that is repeated contains one that was executed."""
+"""Spaces that scattered frames write. Each word is checked before it is written. Their addresses have gaps, or a wrong
+word has an effect. A command has its own frame, so a repeated frame never contains a command that was executed."""
 ZEROS = 8
-"""Words of 0 that are worth a frame of their own."""
+"""Least words of 0 that get a frame of their own."""
 REGISTER_BYTES = 8
-"""Of a CONTROL register."""
+"""Bytes of a CONTROL register."""
 
 
 @dataclass(frozen=True)
 class Write:
-    """A frame's writes, in order: (address, word). width: bytes that the largest word needs."""
+    """A frame's writes, in order: (address, word).
+
+    width: bytes that the largest word needs.
+    """
 
     space: Space
     width: int
@@ -51,9 +54,10 @@ class Write:
 
 
 def writes(accesses: Iterable[Access], payload: int = PAYLOAD) -> Iterator[Write]:
-    """The accesses in frames of at most `payload` bytes of words or records, in order.
+    """The accesses, in order, in frames of at most `payload` bytes of words or records.
 
-    Any frame may be repeated, or executed in part and repeated: the state that it leaves depends on nothing before it.
+    Any frame may be repeated, also after it was executed in part. The state that it leaves does not depend on the state
+    before it.
     """
     frame, upper = _Frame(payload), _UpperParts()
     for access in accesses:
@@ -75,8 +79,8 @@ def writes(accesses: Iterable[Access], payload: int = PAYLOAD) -> Iterator[Write
 class _UpperParts:
     """The upper parts of instructions that the chip keeps.
 
-    A frame whose first instruction relies on those of the frame before sends them anew: when it is repeated, the chip
-    may keep others, which came later in it.
+    If the first instruction of a frame relies on upper parts of the frame before, the frame sends them again. When the
+    frame is repeated, the chip may keep upper parts from its end.
     """
 
     def __init__(self) -> None:
@@ -84,7 +88,7 @@ class _UpperParts:
         self._queue = 0
 
     def note(self, access: Access) -> None:
-        """An access was sent."""
+        """Note that an access was sent."""
         if access[0] is Space.ICU:
             at = fields_of(Space.ICU, access[1])
             if at["queue"] != self._queue:
@@ -93,7 +97,7 @@ class _UpperParts:
                 self._kept[at["part"]] = access
 
     def before(self, access: Access) -> list[Access]:
-        """What must stand before an access that begins a frame."""
+        """The accesses that must precede an access at the beginning of a frame."""
         if access[0] is not Space.ICU or fields_of(Space.ICU, access[1])["queue"] != self._queue:
             return []
         return list(self._kept.values())
@@ -104,11 +108,11 @@ class _Frame:
 
     def __init__(self, payload: int) -> None:
         self.space, self.width, self.words = Space.MEM, 0, list[tuple[int, int]]()
-        self.zeros = 0  # of a run, at its end
+        self.zeros = 0  # words of 0 at the end of a run
         self._payload = payload
 
     def takes(self, space: Space, addr: int, word: int) -> bool:
-        """Whether the access may be in this frame, and costs less there than in a new one."""
+        """Whether the access may join this frame, and costs fewer bytes there than in a new frame."""
         if not self.words:
             return True
         count, size = len(self.words), _bytes(word)
@@ -126,7 +130,7 @@ class _Frame:
         self.zeros = 0 if word or space in SCATTERED else self.zeros + 1
 
     def without_zeros(self) -> "_Frame":
-        """Take the words of 0 off the end; a frame of them."""
+        """Move the words of 0 at the end to a new frame, and return it."""
         rest = _Frame(self._payload)
         for addr, word in self.words[-self.zeros :]:
             rest.add(self.space, addr, word)
@@ -134,7 +138,7 @@ class _Frame:
         return rest
 
     def cut(self) -> Write:
-        """What it has become."""
+        """The writes of the finished frame."""
         return Write(self.space, self.width, tuple(self.words))
 
 
@@ -144,7 +148,7 @@ def _bytes(word: int) -> int:
 
 @dataclass(frozen=True)
 class Read:
-    """A frame that reads `count` words from an address on, `width` bytes of each."""
+    """A frame that reads `width` bytes of each of `count` words from an address on."""
 
     space: int
     addr: int
@@ -177,14 +181,14 @@ def reads(space: Space, addrs: Sequence[int], payload: int = PAYLOAD) -> Iterato
 
 
 class Replies:
-    """Finds the replies in what comes from the board, whatever is between them."""
+    """Finds the replies among the bytes from the board."""
 
     def __init__(self) -> None:
         self._bytes = bytearray()
-        self._sizes = [0] * 256  # by tag: data bytes of the last read
+        self._sizes = [0] * 256  # by tag: data bytes of the last read with this tag
 
     def expect(self, tag: int, size: int) -> None:
-        """A read with this tag was sent: its reply has `size` bytes of data."""
+        """Note that a read with this tag was sent. Its reply has `size` bytes of data."""
         self._sizes[tag] = size
 
     def clear(self) -> None:
@@ -192,7 +196,7 @@ class Replies:
         self._bytes.clear()
 
     def feed(self, data: bytes) -> None:
-        """Bytes of the line."""
+        """Take bytes from the line."""
         self._bytes += data
 
     def next(self) -> Reply | None:

@@ -1,1 +1,1 @@
-"""The vector unit, a file a stage or two."""
+"""The vector unit. Each file holds one or two stages of its pipeline."""

@@ -15,9 +15,10 @@ SATURATED_BITS = sorted(limit.bit_length() for limit in (*SAT_LIMIT.values(), IN
 
 
 def alu(m: Module, decoded: data.View, s: SimpleNamespace, iota: Value) -> dict[str, Value]:
-    """Stage 7: sat32(q) alu c, iota for INDEX, not yet saturated; c comes inverted where the ALU wants it.
+    """Stage 7: y = sat32(q) alu c, before the final saturation. INDEX yields iota.
 
-    A comparison leaves its difference here, an INDEX that has found nothing is `beyond` any limit.
+    Stage 4 has inverted c where the ALU subtracts it or needs its complement. A comparison yields its difference. An
+    INDEX that has found nothing sets `beyond`, which saturates in stage 8.
     """
     c, sign = s.c, s.q[-1]
     lower = Mux(s.over, (~sign).replicate(31), s.q[:31])
@@ -34,9 +35,10 @@ def alu(m: Module, decoded: data.View, s: SimpleNamespace, iota: Value) -> dict[
 
 
 def saturate(m: Module, decoded: data.View, y: Value, beyond: Value) -> dict[str, Value]:
-    """Stage 8: y clamped to 32 bits; of a comparison, whose limit is 0, all bits or none. Whether that is -2**31.
+    """Stage 8: y clamped to its limit, and `least`, which is set if the result is -2**31.
 
-    y is beyond the limit if a bit above the limit's differs from the sign, or if y = -limit - 1 where symmetric.
+    A comparison has the limit 0 and yields all ones or all zeros. y exceeds the limit if a bit above the limit's bits
+    differs from the sign. A symmetric limit is also exceeded by y = -limit - 1.
     """
     sign, limit = y[-1], decoded.s8_limit
     spans = list(pairwise((0, *SATURATED_BITS, 32)))

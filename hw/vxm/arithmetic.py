@@ -1,4 +1,4 @@
-"""Arithmetic that the stages of the VXM share: clamping, sums in one carry chain, choices in one LUT a bit."""
+"""Arithmetic that the stages of the VXM share: clamps, sums in one carry chain, selections in one LUT a bit."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 
@@ -6,12 +6,12 @@ from ..idioms import named
 
 FACTOR_BITS = 18
 PRODUCT_BITS = 2 * FACTOR_BITS - 1
-"""A product of factors of which one is not -2**17."""
+"""Bits of a product. At most one factor is -2**17, so the product needs no further bit."""
 MANTISSA_BITS = 15
 
 
 def pick(x: Value, take_x: Value, y: Value, take_y: Value) -> Value:
-    """x or y, 0 if neither is taken, 1 if both are: the four states of a LUT with two data inputs."""
+    """Select x or y, bit by bit, in one LUT: 0 if neither is taken, 1 if both are."""
     return (x & take_x) | (y & take_y) | (take_x & take_y)
 
 
@@ -26,7 +26,7 @@ def sum(m: Module, a: Value, b: Value, carry: Value, bits: int, name: str) -> Si
 
 
 def clamp(m: Module, value: Value, limit: int) -> Value:
-    """A signed value clamped to +-limit, limit = 2**n - 1: n + 1 bits, two's complement."""
+    """A signed value clamped to +-limit, where limit = 2**n - 1. The result has n + 1 bits, two's complement."""
     bits = limit.bit_length()
     sign, upper = value[-1], value[bits:-1]
     most = named(m, ~sign & upper.any(), "most")
@@ -35,7 +35,8 @@ def clamp(m: Module, value: Value, limit: int) -> Value:
 
 
 def kept(m: Module, value: Value, name: str) -> Signal:
-    """A value that the mapper must keep as a signal: it would take it apart into more LUTs than the value has bits."""
+    """A value that the mapper must keep as a signal. Otherwise it splits the logic into more LUTs than the value has
+    bits."""
     out = Signal(len(value), name=name, attrs={"keep": 1})
     m.d.comb += out.eq(value)
     return out

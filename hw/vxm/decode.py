@@ -1,4 +1,4 @@
-"""Decoding: an instruction's fields travel with its elements, and each stage gets its controls from registers."""
+"""Decoding: an instruction's fields travel with its elements, and registers hold the controls of each stage."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data
@@ -26,7 +26,7 @@ def fault(word: data.View) -> Value:
 
 
 def decode(m: Module, control: list[data.View]) -> data.View:
-    """The lanes' controls, registered for their stages (stage k decodes what stage k - 1 holds)."""
+    """The lanes' controls. Those of stage k are decoded from the fields in stage k - 1 and registered."""
     decoded = Signal(DECODED, reset_less=True)
     shift, normalise, choose, lookup, multiply, near, alu, saturate, write = control[:LAST]
 

@@ -1,4 +1,4 @@
-"""Folding: a vector computed in parts, one a cycle, and put together again."""
+"""Folding: a vector is computed in parts, one a cycle, and assembled again."""
 
 from amaranth.hdl import Const, Module, Mux, Value
 from amaranth.lib import data
@@ -8,12 +8,15 @@ from ..idioms import group_lanes, lanes_group, named, register
 
 
 def part_of(stage: data.View) -> Value:
-    """The part of its element that is in a stage; of no bits where the element is in one piece."""
+    """The number of the part in a stage. It has no bits if the VXM is not folded."""
     return stage.part if "part" in stage.shape().members else Const(0, 0)
 
 
 def sampled(m: Module, engine: Burst, group: Value, name: str, fold: int) -> Value:
-    """The present part of what the element samples, in its first cycle, of a stream group."""
+    """The current part of the stream group that an element samples in its first cycle.
+
+    Registers hold the later parts.
+    """
     if fold == 1:
         return group
     lanes, own = group_lanes(group), len(group) // 32 // fold
@@ -26,7 +29,10 @@ def sampled(m: Module, engine: Burst, group: Value, name: str, fold: int) -> Val
 
 
 def parts(m: Module, part: Value, fold: int, name: str) -> list[Value]:
-    """All parts of a vector in the cycle of its last one; `part` is the present one."""
+    """All parts of a vector, valid in the cycle of its last part.
+
+    part: the part of the current cycle.
+    """
     parts = [part]
     for number in reversed(range(fold - 1)):
         parts.insert(0, register(m, parts[0], f"{name}_part{number}"))
@@ -34,7 +40,7 @@ def parts(m: Module, part: Value, fold: int, name: str) -> list[Value]:
 
 
 def whole(m: Module, part: Value, fold: int, name: str) -> Value:
-    """The stream group whose last part is the present one."""
+    """The whole stream group, valid in the cycle of its last part."""
     if fold == 1:
         return part
     return lanes_group([lane for one in parts(m, part, fold, name) for lane in group_lanes(one)])

@@ -18,15 +18,19 @@ from .multiply import FAR, multiply, round_product
 from .shift import pre_shift, prepare
 
 IOTA_BITS = (MAX_LANES - 1).bit_length() + COUNT_BITS
-"""The number of a lane and that of an element, side by side, in the widest chip."""
+"""Bits of a lane number and an element number, concatenated, in the widest chip."""
 
 
 class Lane(wiring.Component):
     """Stages 1..8 of one lane.
 
-    decoded: controls, each in its stage. a, b, c, pre, post: operands and shift amounts, in stage 0. iota: what INDEX
-    yields, in stage 7.
-    y, least, exponent: the result, whether it is -2**31, and what an exponent entry gets, from registers, in stage 9.
+    decoded: controls, each valid in its stage.
+    a, b, c: operands, in stage 0.
+    pre, post: shift amounts, in stage 0.
+    iota: the result of INDEX, in stage 7.
+    y: the result, from a register, in stage 9.
+    least: whether y is -2**31, in stage 9.
+    exponent: the value for the exponent file, in stage 9.
     """
 
     decoded: In(DECODED)

@@ -1,4 +1,4 @@
-"""Stages 3 and 4: factors and the tables' segment are chosen, the tables are looked up."""
+"""Stage 3 selects the factors and the table segment. Stage 4 looks up the tables."""
 
 from types import SimpleNamespace
 
@@ -15,7 +15,10 @@ from .shift import clamped, shift_zeros
 
 
 def choose(m: Module, decoded: data.View, s: SimpleNamespace) -> dict[str, Value]:
-    """Stage 3: bit length and exponent of a, the left factor (a fraction for tables), and the tables' segment."""
+    """Stage 3: bit length and exponent of a, the left factor, and the table segment.
+
+    The left factor of an interpolating function is the fraction within its segment.
+    """
     top = s.normal[-4:]
     zeros2, zeros1 = named(m, ~top[2:].any(), "zeros2"), named(m, ~Mux(top[2:].any(), top[3], top[1]), "zeros1")
     normal = shift_zeros(m, shift_zeros(m, s.normal, 2, zeros2), 1, zeros1)
@@ -33,8 +36,10 @@ def choose(m: Module, decoded: data.View, s: SimpleNamespace) -> dict[str, Value
 
 
 def look_up(m: Module, decoded: data.View, s: SimpleNamespace) -> dict[str, Value]:
-    """Stage 4: what the multiplier, or who passes it by, and the ALU get from the tables. The second half of SIGMOID,
-    `above` 0, mirrors the first."""
+    """Stage 4: table outputs for the multiplier, for its bypass, and for the ALU.
+
+    The second half of SIGMOID (`above` is 0) mirrors the first.
+    """
     rsqrt, above = decoded.s4_rsqrt, s.above
     negative, table = s.below[-1], decoded.s4_table
     base, slope, power = (_rom(m, name, words, bits, named(m, address, f"{name}_address"), enable)
@@ -56,7 +61,10 @@ def look_up(m: Module, decoded: data.View, s: SimpleNamespace) -> dict[str, Valu
 
 
 def _rom(m: Module, name: str, words: list[int], bits: int, address: Value, enable: Value) -> Value:
-    """The addressed word of a ROM, 0 if not enabled: blocks of 16 words, one LUT a bit, and an OR of the chosen one."""
+    """The addressed word of a ROM; 0 if not enabled.
+
+    Blocks of 16 words take one LUT a bit each. An OR combines their gated outputs.
+    """
     chosen = []
     for number in range(len(words) // 16):
         block = words[16 * number : 16 * (number + 1)]
@@ -70,7 +78,7 @@ def _rom(m: Module, name: str, words: list[int], bits: int, address: Value, enab
 
 
 def _post_amount(m: Module, grows: Value, octaves: Value, post: Value) -> Value:
-    """The post shift, less the octaves of an EXP2 (negative) if it grows, clamped to 0..47."""
+    """The post shift, clamped to 0..47. If it `grows` (EXP2), the octaves, which are negative, are subtracted."""
     far = named(m, grows & ~octaves[8:].all(), "post_far")
     total = sum(m, post.as_signed(), ~Mux(grows, octaves[:9], 0)[:9].as_signed(), Const(1, 1), 10, "post_total")
     most = named(m, far | (~total[-1] & (total[6:9].any() | total[4:6].all())), "post_most")

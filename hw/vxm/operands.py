@@ -1,4 +1,4 @@
-"""Stage 0: operands are selected, exponents are added to shift amounts."""
+"""Stage 0: operand selection, and the sum of shift amounts and exponents."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib.memory import Memory
@@ -13,24 +13,27 @@ from .arithmetic import clamp, sum
 
 
 def register_number(m: Module, engine: Burst, first: Value, steps: Value, name: str) -> tuple[Signal, Signal]:
-    """The register that the element of this cycle names, and that of the next cycle; `steps`: each element names the
-    register behind that of the element before."""
+    """The register number of this cycle's element, and that of the next cycle.
+
+    first: register of the burst's first element.
+    steps: whether each element takes the next register.
+    """
     return stepping(m, engine, first, latched(m, engine, steps, f"{name}_steps"), name)
 
 
 def planes_of(fmt: Value) -> Value:
-    """The one of `FMT_PLANES`."""
+    """The mask of planes that a format takes (`FMT_PLANES`)."""
     return any_of([Mux(fmt == one, Const(mask, PLANES), 0) for one, mask in FMT_PLANES.items()])
 
 
 def register_index(engine: Burst, name: str) -> Value:
-    """The register that an operand of this element names."""
+    """The register number of an operand of the current element."""
     op = engine.op
     return getattr(op, f"{name}_rf") + Mux(getattr(op, f"{name}_inc"), engine.index, 0)
 
 
 def take(m: Module, engine: Burst, lanes: list[Value], fmt: Value, name: str) -> list[Value]:
-    """The lanes with the bytes that `fmt` (of the engine's word) selects, sign-extended."""
+    """The bytes of each lane that `fmt`, a field of the engine's word, selects, sign-extended."""
     def is_any(which, *formats):
         return latched(m, engine, any_of([fmt == one for one in formats]), f"{name}_{which}")
 
@@ -48,7 +51,7 @@ def take(m: Module, engine: Burst, lanes: list[Value], fmt: Value, name: str) ->
 
 
 def take_half(m: Module, engine: Burst, lanes: list[Value], fmt: Value, name: str) -> list[Value]:
-    """The lanes, or their halves that `fmt` (of the engine's word) selects, sign-extended."""
+    """The lanes, or the halves that `fmt`, a field of the engine's word, selects, sign-extended."""
     whole, upper = (latched(m, engine, fmt == one, f"{name}_{which}")
                     for which, one in (("whole", Fmt.I32), ("upper", Fmt.HI16)))
     taken = []
@@ -59,7 +62,7 @@ def take_half(m: Module, engine: Burst, lanes: list[Value], fmt: Value, name: st
 
 
 def shift_amounts(m: Module, engine: Burst, er: Memory) -> tuple[list[Value], list[Value]]:
-    """Pre and post shift of every lane with the exponents: the first clamped to +-31, the second not yet clamped."""
+    """Pre and post shift of every lane, exponents included. Only the pre shift is clamped yet, to +-31."""
     op, word, port = engine.op, engine.word, er.read_port(domain="comb")
     m.d.comb += port.addr.eq(Cat(engine.part, op.er))
     to_pre, to_post = (latched(m, engine, word.er_use == use, name)

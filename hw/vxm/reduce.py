@@ -15,7 +15,10 @@ from .fold import part_of, whole
 
 
 def lay(m: Module, before: data.View, result: Value) -> Value:
-    """The result's planes as `rep` lays them on the planes driven; `before`: the stage before."""
+    """The planes that a result drives, selected by `rep`.
+
+    before: the control fields one stage earlier.
+    """
     p0, p1, p2, p3 = (result.word_select(p, len(result) // PLANES) for p in range(PLANES))
     half, byte = (register(m, before.rep == rep, rep.name.lower()) for rep in (Rep.REP16, Rep.REP8))
     return Cat(p0, Mux(byte, p0, p1), Mux(byte | half, p0, p2), Mux(byte, p0, Mux(half, p1, p3)))
@@ -23,10 +26,11 @@ def lay(m: Module, before: data.View, result: Value) -> Value:
 
 def reduce(m: Module, before: data.View, now: data.View, y: list[Value], least: list[Value],
             fold: int) -> SimpleNamespace:
-    """The reduction over a burst (`value`) and whether it is driven (`drives`), in stage 10 of the last element; `now`
-    and `before` are stages 9 and 8.
+    """The reduction over a burst: `value`, and `drives`, both in stage 10 of the last element.
 
-    A term that is to be compared comes as its complement, so that sums and comparisons need one adder.
+    Comparisons take the complement of the term, so sums and comparisons share one adder.
+
+    before, now: the control fields in stages 8 and 9.
     """
     valid, drives = now.valid & (now.red != Red.NONE), Signal()
     m.submodules.reductions = slots = Memory(shape=32 * len(y), depth=fold << len(now.red_slot), init=[])

@@ -11,16 +11,19 @@ from arch.config import ChipConfig
 
 
 def write_layout(lanes: int) -> data.StructLayout:
-    """Writes of so many lanes; register data as a stream group carries it (plane by plane)."""
+    """Writes to the register and exponent files, `lanes` lanes wide. Register data is plane by plane, as in a group."""
     return data.StructLayout({"rf_we": 1, "rf_index": 5, "rf_data": 32 * lanes,
                               "er_we": 1, "er_index": 4, "er_data": 8 * lanes})
 
 
 class RegisterFile(wiring.Component):
-    """The registers in two banks, so that whoever reads chooses between the banks in a multiplexer of his own.
+    """The registers, in two banks. Each reader selects the bank in its own multiplexer.
 
-    we, index, data: a write at the end of this cycle; below a register's number, `index` has that of the part. Reads
-    (`read`) show what stands there in this cycle.
+    A write with `we` takes effect at the end of the cycle. Reads (`read`) show the contents of the current cycle.
+
+    we: write enable.
+    index: number of the register, with the number of the part in its low bits.
+    data: the lanes of that part.
     """
 
     def __init__(self, config: ChipConfig):
@@ -34,8 +37,13 @@ class RegisterFile(wiring.Component):
         return index[self._index_bits - 1]
 
     def read(self, m: Module, part: Value, register: Value, following: Value) -> SimpleNamespace:
-        """A read port: what a register's place holds in either bank, and the bank of the register `following`, which is
-        that of the next cycle; before elaboration."""
+        """Add a read port. Call it before elaboration.
+
+        part, register: the part and the register to read in this cycle.
+        following: the register of the next cycle.
+
+        Returns the word of either bank (`even`, `odd`), and the bank of the next cycle's register (`bank_following`).
+        """
         ports = [bank.read_port(domain="comb") for bank in self._banks]
         m.d.comb += [port.addr.eq(Cat(part, register)[: self._index_bits - 1]) for port in ports]
         even, odd = ports

@@ -1,4 +1,4 @@
-"""Stages 1 and 2: the pre shift, and most of normalising."""
+"""Stages 1 and 2: the pre shift, and the first steps of normalisation."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Value
 from amaranth.lib import data
@@ -8,7 +8,10 @@ from .arithmetic import FACTOR_BITS, MANTISSA_BITS, kept, pick
 
 
 def pre_shift(m: Module, decoded: data.View, a: Value, amount: Value) -> Value:
-    """a shifted right by amount (left if negative): a left shift by n is the upper half of {a, 0} >> (32 - n)."""
+    """Stage 1: a shifted right by the amount, or left if the amount is negative.
+
+    A left shift by n is the upper half of {a, 0} >> (32 - n).
+    """
     left, far, fill = amount[5], amount[4], decoded.s1_arithmetic & a[31]
     right_near, right_far, left_near, left_far = (named(m, value, name) for name, value in (
         ("right_near", ~left & ~far), ("right_far", ~left & far),
@@ -30,8 +33,12 @@ def pre_shift(m: Module, decoded: data.View, a: Value, amount: Value) -> Value:
 
 
 def _normalise(m: Module, x: Value) -> tuple[Value, Value]:
-    """Whether x (31 bits, unsigned) is shifted left by 4, 8 and 16 until none of its upper 4 bits, or only they, are
-    left; x so shifted. This is seen in the nibbles of x itself, before it is shifted."""
+    """x (31 bits, unsigned) shifted left by 16, 8 and 4 while its upper bits are 0.
+
+    At most 3 leading zeros are left, unless x is 0. All three shifts are decided from the nibbles of the unshifted x.
+
+    Returns which of the shifts by 4, 8 and 16 were made, and the shifted x.
+    """
     x = named(m, Cat(Const(0, 1), x), "wide")
     some = [kept(m, x[4 * n : 4 * n + 4].any(), f"some{n}") for n in range(8)]
     zeros16 = kept(m, ~any_of(some[4:]), "zeros16")
@@ -44,13 +51,16 @@ def _normalise(m: Module, x: Value) -> tuple[Value, Value]:
 
 
 def shift_zeros(m: Module, x: Value, width: int, zeros: Value) -> Value:
-    """x shifted left by `width` if its upper bits are zeros; so many upper bits as the mantissa may yet take from."""
+    """x shifted left by `width` if `zeros` is set, without the low bits that can no longer reach the mantissa."""
     return named(m, Mux(zeros, x << width, x)[: len(x)], f"normal{width}")[len(x) - MANTISSA_BITS - width :]
 
 
 def prepare(m: Module, decoded: data.View, a: Value, b: Value, c: Value) -> dict[str, Value]:
-    """Stage 2: most of normalising a, a - c, the right factor but for tables, and whether a itself is clamped
-    symmetrically (`clamped`): to 18 bits the left factor, to 16 the argument of SIGMOID."""
+    """Stage 2: the first steps of normalising a, the difference a - c, and the right factor of a product.
+
+    It also makes the controls of `clamped` for a: 18 bits as a left factor, 16 bits as the argument of SIGMOID. Both
+    clamps are symmetric. Stage 4 adds the right factor of the table functions.
+    """
     sign = a[31]
     zeros, normal = _normalise(m, a[:31] ^ sign.replicate(31))
 
@@ -60,7 +70,7 @@ def prepare(m: Module, decoded: data.View, a: Value, b: Value, c: Value) -> dict
     over16 = named(m, far | (middle ^ sign.replicate(2)).any() | (sign & ~low), "over16")
 
     def clamping(taken, over):
-        """Whether the value counts, and is within the limits; whether its lowest bit is set, and the others."""
+        """Controls of `clamped`: take the value, set its lowest bit, set its other bits."""
         return Cat(taken & ~over, taken & over, taken & over & ~sign)
 
     take, lowest, ones = square = named(m, clamping(decoded.s2_square, over18), "square")
@@ -73,6 +83,6 @@ def prepare(m: Module, decoded: data.View, a: Value, b: Value, c: Value) -> dict
 
 
 def clamped(value: Value, controls: Value) -> Value:
-    """A value without its sign, clamped as the `controls` from `prepare` say."""
+    """A value without its sign, clamped by the `controls` from `prepare`."""
     take, lowest, ones = controls
     return (value & take.replicate(len(value))) | Cat(lowest, ones.replicate(len(value) - 1))

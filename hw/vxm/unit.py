@@ -25,32 +25,46 @@ from .registers import RegisterFile, write_layout
 
 
 def probe_layout(config: ChipConfig) -> data.StructLayout:
-    """State writes of this cycle."""
+    """Writes to the unit's state in the current cycle."""
     return write_layout(config.lanes)
 
 
 class Vxm(wiring.Component):
     """The vector unit: y = sat(func(a >> pre, b) >> post alu c) on int32 lanes (`arch.numerics.vxm`).
 
-    One burst engine. The element that samples its operands in cycle e drives its result in e + VXM_DRIVE and writes
-    it at the end of that cycle, so that it is readable in e + VXM_RF. The reduction of a burst is driven eastward, to
-    the SXM that ends it, in e(last) + VXM_REDUCE_DRIVE. Results are laid on the planes by `rep` only where they are
-    driven: register file, exponent file and reduction get y itself (`arch.numerics.exponent`), and reductions are
-    driven as int32. `red_*` count for nothing if `red` is NONE. The register file has a read port for operand a and one
-    for b and c, which may both be registers only if they are the same.
+    The unit has one burst engine. An element that samples its operands in cycle e drives its result in e + VXM_DRIVE.
+    It writes the result at the end of that cycle, so the result is readable in e + VXM_RF. The reduction of a burst is
+    driven eastward in e(last) + VXM_REDUCE_DRIVE, as int32, to the SXM, which reduces over lanes.
 
-    Pipeline (stage k works in cycle e + k): 0 select operands, add exponents to shift amounts; 1 pre shift;
-    2 normalise; 3 choose factors and the tables' segment; 4 look up; 5 multiply, first part of the post shift; 6 its
-    second part; 7 ALU; 8 saturate; 9 drive, write, reduce; 10 drive the reduction.
+    `rep` applies only to driven results. Register file, exponent file and reduction take y itself
+    (`arch.numerics.exponent`). If `red` is NONE, the other `red_*` fields have no effect. The register file has one
+    read port for operand a, and one that b and c share. Operands b and c may both be registers only if they are the
+    same register.
 
-    Folded (`ChipConfig.vxm_fold`), an element is computed in parts of `vxm_lanes` lanes, the lowest first, one a cycle:
-    part j is in stage k in cycle e + j + k. What the streams carry in cycle e is kept for the later parts, and what is
-    driven waits for the last one (`isa.vxm_late`). The files hold a part in a word, so that it is read and written j
-    cycles late, wherever it comes from; the probe shows a vector as its last part is written.
+    Pipeline (stage k works in cycle e + k)::
 
-    word, valid: the instruction and its dispatch pulse. e_in, w_in / e_data, e_drive, w_data, w_drive: streams.
-    busy: the engine is (see `Burst`); results may still be in flight.
-    Debug builds: e_driven, w_driven, traps, probe.
+        0   select operands, add exponents to shift amounts
+        1   pre shift
+        2   normalise
+        3   select factors and table segment
+        4   look up tables
+        5   multiply, first part of the post shift
+        6   second part of the post shift
+        7   ALU
+        8   saturate
+        9   drive, write, reduce
+        10  drive the reduction
+
+    A folded unit (`ChipConfig.vxm_fold`) computes an element in parts of `vxm_lanes` lanes, one a cycle, lowest lanes
+    first. Part j is in stage k in cycle e + j + k. The stream values of cycle e are held for the later parts, and the
+    result is driven after the last part (`isa.vxm_late`). The files hold one part in a word, so part j is read and
+    written j cycles late. The probe shows a vector when its last part is written.
+
+    word, valid: the instruction and its dispatch pulse.
+    e_in, w_in: the streams sampled.
+    e_data, e_drive, w_data, w_drive: the streams driven.
+    busy: the engine is busy (see `Burst`). Results may still be in flight.
+    e_driven, w_driven, traps, probe: in debug builds.
     """
 
     def __init__(self, *, config: ChipConfig, queue: Queue):
@@ -114,11 +128,11 @@ class Vxm(wiring.Component):
 
     @property
     def _own_bits(self) -> int:
-        """Bits of a lane's number that are its place in the part."""
+        """Bits of a lane's number within its part."""
         return self._lanes.bit_length() - 1
 
     def _control(self, m: Module, engine: Burst) -> list[data.View]:
-        """What travels with an element, in stages 0..LAST."""
+        """The control fields that travel with an element, in stages 0..LAST."""
         op = engine.op
         members = {"valid": 1, "first": 1, "last": 1, "element": COUNT_BITS, "rf": 5,
                    **({"part": range(self._fold)} if self._fold > 1 else {}),
@@ -136,18 +150,20 @@ class Vxm(wiring.Component):
 
     def _operand(self, m: Module, engine: Burst, streams: tuple[Value, Value], port: SimpleNamespace,
                  name: str) -> list[Value]:
-        """Lanes of one operand in stage 0; `port` is its port of the register file.
+        """Lanes of one operand in stage 0.
 
-        Streams and constants meet in one LUT a bit, both banks of the register file and these in a second one: what
-        is constant over the lanes (the immediate, the upper bits of IOTA, the bank) comes as both streams selected,
-        by registers that are made in the cycle before.
+        One LUT a bit selects between the streams and the constants. A second one adds the two banks of the register
+        file. A constant bit (of the immediate, the upper bits of IOTA, the bank) is encoded in the stream selects: 1
+        selects both streams, 0 neither. The selects come from registers that are loaded one cycle earlier.
+
+        port: the operand's read port of the register file.
         """
         word, lane_bits = engine.word, self._own_bits
         source, fmt = getattr(word, f"{name}_src"), getattr(word, f"{name}_fmt")
         from_rf = latched(m, engine, source == Src.RF, f"{name}_rf")
 
         def following(value, what):
-            """What `latched` gives in the next cycle."""
+            """The value of `latched` in the next cycle."""
             return Mux(engine.start, value, latched(m, engine, value, f"{name}_{what}"))
 
         imm = following(Mux(source == Src.IMM, word.imm, 0).as_unsigned(), "imm").as_signed()
@@ -184,7 +200,7 @@ class Vxm(wiring.Component):
         return write
 
     def _seen(self, m: Module, write: data.View, now: data.View) -> dict[str, Value]:
-        """What the probe shows of the files' writes."""
+        """The files' writes as the probe shows them."""
         seen = {name: getattr(write, name) for name in write.shape().members}
         if self._fold > 1:
             complete = part_of(now).all()
@@ -194,13 +210,13 @@ class Vxm(wiring.Component):
         return seen
 
     def _too_early(self, engine: Burst, word: data.View) -> Value:
-        """ENGINE_BUSY: a burst begins, or its second element would, before the engine is free."""
+        """ENGINE_BUSY: a burst, or its second element, would begin before the engine is free."""
         if self._fold == 1:
             return engine.conflict
         return engine.conflict | (engine.start & (word.count != 1) & (word.interval < self._fold))
 
     def _empty(self, op: data.View) -> Value:
-        """EMPTY_READ: an operand takes bytes of a slot that nobody has driven."""
+        """EMPTY_READ: an operand takes bytes of a slot that was not driven."""
         empty = []
         for name in "abc":
             source, planes = getattr(op, f"{name}_src"), planes_of(getattr(op, f"{name}_fmt"))

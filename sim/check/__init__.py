@@ -1,1 +1,1 @@
-"""What tests use: lockstep of model and RTL, random legal programs, cocotb."""
+"""Tools for tests: lockstep of model and RTL, random legal programs, cocotb."""

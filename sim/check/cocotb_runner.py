@@ -3,9 +3,9 @@
     def test_mxm():
         run_cocotb(Mxm(config=TINY), "mxm_bench", toplevel_name="mxm")
 
-where `mxm_bench.py` holds `@cocotb.test()` coroutines. The binary is kept in the cache; a test module may change
-without a rebuild. Verilator has two states; `SIM=icarus` in the environment, or `simulator="icarus"`, runs the same
-bench in Icarus Verilog, where what was never written is X.
+where `mxm_bench.py` holds `@cocotb.test()` coroutines. The cache keeps the binary, and a changed test module needs no
+rebuild. Verilator is a two-state simulator. `SIM=icarus` in the environment, or `simulator="icarus"`, runs the same
+bench in Icarus Verilog, a four-state simulator, in which a value that was never written is X.
 """
 
 import os
@@ -31,15 +31,15 @@ from sim.rtl.verilog import verilog_of
 # Not VL_TIME_CONTEXT (cocotb 2.1 hangs with it), not plain --coverage (Verilator 5.48 crashes on Amaranth's output).
 BUILD_ARGS = ("-Wno-fatal", "-Wno-lint", "-Wno-style", "--timescale", "1ns/1ps")
 COVERAGE_ARGS = ("--coverage-line", "--coverage-toggle")
-# A testbench's time goes into Python and its build into the C++ compiler: optimise little.
+# A testbench spends its time in Python, and its build in the C++ compiler. So optimise little.
 MAKE_VARIABLES = ("OPT_FAST=-O1", "OPT_SLOW=-O0", "OPT_GLOBAL=-O1")
 
 
 class Verilator(cocotb_runner.Verilator):
-    """cocotb's runner, whose testbenches see the ports of the top module and nothing else.
+    """cocotb's runner for Verilator, with only the ports of the top module public.
 
-    Its `--public-flat-rw` would make every signal of the design public: nothing could be optimised away, and a unit's
-    build would be five to ten times larger. A control file names the ports instead (`_public_ports`).
+    cocotb's `--public-flat-rw` makes every signal of the design public. Verilator then optimises nothing away, and a
+    unit's build is five to ten times larger. Here a control file makes only the ports public (`_public_ports`).
     """
 
     def _build_command(self):
@@ -48,21 +48,21 @@ class Verilator(cocotb_runner.Verilator):
 
 Icarus = cocotb_runner.Icarus
 SIMULATORS: Mapping[str, type[cocotb_runner.Runner]] = {"verilator": Verilator, "icarus": Icarus}
-"""By what SIM may be."""
+"""The runners by the values of SIM."""
 
 
 class CocotbFailure(AssertionError):
-    """A testbench failed, crashed, or held no test."""
+    """A testbench failed, crashed, or contains no test."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CocotbResult:
-    """What one run of a testbench reported."""
+    """The results of one run of a testbench."""
 
     passed: tuple[str, ...]
     log: str
     coverage: str | None = None
-    """Verilator's coverage data, if asked for."""
+    """Verilator's coverage data, if requested."""
 
 
 def run_cocotb(
@@ -76,14 +76,14 @@ def run_cocotb(
     coverage: bool = False,
     simulator: str | None = None,
 ) -> CocotbResult:
-    """Builds the component if its like was not built before, and runs the module's tests on it.
+    """Build the component, unless the cache has it, and run a module's tests on it.
 
-    simulator: one of `SIMULATORS`; by default that of the environment variable SIM, or Verilator. Raises TspError if it
-    is not installed.
+    test_module: module that `sys.path` leads to.
+    env: environment variables for the module.
+    simulator: one of `SIMULATORS`; by default the one of the environment variable SIM, or Verilator.
 
-    The module must be importable from `sys.path`; `env` reaches it as environment variables. Raises `CocotbFailure`
-    unless at least one test ran and every one passed; a testbench that ends the simulator or cannot be imported counts
-    as failed.
+    Raises CocotbFailure unless at least one test ran and all tests passed. A testbench that ends the simulator, or that
+    cannot be imported, counts as failed. Raises TspError if the simulator is not installed.
     """
     tools = toolchain.find()
     simulator = simulator_of(simulator)
@@ -108,7 +108,7 @@ def run_cocotb(
                 results_xml=str(results),
                 log_file=log,
             )
-        except SystemExit as end:  # how the runner reports a simulator that did not end well
+        except SystemExit as end:  # the runner reports a failed simulator this way
             code = end.code
         else:
             code = 0
@@ -119,7 +119,7 @@ def run_cocotb(
 
 
 def simulator_of(name: str | None) -> str:
-    """The simulator that is asked for. Raises TspError if there is no such one, or it is not installed."""
+    """The requested simulator. Raises TspError if it is not known or not installed."""
     chosen = name or os.environ.get("SIM") or "verilator"
     if chosen not in SIMULATORS:
         raise TspError(f"SIM must be one of {', '.join(SIMULATORS)}, not {chosen!r}")
@@ -176,7 +176,7 @@ def _build(component: Elaboratable, name: str, tools: toolchain.Toolchain, *, co
 
 
 def _public_ports(source: str, name: str) -> str:
-    """A Verilator control file that makes the ports of a module, and nothing else, readable and writable."""
+    """A Verilator control file that makes only the ports of a module readable and writable."""
     header = re.search(rf"^module \\?{re.escape(name)}\s*\(([^)]*)\);", source, re.MULTILINE)
     if header is None:
         raise TspError(f"the Verilog must hold a module {name}, but does not")
@@ -187,16 +187,16 @@ def _public_ports(source: str, name: str) -> str:
 def _cocotb_version() -> str:
     import cocotb
 
-    # The binary is linked to this installation's libraries by their path.
+    # The binary refers to this installation's libraries by their path.
     return f"{cocotb.__version__} {Path(cocotb.__file__).parent}"
 
 
 @contextmanager
 def _environment(tools: toolchain.Toolchain) -> Iterator[None]:
-    """Within it, `os.environ` is what cocotb's runner needs: the runner takes tools and make's flags from nowhere else.
+    """Set `os.environ` for cocotb's runner, which takes tools and make's flags only from there.
 
-    It also hides pytest: under it, the runner would end the process on a failing test instead of leaving the results
-    to us.
+    It also hides pytest from the runner. Under pytest the runner would end the process at a failing test, and leave no
+    results to read.
     """
     saved = dict(os.environ)
     env = tools.environment()
@@ -213,7 +213,7 @@ def _environment(tools: toolchain.Toolchain) -> Iterator[None]:
 
 
 def _check(results: Path, test_module: str, log: str, code: object) -> tuple[str, ...]:
-    """The names of the tests that passed, or `CocotbFailure`."""
+    """The names of the tests, all of which passed. Raises CocotbFailure otherwise."""
     if not results.is_file():
         raise CocotbFailure(f"{test_module}: the simulator ended ({code}) without results\n{_tail(log)}")
     cases = list(ElementTree.parse(results).getroot().iter("testcase"))
@@ -228,7 +228,7 @@ def _check(results: Path, test_module: str, log: str, code: object) -> tuple[str
 
 
 def _verdict(case: ElementTree.Element) -> str:
-    """A skipped test is no pass: it asserts nothing."""
+    """The verdict on a test. A skipped test does not pass, because it asserts nothing."""
     for tag in ("failure", "error", "skipped"):
         if case.find(tag) is not None:
             return tag

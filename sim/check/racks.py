@@ -19,7 +19,7 @@ from .random_programs import MARGIN, memories, random_map
 
 
 def random_images(rack: RackConfig, seed: int, attempts: int = 300) -> tuple[list[Image], int]:
-    """An image a chip, and how many tokens to run so that every bucket is used. The same seed, the same images."""
+    """An image for each chip, and the number of tokens that uses every bucket. The same seed gives the same images."""
     rng = Random(seed)
     chips = [_Chip(rack, n, rng) for n in range(len(rack.chips))]
     position = 0
@@ -43,7 +43,7 @@ def random_images(rack: RackConfig, seed: int, attempts: int = 300) -> tuple[lis
 
 
 class _Chip:
-    """The image of one chip, as it grows bucket by bucket."""
+    """The image of one chip, which grows bucket by bucket."""
 
     def __init__(self, rack: RackConfig, number: int, rng: Random):
         self.config, self.rng = rack.chips[number], rng
@@ -71,7 +71,7 @@ class _Chip:
 
 
 def bucket_words(image: Image, bucket: int) -> Mapping[str, list[int]]:
-    """The words of a bucket of an image, from its start PC to SYNC: what the verifier takes."""
+    """The words of a bucket of an image, from its start PC to SYNC, as the verifier takes them."""
     found = {}
     for name, words in image.queues.items():
         begin = image.starts[name][bucket]
@@ -81,7 +81,7 @@ def bucket_words(image: Image, bucket: int) -> Mapping[str, list[int]]:
 
 
 def lockstep_of_rack(rack: RackConfig, images: list[Image], tokens: int, rtl: RackSimulator) -> RackModel:
-    """Run programs on models and RTL of all chips, and compare everything of every cycle; see `sim.check.lockstep`."""
+    """Run programs on the models and the RTL of all chips, and compare every cycle as `sim.check.lockstep` does."""
     model = RackModel(rack)
     model.load(images)
     views = [_View(rtl, n) for n in range(len(rack.chips))]
@@ -110,7 +110,7 @@ def lockstep_of_rack(rack: RackConfig, images: list[Image], tokens: int, rtl: Ra
 
 
 class _View:
-    """A chip of the RTL whose time passes with all others', when they have been looked at."""
+    """One chip of the RTL. It is stepped together with the others, after all of them were compared."""
 
     def __init__(self, rtl: RackSimulator, number: int):
         chip = rtl.chips[number]
@@ -118,4 +118,4 @@ class _View:
         self.load, self.host_write = chip.load, chip.host_write
 
     def step(self, cycles: int = 1) -> None:
-        """All chips are stepped at once, by `lockstep_of_rack`."""
+        """Do nothing: `lockstep_of_rack` steps all chips at once."""

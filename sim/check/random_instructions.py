@@ -1,4 +1,4 @@
-"""Random instructions: of every operation, fields that are legal wherever it is placed."""
+"""Random instructions of every operation, with fields that are legal at their place."""
 
 from random import Random
 
@@ -35,7 +35,7 @@ from .random_placement import Placement, Program, Stock, outward
 from .random_schedule import Instance, Loop, Window, layout, random_phases
 
 INDEX_QUADS = 8
-"""The first quads of every slice hold index vectors, and no program writes them."""
+"""First quads of every slice, which hold index vectors. No program writes them."""
 MAX_DELAY = (1 << DELAY_BITS) - 1
 MAX_OFFSET = 7
 """Greatest offset of an index vector."""
@@ -44,8 +44,8 @@ MAX_OFFSET = 7
 class Builder(Placement):
     """Makes one bucket's program.
 
-    across: of a port (end of the row, number), whose builder the other end of its link has, the queue and the port
-    there, and the latency (see `sim.check.racks`).
+    across: by port (end of the row, number), the other end of its link: the builder of that chip, the queue and the
+    port there, and the latency (see `sim.check.racks`).
     """
 
     def __init__(self, config: ChipConfig, rng: Random, stocks: dict[str, Stock]):
@@ -61,7 +61,7 @@ class Builder(Placement):
             self.kinds |= {self.add_transpose_in: 4, self.add_transpose_out: 2}
 
     def build(self, attempts: int) -> Program | None:
-        """None if the queues' stores have no room for the loops."""
+        """The program; None if the queues' stores have no room for its loops."""
         if self.lay_out():
             for kind in self.rng.choices(list(self.kinds), list(self.kinds.values()), k=attempts):
                 kind()
@@ -73,7 +73,7 @@ class Builder(Placement):
         self.rng.choices(list(self.kinds), list(self.kinds.values()))[0]()
 
     def lay_out(self) -> Program | None:
-        """A program of loops and windows alone; None if the queues' stores have no room for the loops."""
+        """A program with only loops and windows; None if the queues' stores have no room for the loops."""
         rng = self.rng
         phases = random_phases(rng)
         nodes = {}
@@ -91,7 +91,7 @@ class Builder(Placement):
     # --- MEM -----------------------------------------------------------------------------------------------------
 
     def addresses(self, queue: Queue, window: Window, offset: int, burst: dict, write: bool) -> dict | None:
-        """Address fields under which all elements of all passes stay within the slice, and behind the index vectors."""
+        """Address fields that keep all elements of all turns within the slice and after the index vectors."""
         rng, depth = self.rng, self.depth(queue)
         rel = rng.randrange(4)
         stride = rng.choice([0, 1, 1, -1, rng.randint(-8, 8)])
@@ -165,7 +165,7 @@ class Builder(Placement):
         return True
 
     def add_index(self) -> bool:
-        """A READ of an index vector, and an INDEX of it in some other slice, both or neither."""
+        """A READ of an index vector, and an INDEX of it in another slice. Both are placed, or neither."""
         queue = self.some("MEM")
         others = [other for other in self.queues if other.unit == "MEM" and other.position != queue.position]
         target = self.rng.choice(others)
@@ -217,7 +217,7 @@ class Builder(Placement):
         return True
 
     def add_mac(self) -> bool:
-        """READs of weights out of different slices that arrive together, and a MAC of them."""
+        """READs of weights from different slices that arrive together, and the MAC that takes them."""
         rng, config = self.rng, self.config
         queue = self.some("MXM")
         direction = 0 if queue.position else 1
@@ -298,7 +298,8 @@ class Builder(Placement):
         return True
 
     def _slots_free(self, window: Window, offset: int, send: Instr) -> bool:
-        """Whether the elements of a SEND begin slots that are not the link's own, in a window that comes once."""
+        """Whether each element of a SEND begins a slot that the link does not use itself. The window must not be in a
+        loop."""
         slot = self.config.slot
         _, cycles = next(self.elements(window, offset, send.count, send.interval))
         return (len(window.starts) == 1 and not any(cycle % slot for cycle in cycles)
@@ -375,7 +376,7 @@ class Builder(Placement):
         return True
 
     def operand(self, name: str, queue: Queue, samples: list[int], count: int) -> dict:
-        """Fields of one operand, from a stream wherever one may be sampled."""
+        """Fields of one operand. It comes from a stream if one may be sampled."""
         stream = self.readable_operand(queue, samples, formats_of(name)) if self.bit(0.8) else None
         if stream:
             direction, formats = stream
@@ -385,7 +386,7 @@ class Builder(Placement):
                 f"{name}_inc": inc, f"{name}_fmt": self.rng.choice(formats_of(name))}
 
     def registers(self, inc: int, count: int) -> tuple[int, int]:
-        """A first register, and whether it advances, so that all stay within the file."""
+        """A first register, and whether it advances. All registers are within the file."""
         depth = self.config.rf_depth
         inc = inc if count <= depth else 0
         return self.rng.randint(0, depth - (count if inc else 1)), inc

@@ -1,6 +1,6 @@
-"""Finds places for the instructions of a random program: where they are legal, and what they then occupy.
+"""Finds legal places for the instructions of a random program, and reserves what they occupy.
 
-Nothing here knows what an operation does; that is `sim.check.random_instructions`.
+Only `sim.check.random_instructions` knows what an operation does.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from .random_schedule import Instance, Loop, Reservations, Window
 
 @dataclass(frozen=True)
 class Run:
-    """Elements that somebody drives: slot, planes and position, and the cycles of the first pass."""
+    """Elements that a unit drives: slot, planes, position, and the cycles of the first turn."""
 
     direction: int
     group: int
@@ -30,7 +30,7 @@ class Run:
 
 
 class Stock:
-    """The distinct words, or parts of words, that a queue's store holds (`arch.queue_store`)."""
+    """The distinct words, or parts of words, in a queue's store (`arch.queue_store`)."""
 
     def __init__(self, store: Store):
         self._parts = [(part, {0}) for part in store.parts]
@@ -41,7 +41,7 @@ class Stock:
         return all(len(known | {part.of(word) for word in words}) <= part.words for part, known in self._parts)
 
     def add(self, instrs: list[Instr]) -> bool:
-        """Keep them, if there is room for all."""
+        """Store the instructions if there is room for all of them."""
         if not self.takes(instrs):
             return False
         for part, known in self._parts:
@@ -51,7 +51,7 @@ class Stock:
 
 @dataclass
 class Program:
-    """One bucket's program while it is made."""
+    """One bucket's program in the making."""
 
     layout: dict[str, list[Window | Loop]]
     windows: dict[str, list[Window]]
@@ -61,9 +61,10 @@ class Program:
 
 
 class Placement:
-    """One bucket's program while instructions are placed in it, by random choices.
+    """Places instructions in one bucket's program, by random choices.
 
-    stocks: what each queue's store holds already. program: set before anything is placed.
+    stocks: contents of each queue's store.
+    program: set before the first instruction is placed.
     """
 
     program: Program
@@ -77,7 +78,7 @@ class Placement:
     # --- choices -------------------------------------------------------------------------------------------------
 
     def depth(self, queue: Queue) -> int:
-        """Quads that programs use of a slice."""
+        """Quads of a slice that programs use."""
         return min(self.config.mem_depths[queue.slice], 512)
 
     def some(self, *units: str) -> Queue:
@@ -96,7 +97,7 @@ class Placement:
                 "interval": self.rng.choice([1, 1, 1, 2, 3, self.rng.randint(1, 12)])}
 
     def target(self, *units: str, index_vectors: bool = False) -> tuple[Queue, Run, Window, int, dict] | None:
-        """A consumer for something driven: queue, run, window and offset, and a burst that meets its elements."""
+        """A consumer for a driven run: queue, run, window, offset, and a burst that samples elements of the run."""
         rng = self.rng
         runs = [run for run in self.program.runs[-60:] if run.group == 0 and (run.index_vectors or not index_vectors)]
         if not runs:
@@ -117,7 +118,7 @@ class Placement:
         return (queue, run, *found, burst) if found else None
 
     def window_at(self, queue: Queue, cycle: int) -> tuple[Window, int] | None:
-        """The window and offset dispatched in `cycle`, in any pass."""
+        """The window and offset that are dispatched in `cycle`, in any turn."""
         for window in self.program.windows[queue.name]:
             for start in window.starts:
                 if 0 <= cycle - start.cycle < window.length:
@@ -125,7 +126,8 @@ class Placement:
         return None
 
     def readable_operand(self, queue: Queue, cycles: list[int], wanted: list[Fmt]) -> tuple[int, list[Fmt]] | None:
-        """A random direction of the vector group of which some `wanted` formats may be sampled in all these cycles."""
+        """A random direction of the vector group, and those of the `wanted` formats that may be sampled in all these
+        cycles."""
         choices = []
         for direction in (0, 1):
             formats = [fmt for fmt in wanted if all(
@@ -137,17 +139,17 @@ class Placement:
     # --- placing -------------------------------------------------------------------------------------------------
 
     def elements(self, window: Window, offset: int, count: int, interval: int) -> Iterator[tuple[Instance, list[int]]]:
-        """Of every dispatch, the cycles in which its elements execute."""
+        """Every dispatch, with the cycles in which its elements execute."""
         for instance in window.instances(offset):
             first = instance.cycle + ENGINE
             yield instance, [first + i * interval for i in range(count)]
 
     def taken(self, instr: Instr) -> int:
-        """Cycles in which an engine works for an element."""
+        """Cycles that an element occupies its engine."""
         return self.config.vxm_fold if instr.op is Op.ALU else 1
 
     def fits(self, queue: Queue, window: Window, offset: int, instr: Instr) -> bool:
-        """The window accepts a word there, and the engine is free and done before the token ends."""
+        """Whether the window accepts a word there, and the engine is free then and finishes before the token ends."""
         if not window.accepts(offset) or not self.stocks[queue.name].takes([instr]):
             return False
         count, interval = burst_of(instr)
@@ -161,7 +163,7 @@ class Placement:
         return True
 
     def keep(self, queue: Queue, window: Window, offset: int, instr: Instr) -> None:
-        """Put the word there and occupy its engine."""
+        """Place the word and reserve its engine."""
         window.words[offset] = instr
         self.stocks[queue.name].add([instr])
         engine = self.program.taken.engines[queue.name, ENGINES[instr.op]]
@@ -169,7 +171,7 @@ class Placement:
             engine.update(range(cycles[0], cycles[-1] + self.taken(instr)))
 
     def drivable(self, queue: Queue, drives: list[tuple[int, int, int, list[int]]]) -> bool:
-        """Nothing of (direction, group, planes, cycles) collides, not even among themselves."""
+        """Whether drives (direction, group, planes, cycles) collide with nothing, each other included."""
         seen = set()
         for direction, group, planes, cycles in drives:
             for cycle in cycles:
@@ -196,7 +198,7 @@ class Placement:
 
     def produce(self, queue: Queue, window: Window, offset: int, instr: Instr, latency: int, direction: int,
                 planes: int = 15, group: int = 0) -> bool:
-        """Place a producer of one result an element, if it is legal there."""
+        """Place a producer of one result for each element, if it is legal there."""
         if not self.fits(queue, window, offset, instr):
             return False
         drives = [(direction, group, planes, [cycle + latency for cycle in cycles])
@@ -209,7 +211,7 @@ class Placement:
 
 
 def outward(queue: Queue) -> int:
-    """Direction in which the vector group leaves the VXM on the side of a queue's unit."""
+    """Direction away from the VXM on the side of a queue's unit."""
     return int(queue.position < VXM)
 
 

@@ -1,9 +1,8 @@
 """Random programs that are legal by construction: every unit, operation and field, at random times.
 
-A consumer is aimed at what some producer already drives: its window is searched for the dispatch cycle at which the
-producer's elements pass by, and the instruction is kept if, in all passes of its window, everything that it needs
-and occupies is free (`sim.check.random_schedule`). Every bucket is a program of its own; between tokens nothing is in
-flight.
+A consumer is aimed at a stream that a producer already drives. The generator searches the window whose dispatch cycle
+meets the producer's elements. It keeps the instruction if everything that it needs and occupies is free in all turns of
+the window (`sim.check.random_schedule`). Every bucket is a separate program. Nothing is in flight between tokens.
 """
 
 
@@ -23,11 +22,11 @@ from .random_instructions import INDEX_QUADS, MAX_OFFSET, Builder
 from .random_placement import Stock
 
 MARGIN = 20
-"""Cycles between the last element of a token and the next start pulse, at least."""
+"""Least cycles between the last element of a token and the next start pulse."""
 
 
 def random_image(config: ChipConfig, seed: int, attempts: int = 400) -> tuple[Image, int]:
-    """A random legal image, and how many tokens to run so that every bucket is used. The same seed, the same image."""
+    """A random legal image, and the number of tokens that uses every bucket. The same seed gives the same image."""
     rng = Random(seed)
     words: dict[str, list[int]] = {queue.name: [] for queue in queues(config)}
     starts: dict[str, list[int]] = {queue.name: [] for queue in queues(config)}
@@ -50,13 +49,13 @@ def random_image(config: ChipConfig, seed: int, attempts: int = 400) -> tuple[Im
 
 
 class Chance(Protocol):
-    """What `random.Random` and numpy's generators have in common."""
+    """The common interface of `random.Random` and numpy's generators."""
 
     def random(self) -> float: ...
 
 
 def random_map(rng: Chance, n_lanes: int) -> list[int]:
-    """A random permutation map that the SXM can do (`arch.isa.routable`)."""
+    """A random permutation map that the SXM can route (`arch.isa.routable`)."""
     lanes = [0] * n_lanes
     for k in range((n_lanes - 1).bit_length()):
         bits = [int(rng.random() < 0.5) for _ in range(2 << k)]
@@ -65,7 +64,7 @@ def random_map(rng: Chance, n_lanes: int) -> list[int]:
 
 
 def memories(config: ChipConfig, rng: Random) -> dict[str, np.ndarray]:
-    """Random bytes, many of them small numbers, behind quads of index vectors."""
+    """Quads of index vectors, followed by random bytes, many of them small numbers."""
     numbers = np.random.default_rng(rng.getrandbits(32))
     memories = {}
     for queue in queues(config):

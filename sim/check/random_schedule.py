@@ -1,8 +1,8 @@
-"""Where instructions of a random program may stand: windows of the queues' time, loops, reservations.
+"""Places for the instructions of a random program: windows of the queues' time, loops, reservations.
 
-Legality grows monotonically: every check looks only for what a program that is already legal must not lose, so
-instructions may be added in any order. A sampled slot stays driven whatever else is driven; only collisions, busy
-engines, register conflicts, bank conflicts and overwritten index vectors have to be excluded.
+An instruction that is added never makes a legal program illegal, so instructions may be added in any order. A sampled
+slot stays driven, whatever else is driven. The checks only need to exclude collisions, busy engines, register
+conflicts, bank conflicts and overwritten index vectors.
 """
 
 import itertools
@@ -16,17 +16,17 @@ from arch.isa import MIN_DELAY, MIN_DELAY_JUMP, Instr, Op
 from arch.row import Queue
 
 Slot = tuple[int, int, int]
-"""(direction, stream, packet): a packet's place does not depend on the position at which one looks."""
+"""(direction, stream, packet). A packet keeps its number at all positions."""
 
 
 def packet(direction: int, position: int, cycle: int) -> int:
-    """The packet that stands at `position` in `cycle`."""
+    """Number of the packet at `position` in `cycle`."""
     return cycle + position if direction else cycle - position
 
 
 @dataclass(frozen=True)
 class Instance:
-    """One dispatch of an instruction: its cycle, and the passes finished of loop levels 0 and 1."""
+    """One dispatch of an instruction: its cycle, and the finished turns of loop levels 0 and 1."""
 
     cycle: int
     passes: tuple[int, int]
@@ -34,9 +34,10 @@ class Instance:
 
 @dataclass
 class Window:
-    """A stretch of a queue's time in which words may stand; inside a loop it comes again in every pass.
+    """A stretch of a queue's time in which words may be placed. Inside a loop it repeats in every turn.
 
-    starts: its beginnings, in all passes. strides: what loop levels add to relative addresses a pass.
+    starts: its beginnings in all turns.
+    strides: quads that each loop level adds to relative addresses in a turn.
     """
 
     length: int
@@ -45,7 +46,7 @@ class Window:
     words: dict[int, Instr] = field(default_factory=dict)
 
     def accepts(self, offset: int) -> bool:
-        """Whether a word may be dispatched there: word 0 opens the window, and neighbours keep their distance."""
+        """Whether a word may be dispatched there. Offset 0 has the window's first word, and words keep MIN_DELAY."""
         if not (offset == 0 or offset >= MIN_DELAY) or offset > self.length - MIN_DELAY:
             return False
         return all(abs(offset - other) >= MIN_DELAY for other in self.words)
@@ -86,7 +87,7 @@ class Loop:
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of a token's time: `count` passes of `body` (lengths or inner phases), or a plain stretch (count 0)."""
+    """A stretch of a token's time. With `count` it is a loop: that many turns of `body`."""
 
     length: int
     count: int = 0
@@ -94,7 +95,7 @@ class Phase:
 
 
 def random_phases(rng: Random) -> list[Phase]:
-    """Two to five phases, some of them loops, some of these nested."""
+    """Two to five phases. Some are loops, and some of the loops are nested."""
     phases = []
     for _ in range(rng.randint(2, 5)):
         if rng.random() < 0.5:
@@ -115,7 +116,7 @@ def _loop(count: int, body: list[Phase]) -> Phase:
 
 def layout(rng: Random, phases: Iterable[Phase], starts: list[Instance], strides: tuple[int, ...],
            depth: int) -> list[Window | Loop]:
-    """Windows and loops of one queue; a loop phase may be left unrolled as one window."""
+    """Windows and loops of one queue. A loop phase may become a single window."""
     nodes: list[Window | Loop] = []
     for phase in phases:
         if not phase.count or rng.random() < 0.3:
@@ -141,7 +142,7 @@ def _layout_loop(rng: Random, phase: Phase, starts: list[Instance], strides: tup
 
 
 class Reservations:
-    """What a token's instructions occupy, cycle by cycle. Checks first, then `commit`."""
+    """The resources that a token's instructions occupy, cycle by cycle. Check first, then `commit`."""
 
     def __init__(self) -> None:
         self.drivers: defaultdict[Slot, set[int]] = defaultdict(set)
@@ -151,19 +152,19 @@ class Reservations:
         self.commits: defaultdict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
 
     def readable(self, direction: int, group: int, planes: int, position: int, cycle: int) -> bool:
-        """Somebody upstream drove all these planes of the packet."""
+        """Whether units upstream drove all these planes of the packet."""
         return all(self.source(direction, group, plane, position, cycle) is not None
                    for plane in range(PLANES) if planes >> plane & 1)
 
     def source(self, direction: int, group: int, plane: int, position: int, cycle: int) -> int | None:
-        """Position of the last upstream driver of what is sampled, None if there is none."""
+        """Position of the nearest driver upstream of a sample; None if there is none."""
         slot = direction, PLANES * group + plane, packet(direction, position, cycle)
         if direction:
             return min((p for p in self.drivers.get(slot, ()) if p > position), default=None)
         return max((p for p in self.drivers.get(slot, ()) if p < position), default=None)
 
     def drivable(self, direction: int, group: int, planes: int, position: int, cycle: int) -> bool:
-        """Nobody drives the same there and then, and no index vector would be overwritten."""
+        """Whether nothing else drives these planes there and then, and no index vector is overwritten."""
         return all(position not in self.drivers.get(slot, ())
                    and not any(low <= position <= high for low, high in self.frozen.get(slot, ()))
                    for slot in slots(direction, group, planes, position, cycle))
@@ -173,12 +174,12 @@ class Reservations:
             self.drivers[slot].add(position)
 
     def freeze(self, direction: int, group: int, source: int, position: int, cycle: int) -> None:
-        """Nobody may drive between `source` and `position` what is sampled here."""
+        """Forbid drives between `source` and `position` of what is sampled at `position`."""
         for slot in slots(direction, group, 15, position, cycle):
             self.frozen[slot].append((min(source, position + direction), max(source, position + direction - 1)))
 
     def bank_free(self, queue: Queue, read: bool, cycle: int, low: int, high: int) -> bool:
-        """No read of quads low..high meets a commit of them, or the reverse."""
+        """Whether a read of quads low..high meets no commit of them, and a commit no read."""
         others = (self.commits if read else self.reads).get((queue.name, cycle), ())
         return all(high < a or b < low for a, b in others)
 

@@ -1,1 +1,1 @@
-"""The cycle-accurate model of one chip. It never imports RTL."""
+"""The cycle-accurate model of one chip. It does not import the RTL."""

@@ -1,7 +1,7 @@
-"""A cycle-accurate model of one chip, built from `arch.isa` and `arch.numerics` and nothing of the RTL.
+"""A cycle-accurate model of one chip, built from `arch.isa` and `arch.numerics` without the RTL.
 
-Every register that a program can observe has, after `step()`, the value that the RTL's register has in the same
-cycle. The model is also the strict machine: an illegal program raises `ProgramError` in the cycle of its offence.
+After `step()`, every register that a program can observe has the value of the RTL's register in the same cycle. The
+model is also the strict machine: an illegal program raises `ProgramError` in the cycle of its offence.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,12 @@ PC_MASK = (1 << PC_BITS) - 1
 
 @dataclass
 class Sequencer:
-    """Registers of the token sequencer; `pulse` is the cycle of the next start pulse or end, -1 while idle."""
+    """Registers of the token sequencer.
+
+    run, position, token_cycles: the registers that the host sees.
+    began: cycle of the last start pulse.
+    pulse: cycle of the next start pulse, or of the last token's end; -1 while idle.
+    """
 
     run: int = 0
     position: int = 0
@@ -43,10 +48,11 @@ class Sequencer:
 class ModelChip(HostedChip):
     """One chip: host port, sequencer, queues, units, streams.
 
-    Parameters: `config`; `strict`: illegal programs raise instead of setting bits in ERRORS (what they compute
-    afterwards is not specified).
+    `now` is the current cycle. All state is that of the registers in this cycle. `step()` advances by one cycle.
 
-    `now` is the present cycle; all state shown is that of the registers in it. `step()` passes one cycle.
+    config: the chip's config.
+    strict: an illegal program raises ProgramError. Otherwise it sets bits in ERRORS, and its further results are
+    unspecified.
     """
 
     def __init__(self, config: ChipConfig, *, strict: bool = True):
@@ -71,7 +77,11 @@ class ModelChip(HostedChip):
         return {"MEM": MemModel, "MXM": MxmModel, "VXM": VxmModel, "C2C": C2cModel}[queue.unit](*common)
 
     def connect(self, side: str, port: int, out: Wire, into: Wire) -> None:
-        """Put wires at a port: one that takes what is sent, one that brings what is received."""
+        """Connect a port.
+
+        out: the wire that takes sent flits.
+        into: the wire that brings flits to receive.
+        """
         unit = self.units[f"C2C_{side}"]
         assert isinstance(unit, C2cModel)
         unit.out[port], unit.into[port] = out, into
@@ -85,11 +95,11 @@ class ModelChip(HostedChip):
 
     @property
     def running(self) -> bool:
-        """A token runs, or is to start in this cycle."""
+        """Whether a token runs, or starts in this cycle."""
         return self.sequencer.pulse >= 0
 
     def step(self) -> None:
-        """Pass one cycle."""
+        """Advance by one cycle."""
         time = self.time
         if self.sequencer.pulse == time.now:
             self._pulse()
@@ -98,9 +108,10 @@ class ModelChip(HostedChip):
         self.streams.enter()
 
     def run(self, n_tokens: int) -> list[int]:
-        """Run `n_tokens` tokens from the present position; cycles of each, from its start pulse to the next.
+        """Run `n_tokens` tokens from the current position.
 
-        Returns when nothing is in flight any more, so that the host sees the writes of the last cycles.
+        Returns the cycles of each token, from its start pulse to the next. It returns when nothing is in flight any
+        more, so the host sees the writes of the last cycles.
         """
         self.host_write(Space.CONTROL, Control.RUN.value, n_tokens)
         cycles = []
@@ -114,12 +125,12 @@ class ModelChip(HostedChip):
         return cycles
 
     def settle(self) -> None:
-        """Step until nothing is in flight (while no token runs)."""
+        """Step until nothing is in flight. Call it while no token runs."""
         while not self.time.idle:
             self.step()
 
     def _pulse(self) -> None:
-        """The first half of a start pulse's cycle: the end of one token, the beginning of the next, or both."""
+        """The sequencer's work in a start pulse's cycle: end a token, begin the next one, or both."""
         seq, now = self.sequencer, self.time.now
         if seq.began >= 0:
             self._check_parked()
@@ -140,7 +151,7 @@ class ModelChip(HostedChip):
             icu.start(now + START, bucket)
 
     def _bucket(self) -> int | None:
-        """The present position's bucket; None if it is beyond all."""
+        """The bucket of the current position; None if the position is beyond all buckets."""
         for bucket, (period, limit) in enumerate(self.buckets.tolist()):
             if limit > self.sequencer.position:
                 if period < (least := least_period(self.config)):
@@ -180,13 +191,13 @@ class ModelChip(HostedChip):
             self._write_control(Control(addr), data)
 
     def load(self, image: Image, tell: Tell = lambda done: None) -> None:
-        """Write an image, its memories directly, and position 0."""
+        """Write an image and position 0. The memories are written directly."""
         for name, data in image.mems.items():
             self.mem(name)[: len(data)] = data
         super().load(replace(image, mems={}), tell)
 
     def write(self, accesses: np.ndarray) -> None:
-        """Host writes, no cycle passes."""
+        """Host writes. They take no cycle."""
         ends = [*np.flatnonzero(np.diff(accesses["space"])) + 1, len(accesses)]
         for part in np.split(accesses, ends[:-1]):
             if len(part) and part["space"][0] == Space.MEM.value:
@@ -203,7 +214,7 @@ class ModelChip(HostedChip):
             self._mems[number].bytes[at["quad"][chosen], at["plane"][chosen]] = rows[chosen]
 
     def read(self, space: Space, addrs: Sequence[int]) -> list[int]:
-        """Host words, no cycle passes."""
+        """Host words. Reads take no cycle."""
         return [self.host_read(space, addr) for addr in addrs]
 
     def host_read(self, space: Space, addr: int) -> int:
@@ -222,7 +233,7 @@ class ModelChip(HostedChip):
         return self._mems[at["slice"]].bytes[at["quad"], at["plane"]]
 
     def _write_icu(self, addr: int, data: int) -> None:
-        """Upper parts are held until part 0 completes a word."""
+        """Write a part of an instruction. Upper parts are held until part 0 completes the word."""
         at = fields_of(Space.ICU, addr)
         self._held[at["part"]] = data
         if not at["part"]:
@@ -260,7 +271,7 @@ class ModelChip(HostedChip):
     # --- memory -------------------------------------------------------------------------------------------------
 
     def mem(self, name: str) -> np.ndarray:
-        """Contents of a MEM slice ("MEM_E0") as uint8 [quad, plane, lane]: a writable view."""
+        """Contents of a MEM slice ("MEM_E0"): a writable view, uint8 [quad, plane, lane]."""
         unit = self.units[name]
         if not isinstance(unit, MemModel):
             raise KeyError(f"name must be a MEM slice, not {name!r}")
@@ -269,11 +280,13 @@ class ModelChip(HostedChip):
     # --- inspection ----------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, np.ndarray]:
-        """All architectural state of the present cycle, copied: what lockstep compares.
+        """A copy of all architectural state of the current cycle, which lockstep compares.
 
-        Keys: E, W (uint8 [position, stream, lane]), E_driven, W_driven (bits [position]); <queue>.<array> of every
-        unit (MEM: mem, index; VXM: rf, er; MXM: act, acc; SXM: transpose); <queue>.pc, .parked, .timer (cycles to
-        the next dispatch, 0 where parked).
+        Keys:
+
+        - E, W: uint8 [position, stream, lane]. E_driven, W_driven: bits [position].
+        - <queue>.<array> of every unit (MEM: mem, index; VXM: rf, er; MXM: act, acc; SXM: transpose).
+        - <queue>.pc, .parked, and .timer, the cycles to the next dispatch (0 if parked).
         """
         state = {"E": self.streams.values(0), "W": self.streams.values(1),
                  "E_driven": self.streams.driven(0), "W_driven": self.streams.driven(1)}

@@ -1,8 +1,8 @@
-"""What all parts of the cycle model share: time, streams, errors and the engine that works through bursts.
+"""The common parts of the cycle model: time, streams, errors, and the engine that executes bursts.
 
-Cycle t has two halves. In the first, everything that *reads* registers in t runs (dispatches, samples, array
-reads); in the second, everything that *writes* registers at the end of t (drives, commits). So the order of
-callbacks within a half cannot matter, as in hardware.
+Cycle t has two halves. In the first, everything that *reads* registers in t runs: dispatches, samples, array reads.
+In the second, everything that *writes* registers at the end of t runs: drives, commits. So the order of callbacks
+within a half does not matter, as in hardware.
 """
 
 from collections import defaultdict
@@ -36,7 +36,7 @@ class ProgramError(Exception):
 
 
 class Timeline:
-    """The present cycle, what is still to happen in it and later, and the sticky error bits."""
+    """The current cycle, the pending actions, and the sticky error bits."""
 
     def __init__(self, strict: bool):
         self.now = 0
@@ -46,7 +46,7 @@ class Timeline:
         self._writes: defaultdict[int, list[tuple[Callable, tuple]]] = defaultdict(list)
 
     def read(self, cycle: int, action: Callable, *args: Any) -> None:
-        """Call `action(*args)` in the first half of `cycle`, which is later than now."""
+        """Call `action(*args)` in the first half of `cycle`, which must be later than now."""
         self._reads[cycle].append((action, args))
 
     def write(self, cycle: int, action: Callable, *args: Any) -> None:
@@ -54,7 +54,7 @@ class Timeline:
         self._writes[cycle].append((action, args))
 
     def run_cycle(self) -> None:
-        """Everything that happens in the present cycle; does not advance `now`."""
+        """Run all actions of the current cycle. Does not advance `now`."""
         for action, args in self._reads.pop(self.now, ()):
             action(*args)
         for action, args in self._writes.pop(self.now, ()):
@@ -62,11 +62,11 @@ class Timeline:
 
     @property
     def idle(self) -> bool:
-        """Nothing is due any more."""
+        """Whether no action is pending."""
         return not self._reads and not self._writes
 
     def trap(self, trap: Trap, queue: str, what: str) -> None:
-        """Raise, or in a lenient model only note the error bit."""
+        """Set the error bit. A strict model also raises ProgramError."""
         self.errors |= 1 << trap.value
         if self.strict:
             raise ProgramError(trap, self.now, queue, what)
@@ -75,9 +75,9 @@ class Timeline:
 class Streams:
     """The stream registers, kept as packets that travel.
 
-    A packet is what one column of registers holds; eastward packet t - p is at position p in cycle t, westward
-    packet t + p likewise. A unit that drives in cycle t replaces parts of the packet that is before it in t, after
-    everyone has sampled; so nothing is ever moved, and packets enter empty.
+    A packet is the contents of one column of registers. In cycle t, the eastward packet t - p and the westward packet
+    t + p are at position p. A unit that drives in cycle t replaces planes of the packet at its position, after all
+    units have sampled. So no data is ever moved. Packets enter the row empty.
     """
 
     def __init__(self, config: ChipConfig, time: Timeline):
@@ -87,7 +87,7 @@ class Streams:
         self._fresh = [[(-1, 0)] * RING for _ in range(2)]
 
     def enter(self) -> None:
-        """At the beginning of a cycle: empty packets at E[0] and W[6]."""
+        """Begin a cycle: empty packets enter at E[0] and W[6]."""
         for direction, position in ((0, 0), (1, POSITIONS - 1)):
             slot = self._slot(direction, position)
             if self._driven[direction][slot]:
@@ -98,7 +98,7 @@ class Streams:
         return (self._time.now + position if direction else self._time.now - position) % RING
 
     def sample(self, direction: int, position: int, planes: int, queue: str) -> np.ndarray:
-        """int32 lanes (a view, valid within this cycle's first half) of the vector group; `planes` must be driven."""
+        """int32 lanes of the vector group: a view, valid in the first half of this cycle. `planes` must be driven."""
         slot = self._slot(direction, position)
         missing = planes & ~self._driven[direction][slot]
         if missing:
@@ -106,7 +106,7 @@ class Streams:
         return self._packets[direction][slot][0]
 
     def sample_weights(self, direction: int, position: int, queue: str) -> np.ndarray:
-        """int32 lanes of the weight groups (a view), all of which must be driven."""
+        """int32 lanes of the weight groups: a view. All their planes must be driven."""
         slot = self._slot(direction, position)
         packet = self._packets[direction][slot]
         missing = (1 << PLANES * len(packet)) - 16 & ~self._driven[direction][slot]
@@ -115,7 +115,8 @@ class Streams:
         return packet[1:]
 
     def drive(self, direction: int, position: int, planes: int, value: np.ndarray, queue: str, group: int = 0) -> None:
-        """In a cycle's second half: put int32 lanes on `planes` of a group, readable behind `position` from now + 1."""
+        """Drive int32 lanes on `planes` of a group, in a cycle's second half. They are readable one hop further in
+        now + 1."""
         slot = self._slot(direction, position)
         bits = planes << PLANES * group
         cycle, mask = self._fresh[direction][slot]
@@ -132,7 +133,7 @@ class Streams:
             lanes ^= (lanes ^ value) & LANE_MASKS[planes]
 
     def values(self, direction: int) -> np.ndarray:
-        """uint8 [position, stream, lane] of all registers of a direction."""
+        """All registers of a direction, uint8 [position, stream, lane]."""
         packets = np.stack([self._packets[direction][self._slot(direction, p)] for p in range(POSITIONS)])
         return planes_of(packets).reshape(POSITIONS, -1, self._lanes)
 
@@ -147,7 +148,10 @@ def planes_of(lanes: np.ndarray) -> np.ndarray:
 
 
 class Burst:
-    """An instruction at work: `index` is the element that executes next."""
+    """An instruction in execution.
+
+    index: the element that executes next.
+    """
 
     __slots__ = ("count", "index", "instr", "interval", "work")
 
@@ -160,9 +164,9 @@ class Burst:
 
 
 class Unit:
-    """A functional unit: named engines, each working through one burst at a time.
+    """A functional unit with named engines. Each engine executes one burst at a time.
 
-    Subclasses implement `dispatch`, which starts engines; an element's work is a function of its number.
+    Subclasses implement `dispatch`, which starts engines. The work of an element is a function of its number.
     """
 
     def __init__(self, queue: Queue, config: ChipConfig, time: Timeline, streams: Streams):
@@ -174,7 +178,10 @@ class Unit:
         self._last: dict[str, int] = {}
 
     def dispatch(self, instr: Instr, offsets: tuple[int, int]) -> None:
-        """Start `instr`; `offsets` are the relative-address offsets of the two loop levels."""
+        """Start an instruction.
+
+        offsets: relative-address offsets of the two loop levels.
+        """
         raise NotImplementedError
 
     def state(self) -> dict[str, np.ndarray]:
@@ -183,21 +190,25 @@ class Unit:
 
     @property
     def busy(self) -> bool:
-        """An engine has an element to execute in this cycle or later."""
+        """Whether an engine has an element to execute in this cycle or later."""
         return any(last >= self.time.now for last in self._last.values())
 
     def trap(self, trap: Trap, what: str) -> None:
         self.time.trap(trap, self.name, what)
 
     def check(self, value: int, limit: int, what: str) -> int:
-        """ADDRESS trap unless 0 <= value < limit; the value modulo limit."""
+        """The value modulo limit. Traps ADDRESS unless 0 <= value < limit."""
         if not 0 <= value < limit:
             self.trap(Trap.ADDRESS, f"{what} must be in 0..{limit - 1}, not {value}")
         return value % limit
 
     def start(self, engine: str, instr: Instr, work: Callable[[int], None], count: int, interval: int,
               taken: int = 1) -> None:
-        """Occupy an engine: `work(i)` runs in the first of the `taken` cycles in which element i executes."""
+        """Start a burst on an engine.
+
+        work: work(i) runs in the first cycle of element i.
+        taken: cycles that an element occupies the engine.
+        """
         if count > 1 and interval < taken:
             self.trap(Trap.ENGINE_BUSY, f"{instr.op.name}: interval must be at least {taken}, not {interval}")
         first = self.time.now + ENGINE

@@ -10,12 +10,18 @@ from arch.row import Queue
 from .core import Timeline, Unit
 
 EMPTY = 0
-"""A word never written: its delay is no legal one."""
+"""A word that was never written. Its delay of 0 is illegal."""
 
 
 @dataclass
 class Level:
-    """An open loop: where its body begins, passes behind it, passes in all, quads a pass."""
+    """An open loop.
+
+    body: first word of its body.
+    finished: turns finished.
+    count: turns in all.
+    stride: quads that relative addresses advance with each turn.
+    """
 
     body: int
     finished: int
@@ -24,11 +30,11 @@ class Level:
 
 
 class IllegalWord(ValueError):
-    """A word that cannot be issued; raised where it is decoded, trapped where it is dispatched."""
+    """A word that cannot be issued. Decoding raises it; dispatch turns it into a trap."""
 
 
 def instruction(word: int, unit: str) -> Instr:
-    """Decode a word for a queue of `unit`, with all its fields as plain attributes (they are read every element)."""
+    """Decode a word for a queue of `unit`. All fields become plain attributes, because every element reads them."""
     try:
         instr = decode(word, unit)
     except (EncodingError, ValueError) as error:
@@ -72,7 +78,7 @@ class IcuModel:
             self._decoded[address] = error
 
     def start(self, cycle: int, bucket: int) -> None:
-        """A token begins: the word at the bucket's start PC is dispatched in `cycle`."""
+        """Begin a token: dispatch the word at the bucket's start PC in `cycle`."""
         self.pc = self.starts.get(bucket, 0)
         self.parked = False
         self.levels.clear()

@@ -1,4 +1,4 @@
-"""Links of the cycle model: the wires between chips, and the C2C unit at either end."""
+"""Links of the cycle model: the wires between chips, and the C2C units at their ends."""
 
 import numpy as np
 
@@ -11,27 +11,30 @@ from .core import Streams, Timeline, Unit
 
 
 class Wire:
-    """One direction of a link: flits by the cycle in which they arrive. latency: cycles from SEND to arrival."""
+    """One direction of a link: flits by the cycle of their arrival.
+
+    latency: cycles from SEND to arrival.
+    """
 
     def __init__(self, latency: int):
         self.latency = latency
         self.flits: dict[int, np.ndarray] = {}
 
     def send(self, cycle: int, flit: np.ndarray) -> None:
-        """A flit whose slot begins in a cycle."""
+        """Send a flit whose slot begins in this cycle."""
         self.flits[cycle + C2C_SEND + self.latency] = flit
 
     def take(self, cycle: int) -> np.ndarray | None:
-        """The flit that arrives in a cycle, once."""
+        """Remove and return the flit that arrives in this cycle; None if there is none."""
         return self.flits.pop(cycle, None)
 
     def missed(self, cycle: int) -> bool:
-        """Whether a flit arrived before a cycle and was not taken."""
+        """Whether a flit arrived before this cycle and was not taken."""
         return any(arrival < cycle for arrival in self.flits)
 
 
 class C2cModel(Unit):
-    """A C2C: what a SEND samples goes to the wires of its ports; a RECEIVE drives what a wire brings."""
+    """A C2C. SEND puts the sampled plane on the wires of its ports. RECEIVE drives the flit that a wire brings."""
 
     def __init__(self, queue: Queue, config: ChipConfig, time: Timeline, streams: Streams):
         super().__init__(queue, config, time, streams)
@@ -39,7 +42,7 @@ class C2cModel(Unit):
         self.out: list[Wire | None] = [None] * self.ports
         self.into: list[Wire | None] = [None] * self.ports
         self.began = 0
-        """Cycle of the last start pulse, in which a slot begins."""
+        """Cycle of the last start pulse. A slot begins in it."""
         self.shown: tuple[int, dict[str, int]] = -1, {}
         self._outward, self._inward = (0, 1) if queue.side == "E" else (1, 0)
 
@@ -47,7 +50,7 @@ class C2cModel(Unit):
         return {}
 
     def seen(self, cycle: int) -> dict[str, int]:
-        """What the unit sent and took in a cycle, as the RTL's probe shows it."""
+        """The flits that the unit sent and took in a cycle, as the RTL's probe shows them."""
         nothing = {"sent": 0, "sent_data": 0, "taken": 0, "taken_data": 0}
         return nothing | (self.shown[1] if self.shown[0] == cycle else {})
 
@@ -87,7 +90,7 @@ class C2cModel(Unit):
         self.time.write(now + C2C_RECEIVE, self.streams.drive, self._inward, self.position, planes, value, self.name)
 
     def check_taken(self) -> None:
-        """At a token's end: what came has been taken."""
+        """Check, at a token's end, that every flit that arrived was taken."""
         for port, wire in enumerate(self.into):
             if wire and wire.missed(self.time.now):
                 self.trap(Trap.NOT_PARKED, f"a flit that arrived at port {port} was not taken")

@@ -30,7 +30,7 @@ from .core import LANE_MASKS, Streams, Timeline, Unit, planes_of
 ALL = (1 << PLANES) - 1
 _ADDRESS_MASK = (1 << ADDR_BITS) - 1
 _LAZY = 256
-"""MAC steps that are kept at most before they are evaluated together."""
+"""Most MAC steps that are collected before they are evaluated together."""
 
 
 class MemModel(Unit):
@@ -45,11 +45,11 @@ class MemModel(Unit):
         self._all_lanes = numerics.Index.everything(config.lanes).lanes
         self.indices = [numerics.Index.everything(config.lanes)] * config.index_regs
         self.commits = [(-1, -1), (-1, -1)]
-        """(cycle, quad) of the latest commits, even cycles first."""
+        """(cycle, quad) of the latest commit in an even cycle, and in an odd cycle."""
 
     @property
     def bytes(self) -> np.ndarray:
-        """Contents as uint8 [quad, plane, lane] (a writable view)."""
+        """Contents: a writable view, uint8 [quad, plane, lane]."""
         return planes_of(self.quads)
 
     def index_fields(self) -> np.ndarray:
@@ -115,7 +115,7 @@ class MemModel(Unit):
         self.time.write(commit, self._commit, address, mask, value)
 
     def _write_mask(self, planes: int, index: numerics.Index) -> np.ndarray | None:
-        """Byte mask [lane] of a write; None where it writes the whole quad."""
+        """Byte mask [lane] of a write; None if it writes the whole quad."""
         planes &= index.planes
         if planes == ALL and index.lanes == self._all_lanes:
             return None
@@ -130,7 +130,7 @@ class MemModel(Unit):
 
 
 class MxmModel(Unit):
-    """An MXM: activation buffer, accumulator file, and MAC steps that are evaluated when somebody looks."""
+    """An MXM: activation buffer, accumulator file, and MAC steps. The steps are evaluated when their sums are read."""
 
     def __init__(self, queue: Queue, config: ChipConfig, time: Timeline, streams: Streams):
         super().__init__(queue, config, time, streams)
@@ -191,7 +191,7 @@ class MxmModel(Unit):
             self._settle()
 
     def _settle(self) -> None:
-        """Commit the MAC steps whose sums are in the accumulator file by now."""
+        """Commit the MAC steps whose sums have reached the accumulator file."""
         steps = self._steps
         due = len(steps)
         while due and steps[due - 1][0] > self.time.now:
@@ -210,7 +210,7 @@ class MxmModel(Unit):
         del steps[:due]
 
     def _products(self, steps: list[tuple[int, np.ndarray, np.ndarray, int, bool, bool]]) -> np.ndarray:
-        """int32 [step, row] of row sums, each as `numerics.dot`; int8 steps use the first half of the rows."""
+        """Row sums, int32 [step, row], as `numerics.dot` computes them. int8 steps use the first half of the rows."""
         weights = planes_of(np.stack([step[1] for step in steps])).reshape(len(steps), self.config.rows, -1)
         acts = np.stack([step[2] for step in steps]).astype(np.int32)
         weights = weights.view(np.int8).astype(np.int32)

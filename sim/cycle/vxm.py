@@ -1,7 +1,7 @@
 """The VXM of the cycle model.
 
-Operands are collected in the cycle in which an element samples them; elements are computed together when the first
-of their results falls due, which costs one call of `arch.numerics.vxm` for several elements.
+Operands are collected in the cycle in which an element samples them. Pending elements are computed together when the
+first of their results is due. So several elements cost one call of `arch.numerics.vxm`.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ Operand = Callable[[int], np.ndarray]
 
 
 STREAMS = {Src.E: 0, Src.W: 1}
-"""Direction of the operands that come from a stream."""
+"""Direction of the stream for each source that is a stream."""
 
 
 class VxmModel(Unit):
@@ -54,7 +54,7 @@ class VxmModel(Unit):
 
 
 class VxmBurst:
-    """One ALU instruction at work: its operand sources, pending operands, and results."""
+    """One ALU instruction in execution: its operand sources, pending operands, and results."""
 
     def __init__(self, vxm: VxmModel, instr: Instr):
         self.vxm = vxm
@@ -85,7 +85,7 @@ class VxmBurst:
         return lambda i: constant
 
     def element(self, i: int) -> None:
-        """Element i samples its operands; its result is computed when the first pending one is due."""
+        """Element i samples its operands. Its result is computed when the first pending result is due."""
         vxm, instr = self.vxm, self.instr
         now = vxm.time.now
         exponent = vxm.er_vectors[self._er or 0]
@@ -111,7 +111,7 @@ class VxmBurst:
         self._pending.clear()
 
     def _finish(self, i: int) -> None:
-        """Second half of the cycle in which element i's result is written."""
+        """Write the result of element i, in the second half of its cycle."""
         if i == len(self._results):
             self._compute()
         vxm, instr = self.vxm, self.instr

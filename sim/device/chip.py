@@ -1,4 +1,4 @@
-"""A chip as its host sees it: accesses are written and read, tokens run. Whatever runs the chip is a subclass."""
+"""A chip as its host sees it: it takes accesses and runs tokens. Each way to run a chip is a subclass."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -22,13 +22,15 @@ from program.image import (
 )
 
 BLOCK = 4096
-"""Quads of an image between which its progress is told."""
+"""Quads of an image between two reports of progress."""
 
 
 class HostedChip(ABC):
     """One chip.
 
-    config: which one. A subclass says how accesses and tokens get to it; everything else is made of these.
+    A subclass defines how accesses and tokens reach the chip. All other methods use these.
+
+    config: the chip's config.
     """
 
     config: ChipConfig
@@ -39,19 +41,22 @@ class HostedChip(ABC):
 
     @abstractmethod
     def read(self, space: Space, addrs: Sequence[int]) -> list[int]:
-        """The host words at these addresses, behind all writes so far."""
+        """The host words at these addresses, after all writes so far."""
 
     @abstractmethod
     def run(self, n_tokens: int) -> Iterable[int]:
-        """Run tokens from the present position; cycles of each, from its start pulse to the next."""
+        """Run tokens from the current position. Returns the cycles of each, from its start pulse to the next."""
 
     def close(self) -> None:  # noqa: B027  most chips hold nothing
-        """Free what the chip holds."""
+        """Free the chip's resources."""
 
     # --- by the host port ----------------------------------------------------------------------------------------
 
     def load(self, image: Image, tell: Tell = lambda done: None) -> None:
-        """Write an image, and position 0. tell: called with the part of its memories that is written."""
+        """Write an image, and position 0.
+
+        tell: called with the fraction of the memories that is written.
+        """
         self.write(image.tables())
         done, total = 0, sum(map(len, image.mems.values()))
         for name, quads in image.mems.items():
@@ -74,7 +79,7 @@ class HostedChip(ABC):
         self.write(mem_accesses(self.config, name, data, at))
 
     def read_mem(self, name: str, at: int = 0, count: int | None = None) -> np.ndarray:
-        """uint8 [count, plane, lane] from quad `at` on; to the end of the slice by default."""
+        """uint8 [count, plane, lane] from quad `at` on. By default, to the end of the slice."""
         number = next(queue.slice for queue in queues(self.config) if queue.name == name)
         count = self.config.mem_depths[number] - at if count is None else count
         words = self.read(Space.MEM, mem_addresses(self.config, name, at, count).tolist())
@@ -86,13 +91,13 @@ class HostedChip(ABC):
         self.write(queue_accesses(self.config, name, words))
 
     def load_starts(self, name: str, pcs: Sequence[int]) -> None:
-        """Start PC of a queue in every bucket."""
+        """Write the start PC of a queue in every bucket."""
         self.write(start_accesses(self.config, name, pcs))
 
     def load_buckets(self, table: Sequence[tuple[int, int]]) -> None:
-        """(period, first position beyond it) of every bucket; entries that are not named become empty."""
+        """Write (period, first position beyond it) of every bucket. The remaining entries become empty."""
         self.write(bucket_accesses(self.config, table))
 
     def load_map(self, number: int, lanes: Sequence[int]) -> None:
-        """Permutation map: output lane l takes input lane lanes[l]."""
+        """Write a permutation map: output lane l takes input lane lanes[l]."""
         self.write(map_accesses(number, lanes))

@@ -1,7 +1,7 @@
 """One protocol for everything that runs a program: reference, cycle model, RTL, and a board.
 
-A device that has a chip behind it is a `ChipDevice`: loading, starting and reading results go through the chip's host
-port and are the same whatever runs the chip.
+A device with a chip is a `ChipDevice`. It loads, starts and reads results through the chip's host port, in the same way
+for every kind of chip.
 """
 
 from collections.abc import Sequence
@@ -24,14 +24,15 @@ from program.sampler import Sampler, temperature_q
 from .chip import HostedChip
 
 UNKNOWN = -1
-"""Entry of the token table whose token the chip is to choose."""
+"""Entry of the token table for a token that the chip chooses."""
 
 
 @dataclass(frozen=True)
 class TokenResult:
-    """What one position gave: the token at the next one (the prompt's, while it lasts), and the cycles it took.
+    """The result of one position.
 
-    cycles: counted from start pulse to start pulse; None on a device without time.
+    token: the token at the next position. Within the prompt, it is the prompt's token.
+    cycles: from start pulse to start pulse; None on a device without time.
     """
 
     token: int
@@ -40,39 +41,41 @@ class TokenResult:
 
 @dataclass(frozen=True)
 class Counters:
-    """Since `load`: positions run, and cycles of all of them (None on a device without time)."""
+    """Positions run since `load`, and their cycles in all (None on a device without time)."""
 
     tokens: int
     cycles: int | None
 
 
 class Device(Protocol):
-    """Runs a program. In order: `load`, then `start` and `run` as often as wanted, `close`."""
+    """Runs a program. The order of calls is `load`, then `start` and `run` any number of times, then `close`."""
 
     name: str
 
     def load(self, program: Program) -> None:
-        """Take a program. Raises TspError if it is for another chip."""
+        """Load a program. Raises TspError if it is for another chip."""
         ...
 
     def start(self, prompt: Sequence[int], temperature: float = 0.0, seed: int = 0, *, cached: int = 0) -> None:
-        """Begin with the tokens of a prompt (BOS first). Raises TspError if it does not fit.
+        """Begin a run with the tokens of a prompt, BOS included.
 
-        cached: the first position that runs. The keys and values below it stay; they must be of the same tokens. Tokens
-        and logits are those of a run from position 0.
+        cached: the first position that runs. The keys and values of earlier positions stay, and must belong to the same
+        tokens. Tokens and logits are then those of a run from position 0.
+
+        Raises TspError if the prompt does not fit.
         """
         ...
 
     def force(self, token: int) -> None:
-        """Replace the token at the next position, whichever was chosen. The noise goes on as before."""
+        """Replace the token that was chosen for the next position. The sequence of noise does not change."""
         ...
 
     def run(self, n: int) -> list[TokenResult]:
-        """The next n positions. Raises TspError beyond the context."""
+        """Run the next n positions. Raises TspError beyond the context."""
         ...
 
     def logits(self) -> np.ndarray:
-        """int32 [vocab] of the last position that ran, in units of 2**-LOGIT_FRACTION."""
+        """Logits of the last position that ran: int32 [vocab], in units of 2**-LOGIT_FRACTION."""
         ...
 
     @property
@@ -80,7 +83,7 @@ class Device(Protocol):
 
     @property
     def errors(self) -> set[Trap]:
-        """Traps of the chip since `load`; never any on a legal program."""
+        """Traps of the chip since `load`. A legal program causes none."""
         ...
 
     def close(self) -> None:
@@ -109,19 +112,19 @@ def check_prompt(program: Program, prompt: Sequence[int]) -> None:
 
 
 def check_cached(prompt: Sequence[int], cached: int) -> None:
-    """Raises ValueError unless at least the last token of a prompt is to run."""
+    """Raises ValueError unless at least the last token of a prompt runs."""
     if not 0 <= cached < len(prompt):
         raise ValueError(f"cached must be in 0..{len(prompt) - 1}, for the last token of the prompt runs, not {cached}")
 
 
 def check_run(program: Program, position: int, n: int) -> None:
-    """Raises TspError if n positions from `position` on are not all within the context."""
+    """Raises TspError unless n positions from `position` on are within the context."""
     if n < 0 or position + n > program.context:
         raise TspError(f"{n} tokens from position {position} on exceed the program's context of {program.context}")
 
 
 def sampler_of(program: Program, temperature: float, seed: int, position: int = 0) -> Sampler:
-    """The sampler of a run that has come to a position. Raises TspError on a temperature or seed out of range."""
+    """The sampler of a run at a position. Raises TspError if temperature or seed is out of range."""
     try:
         word = temperature_q(temperature)
     except ValueError as error:
@@ -137,9 +140,10 @@ def sampler_of(program: Program, temperature: float, seed: int, position: int = 
 
 
 class ChipDevice:
-    """A device with a chip behind it.
+    """A device that runs a chip.
 
-    name: what it is called. chip: just reset.
+    name: the device's name.
+    chip: the chip, just reset.
     """
 
     def __init__(self, name: str, chip: HostedChip) -> None:
@@ -160,7 +164,7 @@ class ChipDevice:
         self._tokens = self._cycles = 0
 
     def start(self, prompt: Sequence[int], temperature: float = 0.0, seed: int = 0, *, cached: int = 0) -> None:
-        """Write the run's tables: prompt, first token, position, temperature, and the noise generator's states."""
+        """Write the tables of a run: prompt, first token, position, temperature, and states of the noise generator."""
         check_prompt(self._program, prompt)
         check_cached(prompt, cached)
         sampler = sampler_of(self._program, temperature, seed, cached)
@@ -176,11 +180,11 @@ class ChipDevice:
         self._position = cached
 
     def force(self, token: int) -> None:
-        """Write the token of the next position, which the chip reads when that begins."""
+        """Write the token of the next position. The chip reads it when that position begins."""
         self._write("token", np.full(self._program.config.lanes, token))
 
     def run(self, n: int) -> list[TokenResult]:
-        """The chip runs n tokens by itself; then the tokens are read from its table."""
+        """Run n tokens on the chip, then read them from its table."""
         check_run(self._program, self._position, n)
         if not n:
             return []
@@ -199,7 +203,7 @@ class ChipDevice:
 
     @property
     def counters(self) -> Counters:
-        """As counted by whatever runs the chip."""
+        """Positions and cycles, as the chip counts them."""
         return Counters(self._tokens, self._cycles)
 
     @property
@@ -220,7 +224,7 @@ class ChipDevice:
         return slices(self._program.config)[symbol.slice].name
 
     def _write(self, name: str, values: np.ndarray) -> None:
-        """int32 values to the beginning of a tensor, from layer to layer if it has some in each."""
+        """Write int32 values to the beginning of a tensor, or of each of its layers."""
         symbol, vectors = self._symbol(name), vectors_of(values, self._program.config.lanes)
         quads = quads_of_int32(vectors)
         for layer, start in enumerate(range(0, len(quads), symbol.quads)):
@@ -228,7 +232,7 @@ class ChipDevice:
             self.chip.load_mem(self._slice(symbol), part, symbol.addr + layer * symbol.stride)
 
     def _read(self, name: str, first: int, end: int) -> np.ndarray:
-        """int32 values of quads first..end-1 of a tensor, in a row."""
+        """int32 values of quads first..end-1 of a tensor, one after the other."""
         symbol = self._symbol(name)
         quads = self.chip.read_mem(self._slice(symbol), symbol.addr + first, end - first)
         return np.ascontiguousarray(np.moveaxis(quads, -2, -1)).view("<i4").reshape(-1)

@@ -1,6 +1,6 @@
-"""A chip of which nothing but the host port can be reached: what a board needs to be a device.
+"""A chip that only its host port gives access to. A board becomes a device by it.
 
-`ChipDevice("fpga", PortChip(config, port))` runs a program on whatever is behind `port`.
+`ChipDevice("fpga", PortChip(config, port))` runs a program on the chip at `port`.
 """
 
 import itertools
@@ -18,7 +18,7 @@ from program.image import Access, each
 from .chip import HostedChip
 
 STATE = (Control.RUN, Control.POSITION, Control.CYCLES, Control.TOKEN_CYCLES)
-"""Registers 0..3: when RUN has become 0, the others no longer change."""
+"""Registers 0..3. Once RUN reads 0, the others no longer change."""
 
 
 class Port(Protocol):
@@ -30,27 +30,32 @@ class Port(Protocol):
 
 
 class PortChip(HostedChip):
-    """A chip by host accesses alone.
+    """A chip that is driven by host accesses alone.
 
-    config: the chip behind the port. port: how it is reached. timeout: seconds that a token may take.
+    Tokens run one by one, because the chip keeps the cycles of the last token only. A token takes one write and one
+    read, if it ends before the read arrives. A token that does not end raises TspError.
 
-    Tokens run one by one, since the chip keeps the cycles of the last one only. A token takes one write and one read,
-    as long as it ends before the read comes. Raises TspError where it does not end.
+    config: the chip's config.
+    port: the way to its host port.
+    timeout: most seconds that a token takes.
     """
 
     def __init__(self, config: ChipConfig, port: Port, *, timeout: float = 10.0) -> None:
         self.config, self._port, self._timeout = config, port, timeout
 
     def write(self, accesses: np.ndarray) -> None:
-        """Through the port; instructions of a queue in an order that needs few words on a line."""
+        """Write through the port. Instructions of a queue are sorted so that few host words are needed."""
         self._port.write(_sorted(each(accesses)))
 
     def read(self, space: Space, addrs: Sequence[int]) -> list[int]:
-        """Through the port."""
+        """Read through the port."""
         return self._port.read(space, addrs)
 
     def run(self, n_tokens: int) -> list[int]:
-        """Run tokens from the present position; cycles of each as the chip counted them. Ends early at a trap."""
+        """Run tokens from the current position. Returns the cycles of each, as the chip counts them.
+
+        Ends early if the chip starts no token: at a position beyond all buckets, with Trap.ADDRESS.
+        """
         cycles: list[int] = []
         before = self._state()[Control.POSITION]
         for _ in range(n_tokens):
@@ -75,7 +80,7 @@ class PortChip(HostedChip):
 
 
 def _sorted(accesses: Iterable[Access]) -> Iterator[Access]:
-    """Writes of a queue's instructions in an order that needs few words on a line, and other accesses as they are."""
+    """The accesses, with each queue's instructions sorted so that few host words are needed."""
     for queue, group in itertools.groupby(accesses, _queue_of):
         if queue is None:
             yield from group
@@ -88,8 +93,11 @@ def _queue_of(access: Access) -> int | None:
 
 
 def _sorted_instructions(accesses: Iterable[Access]) -> Iterator[Access]:
-    """Of one queue. The chip keeps upper parts until others are written, so that instructions of equal ones need them
-    once; among these the short ones come first."""
+    """The writes of one queue's instructions, sorted.
+
+    The chip keeps the upper parts of an instruction until others are written. So instructions with equal upper parts
+    are adjacent, and their upper parts are written once. Among them, those with short lower parts come first.
+    """
     instructions: list[tuple[list[int], list[Access], Access]] = []
     upper: list[Access] = []
     for access in accesses:

@@ -1,4 +1,4 @@
-"""The integer reference as a device: the same tokens and logits as a chip, and no time."""
+"""The integer reference as a device. It gives the same tokens and logits as a chip, but has no time."""
 
 from collections.abc import Sequence
 
@@ -12,18 +12,18 @@ from .device import Counters, TokenResult, check_cached, check_prompt, check_run
 
 
 class ReferenceDevice:
-    """Runs the program's integer model; needs no chip."""
+    """Runs the program's integer model, without a chip."""
 
     name = "reference"
 
     def load(self, program: Program) -> None:
-        """Take the integer model of a program."""
+        """Load the integer model of a program."""
         self._program = program
         self._state = IntegerState(Prepared(program.integer_model()))
         self._tokens = 0
 
     def start(self, prompt: Sequence[int], temperature: float = 0.0, seed: int = 0, *, cached: int = 0) -> None:
-        """Fresh noise; what the cache holds from position `cached` on is overwritten."""
+        """Begin a run with new noise. It overwrites the K/V cache from position `cached` on."""
         check_prompt(self._program, prompt)
         check_cached(prompt, cached)
         self._prompt, self._token = list(prompt), prompt[cached]
@@ -31,17 +31,17 @@ class ReferenceDevice:
         self._state.position = cached
 
     def force(self, token: int) -> None:
-        """The token of the next step."""
+        """Set the token of the next step."""
         self._token = token
 
     def run(self, n: int) -> list[TokenResult]:
-        """Known tokens of the prompt together, then step by step."""
+        """Run the known tokens of the prompt together, then one position after the other."""
         check_run(self._program, self._state.position, n)
         known = self._known(n)
         return known + [self._step() for _ in range(n - len(known))]
 
     def _known(self, n: int) -> list[TokenResult]:
-        """As many of the next n positions as the prompt still tells what follows them."""
+        """Run those of the next n positions whose next token is in the prompt."""
         prompt, first = self._prompt, self._state.position
         end = min(first + n, len(prompt) - 1)
         for start in range(first, end, MOST_ROWS):
@@ -61,17 +61,17 @@ class ReferenceDevice:
         return TokenResult(self._token, None)
 
     def logits(self) -> np.ndarray:
-        """Of the last step."""
+        """Logits of the last step."""
         return self._logits.astype(np.int32)
 
     @property
     def counters(self) -> Counters:
-        """Tokens only."""
+        """Positions only, no cycles."""
         return Counters(self._tokens, None)
 
     @property
     def errors(self) -> set[Trap]:
-        """Never any."""
+        """No traps, ever."""
         return set()
 
     def close(self) -> None:

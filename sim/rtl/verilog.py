@@ -1,4 +1,4 @@
-"""Amaranth to Verilog, kept in the cache: Yosys (WebAssembly) takes half a minute for a chip."""
+"""Amaranth to Verilog. The cache keeps the result, because Yosys (WebAssembly) takes half a minute for a chip."""
 
 import re
 from collections.abc import Callable
@@ -15,14 +15,14 @@ from base.progress import progress
 from hw.verilog import SECONDS, complete, convert
 
 RTL_SOURCES = tuple(Path(package.__file__ or "").parent for package in (arch, hw))
-"""Folders whose sources make a chip's RTL."""
+"""Folders with the sources of a chip's RTL."""
 
 
 def verilog_of(component: Elaboratable, name: str) -> str:
-    """The component's Verilog, its top module called `name`, its ports those of its signature.
+    """The component's Verilog. The top module is called `name` and has the ports of the component's signature.
 
-    Elaborates it (seconds for a chip) and asks the cache by the resulting RTLIL, so that a hit can never be stale. The
-    component is elaborated a second time on a miss.
+    The component is elaborated, which takes seconds for a chip. The key in the cache is the RTLIL, so a hit is never
+    stale. A miss elaborates the component a second time.
     """
     text = rtlil.convert(component, name=name, emit_src=False)
     key = cache.content_key(text, *_versions())
@@ -30,9 +30,11 @@ def verilog_of(component: Elaboratable, name: str) -> str:
 
 
 def verilog_by_key(make: Callable[[], Elaboratable], name: str, *key: str) -> str:
-    """As `verilog_of`, but the component is made and elaborated on a miss only. `key` names all it depends on.
+    """As `verilog_of`, but the component is made and elaborated only on a miss.
 
-    For the chip: `verilog_by_key(lambda: Chip(config), "chip", cache.source_digest(*RTL_SOURCES), config.digest())`.
+    key: everything that the component depends on.
+
+    For the chip: `verilog_by_key(lambda: Chip(config), "chip", cache.source_digest(*RTL_SOURCES), repr(config))`.
     """
     key_text = cache.content_key(name, *key, *_versions())
     return complete(cache.cached_text("verilog", key_text, lambda: _convert(make(), name)))
@@ -47,9 +49,9 @@ _FILL = re.compile(r"  initial begin\n    (\S+ ?)\[0\] = ([^;\n]+);\n(?:    \1\[
 
 
 def fold_memories(text: str) -> str:
-    """The same Verilog with a loop in place of a memory's initial words, one line each, where all are equal.
+    """The same Verilog, with a loop in place of the lines that initialise a memory with equal words.
 
-    Those lines are four fifths of a chip's Verilog and most of the simulator's build time.
+    These lines, one for each word, are four fifths of a chip's Verilog and most of the simulator's build time.
     """
     number = 0
 

@@ -1,10 +1,12 @@
-"""Makes adders smaller than yosys does: takes LUTs into their cells (`fold`), and closes both ends of chains (`end`).
+"""Makes adders smaller than yosys does: moves LUTs into their cells (`fold`), and closes both ends of chains (`end`).
 
-Each half of a CCU2C has a LUT4 of which an adder uses two inputs. The half's sum is P ^ carry, and its carry out is the
-carry in where P is 1, and G where P is 0; P is INIT at {D, C, B, A}, G is INIT at {B, A} (yosys' own model,
-ccu2c_sim.vh). A sum s + f(x, y) has P = s ^ f, and where that is 0, s is as good a G as f. So with s on A, x on B, y on
-C and D at 1, the function f needs no LUT of its own; nor does f(x, y, z), with z on D, where f(x, 0, 0) = 0, as then P
-and G are both s where C and D are 0.
+Each half of a CCU2C has a LUT4, and an adder uses two of its inputs. The half's sum is P ^ carry. Its carry out is the
+carry in if P is 1, and G if P is 0. P is INIT at {D, C, B, A}, and G is INIT at {B, A} (yosys' own model,
+ccu2c_sim.vh).
+
+A sum s + f(x, y) has P = s ^ f. If P is 0, s equals f and may serve as G. So with s on A, x on B, y on C and D at 1,
+the function f needs no LUT of its own. A function f(x, y, z), with z on D, needs none either if f(x, 0, 0) = 0: P and G
+are then both s where C and D are 0.
 """
 
 from collections.abc import Callable
@@ -13,12 +15,12 @@ from itertools import product
 from .netlist import Bit, top, uses
 
 ADDER_INIT = "1001011010101010"
-"""Of a half as yosys makes it: P = A ^ B ^ C and G = A, with D at 1 and C constant."""
+"""INIT of a half that yosys makes: P = A ^ B ^ C and G = A, with D at 1 and C constant."""
 PINS = "ABCD"
 
 
 def fold(netlist: dict) -> int:
-    """Change the top module of a netlist of ECP5 cells (yosys' write_json); returns the number of LUTs taken away."""
+    """Change the top module of a netlist of ECP5 cells (yosys' write_json). Returns the number of LUTs removed."""
     module = top(netlist)
     cells = module["cells"]
     luts = {cell["connections"]["Z"][0]: name for name, cell in cells.items() if cell["type"] == "LUT4"}
@@ -38,9 +40,9 @@ def fold(netlist: dict) -> int:
 def end(netlist: dict) -> None:
     """Change both ends of the top module's carry chains.
 
-    Where a net is at the last carry, nextpnr makes a cell that leads it out, even if nobody uses it; and where a
-    constant is at the first, one that takes it from a net through the whole FPGA. So the one is taken away, and the
-    other is made here, out of a cell's own table.
+    For a net at the last carry, nextpnr makes a cell that leads it out of the chain, even if the net has no sink. So
+    this pass removes an unused last carry. For a constant at the first carry, nextpnr makes a cell that takes the
+    constant from a net across the whole FPGA. So this pass makes the constant from a cell's own table.
     """
     module = top(netlist)
     adders = {name: cell for name, cell in module["cells"].items() if cell["type"] == "CCU2C"}
@@ -57,21 +59,21 @@ def end(netlist: dict) -> None:
 
 
 def _first(adder: dict, carry: int, out: int) -> dict:
-    """A cell whose carry out is constant: G of the lower half, where P is 0; the upper half hands it on."""
+    """A cell with a constant carry out. It is G of the lower half, whose P is 0. The upper half passes it on."""
     pins = {pin: ["1" if pin[0] in PINS else "x"] for pin in adder["connections"]}
     tables = {"INIT0": "0" * 12 + str(carry) * 4, "INIT1": "1" * 16, "INJECT1_0": "NO", "INJECT1_1": "YES"}
     return adder | {"parameters": adder["parameters"] | tables, "connections": pins | {"COUT": [out]}}
 
 
 def _take(adder: dict, half: str, operand: str, lut: dict) -> bool:
-    """Take the LUT of one operand into the half of an adder, if that can be."""
+    """Move the LUT of one operand into the half of an adder, if possible."""
     pins = adder["connections"]
     inverted, on = pins["C" + half][0], pins["D" + half][0]
     if adder["parameters"]["INIT" + half] != ADDER_INIT or inverted not in ("0", "1") or on != "1":
         return False
     function, inputs = _function(lut)
     other = pins[("A" if operand == "B" else "B") + half][0]
-    flip = int(inverted)  # of operand B, which is the function or the other one
+    flip = int(inverted)  # operand B is inverted, be it the function or the other operand
     with_f, with_s = (flip, 0) if operand == "B" else (0, flip)
     order = _order(lambda *values: function(*values) ^ with_f, inputs)
     if order is None:
@@ -92,7 +94,7 @@ def _take(adder: dict, half: str, operand: str, lut: dict) -> bool:
 
 
 def _function(lut: dict) -> tuple[Callable[..., int], list[Bit]]:
-    """What a LUT does, as a function of the inputs that matter, and these."""
+    """A LUT's function of the inputs that matter, and these inputs."""
     init = int(lut["parameters"]["INIT"], 2)
     nets = [lut["connections"][pin][0] for pin in PINS]
     fixed = sum((net == "1") << n for n, net in enumerate(nets))
@@ -111,7 +113,7 @@ def _function(lut: dict) -> tuple[Callable[..., int], list[Bit]]:
 
 
 def _order(function: Callable[..., int], inputs: list[Bit]) -> list[int] | None:
-    """Which inputs go to B, C and D; none if they do not fit."""
+    """The inputs for B, C and D; None if they do not fit."""
     if len(inputs) < len(PINS) - 1:
         return list(range(len(inputs)))
     if len(inputs) == len(PINS) - 1:

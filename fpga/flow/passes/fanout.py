@@ -1,8 +1,8 @@
-"""Copies registers and LUTs that a whole unit hears, once a board is placed: each copy serves the sinks of one region.
+"""Fanout duplication: copies registers and LUTs of high fanout after placement. A copy serves the sinks of one region.
 
-A router joins a net of hundreds of sinks where it is near, not where it is short, and the last of them hear after as
-many nanoseconds as all logic takes. A cell's copies have the same inputs, so each of their nets is short; those in
-front of them have one more sink a region, and may be split in turn.
+A router adds each sink of a large net where the net is near, which makes long detours. The delay to the last sinks is
+then as long as that of all logic. The copies of a cell have the same inputs, and each copy drives a short net. The
+drivers of these inputs get one more sink for each region, and may be duplicated in turn.
 """
 
 from collections import Counter, defaultdict
@@ -16,26 +16,26 @@ from fpga.flow.floorplan_picture import places
 from .netlist import Bit, top
 
 SINKS = 24
-"""A net of no more sinks is left as it is."""
+"""Most sinks of a net that is left unchanged."""
 EXTENT = 24
-"""Tiles of width and height, together, that a copy's sinks may take."""
+"""Most tiles of width plus height for a copy's sinks."""
 FEW = 4
-"""So many sinks of a copy may lie further apart."""
+"""Most sinks of a copy that may lie further apart."""
 OUTPUTS = {"TRELLIS_FF": "Q", "TRELLIS_COMB": "F"}
-"""Cells that may be copied, and what they drive."""
+"""Cells that may be copied, and their outputs."""
 COPY = "$copy"
-"""In a copy's name, behind the cell's own."""
+"""Suffix of a copy's name, after the cell's name."""
 DIRECT = "DI"
-"""A register's input from the LUT at the same place: no wire."""
+"""A register's input from the LUT at the same place. It takes no wire."""
 OPEN = "x"
-"""An input that is not connected. nextpnr writes no net there, and fails on a cell that it reads so."""
+"""An unconnected input. nextpnr writes no net for it, but fails when it reads such a cell."""
 PLACE = "NEXTPNR_BEL", "BEL_STRENGTH"
 LOCKED = f"{5:032b}"
 """nextpnr's strength of a place that no placer changes."""
 
 
 class Sink(NamedTuple):
-    """A cell's input, and where the cell is."""
+    """A cell's input, and the place of the cell."""
 
     x: float
     y: float
@@ -44,9 +44,9 @@ class Sink(NamedTuple):
 
 
 def split(netlist: dict) -> int:
-    """Change a placed netlist (nextpnr's --write): copies have no place yet, all other cells keep theirs.
+    """Change a placed netlist (nextpnr's --write). Copies have no place yet. All other cells keep theirs.
 
-    Returns how many cells there are more than before.
+    Returns the number of cells added.
     """
     cells = top(netlist)["cells"]
     before = len(cells)
@@ -56,15 +56,15 @@ def split(netlist: dict) -> int:
     splitter = _Splitter(netlist)
     while heavy := splitter.heavy():
         first = [name for name, sinks in heavy.items() if not any(sink.cell in heavy for sink in sinks)]
-        for name in first or list(heavy)[:1]:  # those behind which all is done; or any, where they are in a circle
+        for name in first or list(heavy)[:1]:  # cells without heavy sinks first; in a cycle, any cell
             splitter.copy(name, heavy[name])
     return len(cells) - before
 
 
 def check(before: dict, after: dict) -> None:
-    """Compare two placed netlists, before `split` and behind the placing of its copies, cell by cell.
+    """Compare two placed netlists cell by cell: before `split`, and after its copies were placed.
 
-    Raises TspError unless each cell behind, a copy or not, hears the same cells and computes the same of them.
+    Raises TspError unless each cell, copies included, has the same inputs and computes the same function of them.
     """
     old, new = (top(netlist)["cells"] for netlist in (before, after))
     hears_old, hears_new = _drivers(old), _drivers(new)
@@ -76,7 +76,7 @@ def check(before: dict, after: dict) -> None:
 
 
 def regions(sinks: list[Sink]) -> list[list[Sink]]:
-    """The sinks, divided in the middle of the longer side until each part is small. Those of a tile stay together."""
+    """The sinks, divided in the middle of the longer side until each part is small. A tile's sinks stay together."""
     (left, right), (low, high) = ((min(side), max(side)) for side in zip(*((s.x, s.y) for s in sinks), strict=True))
     if right - left + high - low <= EXTENT or len(sinks) <= FEW:
         return [sinks]
@@ -88,7 +88,7 @@ def regions(sinks: list[Sink]) -> list[list[Sink]]:
 
 
 class _Splitter:
-    """A placed netlist, and where its cells are; a copy is taken to be in the middle of its sinks."""
+    """A placed netlist, and the places of its cells. A copy counts as placed in the middle of its sinks."""
 
     def __init__(self, netlist: dict) -> None:
         module = top(netlist)
@@ -100,7 +100,7 @@ class _Splitter:
         self._free = count(1 + max(bit for net in self._names.values() for bit in net["bits"] if isinstance(bit, int)))
 
     def heavy(self) -> dict[str, list[Sink]]:
-        """The sinks of each cell that is to be copied, without `DIRECT` ones."""
+        """The sinks of each cell that must be copied, without `DIRECT` ones."""
         cells = self._cells.items()
         self._direct = {cell["connections"][DIRECT][0] for _, cell in cells if DIRECT in cell["connections"]}
         drivers: dict[Bit, str] = {cell["connections"][OUTPUTS[cell["type"]]][0]: name for name, cell in cells
@@ -109,13 +109,15 @@ class _Splitter:
         for name, cell in cells:
             for pin, (bit,) in cell["connections"].items():
                 if (bit in drivers and pin != DIRECT and cell["port_directions"][pin] != "output"
-                        and drivers[bit] != name):  # a register that hears itself: so does each copy
+                        and drivers[bit] != name):  # a register that feeds itself: so does each copy
                     sinks[bit].append(Sink(*self._where[name], name, pin))
         return {drivers[bit]: found for bit, found in sinks.items() if len(found) > SINKS and len(regions(found)) > 1}
 
     def copy(self, name: str, sinks: list[Sink]) -> None:
-        """Put copies in a cell's place, one a region. Itself it stays for a `DIRECT` sink only, and may be copied again
-        for what comes to hear it."""
+        """Replace a cell by copies, one for each region.
+
+        The cell itself stays only for a `DIRECT` sink. It may be copied again for sinks that it gets later.
+        """
         cell = self._cells[name]
         output = OUTPUTS[cell["type"]]
         own = cell["connections"][output]
@@ -139,13 +141,13 @@ def _original(name: str) -> str:
 
 
 def _drivers(cells: dict[str, dict]) -> dict[Bit, tuple[str, str]]:
-    """Cell, or the one that it is a copy of, and output of each net."""
+    """The driver of each net: the cell's name, or that of its original, and the output."""
     return {bit: (_original(name), pin) for name, cell in cells.items() for pin, bits in cell["connections"].items()
             if cell["port_directions"][pin] == "output" for bit in bits}
 
 
 def _meaning(cell: dict, drivers: dict[Bit, tuple[str, str]]) -> tuple:
-    """What a cell does with what it hears. A LUT's inputs may have been exchanged; those not connected are 1."""
+    """A cell's inputs and its function of them. A LUT's inputs may have been permuted. Unconnected ones are 1."""
     heard = {"M" if pin == DIRECT else pin: drivers.get(bit) for pin, bits in cell["connections"].items()
              for bit in bits if bit != OPEN and cell["port_directions"][pin] != "output"}
     if not _is_lut(cell):
@@ -165,14 +167,14 @@ def _is_lut(cell: dict) -> bool:
 
 
 def _may_be_copied(cell: dict) -> bool:
-    """Registers that are in step with all others, and LUTs that have inputs."""
+    """Whether a cell is a register without asynchronous reset, or a LUT with inputs."""
     if cell["type"] == "TRELLIS_FF":
         return cell["parameters"].get("SRMODE") != "ASYNC"
     return _is_lut(cell) and any(cell["connections"].get(pin, [OPEN]) != [OPEN] for pin in "ABCD")
 
 
 def _unplaced(cell: dict) -> dict:
-    """A cell without a place; a register is parted from the LUT in front of it."""
+    """A cell without a place. A register is separated from the LUT before it."""
     attributes = {name: value for name, value in cell["attributes"].items() if name not in PLACE}
     pins, ways = ({("M" if pin == DIRECT else pin): value for pin, value in cell[part].items()}
                   for part in ("connections", "port_directions"))

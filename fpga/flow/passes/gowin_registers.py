@@ -1,8 +1,8 @@
-"""Fits flip-flops to a Gowin FPGA, where one takes the place of a LUT unless that LUT, or an ALU, feeds it.
+"""Fits flip-flops to a Gowin FPGA. There a flip-flop occupies a LUT's place, unless that LUT or an ALU feeds it.
 
-Multipliers and block RAMs have registers of their own, which yosys leaves idle: `take_multipliers` and `take_brams` use
-them for flip-flops around them. `pass_through` gives those that are left a LUT that does nothing: nextpnr makes the
-same LUTs when all is placed, but only what it knows as a pair from the start it places as one.
+Multipliers and block RAMs have registers of their own, which yosys does not use. `take_multipliers` and `take_brams`
+move adjacent flip-flops into them. `pass_through` gives each remaining flip-flop a LUT that passes its input. nextpnr
+makes the same LUTs after placement, but it places only pairs that exist from the start as one.
 """
 
 from collections import Counter
@@ -14,7 +14,7 @@ MULTIPLIERS = "MULT9X9", "MULT18X18"
 BRAM = "SDPX9B"
 CONSTANTS = "GND", "VCC"
 FEEDERS = "LUT1", "LUT2", "LUT3", "LUT4", "ALU"
-"""What a flip-flop shares its place with."""
+"""Cells that a flip-flop may share a place with."""
 BUFFER = {"I0": "input", "F": "output"}
 
 Flop = dict[str, list[Bit]]
@@ -22,10 +22,10 @@ Flop = dict[str, list[Bit]]
 
 
 def take_multipliers(netlist: dict) -> int:
-    """Let multipliers have the registers at their factors and behind their products; returns how many flip-flops go.
+    """Move the registers of factors and products into multipliers. Returns the number of flip-flops removed.
 
-    A flip-flop without enable and reset is not needed where the multiplier registers what it would; nor is one that
-    holds a bit of the product and is all that this bit leads to. Factors are registered both or neither.
+    A flip-flop without enable and reset can move if it holds a bit of a factor, or if it holds a bit of the product and
+    is the only sink of that bit. Either both factors are registered, or neither.
     """
     module = top(netlist)
     cells, used, constants = module["cells"], uses(module), _constants(module)
@@ -55,27 +55,27 @@ def take_multipliers(netlist: dict) -> int:
 
 
 def _clock(plain: dict[str, Flop], by_net: dict[Bit, str], nets: list[Bit]) -> Bit | None:
-    """The one clock of the flip-flops that are at each of the nets; None if one has none or they have several."""
+    """The clock of the flip-flops at the nets; None if a net has no flip-flop or they have several clocks."""
     clocks = {plain[by_net[net]]["CLK"][0] if by_net.get(net) in plain else None for net in nets}
     return clocks.pop() if len(clocks) == 1 else None
 
 
 def _agree(cell: dict, clock: Bit) -> bool:
-    """Whether a multiplier's registers, if it uses some already, have this clock."""
+    """Whether a multiplier's registers, if it already uses any, have this clock."""
     return "AREG" not in cell["parameters"] or cell["connections"]["CLK"] == [clock]
 
 
 def _register(cell: dict, clock: Bit, constants: dict[str, Bit], *places: str) -> None:
-    """Make registers of a multiplier work."""
+    """Enable registers of a multiplier."""
     cell["parameters"] |= dict.fromkeys(places, "1")
     cell["connections"] |= {"CLK": [clock], "CE": [constants["VCC"]], "RESET": [constants["GND"]]}
 
 
 def take_brams(netlist: dict) -> int:
-    """Let block RAMs have the registers behind them; returns how many flip-flops go.
+    """Move the registers after block RAMs into them. Returns the number of flip-flops removed.
 
-    A block RAM's register has an enable; its reset would empty the word just read, too, so that of a flip-flop cannot
-    be had. Each bit of the word must lead to one flip-flop and nothing else, and these must share clock and enable.
+    A block RAM's register has an enable. Its reset would also clear the word just read, so flip-flops with a reset do
+    not move. Each bit of the word must have one flip-flop as its only sink, and all must share clock and enable.
     """
     module = top(netlist)
     cells, used, constants = module["cells"], uses(module), _constants(module)
@@ -99,15 +99,15 @@ def take_brams(netlist: dict) -> int:
 
 
 def _enable(flop: Flop, constants: dict[str, Bit]) -> Bit:
-    """What a flip-flop of any type without reset is enabled by."""
+    """The enable of a flip-flop of any type without reset."""
     return flop["CE"][0] if "CE" in flop else constants["VCC"]
 
 
 def pass_through(netlist: dict) -> int:
-    """Put a LUT before each flip-flop that has no LUT or ALU for itself; returns how many.
+    """Put a LUT before each flip-flop that has no LUT or ALU of its own. Returns the number of LUTs added.
 
-    The first flip-flop that a LUT feeds shares its place; one that comes out of an ALU, or whose LUT is another's, or
-    that holds what comes from anywhere else, does not.
+    The first flip-flop that a LUT or an ALU feeds shares its place. All others get a LUT: their feeder belongs to
+    another flip-flop, or their input comes from elsewhere.
     """
     module = top(netlist)
     cells, free = module["cells"], _next_net(module)
@@ -131,13 +131,13 @@ def pass_through(netlist: dict) -> int:
 
 
 def _constants(module: dict[str, Any]) -> dict[str, Bit]:
-    """The nets of the two constants, by the cell that drives them."""
+    """The nets of the two constants, by the cells that drive them."""
     return {cell["type"]: next(iter(cell["connections"].values()))[0] for cell in module["cells"].values()
             if cell["type"] in CONSTANTS}
 
 
 def _next_net(module: dict[str, Any]) -> int:
-    """A number that no net has, nor any above it."""
+    """The least number above those of all nets."""
     every = Counter(bit for cell in module["cells"].values() for bits in cell["connections"].values() for bit in bits)
     every.update(bit for port in module["ports"].values() for bit in port["bits"])
     every.update(bit for net in module.get("netnames", {}).values() for bit in net["bits"])

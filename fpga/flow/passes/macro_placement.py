@@ -1,11 +1,12 @@
-"""Places of a board's block RAMs and multipliers: a floorplan that is made once (`fpga.flow.place_macros`) and kept.
+"""Floorplan of a board's block RAMs and multipliers (macros). `fpga.flow.place_macros` makes it once.
 
-On a full FPGA they are a few hundred cells with thousands of wires, their places are in rows through the whole of it,
-and nearly all are taken. nextpnr's placers move them badly: given beforehand they make the wires of the `ulx3s` board a
-quarter shorter (docs/decisions/0015-floorplan.md). Places are found by exchanging two macros at a time (simulated
-annealing: Kirkpatrick, Gelatt, Vecchi, Science 220, 1983): first so that the macros of a lane are neighbours
-(`by_lanes`), since nearly all wires of a TSP are within a lane; then, everything else staying where nextpnr has put
-it, so that their nets are short (`by_nets`).
+A full FPGA has a few hundred macros with thousands of wires. Their places are in rows across the whole FPGA, and nearly
+all are used. nextpnr's placers move macros badly. Fixed places make the wires of the `ulx3s` board a quarter shorter
+(docs/decisions/0015-floorplan.md).
+
+Simulated annealing finds the places, by exchanges of two macros (Kirkpatrick, Gelatt, Vecchi, Science 220, 1983). At
+first, it brings the macros of a lane together (`by_lanes`), because nearly all wires of a TSP are within a lane. Then
+it makes the macros' nets short (`by_nets`), while all other cells stay where nextpnr has placed them.
 """
 
 import json
@@ -26,20 +27,20 @@ from fpga.boards import Board
 from .netlist import top
 
 FOLDER = Path(__file__).parents[2] / "floorplans"
-"""`BOARD.json`: the bel of each macro, by `name_of`."""
+"""Folder of the files `BOARD.json`: the bel of each macro, by `name_of`."""
 KINDS = ("DP16KD", "MULT18X18D")
 CLOCKS = ("CLK", "CLKA", "CLKB", "WCK", "CLK0")
 EXCHANGES = 400_000
-"""Tries of one annealing: a minute and a half."""
+"""Tries of one annealing. They take a minute and a half."""
 HOT = 200.0
 """Temperature at the beginning, in tiles of wire."""
 FANOUT = 60
-"""A net of more macros than this does not get shorter by an exchange."""
+"""Most macros of a net that counts. An exchange does not shorten a net with more."""
 BEL = re.compile(r"X(\d+)/Y(\d+)/")
 
 
 class Place(NamedTuple):
-    """Where a cell is: the tile, and the bel's name."""
+    """The place of a cell: its tile, and the bel's name."""
 
     column: int
     row: int
@@ -47,19 +48,19 @@ class Place(NamedTuple):
 
 
 def name_of(cell: str) -> str:
-    """What stays of a macro's name from one synthesis to the next: yosys names a multiplier after nets around it."""
+    """The part of a macro's name that every synthesis keeps. yosys names a multiplier after nets around it."""
     return re.split(r"_TRELLIS_FF|_LUT4|_MULT18X18D|_DI\b", cell, maxsplit=1)[0]
 
 
 def file_of(board: Board) -> Path:
-    """Where the floorplan of a board is, if it has one."""
+    """The file of a board's floorplan, if it has one."""
     return FOLDER / f"{board.name}.json"
 
 
 def constrain(netlist: dict, board: Board) -> bool:
-    """Give the macros of a netlist the places of the board's floorplan; returns whether there is one.
+    """Give the macros of a netlist the places of the board's floorplan. Returns whether there is one.
 
-    Raises TspError if it is not one of this netlist.
+    Raises TspError if the floorplan does not belong to this netlist.
     """
     file = file_of(board)
     if not file.exists():
@@ -85,9 +86,11 @@ def _macros(netlist: dict) -> dict[str, dict]:
 
 
 class Annealing:
-    """Macros on the places that they have, all else fixed.
+    """Macros and their places. All other cells are fixed.
 
-    kinds, places: of each macro. nets: of each, the box around what is fixed (see `_box`) and the macros.
+    kinds: cell type of each macro.
+    places: place of each macro.
+    nets: for each net, the box around its fixed cells (see `_box`), and its macros.
     """
 
     def __init__(self, kinds: dict[str, str], places: dict[str, Place], nets: list[tuple[tuple[int, ...], list[str]]]):
@@ -102,7 +105,7 @@ class Annealing:
                 self._of[name].add(number)
 
     def length(self, net: int) -> int:
-        """Half the perimeter of the rectangle around a net, in tiles."""
+        """Half the perimeter of a net's bounding box, in tiles."""
         box, macros = self._nets[net]
         columns = [*box[:2], *(self.places[name].column for name in macros)]
         rows = [*box[2:], *(self.places[name].row for name in macros)]
@@ -125,7 +128,7 @@ class Annealing:
 
 
 def _box(places: list[Place]) -> tuple[int, ...]:
-    """First and last column, first and last row; empty without places."""
+    """First and last column, first and last row; () without places."""
     if not places:
         return ()
     columns, rows, _ = zip(*places, strict=True)
@@ -144,7 +147,7 @@ def _found(placed: dict) -> dict[str, tuple[dict, Place]]:
 
 
 def by_nets(placed: dict) -> Annealing:
-    """Macros of a placed netlist, held by their nets."""
+    """Macros of a placed netlist, with the nets that pull them."""
     fixed: dict[int, list[Place]] = defaultdict(list)
     movable: dict[int, set[str]] = defaultdict(set)
     kinds, places = {}, {}
@@ -162,7 +165,10 @@ def by_nets(placed: dict) -> Annealing:
 
 
 def lane_of(name: str, cell: dict) -> int | None:
-    """The lane that a macro of yosys' netlist serves, if it is one alone; `name` by `name_of`."""
+    """The lane that a macro of yosys' netlist serves; None if it does not serve a single one.
+
+    name: the macro's name, by `name_of`.
+    """
     block = re.search(r"unit_MEM_\w+\.banks\.bank\d+\.0\.(\d+)$", name)
     if block:
         bits = sum(isinstance(net, int) for pin, nets in cell["connections"].items() if pin.startswith("DI")
@@ -173,10 +179,10 @@ def lane_of(name: str, cell: dict) -> int | None:
 
 
 def by_lanes(netlist: dict, placed: dict, lanes: int, made: int) -> Annealing:
-    """The same macros, held by the middle of their lane, or of its half towards their hemisphere.
+    """The same macros, each pulled to the middle of its lane, or of the lane's half towards its hemisphere.
 
-    Lanes have rectangles in a grid, in such an order that those nearest in number are neighbours; but those that one of
-    the `made` lanes of a folded VXM computes are still nearer.
+    Each lane has a rectangle in a grid. Lanes with close numbers are neighbours. Lanes that the same one of the `made`
+    lanes of a folded VXM computes are even closer.
     """
     found = _found(placed)
     across, down = 1 + max(p.column for _, p in found.values()), 1 + max(p.row for _, p in found.values())
@@ -200,7 +206,7 @@ def by_lanes(netlist: dict, placed: dict, lanes: int, made: int) -> Annealing:
 
 
 def anneal(macros: Annealing, console: Console, tries: int = EXCHANGES, seed: int = 1) -> dict[str, str]:
-    """Bels by `name_of`, after so many tries."""
+    """Bels by `name_of`, after `tries` tries."""
     chance = random.Random(seed)
     before = macros.total()
     with Progress(console=console, transient=True) as progress:

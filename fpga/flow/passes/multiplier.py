@@ -1,20 +1,19 @@
-"""Takes registers around multipliers into the multipliers' own, which yosys does not.
+"""Moves registers around multipliers into the multipliers, which yosys does not do.
 
-A MULT18X18D has registers at its factors and behind its product. A flip-flop without enable and reset that holds a bit
-of a factor is not needed where the multiplier registers what the flip-flop would; nor is one that holds a bit of the
-product and is all that this bit leads to.
+A MULT18X18D has registers at its factors and after its product. A flip-flop without enable and reset can move into it
+if it holds a bit of a factor, or if it holds a bit of the product and is the only sink of that bit.
 """
 
 from .netlist import Bit, top, uses
 
 PLAIN = {"CEMUX": "1", "CLKMUX": "CLK", "REGSET": "RESET"}
-"""Parameters of a flip-flop that a multiplier's register can stand for; its reset is constant, too."""
+"""Parameters of a flip-flop that a multiplier's register can replace. Its reset must also be constant."""
 
 
 def take_registers(netlist: dict) -> int:
-    """Change the top module of a netlist of ECP5 cells (yosys' write_json); returns how many flip-flops are gone.
+    """Change the top module of a netlist of ECP5 cells (yosys' write_json). Returns the number of flip-flops removed.
 
-    Factors are registered both or neither: nextpnr knows no delays of anything between.
+    Either both factors are registered, or neither. nextpnr knows no delays for other combinations.
     """
     module = top(netlist)
     cells, count = module["cells"], len(module["cells"])
@@ -46,13 +45,13 @@ def take_registers(netlist: dict) -> int:
 
 
 def _at(plain: dict[str, dict[str, list[Bit]]], by_net: dict[Bit, str], nets: dict[str, Bit]) -> dict[str, str]:
-    """The flip-flop at each of the nets; none if one of the nets has none, or if they have more than one clock."""
+    """The flip-flop at each net. Empty if a net has none, or if they have more than one clock."""
     found = {pin: by_net[net] for pin, net in nets.items() if by_net.get(net) in plain}
     return found if len(found) == len(nets) and len({plain[name]["CLK"][0] for name in found.values()}) == 1 else {}
 
 
 def _register(cell: dict, plain: dict[str, dict[str, list[Bit]]], found: dict[str, str], *places: str) -> None:
-    """Make registers of a multiplier work, with the clock of the flip-flops that they stand for."""
+    """Enable registers of a multiplier, with the clock of the flip-flops that they replace."""
     clock = plain[next(iter(found.values()))]["CLK"]
     cell["parameters"] |= {f"REG_{place}_CLK": "CLK0" for place in places}
     cell["connections"] |= {"CLK0": clock, "CE0": ["1"], "RST0": ["0"]}

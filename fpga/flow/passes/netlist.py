@@ -1,4 +1,4 @@
-"""Netlists as yosys writes them (write_json): what the passes over them have in common."""
+"""The common parts of passes over netlists that yosys writes (write_json)."""
 
 from collections import Counter
 
@@ -17,7 +17,7 @@ def count(netlist: dict) -> dict[str, int]:
 
 
 def uses(module: dict) -> Counter[Bit]:
-    """How many inputs and ports each net is at."""
+    """Inputs and ports at each net."""
     found = Counter(bit for cell in module["cells"].values() for port, bits in cell["connections"].items()
                     if cell["port_directions"][port] != "output" for bit in bits)
     found.update(bit for port in module["ports"].values() for bit in port["bits"])
