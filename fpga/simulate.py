@@ -10,7 +10,6 @@ import select
 import sys
 import threading
 import tty
-from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated
@@ -22,8 +21,6 @@ from base.cache import cache_root, check_executable, source_digest
 from base.command import run
 from base.errors import TspError
 from fpga.gateware.uart import divisor_of
-from fpga.host.frames import Replies
-from fpga.protocol import Status
 from sim.rtl.build import build, load
 from sim.rtl.verilog import RTL_SOURCES, verilog_by_key
 
@@ -106,21 +103,6 @@ class SimulatedBoard:
         while not self._stop.is_set():
             if self._lib.board_run(self._board, self._master, SLICE):
                 select.select([self._master], [], [], 0.05)
-
-
-def _taken(answer: bytes, tag: int) -> bool:
-    """Whether the answer says that the board took the frame with this tag."""
-    replies = Replies()
-    replies.feed(answer)
-    reply = replies.next()
-    return reply is not None and (reply.status, reply.tag) == (Status.TAKEN, tag)
-
-
-def _answer(terminal: int, answer: bytes) -> None:
-    """Send the answer to the terminal. As on a board, it is lost if the terminal is not read."""
-    if answer:
-        with suppress(BlockingIOError):
-            os.write(terminal, answer)
 
 
 def divisor(mhz: float, baud: int) -> Fraction:
