@@ -397,11 +397,14 @@ class Watched(list):
 
 
 def judge(image: Image, words: Program, period: int) -> ProgramError | str | None:
-    """What the strict model says of two tokens: a trap, "unbounded", or nothing."""
+    """What the strict model says of two tokens: a trap, "unbounded", "no room" in a queue, or nothing."""
     chip = ModelChip(image.config)
     chip.load_buckets([(period, 2)])
     for name, queue in words.items():
-        chip.load_queue(name, queue)
+        try:
+            chip.load_queue(name, queue)
+        except ValueError:
+            return "no room"
         chip.load_starts(name, [0])
     for number, lanes in image.maps.items():
         chip.load_map(number, lanes)

@@ -27,6 +27,7 @@ from arch.config import MEM_E, MXM_E, PLANES, SXM_E, ChipConfig
 from arch.host_map import Trap
 from arch.isa import Dir, ErUse, LinkOp, Op, Order, Red, Src, Wfmt
 from arch.legal import VerifyError
+from arch.queue_store import Numbers
 
 from .streams import Flow, Lane, Streams
 from .words import Word, unroll
@@ -100,7 +101,18 @@ def verify_bucket(config: ChipConfig, words: Mapping[str, Sequence[int]], period
             raise VerifyError(Trap.DRY, queue.name, depth, -1, f"the queue holds {depth} words")
         for word in unroll(queue, words[queue.name], period):
             proof.add(word)
+        _check_stored(config, queue, words[queue.name])
     return proof.conclude()
+
+
+def _check_stored(config: ChipConfig, queue: row.Queue, words: Sequence[int]) -> None:
+    """Raises VerifyError unless the queue can store all words: delays and distinct words have their limits."""
+    number_of = Numbers(config, queue)
+    for number, word in enumerate(words):
+        try:
+            number_of(word)
+        except ValueError as error:
+            raise VerifyError(Trap.OPCODE, queue.name, number, -1, str(error)) from None
 
 
 def _in_order(parts: Mapping[tuple[str, int], Sequence[np.ndarray]]) -> dict[tuple[str, int], np.ndarray]:
