@@ -329,12 +329,12 @@ def _made(target: str) -> str:
     return f"```\n$ make {target}\n" + "\n".join(lines) + "\n```"
 
 
-CHAT = ("chat", "smollm2", "--device", "rtl", "--context", "2048", "--tokens", "24")
+CHAT = ("chat", "smollm2", "--context", "2048", "--tokens", "48")
 QUESTION = "What is the capital of France?"
 
 
 def _chat() -> str:
-    """A question to SmolLM2 on the RTL, as a terminal shows it. Needs `tsp get smollm2`, and some minutes."""
+    """A question to SmolLM2, as a terminal shows it. Needs `tsp get smollm2`, and some minutes."""
     done = subprocess.run([sys.executable, "-m", "cli.main", *CHAT], input=f"{QUESTION}\n", cwd=ROOT, check=True,
                           capture_output=True, text=True)
     took = next(line for line in done.stderr.splitlines() if "predicted" in line)
