@@ -14,7 +14,8 @@ from program.tokenizer import KIND_HF, Tokenizer
 LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
           r"|\s+(?!\S)|\s+")
 CORPUS = ["Once upon a time there was a little fox, and she didn't like rain.", "We'll go; they've 1234 apples!",
-          "été naïve, Füße, año", "однажды жил кот", "早上好,世界。", "नमस्ते दुनिया", "مرحبا بالعالم", "안녕하세요", "🙂🙃 👩‍👧"]
+          "été naïve, Füße, año", "однажды жил кот", "早上好,世界。", "नमस्ते दुनिया", "مرحبا بالعالم", "안녕하세요",
+          "🙂🙃 👩‍👧"]
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 PLAIN = pre_tokenizers.ByteLevel(add_prefix_space=False)
 BYTE_LEVEL = {
