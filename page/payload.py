@@ -8,21 +8,19 @@ import numpy as np
 
 from arch import host_map
 from arch.row import queues, slices
-from base.errors import TspError
 from program.image import bucket_accesses, map_accesses, mem_addresses, queue_accesses, start_accesses
 from program.program import Program
-from program.tokenizer import KIND_LLAMA2C, Tokenizer
 from report import web
 from sim.rtl.chip import probe_table
+
+from .tokenizer import page_tokenizer
 
 
 def payload(program: Program, name: str) -> bytes:
     """The file. name: of the program, for its reader. Raises TspError where a page cannot hold the program."""
-    if Tokenizer.from_bytes(program.tokenizer).kind != KIND_LLAMA2C:
-        raise TspError("the page's own tokenizer reads llama2.c's tokenizer.bin only, and this program has a "
-                       "tokenizer.json: compile the model with a tokenizer.bin (--tokenizer)")
+    tokenizer = page_tokenizer(program.tokenizer)
     header = web.schedule_header(program, name) | _loading(program)
-    return web.container(header, web.schedule_sections(program) | dict(_sections(program)))
+    return web.container(header, web.schedule_sections(program) | dict(_sections(program)) | {"tokenizer": tokenizer})
 
 
 def _loading(program: Program) -> dict[str, Any]:
@@ -40,7 +38,7 @@ def _loading(program: Program) -> dict[str, Any]:
 
 
 def _sections(program: Program) -> Iterator[tuple[str, bytes]]:
-    """SRAM images; the host address of each instruction's lowest part; writes of all tables; the tokenizer."""
+    """SRAM images; the host address of each instruction's lowest part; writes of all tables."""
     config = replace(program.config, debug=True)
     for name, data in sorted(program.image.items()):
         yield f"image/{name}", np.ascontiguousarray(data).tobytes()
@@ -52,4 +50,3 @@ def _sections(program: Program) -> Iterator[tuple[str, bytes]]:
     tables.append(bucket_accesses(config, [(bucket.period, bucket.limit) for bucket in program.buckets]))
     tables += [map_accesses(number, lanes) for number, lanes in program.maps.items()]
     yield "tables", np.concatenate(tables).tobytes()
-    yield "tokenizer", program.tokenizer

@@ -78,6 +78,11 @@ class Tokenizer:
         """The token that ends a document."""
         return self.stops[0]
 
+    @property
+    def payload(self) -> bytes:
+        """The whole tokenizer.bin or tokenizer.json."""
+        return self._payload
+
     def encode(self, text: str, bos: bool | None = None) -> list[int]:
         """Token ids of a text.
 

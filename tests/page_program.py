@@ -37,10 +37,15 @@ def write_data(folder: Path) -> None:
 
 def reference_story(positions: int, temperature: float, seed: int) -> tuple[str, list[int]]:
     """What the reference tells of the prompt: the text of so many positions, and the token that each gives."""
-    program = story_program()
+    return told_by_reference(story_program(), PROMPT, positions, temperature, seed)
+
+
+def told_by_reference(program: Program, text: str, positions: int, temperature: float,
+                      seed: int) -> tuple[str, list[int]]:
+    """What the reference tells with a program, as `tsp run` does."""
     session = Session(open_device("reference", program.config), program)
-    prompt = Tokenizer.from_bytes(program.tokenizer).encode(PROMPT)
-    wanted = plan(program, PROMPT, tokens=positions + 1 - len(prompt), temperature=temperature, seed=seed)
+    prompt = Tokenizer.from_bytes(program.tokenizer).prompt(text)
+    wanted = plan(program, text, tokens=positions + 1 - len(prompt), temperature=temperature, seed=seed)
     story = begin(session, wanted)
     tokens = [step.token for step in story.steps()]
     return story.text, tokens

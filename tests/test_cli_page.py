@@ -1,9 +1,10 @@
 """`tsp page`: what it writes, and what it refuses before it compiles anything."""
 
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+import tokenizers
 from checkpoints import REPOSITORY
 from page_program import story_program, story_wasm
 
@@ -53,7 +54,8 @@ def test_places_that_it_refuses(file: Path, options: list[str], why: str, capsys
     assert len(said) == 1 and why in said[0]
 
 
-def test_programs_that_it_refuses(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(Tokenizer, "from_bytes", lambda data: SimpleNamespace(kind=KIND_HF))
-    with pytest.raises(TspError, match=r"reads llama2.c's tokenizer.bin only"):
-        payload.payload(story_program(), "story")
+def test_programs_that_it_refuses():
+    library = tokenizers.Tokenizer(tokenizers.models.WordPiece({"a": 0, "b": 1, "[UNK]": 2}, unk_token="[UNK]"))
+    words = Tokenizer(kind=KIND_HF, payload=library.to_str().encode(), bos=0, stops=[1], vocab_size=512)
+    with pytest.raises(TspError, match=r"of the kind WordPiece \(only BPE\): compile the model with a tokenizer.bin"):
+        payload.payload(replace(story_program(), tokenizer=words.to_bytes()), "story")

@@ -113,6 +113,32 @@ def test_slow_motion_goes_and_pauses(opened: Page):
     assert opened.evaluate("page.player.view.position") == 1
 
 
+@pytest.mark.parametrize("speed", ["60", "Infinity"])
+def test_a_frame_takes_less_than_a_thirtieth_of_a_second(opened: Page, speed: str):
+    """Of the main thread's CPU time, so that a busy machine does not matter."""
+    opened.evaluate(f'page.player.begin({{text: "{PROMPT}", temperature: 0.8, seed: "5"}})')
+    opened.evaluate("page.story.begin()")
+    go(opened, 1, 100)
+    opened.evaluate(f"page.player.setSpeed({speed})")
+    session = opened.context.new_cdp_session(opened)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+    def spent() -> float:
+        metrics = session.send("Performance.getMetrics")["metrics"]
+        return next(metric["value"] for metric in metrics if metric["name"] == "TaskDuration")
+
+    opened.evaluate("page.player.play()")
+    before = spent()
+    frames = opened.evaluate("""new Promise((done) => {
+      const begin = performance.now();
+      let frames = 0;
+      const frame = () => (performance.now() < begin + 1500 ? requestAnimationFrame(frame, frames++) : done(frames));
+      requestAnimationFrame(frame);
+    })""")
+    assert opened.evaluate("document.body.classList.contains('playing')")
+    assert frames and 0 < (spent() - before) / frames < 1 / 30
+
+
 def test_hovering_tells_opcode_operands_addresses_and_source(opened: Page):
     go(opened, 1, 160)
     opened.hover(".unit[data-queue=MEM_W1]")

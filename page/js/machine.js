@@ -4,7 +4,7 @@ import { Chip } from "./chip.js";
 import { readPayload } from "./payload.js";
 import { Snapshots } from "./snapshots.js";
 import { Story } from "./story.js";
-import { Tokenizer } from "./tokenizer.js";
+import { openTokenizer } from "./tokenizer.js";
 
 const FRESH = -1; // the snapshot of a chip that is loaded, and runs nothing
 const EVERY = 4; // tokens between snapshots of a story that runs at full speed
@@ -13,7 +13,7 @@ export class Machine {
   constructor(wasm, bytes) {
     this.payload = readPayload(bytes);
     this.header = this.payload.header;
-    this.tokenizer = new Tokenizer(this.payload.section("tokenizer"));
+    this.tokenizer = openTokenizer(this.payload.section("tokenizer"));
     this.chip = new Chip(new WebAssembly.Module(wasm), this.header);
     this.chip.load(this.payload);
     this.snapshots = new Snapshots(this.chip.memory);

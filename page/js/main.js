@@ -197,7 +197,7 @@ class Page {
     if (!full) {
       this.chart.point(ended ? null : cycle, this.player.playing);
       this.chip.labelled = !this.player.playing || this.player.speed <= READABLE;
-      this.chip.draw(this.player.playing ? 0 : 1);
+      if (!this.player.playing) this.chip.draw(1); // in slow motion every frame draws
       if (document.activeElement !== $("cycle")) $("cycle").value = cycle;
     } else this.chart.point(null);
     this.mode();

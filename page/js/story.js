@@ -84,10 +84,17 @@ export class Story {
     const errors = this.chip.errors();
     if (errors.length) throw new Error(`the chip reports ${errors.join(", ")} at position ${position}`);
     const ends = position + 1 >= this.prompt.length && this.tokenizer.stops.includes(token);
-    const step = { position, token, bytes: ends ? [] : this.tokenizer.piece(this.previous, token), predicted, measured };
+    const bytes = [...(position ? [] : this.#opening()), ...(ends ? [] : this.tokenizer.piece(this.previous, token))];
+    const step = { position, token, bytes, predicted, measured };
     this.steps.push(step);
     this.ended = ends || this.position >= this.positions;
     return { ...step, ends: this.ended, prompt: position + 1 < this.prompt.length };
+  }
+
+  // The bytes of the prompt's first token, which no step gives: none of BOS.
+  #opening() {
+    const [first] = this.prompt;
+    return this.tokenizer.stops.includes(first) ? [] : this.tokenizer.piece(null, first);
   }
 
   // The state beside the chip's memory.

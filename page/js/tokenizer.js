@@ -1,11 +1,17 @@
 // llama2.c's tokenizer.bin: text to token ids by its byte-pair merges, and tokens back to bytes.
 // The twin of the compiler's own tokenizer; a test compares the two on a thousand texts.
 
+import { BpeTokenizer } from "./bpe.js";
 import { utf8Bytes } from "./payload.js";
 
 const MAGIC_BYTES = 8; // bytes, before a line of JSON and the tokenizer.bin itself
 const FIRST_BYTE = 3; // token 3 + b is byte b
 const WORST_SCORE = -1e10;
+
+// The tokenizer of a program: llama2.c's, or the JSON of a tokenizer.json that Python has prepared.
+export function openTokenizer(image) {
+  return image[0] === "{".charCodeAt(0) ? new BpeTokenizer(image) : new Tokenizer(image);
+}
 
 export class Tokenizer {
   // image: what the compiled program carries.

@@ -87,16 +87,21 @@ export class Chart {
     this.draw();
   }
 
+  // As of the last painting: to ask the canvas for every bar makes the browser lay the page out again.
+  get width() {
+    return this.painted ?? this.canvas.clientWidth;
+  }
+
   get left() {
-    return this.canvas.clientWidth < 560 ? 92 : 168;
+    return this.width < 560 ? 92 : 168;
   }
 
   x(cycle) {
-    return this.left + ((cycle - this.from) / (this.to - this.from)) * (this.canvas.clientWidth - this.left - 8);
+    return this.left + ((cycle - this.from) / (this.to - this.from)) * (this.width - this.left - 8);
   }
 
   cycleAt(x) {
-    return this.from + ((x - this.left) / (this.canvas.clientWidth - this.left - 8)) * (this.to - this.from);
+    return this.from + ((x - this.left) / (this.width - this.left - 8)) * (this.to - this.from);
   }
 
   // --- drawing -----------------------------------------------------------------------------------------------------
@@ -119,6 +124,7 @@ export class Chart {
     this.stripe = style.getPropertyValue("--stripe").trim() || "#f4f6f9";
     this.font = style.fontFamily || "system-ui, sans-serif";
     const g = fitted(this.canvas);
+    this.painted = this.canvas.clientWidth;
     if (!this.still || this.still.width !== this.canvas.width || this.still.height !== this.canvas.height
         || this.stillInk !== this.ink) {
       this.still = document.createElement("canvas");
@@ -140,7 +146,7 @@ export class Chart {
   }
 
   #scene(g) {
-    const width = this.canvas.clientWidth;
+    const { width } = this;
     g.save();
     g.beginPath();
     g.rect(this.left, 0, width - this.left, this.height);
@@ -155,7 +161,7 @@ export class Chart {
   }
 
   #axis(g) {
-    const width = this.canvas.clientWidth;
+    const { width } = this;
     for (const [position, [low, high]] of this.middle) {
       if (position % 2) continue;
       g.fillStyle = this.stripe;
