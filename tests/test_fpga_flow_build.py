@@ -79,9 +79,9 @@ def test_an_output_that_cannot_be_is_one_line_before_the_build(output, words, tm
 
 
 @pytest.mark.parametrize(("module", "arguments", "words"), [
-    ("build", ["ulx3s", "--seed", "abc"], "Invalid value for '--seed'"), ("build", [], "Missing"),
+    ("flow.build", ["ulx3s", "--seed", "abc"], "Invalid value for '--seed'"), ("flow.build", [], "Missing"),
     ("simulate", ["--bord", "ulx3s"], "No such option: --bord"),
-    ("plan", ["ulx3s", "--rounds"], "requires an argument"),
+    ("flow.place_macros", ["ulx3s", "--rounds"], "requires an argument"),
 ])
 def test_a_wrong_option_is_one_line(module, arguments, words):
     done = subprocess.run([sys.executable, "-m", f"fpga.{module}", *arguments], cwd=REPOSITORY, capture_output=True,
