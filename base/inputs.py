@@ -134,6 +134,20 @@ def check_content(path: Path, head: bytes, *, wanted: str, allowed: str = "") ->
         raise TspError(f"{path}: {wanted} is needed, and this is {found}")
 
 
+def template_beside(path: Path) -> str | None:
+    """The chat template NAME.jinja beside a file NAME, or None. Raises TspError as `read_template`."""
+    file = path.with_suffix(".jinja")
+    return read_template(file) if path.is_file() and file.exists() else None
+
+
+def read_template(file: Path) -> str:
+    """The text of a chat template's file. Raises TspError."""
+    try:
+        return read_input(file, "the chat template").decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise cannot_read(file, error, "the chat template") from error
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Parse a JSON object. Raises TspError if the file is missing or does not hold a JSON object."""
     data = read_input(path)

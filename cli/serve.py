@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from base.errors import TspError
+from base.inputs import read_template
 from program.tokenizer import Tokenizer
-from run.chat import PLAIN, choose_template, read_template
+from run.chat import PLAIN, choose_template
 from run.devices import check_name
 from run.models import find_model
 from run.programs import open_program
@@ -30,7 +31,7 @@ def serve(
     alias: Annotated[list[str] | None, typer.Option(help="Another name that clients may call it by; * is any.")] = None,
     chat_template: Annotated[str | None, typer.Option(help="Jinja file, or plain: the texts one behind the other.  "
                                                            "[default: the model's own]")] = None,
-    max_queue: Annotated[int, typer.Option(help="Requests that may wait for a device.")] = 64,
+    max_queue: Annotated[int, typer.Option(help="Requests that may wait for a device; 0: a busy one refuses.")] = 64,
     max_seconds: Annotated[float, typer.Option(help="That a request may wait, and that its answer may take.")] = 600,
     drain_seconds: Annotated[float, typer.Option(help="That answers may take after ctrl-C.")] = 30,
     requests_per_minute: Annotated[int, typer.Option(help="Of each key.")] = 60_000,

@@ -9,6 +9,7 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from base.errors import TspError
+from base.inputs import read_template, template_beside
 from program.tokenizer import Tokenizer
 
 PLAIN = "plain"
@@ -49,20 +50,6 @@ class ChatTemplate:
 
 def _refuse(message: str) -> NoReturn:
     raise TemplateError(message)
-
-
-def template_beside(path: Path) -> str | None:
-    """NAME.jinja beside NAME.bin, if it is there. Raises TspError if it cannot be read."""
-    file = path.with_suffix(".jinja")
-    return read_template(file) if path.is_file() and file.exists() else None
-
-
-def read_template(file: Path) -> str:
-    """The text of a template's file. Raises TspError."""
-    try:
-        return file.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise TspError(f"{file}: cannot read the chat template: {error}") from error
 
 
 def choose_template(option: str | None, path: Path, tokenizer: Tokenizer) -> ChatTemplate | None:

@@ -103,8 +103,9 @@ class Engine:
             raise QueueFull(SHUTTING_DOWN, 1.0)
         if not self._hope():
             raise QueueFull("no device is in service", 5.0)
-        if self.waiting >= self._most:
-            raise QueueFull(f"the queue is full: {self.waiting} requests wait", self.wait_seconds)
+        if self.waiting >= self._most and not self._free():
+            full = f"the queue is full: {self.waiting} requests wait" if self._most else "no device is free"
+            raise QueueFull(full, self.wait_seconds)
         ticket = Ticket(next(self._numbers), owner, question)
         self._queue.put(owner, ticket)
         ticket.timer = asyncio.get_running_loop().call_later(self.seconds, self._late, ticket)
@@ -136,6 +137,10 @@ class Engine:
         """Whether any device is or will be in service."""
         return any(handle.state in (State.READY, State.BUSY, State.STARTING) for handle in self.handles)
 
+    def _free(self) -> list[Handle]:
+        """Devices that take a question at once. While there is one, none waits."""
+        return [handle for handle in self.handles if handle.state is State.READY]
+
     def _changed(self, handle: Handle) -> None:
         """A device is free, or gone."""
         if handle.state is State.READY and not handle.greeted:
@@ -151,7 +156,7 @@ class Engine:
         self._dispatch()
 
     def _dispatch(self) -> None:
-        while len(self._queue) and (free := [h for h in self.handles if h.state is State.READY]):
+        while len(self._queue) and (free := self._free()):
             ticket = self._queue.take()
             max(free, key=lambda handle: handle.fits(list(ticket.question.prompt))).ask(ticket)
 

@@ -133,6 +133,9 @@ def main(
           f"{streamed / token - 1:+.1%}")
     print(f"first token: {min(r.first for r in alone) * 1e3:.1f} ms bare, {min(r.first for r in through) * 1e3:.1f} ms "
           "streamed")
+    whole, passed = (min(r.first + r.rest for r in each) for each in (alone, through))
+    print(f"the whole answer: {whole * 1e3:.1f} ms bare, {passed * 1e3:.1f} ms streamed: "
+          f"{(passed - whole) / tokens * 1e3:+.3f} ms a token, {passed / whole - 1:+.1%}")
     print(f"processor time a token: {device_time:.3f} ms bare; streamed {worker_time:.3f} ms in the device's process, "
           f"{server_time:.3f} ms in server and client together")
 

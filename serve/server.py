@@ -1,17 +1,19 @@
 """Runs the application: binds, serves, and ends in order."""
 
 import asyncio
+import os
 import signal
 import socket
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import NamedTemporaryFile, TemporaryFile, gettempdir
 from types import FrameType
 
 import uvicorn
 
 from base.errors import TspError
-from program.file import save
+from program.file import to_bytes
 from program.program import Program
 from run.chat import ChatTemplate
 
@@ -58,9 +60,7 @@ def serve(settings: Settings, program: Program, template: ChatTemplate | None,
           say: Callable[[str], None] = lambda line: None) -> None:
     """Until a signal. Raises TspError if the port is taken, or if no device can be opened. say: takes progress."""
     metrics = Metrics(settings.name)
-    with tempfile.TemporaryDirectory(prefix="tsp-serve-") as folder, bind(settings.host, settings.port) as listener:
-        file = Path(folder) / "program.tsp"
-        save(program, file)
+    with bind(settings.host, settings.port) as listener, nameless_file(program) as file:
         engine = Engine(settings.devices, file, most=settings.most, seconds=settings.seconds, observe=metrics.observe,
                         say=say)
         app = application(Model.of(settings, program, template), engine, metrics)
@@ -75,6 +75,23 @@ def serve(settings: Settings, program: Program, template: ChatTemplate | None,
     if not any(handle.was_ready for handle in engine.handles):
         raise TspError("; ".join(f"device {handle.name}: {handle.reason}" for handle in engine.handles if handle.reason)
                        or "stopped before a device was ready")
+
+
+@contextmanager
+def nameless_file(program: Program) -> Iterator[Path]:
+    """A path of a program's file for processes of the same user.
+
+    On Linux the file is in no folder, so the system removes it with this process, however that ends. Raises TspError.
+    """
+    linux = Path("/proc/self/fd").is_dir()
+    with TemporaryFile() if linux else NamedTemporaryFile() as file:
+        try:
+            file.write(to_bytes(program))
+            file.flush()
+        except OSError as error:
+            raise TspError(f"{gettempdir()}: cannot write the program: {error.strerror}: make room, or set TMPDIR to "
+                           "another folder") from error
+        yield Path(f"/proc/{os.getpid()}/fd/{file.fileno()}" if linux else file.name)
 
 
 def _greeting(settings: Settings, listener: socket.socket) -> str:

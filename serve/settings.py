@@ -39,10 +39,11 @@ class Settings:
             raise TspError(f"host must be 127.0.0.1 without keys, not {self.host}: give --api-key FILE to serve others")
         if not 0 <= self.port <= 65535:
             raise TspError(f"port must be in 0..65535, not {self.port}")
-        for name, option in (("most", "max-queue"), ("seconds", "max-seconds"), ("requests", "requests-per-minute"),
-                             ("tokens", "tokens-per-minute"), ("body", "max-body")):
-            if not 1 <= getattr(self, name) < 1 << 40:  # not of nan either
-                raise TspError(f"--{option} must be at least 1, not {getattr(self, name)}")
+        for name, option, least in (("most", "max-queue", 0), ("seconds", "max-seconds", 1),
+                                    ("requests", "requests-per-minute", 1), ("tokens", "tokens-per-minute", 1),
+                                    ("body", "max-body", 1)):
+            if not least <= getattr(self, name) < 1 << 40:  # not of nan either
+                raise TspError(f"--{option} must be at least {least}, not {getattr(self, name)}")
 
     def knows(self, model: str) -> bool:
         """Whether a name means this model."""

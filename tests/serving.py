@@ -15,9 +15,10 @@ from typing import Any
 import uvicorn
 from checkpoints import REPOSITORY
 
+from base.inputs import template_beside
 from program.file import save
 from program.program import Program
-from run.chat import ChatTemplate, template_beside
+from run.chat import ChatTemplate
 from run.programs import open_program
 from serve.api import application
 from serve.engine import Engine

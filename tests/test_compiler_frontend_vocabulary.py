@@ -14,7 +14,7 @@ from gguf_files import CONTROL, NORMAL, write_gguf
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from base.errors import TspError
-from compiler.frontend.files import read_model
+from compiler.frontend.files import read_model, sources
 from compiler.frontend.vocabulary import load_tokenizer
 from program.tokenizer import Tokenizer
 
@@ -120,6 +120,13 @@ def test_sentence_piece_models(tmp_path, options):
     assert (tokenizer.bos, tokenizer.stops, tokenizer.adds_bos) == (1, (2, 1), True)
     for text in texts:
         assert tokenizer.decode(tokenizer.encode(text)) == library.decode(library.encode(text)), repr(text)
+
+
+def test_a_template_beside_a_checkpoint_goes_into_its_program(tmp_path):
+    path = write_gguf(tmp_path / "model.gguf", random_checkpoint(), template="{{ own }}")
+    assert read_model(path)[1].chat_template == "{{ own }}"
+    path.with_suffix(".jinja").write_text("{{ beside }}")
+    assert read_model(path)[1].chat_template == "{{ beside }}" and path.with_suffix(".jinja") in sources(path)
 
 
 def test_a_folder_with_a_sentence_piece_model(tmp_path):

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from programs import random_tokenizer, small_program
 
 from base.errors import TspError
+from base.inputs import read_template, template_beside
 from run.answer import Answer, Question, Text, room
-from run.chat import PLAIN, ChatTemplate, TemplateError, choose_template, prompt_of, read_template, template_beside
+from run.chat import PLAIN, ChatTemplate, TemplateError, choose_template, prompt_of
 from run.sampling import Sampling
 from run.session import Session
 from sim.device.reference import ReferenceDevice

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from client_environment import client_environment, node_environment
@@ -60,6 +61,30 @@ def test_javascript(server: Running):
     folder = node_environment("javascript")
     shutil.copy(CLIENTS / "snippets.mjs", folder)
     runs(["node", folder / "snippets.mjs", server.url])
+
+
+QUIET = {f"PROMPTFOO_DISABLE_{what}": "1" for what in ("TELEMETRY", "UPDATE", "SHARING", "REMOTE_GENERATION")}
+"""promptfoo talks to the server alone."""
+
+
+@pytest.mark.nightly
+def test_promptfoo(server: Running, tmp_path: Path):
+    """An evaluation whose assertions are the server's own answers to plain requests. Its environment takes 1.4 GB."""
+    promptfoo = node_environment("promptfoo") / "node_modules" / ".bin" / "promptfoo"
+    fields: dict[str, Any] = {"temperature": 0, "max_tokens": 12, "seed": 1}
+    answers = [(text, server.chat(text, **fields).json["choices"][0]["message"]["content"])
+               for text in ("Once upon a time", "Lily had a")]
+    assert all(answer.strip() for _, answer in answers)
+    provider = {"id": f"openai:chat:{NAME}", "config": {"apiBaseUrl": f"{server.url}/v1", "apiKey": "none", **fields}}
+    tests = [{"vars": {"text": text}, "assert": [{"type": "equals", "value": answer}]} for text, answer in answers]
+    evaluation = {"prompts": ["{{text}}"], "providers": [provider], "tests": tests}
+    (tmp_path / "evaluation.json").write_text(json.dumps(evaluation))
+    command = [promptfoo, "eval", "-c", "evaluation.json", "--no-cache", "--no-progress-bar", "-o", "out.json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL,
+                          env=os.environ | QUIET | {"PROMPTFOO_CONFIG_DIR": str(tmp_path / "settings")})
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "out.json").read_text())["results"]["stats"]
+    assert (found["successes"], found["failures"], found["errors"]) == (2, 0, 0)
 
 
 @pytest.mark.nightly

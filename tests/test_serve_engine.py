@@ -124,6 +124,18 @@ def test_a_full_queue_says_when_to_come_again(slow: Running):
     slow.wait(lambda: free(slow))
 
 
+def test_without_a_queue_a_busy_device_refuses_at_once(tmp_path: Path):
+    with running(folder=tmp_path, command=script(tmp_path, SLOW), most=0) as server:
+        first = begin(server, stream=True)
+        server.wait(lambda: server.engine.running == 1)
+        answer = server.complete()
+        assert answer.status == 503 and answer.json["error"]["code"] == "queue_full"
+        assert answer.json["error"]["message"].startswith("no device is free")
+        assert server.engine.waiting == 0 and int(answer.headers["retry-after-ms"]) > 0
+        left_within(server, first)
+        assert server.complete(max_tokens=2, n=2).status == 200  # the second choice finds the device free again
+
+
 def test_the_event_loop_goes_on_while_the_device_works(slow: Running):
     connection = begin(slow)
     slow.wait(lambda: slow.engine.running == 1)
@@ -370,11 +382,25 @@ def test_sigterm_lets_answers_end():
         process.communicate()
 
 
+def test_a_killed_server_leaves_nothing_behind(tmp_path: Path):
+    command = [sys.executable, "-m", "cli.main", "serve", str(SHIPPED), "--port", "0", "--device", "reference"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"TMPDIR": str(tmp_path)})
+    try:
+        assert process.stderr
+        assert any("ready" in line for line in process.stderr)
+        process.kill()
+        process.wait(SECONDS)
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        process.kill()
+        process.communicate()
+
+
 BAD = [
     ([str(SHIPPED), "--host", "0.0.0.0"], "host must be 127.0.0.1 without keys"),
     ([str(SHIPPED), "--device", "fpga9"], "device must be one of"),
     ([str(SHIPPED), "--api-key", "none"], "cannot read the keys"),
-    ([str(SHIPPED), "--max-queue", "0"], "--max-queue must be at least 1"),
+    ([str(SHIPPED), "--max-queue", "-1"], "--max-queue must be at least 0"),
     ([str(SHIPPED), "--port", "70000"], "port must be in"),
     ([str(SHIPPED), "--chat-template", "none.jinja"], "cannot read the chat template"),
     (["none.bin"], "no such program"),

@@ -64,7 +64,7 @@ def test_keys_are_lines(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("fields", "words"), [
-    ({"host": "0.0.0.0"}, "127.0.0.1 without keys"), ({"port": -1}, "port must be"), ({"most": 0}, "--max-queue"),
+    ({"host": "0.0.0.0"}, "127.0.0.1 without keys"), ({"port": -1}, "port must be"), ({"most": -1}, "--max-queue"),
     ({"seconds": float("nan")}, "--max-seconds"), ({"requests": 0}, "--requests-per-minute"),
     ({"tokens": 0}, "--tokens-per-minute"), ({"body": 0}, "--max-body")])
 def test_settings_have_limits(fields: dict[str, Any], words: str):

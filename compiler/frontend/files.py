@@ -1,10 +1,11 @@
 """The files of a command: a checkpoint, its tokenizer, and a text to calibrate on."""
 
 import codecs
+from glob import escape
 from pathlib import Path
 
 from base.errors import TspError
-from base.inputs import cannot_read, check_input, read_head
+from base.inputs import cannot_read, check_input, read_head, template_beside
 from program.tokenizer import Tokenizer
 
 from .checkpoint import Checkpoint
@@ -16,10 +17,15 @@ TEXT_BYTES, LEAST_TOKENS, MOST_TOKENS = 1 << 15, 16, 4096
 
 
 def read_model(checkpoint: str | Path, tokenizer: str | Path | None = None) -> tuple[Checkpoint, Tokenizer]:
-    """The checkpoint and its tokenizer. By default, the tokenizer is a file next to the checkpoint. Raises TspError."""
-    model = load_checkpoint(checkpoint)
+    """The checkpoint and its tokenizer. By default, the tokenizer is a file next to the checkpoint. Raises TspError.
+
+    A chat template NAME.jinja beside the checkpoint NAME goes before the tokenizer's own.
+    """
+    path, model = Path(checkpoint), load_checkpoint(checkpoint)
     vocab = model.config.vocab_size
-    return model, load_tokenizer(tokenizer or find_tokenizer(Path(checkpoint), vocab), vocab, checkpoint)
+    found = load_tokenizer(tokenizer or find_tokenizer(path, vocab), vocab, checkpoint)
+    found.chat_template = template_beside(path) or found.chat_template
+    return model, found
 
 
 def read_text(path: Path, tokenizer: Tokenizer) -> list[int]:
@@ -63,6 +69,7 @@ def sources(checkpoint: Path, tokenizer: Path | None = None) -> list[Path]:
     if checkpoint.is_dir():
         patterns = (*HF_CONFIGS, "tokenizer.json", "tokenizer.model", "*.safetensors", "*.safetensors.index.json")
     else:
-        patterns = ("tok[0-9]*.bin", "tokenizer.bin", "tokenizer.json", "tokenizer.model")
+        patterns = ("tok[0-9]*.bin", "tokenizer.bin", "tokenizer.json", "tokenizer.model",
+                    f"{escape(checkpoint.stem)}.jinja")
     beside = [path for pattern in patterns for path in sorted(folder.glob(pattern))]
     return [checkpoint, *([tokenizer] if tokenizer else []), *beside]
