@@ -30,7 +30,7 @@ class Burst(wiring.Component):
 
     op: the operation whose layout the engine latches. An operation without `count` and `interval` has one element.
     fold: cycles that an element takes. With fold > 1, `active` is high in all cycles of an element, `part` counts them,
-    and `part_next` is its next value. `done` marks an element's last cycle, and `last` the last cycle of the last
+    and `part_following` is its next value. `done` marks an element's last cycle, and `last` the last cycle of the last
     element. Intervals are then at least `fold`, unless the burst has one element.
     """
 
@@ -39,11 +39,11 @@ class Burst(wiring.Component):
         super().__init__({
             "start": In(1), "word": In(shape), "op": Out(shape),
             "active": Out(1), "index": Out(COUNT_BITS), "last": Out(1), "busy": Out(1), "conflict": Out(1),
-            **({"part": Out(range(fold)), "part_next": Out(range(fold)), "done": Out(1)} if fold > 1 else {}),
+            **({"part": Out(range(fold)), "part_following": Out(range(fold)), "done": Out(1)} if fold > 1 else {}),
         })
         self._single, self._fold = "count" not in shape.members, fold
         if fold == 1:
-            self.part, self.part_next, self.done = Const(0, 0), Const(0, 0), self.active
+            self.part, self.part_following, self.done = Const(0, 0), Const(0, 0), self.active
 
     def elaborate(self, platform):
         m = Module()
@@ -60,9 +60,9 @@ class Burst(wiring.Component):
             self.conflict.eq(self.start & self.busy & ~self.last),
         ]
         if self._fold > 1:
-            m.d.comb += [self.part_next.eq(Mux(self.start, 0, self.part + self.active)),
+            m.d.comb += [self.part_following.eq(Mux(self.start, 0, self.part + self.active)),
                          self.done.eq(self.active & (self.part == self._fold - 1))]
-            m.d.sync += self.part.eq(self.part_next)
+            m.d.sync += self.part.eq(self.part_following)
         with m.If(self.start):
             m.d.sync += [op.eq(self.word), left.eq(1 if self._single else self.word.count), wait.eq(0), index.eq(0)]
         with m.Elif(self.done):

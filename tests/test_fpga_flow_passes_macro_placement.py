@@ -58,7 +58,7 @@ def test_a_floorplan_gives_each_macro_a_bel_of_its_kind():
 
 MACROS = {
     "core.chip.unit_MXM_E.product2_0_3": 3,
-    "core.chip.unit_VXM.lane2.s6_p": 2,
+    "core.chip.unit_VXM.lane2.p6": 2,
     "core.chip.unit_MEM_W0.banks.bank0.0.5": 1,
     "core.chip.unit_MEM_W1.banks.bank1.0.2": 2,
     "core.chip.icu_MEM_W0.words0.0.0": None,
@@ -99,7 +99,7 @@ def test_macros_of_a_lane_become_neighbours(made: int, order: list[int]):
 
 @pytest.mark.parametrize(("cell", "name"), [
     ("core.chip.unit_MXM_E.product2_0_10_TRELLIS_FF_Q_7_DI_MULT18X18D_P25", "core.chip.unit_MXM_E.product2_0_10"),
-    ("core.chip.unit_VXM.lane3.s6_p_TRELLIS_FF_Q_2_DI_LUT4_Z_C_MULT18X18D_P1", "core.chip.unit_VXM.lane3.s6_p"),
+    ("core.chip.unit_VXM.lane3.p6_TRELLIS_FF_Q_2_DI_LUT4_Z_C_MULT18X18D_P1", "core.chip.unit_VXM.lane3.p6"),
     ("core.chip.unit_MEM_E1.banks.bank1.0.12", "core.chip.unit_MEM_E1.banks.bank1.0.12"),
 ])
 def test_names_do_not_depend_on_the_mapper(cell, name):

@@ -21,7 +21,7 @@ def sampled(m: Module, engine: Burst, group: Value, name: str, fold: int) -> Val
         return group
     lanes, own = group_lanes(group), len(group) // 32 // fold
     first, *others = (lanes_group(lanes[at : at + own]) for at in range(0, len(lanes), own))
-    later = register(m, engine.part_next.any(), f"{name}_later")
+    later = register(m, engine.part_following.any(), f"{name}_later")
     kept = others[-1]
     for part in reversed(range(1, fold)):
         kept = register(m, Mux(later, kept, others[part - 1]) if part < fold - 1 else kept, f"{name}_part{part}")

@@ -49,7 +49,7 @@ class Lane(wiring.Component):
         decoded = self.decoded
 
         def registers(stage, **values):
-            return SimpleNamespace(**{name: register(m, value, f"s{stage}_{name}") for name, value in values.items()})
+            return SimpleNamespace(**{name: register(m, value, f"{name}{stage}") for name, value in values.items()})
 
         s = registers(1, a=self.a, b=self.b, c=self.c, pre=self.pre, post=self.post)
         s = registers(2, a=pre_shift(m, decoded, s.a, s.pre), b=s.b, c=s.c, post=s.post)
@@ -62,5 +62,5 @@ class Lane(wiring.Component):
         s = registers(8, **alu(m, decoded, s, self.iota), k=s.k)
         s = registers(9, **saturate(m, decoded, s.y, s.beyond), k=s.k)
         m.d.comb += [self.y.eq(s.y), self.least.eq(s.least),
-                     self.exponent.eq(Mux(decoded.s9_exponent_is_k, s.k, s.y[:8]))]
+                     self.exponent.eq(Mux(decoded.exponent_is_k, s.k, s.y[:8]))]
         return m

@@ -168,7 +168,7 @@ class Vxm(wiring.Component):
 
         imm = following(Mux(source == Src.IMM, word.imm, 0).as_unsigned(), "imm").as_signed()
         iota = named(m, following(source == Src.IOTA, "iota"), f"{name}_iota_following")
-        index = Cat(engine.part_next, Mux(engine.start, 0, engine.index + engine.done))
+        index = Cat(engine.part_following, Mux(engine.start, 0, engine.index + engine.done))
         odd = port.bank_following & Mux(engine.start, source == Src.RF, from_rf)
         constant = Signal(32, name=f"{name}_constant")
         m.d.comb += constant.eq(imm | Mux(iota, index << lane_bits, 0) | odd.replicate(32))
