@@ -74,5 +74,8 @@ DECODED = data.StructLayout({
                      "parity", "invert_y"), 1),
     "limit": 31, "symmetric": 1, "compare": 1, "equal": 1, "exponent_is_k": 1,
 })
-"""Controls of a lane, the same for all lanes. A digit at the end of a name is the stage that uses it: `exp24` is EXP2 in
-stage 4. The names are in the netlists of the boards, whose placement they decide: they change with the next bitstreams."""
+"""Controls of a lane, the same for all lanes.
+
+A digit at the end of a name is the stage that uses it: `exp24` is EXP2 in stage 4. The names are part of the boards'
+netlists and influence their placement, so they change with the next bitstreams.
+"""
