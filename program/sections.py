@@ -71,7 +71,8 @@ def from_own(sections: Mapping[str, np.ndarray], config: ChipConfig) -> dict[str
         if data.dtype != np.uint8 or data.shape[1:] != (PLANES, config.lanes):
             raise ValueError(f"image of {name} must be uint8 [n, {PLANES}, {config.lanes}], "
                              f"not {data.dtype} {data.shape}")
-    return {"queues": queues, "image": image, "schedule": sections["schedule"], "channels": under("channels/", sections)}
+    return {"queues": queues, "image": image, "schedule": sections["schedule"],
+            "channels": under("channels/", sections)}
 
 
 def under(folder: str, sections: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from twins import CHIP, PAIR, alone, twins
 
-from arch.rack import RACKS
+from arch.config import ChipConfig
+from arch.rack import RACKS, RackConfig
 from base.errors import TspError
 from program import file as program_file
 from program.file import any_from_bytes, from_bytes, is_program, load, load_any, save, to_bytes
@@ -20,7 +21,7 @@ def image() -> bytes:
     return to_bytes(twins())
 
 
-def refused(data: bytes, config=PAIR) -> str:
+def refused(data: bytes, config: ChipConfig | RackConfig = PAIR) -> str:
     """The one line with which a file is refused."""
     with pytest.raises(TspError) as caught:
         any_from_bytes(data, config)
