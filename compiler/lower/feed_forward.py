@@ -15,6 +15,7 @@ from compiler.place.placement import Matrix
 from program.integer import groups
 
 from .builder import FRAC, Builder, less
+from .exchange import gather
 from .norm import gain_of, norm
 from .product import add_to_residual, product, requantise
 from .state import TokenState
@@ -41,6 +42,9 @@ def feed_forward(b: Builder, state: TokenState) -> None:
     otherwise into SRAM, and from there group by group.
     """
     g = b.geometry
+    if b.exchange:
+        _feed_forward_of_all(b, state)
+        return
     fits = g.dim + g.hidden <= min(ring.size for ring in b.activations.values())
     straight = "silu" not in b.model.dynamic and fits
     block = b.acts(g.dim + g.hidden * straight)
@@ -58,6 +62,57 @@ def feed_forward(b: Builder, state: TokenState) -> None:
             sums = _channels(b, inner, *ready[-2], sums)
     _channels(b, inner, *ready[-1], sums)
     b.free_exponent(er)
+
+
+def _feed_forward_of_all(b: Builder, state: TokenState) -> None:
+    """The same on a chip of a rack: it computes its channels of the inner layer, and gets those of the others as they
+    are done."""
+    share, matrix = b.geometry.share, b.placement.matrices["w13"]
+    assert share
+    inputs, er = norm(b, state.residual, "ffn norm", gain=gain_of(b, "g_layer", 1), site="ffn_norm",
+                      post=b.shifts.norm_ffn)
+    inner = _Inner(residual=state.residual, matrix=matrix, er=er, gated=None)
+    chunks = [_chunks(hidden) for hidden in share.hidden]
+    own, sums, late = chunks[b.chip], dict[str, Acc](), list[tuple[range, dict[str, Act]]]()
+
+    def products(k: int) -> list[Acc]:
+        return [product(b, matrix, inputs[side], own[k].start - own[0].start, len(own[k])) for side in SIDES]
+
+    ready = [products(0)]
+    steps = max(map(len, chunks))
+    for k in range(steps):
+        parts = [chip[k] if k < len(chip) else range(0) for chip in chunks]
+        acts = {chip: b.acts(len(part)) for chip, part in enumerate(parts) if part}
+        if k + 1 < len(own):
+            ready.append(products(k + 1))
+        if k < len(own):
+            first = own[k].start
+            cluster, f8, _ = _gate(b, inner, first - own[0].start, ready[k], sat=Sat.S8,
+                                   dst=b.tensor("gates", first, len(own[k])))
+            b.load(cluster, f8, acts[b.chip])
+        gather(b, "gates", parts, acts={chip: acts[chip] for chip in acts if chip != b.chip})
+        now = [(parts[b.chip], acts[b.chip])] if k < len(own) else []
+        for part, entries in now + late:
+            sums = _down_part(b, part.start, entries, sums)
+        late = [(parts[chip], acts[chip]) for chip in acts if chip != b.chip]
+    for part, entries in late:
+        sums = _down_part(b, part.start, entries, sums)
+    add_to_residual(b, state.residual, b.placement.matrices["w2"], sums, pre=b.shifts.w2_pre, post=b.shifts.w2)
+    b.free_exponent(er)
+
+
+def _chunks(vectors: range) -> list[range]:
+    return [range(start, min(start + CHUNK, vectors.stop)) for start in range(vectors.start, vectors.stop, CHUNK)]
+
+
+def _down_part(b: Builder, begin: int, acts: dict[str, Act], sums: dict[str, Acc]) -> dict[str, Acc]:
+    """The sums of W2's product with the product of the vectors `begin`.. added; the first of them clears."""
+    matrix, fresh = b.placement.matrices["w2"], not sums
+    if fresh:
+        sums = {side: Acc(side, b.accumulators[side].take(count), count)
+                for side in acts if (count := len(matrix.vectors[side]))}
+    _multiply_down(b, begin, acts, sums, fresh)
+    return sums
 
 
 def _vector_groups(b: Builder) -> list[tuple[int, int]]:
@@ -129,11 +184,16 @@ def _down(b: Builder, residual: Reg | Mem, begin: int, acts: dict[str, Act], er:
     if fresh:
         sums = {side: Acc(side, b.accumulators[side].take(count), count)
                 for side in acts if (count := len(matrix.vectors[side]))}
+    _multiply_down(b, begin, acts, sums, fresh)
+    if er is not None or begin == _vector_groups(b)[-1][0]:
+        add_to_residual(b, residual, matrix, sums, pre=s.w2_pre, post=s.w2, **less(er))
+    return sums
+
+
+def _multiply_down(b: Builder, begin: int, acts: dict[str, Act], sums: dict[str, Acc], fresh: bool) -> None:
+    matrix = b.placement.matrices["w2"]
     for side, acc in sums.items():
         quads = acc.count * matrix.steps
         weights = [t.mem(begin * quads, acts[side].count * quads, cells=()) for t in matrix.tensors[side]]
         b.cluster("w2 product").mac(weights, acts[side], acc, steps=matrix.steps, wfmt=matrix.wfmt, order=Order.TILE,
                                     clear=int(fresh))
-    if er is not None or begin == _vector_groups(b)[-1][0]:
-        add_to_residual(b, residual, matrix, sums, pre=s.w2_pre, post=s.w2, **less(er))
-    return sums
