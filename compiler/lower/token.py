@@ -16,6 +16,7 @@ from .begin import begin
 from .builder import Builder
 from .exchange import Exchange
 from .feed_forward import feed_forward
+from .feed_forward_of_all import feed_forward_of_all
 from .finish import finish
 from .noise import layer_noise
 
@@ -27,7 +28,7 @@ def lower_token(placement: Placement, chunks: int, valid: int = 0, exchange: Exc
     state = begin(b)
     b.open("layer", b.model.layers, placement.layout.strides)
     attention(b, state)
-    feed_forward(b, state)
+    (feed_forward_of_all if exchange else feed_forward)(b, state)
     layer_noise(b)
     b.open("finish")
     finish(b, state)

@@ -411,11 +411,11 @@ class _Placer:
         """What the chips of a rack send each other, in the places of all chips.
 
         words: attention's output. gates: the inner layer. addends: what is added to the residual. best: of each chip
-        the greatest score, then of each the token that has it.
+        the greatest score, then of each the token that has it. exponents: of each chip that of its channels of a group.
         """
         g, t = self.g, self.p.tensors
         for name, quads in (("words", len(g.attention_words())), ("gates", g.inner), ("addends", g.dim),
-                            ("best", 2 * chips)):
+                            ("best", 2 * chips), ("exponents", chips)):
             t[name] = self._add(f"{name} of all chips", "E0", quads)
 
     def _until_finish(self, name: str, later: str, quads: int) -> Tensor:
