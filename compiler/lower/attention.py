@@ -4,17 +4,18 @@ The heads of a side follow each other in a software pipeline, and both sides tak
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from arch.isa import Alu, ErUse, Func, Order, Red, Sat
 from arch.lanes import SIDES
 from compiler.ir import Acc, Act, Mem, Reg
-from compiler.place.geometry import CHUNK, Head
+from compiler.place.geometry import CHUNK, Geometry, Head
 from program.integer import Q_SHIFT
 
 from .builder import FRAC, Builder
+from .exchange import gather
 from .norm import gain_of, norm
 from .product import add_to_residual
 from .qkv import Queries, key_scales, keys, project, spread_values, values
@@ -23,8 +24,8 @@ from .state import TokenState
 SUM_SLOT = {"W": 2, "E": 3}
 """Reduction slots of a side's softmax; its scores have slots 0 and 1."""
 
-Outputs = dict[tuple[int, int], dict[str, Act]]
-"""Attention's output words in both activation buffers, by (unit, rep)."""
+Outputs = dict[int, dict[str, Act]]
+"""Attention's output words in both activation buffers, by the number of a head's first word among all words."""
 
 
 @dataclass(frozen=True)
@@ -42,18 +43,36 @@ def attention(b: Builder, state: TokenState) -> None:
     queries = project(b, state, acts, er)
     b.free_exponent(er)
     outputs: Outputs = {}
-    west, east = (_heads(b, state, side, queries, outputs) for side in SIDES)
-    for pair in itertools.zip_longest(west, east):
-        for step in pair:
-            if step:
-                step()
+    does = {side: _heads(b, state, side, queries, outputs) for side in SIDES}
+    for side, step, n in _in_turn(b.geometry):
+        does[side][step](n)
+    if b.exchange:
+        for k in range(len(_output_order(b.geometry)), _most_outputs(b.geometry)):
+            _share_words(b, outputs, k)
     b.free(*queries.values())
     _project_outputs(b, state.residual, outputs)
 
 
-def _heads(b: Builder, state: TokenState, side: str, queries: Queries, outputs: Outputs) -> list[Callable[[], None]]:
-    """Steps that write the attention of one side's heads: scores of the next head go before the softmax and the value
-    product of this one, the token's values behind the first scores."""
+def _in_turn(g: Geometry) -> Iterator[tuple[str, str, int]]:
+    """(side, step, number of the side's head) of all heads, in program order: the sides take turns."""
+    for steps in itertools.zip_longest(*([(side, *step) for step in _steps(len(g.heads(side)))] for side in SIDES)):
+        yield from filter(None, steps)
+
+
+def _steps(heads: int) -> list[tuple[str, int]]:
+    """Steps of one side's heads: scores of the next head go before the softmax and the value product of this one, the
+    token's values behind the first scores."""
+    steps = [("scores", 0), ("spread", 0)] if heads else []
+    for n in range(heads):
+        if n + 1 < heads:
+            steps.append(("scores", n + 1))
+        steps.append(("values", n))
+    return steps
+
+
+def _heads(b: Builder, state: TokenState, side: str, queries: Queries, outputs: Outputs,
+           ) -> dict[str, Callable[[int], None]]:
+    """What the steps of one side's heads write."""
     heads, found = b.geometry.heads(side), dict[int, Scores]()
 
     def scores(n: int) -> None:
@@ -62,16 +81,11 @@ def _heads(b: Builder, state: TokenState, side: str, queries: Queries, outputs: 
     def rest(n: int) -> None:
         _values(b, state, heads[n], found.pop(n), outputs)
 
-    def spread() -> None:
+    def spread(_: int) -> None:
         for unit in sorted({head.unit for head in heads}):
             spread_values(b, unit)
 
-    steps: list[Callable[[], None]] = [lambda: scores(0), spread] if heads else []
-    for n in range(len(heads)):
-        if n + 1 < len(heads):
-            steps.append(lambda n=n: scores(n + 1))
-        steps.append(lambda n=n: rest(n))
-    return steps
+    return {"scores": scores, "spread": spread, "values": rest}
 
 
 # --- scores --------------------------------------------------------------------------------------------------------
@@ -168,31 +182,70 @@ def _output(b: Builder, head: Head, acc: Acc, r: Reg, er: int, outputs: Outputs)
     label, g, s = "attention output", b.geometry, b.shifts
     op = {"a": acc, "pre": s.av_pre, "func": Func.MUL, "b": r, "post": s.av, "er_use": ErUse.POST, "er": er,
           "sat": Sat.S8, "n": g.words}
-    last = head.part == g.per_word - 1 or head.kv == b.model.kv_heads - 1
-    if not last:
+    if not _ends_word(g, head):
         b.op(label, **op, dst=b.tensor(f"part_{head.side}"))
         return
     if head.part:
         op |= {"alu": Alu.ADD, "c": b.tensor(f"part_{head.side}")}
     cluster = b.cluster(label)
     stream, _ = cluster.alu(**op)
-    first = b.config.act_depth - len(g.q_words()) + g.q_words().index((head.unit, head.rep, 0))
-    acts = {side: Act(side, first, g.words) for side in SIDES}
-    b.load(cluster, stream, acts)
-    outputs[head.unit, head.rep] = acts
+    number = g.first_word(b.chip) + g.q_words().index((head.unit, head.rep, 0))
+    outputs[number] = _output_acts(b, number)
+    b.load(cluster, stream, outputs[number])
+    if b.exchange:
+        cluster.write(stream, b.tensor("words", number, g.words))
+        _share_words(b, outputs, _output_order(g).index(number - g.first_word(b.chip)))
+
+
+def _ends_word(g: Geometry, head: Head) -> bool:
+    """Whether a head is the last one of its word."""
+    return head.part == g.per_word - 1 or head.kv == g.model.kv_heads - 1
+
+
+def _output_acts(b: Builder, number: int) -> dict[str, Act]:
+    """The activation entries of a head's words, from word `number` on."""
+    first = b.config.act_depth - len(b.geometry.attention_words()) + number
+    return {side: Act(side, first, b.geometry.words) for side in SIDES}
+
+
+def _output_order(g: Geometry) -> list[int]:
+    """Numbers of the first words of a chip's heads, among the chip's words, in the order in which they are done."""
+    heads = [g.heads(side)[n] for side, step, n in _in_turn(g) if step == "values"]
+    return [g.q_words().index((head.unit, head.rep, 0)) for head in heads if _ends_word(g, head)]
+
+
+def _chips(g: Geometry) -> list[Geometry]:
+    return [g.of_chip(heads) for heads in g.share.heads] if g.share else [g]
+
+
+def _most_outputs(g: Geometry) -> int:
+    """Outputs of the chip that has the most."""
+    return max(len(_output_order(chip)) for chip in _chips(g))
+
+
+def _share_words(b: Builder, outputs: Outputs, k: int) -> None:
+    """Exchange output number k of each chip that has so many. Those of other chips join `outputs`."""
+    g = b.geometry
+    parts, acts = [], dict[int, dict[str, Act]]()
+    for chip, own in enumerate(_chips(g)):
+        order = _output_order(own)
+        first = g.first_word(chip) + order[k] if k < len(order) else 0
+        parts.append(range(first, first + g.words) if k < len(order) else range(0))
+        if chip != b.chip and k < len(order):
+            outputs[first] = acts[chip] = _output_acts(b, first)
+    gather(b, "words", parts, acts=acts)
 
 
 def _project_outputs(b: Builder, residual: Reg | Mem, outputs: Outputs) -> None:
     """residual += Wo times the outputs, word by word as they come, so that only the last head's word is waited for."""
-    matrix, g = b.placement.matrices["wo"], b.geometry
+    matrix = b.placement.matrices["wo"]
     accs = {side: Acc(side, b.accumulators[side].take(len(matrix.vectors[side])), len(matrix.vectors[side]))
             for side in SIDES if matrix.vectors[side]}
-    order = {word: i for i, word in enumerate(g.q_words())}
-    for n, ((unit, rep), acts) in enumerate(outputs.items()):
-        for w in range(g.words):
+    for n, (number, acts) in enumerate(outputs.items()):
+        for w in range(b.geometry.words):
             for side, acc in accs.items():
                 quads = acc.count * matrix.steps
-                weights = [t.mem(order[unit, rep, w] * quads, quads, cells=()) for t in matrix.tensors[side]]
+                weights = [t.mem((number + w) * quads, quads, cells=()) for t in matrix.tensors[side]]
                 b.cluster("wo product").mac(weights, acts[side].part(w, 1), acc, steps=matrix.steps, wfmt=matrix.wfmt,
                                             clear=int(n == 0 and w == 0))
     add_to_residual(b, residual, matrix, accs, pre=b.shifts.wo_pre, post=b.shifts.wo)

@@ -21,7 +21,7 @@ from .state import TokenState
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Inner:
+class Inner:
     """What all vectors of the inner layer need.
 
     residual: what W2's product is added to. matrix: W1 on the west side and W3 on the east side. er: register of the
@@ -47,7 +47,7 @@ def feed_forward(b: Builder, state: TokenState) -> None:
     inputs = {side: act.part(0, g.dim) for side, act in block.items()}
     _, er = norm(b, state.residual, "ffn norm", gain=gain_of(b, "g_layer", 1), site="ffn_norm",
                  post=b.shifts.norm_ffn, acts=inputs)
-    inner = _Inner(residual=state.residual, matrix=b.placement.matrices["w13"], er=er,
+    inner = Inner(residual=state.residual, matrix=b.placement.matrices["w13"], er=er,
                    gated={side: act.part(g.dim, g.hidden) for side, act in block.items()} if straight else None)
     sums: dict[str, Acc] = {}
     ready: list[tuple[int, list[Acc]]] = []
@@ -60,23 +60,23 @@ def feed_forward(b: Builder, state: TokenState) -> None:
     b.free_exponent(er)
 
 
-def _vector_groups(b: Builder) -> list[tuple[int, int]]:
+def vector_groups(b: Builder) -> list[tuple[int, int]]:
     """(first vector, end) of the groups of channels."""
     lanes = b.geometry.lanes
-    return [(part.start // lanes, ceil_div(part.stop, lanes)) for part in groups(b.model.hidden, b.model.group)]
+    return [(part.start // lanes, ceil_div(part.stop, lanes)) for part in groups(b.geometry.inner * lanes, b.model.group)]
 
 
-def _channels(b: Builder, inner: _Inner, start: int, accs: list[Acc], sums: dict[str, Acc]) -> dict[str, Acc]:
+def _channels(b: Builder, inner: Inner, start: int, accs: list[Acc], sums: dict[str, Acc]) -> dict[str, Acc]:
     """Gate of some vectors; where they end a group of channels, its share of W2's product.
 
     accs: W1's and W3's products from vector `start` on. sums: accumulators of W2's product so far; returned with the
     group's share.
     """
-    begin, end = next(group for group in _vector_groups(b) if group[0] <= start < group[1])
+    begin, end = next(group for group in vector_groups(b) if group[0] <= start < group[1])
     count = accs[0].count
     last = start + count == end
     if inner.gated:
-        cluster, f8, _ = _gate(b, inner, start, accs, sat=Sat.S8)
+        cluster, f8, _ = gate(b, inner, start, accs, sat=Sat.S8)
         b.load(cluster, f8, {side: act.part(start, count) for side, act in inner.gated.items()})
         acts = {side: act.part(begin, end - begin) for side, act in inner.gated.items()}
         return _down(b, inner.residual, begin, acts, None, sums) if last else sums
@@ -84,20 +84,20 @@ def _channels(b: Builder, inner: _Inner, start: int, accs: list[Acc], sums: dict
     part = f[start - begin : start - begin + count]
     exponent = None
     if "silu" in b.model.dynamic:
-        cluster, _, largest = _gate(b, inner, start, accs, dst=part, sat=Sat.S32, red=Red.MAXABS, red_slot=3,
+        cluster, _, largest = gate(b, inner, start, accs, dst=part, sat=Sat.S32, red=Red.MAXABS, red_slot=3,
                                     red_keep=int(start > begin))
         if last:
             exponent = b.exponents.take()
             b.exponent(cluster, largest, exponent)
     else:
-        _gate(b, inner, start, accs, dst=part, sat=Sat.S8)
+        gate(b, inner, start, accs, dst=part, sat=Sat.S8)
     if last:
         sums = _down(b, inner.residual, begin, _quantised(b, f, exponent), exponent, sums)
         b.free_exponent(exponent)
     return sums
 
 
-def _gate(b: Builder, inner: _Inner, start: int, accs: list[Acc], **fields: Any) -> tuple[Cluster, Stream, Stream]:
+def gate(b: Builder, inner: Inner, start: int, accs: list[Acc], **fields: Any) -> tuple[Cluster, Stream, Stream]:
     """silu(gate) * up of some vectors by an operation with these fields: its cluster, results and reduction."""
     label, s, n = "gate", b.shifts, accs[0].count
     gate, up, sigmoid = b.regs(n), b.regs(n), b.regs(n)
@@ -129,11 +129,17 @@ def _down(b: Builder, residual: Reg | Mem, begin: int, acts: dict[str, Act], er:
     if fresh:
         sums = {side: Acc(side, b.accumulators[side].take(count), count)
                 for side in acts if (count := len(matrix.vectors[side]))}
+    multiply_down(b, begin, acts, sums, fresh)
+    if er is not None or begin == vector_groups(b)[-1][0]:
+        add_to_residual(b, residual, matrix, sums, pre=s.w2_pre, post=s.w2, **less(er))
+    return sums
+
+
+def multiply_down(b: Builder, begin: int, acts: dict[str, Act], sums: dict[str, Acc], fresh: bool) -> None:
+    """W2 times the vectors of the inner layer from `begin` on, which are in `acts`, added to sums or in their place."""
+    matrix = b.placement.matrices["w2"]
     for side, acc in sums.items():
         quads = acc.count * matrix.steps
         weights = [t.mem(begin * quads, acts[side].count * quads, cells=()) for t in matrix.tensors[side]]
         b.cluster("w2 product").mac(weights, acts[side], acc, steps=matrix.steps, wfmt=matrix.wfmt, order=Order.TILE,
                                     clear=int(fresh))
-    if er is not None or begin == _vector_groups(b)[-1][0]:
-        add_to_residual(b, residual, matrix, sums, pre=s.w2_pre, post=s.w2, **less(er))
-    return sums

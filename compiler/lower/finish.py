@@ -3,10 +3,12 @@
 Block "finish"; a large vocabulary adds "classifier" (a loop) and "choose".
 """
 
+from arch.config import PLANES
 from arch.isa import Alu, Red
-from compiler.ir import Imm, Iota, Mem, Reg
+from compiler.ir import BURST_SLOT, Imm, Iota, Mem, Reg
 
 from .builder import Builder
+from .exchange import gather
 from .classifier import Best, classify
 from .index import INDEX_TOKENS, load_index, one_hot_mask
 from .norm import gain_of, norm
@@ -65,6 +67,9 @@ def _index_next_token(b: Builder, position: Reg) -> None:
 def _choose(b: Builder, best: Best, position: Reg) -> None:
     """The known token, or the first of the greatest score: among the vectors that are not searched yet, or else the
     early choice, the least of the two. Frees the registers of `best`."""
+    if b.exchange:
+        _choose_of_all(b, best, position)
+        return
     label, fields = "choose", {}
     if best.early:
         fields = {"alu": Alu.MIN, "c": best.early}
@@ -76,3 +81,35 @@ def _choose(b: Builder, best: Best, position: Reg) -> None:
     cluster.write(token, _next_token(b))
     b.op(label, a=position, dst=b.tensor("position"))
     b.free(best.score)
+
+
+def _choose_of_all(b: Builder, best: Best, position: Reg) -> None:
+    """The same among the tokens of all chips of a rack. Each sends its greatest score, and its first token that has it;
+    INT_MAX is no token. Where the next token is known, all scores are INT_MAX and no chip has such a token."""
+    share, label = b.geometry.share, "choose"
+    assert share
+    chips = len(share.vocab)
+    scores, tokens = b.tensor("best", 0, chips), b.tensor("best", chips, chips)
+    b.op(label, a=best.score, dst=scores[b.chip : b.chip + 1])
+    each = [range(chip, chip + 1) for chip in range(chips)]
+    gather(b, "best", each, PLANES)
+    cluster = b.cluster(label)
+    _, least = cluster.alu(a=b.tensor("z", 0, best.unsearched), alu=Alu.INDEX, b=Iota(), c=best.score,
+                           n=best.unsearched, red=Red.MIN, red_slot=BURST_SLOT)
+    early = {"alu": Alu.MIN, "c": best.early} if best.early else {}
+    own = b.regs(1)
+    b.alu(cluster, a=b.across_lanes(cluster, least, Red.MIN), **early, dst=own)
+    first = share.vocab[b.chip].start * b.geometry.lanes
+    b.op(label, a=own, alu=Alu.ADD, c=Imm(first), dst=tokens[b.chip : b.chip + 1])
+    gather(b, "best", [range(chips + chip, chips + chip + 1) for chip in range(chips)], PLANES)
+    cluster = b.cluster(label)
+    _, top = cluster.alu(a=scores, n=chips, red=Red.MAX, red_slot=BURST_SLOT)
+    b.alu(cluster, a=b.across_lanes(cluster, top, Red.MAX), dst=own)
+    less = b.regs(chips)
+    b.op(label, a=scores, alu=Alu.LT, c=own, n=chips, dst=less)
+    cluster = b.cluster(label)
+    _, least = cluster.alu(a=less, pre=1, logical=1, alu=Alu.OR, c=tokens, n=chips, red=Red.MIN, red_slot=3, red_keep=1)
+    token, _ = b.alu(cluster, a=b.across_lanes(cluster, least, Red.MIN), dst=b.tensor("token"))
+    cluster.write(token, _next_token(b))
+    b.op(label, a=position, dst=b.tensor("position"))
+    b.free(best.score, best.early, own, less)

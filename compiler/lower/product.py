@@ -3,13 +3,17 @@
 from dataclasses import replace
 from typing import Any
 
-from arch.isa import Alu, Func, Sat
-from compiler.ir import Acc, Act, Cluster, Mem, Reg, Stream
+from arch.isa import Alu, Fmt, Func, Sat
+from compiler.ir import Acc, Act, As, Cluster, Mem, Reg, Stream
 from compiler.place.geometry import CHUNK
 from compiler.place.layout import Halves
 from compiler.place.placement import Matrix
 
 from .builder import Builder
+from .exchange import gather
+
+SIGNED = {1: Fmt.B0, 2: Fmt.LO16, 4: Fmt.I32}
+"""Formats of operands of so many planes."""
 
 
 def product(b: Builder, matrix: Matrix, act: Act, start: int, count: int, rel: int = 0) -> Acc:
@@ -43,6 +47,9 @@ def add_to_residual(b: Builder, residual: Reg | Mem, matrix: Matrix, accs: dict[
     An operation takes three operands, and two of them from streams: a residual in SRAM is added to in a second one.
     """
     label = f"{matrix.name} residual"
+    if b.exchange:
+        _add_of_all(b, residual, matrix, accs, pre=pre, **fields)
+        return
     for side, acc in accs.items():
         first = matrix.vectors[side][0]
         for start, count in _bursts(residual, matrix, side, acc.count):
@@ -55,6 +62,24 @@ def add_to_residual(b: Builder, residual: Reg | Mem, matrix: Matrix, accs: dict[
             part = b.tensor("x_part", first + start, count)
             b.op(label, **scaled, n=count, dst=part)
             b.op(label, a=part, alu=Alu.ADD, c=x, n=count, dst=x)
+
+
+def _add_of_all(b: Builder, residual: Reg | Mem, matrix: Matrix, accs: dict[str, Acc], **fields: Any) -> None:
+    """The addends of this chip's vectors go to all chips, and each adds those of all."""
+    share = b.geometry.share
+    assert share
+    for side, acc in accs.items():
+        first = share.residual[b.chip].start + matrix.vectors[side][0]
+        for start, count in _bursts(residual, matrix, side, acc.count):
+            b.op(f"{matrix.name} addends", a=Acc(side, acc.vector + start, count), func=Func.MUL,
+                 b=matrix.scales(side, start, count), **fields, n=count, dst=b.tensor("addends", first + start, count))
+    planes = share.planes[matrix.name]
+    gather(b, "addends", share.residual, planes)
+    for chip in sorted(range(len(share.residual)), key=lambda chip: chip != b.chip):
+        part = share.residual[chip]
+        addends = replace(b.tensor("addends", part.start, len(part)), planes=(1 << planes) - 1)
+        x = residual[part.start : part.stop]
+        b.op(f"{matrix.name} residual", a=As(addends, SIGNED[planes]), alu=Alu.ADD, c=x, n=len(part), dst=x)
 
 
 def _bursts(residual: Reg | Mem, matrix: Matrix, side: str, count: int) -> list[tuple[int, int]]:

@@ -4,7 +4,7 @@ A *word* here is a vector of all lanes. A *unit* here is one K/V head of one or 
 a word, with half a word each. Units alternate between the two hemispheres.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from arch.config import PLANES, ChipConfig
 from arch.lanes import SIDES, ceil_div
 from base.errors import TspError
 from program.integer import IntegerModel
+
+from .share import Share
 
 CHUNK = 4
 """Vectors that one burst drains from an accumulator file, where `Geometry.burst` does not apply."""
@@ -54,10 +56,15 @@ class Head:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Sizes of a model on a chip, in vectors and words."""
+    """Sizes of a model on a chip, in vectors and words.
+
+    model: the model; on a chip of a rack, the rows of it that the chip holds.
+    share: what the other chips hold, on a chip of a rack.
+    """
 
     config: ChipConfig
     model: IntegerModel
+    share: Share | None = None
 
     def __post_init__(self) -> None:
         size, rows = self.model.head_size, self.config.rows
@@ -90,9 +97,24 @@ class Geometry:
         return ceil_div(self.model.hidden, self.lanes)
 
     @property
+    def inner(self) -> int:
+        """Vectors of the feed-forward inner layer on all chips."""
+        return self.share.hidden[-1].stop if self.share else self.hidden
+
+    @property
+    def added(self) -> int:
+        """Vectors of the residual that this chip computes the addends of."""
+        return len(self.share.residual[self.share.chip]) if self.share else self.dim
+
+    @property
     def vocab(self) -> int:
         """Vectors of the logits."""
         return ceil_div(self.model.vocab, self.lanes)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the vocabulary, those of other chips too."""
+        return self.share.tokens if self.share else self.model.vocab
 
     @property
     def chunks(self) -> int:
@@ -187,6 +209,26 @@ class Geometry:
         part, within = (lanes // size, lanes % size) if size < self.lanes else (0 * lanes, word * self.lanes + lanes)
         kv = unit * self.per_word + part
         return np.where(kv < self.model.kv_heads, (kv * heads_per_kv + rep) * size + within, -1)
+
+
+    def of_chip(self, heads: range) -> "Geometry":
+        """The geometry of a chip that has these K/V heads; its other sizes are those of this chip."""
+        return replace(self, model=replace(self.model, kv_heads=len(heads), heads=len(heads) * self.rep), share=None)
+
+    def attention_words(self) -> list[np.ndarray]:
+        """Channels of the words of attention's output, of all chips one after the other."""
+        if not self.share:
+            return [self.channels(unit, rep, word, self.rep) for unit, rep, word in self.q_words()]
+        found = []
+        for heads in self.share.heads:
+            first = heads.start * self.rep * self.model.head_size
+            own = self.of_chip(heads).attention_words()
+            found += [np.where(channels >= 0, channels + first, -1) for channels in own]
+        return found
+
+    def first_word(self, chip: int) -> int:
+        """Number of a chip's first word of attention's output among those of all chips."""
+        return sum(len(self.of_chip(heads).q_words()) for heads in self.share.heads[:chip]) if self.share else 0
 
 
 def gather(x: np.ndarray, axis: int, channels: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from program.integer import MASKED, IntegerModel, rope_parts
 
 from .geometry import CHUNK, Geometry, gather
 from .layout import Halves, Layout, Tensor, Weights, pack_weights, quads_of_halves
+from .share import Share
 
 ACROSS = {"W": "E0", "E": "W0"}
 """Slice of the operands that a VXM operation combines with the products of a side."""
@@ -102,12 +103,17 @@ class Placement:
     vocabulary: Vocabulary = Vocabulary()
 
 
-def place(config: ChipConfig, model: IntegerModel, rope_rate: np.ndarray) -> Placement:
-    """Allocate all tensors. Raises TspError that names what does not fit."""
-    geometry = Geometry(config, model)
+def place(config: ChipConfig, model: IntegerModel, rope_rate: np.ndarray, share: Share | None = None) -> Placement:
+    """Allocate all tensors.
+
+    share: what the chips of a rack hold; `model` is then what this chip holds.
+
+    Raises TspError that names what does not fit.
+    """
+    geometry = Geometry(config, model, share)
     placement = Placement(geometry, Layout(config, model.layers))
-    if geometry.vocab * geometry.lanes > 1 << 16:
-        raise TspError(f"vocabulary of {model.vocab} tokens: at most 65536 are supported")
+    if ceil_div(geometry.tokens, geometry.lanes) * geometry.lanes > 1 << 16:
+        raise TspError(f"vocabulary of {geometry.tokens} tokens: at most 65536 are supported")
     _Placer(placement, rope_rate).run()
     return placement
 
@@ -279,7 +285,8 @@ class _Placer:
 
     def _layer_matrices(self) -> None:
         g, m = self.g, self.m
-        dim, hidden = np.arange(g.dim * g.lanes), np.arange(g.hidden * g.lanes)
+        dim, hidden, inner = (np.arange(vectors * g.lanes) for vectors in (g.dim, g.hidden, g.inner))
+        added = np.arange(g.added * g.lanes).reshape(-1, g.lanes)
         qkv = np.concatenate([m.wq, m.wk, m.wv], axis=1)
         scales = np.concatenate([m.mq, m.mk, m.mv], axis=1)
         out: dict[str, list[np.ndarray]] = {"W": [], "E": []}
@@ -289,12 +296,12 @@ class _Placer:
             base = {"q": 0, "k": m.wq.shape[1], "v": m.wq.shape[1] + m.wk.shape[1]}[kind]
             out[side].append(np.where(channels >= 0, channels + base, -1))
         self._by_channels("qkv", qkv, scales, out, dim, per_layer=True)
-        halves = _halved(dim.reshape(-1, g.lanes))
-        shares = _halved(dim.reshape(-1, g.lanes), self._less_work("W") - self._less_work("E"))
+        halves = _halved(added)
+        shares = _halved(added, self._less_work("W") - self._less_work("E"))
         ffn = {side: [c for c in hidden.reshape(-1, g.lanes)] for side in SIDES}
         self._pair("w13", (m.w1, m.w3), (m.m1, m.m3), ffn, dim)
-        self._by_channels("w2", m.w2, m.m2, halves, hidden, per_layer=True, act_major=True)
-        attention = np.concatenate([g.channels(u, r, w, g.rep) for u, r, w in g.q_words()])
+        self._by_channels("w2", m.w2, m.m2, halves, inner, per_layer=True, act_major=True)
+        attention = np.concatenate(g.attention_words())
         self._by_channels("wo", m.wo, m.mo, shares, attention, per_layer=True, act_major=True)
 
     def _less_work(self, side: str) -> int:
@@ -309,7 +316,7 @@ class _Placer:
         if g.units < 3:
             return 0
         chunks = ceil_div(min(self.m.context // 2, USUAL_POSITION), g.lanes)
-        return fewer * 2 * chunks * g.head_steps // (g.steps * len(g.q_words()))
+        return fewer * 2 * chunks * g.head_steps // (g.steps * len(g.attention_words()))
 
     def _pair(self, name: str, weights: tuple, scales: tuple, out: dict, inputs: np.ndarray) -> None:
         """W1 on the west side and W3 on the east side, so that gate and up arrive together."""
@@ -331,7 +338,9 @@ class _Placer:
         self.p.vocabulary = self._vocabulary(len(out["E"]))
         self._by_channels("classifier", m.classifier, m.mc, out, dim, per_layer=False)
         if m.embedding is not m.classifier:
-            self._by_channels("embedding", m.embedding, m.emb_scale, out, dim, per_layer=False)
+            every = np.arange(ceil_div(g.tokens, g.lanes) * g.lanes).reshape(-1, g.lanes)
+            table = {side: list(every[i::2]) for i, side in enumerate(SIDES)}
+            self._by_channels("embedding", m.embedding, m.emb_scale, table, dim, per_layer=False)
         else:
             self.p.matrices["embedding"] = self.p.matrices["classifier"]
         scale = vectors_of(m.emb_scale, g.lanes)
@@ -387,6 +396,8 @@ class _Placer:
             t["x"] = self._add("x", "W0", g.dim)
             t["x_part"] = self._add("addends of x", "E0", g.dim)
         self._constants()
+        if g.share:
+            self._arrivals(len(g.share.heads))
         if g.words > 1:
             t["mask_E0"] = self._add("mask", "E0", g.chunks)
         for name, homes in (("t_W0", ("W0", "E0")), ("t_W1", ("W0", "E0")), ("t_E0", ("E0", "W0"))):
@@ -395,6 +406,17 @@ class _Placer:
         t["t_E1"] = self._until_finish("scores", "z", g.chunks)
         if g.per_word > 1:
             t |= {f"part_{side}": self._add("attention output", ACROSS[side], 1) for side in SIDES}
+
+    def _arrivals(self, chips: int) -> None:
+        """What the chips of a rack send each other, in the places of all chips.
+
+        words: attention's output. gates: the inner layer. addends: what is added to the residual. best: of each chip
+        the greatest score, then of each the token that has it. exponents: of each chip that of its channels of a group.
+        """
+        g, t = self.g, self.p.tensors
+        for name, quads in (("words", len(g.attention_words())), ("gates", g.inner), ("addends", g.dim),
+                            ("best", 2 * chips), ("exponents", chips)):
+            t[name] = self._add(f"{name} of all chips", "E0", quads)
 
     def _until_finish(self, name: str, later: str, quads: int) -> Tensor:
         """A tensor that is no longer needed when `later` gets its values. It shares the place of `later` if it fits."""

@@ -35,7 +35,9 @@ def assemble(config: ChipConfig, schedules: Sequence[Schedule], chunks: int) -> 
     segments = (Segment(s.block.name, isa.START + start, s.length, s.block.passes,
                         s.block.weight_quads * config.quad_bytes)
                 for s, start in zip(schedules, starts, strict=False))
-    bucket = Bucket(chunks * config.lanes, isa.START + starts[-1] + FIRST + 1, chunks, tuple(segments))
+    period = isa.START + starts[-1] + FIRST + 1
+    period += -period % (config.slot if any(config.ports) else 1)
+    bucket = Bucket(chunks * config.lanes, period, chunks, tuple(segments))
     return Code(bucket=bucket, schedules=tuple(schedules), words=words)
 
 

@@ -40,13 +40,13 @@ def index_bounds(placement: Placement) -> dict[tuple[str, int], int]:
         ("E0", INDEX_SCALE): g.chunks - 1,
         ("W0", INDEX_SCALE): g.chunks - 1,
         ("E0", INDEX_HIGH): (ceil_div(g.model.context, ROPE_STEP) - 1) * g.words,
-        ("E0", INDEX_EMB_SCALE): (g.model.vocab - 1) // g.lanes,
+        ("E0", INDEX_EMB_SCALE): (g.tokens - 1) // g.lanes,
         ("W0", INDEX_LOW): (ROPE_STEP - 1) * g.words,
         ("W0", INDEX_TOKENS): positions // g.lanes,
     }
     bounds |= {(tensor.slice, INDEX_K): (positions - 1) // g.config.rows * g.words for tensor in placement.k.values()}
     bounds |= {(tensor.slice, INDEX_V): (g.chunks - 1) * g.head_steps for tensor in placement.v.values()}
-    table, token = placement.matrices["embedding"], np.arange(g.model.vocab)
+    table, token = placement.matrices["embedding"], np.arange(g.tokens)
     step = table.acts * (token // (2 * g.lanes) * table.steps + token % g.lanes // g.config.rows)
     bounds |= {(tensor.slice, INDEX_EMBEDDING): int(step.max()) for side in table.tensors.values() for tensor in side}
     return bounds
@@ -80,7 +80,7 @@ class Product:
 def products(placement: Placement) -> Iterator[Product]:
     """Every multiplication that `compiler.lower` writes to make an offset, with its greatest operand."""
     g, table = placement.geometry, placement.matrices["embedding"]
-    token, position = g.model.vocab - 1, g.chunks * g.lanes
+    token, position = g.tokens - 1, g.chunks * g.lanes
     yield Product("the key's offset", position // g.config.rows, g.words)
     yield Product("the value's offset", position // g.lanes, g.head_steps)
     yield Product("the next token's offset", position // g.lanes, 1)

@@ -1,0 +1,134 @@
+"""What the chips of a rack send each other: each sends its part of a tensor, and takes the parts of all others.
+
+All chips write the same transfers in the same order. A transfer is a cluster of parts on several chips
+(`compiler.ir.Part`): the scheduler ties the SEND of one chip to the RECEIVEs of others by the latency of the links.
+"""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from arch import isa, row
+from arch.lanes import SIDES
+from arch.rack import Port, RackConfig
+from compiler.ir import Act, Part
+from compiler.place.share import Share
+
+from .builder import Builder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hop:
+    """A SEND of a chip to all chips that get these flits from it.
+
+    chip: the sender. side: end of its row. ports: mask of its ports. takers: ports that take the flits, and cycles from
+    the SEND to each RECEIVE.
+    """
+
+    chip: int
+    side: str
+    ports: int
+    takers: tuple[tuple[Port, int], ...]
+
+    @property
+    def chips(self) -> frozenset[int]:
+        """All chips of the hop."""
+        return frozenset({self.chip} | {port.chip for port, _ in self.takers})
+
+
+def route(rack: RackConfig, source: int) -> list[Hop]:
+    """The hops that bring a chip's flits to all others, each by the least number of links."""
+    reached, edge, hops = {source}, [source], list[Hop]()
+    while edge:
+        near = edge.pop(0)
+        for side in SIDES:
+            ports, takers = 0, list[tuple[Port, int]]()
+            for number in range(rack.chips[near].ports_of(side)):
+                far, latency = rack.across.get(Port(near, side, number), (Port(source, "E", 0), 0))
+                if far.chip not in reached:
+                    reached.add(far.chip)
+                    edge.append(far.chip)
+                    ports |= 1 << number
+                    takers.append((far, isa.C2C_SEND + latency))
+            if takers:
+                hops.append(Hop(chip=near, side=side, ports=ports, takers=tuple(takers)))
+    return hops
+
+
+class Exchange:
+    """The transfers that one chip of a rack takes part in. share: what the chips hold."""
+
+    def __init__(self, rack: RackConfig, share: Share) -> None:
+        self.rack, self.share, self.chip = rack, share, share.chip
+        self._transfers = 0
+
+    @cached_property
+    def routes(self) -> list[list[Hop]]:
+        """By source, the hops to all other chips."""
+        return [route(self.rack, chip) for chip in range(len(self.rack.chips))]
+
+    def number(self) -> int:
+        """A new number, equal on all chips, for they take the same numbers in the same order."""
+        self._transfers += 1
+        return self._transfers
+
+    @property
+    def others(self) -> list[int]:
+        """All chips but this one."""
+        return [chip for chip in range(len(self.rack.chips)) if chip != self.chip]
+
+
+def gather(b: Builder, name: str, parts: Sequence[range], planes: int = 1,
+           acts: Mapping[int, Mapping[str, Act]] | None = None) -> None:
+    """Give all chips the parts of a tensor that each of them has.
+
+    name: the tensor, which has a place for all parts on every chip. parts: by chip, the quads of it that the chip
+    sends; those of this chip are written before. planes: the lower planes of the quads that are sent. acts: by chip,
+    activation entries that its part, of one plane, is loaded into as well.
+    """
+    exchange = b.exchange
+    assert exchange
+    number, acts = exchange.number(), acts or {}
+    for source, part in enumerate(parts):
+        if not part:
+            continue
+        for n, hop in enumerate(exchange.routes[source]):
+            for plane in range(planes):
+                key = number, source, n, plane
+                if hop.chip == exchange.chip:
+                    _send(b, key, hop, name, part, plane)
+                for port, late in hop.takers:
+                    if port.chip == exchange.chip:
+                        _take(b, key, hop, name, part, plane, port, late, acts.get(source))
+
+
+def _part(b: Builder, label: str, key: Hashable, hop: Hop, late: int = 0) -> Part:
+    part = Part(label, b.config, key=key, chips=hop.chips, late=late)
+    b.blocks[-1].clusters.append(part)
+    return part
+
+
+def _send(b: Builder, key: Hashable, hop: Hop, name: str, quads: range, plane: int) -> None:
+    part, mem = _part(b, f"{name} send", key, hop), b.tensor(name, quads.start, len(quads))
+    stream = part.read(replace(mem, planes=1 << plane), row.C2C[hop.side], interval=_interval(b, quads))
+    part.send(stream, hop.side, hop.ports, plane)
+
+
+def _take(b: Builder, key: Hashable, hop: Hop, name: str, quads: range, plane: int, port: Port, late: int,
+          acts: Mapping[str, Act] | None) -> None:
+    """Into SRAM, and into the matrix unit at the other end of the row. The unit at this end, which what comes runs
+    away from, reads it from SRAM."""
+    part, mem = _part(b, f"{name} receive", key, hop, late), b.tensor(name, quads.start, len(quads))
+    stream = part.receive(port.side, port.number, 1 << plane, len(quads), _interval(b, quads))
+    part.write(stream, replace(mem, planes=1 << plane))
+    if not acts:
+        return
+    near, far = (acts[port.side], acts[SIDES[1 - SIDES.index(port.side)]])
+    part.load(stream, far)
+    cluster = b.cluster(f"{name} load")
+    cluster.load(cluster.read(replace(mem, planes=1), row.MXM[port.side]), near)
+
+
+def _interval(b: Builder, quads: range) -> int:
+    """Cycles between flits: one a slot."""
+    return b.config.slot if len(quads) > 1 else 1

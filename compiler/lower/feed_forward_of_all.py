@@ -1,0 +1,171 @@
+"""Second half of a layer on a chip of a rack.
+
+Each chip computes its channels of the inner layer, and its rows of W2's product with the channels of all chips. W2's
+product with what is here runs while the rest is computed, or on its way.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from arch.isa import Alu, ErUse, Fmt, Func, Red, Sat
+from arch.lanes import SIDES
+from compiler.ir import Acc, Act, As, Cluster, Imm, Mem, Stream
+from compiler.place.geometry import CHUNK
+from compiler.place.share import Share
+
+from .builder import Builder, less
+from .exchange import gather
+from .feed_forward import Inner, gate, multiply_down, vector_groups
+from .norm import gain_of, norm
+from .product import add_to_residual, product
+from .state import TokenState
+
+EXPONENT_BITS = 7
+"""Bits that an exponent leaves of the greatest magnitude."""
+
+Pieces = list[tuple[range, dict[str, Act]]]
+"""Vectors of the inner layer, and the activation entries that they are in."""
+
+
+@dataclass(eq=False)
+class _Products:
+    """W1's and W3's products of the chip's vectors, CHUNK by CHUNK: one is computed ahead."""
+
+    b: Builder
+    inner: Inner
+    inputs: dict[str, Act]
+    first: int
+    chunks: list[range]
+
+    def __post_init__(self) -> None:
+        self._ready: list[list[Acc]] = []
+
+    def __call__(self, chunk: range) -> list[Acc]:
+        """Accumulators of a chunk, a side each. Chunks are asked for in order."""
+        number = self.chunks.index(chunk)
+        for part in self.chunks[len(self._ready) : number + 2]:
+            self._ready.append([product(self.b, self.inner.matrix, self.inputs[side], part.start - self.first,
+                                        len(part)) for side in SIDES])
+        return self._ready[number]
+
+
+def feed_forward_of_all(b: Builder, state: TokenState) -> None:
+    """residual += W2 (silu(W1 x) * W3 x), x = norm(residual)."""
+    share = _share(b)
+    inputs, er = norm(b, state.residual, "ffn norm", gain=gain_of(b, "g_layer", 1), site="ffn_norm",
+                      post=b.shifts.norm_ffn)
+    inner = Inner(residual=state.residual, matrix=b.placement.matrices["w13"], er=er, gated=None)
+    dynamic = "silu" in b.model.dynamic
+    groups = [range(*group) for group in vector_groups(b)] if dynamic else [range(b.geometry.inner)]
+    own = share.hidden[b.chip]
+    chunks = [chunk for group in groups for chunk in _chunks(_common(own, group))]
+    products = _Products(b, inner, inputs, own.start, chunks)
+    for group in groups:
+        parts = [_common(hidden, group) for hidden in share.hidden]
+        if dynamic:
+            _dynamic_group(b, inner, products, parts)
+        else:
+            _static(b, inner, products, parts)
+    b.free_exponent(er)
+
+
+def _share(b: Builder) -> Share:
+    assert b.geometry.share
+    return b.geometry.share
+
+
+def _common(one: range, other: range) -> range:
+    start = max(one.start, other.start)
+    return range(start, max(start, min(one.stop, other.stop)))
+
+
+def _chunks(vectors: range) -> list[range]:
+    return [range(start, min(start + CHUNK, vectors.stop)) for start in range(vectors.start, vectors.stop, CHUNK)]
+
+
+# --- static input of W2 --------------------------------------------------------------------------------------------
+
+
+def _static(b: Builder, inner: Inner, products: _Products, parts: Sequence[range]) -> None:
+    """The chips exchange their vectors chunk by chunk. The product with those of others is a chunk behind."""
+    chunks = [_chunks(part) for part in parts]
+    sums, late = dict[str, Acc](), Pieces()
+    for k in range(max(map(len, chunks))):
+        now = [own[k] if k < len(own) else range(0) for own in chunks]
+        acts = {chip: b.acts(len(part)) for chip, part in enumerate(now) if part}
+        if mine := now[b.chip]:
+            cluster, f8, _ = gate(b, inner, mine.start - products.first, products(mine), sat=Sat.S8, dst=_gates(b, mine))
+            b.load(cluster, f8, acts[b.chip])
+        gather(b, "gates", now, acts={chip: acts[chip] for chip in acts if chip != b.chip})
+        sums = _down(b, [(mine, acts[b.chip])] if mine else [], sums)
+        sums = _down(b, late, sums)
+        late = [(now[chip], acts[chip]) for chip in acts if chip != b.chip]
+    sums = _down(b, late, sums)
+    _add(b, inner, sums, None)
+
+
+def _gates(b: Builder, vectors: range) -> Mem:
+    return b.tensor("gates", vectors.start, len(vectors))
+
+
+def _down(b: Builder, pieces: Pieces, sums: dict[str, Acc]) -> dict[str, Acc]:
+    """W2's sums with the product of some pieces; the first of them makes new sums."""
+    matrix = b.placement.matrices["w2"]
+    for part, acts in pieces:
+        fresh = not sums
+        if fresh:
+            sums = {side: Acc(side, b.accumulators[side].take(count), count)
+                    for side in acts if (count := len(matrix.vectors[side]))}
+        multiply_down(b, part.start, acts, sums, fresh)
+    return sums
+
+
+def _add(b: Builder, inner: Inner, sums: dict[str, Acc], er: int | None) -> None:
+    add_to_residual(b, inner.residual, b.placement.matrices["w2"], sums, pre=b.shifts.w2_pre, post=b.shifts.w2,
+                    **less(er))
+
+
+# --- input of W2 with exponents ------------------------------------------------------------------------------------
+
+
+def _dynamic_group(b: Builder, inner: Inner, products: _Products, parts: Sequence[range]) -> None:
+    """A group of channels: its exponent is the greatest of all chips'."""
+    mine = parts[b.chip]
+    f = b.tensor("f", mine.start - products.first, len(mine)) if mine else None
+    for chunk in _chunks(mine):
+        assert f
+        dst = f[chunk.start - mine.start : chunk.stop - mine.start]
+        cluster, _, largest = gate(b, inner, chunk.start - products.first, products(chunk), dst=dst, sat=Sat.S32,
+                                   red=Red.MAXABS, red_slot=3, red_keep=int(chunk.start > mine.start))
+        if chunk.stop == mine.stop:
+            _exponent(b, cluster, largest)
+    owners = [chip for chip, part in enumerate(parts) if part]
+    gather(b, "exponents", [range(chip, chip + bool(part)) for chip, part in enumerate(parts)])
+    er = _greatest_exponent(b, owners)
+    acts = {chip: b.acts(len(parts[chip])) for chip in owners}
+    if f:
+        cluster = b.cluster("ffn quantise")
+        f8, _ = b.alu(cluster, a=f, er_use=ErUse.PRE, er=er, sat=Sat.S8, n=f.count, dst=_gates(b, mine))
+        b.load(cluster, f8, acts[b.chip])
+    gather(b, "gates", parts, acts={chip: acts[chip] for chip in owners if chip != b.chip})
+    order = sorted(owners, key=lambda chip: chip != b.chip)
+    _add(b, inner, _down(b, [(parts[chip], acts[chip]) for chip in order], {}), er)
+    b.free_exponent(er)
+
+
+def _exponent(b: Builder, cluster: Cluster, largest: Stream) -> None:
+    """Into the chip's place: the shift that leaves EXPONENT_BITS of the largest lane."""
+    b.alu(cluster, a=b.across_lanes(cluster, largest, Red.MAX), func=Func.BITLEN, alu=Alu.ADD, c=Imm(-EXPONENT_BITS),
+          dst=b.tensor("exponents", b.chip, 1))
+
+
+def _greatest_exponent(b: Builder, owners: Sequence[int]) -> int:
+    """An exponent register with the greatest exponent of these chips. The caller returns it."""
+    er, greatest = b.exponents.take(), b.regs(1)
+    for n, chip in enumerate(owners):
+        exponent = As(replace(b.tensor("exponents", chip, 1), planes=1), Fmt.B0)
+        fields = {"alu": Alu.MAX, "c": greatest} if n else {}
+        last = {"er_dst": er} if n == len(owners) - 1 else {}
+        b.op("ffn exponent", a=exponent, **fields, **last, dst=greatest)
+    b.free(greatest)
+    return er
