@@ -4,9 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from twins import PAIR, alone, twins
+from twins import PAIR, twins
 
-from base.errors import TspError
 from run.devices import open_device
 from run.sampling import Sampling
 from run.session import Session

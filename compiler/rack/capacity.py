@@ -19,15 +19,21 @@ from .share_out import own_model, shares
 def choose_context(model: ModelConfig, rack: RackConfig, wanted: int | None, four_bit: frozenset[str]) -> int:
     """The context `wanted`, if it fits. By default, as much of the model's context as fits. Raises TspError that names
     what does not fit."""
-    check_wanted(model, wanted)
-    served, problem = longest_context(model, wanted, rack.chips[0].lanes,
-                                      functools.partial(_problem, model, rack, four_bit, False),
-                                      functools.partial(_problem, model, rack, four_bit, True))
+    served, problem = fitting_context(model, rack, wanted, four_bit)
     if not served:
         raise TspError(f"rack {rack.name}: {problem}")
     if wanted is not None and served < wanted:
         raise TspError(f"rack {rack.name}: a context of {wanted} does not fit: {problem} or --context {served}")
     return served
+
+
+def fitting_context(model: ModelConfig, rack: RackConfig, wanted: int | None,
+                    four_bit: frozenset[str]) -> tuple[int, str]:
+    """As `compiler.capacity.fitting_context`. Raises TspError if `wanted` is out of range."""
+    check_wanted(model, wanted)
+    return longest_context(model, wanted, rack.chips[0].lanes,
+                           functools.partial(_problem, model, rack, four_bit, False),
+                           functools.partial(_problem, model, rack, four_bit, True))
 
 
 def place_all(model: ModelConfig, rack: RackConfig, integer: IntegerModel) -> Placements:
