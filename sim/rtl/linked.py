@@ -116,9 +116,13 @@ class LinkedChip(VerilatedChip):
         self._cycles = np.zeros(n_tokens, np.uint64)
         return self._lib.link_start.begin(self._linked, n_tokens, START_CYCLES)
 
-    def begin_run(self, max_cycles: int) -> Future:
-        """Run these tokens: how many of them ended, or an `Outcome`."""
-        return self._lib.link_run.begin(self._linked, max_cycles, self._cycles.ctypes.data, 1, self._fault.ctypes.data)
+    def begin_run(self, max_cycles: int, wait: bool) -> Future:
+        """Run these tokens: how many of them ended, or an `Outcome`.
+
+        wait: for the other chips. Otherwise it ends with BLOCKED where a flit has not come, and is to be called again.
+        """
+        return self._lib.link_run.begin(self._linked, max_cycles, self._cycles.ctypes.data, wait,
+                                        self._fault.ctypes.data)
 
     def cycles(self, count: int) -> list[int]:
         """Cycles of the tokens that ended."""
@@ -141,11 +145,13 @@ class LinkedChip(VerilatedChip):
 class VerilatedRack(HostedRack):
     """Verilated chips of a rack, which exchange flits in the cycles of the schedule.
 
-    debug: builds with traps and probes. max_cycles: of a run, before it counts as endless.
+    debug: builds with traps and probes. in_turn: run the chips one after the other, each as far as it gets, rather than
+    all at once. max_cycles: of a run, before it counts as endless.
     """
 
-    def __init__(self, rack: RackConfig, debug: bool = False, max_cycles: int = 1 << 40) -> None:
-        self.rack, self._most = rack, max_cycles
+    def __init__(self, rack: RackConfig, debug: bool = False, *, in_turn: bool = False,
+                 max_cycles: int = 1 << 40) -> None:
+        self.rack, self._most, self._in_turn = rack, max_cycles, in_turn
         self.chips = self._chips = [LinkedChip(config, debug) for config in rack.chips]
         self._channels = {near: self._channel(near, latency) for near, (_, latency) in rack.across.items()}
         for near, (far, _) in rack.across.items():
@@ -168,10 +174,18 @@ class VerilatedRack(HostedRack):
         ready = _all(chip.begin_start(n_tokens) for chip in self._chips)
         if not all(ready):
             return self._not_started(ready)
-        ended = _all(chip.begin_run(self._most) for chip in self._chips)
+        ended = self._run_in_turn() if self._in_turn else _all(chip.begin_run(self._most, True) for chip in self._chips)
         self._check(ended)
         return Ran(cycles=[chip.cycles(count) for chip, count in zip(self._chips, ended, strict=True)],
                    sent={near: int(channel[SENT]) for near, channel in self._channels.items()})
+
+    def _run_in_turn(self) -> list[int]:
+        ended: list[int] = [Outcome.BLOCKED] * len(self._chips)
+        while Outcome.BLOCKED in ended:
+            for n, chip in enumerate(self._chips):
+                if ended[n] == Outcome.BLOCKED:
+                    ended[n] = chip.begin_run(self._most, False).result()
+        return ended
 
     def _not_started(self, ready: list[int]) -> Ran:
         """Some chip has no bucket for the position, and so has none started."""
