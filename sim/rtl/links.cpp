@@ -1,4 +1,4 @@
-// Follows harness.cpp for chips with links (sim.rtl.linked): runs of one chip of a rack, in a thread of its own.
+// Follows harness.cpp for chips with links (sim.rtl.linked): runs of the chips of a rack, in one thread or several.
 //
 // A chip runs ahead by itself up to its next RECEIVE. There it waits until the other chip has sent the flit that
 // arrives in this cycle, or has passed the cycle in which it would have had to. Cycles are counted from the one in which
@@ -195,20 +195,39 @@ int64_t link_start(Linked* linked, uint32_t tokens, uint64_t max_cycles) {
     return sim->top.running ? LATE : 0;
 }
 
-// Runs the tokens of link_start. wait: in this thread, for other chips that run in theirs; otherwise BLOCKED is returned
-// where a flit has not come yet, and the call is to be repeated. `fault` gets what MISSING and LOST are about.
-int64_t link_run(Linked* linked, uint64_t max_cycles, uint64_t* cycles_per_token, uint32_t wait, uint64_t* fault) {
+// Runs the tokens of link_start as far as their flits have come: tokens that ended, or an outcome. After any but BLOCKED
+// nobody waits for this chip any more.
+int64_t link_step(Linked* linked, uint64_t max_cycles, uint64_t* cycles_per_token) {
+    const int64_t outcome = linked->run(max_cycles, cycles_per_token);
+    if (outcome != BLOCKED) linked->pass(~uint64_t{0} >> 1);
+    return outcome;
+}
+
+struct Job {  // a chip, perhaps of another library, and what becomes of it
+    Linked* linked;
+    int64_t (*step)(Linked*, uint64_t, uint64_t*);  // its library's
+    uint64_t* cycles_per_token;
     int64_t outcome;
+    uint64_t fault[2];
+};
+
+// Runs chips in turn in this thread, each as far as it gets, until all have ended. Other threads run other chips.
+void link_run(Job* jobs, uint64_t count, uint64_t max_cycles) {
+    for (uint64_t n = 0; n < count; ++n) jobs[n].outcome = BLOCKED;
     for (uint32_t tries = 0;; ++tries) {
-        const uint64_t before = linked->sim->cycle;
-        outcome = linked->run(max_cycles, cycles_per_token);
-        if (outcome != BLOCKED || !wait) break;
-        if (linked->sim->cycle != before) tries = 0;
+        bool waits = false;
+        for (uint64_t n = 0; n < count; ++n) {
+            Job& job = jobs[n];
+            if (job.outcome != BLOCKED) continue;
+            const uint64_t before = job.linked->sim->cycle;
+            job.outcome = job.step(job.linked, max_cycles, job.cycles_per_token);
+            std::memcpy(job.fault, job.linked->fault, sizeof job.fault);
+            if (job.linked->sim->cycle != before || job.outcome != BLOCKED) tries = 0;
+            waits |= job.outcome == BLOCKED;
+        }
+        if (!waits) return;
         if (tries > 2000) std::this_thread::sleep_for(std::chrono::microseconds(50));
         else if (tries > 200) std::this_thread::yield();
     }
-    if (outcome != BLOCKED) linked->pass(~uint64_t{0} >> 1);  // nobody waits for this chip any more
-    fault[0] = linked->fault[0], fault[1] = linked->fault[1];
-    return outcome;
 }
 }
