@@ -1,6 +1,6 @@
 """Figures of a program before it runs: the cycles of each operation, and the map of the SRAM."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from arch import row
@@ -87,9 +87,14 @@ def totals(program: Program, number: int) -> list[Total]:
 
 def get_bucket(program: Program, number: int) -> Bucket:
     """The bucket with this number. Raises TspError if there is none."""
-    if not 0 <= number < len(program.buckets):
-        raise TspError(f"bucket must be in 0..{len(program.buckets) - 1}, not {number}")
+    check_bucket(program.buckets, number)
     return program.buckets[number]
+
+
+def check_bucket(buckets: Sequence[Bucket], number: int) -> None:
+    """Raises TspError if there is no bucket with this number."""
+    if not 0 <= number < len(buckets):
+        raise TspError(f"bucket must be in 0..{len(buckets) - 1}, not {number}")
 
 
 def by_segment(program: Program, number: int) -> Iterator[tuple[Segment, list[Event]]]:

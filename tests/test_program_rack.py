@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from twins import CHIP, PAIR, alone, twins
+from small_racks import CHIP, PAIR, alone, twins
 
 from arch.config import ChipConfig
 from arch.rack import RACKS, RackConfig

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from racks import ring, words
-from twins import CHIP, PAIR
+from small_racks import CHIP, PAIR
 
 from arch.host_map import Space
 from arch.isa import Instr, LinkOp, Op
