@@ -205,7 +205,7 @@ def _ends_word(g: Geometry, head: Head) -> bool:
 def _output_acts(b: Builder, number: int) -> dict[str, Act]:
     """The activation entries of a head's words, from word `number` on."""
     first = b.config.act_depth - len(b.geometry.attention_words()) + number
-    return {side: Act(side, first, b.geometry.words) for side in SIDES}
+    return b.placement.matrices["wo"].inputs({side: Act(side, first, b.geometry.words) for side in SIDES})
 
 
 def _output_order(g: Geometry) -> list[int]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from arch import isa, row
+from arch.config import PLANES
 from arch.lanes import SIDES
 from arch.rack import Port, RackConfig
 from compiler.ir import Act, Part
@@ -99,7 +100,7 @@ def gather(b: Builder, name: str, parts: Sequence[range], planes: int = 1,
                     _send(b, key, hop, name, part, plane)
                 for port, late in hop.takers:
                     if port.chip == exchange.chip:
-                        _take(b, key, hop, name, part, plane, port, late, acts.get(source))
+                        _take(b, key, hop, name, part, plane, port, late, acts.get(source, {}))
 
 
 def _part(b: Builder, label: str, key: Hashable, hop: Hop, late: int = 0) -> Part:
@@ -115,18 +116,20 @@ def _send(b: Builder, key: Hashable, hop: Hop, name: str, quads: range, plane: i
 
 
 def _take(b: Builder, key: Hashable, hop: Hop, name: str, quads: range, plane: int, port: Port, late: int,
-          acts: Mapping[str, Act] | None) -> None:
+          acts: Mapping[str, Act]) -> None:
     """Into SRAM, and into the matrix unit at the other end of the row. The unit at this end, which what comes runs
-    away from, reads it from SRAM."""
+    away from, reads it from SRAM. The write has the cells of all planes: no plane of a quad may be read, to be sent on,
+    while another one is written."""
     part, mem = _part(b, f"{name} receive", key, hop, late), b.tensor(name, quads.start, len(quads))
     stream = part.receive(port.side, port.number, 1 << plane, len(quads), _interval(b, quads))
     part.write(stream, replace(mem, planes=1 << plane))
-    if not acts:
-        return
-    near, far = (acts[port.side], acts[SIDES[1 - SIDES.index(port.side)]])
-    part.load(stream, far)
-    cluster = b.cluster(f"{name} load")
-    cluster.load(cluster.read(replace(mem, planes=1), row.MXM[port.side]), near)
+    part.writes = [replace(write, cell=(*write.cell[:-1], each)) for write in part.writes for each in range(PLANES)]
+    for side, act in acts.items():
+        if side != port.side:
+            part.load(stream, act)
+        else:
+            cluster = b.cluster(f"{name} load")
+            cluster.load(cluster.read(replace(mem, planes=1), row.MXM[side]), act)
 
 
 def _interval(b: Builder, quads: range) -> int:

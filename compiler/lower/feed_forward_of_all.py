@@ -92,7 +92,7 @@ def _static(b: Builder, inner: Inner, products: _Products, parts: Sequence[range
     sums, late = dict[str, Acc](), Pieces()
     for k in range(max(map(len, chunks))):
         now = [own[k] if k < len(own) else range(0) for own in chunks]
-        acts = {chip: b.acts(len(part)) for chip, part in enumerate(now) if part}
+        acts = {chip: _entries(b, part) for chip, part in enumerate(now) if part}
         if mine := now[b.chip]:
             cluster, f8, _ = gate(b, inner, mine.start - products.first, products(mine), sat=Sat.S8, dst=_gates(b, mine))
             b.load(cluster, f8, acts[b.chip])
@@ -106,6 +106,10 @@ def _static(b: Builder, inner: Inner, products: _Products, parts: Sequence[range
 
 def _gates(b: Builder, vectors: range) -> Mem:
     return b.tensor("gates", vectors.start, len(vectors))
+
+
+def _entries(b: Builder, vectors: range) -> dict[str, Act]:
+    return b.placement.matrices["w2"].inputs(b.acts(len(vectors)))
 
 
 def _down(b: Builder, pieces: Pieces, sums: dict[str, Acc]) -> dict[str, Acc]:
@@ -142,7 +146,7 @@ def _dynamic_group(b: Builder, inner: Inner, products: _Products, parts: Sequenc
     owners = [chip for chip, part in enumerate(parts) if part]
     gather(b, "exponents", [range(chip, chip + bool(part)) for chip, part in enumerate(parts)])
     er = _greatest_exponent(b, owners)
-    acts = {chip: b.acts(len(parts[chip])) for chip in owners}
+    acts = {chip: _entries(b, parts[chip]) for chip in owners}
     if f:
         cluster = b.cluster("ffn quantise")
         f8, _ = b.alu(cluster, a=f, er_use=ErUse.PRE, er=er, sat=Sat.S8, n=f.count, dst=_gates(b, mine))

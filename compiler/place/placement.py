@@ -9,7 +9,7 @@ from arch.config import PLANES, ChipConfig
 from arch.isa import Wfmt
 from arch.lanes import SIDES, ceil_div, quads_of_int32, vectors_of
 from base.errors import TspError
-from compiler.ir import As, Mem
+from compiler.ir import Act, As, Mem
 from program.integer import MASKED, IntegerModel, rope_parts
 
 from .geometry import CHUNK, Geometry, gather
@@ -55,6 +55,10 @@ class Matrix:
     vectors: dict[str, list[int]]
     tensors: dict[str, list[Weights]]
     scale: Mapping[str, Halves | Tensor]
+
+    def inputs(self, acts: Mapping[str, Act]) -> dict[str, Act]:
+        """The activation entries, among those of both sides, of the sides that compute something."""
+        return {side: act for side, act in acts.items() if self.vectors[side]}
 
     def scales(self, side: str, start: int, count: int, rel: int = 0) -> Mem | As:
         """An operand of `count` vectors of channel scales, from vector `start` of a side on."""
