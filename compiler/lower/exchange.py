@@ -80,12 +80,13 @@ class Exchange:
 
 
 def gather(b: Builder, name: str, parts: Sequence[range], planes: int = 1,
-           acts: Mapping[int, Mapping[str, Act]] | None = None) -> None:
+           acts: Mapping[int, Mapping[str, Act]] | None = None, lift: int = 0) -> None:
     """Give all chips the parts of a tensor that each of them has.
 
     name: the tensor, which has a place for all parts on every chip. parts: by chip, the quads of it that the chip
     sends; those of this chip are written before. planes: the lower planes of the quads that are sent. acts: by chip,
-    activation entries that its part, of one plane, is loaded into as well.
+    activation entries that its part, of one plane, is loaded into as well. lift: on other chips than its own, a part
+    lies so many planes higher: an arithmetic shift then gives it its sign.
     """
     exchange = b.exchange
     assert exchange
@@ -97,10 +98,10 @@ def gather(b: Builder, name: str, parts: Sequence[range], planes: int = 1,
             for plane in range(planes):
                 key = number, source, n, plane
                 if hop.chip == exchange.chip:
-                    _send(b, key, hop, name, part, plane)
+                    _send(b, key, hop, name, part, plane + (lift if hop.chip != source else 0))
                 for port, late in hop.takers:
                     if port.chip == exchange.chip:
-                        _take(b, key, hop, name, part, plane, port, late, acts.get(source, {}))
+                        _take(b, key, hop, name, part, plane + lift, port, late, acts.get(source, {}))
 
 
 def _part(b: Builder, label: str, key: Hashable, hop: Hop, late: int = 0) -> Part:

@@ -166,6 +166,11 @@ class Geometry:
         return max(CHUNK, min(64 // self.lanes * (1 + self.config.acc_depth // 64), self.config.acc_depth // 4))
 
     @property
+    def logit_burst(self) -> int:
+        """Vectors of logits in a burst. It is short on a chip of a rack, which has few of them."""
+        return CHUNK if self.share else self.burst
+
+    @property
     def position_burst(self) -> int:
         """Vectors of positions in a burst of scores or of their exponentials. It is longer where neither of them takes
         registers."""

@@ -252,7 +252,7 @@ class _Placer:
         """Channel scales. A burst that uses them must lie in one half, so a half has a whole number of bursts."""
         vectors = vectors_of(values, self.g.lanes)
         count = vectors.shape[-2]
-        most = self.g.burst if name in LOOKED_UP else CHUNK
+        most = self.g.logit_burst if name in LOOKED_UP else CHUNK
         quads = min(count, ceil_div(ceil_div(count, 2), most) * most)
         if name in ADDED and not self.g.residual_in_registers:
             quads = count  # one burst uses all of them
@@ -432,7 +432,7 @@ class _Placer:
 
         A looped classifier makes its own noise. Many layers would make too much surplus noise for a small vocabulary.
         """
-        both = 2 * self.g.burst
+        both = 2 * self.g.logit_burst
         block = both * ceil_div(ceil_div(self.g.vocab, both), self.m.layers)
         wasted = block * self.m.layers - self.g.vocab
         return 0 if self.p.vocabulary.passes or wasted > NOISE_WASTE else block

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from arch.config import PLANES
 from arch.lanes import ceil_div
 from arch.rack import RackConfig
 from base.errors import TspError
@@ -16,8 +17,6 @@ ACT_LIMIT = 127
 """Greatest magnitude of an activation."""
 FACTOR_LIMIT = 131_071
 """Greatest magnitude of what the VXM multiplies."""
-SENT_PLANES = (1, 2, 4)
-"""Byte planes that an addend of the residual may have on the links: the VXM reads so many with a sign."""
 
 
 def shares(rack: RackConfig, model: IntegerModel) -> list[Share]:
@@ -52,11 +51,11 @@ def addend_planes(weights: np.ndarray, scales: np.ndarray, pre: int, post: int) 
     A model without weights (`capacity.hollow_model`) stands for any: all planes.
     """
     if not scales.any():
-        return max(SENT_PLANES)
+        return PLANES
     sums = ACT_LIMIT * np.abs(weights.astype(np.int64)).sum(-1)
     factors = np.minimum((sums >> max(pre, 0)) + 1 << max(-pre, 0), FACTOR_LIMIT)
     most = int((factors * np.abs(scales.astype(np.int64))).max() >> max(post, 0)) + 1
-    return next((planes for planes in SENT_PLANES if most < 1 << 8 * planes - 1), max(SENT_PLANES))
+    return next((planes for planes in range(1, PLANES) if most < 1 << 8 * planes - 1), PLANES)
 
 
 def _gained(model: IntegerModel) -> int:
