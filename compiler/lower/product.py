@@ -46,7 +46,8 @@ def add_to_residual(b: Builder, residual: Reg | Mem, matrix: Matrix, accs: dict[
     An operation takes three operands, and two of them from streams: a residual in SRAM is added to in a second one.
     """
     label = f"{matrix.name} residual"
-    if b.exchange:
+    share = b.geometry.share
+    if share and matrix.name not in share.whole:
         _add_of_all(b, residual, matrix, accs, pre=pre, **fields)
         return
     for side, acc in accs.items():

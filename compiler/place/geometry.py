@@ -101,10 +101,9 @@ class Geometry:
         """Vectors of the feed-forward inner layer on all chips."""
         return self.share.hidden[-1].stop if self.share else self.hidden
 
-    @property
-    def added(self) -> int:
-        """Vectors of the residual that this chip computes the addends of."""
-        return len(self.share.residual[self.share.chip]) if self.share else self.dim
+    def added(self, matrix: str) -> int:
+        """Vectors of the residual that this chip computes the addends of by a matrix ("wo", "w2")."""
+        return len(self.share.rows(matrix)) if self.share else self.dim
 
     @property
     def vocab(self) -> int:

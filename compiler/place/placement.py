@@ -290,7 +290,7 @@ class _Placer:
     def _layer_matrices(self) -> None:
         g, m = self.g, self.m
         dim, hidden, inner = (np.arange(vectors * g.lanes) for vectors in (g.dim, g.hidden, g.inner))
-        added = np.arange(g.added * g.lanes).reshape(-1, g.lanes)
+        added = {name: np.arange(g.added(name) * g.lanes).reshape(-1, g.lanes) for name in ADDED}
         qkv = np.concatenate([m.wq, m.wk, m.wv], axis=1)
         scales = np.concatenate([m.mq, m.mk, m.mv], axis=1)
         out: dict[str, list[np.ndarray]] = {"W": [], "E": []}
@@ -300,8 +300,8 @@ class _Placer:
             base = {"q": 0, "k": m.wq.shape[1], "v": m.wq.shape[1] + m.wk.shape[1]}[kind]
             out[side].append(np.where(channels >= 0, channels + base, -1))
         self._by_channels("qkv", qkv, scales, out, dim, per_layer=True)
-        halves = _halved(added)
-        shares = _halved(added, self._less_work("W") - self._less_work("E"))
+        halves = _halved(added["w2"])
+        shares = _halved(added["wo"], self._less_work("W") - self._less_work("E"))
         ffn = {side: [c for c in hidden.reshape(-1, g.lanes)] for side in SIDES}
         self._pair("w13", (m.w1, m.w3), (m.m1, m.m3), ffn, dim)
         self._by_channels("w2", m.w2, m.m2, halves, inner, per_layer=True, act_major=True)

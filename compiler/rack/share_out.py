@@ -19,8 +19,10 @@ FACTOR_LIMIT = 131_071
 """Greatest magnitude of what the VXM multiplies."""
 
 
-def shares(rack: RackConfig, model: IntegerModel) -> list[Share]:
+def shares(rack: RackConfig, model: IntegerModel, whole: frozenset[str] = frozenset()) -> list[Share]:
     """What each chip holds: as equal parts as whole vectors, and whole K/V heads, allow.
+
+    whole: matrices that every chip holds in full, see `Share`.
 
     Raises TspError that names what is too small to be divided.
     """
@@ -33,7 +35,7 @@ def shares(rack: RackConfig, model: IntegerModel) -> list[Share]:
         "hidden": parts_of(rack, f"vectors of {lanes} inner channels (hidden_dim)", ceil_div(model.hidden, lanes), 1),
         "vocab": parts_of(rack, f"vectors of {lanes} tokens (vocab_size)", ceil_div(model.vocab, lanes), 2),
     }
-    return [Share(chip=chip, tokens=model.vocab, planes=planes, **parts) for chip in range(chips)]
+    return [Share(chip=chip, tokens=model.vocab, whole=whole, planes=planes, **parts) for chip in range(chips)]
 
 
 def parts_of(rack: RackConfig, what: str, count: int, least: int) -> tuple[range, ...]:
@@ -91,9 +93,9 @@ def own_rows(model: IntegerModel, share: Share, lanes: int) -> dict[str, np.ndar
         return np.arange(part.start * lanes, min(part.stop * lanes, count))
 
     kv, inner = np.arange(heads.start * size, heads.stop * size), channels(share.hidden[chip], model.hidden)
-    added = channels(share.residual[chip], model.dim)
-    return {"wq": np.arange(heads.start * rep * size, heads.stop * rep * size), "wk": kv, "wv": kv, "wo": added,
-            "w1": inner, "w3": inner, "w2": added, "classifier": channels(share.vocab[chip], model.vocab)}
+    added = {name: channels(share.rows(name), model.dim) for name in ("wo", "w2")}
+    return {"wq": np.arange(heads.start * rep * size, heads.stop * rep * size), "wk": kv, "wv": kv,
+            "w1": inner, "w3": inner, **added, "classifier": channels(share.vocab[chip], model.vocab)}
 
 
 def joined_rows(model: IntegerModel, share: Share, lanes: int) -> dict[str, np.ndarray]:
