@@ -8,8 +8,8 @@ from arch.isa import Alu, Red
 from compiler.ir import BURST_SLOT, Imm, Iota, Mem, Reg
 
 from .builder import Builder
-from .exchange import gather
 from .classifier import Best, classify
+from .exchange import gather
 from .index import INDEX_TOKENS, load_index, one_hot_mask
 from .norm import gain_of, norm
 from .state import TokenState

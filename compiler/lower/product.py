@@ -14,7 +14,6 @@ from .builder import Builder
 from .exchange import gather
 
 
-
 def product(b: Builder, matrix: Matrix, act: Act, start: int, count: int, rel: int = 0) -> Acc:
     """Accumulators of `count` output vectors of the side of `act`, from its vector `start` on.
 

@@ -77,7 +77,7 @@ def own_model(model: IntegerModel, share: Share, lanes: int) -> IntegerModel:
         "vocab": len(vocab), "classifier": model.classifier[rows["classifier"]], "mc": model.mc[rows["classifier"]],
     }
     for name in ("wq", "wk", "wv", "wo", "w1", "w2", "w3"):
-        found |= {name: getattr(model, name)[:, rows[name]], "m" + name[1]: getattr(model, "m" + name[1])[:, rows[name]]}
+        found |= {each: getattr(model, each)[:, rows[name]] for each in (name, "m" + name[1])}
     for name in ("first_k", "first_m", "first_v"):
         if (array := getattr(model, name)) is not None:
             found[name] = array[:, heads.start : heads.stop]
