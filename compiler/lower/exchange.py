@@ -150,7 +150,8 @@ def _take(b: Builder, key: Hashable, chips: frozenset[int], name: str, quads: ra
     part, mem = _part(b, f"{name} receive", key, chips, late), b.tensor(name, quads.start, len(quads))
     stream = part.receive(port.side, port.number, 1 << plane, len(quads), sent_interval(b, len(quads)))
     part.write(stream, replace(mem, planes=1 << plane))
-    part.writes = [replace(write, cell=(*write.cell[:-1], each)) for write in part.writes for each in range(PLANES)]
+    part.writes = [replace(write, cell=("mem", mem.slice, addr, each)) for write, addr in
+                   zip(part.writes, range(mem.addr, mem.addr + len(quads)), strict=True) for each in range(PLANES)]
     for side, act in acts.items():
         if side != port.side:
             part.load(stream, act)

@@ -62,8 +62,8 @@ def feed_forward(b: Builder, state: TokenState) -> None:
 
 def vector_groups(b: Builder) -> list[tuple[int, int]]:
     """(first vector, end) of the groups of channels."""
-    lanes = b.geometry.lanes
-    return [(part.start // lanes, ceil_div(part.stop, lanes)) for part in groups(b.geometry.inner * lanes, b.model.group)]
+    lanes, parts = b.geometry.lanes, groups(b.geometry.inner * b.geometry.lanes, b.model.group)
+    return [(part.start // lanes, ceil_div(part.stop, lanes)) for part in parts]
 
 
 def _channels(b: Builder, inner: Inner, start: int, accs: list[Acc], sums: dict[str, Acc]) -> dict[str, Acc]:

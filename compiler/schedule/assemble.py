@@ -49,7 +49,8 @@ def _queue(queue: row.Queue, schedules: Sequence[Schedule], starts: Sequence[int
     """
     events: list[tuple[int, AnyOp, dict]] = [(0, Op.NOP, {})]
     for schedule, start in zip(schedules, starts, strict=False):
-        own: list[tuple[int, AnyOp, dict]] = sorted((p.dispatch, p.burst.op, p.fields) for p in schedule.placed if p.burst.queue == queue)
+        own: list[tuple[int, AnyOp, dict]] = sorted((p.dispatch, p.burst.op, p.fields) for p in schedule.placed
+                                                    if p.burst.queue == queue)
         if not own:
             continue
         body, passes = [(start + at, op, fields) for at, op, fields in own], schedule.block.passes
