@@ -47,7 +47,7 @@ def classify(b: Builder, acts: dict[str, Act], er: int | None, threshold: Reg) -
     first, end = loop.passes * loop.body, len(b.placement.matrices["classifier"].vectors["W"])
     if not made_by_layers(b) and first < end:
         noise(b, 2 * first, g.vocab - 2 * first, rel=0)
-    split = 0 if loop.passes or end <= g.logit_burst else g.logit_burst
+    split = 0 if loop.passes or end <= g.late_logits else g.late_logits
     if split:
         _vectors(b, acts, er, range(split, end), rel=0)
         greatest = b.regs(1)

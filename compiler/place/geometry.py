@@ -170,6 +170,11 @@ class Geometry:
         return CHUNK if self.share else self.burst
 
     @property
+    def late_logits(self) -> int:
+        """Vectors of logits of each side that are computed last, while the others are searched."""
+        return 2 * self.logit_burst if self.share else self.logit_burst
+
+    @property
     def position_burst(self) -> int:
         """Vectors of positions in a burst of scores or of their exponentials. It is longer where neither of them takes
         registers."""
