@@ -14,7 +14,7 @@ from typing import Any
 
 from base.errors import TspError
 
-from .config import CONFIGS, ChipConfig
+from .config import CONFIGS, MAX_PORTS, ChipConfig
 from .identity import chip_digest
 
 MAX_CHIPS = 64
@@ -141,13 +141,24 @@ def linked(name: str, ports: tuple[int, int], slot: int) -> ChipConfig:
     return replace(CONFIGS[name], name=name + LINKED, ports=ports, slot=slot)
 
 
-def _pair() -> RackConfig:
-    chip = linked("ulx3s", (0, 1), 2)
-    return RackConfig(name="pair", chips=(chip, chip),
-                      links=(Link(ports=(Port(0, "E", 0), Port(1, "E", 0)), latency=12),))
+def mesh(name: str, config: str, chips: int, *, slot: int = 2, latency: int = 12) -> RackConfig:
+    """Chips of a named config, each linked with each other one. Raises TspError beyond 2 * MAX_PORTS + 1 chips."""
+    if not 1 <= chips <= 2 * MAX_PORTS + 1:
+        raise TspError(f"rack {name}: a chip has at most {2 * MAX_PORTS} ports, so 1..{2 * MAX_PORTS + 1} chips may "
+                       f"all be linked with each other, not {chips}")
+    east = min(chips - 1, MAX_PORTS)
+    chip = linked(config, (chips - 1 - east, east), slot)
+
+    def port(near: int, far: int) -> Port:
+        number = far - (far > near)
+        return Port(near, "E", number) if number < MAX_PORTS else Port(near, "W", number - MAX_PORTS)
+
+    links = tuple(Link(ports=(port(one, other), port(other, one)), latency=latency)
+                  for one in range(chips) for other in range(one + 1, chips))
+    return RackConfig(name=name, chips=(chip,) * chips, links=links)
 
 
-RACKS = {rack.name: rack for rack in (_pair(),)}
+RACKS = {rack.name: rack for rack in (mesh("pair", "ulx3s", 2),)}
 """The named racks."""
 
 

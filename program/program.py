@@ -103,6 +103,13 @@ class Program(Predicted):
         """What the image holds of each matrix, if the chip is one of a rack."""
         return shares(self.stored, self.image, self.channels, self.config, model_sizes(self.arrays))
 
+    def logit_tokens(self) -> np.ndarray:
+        """The token of each entry of the tensor `logits`, and of `noise`; -1 of padding.
+
+        A chip of a rack holds some of them, or none, as `channels["logits"]` says.
+        """
+        return self.channels.get("logits", np.arange(self.model.vocab_size))
+
     def sram_use(self) -> dict[str, tuple[int, int]]:
         """(quads used, quads in all) by slice."""
         depths = row.slice_depths(self.config)

@@ -115,9 +115,10 @@ def shares(stored: Mapping[str, Stored], image: Mapping[str, np.ndarray], channe
     """What a chip holds of each matrix. `channels["layers"]` has the numbers of its layers if it has not all."""
     for name, matrix in stored.items():
         layers, rows, columns = whole_shape(name, sizes)
+        layered = len(array_shapes(sizes)[SOURCES[name][0]]) == 3
         outputs = np.concatenate([channels[f"{name}/{side}"] for side in SIDES])
         inputs = channels[f"{name}/inputs"]
-        yield Share(name=name, layers=channels.get("layers", np.arange(layers)) if layers > 1 else np.arange(1),
+        yield Share(name=name, layers=channels.get("layers", np.arange(layers)) if layered else np.arange(1),
                     rows=np.unique(outputs[outputs >= 0]), columns=np.unique(inputs[inputs >= 0]),
                     data=unpack(matrix, image, channels, config, rows, columns))
 

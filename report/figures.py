@@ -7,7 +7,8 @@ from arch import row
 from base.errors import TspError
 from program.program import Bucket, Event, Program, Segment
 
-ENGINES = {"MEM": ("read", "write", "index"), "VXM": ("alu",), "SXM": ("sxm",), "MXM": ("load", "mac", "drain")}
+ENGINES = {"MEM": ("read", "write", "index"), "VXM": ("alu",), "SXM": ("sxm",), "MXM": ("load", "mac", "drain"),
+           "C2C": ("send", "receive")}
 """Engines of a unit, in the order of the pictures. Other engines follow by name."""
 BETWEEN = "between tokens"
 """Name of the cycles before the first and after the last segment."""

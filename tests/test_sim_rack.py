@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from racks import CHIP, ring
+from racks import CHIP, ring, words
 
 from arch.host_map import Trap
-from arch.isa import Dir, Instr, LinkOp, Op, encode
+from arch.isa import Dir, Instr, LinkOp, Op
 from arch.legal import VerifyError
 from arch.rack import RackConfig
 from arch.row import queues, slices
@@ -36,20 +36,8 @@ TO_EDGE = 2
 TAKEN = SENT + LATENCY
 
 
-def queue(*words: tuple[int, Instr]) -> list[int]:
-    """Words whose first elements execute in these cycles."""
-    found, now = [], 4
-    for cycle, instr in words:
-        dispatch = cycle - 1
-        if dispatch > now:
-            found.append(encode(Instr(Op.NOP, dispatch - now)))
-        found.append(encode(instr))
-        now = dispatch + 1
-    return [*found, encode(Instr(Op.SYNC))]
-
-
-def image(period: int = PERIOD, **words: Sequence[int]) -> Image:
-    every = {one.name: list(words.get(one.name, queue())) for one in queues(CHIP)}
+def image(period: int = PERIOD, **own: Sequence[int]) -> Image:
+    every = {one.name: list(own.get(one.name, words())) for one in queues(CHIP)}
     rng = np.random.default_rng(3)
     mems = {f"MEM_{name}": rng.integers(0, 256, (64, 4, CHIP.lanes), np.uint8) for name in slices(CHIP)}
     return Image(config=CHIP, queues=every, starts={name: [0] for name in every}, buckets=[(period, 1 << 20)], maps={},
@@ -57,12 +45,12 @@ def image(period: int = PERIOD, **words: Sequence[int]) -> Image:
 
 
 def sender(sent: int = SENT, send: Instr = SEND) -> Image:
-    return image(MEM_E0=queue((sent - TO_EDGE - 2, READ)), C2C_E=queue((sent, send)))
+    return image(MEM_E0=words((sent - TO_EDGE - 2, READ)), C2C_E=words((sent, send)))
 
 
 def taker(taken: int = TAKEN, receive: Instr = RECEIVE) -> Image:
     """Drives what comes eastward, from the western end to MEM_W, two hops on."""
-    return image(C2C_W=queue((taken, receive)), MEM_W0=queue((taken + 2, WRITE)))
+    return image(C2C_W=words((taken, receive)), MEM_W0=words((taken + 2, WRITE)))
 
 
 def test_worked_example():

@@ -229,7 +229,10 @@ def _most_outputs(g: Geometry) -> int:
 
 
 def _share_words(b: Builder, outputs: Outputs, k: int, own: Callable[[Cluster], Stream] | None = None) -> None:
-    """Exchange output number k of each chip that has so many. Those of others join `outputs`. own: makes this chip's."""
+    """Exchange output number k of each chip that has so many. Those of others join `outputs`.
+
+    own: makes this chip's.
+    """
     g = b.geometry
     parts, acts = [], dict[int, dict[str, Act]]()
     for chip, geometry in enumerate(_chips(g)):

@@ -124,7 +124,7 @@ def _at_once(b: Builder, key: Hashable, hops: Sequence[Hop], name: str, quads: r
             if port.chip == b.chip:
                 _take(b, key, chips, name, quads, 0, port, late, acts)
     if any(hop.chip == b.chip for hop in hops):
-        part = _part(b, f"{name} send", key, chips)
+        part = _part(b, name, key, chips)
         stream = own(part)
         for hop in hops:
             part.send(stream, hop.side, hop.ports, 0)
@@ -137,7 +137,7 @@ def _part(b: Builder, label: str, key: Hashable, chips: frozenset[int], late: in
 
 
 def _send(b: Builder, key: Hashable, hop: Hop, name: str, quads: range, plane: int) -> None:
-    part, mem = _part(b, f"{name} send", key, hop.chips), b.tensor(name, quads.start, len(quads))
+    part, mem = _part(b, name, key, hop.chips), b.tensor(name, quads.start, len(quads))
     stream = part.read(replace(mem, planes=1 << plane), row.C2C[hop.side], interval=sent_interval(b, len(quads)))
     part.send(stream, hop.side, hop.ports, plane)
 
@@ -147,7 +147,7 @@ def _take(b: Builder, key: Hashable, chips: frozenset[int], name: str, quads: ra
     """Into SRAM, and into the matrix unit at the other end of the row. The unit at this end, which what comes runs
     away from, reads it from SRAM. The write has the cells of all planes: no plane of a quad may be read, to be sent on,
     while another one is written."""
-    part, mem = _part(b, f"{name} receive", key, chips, late), b.tensor(name, quads.start, len(quads))
+    part, mem = _part(b, name, key, chips, late), b.tensor(name, quads.start, len(quads))
     stream = part.receive(port.side, port.number, 1 << plane, len(quads), sent_interval(b, len(quads)))
     part.write(stream, replace(mem, planes=1 << plane))
     part.writes = [replace(write, cell=("mem", mem.slice, addr, each)) for write, addr in

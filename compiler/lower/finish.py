@@ -84,8 +84,11 @@ def _choose(b: Builder, best: Best, position: Reg) -> None:
 
 
 def _choose_of_all(b: Builder, best: Best, position: Reg) -> None:
-    """The same among the tokens of all chips of a rack. Each sends its greatest score, and its first token that has it,
-    or a number beyond all tokens. Where the next token is known, all scores are INT_MAX and no chip has such a token."""
+    """The same among the tokens of all chips of a rack.
+
+    Each sends its greatest score, and its first token that has it, or a number beyond all tokens. Where the next token
+    is known, all scores are INT_MAX and no chip has such a token.
+    """
     share, label = b.geometry.share, "choose"
     assert share
     chips = len(share.vocab)

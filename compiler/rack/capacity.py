@@ -1,6 +1,7 @@
 """The context that fits a rack with each plan, and what limits it. Only the model's shapes count, not its weights."""
 
 import functools
+from collections.abc import Sequence
 
 from arch.rack import RackConfig
 from base.errors import TspError
@@ -11,7 +12,7 @@ from program.integer import IntegerModel
 from program.shape import ModelConfig
 
 from .buckets import Placements, check_queues
-from .plan import Choice, Plan, choose
+from .plan import Choice, Plan, plans
 from .share_out import own_model, shares
 
 
@@ -23,22 +24,38 @@ def choose_plan(model: ModelConfig, rack: RackConfig, wanted: int | None, four_b
 
     Raises TspError that names what does not fit.
     """
-    check_wanted(model, wanted)
     check_chips(rack, four_bit)
-
-    def fitting(plan: Plan) -> tuple[int, str]:
-        return longest_context(model, wanted, rack.chips[0].lanes,
-                               functools.partial(_problem, model, rack, four_bit, plan, False),
-                               functools.partial(_problem, model, rack, four_bit, plan, True))
-
-    def cycles(plan: Plan, context: int) -> int:
-        return check_queues(check_fit(model, rack, context, four_bit, plan))[0].bucket.period
-
-    choice = choose(model, rack, kind, fitting, cycles)
+    choice = best_plan(model, rack, wanted, four_bit, plans(kind))
+    if not choice.context:
+        raise TspError(f"rack {rack.name}: {choice.limit}")
     if wanted is not None and choice.context < wanted:
         raise TspError(f"rack {rack.name}: a context of {wanted} does not fit: {choice.limit} or --context "
                        f"{choice.context}")
     return choice
+
+
+def best_plan(model: ModelConfig, rack: RackConfig, wanted: int | None, four_bit: frozenset[str],
+              among: Sequence[Plan]) -> Choice:
+    """The plan with the greatest context and, of several, the fewest cycles. Its context is 0 if none fits. Raises
+    TspError if `wanted` is out of range."""
+    found = [(plan, *fitting_context(model, rack, wanted, four_bit, plan)) for plan in among]
+    most = max(context for _, context, _ in found)
+    able = [(plan, limit) for plan, context, limit in found if context == most]
+
+    def cycles(of: tuple[Plan, str]) -> int:
+        return check_queues(check_fit(model, rack, most, four_bit, of[0]))[0].bucket.period
+
+    plan, limit = min(able, key=cycles) if most and len(able) > 1 else able[0]
+    return Choice(plan=plan, context=most, limit=limit)
+
+
+def fitting_context(model: ModelConfig, rack: RackConfig, wanted: int | None, four_bit: frozenset[str], plan: Plan,
+                    ) -> tuple[int, str]:
+    """As `compiler.capacity.fitting_context`. Raises TspError if `wanted` is out of range."""
+    check_wanted(model, wanted)
+    return longest_context(model, wanted, rack.chips[0].lanes,
+                           functools.partial(_problem, model, rack, four_bit, plan, False),
+                           functools.partial(_problem, model, rack, four_bit, plan, True))
 
 
 def check_chips(rack: RackConfig, four_bit: frozenset[str]) -> None:

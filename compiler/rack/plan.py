@@ -1,11 +1,8 @@
 """Ways to divide a model among the chips of a rack, and the choice between them by predicted cycles."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from arch.rack import RackConfig
 from base.errors import TspError
-from program.shape import ModelConfig
 
 TENSOR = "tensor"
 """All chips compute each layer together, each its rows of the matrices."""
@@ -42,27 +39,12 @@ def plans(kind: str | None) -> list[Plan]:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The plan that is taken. context: positions served. limit: what keeps them below what is wanted; "" if nothing
-    does. cycles: of the token at the last position, without search for a short schedule."""
+    """The plan that is taken.
+
+    context: positions served; 0 if the model does not fit.
+    limit: what keeps them below what is wanted; "" if nothing does.
+    """
 
     plan: Plan
     context: int
     limit: str
-    cycles: int
-
-
-def choose(model: ModelConfig, rack: RackConfig, kind: str | None,
-           fitting: Callable[[Plan], tuple[int, str]], cycles: Callable[[Plan, int], int]) -> Choice:
-    """The plan with the greatest context and, of several, the fewest cycles.
-
-    fitting: context that a plan serves, or 0, and what limits it. cycles: of a token of a plan with this context.
-
-    Raises TspError that names what does not fit any plan.
-    """
-    found = [(plan, *fitting(plan)) for plan in plans(kind)]
-    most = max(context for _, context, _ in found)
-    if not most:
-        raise TspError(f"rack {rack.name}: {found[-1][2]}")
-    able = [(cycles(plan, context), n) for n, (plan, context, _) in enumerate(found) if context == most]
-    least, n = min(able)
-    return Choice(plan=found[n][0], context=most, limit=found[n][2], cycles=least)
