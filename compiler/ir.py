@@ -367,9 +367,11 @@ class Cluster:
     # -- VXM --
 
     def alu(self, *, a: Any, b: Any = None, c: Any = None, n: int = 1, at: int = 0, dst: Reg | None = None,
-            er_dst: int | None = None, red: Red = Red.NONE, **fields: Any,
+            er_dst: int | None = None, red: Red = Red.NONE, interval: int = 0, **fields: Any,
             ) -> tuple[Stream, Stream]:
         """Add a VXM burst of n elements, which samples from cycle `at` on, or when an operand's stream arrives.
+
+        interval: cycles from element to element; by default, as few as the VXM takes.
 
         Further fields are those of `arch.isa.FIELDS[Op.ALU]`.
 
@@ -382,21 +384,22 @@ class Cluster:
                 at = loc.arrival(cfg.VXM)[1]
         fields = {"round": 1, **fields}
         fold = self.config.vxm_fold
-        burst = Burst(row.VXM, Op.ALU, "alu", at, n, fold, {**fields, "count": n, "interval": fold, "red": red}, fold)
+        step = interval or fold
+        burst = Burst(row.VXM, Op.ALU, "alu", at, n, step, {**fields, "count": n, "interval": step, "red": red}, fold)
         fetched: dict[Any, Stream] = {}
         for name, operand in (("a", a), ("b", b), ("c", c)):
             if operand is not None:
-                self._operand(name, operand, at, n, fold, burst, fetched)
+                self._operand(name, operand, at, n, step, burst, fetched)
         self.bursts.append(burst)
         if dst is not None:
             burst.fields |= {"rf_we": 1, "rf": dst.base, "rf_inc": int(dst.count > 1)}
-            self._write_rf(dst, at + isa.VXM_RF, n, fold)
+            self._write_rf(dst, at + isa.VXM_RF, n, step)
         if er_dst is not None:
             burst.fields |= {"er_we": 1, "er_dst": er_dst}
             self.writes.append(Write(("er", er_dst), *[at + isa.VXM_RF] * 2))
         if "er_use" in fields:
             self.reads.append(Read(("er", fields["er"]), at, burst.last))
-        result = self._drive(row.VXM, at + isa.VXM_DRIVE + isa.vxm_late(self.config), n, fold)
+        result = self._drive(row.VXM, at + isa.VXM_DRIVE + isa.vxm_late(self.config), n, step)
         burst.drives["dst"] = result
         reduced = self._reduction(burst, red)
         return result, reduced

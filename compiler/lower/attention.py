@@ -10,12 +10,12 @@ from typing import Any
 
 from arch.isa import Alu, ErUse, Func, Order, Red, Sat
 from arch.lanes import SIDES
-from compiler.ir import Acc, Act, Mem, Reg
+from compiler.ir import Acc, Act, Cluster, Mem, Reg, Stream
 from compiler.place.geometry import CHUNK, Geometry, Head
 from program.integer import Q_SHIFT
 
 from .builder import FRAC, Builder
-from .exchange import gather
+from .exchange import gather, sent_interval
 from .norm import gain_of, norm
 from .product import add_to_residual
 from .qkv import Queries, key_scales, keys, project, spread_values, values
@@ -187,14 +187,19 @@ def _output(b: Builder, head: Head, acc: Acc, r: Reg, er: int, outputs: Outputs)
         return
     if head.part:
         op |= {"alu": Alu.ADD, "c": b.tensor(f"part_{head.side}")}
-    cluster = b.cluster(label)
-    stream, _ = cluster.alu(**op)
     number = g.first_word(b.chip) + g.q_words().index((head.unit, head.rep, 0))
     outputs[number] = _output_acts(b, number)
-    b.load(cluster, stream, outputs[number])
+
+    def load(cluster: Cluster) -> Stream:
+        stream, _ = cluster.alu(**op)
+        b.load(cluster, stream, outputs[number])
+        return stream
+
     if b.exchange:
-        cluster.write(stream, b.tensor("words", number, g.words))
-        _share_words(b, outputs, _output_order(g).index(number - g.first_word(b.chip)))
+        op["interval"] = sent_interval(b, g.words)
+        _share_words(b, outputs, _output_order(g).index(number - g.first_word(b.chip)), load)
+    else:
+        load(b.cluster(label))
 
 
 def _ends_word(g: Geometry, head: Head) -> bool:
@@ -205,7 +210,7 @@ def _ends_word(g: Geometry, head: Head) -> bool:
 def _output_acts(b: Builder, number: int) -> dict[str, Act]:
     """The activation entries of a head's words, from word `number` on."""
     first = b.config.act_depth - len(b.geometry.attention_words()) + number
-    return {side: Act(side, first, b.geometry.words) for side in SIDES}
+    return b.placement.matrices["wo"].inputs({side: Act(side, first, b.geometry.words) for side in SIDES})
 
 
 def _output_order(g: Geometry) -> list[int]:
@@ -223,17 +228,24 @@ def _most_outputs(g: Geometry) -> int:
     return max(len(_output_order(chip)) for chip in _chips(g))
 
 
-def _share_words(b: Builder, outputs: Outputs, k: int) -> None:
-    """Exchange output number k of each chip that has so many. Those of other chips join `outputs`."""
+def _share_words(b: Builder, outputs: Outputs, k: int, own: Callable[[Cluster], Stream] | None = None) -> None:
+    """Exchange output number k of each chip that has so many. Those of others join `outputs`.
+
+    own: makes this chip's.
+    """
     g = b.geometry
     parts, acts = [], dict[int, dict[str, Act]]()
-    for chip, own in enumerate(_chips(g)):
-        order = _output_order(own)
+    for chip, geometry in enumerate(_chips(g)):
+        order = _output_order(geometry)
         first = g.first_word(chip) + order[k] if k < len(order) else 0
         parts.append(range(first, first + g.words) if k < len(order) else range(0))
         if chip != b.chip and k < len(order):
             outputs[first] = acts[chip] = _output_acts(b, first)
-    gather(b, "words", parts, acts=acts)
+    gather(b, "words", parts, acts=acts, own=own or _nothing)
+
+
+def _nothing(cluster: Cluster) -> Stream:
+    raise ValueError(f"{cluster.label}: this chip has nothing to send")
 
 
 def _project_outputs(b: Builder, residual: Reg | Mem, outputs: Outputs) -> None:

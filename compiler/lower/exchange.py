@@ -4,14 +4,15 @@ All chips write the same transfers in the same order. A transfer is a cluster of
 (`compiler.ir.Part`): the scheduler ties the SEND of one chip to the RECEIVEs of others by the latency of the links.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from arch import isa, row
+from arch.config import PLANES
 from arch.lanes import SIDES
 from arch.rack import Port, RackConfig
-from compiler.ir import Act, Part
+from compiler.ir import Act, Cluster, Part, Stream
 from compiler.place.share import Share
 
 from .builder import Builder
@@ -78,13 +79,16 @@ class Exchange:
         return [chip for chip in range(len(self.rack.chips)) if chip != self.chip]
 
 
-def gather(b: Builder, name: str, parts: Sequence[range], planes: int = 1,
-           acts: Mapping[int, Mapping[str, Act]] | None = None) -> None:
+def gather(b: Builder, name: str, parts: Sequence[range], planes: int = 1, *, lift: int = 0,
+           acts: Mapping[int, Mapping[str, Act]] | None = None, own: Callable[[Cluster], Stream] | None = None) -> None:
     """Give all chips the parts of a tensor that each of them has.
 
     name: the tensor, which has a place for all parts on every chip. parts: by chip, the quads of it that the chip
-    sends; those of this chip are written before. planes: the lower planes of the quads that are sent. acts: by chip,
-    activation entries that its part, of one plane, is loaded into as well.
+    sends; those of this chip are written before, if not by `own`. planes: the lower planes of the quads that are sent.
+    lift: on other chips than its own, a part lies so many planes higher: an arithmetic shift then gives it its sign.
+    acts: by chip, activation entries that its part, of one plane, is loaded into as well. own: adds to a cluster what
+    makes this chip's part, one plane; the flits are sent from the stream of it, of which SRAM holds nothing. Its
+    interval must be `sent_interval`.
     """
     exchange = b.exchange
     assert exchange
@@ -92,43 +96,66 @@ def gather(b: Builder, name: str, parts: Sequence[range], planes: int = 1,
     for source, part in enumerate(parts):
         if not part:
             continue
-        for n, hop in enumerate(exchange.routes[source]):
+        hops = exchange.routes[source]
+        if own:
+            near, hops = [hop for hop in hops if hop.chip == source], [hop for hop in hops if hop.chip != source]
+            _at_once(b, (number, source), near, name, part, acts.get(source, {}), own)
+        for n, hop in enumerate(hops):
             for plane in range(planes):
                 key = number, source, n, plane
                 if hop.chip == exchange.chip:
-                    _send(b, key, hop, name, part, plane)
+                    _send(b, key, hop, name, part, plane + (lift if hop.chip != source else 0))
                 for port, late in hop.takers:
                     if port.chip == exchange.chip:
-                        _take(b, key, hop, name, part, plane, port, late, acts.get(source))
+                        _take(b, key, hop.chips, name, part, plane + lift, port, late, acts.get(source, {}))
 
 
-def _part(b: Builder, label: str, key: Hashable, hop: Hop, late: int = 0) -> Part:
-    part = Part(label, b.config, key=key, chips=hop.chips, late=late)
+def sent_interval(b: Builder, count: int) -> int:
+    """Cycles between flits: one a slot."""
+    return b.config.slot if count > 1 else 1
+
+
+def _at_once(b: Builder, key: Hashable, hops: Sequence[Hop], name: str, quads: range, acts: Mapping[str, Act],
+             own: Callable[[Cluster], Stream]) -> None:
+    """The hops of a part that is sent as it is made."""
+    chips = frozenset[int]().union(*(hop.chips for hop in hops))
+    for hop in hops:
+        for port, late in hop.takers:
+            if port.chip == b.chip:
+                _take(b, key, chips, name, quads, 0, port, late, acts)
+    if any(hop.chip == b.chip for hop in hops):
+        part = _part(b, name, key, chips)
+        stream = own(part)
+        for hop in hops:
+            part.send(stream, hop.side, hop.ports, 0)
+
+
+def _part(b: Builder, label: str, key: Hashable, chips: frozenset[int], late: int = 0) -> Part:
+    part = Part(label, b.config, key=key, chips=chips, late=late)
     b.blocks[-1].clusters.append(part)
     return part
 
 
 def _send(b: Builder, key: Hashable, hop: Hop, name: str, quads: range, plane: int) -> None:
-    part, mem = _part(b, f"{name} send", key, hop), b.tensor(name, quads.start, len(quads))
-    stream = part.read(replace(mem, planes=1 << plane), row.C2C[hop.side], interval=_interval(b, quads))
+    part, mem = _part(b, name, key, hop.chips), b.tensor(name, quads.start, len(quads))
+    stream = part.read(replace(mem, planes=1 << plane), row.C2C[hop.side], interval=sent_interval(b, len(quads)))
     part.send(stream, hop.side, hop.ports, plane)
 
 
-def _take(b: Builder, key: Hashable, hop: Hop, name: str, quads: range, plane: int, port: Port, late: int,
-          acts: Mapping[str, Act] | None) -> None:
+def _take(b: Builder, key: Hashable, chips: frozenset[int], name: str, quads: range, plane: int, port: Port,
+          late: int, acts: Mapping[str, Act]) -> None:
     """Into SRAM, and into the matrix unit at the other end of the row. The unit at this end, which what comes runs
-    away from, reads it from SRAM."""
-    part, mem = _part(b, f"{name} receive", key, hop, late), b.tensor(name, quads.start, len(quads))
-    stream = part.receive(port.side, port.number, 1 << plane, len(quads), _interval(b, quads))
+    away from, reads it from SRAM. The write has the cells of all planes: no plane of a quad may be read, to be sent on,
+    while another one is written."""
+    part, mem = _part(b, name, key, chips, late), b.tensor(name, quads.start, len(quads))
+    stream = part.receive(port.side, port.number, 1 << plane, len(quads), sent_interval(b, len(quads)))
     part.write(stream, replace(mem, planes=1 << plane))
-    if not acts:
-        return
-    near, far = (acts[port.side], acts[SIDES[1 - SIDES.index(port.side)]])
-    part.load(stream, far)
-    cluster = b.cluster(f"{name} load")
-    cluster.load(cluster.read(replace(mem, planes=1), row.MXM[port.side]), near)
+    part.writes = [replace(write, cell=("mem", mem.slice, addr, each)) for write, addr in
+                   zip(part.writes, range(mem.addr, mem.addr + len(quads)), strict=True) for each in range(PLANES)]
+    for side, act in acts.items():
+        if side != port.side:
+            part.load(stream, act)
+        else:
+            cluster = b.cluster(f"{name} load")
+            cluster.load(cluster.read(replace(mem, planes=1), row.MXM[side]), act)
 
-
-def _interval(b: Builder, quads: range) -> int:
-    """Cycles between flits: one a slot."""
-    return b.config.slot if len(quads) > 1 else 1

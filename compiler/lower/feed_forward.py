@@ -9,7 +9,7 @@ from typing import Any
 
 from arch.isa import Alu, ErUse, Func, Order, Red, Sat
 from arch.lanes import SIDES, ceil_div
-from compiler.ir import Acc, Act, Cluster, Mem, Reg, Stream
+from compiler.ir import Acc, Act, Mem, Reg
 from compiler.place.geometry import CHUNK
 from compiler.place.placement import Matrix
 from program.integer import groups
@@ -62,8 +62,8 @@ def feed_forward(b: Builder, state: TokenState) -> None:
 
 def vector_groups(b: Builder) -> list[tuple[int, int]]:
     """(first vector, end) of the groups of channels."""
-    lanes = b.geometry.lanes
-    return [(part.start // lanes, ceil_div(part.stop, lanes)) for part in groups(b.geometry.inner * lanes, b.model.group)]
+    lanes, parts = b.geometry.lanes, groups(b.geometry.inner * b.geometry.lanes, b.model.group)
+    return [(part.start // lanes, ceil_div(part.stop, lanes)) for part in parts]
 
 
 def _channels(b: Builder, inner: Inner, start: int, accs: list[Acc], sums: dict[str, Acc]) -> dict[str, Acc]:
@@ -76,7 +76,8 @@ def _channels(b: Builder, inner: Inner, start: int, accs: list[Acc], sums: dict[
     count = accs[0].count
     last = start + count == end
     if inner.gated:
-        cluster, f8, _ = gate(b, inner, start, accs, sat=Sat.S8)
+        cluster = b.cluster("gate")
+        f8, _ = b.alu(cluster, **gate(b, inner, start, accs, sat=Sat.S8))
         b.load(cluster, f8, {side: act.part(start, count) for side, act in inner.gated.items()})
         acts = {side: act.part(begin, end - begin) for side, act in inner.gated.items()}
         return _down(b, inner.residual, begin, acts, None, sums) if last else sums
@@ -84,21 +85,22 @@ def _channels(b: Builder, inner: Inner, start: int, accs: list[Acc], sums: dict[
     part = f[start - begin : start - begin + count]
     exponent = None
     if "silu" in b.model.dynamic:
-        cluster, _, largest = gate(b, inner, start, accs, dst=part, sat=Sat.S32, red=Red.MAXABS, red_slot=3,
-                                    red_keep=int(start > begin))
+        cluster = b.cluster("gate")
+        _, largest = b.alu(cluster, **gate(b, inner, start, accs, dst=part, sat=Sat.S32, red=Red.MAXABS, red_slot=3,
+                                           red_keep=int(start > begin)))
         if last:
             exponent = b.exponents.take()
             b.exponent(cluster, largest, exponent)
     else:
-        gate(b, inner, start, accs, dst=part, sat=Sat.S8)
+        b.op("gate", **gate(b, inner, start, accs, dst=part, sat=Sat.S8))
     if last:
         sums = _down(b, inner.residual, begin, _quantised(b, f, exponent), exponent, sums)
         b.free_exponent(exponent)
     return sums
 
 
-def gate(b: Builder, inner: Inner, start: int, accs: list[Acc], **fields: Any) -> tuple[Cluster, Stream, Stream]:
-    """silu(gate) * up of some vectors by an operation with these fields: its cluster, results and reduction."""
+def gate(b: Builder, inner: Inner, start: int, accs: list[Acc], **fields: Any) -> dict[str, Any]:
+    """The operation, with these fields, that ends silu(gate) * up of some vectors; what it needs is written before."""
     label, s, n = "gate", b.shifts, accs[0].count
     gate, up, sigmoid = b.regs(n), b.regs(n), b.regs(n)
     for acc, post, sat, dst in ((accs[0], s.gate, Sat.S18, gate), (accs[1], s.up, Sat.S16, up)):
@@ -106,10 +108,8 @@ def gate(b: Builder, inner: Inner, start: int, accs: list[Acc], **fields: Any) -
                    **less(inner.er))
     b.op(label, a=gate, pre=s.sigmoid, func=Func.SIGMOID, post=FRAC[Func.SIGMOID], alu=Alu.ADD, n=n, dst=sigmoid)
     b.op(label, a=gate, func=Func.MUL, b=sigmoid, post=15, sat=Sat.S18, n=n, dst=gate)
-    cluster = b.cluster(label)
-    result, largest = b.alu(cluster, a=gate, func=Func.MUL, b=up, post=s.f, n=n, **fields)
     b.free(gate, up, sigmoid)
-    return cluster, result, largest
+    return {"a": gate, "func": Func.MUL, "b": up, "post": s.f, "n": n, **fields}
 
 
 def _quantised(b: Builder, f: Mem, er: int | None) -> dict[str, Act]:

@@ -4,17 +4,19 @@ Each chip computes its channels of the inner layer, and its rows of W2's product
 product with what is here runs while the rest is computed, or on its way.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from arch.isa import Alu, ErUse, Fmt, Func, Red, Sat
 from arch.lanes import SIDES
-from compiler.ir import Acc, Act, As, Cluster, Imm, Mem, Stream
+from compiler.ir import Acc, Act, As, Cluster, Imm, Stream
 from compiler.place.geometry import CHUNK
 from compiler.place.share import Share
 
 from .builder import Builder, less
-from .exchange import gather
+from .exchange import gather, sent_interval
 from .feed_forward import Inner, gate, multiply_down, vector_groups
 from .norm import gain_of, norm
 from .product import add_to_residual, product
@@ -89,23 +91,32 @@ def _chunks(vectors: range) -> list[range]:
 def _static(b: Builder, inner: Inner, products: _Products, parts: Sequence[range]) -> None:
     """The chips exchange their vectors chunk by chunk. The product with those of others is a chunk behind."""
     chunks = [_chunks(part) for part in parts]
-    sums, late = dict[str, Acc](), Pieces()
+    sums = dict[str, Acc]()
     for k in range(max(map(len, chunks))):
         now = [own[k] if k < len(own) else range(0) for own in chunks]
-        acts = {chip: b.acts(len(part)) for chip, part in enumerate(now) if part}
-        if mine := now[b.chip]:
-            cluster, f8, _ = gate(b, inner, mine.start - products.first, products(mine), sat=Sat.S8, dst=_gates(b, mine))
-            b.load(cluster, f8, acts[b.chip])
-        gather(b, "gates", now, acts={chip: acts[chip] for chip in acts if chip != b.chip})
+        acts = {chip: _entries(b, part) for chip, part in enumerate(now) if part}
+        mine, op = now[b.chip], dict[str, Any]()
+        if mine:
+            op = gate(b, inner, mine.start - products.first, products(mine), sat=Sat.S8)
+        gather(b, "gates", now, acts=_others(b, acts), own=functools.partial(_load, b, op, acts.get(b.chip, {})))
         sums = _down(b, [(mine, acts[b.chip])] if mine else [], sums)
-        sums = _down(b, late, sums)
-        late = [(now[chip], acts[chip]) for chip in acts if chip != b.chip]
-    sums = _down(b, late, sums)
+        sums = _down(b, [(now[chip], entries) for chip, entries in _others(b, acts).items()], sums)
     _add(b, inner, sums, None)
 
 
-def _gates(b: Builder, vectors: range) -> Mem:
-    return b.tensor("gates", vectors.start, len(vectors))
+def _load(b: Builder, op: dict[str, Any], acts: dict[str, Act], cluster: Cluster) -> Stream:
+    """An operation whose results are loaded, and sent."""
+    stream, _ = cluster.alu(**op, interval=sent_interval(b, op["n"]))
+    b.load(cluster, stream, acts)
+    return stream
+
+
+def _others(b: Builder, acts: dict[int, dict[str, Act]]) -> dict[int, dict[str, Act]]:
+    return {chip: entries for chip, entries in acts.items() if chip != b.chip}
+
+
+def _entries(b: Builder, vectors: range) -> dict[str, Act]:
+    return b.placement.matrices["w2"].inputs(b.acts(len(vectors)))
 
 
 def _down(b: Builder, pieces: Pieces, sums: dict[str, Acc]) -> dict[str, Acc]:
@@ -135,19 +146,18 @@ def _dynamic_group(b: Builder, inner: Inner, products: _Products, parts: Sequenc
     for chunk in _chunks(mine):
         assert f
         dst = f[chunk.start - mine.start : chunk.stop - mine.start]
-        cluster, _, largest = gate(b, inner, chunk.start - products.first, products(chunk), dst=dst, sat=Sat.S32,
-                                   red=Red.MAXABS, red_slot=3, red_keep=int(chunk.start > mine.start))
+        op = gate(b, inner, chunk.start - products.first, products(chunk), dst=dst, sat=Sat.S32, red=Red.MAXABS,
+                  red_slot=3, red_keep=int(chunk.start > mine.start))
+        cluster = b.cluster("gate")
+        _, largest = b.alu(cluster, **op)
         if chunk.stop == mine.stop:
             _exponent(b, cluster, largest)
     owners = [chip for chip, part in enumerate(parts) if part]
     gather(b, "exponents", [range(chip, chip + bool(part)) for chip, part in enumerate(parts)])
     er = _greatest_exponent(b, owners)
-    acts = {chip: b.acts(len(parts[chip])) for chip in owners}
-    if f:
-        cluster = b.cluster("ffn quantise")
-        f8, _ = b.alu(cluster, a=f, er_use=ErUse.PRE, er=er, sat=Sat.S8, n=f.count, dst=_gates(b, mine))
-        b.load(cluster, f8, acts[b.chip])
-    gather(b, "gates", parts, acts={chip: acts[chip] for chip in owners if chip != b.chip})
+    acts = {chip: _entries(b, parts[chip]) for chip in owners}
+    quantised = {"a": f, "er_use": ErUse.PRE, "er": er, "sat": Sat.S8, "n": len(mine)}
+    gather(b, "gates", parts, acts=_others(b, acts), own=functools.partial(_load, b, quantised, acts.get(b.chip, {})))
     order = sorted(owners, key=lambda chip: chip != b.chip)
     _add(b, inner, _down(b, [(parts[chip], acts[chip]) for chip in order], {}), er)
     b.free_exponent(er)

@@ -4,12 +4,12 @@ Block "finish"; a large vocabulary adds "classifier" (a loop) and "choose".
 """
 
 from arch.config import PLANES
-from arch.isa import Alu, Red
+from arch.isa import Alu, Red, Sat
 from compiler.ir import BURST_SLOT, Imm, Iota, Mem, Reg
 
 from .builder import Builder
-from .exchange import gather
 from .classifier import Best, classify
+from .exchange import gather
 from .index import INDEX_TOKENS, load_index, one_hot_mask
 from .norm import gain_of, norm
 from .state import TokenState
@@ -84,32 +84,42 @@ def _choose(b: Builder, best: Best, position: Reg) -> None:
 
 
 def _choose_of_all(b: Builder, best: Best, position: Reg) -> None:
-    """The same among the tokens of all chips of a rack. Each sends its greatest score, and its first token that has it;
-    INT_MAX is no token. Where the next token is known, all scores are INT_MAX and no chip has such a token."""
+    """The same among the tokens of all chips of a rack.
+
+    Each sends its greatest score, and its first token that has it, or a number beyond all tokens. Where the next token
+    is known, all scores are INT_MAX and no chip has such a token.
+    """
     share, label = b.geometry.share, "choose"
     assert share
     chips = len(share.vocab)
     scores, tokens = b.tensor("best", 0, chips), b.tensor("best", chips, chips)
     b.op(label, a=best.score, dst=scores[b.chip : b.chip + 1])
-    each = [range(chip, chip + 1) for chip in range(chips)]
-    gather(b, "best", each, PLANES)
-    cluster = b.cluster(label)
-    _, least = cluster.alu(a=b.tensor("z", 0, best.unsearched), alu=Alu.INDEX, b=Iota(), c=best.score,
-                           n=best.unsearched, red=Red.MIN, red_slot=BURST_SLOT)
-    early = {"alu": Alu.MIN, "c": best.early} if best.early else {}
-    own = b.regs(1)
-    b.alu(cluster, a=b.across_lanes(cluster, least, Red.MIN), **early, dst=own)
-    first = share.vocab[b.chip].start * b.geometry.lanes
-    b.op(label, a=own, alu=Alu.ADD, c=Imm(first), dst=tokens[b.chip : b.chip + 1])
-    gather(b, "best", [range(chips + chip, chips + chip + 1) for chip in range(chips)], PLANES)
+    gather(b, "best", [range(chip, chip + 1) for chip in range(chips)], PLANES)
+    planes, sat = (2, Sat.S16) if b.geometry.tokens < 1 << 15 else (3, Sat.S18)
+    _first_of_chip(b, best, sat, tokens[b.chip : b.chip + 1])
+    gather(b, "best", [range(chips + chip, chips + chip + 1) for chip in range(chips)], planes)
+    greatest, less = b.regs(1), b.regs(chips)
     cluster = b.cluster(label)
     _, top = cluster.alu(a=scores, n=chips, red=Red.MAX, red_slot=BURST_SLOT)
-    b.alu(cluster, a=b.across_lanes(cluster, top, Red.MAX), dst=own)
-    less = b.regs(chips)
-    b.op(label, a=scores, alu=Alu.LT, c=own, n=chips, dst=less)
+    b.alu(cluster, a=b.across_lanes(cluster, top, Red.MAX), dst=greatest)
+    b.op(label, a=scores, alu=Alu.LT, c=greatest, n=chips, dst=less)
     cluster = b.cluster(label)
     _, least = cluster.alu(a=less, pre=1, logical=1, alu=Alu.OR, c=tokens, n=chips, red=Red.MIN, red_slot=3, red_keep=1)
     token, _ = b.alu(cluster, a=b.across_lanes(cluster, least, Red.MIN), dst=b.tensor("token"))
     cluster.write(token, _next_token(b))
     b.op(label, a=position, dst=b.tensor("position"))
-    b.free(best.score, best.early, own, less)
+    b.free(best.score, best.early, greatest, less)
+
+
+def _first_of_chip(b: Builder, best: Best, sat: Sat, dst: Mem) -> None:
+    """dst = this chip's first token with its greatest score, as all chips count tokens, or the greatest number of a
+    format if there is none. It is positive, so that planes which are not sent are 0."""
+    share, label = b.geometry.share, "choose"
+    assert share
+    if best.early:
+        b.cluster(label).alu(a=best.early, red=Red.MIN, red_slot=BURST_SLOT)
+    cluster = b.cluster(label)
+    _, least = cluster.alu(a=b.tensor("z", 0, best.unsearched), alu=Alu.INDEX, b=Iota(), c=best.score,
+                           n=best.unsearched, red=Red.MIN, red_slot=BURST_SLOT, red_keep=int(best.early is not None))
+    first = share.vocab[b.chip].start * b.geometry.lanes
+    b.alu(cluster, a=b.across_lanes(cluster, least, Red.MIN), alu=Alu.ADD, c=Imm(first), sat=sat, dst=dst)

@@ -3,17 +3,15 @@
 from dataclasses import replace
 from typing import Any
 
-from arch.isa import Alu, Fmt, Func, Sat
-from compiler.ir import Acc, Act, As, Cluster, Mem, Reg, Stream
+from arch.config import PLANES
+from arch.isa import Alu, Func, Sat
+from compiler.ir import Acc, Act, Cluster, Mem, Reg, Stream
 from compiler.place.geometry import CHUNK
 from compiler.place.layout import Halves
 from compiler.place.placement import Matrix
 
 from .builder import Builder
 from .exchange import gather
-
-SIGNED = {1: Fmt.B0, 2: Fmt.LO16, 4: Fmt.I32}
-"""Formats of operands of so many planes."""
 
 
 def product(b: Builder, matrix: Matrix, act: Act, start: int, count: int, rel: int = 0) -> Acc:
@@ -47,7 +45,8 @@ def add_to_residual(b: Builder, residual: Reg | Mem, matrix: Matrix, accs: dict[
     An operation takes three operands, and two of them from streams: a residual in SRAM is added to in a second one.
     """
     label = f"{matrix.name} residual"
-    if b.exchange:
+    share = b.geometry.share
+    if share and matrix.name not in share.whole:
         _add_of_all(b, residual, matrix, accs, pre=pre, **fields)
         return
     for side, acc in accs.items():
@@ -73,13 +72,13 @@ def _add_of_all(b: Builder, residual: Reg | Mem, matrix: Matrix, accs: dict[str,
         for start, count in _bursts(residual, matrix, side, acc.count):
             b.op(f"{matrix.name} addends", a=Acc(side, acc.vector + start, count), func=Func.MUL,
                  b=matrix.scales(side, start, count), **fields, n=count, dst=b.tensor("addends", first + start, count))
-    planes = share.planes[matrix.name]
-    gather(b, "addends", share.residual, planes)
+    lift = PLANES - share.planes[matrix.name]
+    gather(b, "addends", share.residual, share.planes[matrix.name], lift=lift)
     for chip in sorted(range(len(share.residual)), key=lambda chip: chip != b.chip):
         part = share.residual[chip]
-        addends = replace(b.tensor("addends", part.start, len(part)), planes=(1 << planes) - 1)
-        x = residual[part.start : part.stop]
-        b.op(f"{matrix.name} residual", a=As(addends, SIGNED[planes]), alu=Alu.ADD, c=x, n=len(part), dst=x)
+        x, sign = residual[part.start : part.stop], 0 if chip == b.chip else 8 * lift
+        b.op(f"{matrix.name} residual", a=b.tensor("addends", part.start, len(part)), pre=sign, round=0, alu=Alu.ADD,
+             c=x, n=len(part), dst=x)
 
 
 def _bursts(residual: Reg | Mem, matrix: Matrix, side: str, count: int) -> list[tuple[int, int]]:

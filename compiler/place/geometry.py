@@ -101,10 +101,9 @@ class Geometry:
         """Vectors of the feed-forward inner layer on all chips."""
         return self.share.hidden[-1].stop if self.share else self.hidden
 
-    @property
-    def added(self) -> int:
-        """Vectors of the residual that this chip computes the addends of."""
-        return len(self.share.residual[self.share.chip]) if self.share else self.dim
+    def added(self, matrix: str) -> int:
+        """Vectors of the residual that this chip computes the addends of by a matrix ("wo", "w2")."""
+        return len(self.share.rows(matrix)) if self.share else self.dim
 
     @property
     def vocab(self) -> int:
@@ -164,6 +163,16 @@ class Geometry:
         least CHUNK vectors. Longer bursts need fewer instructions, but leave less room for other work between them.
         """
         return max(CHUNK, min(64 // self.lanes * (1 + self.config.acc_depth // 64), self.config.acc_depth // 4))
+
+    @property
+    def logit_burst(self) -> int:
+        """Vectors of logits in a burst. It is short on a chip of a rack, which has few of them."""
+        return CHUNK if self.share else self.burst
+
+    @property
+    def late_logits(self) -> int:
+        """Vectors of logits of each side that are computed last, while the others are searched."""
+        return 2 * self.logit_burst if self.share else self.logit_burst
 
     @property
     def position_burst(self) -> int:

@@ -213,12 +213,12 @@ def pack_weights(w: np.ndarray, config: ChipConfig, wfmt: Wfmt, *, act_major: bo
     """
     lead, rows, lanes = w.shape[:-2], config.rows, config.lanes
     per_step = rows * (2 if wfmt is Wfmt.INT4 else 1)
-    steps = w.shape[-2] // per_step
-    w = w.reshape(*lead, steps, per_step, w.shape[-1] // lanes, lanes)
+    steps, acts = w.shape[-2] // per_step, w.shape[-1] // lanes
+    w = w.reshape(*lead, steps, per_step, acts, lanes)
     if wfmt is Wfmt.INT4:
         w = (w[..., 0::2, :, :] & 15) | (w[..., 1::2, :, :] << 4)
-    w = w.astype(np.int8).view(np.uint8).reshape(*lead, steps, rows // PLANES, PLANES, -1, lanes)
+    w = w.astype(np.int8).view(np.uint8).reshape(*lead, steps, rows // PLANES, PLANES, acts, lanes)
     s, g, p, k, lane = (len(lead) + i for i in range(5))
     outer = (k, s) if act_major else (s, k)
     w = w.transpose(*range(len(lead)), g, *outer, p, lane)
-    return np.ascontiguousarray(w).reshape(*lead, rows // PLANES, -1, PLANES, lanes)
+    return np.ascontiguousarray(w).reshape(*lead, rows // PLANES, steps * acts, PLANES, lanes)

@@ -9,7 +9,7 @@ from arch.config import PLANES, ChipConfig
 from arch.isa import Wfmt
 from arch.lanes import SIDES, ceil_div, quads_of_int32, vectors_of
 from base.errors import TspError
-from compiler.ir import As, Mem
+from compiler.ir import Act, As, Mem
 from program.integer import MASKED, IntegerModel, rope_parts
 
 from .geometry import CHUNK, Geometry, gather
@@ -55,6 +55,10 @@ class Matrix:
     vectors: dict[str, list[int]]
     tensors: dict[str, list[Weights]]
     scale: Mapping[str, Halves | Tensor]
+
+    def inputs(self, acts: Mapping[str, Act]) -> dict[str, Act]:
+        """The activation entries, among those of both sides, of the sides that compute something."""
+        return {side: act for side, act in acts.items() if self.vectors[side]}
 
     def scales(self, side: str, start: int, count: int, rel: int = 0) -> Mem | As:
         """An operand of `count` vectors of channel scales, from vector `start` of a side on."""
@@ -248,7 +252,7 @@ class _Placer:
         """Channel scales. A burst that uses them must lie in one half, so a half has a whole number of bursts."""
         vectors = vectors_of(values, self.g.lanes)
         count = vectors.shape[-2]
-        most = self.g.burst if name in LOOKED_UP else CHUNK
+        most = self.g.logit_burst if name in LOOKED_UP else CHUNK
         quads = min(count, ceil_div(ceil_div(count, 2), most) * most)
         if name in ADDED and not self.g.residual_in_registers:
             quads = count  # one burst uses all of them
@@ -286,7 +290,7 @@ class _Placer:
     def _layer_matrices(self) -> None:
         g, m = self.g, self.m
         dim, hidden, inner = (np.arange(vectors * g.lanes) for vectors in (g.dim, g.hidden, g.inner))
-        added = np.arange(g.added * g.lanes).reshape(-1, g.lanes)
+        added = {name: np.arange(g.added(name) * g.lanes).reshape(-1, g.lanes) for name in ADDED}
         qkv = np.concatenate([m.wq, m.wk, m.wv], axis=1)
         scales = np.concatenate([m.mq, m.mk, m.mv], axis=1)
         out: dict[str, list[np.ndarray]] = {"W": [], "E": []}
@@ -296,8 +300,8 @@ class _Placer:
             base = {"q": 0, "k": m.wq.shape[1], "v": m.wq.shape[1] + m.wk.shape[1]}[kind]
             out[side].append(np.where(channels >= 0, channels + base, -1))
         self._by_channels("qkv", qkv, scales, out, dim, per_layer=True)
-        halves = _halved(added)
-        shares = _halved(added, self._less_work("W") - self._less_work("E"))
+        halves = _halved(added["w2"])
+        shares = _halved(added["wo"], self._less_work("W") - self._less_work("E"))
         ffn = {side: [c for c in hidden.reshape(-1, g.lanes)] for side in SIDES}
         self._pair("w13", (m.w1, m.w3), (m.m1, m.m3), ffn, dim)
         self._by_channels("w2", m.w2, m.m2, halves, inner, per_layer=True, act_major=True)
@@ -428,7 +432,7 @@ class _Placer:
 
         A looped classifier makes its own noise. Many layers would make too much surplus noise for a small vocabulary.
         """
-        both = 2 * self.g.burst
+        both = 2 * self.g.logit_burst
         block = both * ceil_div(ceil_div(self.g.vocab, both), self.m.layers)
         wasted = block * self.m.layers - self.g.vocab
         return 0 if self.p.vocabulary.passes or wasted > NOISE_WASTE else block

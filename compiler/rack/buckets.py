@@ -1,7 +1,7 @@
 """A token's program on all chips of a rack, for each context bucket."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from arch import queue_store, row
@@ -101,8 +101,9 @@ def build(rack: RackConfig, blocks: Blocks, chunks: int, effort: int = scheduler
 def _overflow(rack: RackConfig, built: list[list[Code]]) -> str:
     """What does not fit the queues of some chip; "" if all fits."""
     for chip, config in enumerate(rack.chips):
-        words = {queue.name: [word for codes in built for word in codes[chip].words[queue.name]]
-                 for queue in row.queues(config)}
+        words: dict[str, Iterable[int]] = {
+            queue.name: [word for codes in built for word in codes[chip].words[queue.name]]
+            for queue in row.queues(config)}
         if found := queue_store.overflow(config, words):
             return f"chip {chip}: {found}"
     return ""

@@ -15,7 +15,7 @@ from program.rack import RackProgram
 from program.tokenizer import Tokenizer
 
 from .buckets import Placements, build_buckets
-from .capacity import check_fit, choose_context, place_all
+from .capacity import check_fit, choose_plan, place_all
 from .share_out import joined_rows
 
 
@@ -24,6 +24,7 @@ def compile_rack(
     tokenizer: Tokenizer,
     *,
     rack: RackConfig,
+    partition: str | None = None,
     context: int | None = None,
     weights: str = "int8",
     scales: str = "measured",
@@ -35,6 +36,8 @@ def compile_rack(
 ) -> RackProgram:
     """Compile for a rack. The arguments are those of `compiler.compile.compile_checkpoint`.
 
+    partition: a key of `plan.KINDS`; by default the one with the fewest predicted cycles.
+
     Every logit is that of the model on one chip with as many lanes, if the context is the same.
 
     Raises TspError naming what does not fit.
@@ -42,14 +45,15 @@ def compile_rack(
     four_bit, own = four_bit_matrices(weights), checkpoint.config
     check_arguments(own, tokenizer, scales)
     progress("context")
-    context = choose_context(own, rack, context, four_bit)
+    choice = choose_plan(own, rack, context, four_bit, partition)
+    context = choice.context
     progress("texts")
     texts = write_texts(checkpoint, context, tokenizer, text)
     lanes = rack.chips[0].lanes
     model, trials = quantized(checkpoint, texts, context, lanes, four_bit, scales, progress,
-                              lambda shape: check_fit(shape, rack, context, four_bit))
+                              lambda shape: check_fit(shape, rack, context, four_bit, choice.plan))
     progress("place")
-    placements = place_all(own, rack, model)
+    placements = place_all(own, rack, model, choice.plan)
     progress("lower, schedule, assemble")
     codes = build_buckets(placements, buckets)
     progress("verify")

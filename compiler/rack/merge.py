@@ -1,6 +1,6 @@
 """Joins the blocks of a rack's chips: all clusters in one order, and the parts of each transfer in one cluster."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 
 from base.errors import TspError
@@ -46,7 +46,7 @@ def _in_order(chips: Sequence[Sequence[Cluster]]) -> list[Cluster]:
     return found
 
 
-def _joined(parts: dict[int, Cluster]) -> Cluster:
+def _joined(parts: Mapping[int, Cluster]) -> Cluster:
     """One cluster of those of several chips, which are the parts of one transfer, or of a single chip."""
     whole = next(iter(parts.values()))
     found = Cluster(whole.label, whole.config, weight_quads=sum(part.weight_quads for part in parts.values()))

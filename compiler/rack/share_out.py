@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from arch.config import PLANES
 from arch.lanes import ceil_div
 from arch.rack import RackConfig
 from base.errors import TspError
@@ -16,12 +17,12 @@ ACT_LIMIT = 127
 """Greatest magnitude of an activation."""
 FACTOR_LIMIT = 131_071
 """Greatest magnitude of what the VXM multiplies."""
-SENT_PLANES = (1, 2, 4)
-"""Byte planes that an addend of the residual may have on the links: the VXM reads so many with a sign."""
 
 
-def shares(rack: RackConfig, model: IntegerModel) -> list[Share]:
+def shares(rack: RackConfig, model: IntegerModel, whole: frozenset[str] = frozenset()) -> list[Share]:
     """What each chip holds: as equal parts as whole vectors, and whole K/V heads, allow.
+
+    whole: matrices that every chip holds in full, see `Share`.
 
     Raises TspError that names what is too small to be divided.
     """
@@ -34,7 +35,7 @@ def shares(rack: RackConfig, model: IntegerModel) -> list[Share]:
         "hidden": parts_of(rack, f"vectors of {lanes} inner channels (hidden_dim)", ceil_div(model.hidden, lanes), 1),
         "vocab": parts_of(rack, f"vectors of {lanes} tokens (vocab_size)", ceil_div(model.vocab, lanes), 2),
     }
-    return [Share(chip=chip, tokens=model.vocab, planes=planes, **parts) for chip in range(chips)]
+    return [Share(chip=chip, tokens=model.vocab, whole=whole, planes=planes, **parts) for chip in range(chips)]
 
 
 def parts_of(rack: RackConfig, what: str, count: int, least: int) -> tuple[range, ...]:
@@ -52,11 +53,11 @@ def addend_planes(weights: np.ndarray, scales: np.ndarray, pre: int, post: int) 
     A model without weights (`capacity.hollow_model`) stands for any: all planes.
     """
     if not scales.any():
-        return max(SENT_PLANES)
+        return PLANES
     sums = ACT_LIMIT * np.abs(weights.astype(np.int64)).sum(-1)
     factors = np.minimum((sums >> max(pre, 0)) + 1 << max(-pre, 0), FACTOR_LIMIT)
     most = int((factors * np.abs(scales.astype(np.int64))).max() >> max(post, 0)) + 1
-    return next((planes for planes in SENT_PLANES if most < 1 << 8 * planes - 1), max(SENT_PLANES))
+    return next((planes for planes in range(1, PLANES) if most < 1 << 8 * planes - 1), PLANES)
 
 
 def _gained(model: IntegerModel) -> int:
@@ -76,7 +77,7 @@ def own_model(model: IntegerModel, share: Share, lanes: int) -> IntegerModel:
         "vocab": len(vocab), "classifier": model.classifier[rows["classifier"]], "mc": model.mc[rows["classifier"]],
     }
     for name in ("wq", "wk", "wv", "wo", "w1", "w2", "w3"):
-        found |= {name: getattr(model, name)[:, rows[name]], "m" + name[1]: getattr(model, "m" + name[1])[:, rows[name]]}
+        found |= {each: getattr(model, each)[:, rows[name]] for each in (name, "m" + name[1])}
     for name in ("first_k", "first_m", "first_v"):
         if (array := getattr(model, name)) is not None:
             found[name] = array[:, heads.start : heads.stop]
@@ -92,9 +93,9 @@ def own_rows(model: IntegerModel, share: Share, lanes: int) -> dict[str, np.ndar
         return np.arange(part.start * lanes, min(part.stop * lanes, count))
 
     kv, inner = np.arange(heads.start * size, heads.stop * size), channels(share.hidden[chip], model.hidden)
-    added = channels(share.residual[chip], model.dim)
-    return {"wq": np.arange(heads.start * rep * size, heads.stop * rep * size), "wk": kv, "wv": kv, "wo": added,
-            "w1": inner, "w3": inner, "w2": added, "classifier": channels(share.vocab[chip], model.vocab)}
+    added = {name: channels(share.rows(name), model.dim) for name in ("wo", "w2")}
+    return {"wq": np.arange(heads.start * rep * size, heads.stop * rep * size), "wk": kv, "wv": kv,
+            "w1": inner, "w3": inner, **added, "classifier": channels(share.vocab[chip], model.vocab)}
 
 
 def joined_rows(model: IntegerModel, share: Share, lanes: int) -> dict[str, np.ndarray]:

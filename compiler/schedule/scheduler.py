@@ -83,7 +83,8 @@ class _Need(NamedTuple):
 def _needs(cluster: Cluster) -> list[_Need]:
     needs = []
     for burst in cluster.bursts:
-        needs.append(_Need(("dispatch", burst.queue, burst.chip), burst.at - isa.ENGINE, (1 << isa.MIN_DELAY) - 1, True))
+        needs.append(_Need(("dispatch", burst.queue, burst.chip), burst.at - isa.ENGINE, (1 << isa.MIN_DELAY) - 1,
+                           True))
         span = burst.end - burst.at
         needs.append(_Need(("engine", burst.queue, burst.engine, burst.chip), burst.at, (1 << span) - 1, True))
     for stream in cluster.streams:
