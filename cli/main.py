@@ -38,7 +38,7 @@ from .bench import bench
 from .chat import chat
 from .latency import bench_api, watch_api
 from .models import MODELS, Model, get
-from .options import Config, Context, LinkFaults, Rack, Scales, Text, TokenizerFile, Weights
+from .options import Config, Context, LinkFaults, Partition, Rack, Scales, Text, TokenizerFile, Weights
 from .page import page
 from .plan import plan as plan_model
 from .report import report
@@ -73,6 +73,7 @@ def run(
                                                      f"{DEFAULT_CLOCK_MHZ:g}]")] = None,
     config: Config = None,
     rack: Rack = None,
+    partition: Partition = None,
     link_faults: LinkFaults = None,
     context: Context = None,
     weights: Weights = None,
@@ -87,9 +88,9 @@ def run(
     faults = LineFaults.parse(link_faults) if link_faults is not None else None
     waves = _waves(device, vcd, fst, sources(program, tokenizer))
     notes = Console(stderr=as_json, highlight=False, soft_wrap=True)
-    compiled = open_any(program, config=config, rack=rack, context=context, weights=weights, scales=scales,
-                            text=text, tokenizer=tokenizer,
-                            say=lambda line: notes.print(line, style="dim", markup=False))
+    compiled = open_any(program, config=config, rack=rack, partition=partition, context=context, weights=weights,
+                        scales=scales, text=text, tokenizer=tokenizer,
+                        say=lambda line: notes.print(line, style="dim", markup=False))
     wanted = plan(compiled, prompt, tokens=tokens, temperature=temperature, seed=seed)
     with whole(waves, STOPPED) if waves else nullcontext() as trace:
         machine = open_device(device, compiled.config, trace=trace, trace_format="fst" if fst else "vcd",
@@ -125,6 +126,7 @@ def compile(
     tokenizer: TokenizerFile = None,
     config: Config = None,
     rack: Rack = None,
+    partition: Partition = None,
     context: Context = None,
     weights: Weights = None,
     scales: Scales = None,
@@ -140,7 +142,7 @@ def compile(
     with show.passes() as progress:
         model, tok = read_model(checkpoint, tokenizer)
         show.notes((*model.notes, *tok.notes))
-        program = compile_for(machine, model, tok, context=context, weights=weights or "int8",
+        program = compile_for(machine, model, tok, partition, context=context, weights=weights or "int8",
                               scales=scales or "measured", text=text and read_text(text, tok),
                               accept_quality=accept_quality, progress=progress)
         save(program, output)
@@ -152,6 +154,7 @@ def fit(
     checkpoint: Model,
     config: Annotated[str | None, typer.Option(help=f"One of {', '.join(CONFIGS)}.  [default: all]")] = None,
     rack: Rack = None,
+    partition: Partition = None,
     context: Context = None,
     weights: Weights = None,
     cycles: Annotated[bool, typer.Option("--cycles", help="Schedule its tokens too, which takes seconds.")] = False,
@@ -165,7 +168,8 @@ def fit(
     show.notes(model.notes)
     sizes, wanted, weights = model.config, context or model.config.seq_len, weights or "int8"
     if isinstance(machine, RackConfig):
-        show.rack_fits([fit_rack(sizes, machine, context=context, weights=weights, cycles=cycles)], clock, wanted)
+        fitted = fit_rack(sizes, machine, context=context, weights=weights, cycles=cycles, kind=partition)
+        show.rack_fits([fitted], clock, wanted)
         return
     chips = [machine] if machine else list(CONFIGS.values())
     found = [fit_model(sizes, chip, context=context, weights=weights, cycles=cycles) for chip in chips]

@@ -43,6 +43,7 @@ def open_any(
     *,
     config: str | None = None,
     rack: str | None = None,
+    partition: str | None = None,
     context: int | None = None,
     weights: str | None = None,
     scales: str | None = None,
@@ -53,14 +54,18 @@ def open_any(
 ) -> AnyProgram:
     """The program of a file, or of a checkpoint: compiled at the first call and found in the cache afterwards.
 
-    The options are those of compilation; a program file must agree with them. rack: a named rack, or its file; the
-    program is then one for a rack. any_chip: without a config or a rack, take the smallest chip that the model fits and
-    say which, in place of the default one. Raises TspError.
+    The options are those of compilation; a program file must agree with them.
+
+    rack: a named rack, or its file; the program is then one for a rack. partition: a key of `compiler.rack.plan.KINDS`.
+    any_chip: without a config or a rack, take the smallest chip that the model fits and say which, in place of the
+    default one.
+
+    Raises TspError.
     """
     machine = machine_of(config, rack)
     if path.exists() and path.is_file() and program_file.is_program(path):
-        return _loaded(path, machine, {"--context": context, "--weights": weights, "--scales": scales, "--text": text,
-                                      "--tokenizer": tokenizer})
+        return _loaded(path, machine, {"--partition": partition, "--context": context, "--weights": weights,
+                                       "--scales": scales, "--text": text, "--tokenizer": tokenizer})
     if not path.exists():
         raise TspError(f"{path}: no such program or checkpoint")
     weights, scales = weights or "int8", scales or "measured"
@@ -74,7 +79,7 @@ def open_any(
     tokens = text and read_text(text, tok)
     sources = [Path(package.__file__ or "").parent for package in (arch, program_room, compiler)]
     key = cache.content_key(*map(cache.source_digest, sources), np.__version__, model.digest(), tok.to_bytes(),
-                            machine.digest(), str(context), weights, scales, str(tokens))
+                            machine.digest(), str(context), weights, scales, str(tokens), *filter(None, [partition]))
     fresh = False
 
     def make(folder: Path) -> None:
@@ -82,8 +87,8 @@ def open_any(
         fresh = True
         say(f"compiling {path} for {machine.name} (once; then it comes from the cache)")
         with progress(f"compiling {path}"):
-            compiled = compile_for(machine, model, tok, context=context, weights=weights, scales=scales, text=tokens,
-                                   measure=model.n_parameters >= MANY_PARAMETERS)
+            compiled = compile_for(machine, model, tok, partition, context=context, weights=weights, scales=scales,
+                                   text=tokens, measure=model.n_parameters >= MANY_PARAMETERS)
         program_file.save(compiled, folder / FILE)
 
     file = cache.cached("programs", key, make) / FILE
@@ -99,10 +104,13 @@ def machine_of(config: str | None, rack: str | None) -> ChipConfig | RackConfig 
     return rack_of(rack) if rack else config_of(config) if config else None
 
 
-def compile_for(machine: ChipConfig | RackConfig, model: Checkpoint, tok: Tokenizer, **options: Any) -> AnyProgram:
+def compile_for(machine: ChipConfig | RackConfig, model: Checkpoint, tok: Tokenizer, partition: str | None = None,
+                **options: Any) -> AnyProgram:
     """Compile for a chip or a rack. The options are those of both compilers. Raises TspError."""
     if isinstance(machine, RackConfig):
-        return compile_rack(model, tok, rack=machine, **options)
+        return compile_rack(model, tok, rack=machine, partition=partition, **options)
+    if partition is not None:
+        raise TspError(f"a partition is of several chips, and {machine.name} is one: give --rack")
     return compile_checkpoint(model, tok, config=machine, **options)
 
 

@@ -133,14 +133,14 @@ def faulty(name: str, faults: str) -> tuple[list[int], np.ndarray, RackDevice]:
 @pytest.mark.parametrize("name", ["model", "rtl"])
 def test_wrong_bits_change_no_token_and_no_cycle(name: str):
     expected, logits = told(reference(), PROMPT, WARM, 8)
-    for rate, replays in ((2e-5, False), (3e-4, True)):
+    for rate, replays in ((1e-4, False), (1.3e-3, True)):
         tokens, found, device = faulty(name, f"errors={rate},seed=3")
         assert tokens == expected and np.array_equal(found, logits)
         assert device.link_errors[0] > 0 and (device.replays > 0) == replays, (device.link_errors, device.replays)
 
 
 def test_model_and_rtl_see_the_same_errors():
-    model, rtl = (faulty(name, "errors=3e-4,seed=4")[2] for name in ("model", "rtl"))
+    model, rtl = (faulty(name, "errors=1.3e-3,seed=4")[2] for name in ("model", "rtl"))
     assert model.link_errors == rtl.link_errors and model.replays == rtl.replays and model.link_errors[1]
 
 

@@ -26,7 +26,7 @@ from .device import (
 )
 from .seat import Seat
 
-REPLAYS = 3
+REPLAYS = 10
 """How often a token is run again whose flits had errors that the code cannot correct."""
 Changes = Mapping[Port, Mapping[int, int]]
 """What the line changes in flits: by the port that sends, the wrong bits of a flit by its number in the run."""
