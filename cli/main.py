@@ -175,9 +175,7 @@ def fit(
     found = [fit_model(sizes, chip, context=context, weights=weights, cycles=cycles) for chip in chips]
     show.fits(found, checkpoint, model, clock)
     short = [each.config for each in found if each.context < wanted]
-    racks = [chips_needed(sizes, chip, context=context, weights=weights) for chip in short]
-    if several := [each for each in racks if each and each.context]:
-        show.rack_fits(several, clock, wanted)
+    show.chips_needed([(chip, chips_needed(sizes, chip, context=context, weights=weights)) for chip in short], wanted)
 
 
 def check_clock(clock: float) -> None:

@@ -9,10 +9,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from arch.config import ChipConfig
 from base.progress import progress
 from compiler.fit import Fit
 from compiler.frontend.checkpoint import Checkpoint
-from compiler.rack.fit import RackFit
+from compiler.rack.fit import MOST_CHIPS, RackFit
+from program.program import DEFAULT_CLOCK_MHZ
 from program.rack import AnyProgram, RackProgram
 from run.story import Story
 from sim.device.device import Device
@@ -193,6 +195,16 @@ def rack_fits(found: Sequence[RackFit], clock: float, wanted: int) -> None:
     for each in found:
         if each.limit and each.context < wanted:
             out.print(f"{each.rack.name}: limited by: {each.limit}")
+
+
+def chips_needed(found: Sequence[tuple[ChipConfig, RackFit | None]], wanted: int) -> None:
+    """How many chips a model needs where one is too small, and how full they are then."""
+    if several := [rack for _, rack in found if rack and rack.context]:
+        rack_fits(several, DEFAULT_CLOCK_MHZ, wanted)
+    for chip, rack in found:
+        if rack is None or not rack.context:
+            out.print(f"{chip.name}: does not fit up to {MOST_CHIPS} chips that are all linked with each other"
+                      + (f" either: {rack.limit}" if rack else ""))
 
 
 def _speed_cells(cycles: Sequence[tuple[int, int]], clock: float) -> list[str]:

@@ -20,6 +20,7 @@ from compiler.fit import fit
 from compiler.frontend.checkpoint import Checkpoint
 from compiler.frontend.files import read_model, read_text
 from compiler.rack.compile import compile_rack
+from compiler.rack.plan import plans
 from program import file as program_file
 from program.program import Program
 from program.rack import AnyProgram, RackProgram
@@ -68,6 +69,7 @@ def open_any(
                                        "--scales": scales, "--text": text, "--tokenizer": tokenizer})
     if not path.exists():
         raise TspError(f"{path}: no such program or checkpoint")
+    check_partition(machine, partition)
     weights, scales = weights or "int8", scales or "measured"
     if weights not in WEIGHTS:
         raise TspError(f"weights must be one of {', '.join(WEIGHTS)}, not {weights!r}")
@@ -104,13 +106,20 @@ def machine_of(config: str | None, rack: str | None) -> ChipConfig | RackConfig 
     return rack_of(rack) if rack else config_of(config) if config else None
 
 
+def check_partition(machine: ChipConfig | RackConfig | None, partition: str | None) -> None:
+    """Raises TspError unless a partition is one of a rack."""
+    if partition is not None:
+        plans(partition)
+        if not isinstance(machine, RackConfig):
+            raise TspError("a partition is of the chips of a rack: give --rack")
+
+
 def compile_for(machine: ChipConfig | RackConfig, model: Checkpoint, tok: Tokenizer, partition: str | None = None,
                 **options: Any) -> AnyProgram:
     """Compile for a chip or a rack. The options are those of both compilers. Raises TspError."""
+    check_partition(machine, partition)
     if isinstance(machine, RackConfig):
         return compile_rack(model, tok, rack=machine, partition=partition, **options)
-    if partition is not None:
-        raise TspError(f"a partition is of several chips, and {machine.name} is one: give --rack")
     return compile_checkpoint(model, tok, config=machine, **options)
 
 

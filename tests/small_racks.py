@@ -15,7 +15,7 @@ from program.rack import RackProgram
 
 CHIP = replace(CONFIGS["tiny"], name="tiny_linked", ports=(0, 1), slot=4)
 PAIR = RackConfig(name="twins", chips=(CHIP, CHIP), links=(Link(ports=(Port(0, "E", 0), Port(1, "E", 0)), latency=9),))
-SHARED = TINY | {"dim": 64, "hidden_dim": 72, "n_kv_heads": 2}
+SHARED = TINY | {"dim": 64, "hidden_dim": 72, "n_heads": 4, "n_kv_heads": 2}
 """Sizes of a model that two chips share."""
 
 
