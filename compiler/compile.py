@@ -188,9 +188,9 @@ def check_quality(source: str, quality: Quality) -> None:
 
 def pack(model: ModelConfig, tokenizer: Tokenizer, integer_model: IntegerModel, placement: Placement,
          codes: Sequence[Code], trials: list[Trial], quality: Quality | None,
-         rows: Mapping[str, np.ndarray] | None = None) -> Program:
-    """The program of a chip. rows: of each stored matrix, the model's numbers of the rows that the chip holds, if it
-    does not hold all."""
+         part: tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]] = ({}, {})) -> Program:
+    """The program of a chip. part: of each stored matrix, the model's numbers of the rows that the chip holds, if it
+    does not hold all; and further channels."""
     config = placement.geometry.config
     queues: dict[str, tuple[int, ...]] = {}
     starts: dict[str, tuple[int, ...]] = {}
@@ -205,7 +205,7 @@ def pack(model: ModelConfig, tokenizer: Tokenizer, integer_model: IntegerModel, 
         maps={number: tuple(lanes) for number, lanes in permutations(config).items()},
         symbols=_symbols(placement), image=placement.layout.image(), tokenizer=tokenizer.to_bytes(),
         arrays=integer.to_arrays(integer_model, weights=False), stored=_stored(placement),
-        channels=_channels(placement, rows), texts=texts, schedule=events, trials=tuple(trials), quality=quality,
+        channels=_channels(placement, *part), texts=texts, schedule=events, trials=tuple(trials), quality=quality,
     )
 
 
@@ -223,18 +223,15 @@ def _stored(placement: Placement) -> dict[str, Stored]:
     return found
 
 
-def _channels(placement: Placement, rows: Mapping[str, np.ndarray] | None) -> dict[str, np.ndarray]:
-    """What the rows and columns of the stored matrices are; on a chip of a rack, also the tokens of its logits."""
+def _channels(placement: Placement, rows: Mapping[str, np.ndarray], more: Mapping[str, np.ndarray],
+              ) -> dict[str, np.ndarray]:
+    """What the rows and columns of the stored matrices are. rows, more: as `pack` takes them."""
     found = {f"{name}/{part}": channels for name, origin in placement.origins.items()
              for part, channels in (origin.outputs | {"inputs": origin.inputs}).items()}
-    if rows is None:
-        return found
-    for name, origin in placement.origins.items():
-        for side, own in origin.outputs.items():
+    for name in rows.keys() & placement.origins.keys():
+        for side, own in placement.origins[name].outputs.items():
             found[f"{name}/{side}"] = np.where(own >= 0, rows[name][own], -1).astype("<i4")
-    tokens = np.full(placement.geometry.vocab * placement.geometry.lanes, -1, "<i4")
-    tokens[: len(rows["classifier"])] = rows["classifier"]
-    return found | {"logits": tokens}
+    return found | dict(more)
 
 
 def _symbols(placement: Placement) -> dict[str, Symbol]:

@@ -46,7 +46,7 @@ def attention(b: Builder, state: TokenState) -> None:
     does = {side: _heads(b, state, side, queries, outputs) for side in SIDES}
     for side, step, n in _in_turn(b.geometry):
         does[side][step](n)
-    if b.exchange:
+    if b.geometry.share:
         for k in range(len(_output_order(b.geometry)), _most_outputs(b.geometry)):
             _share_words(b, outputs, k)
     b.free(*queries.values())
@@ -195,7 +195,7 @@ def _output(b: Builder, head: Head, acc: Acc, r: Reg, er: int, outputs: Outputs)
         b.load(cluster, stream, outputs[number])
         return stream
 
-    if b.exchange:
+    if b.geometry.share:
         op["interval"] = sent_interval(b, g.words)
         _share_words(b, outputs, _output_order(g).index(number - g.first_word(b.chip)), load)
     else:

@@ -35,9 +35,11 @@ def begin(b: Builder) -> TokenState:
     head_lanes = tuple(b.regs(1) for _ in range(g.per_word)) if g.per_word > 1 else ()
     residual = b.regs(g.dim) if g.residual_in_registers else b.tensor("x")
     position, token = b.regs(1), b.regs(1)
-    b.op("token", a=b.tensor("token"), dst=token)
+    if g.embeds:
+        b.op("token", a=b.tensor("token"), dst=token)
     b.op("position", a=b.tensor("position"), dst=position)
-    _embedding(b, token, residual)
+    if g.embeds:
+        _embedding(b, token, residual)
     b.free(token)
     _index_position(b, position)
     _rotation(b, position, cos, sin)

@@ -13,7 +13,6 @@ from arch.config import PLANES
 from arch.lanes import SIDES
 from arch.rack import Port, RackConfig
 from compiler.ir import Act, Cluster, Part, Stream
-from compiler.place.share import Share
 
 from .builder import Builder
 
@@ -56,11 +55,24 @@ def route(rack: RackConfig, source: int) -> list[Hop]:
     return hops
 
 
-class Exchange:
-    """The transfers that one chip of a rack takes part in. share: what the chips hold."""
+def way(rack: RackConfig, hops: Sequence[Hop], target: int) -> list[Hop]:
+    """The hops of a route by which flits get to one chip, without the takers beside the way."""
+    found, wanted = list[Hop](), target
+    for hop in reversed(hops):
+        for port, late in hop.takers:
+            if port.chip == wanted:
+                near, _ = rack.across[port]
+                found.insert(0, replace(hop, ports=1 << near.number, takers=((port, late),)))
+                wanted = hop.chip
+                break
+    return found
 
-    def __init__(self, rack: RackConfig, share: Share) -> None:
-        self.rack, self.share, self.chip = rack, share, share.chip
+
+class Exchange:
+    """The transfers that one chip of a rack takes part in."""
+
+    def __init__(self, rack: RackConfig, chip: int) -> None:
+        self.rack, self.chip = rack, chip
         self._transfers = 0
 
     @cached_property
@@ -72,11 +84,6 @@ class Exchange:
         """A new number, equal on all chips, for they take the same numbers in the same order."""
         self._transfers += 1
         return self._transfers
-
-    @property
-    def others(self) -> list[int]:
-        """All chips but this one."""
-        return [chip for chip in range(len(self.rack.chips)) if chip != self.chip]
 
 
 def gather(b: Builder, name: str, parts: Sequence[range], planes: int = 1, *, lift: int = 0,
@@ -102,12 +109,28 @@ def gather(b: Builder, name: str, parts: Sequence[range], planes: int = 1, *, li
             _at_once(b, (number, source), near, name, part, acts.get(source, {}), own)
         for n, hop in enumerate(hops):
             for plane in range(planes):
-                key = number, source, n, plane
-                if hop.chip == exchange.chip:
-                    _send(b, key, hop, name, part, plane + (lift if hop.chip != source else 0))
-                for port, late in hop.takers:
-                    if port.chip == exchange.chip:
-                        _take(b, key, hop.chips, name, part, plane + lift, port, late, acts.get(source, {}))
+                _pass(b, (number, source, n, plane), hop, name, part, plane + (lift if hop.chip != source else 0),
+                      plane + lift, acts.get(source, {}))
+
+
+def pass_on(b: Builder, name: str, quads: range, planes: int, source: int, target: int) -> None:
+    """Give a chip the lower planes of quads of another one's tensor. Chips on the way get them, too."""
+    exchange = b.exchange
+    assert exchange
+    number = exchange.number()
+    for n, hop in enumerate(way(exchange.rack, exchange.routes[source], target)):
+        for plane in range(planes):
+            _pass(b, (number, source, n, plane), hop, name, quads, plane, plane, {})
+
+
+def _pass(b: Builder, key: Hashable, hop: Hop, name: str, quads: range, sent: int, taken: int,
+          acts: Mapping[str, Act]) -> None:
+    """This chip's parts of a hop. sent, taken: the plane's number at the sender and at the takers."""
+    if hop.chip == b.chip:
+        _send(b, key, hop, name, quads, sent)
+    for port, late in hop.takers:
+        if port.chip == b.chip:
+            _take(b, key, hop.chips, name, quads, taken, port, late, acts)
 
 
 def sent_interval(b: Builder, count: int) -> int:

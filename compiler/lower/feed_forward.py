@@ -76,8 +76,9 @@ def _channels(b: Builder, inner: Inner, start: int, accs: list[Acc], sums: dict[
     count = accs[0].count
     last = start + count == end
     if inner.gated:
+        op = gate(b, inner, start, accs, sat=Sat.S8)
         cluster = b.cluster("gate")
-        f8, _ = b.alu(cluster, **gate(b, inner, start, accs, sat=Sat.S8))
+        f8, _ = b.alu(cluster, **op)
         b.load(cluster, f8, {side: act.part(start, count) for side, act in inner.gated.items()})
         acts = {side: act.part(begin, end - begin) for side, act in inner.gated.items()}
         return _down(b, inner.residual, begin, acts, None, sums) if last else sums
@@ -85,14 +86,15 @@ def _channels(b: Builder, inner: Inner, start: int, accs: list[Acc], sums: dict[
     part = f[start - begin : start - begin + count]
     exponent = None
     if "silu" in b.model.dynamic:
+        op = gate(b, inner, start, accs, dst=part, sat=Sat.S32, red=Red.MAXABS, red_slot=3, red_keep=int(start > begin))
         cluster = b.cluster("gate")
-        _, largest = b.alu(cluster, **gate(b, inner, start, accs, dst=part, sat=Sat.S32, red=Red.MAXABS, red_slot=3,
-                                           red_keep=int(start > begin)))
+        _, largest = b.alu(cluster, **op)
         if last:
             exponent = b.exponents.take()
             b.exponent(cluster, largest, exponent)
     else:
-        b.op("gate", **gate(b, inner, start, accs, dst=part, sat=Sat.S8))
+        op = gate(b, inner, start, accs, dst=part, sat=Sat.S8)
+        b.op("gate", **op)
     if last:
         sums = _down(b, inner.residual, begin, _quantised(b, f, exponent), exponent, sums)
         b.free_exponent(exponent)

@@ -36,11 +36,11 @@ def _known_token(b: Builder) -> tuple[Reg, Reg]:
     label = "choose"
     position, low, mine, known, threshold = (b.regs(1) for _ in range(5))
     b.op(label, a=b.tensor("position"), alu=Alu.ADD, c=Imm(1), dst=position)
-    _index_next_token(b, position)
+    index_next_token(b, position)
     b.op(label, a=position, alu=Alu.AND, c=Imm(b.geometry.lanes - 1), dst=low)
     b.op(label, a=Iota(), alu=Alu.EQ, c=low, dst=mine)
     cluster = b.cluster(label)
-    picked, _ = cluster.alu(a=_next_token(b), alu=Alu.AND, c=mine)
+    picked, _ = cluster.alu(a=next_token(b), alu=Alu.AND, c=mine)
     b.alu(cluster, a=b.across_lanes(cluster, picked, Red.SUM), dst=known)
     int_max = {"a": Imm(-1), "pre": 1, "logical": 1}
     b.cluster(label).alu(**int_max, alu=Alu.AND, c=known, red=Red.MIN, red_slot=3)
@@ -50,12 +50,12 @@ def _known_token(b: Builder) -> tuple[Reg, Reg]:
     return position, threshold
 
 
-def _next_token(b: Builder) -> Mem:
+def next_token(b: Builder) -> Mem:
     """The vector of the token table that holds the next position's."""
     return b.placement.tensors["tokens"].mem(0, 1, index=INDEX_TOKENS, cells=("tokens",))
 
 
-def _index_next_token(b: Builder, position: Reg) -> None:
+def index_next_token(b: Builder, position: Reg) -> None:
     """W0's index register of the token table, for the next position."""
     label, masks = "next position", b.regs(1)
     one_hot_mask(b, label, position, b.geometry.lanes - 1, one="one_lane", rest=b.constant("planes"), dst=masks)
@@ -67,7 +67,7 @@ def _index_next_token(b: Builder, position: Reg) -> None:
 def _choose(b: Builder, best: Best, position: Reg) -> None:
     """The known token, or the first of the greatest score: among the vectors that are not searched yet, or else the
     early choice, the least of the two. Frees the registers of `best`."""
-    if b.exchange:
+    if b.geometry.share:
         _choose_of_all(b, best, position)
         return
     label, fields = "choose", {}
@@ -78,7 +78,7 @@ def _choose(b: Builder, best: Best, position: Reg) -> None:
     _, least = cluster.alu(a=b.tensor("z", 0, best.unsearched), alu=Alu.INDEX, b=Iota(), c=best.score,
                            n=best.unsearched, red=Red.MIN, red_slot=3, red_keep=1)
     token, _ = b.alu(cluster, a=b.across_lanes(cluster, least, Red.MIN), **fields, dst=b.tensor("token"))
-    cluster.write(token, _next_token(b))
+    cluster.write(token, next_token(b))
     b.op(label, a=position, dst=b.tensor("position"))
     b.free(best.score)
 
@@ -106,7 +106,7 @@ def _choose_of_all(b: Builder, best: Best, position: Reg) -> None:
     cluster = b.cluster(label)
     _, least = cluster.alu(a=less, pre=1, logical=1, alu=Alu.OR, c=tokens, n=chips, red=Red.MIN, red_slot=3, red_keep=1)
     token, _ = b.alu(cluster, a=b.across_lanes(cluster, least, Red.MIN), dst=b.tensor("token"))
-    cluster.write(token, _next_token(b))
+    cluster.write(token, next_token(b))
     b.op(label, a=position, dst=b.tensor("position"))
     b.free(best.score, best.early, greatest, less)
 

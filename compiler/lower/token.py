@@ -28,7 +28,7 @@ def lower_token(placement: Placement, chunks: int, valid: int = 0, exchange: Exc
     state = begin(b)
     b.open("layer", b.model.layers, placement.layout.strides)
     attention(b, state)
-    (feed_forward_of_all if exchange else feed_forward)(b, state)
+    (feed_forward_of_all if placement.geometry.share else feed_forward)(b, state)
     layer_noise(b)
     b.open("finish")
     finish(b, state)

@@ -14,6 +14,7 @@ from base.errors import TspError
 from program.integer import IntegerModel
 
 from .share import Share
+from .stage import Stage
 
 CHUNK = 4
 """Vectors that one burst drains from an accumulator file, where `Geometry.burst` does not apply."""
@@ -58,13 +59,14 @@ class Head:
 class Geometry:
     """Sizes of a model on a chip, in vectors and words.
 
-    model: the model; on a chip of a rack, the rows of it that the chip holds.
-    share: what the other chips hold, on a chip of a rack.
+    model: the model; on a chip of a rack, the rows or layers of it that the chip holds.
+    share: what the other chips hold, if rows are divided. stage: if layers are.
     """
 
     config: ChipConfig
     model: IntegerModel
     share: Share | None = None
+    stage: Stage | None = None
 
     def __post_init__(self) -> None:
         size, rows = self.model.head_size, self.config.rows
@@ -113,7 +115,18 @@ class Geometry:
     @property
     def tokens(self) -> int:
         """Tokens of the vocabulary, those of other chips too."""
-        return self.share.tokens if self.share else self.model.vocab
+        whole = self.share or self.stage
+        return whole.tokens if whole else self.model.vocab
+
+    @property
+    def embeds(self) -> bool:
+        """Whether the chip has the embedding."""
+        return not self.stage or self.stage.first
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the chip has the classifier, or some of its rows."""
+        return not self.stage or self.stage.last
 
     @property
     def chunks(self) -> int:

@@ -15,6 +15,7 @@ from program.integer import MASKED, IntegerModel, rope_parts
 from .geometry import CHUNK, Geometry, gather
 from .layout import Halves, Layout, Tensor, Weights, pack_weights, quads_of_halves
 from .share import Share
+from .stage import Stage
 
 ACROSS = {"W": "E0", "E": "W0"}
 """Slice of the operands that a VXM operation combines with the products of a side."""
@@ -107,14 +108,15 @@ class Placement:
     vocabulary: Vocabulary = Vocabulary()
 
 
-def place(config: ChipConfig, model: IntegerModel, rope_rate: np.ndarray, share: Share | None = None) -> Placement:
+def place(config: ChipConfig, model: IntegerModel, rope_rate: np.ndarray, share: Share | None = None,
+          stage: Stage | None = None) -> Placement:
     """Allocate all tensors.
 
-    share: what the chips of a rack hold; `model` is then what this chip holds.
+    share, stage: what the chips of a rack hold; `model` is then what this chip holds.
 
     Raises TspError that names what does not fit.
     """
-    geometry = Geometry(config, model, share)
+    geometry = Geometry(config, model, share, stage)
     placement = Placement(geometry, Layout(config, model.layers))
     if ceil_div(geometry.tokens, geometry.lanes) * geometry.lanes > 1 << 16:
         raise TspError(f"vocabulary of {geometry.tokens} tokens: at most 65536 are supported")
@@ -339,9 +341,12 @@ class _Placer:
         dim = np.arange(g.dim * g.lanes)
         words = np.arange(g.vocab * g.lanes).reshape(-1, g.lanes)
         out = {side: list(words[i::2]) for i, side in enumerate(SIDES)}
-        self.p.vocabulary = self._vocabulary(len(out["E"]))
-        self._by_channels("classifier", m.classifier, m.mc, out, dim, per_layer=False)
-        if m.embedding is not m.classifier:
+        if g.classifies:
+            self.p.vocabulary = self._vocabulary(len(out["E"]))
+            self._by_channels("classifier", m.classifier, m.mc, out, dim, per_layer=False)
+        if not g.embeds:
+            return
+        if m.embedding is not m.classifier or not g.classifies:
             every = np.arange(ceil_div(g.tokens, g.lanes) * g.lanes).reshape(-1, g.lanes)
             table = {side: list(every[i::2]) for i, side in enumerate(SIDES)}
             self._by_channels("embedding", m.embedding, m.emb_scale, table, dim, per_layer=False)
@@ -385,15 +390,17 @@ class _Placer:
         g, t = self.g, self.p.tensors
         for name, home, quads in (
             ("position", "E0", 1), ("token", "E0", 1), ("temperature", "E0", 1),
-            ("tokens", "W0", g.chunks + 1), ("logits", "W0", g.vocab),
-            ("z", "E0", g.vocab),
+            ("tokens", "W0", g.chunks + 1), ("logits", "W0", g.vocab), ("z", "E0", g.vocab),
             ("xg", "W0", g.dim), ("f", "W0", g.hidden), ("h16", "E0", g.dim),
             ("vtemp", "E0", g.units * g.words), ("mtemp", "E0", 2),
         ):
-            t[name] = self._add(name, home, quads)
+            if quads:
+                t[name] = self._add(name, home, quads)
         block = self._noise_block()
-        for name, home in (("noise", "E0"), ("gumbel", "W0")):
+        for name, home in (("noise", "E0"), ("gumbel", "W0")) if g.classifies else ():
             t[name] = self._add(name, home, block or g.vocab, per_layer=block > 0)
+        if g.stage:
+            t["handed"] = self._add("handed over", "E0", g.dim)
         if not g.queries_in_registers:
             t["q"] = self._add("queries", "W0", len(g.q_words()))
         if not g.residual_in_registers:
@@ -406,8 +413,8 @@ class _Placer:
             t["mask_E0"] = self._add("mask", "E0", g.chunks)
         for name, homes in (("t_W0", ("W0", "E0")), ("t_W1", ("W0", "E0")), ("t_E0", ("E0", "W0"))):
             t[name] = self._add("scores", homes, g.chunks)
-        t["mask_W0"] = self._until_finish("mask", "logits", g.chunks)
-        t["t_E1"] = self._until_finish("scores", "z", g.chunks)
+        t["mask_W0"] = self._until_finish("mask", "logits", "W0", g.chunks)
+        t["t_E1"] = self._until_finish("scores", "z", "E0", g.chunks)
         if g.per_word > 1:
             t |= {f"part_{side}": self._add("attention output", ACROSS[side], 1) for side in SIDES}
 
@@ -422,10 +429,10 @@ class _Placer:
                             ("best", 2 * chips), ("exponents", chips)):
             t[name] = self._add(f"{name} of all chips", "E0", quads)
 
-    def _until_finish(self, name: str, later: str, quads: int) -> Tensor:
+    def _until_finish(self, name: str, later: str, home: str, quads: int) -> Tensor:
         """A tensor that is no longer needed when `later` gets its values. It shares the place of `later` if it fits."""
-        other = self.p.tensors[later]
-        return self.layout.share(name, other, quads) if quads <= other.quads else self._add(name, other.slice, quads)
+        other = self.p.tensors.get(later)
+        return self.layout.share(name, other, quads) if other and quads <= other.quads else self._add(name, home, quads)
 
     def _noise_block(self) -> int:
         """Vectors of noise that each layer makes in idle cycles; 0 if the layers make none.
@@ -439,23 +446,23 @@ class _Placer:
 
     def _constants(self) -> None:
         t, config, g = self.p.tensors, self.config, self.g
-        kt = self.p.matrices["embedding"].acts
-        emb_steps = self.p.matrices["embedding"].steps
-        rows, lanes = g.lanes // emb_steps, np.arange(g.lanes)
+        lanes = np.arange(g.lanes)
         single = {
             "lanes": (1, 0xFFFF), "planes": (2, 15), "one": (0, 1), "one_lane": (1, 1), "one_plane": (2, 1),
             "words": (0, g.words), "steps": (0, g.head_steps),
-            "emb_step": (0, kt), "emb_vector": (0, kt * emb_steps),
         }
+        if table := self.p.matrices.get("embedding"):
+            single |= {"emb_step": (0, table.acts), "emb_vector": (0, table.acts * table.steps)}
+            if g.lanes // table.steps != config.rows:
+                raise TspError("an int4 classifier or embedding is not supported: keep it at 8 bits")
         vectors = {name: np.where(lanes == lane, value, 0) for name, (lane, value) in single.items()}
         vectors["sign"] = np.where(lanes % 2, -1, 1)
-        valid = np.arange(g.vocab * g.lanes)[-g.lanes :] < self.m.vocab
-        vectors["padding"] = np.where(valid, 0, MASKED // 2)
+        if g.classifies:
+            valid = np.arange(g.vocab * g.lanes)[-g.lanes :] < self.m.vocab
+            vectors["padding"] = np.where(valid, 0, MASKED // 2)
         for name, vector in vectors.items():
             t[f"c_{name}"] = self._add("constants", "W0" if name in WEST else "E0", 1)
             self._fills.append((t[f"c_{name}"], quads_of_int32(vector[None])))
-        if rows != config.rows:
-            raise TspError("an int4 classifier or embedding is not supported: keep it at 8 bits")
 
 
 def _within(channels: np.ndarray, count: int) -> np.ndarray:

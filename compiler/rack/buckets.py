@@ -9,6 +9,7 @@ from arch.rack import RackConfig
 from base.errors import TspError
 from compiler.ir import Block
 from compiler.lower.exchange import Exchange
+from compiler.lower.stages import lower_stage
 from compiler.lower.token import lower_token
 from compiler.place.lifetimes import check_lifetimes
 from compiler.place.placement import Placement
@@ -36,11 +37,8 @@ class Placements:
 
     def lower(self, valid: int, chunks: int) -> Blocks:
         """The blocks of a token, by chip, see `compiler.lower.builder.Builder`."""
-        found = []
-        for placement in self.chips:
-            assert placement.geometry.share
-            found.append(lower_token(placement, chunks, valid, Exchange(self.rack, placement.geometry.share)))
-        return found
+        return [(lower_stage if placement.geometry.stage else lower_token)(
+            placement, chunks, valid, Exchange(self.rack, chip)) for chip, placement in enumerate(self.chips)]
 
 
 def build_buckets(placements: Placements, count: int | None = None) -> list[list[Code]]:

@@ -12,8 +12,9 @@ from program.integer import IntegerModel
 from program.shape import ModelConfig
 
 from .buckets import Placements, check_queues
-from .plan import Choice, Plan, plans
-from .share_out import own_model, shares
+from .by_layers import layers_of, stages
+from .by_rows import own_model, shares
+from .plan import LAYERS, Choice, Plan, plans
 
 
 def choose_plan(model: ModelConfig, rack: RackConfig, wanted: int | None, four_bit: frozenset[str],
@@ -70,9 +71,13 @@ def check_chips(rack: RackConfig, four_bit: frozenset[str]) -> None:
 def place_all(model: ModelConfig, rack: RackConfig, integer: IntegerModel, plan: Plan) -> Placements:
     """Lay out what each chip of a rack holds. Raises TspError that names what does not fit."""
     rate, lanes = rope_rate(model, integer), rack.chips[0].lanes
-    return Placements(rack=rack, chips=[place(config, own_model(integer, share, lanes), rate, share)
-                                        for config, share in zip(rack.chips, shares(rack, integer, plan.whole),
-                                                                 strict=True)])
+    if plan.kind == LAYERS:
+        chips = [place(config, layers_of(integer, stage), rate, stage=stage)
+                 for config, stage in zip(rack.chips, stages(rack, integer), strict=True)]
+    else:
+        chips = [place(config, own_model(integer, share, lanes), rate, share)
+                 for config, share in zip(rack.chips, shares(rack, integer, plan.whole), strict=True)]
+    return Placements(rack=rack, chips=chips)
 
 
 def check_fit(model: ModelConfig, rack: RackConfig, context: int, four_bit: frozenset[str], plan: Plan) -> Placements:

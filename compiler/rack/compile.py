@@ -2,21 +2,26 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from arch.rack import RackConfig
 from compiler.capacity import four_bit_matrices
 from compiler.compile import Progress, check_arguments, check_quality, pack, quantized, write_texts
 from compiler.frontend.checkpoint import Checkpoint
+from compiler.place.geometry import Geometry
 from compiler.quantize import quantizer
 from compiler.schedule.assemble import Code
 from compiler.verify import proof
 from compiler.verify.index_reach import check_products, index_bounds, index_least
 from compiler.verify.rack import verify_links
+from program.integer import IntegerModel
 from program.rack import RackProgram
 from program.tokenizer import Tokenizer
 
 from .buckets import Placements, build_buckets
+from .by_layers import stage_channels
+from .by_rows import joined_rows, padded_rows
 from .capacity import check_fit, choose_plan, place_all
-from .share_out import joined_rows
 
 
 def compile_rack(
@@ -49,8 +54,7 @@ def compile_rack(
     context = choice.context
     progress("texts")
     texts = write_texts(checkpoint, context, tokenizer, text)
-    lanes = rack.chips[0].lanes
-    model, trials = quantized(checkpoint, texts, context, lanes, four_bit, scales, progress,
+    model, trials = quantized(checkpoint, texts, context, rack.chips[0].lanes, four_bit, scales, progress,
                               lambda shape: check_fit(shape, rack, context, four_bit, choice.plan))
     progress("place")
     placements = place_all(own, rack, model, choice.plan)
@@ -65,10 +69,18 @@ def compile_rack(
     progress("pack")
     chips = []
     for chip, placement in enumerate(placements.chips):
-        assert placement.geometry.share
         chips.append(pack(own, tokenizer, model, placement, [code[chip] for code in codes], trials, quality,
-                          joined_rows(model, placement.geometry.share, lanes)))
+                          _channels(model, placement.geometry)))
     return RackProgram(rack=rack, chips=tuple(chips))
+
+
+def _channels(model: IntegerModel, geometry: Geometry) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """What a chip holds, as `pack` takes it."""
+    if geometry.stage:
+        return {}, stage_channels(geometry.stage)
+    assert geometry.share
+    rows = joined_rows(model, geometry.share, geometry.lanes)
+    return rows, {"logits": padded_rows(rows["classifier"], geometry.vocab * geometry.lanes)}
 
 
 def verify(placements: Placements, codes: Sequence[Sequence[Code]]) -> None:

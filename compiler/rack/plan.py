@@ -6,6 +6,10 @@ from base.errors import TspError
 
 TENSOR = "tensor"
 """All chips compute each layer together, each its rows of the matrices."""
+LAYERS = "layers"
+"""Each chip computes consecutive layers, one chip after the other."""
+KINDS = {TENSOR: "rows of the matrices", LAYERS: "consecutive layers"}
+"""Partitions by name, in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +29,6 @@ class Plan:
         return f"{KINDS[self.kind]}{kept}"
 
 
-KINDS = {TENSOR: "rows of the matrices"}
-"""Partitions by name, in words."""
 
 
 def plans(kind: str | None) -> list[Plan]:
@@ -34,7 +36,7 @@ def plans(kind: str | None) -> list[Plan]:
     if kind is not None and kind not in KINDS:
         raise TspError(f"partition must be one of {', '.join(KINDS)}, not {kind!r}")
     every = [Plan(kind=TENSOR, whole=frozenset(whole)) for whole in (("wo", "w2"), ("wo",), ("w2",), ())]
-    return [plan for plan in every if kind in (None, plan.kind)]
+    return [plan for plan in [*every, Plan(kind=LAYERS)] if kind in (None, plan.kind)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -98,6 +98,11 @@ def own_rows(model: IntegerModel, share: Share, lanes: int) -> dict[str, np.ndar
             "w1": inner, "w3": inner, **added, "classifier": channels(share.vocab[chip], model.vocab)}
 
 
+def padded_rows(rows: np.ndarray, count: int) -> np.ndarray:
+    """The rows, and -1 up to `count`."""
+    return np.pad(rows, (0, count - len(rows)), constant_values=-1).astype("<i4")
+
+
 def joined_rows(model: IntegerModel, share: Share, lanes: int) -> dict[str, np.ndarray]:
     """The same rows as `program.weights.SOURCES` joins matrices: those of a joined matrix as it counts them."""
     rows = own_rows(model, share, lanes)
