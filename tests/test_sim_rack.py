@@ -1,9 +1,10 @@
 """Chips that exchange flits: worked examples, random programs, the verifier's proof, and the RTL in lockstep."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pytest
+from rack_programs import EVEN, rack_program
 from racks import CHIP, ring, words
 
 from arch.host_map import Trap
@@ -13,7 +14,7 @@ from arch.rack import RackConfig
 from arch.row import queues, slices
 from compiler.verify.proof import verify_bucket
 from compiler.verify.rack import verify_links
-from program.image import Image
+from program.image import Image, image_of
 from sim.check.racks import bucket_words, lockstep_of_rack, random_images
 from sim.check.random_instructions import MAX_OFFSET
 from sim.cycle.chip import ProgramError
@@ -129,19 +130,21 @@ def test_random_programs_are_legal(chips: int):
     assert sends > 20 * chips
 
 
-def run_lockstep(rack: RackConfig, seeds: range) -> None:
+def run_lockstep(rack: RackConfig, programs: Iterable[tuple[list[Image], int]]) -> None:
     simulator = RackSimulator(rack)
-    for seed in seeds:
+    for images, tokens in programs:
         simulator.restart()
-        lockstep_of_rack(rack, *random_images(rack, seed), simulator)
+        lockstep_of_rack(rack, images, tokens, simulator)
     simulator.close()
 
 
 def test_model_and_rtl_of_two_chips_agree_in_every_cycle():
-    run_lockstep(PAIR, range(3))
+    """In random programs, and in a token of a compiled one."""
+    compiled = [image_of(chip) for chip in rack_program(PAIR, "static", **EVEN).chips]
+    run_lockstep(PAIR, [*(random_images(PAIR, seed) for seed in range(3)), (compiled, 1)])
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("chips", [1, 2, 3])
 def test_model_and_rtl_agree_in_many_programs(chips: int):
-    run_lockstep(ring(chips), range(100, 300))
+    run_lockstep(ring(chips), (random_images(ring(chips), seed) for seed in range(100, 300)))
