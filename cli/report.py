@@ -70,22 +70,22 @@ def _table(*columns: str, texts: int = 1) -> Table:
 
 
 def _operations(program: Program, number: int) -> Table:
-    table = _table("operation", "segment", "passes", "cycles", "span", "MXM busy", "VXM busy", "exposed", texts=2)
+    table = _table("operation", "segment", "turns", "cycles", "span", "MXM busy", "VXM busy", "exposed", texts=2)
     for o in figures.operations(program, number):
-        table.add_row(o.label, o.segment, str(o.passes), f"{o.first:,}..{o.last:,}",
+        table.add_row(o.label, o.segment, str(o.turns), f"{o.first:,}..{o.last:,}",
                       *(f"{cycles:,}" for cycles in (o.span, o.mxm, o.vxm, o.exposed)))
     return table
 
 
 def _totals(program: Program, number: int) -> Table:
     period = program.buckets[number].period
-    table = _table("segment", "cycles a pass", "passes", "MXM busy", "VXM busy", "exposed", "weight bytes",
+    table = _table("segment", "cycles a turn", "turns", "MXM busy", "VXM busy", "exposed", "weight bytes",
                    "a token", "")
     found = figures.totals(program, number)
     for t in found:
-        table.add_row(t.segment, f"{t.length:,}", str(t.passes), f"{t.mxm:,}", f"{t.vxm:,}", f"{t.exposed:,}",
-                      f"{t.weight_bytes:,}", f"{t.length * t.passes:,}", f"{t.length * t.passes / period:.1%}")
-    mxm, vxm, exposed = (sum(getattr(t, name) * t.passes for t in found) for name in ("mxm", "vxm", "exposed"))
+        table.add_row(t.segment, f"{t.length:,}", str(t.turns), f"{t.mxm:,}", f"{t.vxm:,}", f"{t.exposed:,}",
+                      f"{t.weight_bytes:,}", f"{t.length * t.turns:,}", f"{t.length * t.turns / period:.1%}")
+    mxm, vxm, exposed = (sum(getattr(t, name) * t.turns for t in found) for name in ("mxm", "vxm", "exposed"))
     table.add_row("token", "", "", f"{mxm:,}", f"{vxm:,}", f"{exposed:,}", f"{sum(t.weight_bytes for t in found):,}",
                   f"{period:,}", "100.0%")
     return table

@@ -439,17 +439,17 @@ class Cluster:
 class Block:
     """A straight piece of a token's program.
 
-    passes: turns, the number of times that it is issued.
+    turns: how often it is issued.
     strides: by slice, the quads that relative addresses advance with each turn.
     clusters: its clusters in program order.
     """
 
     name: str
-    passes: int = 1
+    turns: int = 1
     strides: Mapping[str, int] = field(default_factory=dict)
     clusters: list[Cluster] = field(default_factory=list)
 
     @property
     def weight_quads(self) -> int:
         """Quads that the matrix units consume in all turns."""
-        return self.passes * sum(cluster.weight_quads for cluster in self.clusters)
+        return self.turns * sum(cluster.weight_quads for cluster in self.clusters)

@@ -71,12 +71,12 @@ def segment_svg(program: Program, number: int, name: str) -> str:
 
 def longest_segment(program: Program, number: int) -> str:
     """Name of the segment in which a token of bucket `number` spends most cycles."""
-    return max(figures.get_bucket(program, number).segments, key=lambda s: s.length * s.passes).name
+    return max(figures.get_bucket(program, number).segments, key=lambda s: s.length * s.turns).name
 
 
 def _title(program: Program, number: int, segment: Segment) -> str:
     served = program.positions(program.buckets[number])
-    turns = f", one of {segment.passes} passes" if segment.passes > 1 else ""
+    turns = f", one of {segment.turns} turns" if segment.turns > 1 else ""
     return (f"{segment.name}: {segment.length:,} cycles{turns} ({program.config.name}, positions "
             f"{served[0]}..{served[-1]}; rose: no matrix unit works)")
 

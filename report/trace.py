@@ -16,9 +16,9 @@ def chrome_trace(program: Program, number: int) -> dict[str, Any]:
     tracks = figures.tracks(program, program.events(number))
     events = _names(program, tracks)
     for segment, own in figures.by_segment(program, number):
-        for turn in range(segment.passes):
+        for turn in range(segment.turns):
             events.append(_complete(segment.name, TOKEN, 0, segment.start + turn * segment.length, segment.length,
-                                    {"segment": segment.name, "pass": turn, "passes": segment.passes}))
+                                    {"segment": segment.name, "turn": turn, "turns": segment.turns}))
             events += [_burst(event, segment, turn, *_ids(program, tracks, event)) for event in own]
     served = program.positions(bucket)
     about = {"config": program.config.name, "bucket": number, "period_cycles": bucket.period,
@@ -34,7 +34,7 @@ def _ids(program: Program, tracks: list[tuple[str, str]], event: Event) -> tuple
 
 
 def _burst(event: Event, segment: Segment, turn: int, pid: int, tid: int) -> dict[str, Any]:
-    args = {"op": event.op, "label": event.label, "segment": event.segment, "pass": turn}
+    args = {"op": event.op, "label": event.label, "segment": event.segment, "turn": turn}
     return _complete(event.label, pid, tid, event.first + turn * segment.length, event.last - event.first + 1, args)
 
 

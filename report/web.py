@@ -70,7 +70,7 @@ def schedule_header(program: Program, name: str) -> dict[str, Any]:
         "clock": DEFAULT_CLOCK_MHZ,
         "bytes_read": [program.bytes_read(0), program.bytes_read(1) - program.bytes_read(0)],
         "buckets": [{"limit": b.limit, "period": b.period,
-                     "segments": [{"name": s.name, "start": s.start, "length": s.length, "passes": s.passes}
+                     "segments": [{"name": s.name, "start": s.start, "length": s.length, "turns": s.turns}
                                   for s in b.segments]} for b in program.buckets],
         "symbols": {key: [s.slice, s.addr, s.quads, s.stride] for key, s in program.symbols.items()},
         "queues": [{"name": q.name, "unit": q.unit, "position": q.position, "slice": q.slice,

@@ -161,10 +161,10 @@ def test_eight_lanes_on_the_cycle_model(weights: str):
 
 
 def test_a_looped_classifier_whose_last_vector_is_padded(monkeypatch: pytest.MonkeyPatch):
-    """12 vectors a side are three whole passes of 4, but the loop must leave the padding to the code behind it."""
+    """12 vectors a side are three whole turns of 4, but the loop must leave the padding to the code behind it."""
     monkeypatch.setattr(placement, "LOOPED_BODY", 4)
     program = small_program("wide", vocab_size=378)
-    assert [segment.passes for segment in program.buckets[0].segments if segment.name == "classifier"] == [2]
+    assert [segment.turns for segment in program.buckets[0].segments if segment.name == "classifier"] == [2]
     alike(program, "model", [1], 6, temperature=10.0, seed=3)
 
 

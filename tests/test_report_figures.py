@@ -42,15 +42,15 @@ def numbers(program) -> range:
 def test_every_cycle_of_the_period_is_accounted_for(program):
     for number in numbers(program):
         totals = report.totals(program, number)
-        assert sum((t.mxm + t.exposed) * t.passes for t in totals) == program.buckets[number].period
-        exposed = sum(o.exposed * o.passes for o in report.operations(program, number))
-        assert exposed == sum(t.exposed * t.passes for t in totals if t.segment != report.BETWEEN)
+        assert sum((t.mxm + t.exposed) * t.turns for t in totals) == program.buckets[number].period
+        exposed = sum(o.exposed * o.turns for o in report.operations(program, number))
+        assert exposed == sum(t.exposed * t.turns for t in totals if t.segment != report.BETWEEN)
 
 
 def test_matrix_work_covers_the_weights(program):
     """No fewer MAC cycles than both matrix units need for the bytes they consume; idle intervals are the rest."""
     for (segment, events), total in zip(report.by_segment(program, 0), report.totals(program, 0), strict=False):
-        assert total.mxm * total.passes * program.config.macs >= segment.weight_bytes
+        assert total.mxm * total.turns * program.config.macs >= segment.weight_bytes
         assert sum(last - first + 1 for first, last in report.idle(segment, events)) == total.exposed
 
 
@@ -103,9 +103,9 @@ def test_the_trace_is_one_token_without_overlaps(program):
             assert all(end <= start for (_, end), (start, _) in pairwise(sorted(spans)))
         named = {(e["pid"], e["tid"]) for e in made["traceEvents"] if e["name"] == "thread_name"}
         assert named == set(by_track)
-        passes = {segment.name: segment.passes for segment in program.buckets[number].segments}
+        turns = {segment.name: segment.turns for segment in program.buckets[number].segments}
         bursts = [event for event in events if event["pid"] != trace.TOKEN]
-        assert len(bursts) == sum(passes[event.segment] for event in program.events(number))
+        assert len(bursts) == sum(turns[event.segment] for event in program.events(number))
 
 
 # ---- picture ----

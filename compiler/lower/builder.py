@@ -96,9 +96,9 @@ class Builder:
 
     # -- blocks and clusters --
 
-    def open(self, name: str, passes: int = 1, strides: Mapping[str, int] | None = None) -> None:
-        """Begin a block; `strides` are the quads that relative addresses advance a pass, by slice."""
-        self.blocks.append(Block(name, passes, strides or {}))
+    def open(self, name: str, turns: int = 1, strides: Mapping[str, int] | None = None) -> None:
+        """Begin a block; `strides` are the quads that relative addresses advance with each turn, by slice."""
+        self.blocks.append(Block(name, turns, strides or {}))
 
     def cluster(self, label: str) -> Cluster:
         """A new cluster of the open block."""

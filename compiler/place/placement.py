@@ -69,12 +69,12 @@ class Vocabulary:
     """The loop over the classifier.
 
     body: vectors of each side in a turn.
-    passes: turns; 0 if there is no loop.
+    turns: turns of the loop; 0 if there is none.
     strides: quads that relative addresses advance in a turn, by slice.
     """
 
     body: int = 0
-    passes: int = 0
+    turns: int = 0
     strides: dict[str, int] = field(default_factory=dict)
 
 
@@ -144,7 +144,7 @@ class _Placer:
             moved = set[str]()
             for group in range(1, self.config.groups):
                 movable = {tensor.name for tensor in self.layout.tensors} - moved
-                if self.p.vocabulary.passes:
+                if self.p.vocabulary.turns:
                     movable.clear()
                 elif self.config.weight_groups > 1:
                     movable = {name for name in movable if not name.startswith(KEYS)}
@@ -211,7 +211,7 @@ class _Placer:
                 most = max(most, data.shape[-3])
                 quads = most if name in LOOKED_UP else data.shape[-3]
                 tensors[side].append(self._weights(name, f"{side}{group}", quads, data, per_layer, first))
-        if name == "classifier" and self.p.vocabulary.passes:
+        if name == "classifier" and self.p.vocabulary.turns:
             scale: dict[str, Halves | Tensor] = self._quad_scales(scales)
         else:
             scale = {side: self._scales(name, scales[side], per_layer, ACROSS[side]) for side in SIDES}
@@ -409,7 +409,7 @@ class _Placer:
         both = 2 * self.g.burst
         block = both * ceil_div(ceil_div(self.g.vocab, both), self.m.layers)
         wasted = block * self.m.layers - self.g.vocab
-        return 0 if self.p.vocabulary.passes or wasted > NOISE_WASTE else block
+        return 0 if self.p.vocabulary.turns or wasted > NOISE_WASTE else block
 
     def _constants(self) -> None:
         t, config, g = self.p.tensors, self.config, self.g

@@ -177,11 +177,11 @@ class _Proof:
         self.last = max(self.last, effect)
 
     def _end(self, word: Word) -> np.ndarray:
-        """Last cycle in which a word's engine works [passes]."""
+        """Last cycle in which a word's engine works [turns]."""
         return word.last + (self.late if word.instr.op is Op.ALU else 0)
 
     def _within(self, word: Word, values: int | np.ndarray, limit: int, what: str) -> None:
-        """Check that `values`, broadcast over passes and elements, are in 0..limit - 1."""
+        """Check that `values`, broadcast over turns and elements, are in 0..limit - 1."""
         low, high = (values, values) if isinstance(values, int) else (values.min(), values.max())
         if low >= 0 and high < limit:
             return
