@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from arch.config import CONFIGS, ChipConfig
-from arch.lanes import ceil_div
+from arch.vectors import ceil_div
 from base.errors import TspError
 from compiler.place.geometry import CHUNK, native_head_size
 from compiler.place.lifetimes import check_lifetimes

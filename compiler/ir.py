@@ -85,7 +85,7 @@ class Act:
     count: int = 1
     value: int = field(default_factory=itertools.count(1).__next__)
 
-    def part(self, start: int, count: int) -> "Act":
+    def entries(self, start: int, count: int) -> "Act":
         """Entries start..start + count - 1."""
         return replace(self, base=self.base + start, count=count)
 

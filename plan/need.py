@@ -7,7 +7,7 @@ heads to its head sizes. On other machines nothing is padded, which is the least
 import math
 from dataclasses import dataclass
 
-from arch.lanes import ceil_div
+from arch.vectors import ceil_div
 from base.errors import TspError
 from compiler.place.geometry import native_head_size
 from compiler.place.placement import LOOPED_BODY

@@ -6,8 +6,8 @@ from itertools import pairwise
 import numpy as np
 
 from arch import isa, queue_store, row
-from arch.lanes import SIDES, ceil_div
 from arch.legal import instruction
+from arch.vectors import SIDES, ceil_div
 from base.errors import TspError
 
 from .integer import MATRICES, array_shapes, from_arrays, model_sizes

@@ -4,7 +4,7 @@ from typing import Any
 
 from program.program import Event, Program, Segment
 
-from . import figures
+from . import breakdown
 
 TOKEN = 0
 """Process of the token itself, with its segments, turn by turn. Units are 1, 2, .. in the order of the chip's row."""
@@ -12,10 +12,10 @@ TOKEN = 0
 
 def chrome_trace(program: Program, number: int) -> dict[str, Any]:
     """The trace of one token of bucket `number`, with every turn of every loop. A cycle is shown as a microsecond."""
-    bucket = figures.get_bucket(program, number)
-    tracks = figures.tracks(program, program.events(number))
+    bucket = breakdown.get_bucket(program, number)
+    tracks = breakdown.tracks(program, program.events(number))
     events = _names(program, tracks)
-    for segment, own in figures.by_segment(program, number):
+    for segment, own in breakdown.by_segment(program, number):
         for turn in range(segment.turns):
             events.append(_complete(segment.name, TOKEN, 0, segment.start + turn * segment.length, segment.length,
                                     {"segment": segment.name, "turn": turn, "turns": segment.turns}))

@@ -26,7 +26,8 @@ from run.devices import open_device
 from run.programs import open_program
 from run.session import Session
 from run.story import begin, plan
-from sim.device.device import ChipDevice, Device, TokenResult, sampler_of
+from sim.device.chip_device import ChipDevice
+from sim.device.protocol import Device, TokenResult, sampler_of
 
 SHIPPED = REPOSITORY / "models" / "stories263k.bin"
 PROMPT = "Once upon a time"

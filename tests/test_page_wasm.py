@@ -20,7 +20,8 @@ from program.image import ACCESS
 from program.tokenizer import Tokenizer
 from run.devices import open_device
 from sim.device.chip import HostedChip
-from sim.device.device import ChipDevice, TokenResult
+from sim.device.chip_device import ChipDevice
+from sim.device.protocol import TokenResult
 
 TOKENS = 10
 BATCH = 1024

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from arch.isa import Alu, ErUse, Func, Order, Red, Sat
-from arch.lanes import SIDES
+from arch.vectors import SIDES
 from compiler.ir import Acc, Act, Mem, Reg
 from compiler.place.geometry import CHUNK, Head
 from program.integer import Q_SHIFT
@@ -157,7 +157,7 @@ def _numerators(b: Builder, found: Scores, act: Act, r: Reg, er: int) -> None:
         cluster = b.cluster(label)
         p, total = cluster.alu(a=found.scores[start : start + count], func=Func.EXP2, c=found.largest, post=7,
                                sat=Sat.S8, n=count, red=Red.SUM, red_slot=SUM_SLOT[side], red_keep=int(start > 0))
-        cluster.load(p, act.part(start, count))
+        cluster.load(p, act.entries(start, count))
     b.alu(cluster, a=b.across_lanes(cluster, total, Red.SUM), func=Func.RECIP, post=FRAC[Func.RECIP], alu=Alu.ADD,
           dst=r, er_dst=er)
 
@@ -193,6 +193,6 @@ def _project_outputs(b: Builder, residual: Reg | Mem, outputs: Outputs) -> None:
             for side, acc in accs.items():
                 quads = acc.count * matrix.steps
                 weights = [t.mem(order[unit, rep, w] * quads, quads, cells=()) for t in matrix.tensors[side]]
-                b.cluster("wo product").mac(weights, acts[side].part(w, 1), acc, steps=matrix.steps, wfmt=matrix.wfmt,
+                b.cluster("wo product").mac(weights, acts[side].entries(w, 1), acc, steps=matrix.steps, wfmt=matrix.wfmt,
                                             clear=int(n == 0 and w == 0))
     add_to_residual(b, residual, matrix, accs, pre=b.shifts.wo_pre, post=b.shifts.wo)

@@ -2,10 +2,10 @@
 
 from arch.config import PLANES
 from arch.isa import Alu, ErUse, Fmt, Func, Red
-from arch.lanes import SIDES
+from arch.vectors import SIDES
 from compiler.ir import Acc, As, Imm, Iota, Mem, Reg
 from compiler.place.layout import Tensor
-from program.integer import ROPE_FRACTION, ROPE_STEP
+from program.arithmetic import ROPE_FRACTION, ROPE_STEP
 
 from .builder import Builder
 from .index import (

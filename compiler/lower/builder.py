@@ -12,7 +12,7 @@ from typing import Any
 from arch import tables
 from arch.config import ChipConfig
 from arch.isa import Alu, ErUse, Func, Op, Red
-from arch.lanes import SIDES, ceil_div
+from arch.vectors import SIDES, ceil_div
 from base.errors import TspError
 from compiler.ir import Act, Block, Cluster, Imm, Mem, Reg, Stream
 from compiler.place.geometry import Geometry

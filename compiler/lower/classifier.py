@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from arch.isa import Alu, Func, Red, Sat
-from arch.lanes import SIDES
+from arch.vectors import SIDES
 from compiler.ir import BURST_SLOT, Acc, Act, Imm, Iota, Reg
 from compiler.place.placement import Matrix
 

@@ -4,11 +4,11 @@ from typing import Any
 
 from arch.config import ChipConfig
 from arch.isa import Alu, ErUse, Fmt, Func, Op, Red, Rep, Sat
-from arch.lanes import SIDES
 from arch.row import SXM
+from arch.vectors import SIDES
 from compiler.ir import BURST_SLOT, Acc, Act, As, Cell, Cluster, Mem, Reg, Stream
 from compiler.place.placement import Matrix, qkv_words
-from program.integer import ROPE_FRACTION
+from program.arithmetic import ROPE_FRACTION
 
 from .builder import FRAC, Builder, less
 from .index import INDEX_K, INDEX_SCALE, INDEX_V

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from arch.config import PLANES, ChipConfig
-from arch.lanes import SIDES, ceil_div
+from arch.vectors import SIDES, ceil_div
 from base.errors import TspError
 from program.integer import IntegerModel
 

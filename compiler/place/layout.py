@@ -14,8 +14,8 @@ import numpy as np
 
 from arch.config import PLANES, ChipConfig
 from arch.isa import Fmt, Wfmt
-from arch.lanes import quads_of_int32
 from arch.row import slice_depths, slices
+from arch.vectors import quads_of_int32
 from base.errors import TspError
 from compiler.ir import As, Mem
 

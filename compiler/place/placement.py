@@ -7,10 +7,11 @@ import numpy as np
 
 from arch.config import PLANES, ChipConfig
 from arch.isa import Wfmt
-from arch.lanes import SIDES, ceil_div, quads_of_int32, vectors_of
+from arch.vectors import SIDES, ceil_div, quads_of_int32, vectors_of
 from base.errors import TspError
 from compiler.ir import As, Mem
-from program.integer import MASKED, IntegerModel, rope_parts
+from program.arithmetic import rope_parts
+from program.integer import MASKED, IntegerModel
 
 from .geometry import CHUNK, Geometry, gather
 from .layout import Halves, Layout, Tensor, Weights, pack_weights, quads_of_halves

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from arch.isa import Sat
-from arch.lanes import ceil_div
 from arch.numerics import INT32, SAT_LIMIT
+from arch.vectors import ceil_div
 from base.errors import TspError
 from compiler.lower.index import (
     INDEX_EMB_SCALE,
@@ -29,7 +29,7 @@ from compiler.lower.index import (
     INDEX_V,
 )
 from compiler.place.placement import Placement
-from program.integer import ROPE_STEP
+from program.arithmetic import ROPE_STEP
 
 
 def index_bounds(placement: Placement) -> dict[tuple[str, int], int]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from program.program import DEFAULT_CLOCK_MHZ, Program
-from report.figures import by_segment
+from report.breakdown import by_segment
 
 UNITS = ("MXM", "VXM", "SXM", "MEM")
 
