@@ -410,18 +410,18 @@ class Cluster:
 
     # -- MXM --
 
-    def mac(self, weights: list[Mem], act: Act, acc: Acc, *, steps: int, first_step: int = 0, accs: int = 0,
+    def mac(self, weights: list[Mem], act: Act, acc: Acc, *, vector_entries: int, first_entry: int = 0, accs: int = 0,
             order: isa.Order = isa.Order.ROW, wfmt: isa.Wfmt = isa.Wfmt.INT8, clear: int = 1) -> None:
         """Add a matrix product of act.count activation entries for accs accumulator entries, one MAC element a cycle.
 
         weights: for each weight group, the quads in order of use.
-        steps: accumulator entries of a vector.
-        first_step: first accumulator entry, counted from the beginning of acc.
+        vector_entries: accumulator entries of a vector.
+        first_entry: first accumulator entry, counted from the beginning of acc.
         accs: accumulator entries; by default, all of acc.
         """
-        accs = accs or acc.count * steps
+        accs = accs or acc.count * vector_entries
         acts, total, side = act.count, act.count * accs, act.side
-        queue, entry = row.MXM[side], acc.vector * steps + first_step
+        queue, entry = row.MXM[side], acc.vector * vector_entries + first_entry
         self.bursts.append(Burst(queue, Op.MAC, "mac", 0, total, 1, {
             "act": act.base, "acc": entry, "acts": acts, "accs": accs, "order": order, "wfmt": wfmt, "clear": clear}))
         for group, mem in enumerate(weights, start=1):
@@ -431,7 +431,8 @@ class Cluster:
                             act.value) for k in range(acts)]
         for i in range(accs):
             first = i * acc_step + isa.MXM_ACC
-            self.writes.append(Write(("acc", side, (entry + i) // steps), first, first + (acts - 1) * act_step))
+            cell = ("acc", side, (entry + i) // vector_entries)
+            self.writes.append(Write(cell, first, first + (acts - 1) * act_step))
         self.weight_quads += total * len(weights)
 
 

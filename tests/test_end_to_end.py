@@ -34,7 +34,7 @@ PROMPT = "Once upon a time"
 SAMPLED = {"temperature": 1.0, "seed": 7}
 
 SHAPES = {
-    "heads that share a word": {"dim": 24, "head_dim": 4, "n_heads": 6, "n_kv_heads": 3},
+    "heads that share a vector": {"dim": 24, "head_dim": 4, "n_heads": 6, "n_kv_heads": 3},
     "padded heads": {"dim": 33, "head_dim": 6, "n_heads": 5, "n_kv_heads": 5, "hidden_dim": 45, "vocab_size": 300},
     "wide heads": {"head_dim": 32, "n_heads": 4, "n_kv_heads": 2, "n_layers": 3},
     "own classifier": {"shared_classifier": False, "dim": 100, "hidden_dim": 130, "n_kv_heads": 2},

@@ -10,7 +10,7 @@ from typing import Any
 from arch.isa import Alu, ErUse, Func, Order, Red, Sat
 from arch.vectors import SIDES, ceil_div
 from compiler.ir import Acc, Act, Cluster, Mem, Reg, Stream
-from compiler.place.geometry import CHUNK
+from compiler.place.geometry import DRAIN_BURST
 from compiler.place.placement import Matrix
 from program.integer import groups
 
@@ -51,8 +51,8 @@ def feed_forward(b: Builder, state: TokenState) -> None:
                    gated={side: act.entries(g.dim, g.hidden) for side, act in block.items()} if straight else None)
     sums: dict[str, Acc] = {}
     ready: list[tuple[int, list[Acc]]] = []
-    for start in range(0, g.hidden, CHUNK):
-        count = min(CHUNK, g.hidden - start)
+    for start in range(0, g.hidden, DRAIN_BURST):
+        count = min(DRAIN_BURST, g.hidden - start)
         ready.append((start, [product(b, inner.matrix, inputs[side], start, count) for side in SIDES]))
         if len(ready) > 1:
             sums = _channels(b, inner, *ready[-2], sums)
@@ -130,10 +130,10 @@ def _down(b: Builder, residual: Reg | Mem, begin: int, acts: dict[str, Act], er:
         sums = {side: Acc(side, b.accumulators[side].take(count), count)
                 for side in acts if (count := len(matrix.vectors[side]))}
     for side, acc in sums.items():
-        quads = acc.count * matrix.steps
+        quads = acc.count * matrix.vector_entries
         weights = [t.mem(begin * quads, acts[side].count * quads, cells=()) for t in matrix.tensors[side]]
-        b.cluster("w2 product").mac(weights, acts[side], acc, steps=matrix.steps, wfmt=matrix.wfmt, order=Order.TILE,
-                                    clear=int(fresh))
+        b.cluster("w2 product").mac(weights, acts[side], acc, vector_entries=matrix.vector_entries, wfmt=matrix.wfmt,
+                                    order=Order.TILE, clear=int(fresh))
     if er is not None or begin == _vector_groups(b)[-1][0]:
         add_to_residual(b, residual, matrix, sums, pre=s.w2_pre, post=s.w2, **less(er))
     return sums
