@@ -13,7 +13,7 @@ from base.progress import progress
 from program.image import image_of
 from program.program import Program, Symbol
 
-from .chip import HostedChip
+from .hosted_chip import HostedChip
 from .protocol import Counters, TokenResult, check_cached, check_prompt, check_run, sampler_of
 
 UNKNOWN = -1
