@@ -159,7 +159,8 @@ class Geometry:
     def queries_in_registers(self) -> bool:
         """Whether a token's queries stay in the VXM's registers: the other contents leave room for them."""
         residual = self.dim if self.residual_in_registers else 0
-        return (len(self.query_vectors()) + residual + 2 * self.head_vectors + self.shared_accumulators + WORKING
+        masks = self.heads_per_vector if self.heads_per_vector > 1 else 0
+        return (len(self.query_vectors()) + residual + 2 * self.head_vectors + masks + WORKING
                 <= self.config.rf_depth)
 
     def kv_heads(self, side: str) -> list[int]:
