@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from small_racks import PAIR, alone, shared, twins
+from small_racks import PAIR, alone, in_line, shared, twins
 
 from arch.config import CONFIGS
 from arch.host_map import Trap
@@ -65,6 +65,12 @@ def test_the_whole_context():
     assert tokens == expected and np.array_equal(logits, expected_logits)
     assert sum(shared().cycles(p) for p in range(shared().context)) == device.counters.cycles
     device.close()
+
+
+def test_layers_on_one_chip_after_the_other(device: RackDevice):
+    tokens, logits = told(Session(device, in_line()), PROMPT, WARM, 3)
+    expected, expected_logits = told(Session(open_device("reference", PAIR), in_line()), PROMPT, WARM, 3)
+    assert tokens == expected and np.array_equal(logits, expected_logits)
 
 
 def test_other_programs_are_refused(device: RackDevice):
