@@ -17,7 +17,7 @@ from compiler.rack.fit import MOST_CHIPS, RackFit
 from program.program import DEFAULT_CLOCK_MHZ
 from program.rack import AnyProgram, RackProgram
 from run.story import Story
-from sim.device.device import Device
+from sim.device.protocol import Device
 from sim.device.rack import RackDevice
 
 

@@ -26,7 +26,7 @@ _ADAPTERS: dict[str, TypeAdapter] = {
 
 def header_of(program: Program, names: Iterable[str]) -> dict[str, Any]:
     """Fields as JSON."""
-    return {name: _ADAPTERS[name].dump_python(getattr(program, name), mode="json") for name in names}
+    return {name: _ADAPTERS[name].dump_python(getattr(program, name), mode="json", by_alias=True) for name in names}
 
 
 def from_header(header: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from arch.rack import Port
 from program.program import Segment
 from program.rack import RackProgram
 
-from . import figures, issue
+from . import breakdown, issue
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +84,8 @@ class Traffic:
 def traffic(program: RackProgram, number: int) -> list[Traffic]:
     """Every direction of every link in a token of bucket `number`."""
     flits: dict[Port, int] = defaultdict(int)
-    passes = {(chip, segment.name): segment.passes for chip, own in enumerate(program.chips)
-              for segment in figures.get_bucket(own, number).segments}
+    passes = {(chip, segment.name): segment.turns for chip, own in enumerate(program.chips)
+              for segment in breakdown.get_bucket(own, number).segments}
     for hop in hops(program, number):
         flits[hop.near] += hop.count * passes[hop.near.chip, hop.segment]
     period = program.buckets[number].period
@@ -117,9 +117,9 @@ def chip_figures(program: RackProgram, number: int) -> list[ChipFigures]:
     labels = {hop.label for hop in hops(program, number)}
     found = []
     for chip, own in enumerate(program.chips):
-        totals = figures.totals(own, number)
-        mxm, vxm, exposed = (sum(getattr(t, name) * t.passes for t in totals) for name in ("mxm", "vxm", "exposed"))
-        waiting = sum(o.exposed * o.passes for o in figures.operations(own, number) if o.label in labels)
+        totals = breakdown.totals(own, number)
+        mxm, vxm, exposed = (sum(getattr(t, name) * t.turns for t in totals) for name in ("mxm", "vxm", "exposed"))
+        waiting = sum(o.exposed * o.turns for o in breakdown.operations(own, number) if o.label in labels)
         used, there = (sum(quads) for quads in zip(*own.sram_use().values(), strict=True))
         found.append(ChipFigures(chip=chip, period=own.buckets[number].period, mxm=mxm, vxm=vxm, exposed=exposed,
                                  waiting=waiting, weight_bytes=sum(t.weight_bytes for t in totals), sram=used / there))
@@ -128,5 +128,5 @@ def chip_figures(program: RackProgram, number: int) -> list[ChipFigures]:
 
 def segment_named(program: RackProgram, number: int, name: str) -> Segment:
     """A segment of bucket `number` by its name, on the first chip that has it."""
-    return next(segment for own in program.chips for segment in figures.get_bucket(own, number).segments
+    return next(segment for own in program.chips for segment in breakdown.get_bucket(own, number).segments
                 if segment.name == name)

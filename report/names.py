@@ -32,7 +32,8 @@ FAMILIES = (
     Family(name="classifier", colour="#f0e442", labels=("classifier product", "logits")),
     Family(name="choice of the token", colour="#8c96a3", labels=("noise", "choose", "sample")),
 )
-EXCHANGE = Family(name="exchange between chips", colour="#1c2430", labels=("words", "addends", "gates", "best"))
+EXCHANGE = Family(name="exchange between chips", colour="#1c2430", labels=(
+    "outputs", "addends", "gates", "best", "exponents", "handed", "hand over", "tell token"))
 """The family of what only a rack does."""
 OTHER = Family(name="other", colour="#b9a37e", labels=())
 """The family of all other operations."""

@@ -15,7 +15,7 @@ from arch import row
 from program.program import Event, Program, Segment
 from program.rack import RackProgram
 
-from . import figures, names, streams
+from . import breakdown, names, streams
 from .links import Hop, hops
 
 LEFT = 196
@@ -56,12 +56,12 @@ class Sheet:
 
 def segment_svg(program: Program, number: int, name: str) -> str:
     """The drawing of one turn of a segment of bucket `number`."""
-    segment, events = next((s, own) for s, own in figures.by_segment(program, number) if s.name == name)
+    segment, events = next((s, own) for s, own in breakdown.by_segment(program, number) if s.name == name)
     sheet = _sheet(segment)
-    fill = {label: names.family(label).colour for label in figures.order(events)}
+    fill = {label: names.family(label).colour for label in breakdown.order(events)}
     legend, lanes = _spans(sheet, events, fill)
     top = TITLE + AXIS + lanes * LANE + GAP
-    rows, bottom = _places(figures.tracks(program, program.events(number)), top)
+    rows, bottom = _places(breakdown.tracks(program, program.events(number)), top)
     body = [*_bands(sheet, program, number, events, rows), *_rows(sheet, events, rows)]
     return _svg(sheet, _title(program, number, segment), _idle(sheet, events, top, bottom), [*legend, *body], bottom)
 
@@ -74,16 +74,17 @@ FEW_CHIPS = 2
 
 def rack_svg(program: RackProgram, number: int, name: str) -> str:
     """The drawing of one turn of a segment of bucket `number` on all chips of a rack."""
-    own = [next(((s, found) for s, found in figures.by_segment(chip, number) if s.name == name), None)
+    own = [next(((s, found) for s, found in breakdown.by_segment(chip, number) if s.name == name), None)
            for chip in program.chips]
     segment = next(found[0] for found in own if found)
     sheet = _sheet(segment)
-    fill = {label: names.family(label).colour for label in figures.order(e for found in own if found for e in found[1])}
-    legend, lanes = _spans(sheet, [e for found in own if found for e in found[1]], fill)
+    every = [event for found in own if found for event in found[1]]
+    fill = {label: names.family(label).colour for label in breakdown.order(every)}
+    legend, lanes = _spans(sheet, every, fill)
     y, body, idle, places = TITLE + AXIS + lanes * LANE + GAP, list[str](), list[str](), list[Rows]()
     for chip, found in enumerate(own):
         events = found[1] if found else []
-        rows = [track for track in figures.tracks(program.chips[chip], events)
+        rows = [track for track in breakdown.tracks(program.chips[chip], events)
                 if len(own) <= FEW_CHIPS or track[1] in KEY_ENGINES]
         body.append(f'<text x="8" y="{y + 12}" font-weight="600">chip {chip}</text>')
         place, bottom = _places(rows, y + ROW)
@@ -92,7 +93,7 @@ def rack_svg(program: RackProgram, number: int, name: str) -> str:
         places.append(place)
         y = bottom + 2 * GAP
     body += [_flight(sheet, hop, places) for hop in hops(program, number) if hop.segment == name]
-    turns = f", one of {segment.passes} passes" if segment.passes > 1 else ""
+    turns = f", one of {segment.turns} passes" if segment.turns > 1 else ""
     title = (f"{name}: {segment.length:,} cycles{turns} (rack {program.rack.name}; rose: no matrix unit of the chip "
              "works; dark bands: flits between chips)")
     return _svg(sheet, title, idle, [*legend, *body], y)
@@ -117,7 +118,7 @@ def _sheet(segment: Segment) -> Sheet:
 def _idle(sheet: Sheet, events: list[Event], top: int, bottom: int) -> list[str]:
     """The rose of cycles in which no matrix unit works."""
     return [f'<rect x="{sheet.x(a)}" y="{top}" width="{sheet.width(a, b)}" height="{bottom - top}"/>'
-            for a, b in figures.idle(sheet.segment, events)]
+            for a, b in breakdown.idle(sheet.segment, events)]
 
 
 def _svg(sheet: Sheet, title: str, idle: list[str], body: list[str], bottom: int) -> str:
@@ -136,13 +137,13 @@ def _svg(sheet: Sheet, title: str, idle: list[str], body: list[str], bottom: int
 def longest_segment(program: Program | RackProgram, number: int) -> str:
     """Name of the segment in which a token of bucket `number` spends most cycles."""
     chips = program.chips if isinstance(program, RackProgram) else (program,)
-    segments = [segment for chip in chips for segment in figures.get_bucket(chip, number).segments]
-    return max(segments, key=lambda s: s.length * s.passes).name
+    segments = [segment for chip in chips for segment in breakdown.get_bucket(chip, number).segments]
+    return max(segments, key=lambda s: s.length * s.turns).name
 
 
 def _title(program: Program, number: int, segment: Segment) -> str:
     served = program.positions(program.buckets[number])
-    turns = f", one of {segment.passes} passes" if segment.passes > 1 else ""
+    turns = f", one of {segment.turns} turns" if segment.turns > 1 else ""
     return (f"{segment.name}: {segment.length:,} cycles{turns} ({program.config.name}, positions "
             f"{served[0]}..{served[-1]}; rose: no matrix unit works)")
 

@@ -8,7 +8,7 @@ from typing import Any
 from program.program import Event, Program, Segment
 from program.rack import RackProgram
 
-from . import figures
+from . import breakdown
 from .links import hops
 
 TOKEN = 0
@@ -43,14 +43,14 @@ def _trace(program: Program | RackProgram, number: int, events: list[dict[str, A
 
 def _chip(program: Program, number: int, base: int = 0, prefix: str = "") -> list[dict[str, Any]]:
     """The events of one chip. base: added to its processes. prefix: of their names."""
-    figures.get_bucket(program, number)
-    tracks = figures.tracks(program, program.events(number))
+    breakdown.get_bucket(program, number)
+    tracks = breakdown.tracks(program, program.events(number))
     events = _names(program, tracks, base, prefix)
-    for segment, own in figures.by_segment(program, number):
-        for turn in range(segment.passes):
+    for segment, own in breakdown.by_segment(program, number):
+        for turn in range(segment.turns):
             events.append(_complete(segment.name, base + TOKEN, 0, segment.start + turn * segment.length,
                                     segment.length, {"segment": segment.name, "pass": turn,
-                                                     "passes": segment.passes}))
+                                                     "turns": segment.turns}))
             for event in own:
                 pid, tid = base + _process(tracks, event.queue), _thread(tracks, event.queue, event.engine)
                 events.append(_burst(event, segment, turn, pid, tid))
@@ -65,12 +65,12 @@ def _links(program: RackProgram, number: int, pid: int) -> list[dict[str, Any]]:
         events += [_meta("thread_name", pid, tid, name=f"{near} to {program.rack.across[near][0]}"),
                    _meta("thread_sort_index", pid, tid, sort_index=tid)]
     segments = [{segment.name: segment for segment in own.buckets[number].segments} for own in program.chips]
-    tracks = [figures.tracks(own, own.events(number)) for own in program.chips]
+    tracks = [breakdown.tracks(own, own.events(number)) for own in program.chips]
     for n, hop in enumerate(hops(program, number)):
         segment, slot = segments[hop.near.chip][hop.segment], program.rack.chips[hop.near.chip].slot
         far, queue = hop.far.chip, f"C2C_{hop.far.side}"
         taker = CHIP * far + _process(tracks[far], queue), _thread(tracks[far], queue, "receive")
-        for turn in range(segment.passes):
+        for turn in range(segment.turns):
             late, link = turn * segment.length, (pid, ports.index(hop.near))
             args = {"label": hop.label, "flits": hop.count, "pass": turn, "segment": hop.segment,
                     "arrives": hop.arrival + late}
@@ -95,7 +95,7 @@ def _thread(tracks: list[tuple[str, str]], queue: str, engine: str) -> int:
 
 
 def _burst(event: Event, segment: Segment, turn: int, pid: int, tid: int) -> dict[str, Any]:
-    args = {"op": event.op, "label": event.label, "segment": event.segment, "pass": turn}
+    args = {"op": event.op, "label": event.label, "segment": event.segment, "turn": turn}
     return _complete(event.label, pid, tid, event.first + turn * segment.length, event.last - event.first + 1, args)
 
 

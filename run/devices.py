@@ -7,7 +7,8 @@ from arch.config import ChipConfig
 from arch.rack import RackConfig
 from base.errors import TspError
 from base.files import check_output
-from sim.device.device import ChipDevice, Device
+from sim.device.chip_device import ChipDevice
+from sim.device.protocol import Device
 from sim.lines import LineFaults, Lines
 
 SIMULATED = "model", "rtl"
@@ -50,7 +51,7 @@ def open_device(name: str, config: ChipConfig | RackConfig, *, trace: Path | Non
     if trace is not None:
         check_waveforms(name)
     if name == "reference":
-        from sim.device.reference import ReferenceDevice
+        from sim.device.reference_device import ReferenceDevice
 
         return ReferenceDevice()
     if isinstance(config, RackConfig):

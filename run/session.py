@@ -11,7 +11,7 @@ from base.progress import progress
 from program.rack import AnyProgram
 from program.reference import IntegerState, Prepared
 from program.tokenizer import Tokenizer
-from sim.device.device import BrokenPromise, ChipFault, Device, check_prompt
+from sim.device.protocol import BrokenPromise, ChipFault, Device, check_prompt
 
 from .sampling import HostSampler, Sampling
 

@@ -14,7 +14,7 @@ from small_racks import SHARED, shared
 from cli.main import app
 from program.file import save
 from report import links, picture, trace
-from report.figures import by_segment
+from report.breakdown import by_segment
 
 RACK = {"chips": [{"config": "tiny", "ports": [0, 1], "slot": 4}] * 2,
         "links": [{"ports": ["0.E0", "1.E0"], "latency": 9}]}

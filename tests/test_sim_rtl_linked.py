@@ -13,7 +13,7 @@ from arch.rack import Port, RackConfig
 from arch.row import queues, slices
 from program.image import Image
 from sim.check.racks import random_images
-from sim.device.device import ChipFault
+from sim.device.protocol import ChipFault
 from sim.device.rack import Ran
 from sim.rack import ModelRack
 from sim.rtl.chip import TimeoutExceeded, VerilatedChip

@@ -10,8 +10,8 @@ from functools import cached_property
 
 from arch import isa, row
 from arch.config import PLANES
-from arch.lanes import SIDES
 from arch.rack import Port, RackConfig
+from arch.vectors import SIDES
 from compiler.ir import Act, Cluster, Part, Stream
 
 from .builder import Builder

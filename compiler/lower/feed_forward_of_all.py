@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from arch.isa import Alu, ErUse, Fmt, Func, Red, Sat
-from arch.lanes import SIDES
+from arch.vectors import SIDES
 from compiler.ir import Acc, Act, As, Cluster, Imm, Stream
-from compiler.place.geometry import CHUNK
+from compiler.place.geometry import DRAIN_BURST
 from compiler.place.share import Share
 
 from .builder import Builder, less
@@ -31,7 +31,7 @@ Pieces = list[tuple[range, dict[str, Act]]]
 
 @dataclass(eq=False)
 class _Products:
-    """W1's and W3's products of the chip's vectors, CHUNK by CHUNK: one is computed ahead."""
+    """W1's and W3's products of the chip's vectors, DRAIN_BURST by DRAIN_BURST: one is computed ahead."""
 
     b: Builder
     inner: Inner
@@ -82,7 +82,8 @@ def _common(one: range, other: range) -> range:
 
 
 def _chunks(vectors: range) -> list[range]:
-    return [range(start, min(start + CHUNK, vectors.stop)) for start in range(vectors.start, vectors.stop, CHUNK)]
+    starts = range(vectors.start, vectors.stop, DRAIN_BURST)
+    return [range(start, min(start + DRAIN_BURST, vectors.stop)) for start in starts]
 
 
 # --- static input of W2 --------------------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from arch.config import PLANES
-from arch.lanes import ceil_div
 from arch.rack import RackConfig
+from arch.vectors import ceil_div
 from base.errors import TspError
 from compiler.place.share import Share
 from compiler.quantize.quantizer import GREATEST_EXPONENT

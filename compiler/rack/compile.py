@@ -86,7 +86,7 @@ def _channels(model: IntegerModel, geometry: Geometry) -> tuple[dict[str, np.nda
 def verify(placements: Placements, codes: Sequence[Sequence[Code]]) -> None:
     """Prove every bucket of every chip, and the flits between the chips. codes: by bucket and chip.
 
-    Raises VerifyError.
+    Raises IllegalProgram.
     """
     for placement in placements.chips:
         check_products(placement)

@@ -14,10 +14,10 @@ def merged(blocks: Sequence[Block]) -> Block:
     """
     first = blocks[0]
     for chip, block in enumerate(blocks):
-        if (block.name, block.passes) != (first.name, first.passes):
-            raise TspError(f"chip {chip} takes {block.passes} turns of block {block.name!r}, chip 0 {first.passes} of "
+        if (block.name, block.turns) != (first.name, first.turns):
+            raise TspError(f"chip {chip} takes {block.turns} turns of block {block.name!r}, chip 0 {first.turns} of "
                            f"{first.name!r}: the model divides too unevenly among the chips")
-    return Block(first.name, first.passes, {}, _in_order([block.clusters for block in blocks]))
+    return Block(first.name, first.turns, {}, _in_order([block.clusters for block in blocks]))
 
 
 def _in_order(chips: Sequence[Sequence[Cluster]]) -> list[Cluster]:

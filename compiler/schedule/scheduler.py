@@ -289,7 +289,7 @@ def overlap(schedules: Sequence[Schedule], step: int = 1) -> list[Schedule]:
     """
     traces, shorter = [_Trace(schedule) for schedule in schedules], []
     for schedule, (trace, next_trace) in zip(schedules, itertools.pairwise(traces), strict=False):
-        following, length = [next_trace, *([trace] if schedule.block.passes > 1 else [])], schedule.length
+        following, length = [next_trace, *([trace] if schedule.block.turns > 1 else [])], schedule.length
         while length - step >= trace.least and all(trace.may_meet(other, length - step) for other in following):
             length -= step
         shorter.append(replace(schedule, length=length))

@@ -13,8 +13,8 @@ from base.progress import progress
 from program.rack import AnyProgram, RackProgram
 from sim.lines import Lines
 
-from .chip import HostedChip
-from .device import (
+from .hosted_chip import HostedChip
+from .protocol import (
     BrokenPromise,
     ChipFault,
     Counters,

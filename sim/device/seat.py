@@ -6,15 +6,15 @@ import numpy as np
 
 from arch.host_map import Control, Space, Trap
 from arch.identity import chip_digest
-from arch.lanes import quads_of_int32, vectors_of
 from arch.row import slices
+from arch.vectors import quads_of_int32, vectors_of
 from base.errors import TspError
 from base.progress import Tell
 from program.image import image_of
 from program.program import Program, Symbol
 from program.sampler import Sampler
 
-from .chip import HostedChip
+from .hosted_chip import HostedChip
 
 UNKNOWN = -1
 """Entry of the token table for a token that the chip chooses."""

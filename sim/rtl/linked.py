@@ -17,7 +17,7 @@ import numpy as np
 from arch.config import ChipConfig
 from arch.isa import C2C_SEND
 from arch.rack import Port, RackConfig
-from sim.device.device import ChipFault
+from sim.device.protocol import ChipFault
 from sim.device.rack import Changes, HostedRack, Ran
 
 from .chip import TimeoutExceeded, VerilatedChip, bind

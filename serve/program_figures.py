@@ -8,7 +8,7 @@ import numpy as np
 
 from program.program import DEFAULT_CLOCK_MHZ, Program
 from program.rack import AnyProgram, RackProgram
-from report.figures import by_segment
+from report.breakdown import by_segment
 
 UNITS = ("MXM", "VXM", "SXM", "MEM", "C2C")
 
@@ -47,5 +47,5 @@ def busy_cycles(program: Program, number: int) -> dict[str, int]:
         for event in events:
             spans[event.queue][event.first : event.last + 1] = True
         for queue, cycles in spans.items():
-            busy[queue] += int(cycles.sum()) * segment.passes
+            busy[queue] += int(cycles.sum()) * segment.turns
     return busy
