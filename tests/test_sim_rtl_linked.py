@@ -47,7 +47,7 @@ def compare(rack: RackConfig, seed: int, threads: int, changes=None) -> int:
 
 
 def test_threads_are_equal_to_lockstep():
-    assert sum(compare(PAIR, seed, threads=1 + seed % 2) for seed in range(3)) > 10
+    assert sum(compare(PAIR, seed, threads=1 + seed % 2) for seed in range(2)) > 4
 
 
 def test_wrong_bits_arrive_as_the_line_has_them():
