@@ -8,6 +8,7 @@ from arch.config import CONFIGS
 from arch.host_map import Trap
 from arch.rack import RACKS, RackConfig
 from base.errors import TspError
+from run import devices
 from run.devices import open_device
 from run.sampling import Sampling
 from run.session import BrokenPromise, ChipFault, Session, self_test
@@ -187,8 +188,13 @@ def test_faults_need_a_simulated_rack(name: str, config: RackConfig, words: str)
 
 
 def test_what_a_rack_is_not():
-    for arguments, words in ((("/dev/ttyUSB0",), "a board is one chip"),):
-        with pytest.raises(TspError, match=words):
-            open_device(*arguments, PAIR)
+    with pytest.raises(TspError, match="a board is one chip"):
+        open_device("/dev/ttyUSB0", PAIR)
+
+
+def test_memory_is_counted_before_it_is_taken(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(devices, "available_memory", lambda: 100 << 20)
+    with pytest.raises(TspError, match=r"the 2 chips of rack twins take about 0\.1 GiB of memory, and 0\.1 GiB are"):
+        open_device("model", PAIR)
 
 
