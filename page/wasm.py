@@ -144,7 +144,8 @@ class _Build:
     def _compile(self, folder: Path, source: str) -> None:
         root = self._tools.verilator_root / "include"
         level = SLOW if source.endswith("__Slow.cpp") else FAST
-        where = [f"-ffile-prefix-map={root}=verilator", "-Iinclude", "-Iobj", f"-I{root}", f"-I{root}/vltstd"]
+        where = [f"-ffile-prefix-map={root}=verilator", "-Iinclude", "-Iobj", f"-I{root}", f"-I{root}/vltstd",
+                 "-include", "stdint.h"]  # svdpi.h, which large chips include, expects it
         self._call(folder, [str(self._zig.path), "c++", *TARGET, level, *where, "-c", source, "-o",
                             f"{Path(source).stem}.o"], f"the compiler refuses {source}")
 
