@@ -36,8 +36,8 @@ STACK = 1 << 20
 LINK = ("-mexec-model=reactor", "-s", f"-Wl,-z,stack-size={STACK}")
 VERILATOR = ("--cc", *QUIET_FLAGS, *FAST_FLAGS, *SPLIT_FLAGS, "--top-module", "chip", "--prefix", "Vchip")
 WASM = "chip.wasm"
-LIMIT = 4 << 20
-"""Bytes of SRAM up to which a chip fits a page: a browser holds it several times over."""
+LIMIT = 32 << 20
+"""Bytes of SRAM up to which a chip fits a page: the browser holds it about five times over."""
 
 
 def check_config(config: ChipConfig) -> None:
