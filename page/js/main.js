@@ -15,7 +15,8 @@ import { Tour } from "./tour.js";
 
 const WATCHABLE = 60; // cycles a second up to which the inside is drawn as it runs
 const READABLE = 15; // .. and streams carry names
-const TOLD = 60; // milliseconds between changes of texts that nobody can read
+const TOLD = 30; // milliseconds between changes of texts that nobody can read: the chip's and the others in turn
+const COUNTED = 200; // .. and of the bars below
 
 class Page {
   constructor(wasm, program) {
@@ -181,8 +182,9 @@ class Page {
   view(view) {
     const { position, cycle, ended } = view, { playing, speed } = this.player;
     const full = playing && speed > WATCHABLE, now = performance.now();
-    const telling = !playing || speed <= READABLE || now - (this.told ?? 0) > TOLD;
-    if (telling) this.told = now;
+    const readable = !playing || speed <= READABLE, due = now - (this.told ?? 0) > TOLD;
+    if (readable || due) this.told = now;
+    if (due) this.turn = !this.turn;
     $("inside").classList.toggle("blurred", full);
     this.story.point(position);
     this.#pace(view);
@@ -199,7 +201,8 @@ class Page {
         this.chart.show(bucket, list);
         this.chip.show(view, list, drivers);
       }
-      if (telling) this.#tell(view, full);
+      if (readable || (due && this.turn)) this.#tell(view, full, now);
+      if (!full && (readable || (due && !this.turn))) this.chip.tell();
     }
     this.chart.point(ended || full ? null : cycle, playing);
     if (!full) {
@@ -209,18 +212,19 @@ class Page {
     this.mode();
   }
 
-  // In words and figures: where the chip stands, and what its units do.
-  #tell({ position, cycle }, full) {
+  // In words and figures: where the chip stands, and how busy it is.
+  #tell({ position, cycle }, full, now) {
     const bucket = this.bucket(position), at = segmentOf(bucket, cycle);
     const layer = at.passes > 1 ? ` ${at.pass + 1}/${at.passes}` : "";
     write($("where"), `token ${position + 1} · cycle ${number(cycle)} of ${number(bucket.period)}`
       + (at.segment ? ` · ${at.segment}${layer}` : ""));
     if (!full) {
-      this.chip.tell();
       this.#hovered();
       if (document.activeElement !== $("cycle")) $("cycle").value = cycle;
     }
-    if (!full || !this.used) this.#use(bucket, this.schedule(position).list, full ? bucket.period : cycle);
+    if (this.used && (full || (this.player.playing && now - this.counted < COUNTED))) return;
+    this.counted = now;
+    this.#use(bucket, this.schedule(position).list, full ? bucket.period : cycle);
   }
 
   #pace(view) {
