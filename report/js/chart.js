@@ -130,12 +130,15 @@ export class Chart {
     this.font = themeFont();
     const g = fitted(this.canvas);
     if (!this.still || this.still.width !== this.canvas.width || this.still.height !== this.canvas.height) {
-      this.still = document.createElement("canvas");
-      this.still.width = this.canvas.width;
+      const ratio = devicePixelRatio || 1;
+      this.still = this.picture ??= document.createElement("canvas");
+      this.still.width = this.canvas.width; // which also clears it
       this.still.height = this.canvas.height;
       const s = this.still.getContext("2d");
-      s.scale(devicePixelRatio || 1, devicePixelRatio || 1);
+      s.scale(ratio, ratio);
       this.#scene(s);
+      s.setTransform(1, 0, 0, 1, 0, 0);
+      s.drawImage(this.#rowNames(ratio), 0, 0);
     }
     g.save();
     g.setTransform(1, 0, 0, 1, 0, 0);
@@ -169,7 +172,20 @@ export class Chart {
     g.textAlign = "left";
     for (const burst of seen) this.#bar(g, burst, scale);
     g.restore();
+  }
+
+  // A picture of the rows' names, which stays while the window moves.
+  #rowNames(ratio) {
+    const { left, height, ink, rows } = this, known = this.named;
+    if (known && known.rows === rows && known.left === left && known.ink === ink && known.ratio === ratio) return known.picture;
+    const picture = document.createElement("canvas");
+    picture.width = Math.ceil(left * ratio);
+    picture.height = Math.ceil(height * ratio);
+    const g = picture.getContext("2d");
+    g.scale(ratio, ratio);
     this.#names(g);
+    this.named = { rows, left, ink, ratio, picture };
+    return picture;
   }
 
   #axis(g) {
@@ -214,23 +230,17 @@ export class Chart {
     const x = this.x(burst.first), width = Math.max(this.x(burst.last + 1) - x - (scale > 3 ? 1 : 0), 1);
     g.fillStyle = this.palette.colour(burst.label);
     g.fillRect(x, row.y + 1.5, width, ROW - 3);
+    if (width < 26) return;
     const begin = Math.max(x, this.left) + 3, text = this.#shortened(g, burst.label, x + width - begin);
-    if (width < 26 || !text) return;
     g.fillStyle = this.palette.ink(burst.label);
     g.fillText(text, begin, row.y + 11);
   }
 
-  // As much of a text as fits.
+  // As much of a text as fits, about: to measure a text takes longer than to draw it, so that each is measured once.
   #shortened(g, text, room) {
-    let fits = text.length;
-    while (fits && this.#textWidth(g, text.slice(0, fits)) > room) fits--;
-    return text.slice(0, fits).trimEnd();
-  }
-
-  // To measure a text takes longer than to draw it.
-  #textWidth(g, text) {
     if (!this.widths.has(text)) this.widths.set(text, g.measureText(text).width);
-    return this.widths.get(text);
+    const width = this.widths.get(text);
+    return width <= room ? text : text.slice(0, Math.max(Math.floor((text.length * room) / width) - 1, 0)).trimEnd();
   }
 
   // What a burst drives, as bands from its row to the last unit that takes it.
