@@ -1,7 +1,6 @@
 """`tsp serve` with a board, simulated at its pins: its answers, a lost line in mid-answer, and the board's return."""
 
 import json
-import os
 import re
 import subprocess
 import sys
