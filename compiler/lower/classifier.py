@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from arch.isa import Alu, Func, Red, Sat
-from arch.lanes import SIDES
+from arch.vectors import SIDES
 from compiler.ir import BURST_SLOT, Acc, Act, Imm, Iota, Reg
 from compiler.place.placement import Matrix
 
@@ -35,19 +35,19 @@ def classify(b: Builder, acts: dict[str, Act], er: int | None, threshold: Reg) -
     """Logits in "logits", scores in "z"; the caller returns the registers of the result.
 
     acts, er: the normed residual and the register of its exponent. threshold: the least score that is searched for, in
-    every lane. A large vocabulary takes a loop of its own, block "classifier"; what its passes leave over is straight
+    every lane. A large vocabulary takes a loop of its own, block "classifier"; what its turns leave over is straight
     code. Without a loop the first tokens come last, so that the others are searched while these are computed.
     """
     g, loop, score, early = b.geometry, b.placement.vocabulary, b.regs(1), None
     b.cluster("sample").alu(**LOWEST)
-    if loop.passes:
-        b.open("classifier", loop.passes, loop.strides)
+    if loop.turns:
+        b.open("classifier", loop.turns, loop.strides)
         _vectors(b, acts, er, range(loop.body), rel=1)
         b.open("choose")
-    first, end = loop.passes * loop.body, len(b.placement.matrices["classifier"].vectors["W"])
+    first, end = loop.turns * loop.body, len(b.placement.matrices["classifier"].vectors["W"])
     if not made_by_layers(b) and first < end:
         noise(b, 2 * first, g.vocab - 2 * first, rel=0)
-    split = 0 if loop.passes or end <= g.burst else g.burst
+    split = 0 if loop.turns or end <= g.burst else g.burst
     if split:
         _vectors(b, acts, er, range(split, end), rel=0)
         greatest = b.regs(1)

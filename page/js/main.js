@@ -142,11 +142,11 @@ class Page {
     else if (position > 0) await this.seek(position - 1, this.#begins(label, position - 1).at(-1));
   }
 
-  // Cycles in which an operation begins anew: in each pass of its segment.
+  // Cycles in which an operation begins anew: in each turn of its segment.
   #begins(label, position) {
     const starts = new Map();
     for (const burst of this.schedule(Math.min(position, this.last)).list) {
-      const key = `${burst.segment} ${burst.pass}`;
+      const key = `${burst.segment} ${burst.turn}`;
       if (burst.label === label && !starts.has(key)) starts.set(key, burst.first);
     }
     return [...starts.values()];
@@ -184,7 +184,7 @@ class Page {
     const full = playing && speed > WATCHABLE, now = performance.now();
     const readable = !playing || speed <= READABLE, due = now - (this.told ?? 0) > TOLD;
     if (readable || due) this.told = now;
-    if (due) this.turn = !this.turn;
+    if (due) this.odd = !this.odd;
     $("inside").classList.toggle("blurred", full);
     this.story.point(position);
     this.#pace(view);
@@ -201,8 +201,8 @@ class Page {
         this.chart.show(bucket, list);
         this.chip.show(view, list, drivers);
       }
-      if (readable || (due && this.turn)) this.#tell(view, full, now);
-      if (!full && (readable || (due && !this.turn))) this.chip.tell();
+      if (readable || (due && this.odd)) this.#tell(view, full, now);
+      if (!full && (readable || (due && !this.odd))) this.chip.tell();
     }
     this.chart.point(ended || full ? null : cycle, playing);
     if (!full) {
@@ -215,7 +215,7 @@ class Page {
   // In words and figures: where the chip stands, and how busy it is.
   #tell({ position, cycle }, full, now) {
     const bucket = this.bucket(position), at = segmentOf(bucket, cycle);
-    const layer = at.passes > 1 ? ` ${at.pass + 1}/${at.passes}` : "";
+    const layer = at.turns > 1 ? ` ${at.turn + 1}/${at.turns}` : "";
     write($("where"), `token ${position + 1} · cycle ${number(cycle)} of ${number(bucket.period)}`
       + (at.segment ? ` · ${at.segment}${layer}` : ""));
     if (!full) {
@@ -305,7 +305,7 @@ class Page {
     const { cycle } = this.player.view;
     const element = burst.first <= cycle && cycle <= burst.last && burst.count > 1
       ? `, now element ${Math.floor((cycle - burst.first) / burst.interval) + 1} of ${burst.count}` : "";
-    const layer = burst.passes > 1 ? `, ${burst.segment} ${burst.pass + 1} of ${burst.passes}` : `, ${burst.segment}`;
+    const layer = burst.turns > 1 ? `, ${burst.segment} ${burst.turn + 1} of ${burst.turns}` : `, ${burst.segment}`;
     const title = this.header.queues.find((one) => one.name === burst.queue).title;
     return [
       make("h4", {}, swatch(this.palette.colour(burst.label)), burst.label, make("code", {}, `${burst.op}`)),
