@@ -12,13 +12,15 @@ from compiler.place.placement import Matrix
 from .builder import Builder
 
 
-def product(b: Builder, matrix: Matrix, act: Act, start: int, count: int, rel: int = 0) -> Acc:
+def product(b: Builder, matrix: Matrix, act: Act, start: int, count: int, rel: int = 0, into: Acc | None = None,
+            ) -> Acc:
     """Accumulators of `count` output vectors of the side of `act`, from its vector `start` on.
 
-    rel: loop level whose offset the weights' addresses get, besides that of layers.
+    rel: loop level whose offset the weights' addresses get, besides that of layers. into: the accumulators, by default
+    the next ones of the side's ring.
     """
     side = act.side
-    acc = Acc(side, b.accumulators[side].take(count), count)
+    acc = into or Acc(side, b.accumulators[side].take(count), count)
     per_vector = matrix.steps * matrix.acts
     weights = [t.mem(start * per_vector, count * per_vector, cells=()) for t in matrix.tensors[side]]
     weights = [replace(mem, rel=mem.rel or rel) for mem in weights]

@@ -17,8 +17,12 @@ from .layout import Halves, Layout, Tensor, Weights, pack_weights, quads_of_halv
 
 ACROSS = {"W": "E0", "E": "W0"}
 """Slice of the operands that a VXM operation combines with the products of a side."""
-LOOPED_BODY = 40
-"""Vectors of a side in a turn of the classifier's loop. With so many, the pipeline's fill and drain cost little."""
+MOST_STRAIGHT = 40
+"""Most vectors of a side of a classifier without a loop."""
+TURNS = (2, 4, 6, 8)
+"""Bursts of a side in a turn of the classifier's loop: even numbers, because two accumulators take turns."""
+LEAST_TURN = 512
+"""Least cycles of a turn, if one of `TURNS` has so many: its other work must fit beside the matrix units'."""
 LOOKED_UP = ("classifier", "embedding")
 """Matrices with both sides read at a token's offset. The shorter side is padded."""
 ADDED = ("wo", "w2")
@@ -340,14 +344,21 @@ class _Placer:
         self.p.tensors["emb_scale"] = tensor
 
     def _vocabulary(self, vectors: int) -> Vocabulary:
-        """The loop over a side's `vectors`, if there are many. The loop advances nothing else in its slices."""
-        if vectors <= LOOPED_BODY:
+        """The loop over a side's `vectors`, if there are many. The loop advances nothing else in its slices.
+
+        At least one burst comes after the loop, because the last turn multiplies it. Of the possible lengths of a turn,
+        the one that leaves the fewest vectors is taken.
+        """
+        looped, burst, cycles = vectors - self.g.burst, self.g.burst, self.g.steps * self.g.dim
+        bodies = [count * burst for count in TURNS if count * burst <= looped]
+        bodies = [body for body in bodies if body * cycles >= LEAST_TURN] or bodies[-1:]
+        if vectors <= MOST_STRAIGHT or not bodies:
             return Vocabulary()
-        padded = self.m.vocab % self.g.lanes > 0  # the last vector is masked after the loop
-        steps = self.g.steps * self.g.dim * LOOPED_BODY
+        body = min(bodies, key=lambda body: looped % body)
+        steps = cycles * body
         strides = {f"{side}{group}": steps for side in SIDES for group in range(1, self.config.weight_groups + 1)}
-        strides |= {"W0": 2 * LOOPED_BODY, "E0": 2 * LOOPED_BODY}
-        return Vocabulary(LOOPED_BODY, (vectors - padded) // LOOPED_BODY, strides)
+        strides |= {"W0": 2 * body, "E0": 2 * body}
+        return Vocabulary(body, looped // body, strides)
 
     def _norms(self) -> None:
         m = self.m
@@ -421,6 +432,8 @@ class _Placer:
             "words": (0, g.words), "steps": (0, g.head_steps),
             "emb_step": (0, kt), "emb_vector": (0, kt * emb_steps),
         }
+        if self.p.vocabulary.passes:
+            single["turn"] = 0, 2 * self.p.vocabulary.body
         vectors = {name: np.where(lanes == lane, value, 0) for name, (lane, value) in single.items()}
         vectors["sign"] = np.where(lanes % 2, -1, 1)
         valid = np.arange(g.vocab * g.lanes)[-g.lanes :] < self.m.vocab
