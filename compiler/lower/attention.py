@@ -37,7 +37,7 @@ class Scores:
 
 def attention(b: Builder, state: TokenState) -> None:
     """residual += attention(norm(residual)), with the token's keys and values added to the cache."""
-    acts, er = norm(b, state.residual, "attention norm", gain=gain_of(b, "g_layer", 0), site="att_norm",
+    acts, er = norm(b, state, "attention norm", gain=gain_of(b, "g_layer", 0), site="att_norm",
                     post=b.shifts.norm_att)
     queries = project(b, state, acts, er)
     b.free_exponent(er)
@@ -48,7 +48,7 @@ def attention(b: Builder, state: TokenState) -> None:
             if step:
                 step()
     b.free(*queries.values())
-    _project_outputs(b, state.residual, outputs)
+    _project_outputs(b, state, outputs)
 
 
 def _heads(b: Builder, state: TokenState, side: str, queries: Queries, outputs: Outputs) -> list[Callable[[], None]]:
@@ -182,7 +182,7 @@ def _output(b: Builder, head: Head, acc: Acc, r: Reg, er: int, outputs: Outputs)
     outputs[head.unit, head.rep] = acts
 
 
-def _project_outputs(b: Builder, residual: Reg | Mem, outputs: Outputs) -> None:
+def _project_outputs(b: Builder, state: TokenState, outputs: Outputs) -> None:
     """residual += Wo times the outputs, word by word as they come, so that only the last head's word is waited for."""
     matrix, g = b.placement.matrices["wo"], b.geometry
     accs = {side: Acc(side, b.accumulators[side].take(len(matrix.vectors[side])), len(matrix.vectors[side]))
@@ -195,4 +195,4 @@ def _project_outputs(b: Builder, residual: Reg | Mem, outputs: Outputs) -> None:
                 weights = [t.mem(order[unit, rep, w] * quads, quads, cells=()) for t in matrix.tensors[side]]
                 b.cluster("wo product").mac(weights, acts[side].part(w, 1), acc, steps=matrix.steps, wfmt=matrix.wfmt,
                                             clear=int(n == 0 and w == 0))
-    add_to_residual(b, residual, matrix, accs, pre=b.shifts.wo_pre, post=b.shifts.wo)
+    add_to_residual(b, state, matrix, accs, pre=b.shifts.wo_pre, post=b.shifts.wo)

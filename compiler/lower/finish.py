@@ -18,9 +18,10 @@ from .state import TokenState
 def finish(b: Builder, state: TokenState) -> None:
     """Reads the residual, and of the table "tokens" whether the next token is known. Writes "logits", "z", "token",
     "position" and the table's next entry; returns the registers of `state`."""
-    acts, er = norm(b, state.residual, "final norm", gain=gain_of(b, "g_final"), site="final_norm",
+    acts, er = norm(b, state, "final norm", gain=gain_of(b, "g_final"), site="final_norm",
                     post=b.shifts.norm_f)
     b.free(state.residual, state.cos, state.sin, state.mask)
+    b.free_exponent(state.shift)
     known = b.regs(1) if b.placement.vocabulary.passes else None
     position, threshold = _known_token(b, known)
     best = classify(b, acts, er, threshold)

@@ -29,8 +29,9 @@ ADDED = ("wo", "w2")
 """Matrices whose outputs are added to the residual."""
 JOINED = {"qkv": {"wq", "wk", "wv"}, "w13": {"w1", "w3"}}
 """Matrices that share an activation and are streamed as one. They have four bits only if all their parts have."""
-USUAL_POSITION = 256
-"""Greatest position for which the work of both sides is balanced."""
+USUAL_POSITIONS = 320
+"""Greatest number of positions for which the work of both sides is balanced: a long context's bucket of position 256
+has so many, or somewhat fewer."""
 NOISE_WASTE = 16
 """Most surplus vectors of noise when the layers make the noise."""
 WEST = ("planes", "one_plane", "emb_step", "emb_vector")
@@ -305,14 +306,14 @@ class _Placer:
         """Output words of Wo that a side can compute while the other side has more attention heads to compute.
 
         Units of K/V heads alternate, so one side may have one unit more. The balance is for the middle of the context,
-        or for USUAL_POSITION if that is earlier.
+        or for USUAL_POSITIONS if that is earlier.
         """
         g = self.g
         other = SIDES[1 - SIDES.index(side)]
         fewer = max(0, len(g.heads(other)) - len(g.heads(side)))
         if g.units < 3:
             return 0
-        chunks = ceil_div(min(self.m.context // 2, USUAL_POSITION), g.lanes)
+        chunks = ceil_div(min(self.m.context // 2, USUAL_POSITIONS), g.lanes)
         return fewer * 2 * chunks * g.head_steps // (g.steps * len(g.q_words()))
 
     def _pair(self, name: str, weights: tuple, scales: tuple, out: dict, inputs: np.ndarray) -> None:
