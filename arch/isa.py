@@ -297,7 +297,7 @@ _MEM = {
     **_BURST,
     "addr": Field(ADDR_BITS, doc="quad address of the first element"),
     "stride": Field(10, signed=True, doc="quads between elements"),
-    "rel": Field(LOOP_LEVELS, doc="bit k: add the offset of loop level k (count of finished passes x its stride)"),
+    "rel": Field(LOOP_LEVELS, doc="bit k: add the offset of loop level k (count of finished turns x its stride)"),
     "index": Field(3, doc="index register (0: none): its offset is added to the address, its masks are applied"),
     **_DIR,
     "planes": Field(cfg.PLANES, doc="planes driven (READ) or written (WRITE)"),
@@ -315,7 +315,7 @@ def _operand(name: str) -> dict[str, Field]:
 
 FIELDS: Mapping[AnyOp, Mapping[str, Field]] = MappingProxyType({
     Op.NOP: {},
-    Op.LOOP: {"count": COUNT, "stride": Field(ADDR_BITS, doc="quads added to relative addresses a pass")},
+    Op.LOOP: {"count": COUNT, "stride": Field(ADDR_BITS, doc="quads added to relative addresses with each turn")},
     Op.END_LOOP: {},
     Op.SYNC: {},
     Op.READ: {**_MEM, "weights": Field(2, doc="weight group that is driven outward, one of the slice's; "

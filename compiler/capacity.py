@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from arch.config import CONFIGS, ChipConfig
-from arch.lanes import ceil_div
+from arch.vectors import ceil_div
 from base.errors import TspError
-from compiler.place.geometry import CHUNK, native_head_size
+from compiler.place.geometry import DRAIN_BURST, native_head_size
 from compiler.place.lifetimes import check_lifetimes
 from compiler.quantize.quantizer import ROBUST_RECIPE
 from compiler.quantize.scales import ROBUST
@@ -86,7 +86,7 @@ def _longest(full: int, lanes: int, problem_of: Callable[[int], str]) -> tuple[i
             high = middle
         else:
             low = middle
-    return (low if low < MANY_CHUNKS else low - low % CHUNK) * lanes, problem
+    return (low if low < MANY_CHUNKS else low - low % DRAIN_BURST) * lanes, problem
 
 
 def _problem(model: ModelConfig, config: ChipConfig, four_bit: frozenset[str], queues: bool, context: int) -> str:

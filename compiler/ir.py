@@ -85,7 +85,7 @@ class Act:
     count: int = 1
     value: int = field(default_factory=itertools.count(1).__next__)
 
-    def part(self, start: int, count: int) -> "Act":
+    def entries(self, start: int, count: int) -> "Act":
         """Entries start..start + count - 1."""
         return replace(self, base=self.base + start, count=count)
 
@@ -410,18 +410,18 @@ class Cluster:
 
     # -- MXM --
 
-    def mac(self, weights: list[Mem], act: Act, acc: Acc, *, steps: int, first_step: int = 0, accs: int = 0,
+    def mac(self, weights: list[Mem], act: Act, acc: Acc, *, vector_entries: int, first_entry: int = 0, accs: int = 0,
             order: isa.Order = isa.Order.ROW, wfmt: isa.Wfmt = isa.Wfmt.INT8, clear: int = 1) -> None:
         """Add a matrix product of act.count activation entries for accs accumulator entries, one MAC element a cycle.
 
         weights: for each weight group, the quads in order of use.
-        steps: accumulator entries of a vector.
-        first_step: first accumulator entry, counted from the beginning of acc.
+        vector_entries: accumulator entries of a vector.
+        first_entry: first accumulator entry, counted from the beginning of acc.
         accs: accumulator entries; by default, all of acc.
         """
-        accs = accs or acc.count * steps
+        accs = accs or acc.count * vector_entries
         acts, total, side = act.count, act.count * accs, act.side
-        queue, entry = row.MXM[side], acc.vector * steps + first_step
+        queue, entry = row.MXM[side], acc.vector * vector_entries + first_entry
         self.bursts.append(Burst(queue, Op.MAC, "mac", 0, total, 1, {
             "act": act.base, "acc": entry, "acts": acts, "accs": accs, "order": order, "wfmt": wfmt, "clear": clear}))
         for group, mem in enumerate(weights, start=1):
@@ -431,7 +431,8 @@ class Cluster:
                             act.value) for k in range(acts)]
         for i in range(accs):
             first = i * acc_step + isa.MXM_ACC
-            self.writes.append(Write(("acc", side, (entry + i) // steps), first, first + (acts - 1) * act_step))
+            cell = ("acc", side, (entry + i) // vector_entries)
+            self.writes.append(Write(cell, first, first + (acts - 1) * act_step))
         self.weight_quads += total * len(weights)
 
 
@@ -439,17 +440,17 @@ class Cluster:
 class Block:
     """A straight piece of a token's program.
 
-    passes: turns, the number of times that it is issued.
+    turns: how often it is issued.
     strides: by slice, the quads that relative addresses advance with each turn.
     clusters: its clusters in program order.
     """
 
     name: str
-    passes: int = 1
+    turns: int = 1
     strides: Mapping[str, int] = field(default_factory=dict)
     clusters: list[Cluster] = field(default_factory=list)
 
     @property
     def weight_quads(self) -> int:
         """Quads that the matrix units consume in all turns."""
-        return self.passes * sum(cluster.weight_quads for cluster in self.clusters)
+        return self.turns * sum(cluster.weight_quads for cluster in self.clusters)

@@ -243,7 +243,7 @@ def _segments() -> str:
     for bucket in program().buckets:
         served = program().positions(bucket)
         rows.append((f"{served[0]}..{served[-1]}", *(
-            f"{s.passes} x {s.length:,}" if s.passes > 1 else f"{s.length:,}" for s in bucket.segments),
+            f"{s.turns} x {s.length:,}" if s.turns > 1 else f"{s.length:,}" for s in bucket.segments),
             f"{bucket.period:,}"))
     return table(*rows)
 
@@ -355,7 +355,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
 
 
 def schedule() -> str:
-    """The picture: a pass of the shipped model's layers, for its first positions."""
+    """The picture: a turn of the shipped model's layers, for its first positions."""
     return picture.segment_svg(program(), 0, picture.longest_segment(program(), 0))
 
 

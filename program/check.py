@@ -6,8 +6,8 @@ from itertools import pairwise
 import numpy as np
 
 from arch import isa, queue_store, row
-from arch.lanes import SIDES, ceil_div
 from arch.legal import instruction
+from arch.vectors import SIDES, ceil_div
 from base.errors import TspError
 
 from .integer import MATRICES, array_shapes, from_arrays, model_sizes
@@ -46,8 +46,8 @@ def _buckets(program: Program) -> Iterator[str]:
         if not least <= bucket.period < 1 << REGISTER:
             yield f"the period of bucket {number} must be in {least}..{(1 << REGISTER) - 1}, not {bucket.period}"
         for segment in bucket.segments:
-            end = segment.start + segment.length * segment.passes
-            if min(segment.start, segment.length - 1, segment.passes - 1, segment.weight_bytes) < 0 or (
+            end = segment.start + segment.length * segment.turns
+            if min(segment.start, segment.length - 1, segment.turns - 1, segment.weight_bytes) < 0 or (
                     end > bucket.period):
                 yield f"segment {segment.name} of bucket {number} does not lie in its period of {bucket.period}"
 

@@ -58,7 +58,8 @@ def check_checkpoint(path: Path) -> None:
 def to_bytes(program: Program) -> bytes:
     """The bytes of a program's file. The same program gives the same bytes."""
     sections = _sections(program)
-    header = {name: _ADAPTERS[name].dump_python(getattr(program, name), mode="json") for name in _HEADER} | {
+    plain = {name: _ADAPTERS[name].dump_python(getattr(program, name), mode="json", by_alias=True) for name in _HEADER}
+    header = plain | {
         "config": program.config.name, "digest": program.config.digest(), "isa": isa_digest(),
         "sections": [[name, array.dtype.str, list(array.shape)] for name, array in sections.items()],
     }

@@ -3,9 +3,10 @@
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
+from pydantic import Field
 
 from arch import row
 from arch.config import ChipConfig
@@ -26,14 +27,14 @@ class Segment:
 
     start: first cycle of its first turn, counted from the token's start pulse.
     length: cycles of one turn.
-    passes: turns.
+    turns: how often it is executed; a program file calls it `passes`.
     weight_bytes: bytes that the matrix units consume in all turns.
     """
 
     name: str
     start: int
     length: int
-    passes: int
+    turns: Annotated[int, Field(alias="passes")]
     weight_bytes: int
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from arch.config import PLANES, ChipConfig
-from arch.lanes import SIDES
+from arch.vectors import SIDES
 
 from .integer import array_shapes
 

@@ -11,7 +11,7 @@ from html import escape
 from arch import row
 from program.program import Event, Program, Segment
 
-from . import figures, names, streams
+from . import breakdown, names, streams
 
 LEFT = 196
 """Pixels left of cycle 0, for the names of the rows."""
@@ -47,17 +47,17 @@ class Sheet:
 
 def segment_svg(program: Program, number: int, name: str) -> str:
     """The drawing of one turn of a segment of bucket `number`."""
-    segment, events = next((s, own) for s, own in figures.by_segment(program, number) if s.name == name)
+    segment, events = next((s, own) for s, own in breakdown.by_segment(program, number) if s.name == name)
     low, high = (pixels / max(segment.length, 1) for pixels in WIDTH)
     sheet = Sheet(segment, min(max(FULL_SCALE, min(low, 2 * FULL_SCALE)), high))
-    fill = {label: names.family(label).colour for label in figures.order(events)}
+    fill = {label: names.family(label).colour for label in breakdown.order(events)}
     legend, lanes = _spans(sheet, events, fill)
     top = TITLE + AXIS + lanes * LANE + GAP
-    rows, bottom = _places(figures.tracks(program, program.events(number)), top)
+    rows, bottom = _places(breakdown.tracks(program, program.events(number)), top)
     body = [*_bands(sheet, program, number, events, rows), *_rows(sheet, events, rows)]
     right = max(sheet.x(segment.start + segment.length) + 12, LEFT + 600)
     idle = [f'<rect x="{sheet.x(a)}" y="{top}" width="{sheet.width(a, b)}" height="{bottom - top}"/>'
-            for a, b in figures.idle(segment, events)]
+            for a, b in breakdown.idle(segment, events)]
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{right:g}" height="{bottom + 8}" '
         f'viewBox="0 0 {right:g} {bottom + 8}" font-family="system-ui, Helvetica, Arial, DejaVu Sans, sans-serif" '
@@ -71,12 +71,12 @@ def segment_svg(program: Program, number: int, name: str) -> str:
 
 def longest_segment(program: Program, number: int) -> str:
     """Name of the segment in which a token of bucket `number` spends most cycles."""
-    return max(figures.get_bucket(program, number).segments, key=lambda s: s.length * s.passes).name
+    return max(breakdown.get_bucket(program, number).segments, key=lambda s: s.length * s.turns).name
 
 
 def _title(program: Program, number: int, segment: Segment) -> str:
     served = program.positions(program.buckets[number])
-    turns = f", one of {segment.passes} passes" if segment.passes > 1 else ""
+    turns = f", one of {segment.turns} turns" if segment.turns > 1 else ""
     return (f"{segment.name}: {segment.length:,} cycles{turns} ({program.config.name}, positions "
             f"{served[0]}..{served[-1]}; rose: no matrix unit works)")
 

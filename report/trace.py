@@ -4,7 +4,7 @@ from typing import Any
 
 from program.program import Event, Program, Segment
 
-from . import figures
+from . import breakdown
 
 TOKEN = 0
 """Process of the token itself, with its segments, turn by turn. Units are 1, 2, .. in the order of the chip's row."""
@@ -12,13 +12,13 @@ TOKEN = 0
 
 def chrome_trace(program: Program, number: int) -> dict[str, Any]:
     """The trace of one token of bucket `number`, with every turn of every loop. A cycle is shown as a microsecond."""
-    bucket = figures.get_bucket(program, number)
-    tracks = figures.tracks(program, program.events(number))
+    bucket = breakdown.get_bucket(program, number)
+    tracks = breakdown.tracks(program, program.events(number))
     events = _names(program, tracks)
-    for segment, own in figures.by_segment(program, number):
-        for turn in range(segment.passes):
+    for segment, own in breakdown.by_segment(program, number):
+        for turn in range(segment.turns):
             events.append(_complete(segment.name, TOKEN, 0, segment.start + turn * segment.length, segment.length,
-                                    {"segment": segment.name, "pass": turn, "passes": segment.passes}))
+                                    {"segment": segment.name, "turn": turn, "turns": segment.turns}))
             events += [_burst(event, segment, turn, *_ids(program, tracks, event)) for event in own]
     served = program.positions(bucket)
     about = {"config": program.config.name, "bucket": number, "period_cycles": bucket.period,
@@ -34,7 +34,7 @@ def _ids(program: Program, tracks: list[tuple[str, str]], event: Event) -> tuple
 
 
 def _burst(event: Event, segment: Segment, turn: int, pid: int, tid: int) -> dict[str, Any]:
-    args = {"op": event.op, "label": event.label, "segment": event.segment, "pass": turn}
+    args = {"op": event.op, "label": event.label, "segment": event.segment, "turn": turn}
     return _complete(event.label, pid, tid, event.first + turn * segment.length, event.last - event.first + 1, args)
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from arch.config import ChipConfig
 from base.errors import TspError
 from base.files import check_output
-from sim.device.device import ChipDevice, Device
+from sim.device.chip_device import ChipDevice
+from sim.device.protocol import Device
 
 NAMES = ("reference", "model", "rtl")
 
@@ -39,7 +40,7 @@ def open_device(name: str, config: ChipConfig, *, trace: Path | None = None, tra
 
         return open_board(name, config)
     if name == "reference":
-        from sim.device.reference import ReferenceDevice
+        from sim.device.reference_device import ReferenceDevice
 
         return ReferenceDevice()
     if name == "model":

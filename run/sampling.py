@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from base.errors import TspError
-from program.integer import LOGIT_FRACTION, rsr
+from program.arithmetic import rsr
+from program.integer import LOGIT_FRACTION
 from program.program import Program
 from program.sampler import Sampler
-from sim.device.device import sampler_of
+from sim.device.protocol import sampler_of
 
 UNIT = 1 << LOGIT_FRACTION
 """Steps of a logit in one nat."""

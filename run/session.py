@@ -11,7 +11,7 @@ from base.progress import progress
 from program.program import Program
 from program.reference import IntegerState, Prepared
 from program.tokenizer import Tokenizer
-from sim.device.device import Device, check_prompt
+from sim.device.protocol import Device, check_prompt
 
 from .sampling import HostSampler, Sampling
 

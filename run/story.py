@@ -11,7 +11,7 @@ import numpy as np
 from base.errors import TspError
 from program.program import Program
 from program.tokenizer import Tokenizer
-from sim.device.device import Device, check_prompt, sampler_of
+from sim.device.protocol import Device, check_prompt, sampler_of
 
 from .sampling import Sampling
 from .session import Session

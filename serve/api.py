@@ -26,11 +26,11 @@ from .declared import (
 from .engine import Engine
 from .errors import ApiError, of_exception, of_validation
 from .errors import body as body_of_error
-from .figures import program_figures
 from .guard import Guard
 from .metrics import Metrics
 from .model import Model
 from .page import policy
+from .program_figures import program_figures
 from .respond import Json, respond
 from .schema import ChatRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest, check
 

@@ -302,7 +302,8 @@ def test_a_checkpoint_is_compiled_once(files: Path, capfd: pytest.CaptureFixture
 def test_a_cycle_too_many_is_an_error(
     files: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ):
-    from sim.device.device import ChipDevice, TokenResult
+    from sim.device.chip_device import ChipDevice
+    from sim.device.protocol import TokenResult
 
     run = ChipDevice.run
     monkeypatch.setattr(ChipDevice, "run", lambda self, n: [
@@ -314,7 +315,7 @@ def test_a_cycle_too_many_is_an_error(
 
 def test_a_chips_error_is_an_error(files: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
     from arch.host_map import Trap
-    from sim.device.device import ChipDevice
+    from sim.device.chip_device import ChipDevice
 
     monkeypatch.setattr(ChipDevice, "errors", {Trap.NOT_PARKED})
     assert app(["run", str(files / "good.tsp"), "--device", "model"]) == 1

@@ -26,14 +26,15 @@ from run.devices import open_device
 from run.programs import open_program
 from run.session import Session
 from run.story import begin, plan
-from sim.device.device import ChipDevice, Device, TokenResult, sampler_of
+from sim.device.chip_device import ChipDevice
+from sim.device.protocol import Device, TokenResult, sampler_of
 
 SHIPPED = REPOSITORY / "models" / "stories263k.bin"
 PROMPT = "Once upon a time"
 SAMPLED = {"temperature": 1.0, "seed": 7}
 
 SHAPES = {
-    "heads that share a word": {"dim": 24, "head_dim": 4, "n_heads": 6, "n_kv_heads": 3},
+    "heads that share a vector": {"dim": 24, "head_dim": 4, "n_heads": 6, "n_kv_heads": 3},
     "padded heads": {"dim": 33, "head_dim": 6, "n_heads": 5, "n_kv_heads": 5, "hidden_dim": 45, "vocab_size": 300},
     "wide heads": {"head_dim": 32, "n_heads": 4, "n_kv_heads": 2, "n_layers": 3},
     "own classifier": {"shared_classifier": False, "dim": 100, "hidden_dim": 130, "n_kv_heads": 2},
@@ -166,7 +167,7 @@ def test_eight_lanes_on_the_cycle_model(weights: str):
 
 def looped(program: Program) -> list[int]:
     """Turns of the classifier's loop."""
-    return [segment.passes for segment in program.buckets[0].segments if segment.name == "classifier"]
+    return [segment.turns for segment in program.buckets[0].segments if segment.name == "classifier"]
 
 
 def test_a_looped_classifier_whose_last_vector_is_padded(monkeypatch: pytest.MonkeyPatch):

@@ -27,9 +27,9 @@ from program.file import save
 from run.board_figures import load_seconds
 from run.programs import open_program
 from sim.cycle.chip import ModelChip
-from sim.device.device import ChipDevice
+from sim.device.chip_device import ChipDevice
 from sim.device.port_chip import PortChip
-from sim.device.reference import ReferenceDevice
+from sim.device.reference_device import ReferenceDevice
 
 
 @pytest.fixture(autouse=True)

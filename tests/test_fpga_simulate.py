@@ -22,7 +22,7 @@ from fpga.simulate import SimulatedBoard
 from program.file import save
 from run.devices import open_device
 from run.programs import open_program
-from sim.device.device import Device
+from sim.device.protocol import Device
 
 SHIPPED = REPOSITORY / "models" / "stories263k.bin"
 

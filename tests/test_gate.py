@@ -35,7 +35,7 @@ from program.program import Program
 from sim.check import cocotb_runner
 from sim.check.cocotb_runner import CocotbFailure, run_cocotb
 from sim.check.random_programs import random_image
-from sim.device.device import ChipDevice
+from sim.device.chip_device import ChipDevice
 from sim.rtl.chip import VerilatedChip
 
 BENCHES: dict[str, Callable[[pytest.MonkeyPatch], None]] = {

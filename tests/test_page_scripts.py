@@ -104,7 +104,7 @@ def test_instructions_decode_as_in_python(folder: Path):
 
 @pytest.mark.parametrize("config", ["tiny", "micro", "ulx3s"])
 def test_bursts_are_the_programs_schedule(folder: Path, config: str):
-    """In every bucket: those of the first passes are the schedule, and the passes behind repeat them."""
+    """In every bucket: those of the first turns are the schedule, and the turns behind repeat them."""
     program = story_program() if config == "ulx3s" else small_program(config, **SMALL[config])
     name = f"{config}.bin"
     (folder / name).write_bytes(web.container(web.schedule_header(program, name), web.schedule_sections(program)))
@@ -112,12 +112,12 @@ def test_bursts_are_the_programs_schedule(folder: Path, config: str):
     import { Isa } from "./js/isa.js";
     import { bursts } from "./js/schedule.js";
     export const answer = () => payload.header.buckets.map((_, n) => bursts(payload, new Isa(payload.header.isa), n)
-      .map((b) => [b.label, b.queue, b.segment, b.first, b.last, b.pass, b.pc, b.offset]));"""
+      .map((b) => [b.label, b.queue, b.segment, b.first, b.last, b.turn, b.pc, b.offset]));"""
     for number, found in enumerate(node.run(folder, source)):
         first = sorted(tuple(b[:5]) for b in found if b[5] == 0)
         assert first == sorted((e.label, e.queue, e.segment, e.first, e.last) for e in program.events(number))
         segments = {s.name: s for s in program.buckets[number].segments}
-        assert len(found) == sum(segments[e.segment].passes for e in program.events(number))
+        assert len(found) == sum(segments[e.segment].turns for e in program.events(number))
         assert {b[5] for b in found if b[2] == "layer"} == set(range(program.model.n_layers))
 
 

@@ -19,8 +19,9 @@ from page.wasm import check_config
 from program.image import ACCESS
 from program.tokenizer import Tokenizer
 from run.devices import open_device
-from sim.device.chip import HostedChip
-from sim.device.device import ChipDevice, TokenResult
+from sim.device.chip_device import ChipDevice
+from sim.device.hosted_chip import HostedChip
+from sim.device.protocol import TokenResult
 
 TOKENS = 10
 BATCH = 1024

@@ -188,7 +188,7 @@ CONTRADICTIONS = {
     "a bucket too many": (lambda p: {"context": 20}, "only the last bucket may reach the context of 20"),
     "short period": (lambda p: changed(p, period=10), r"period of bucket 0 must be in 11\.\.4294967295, not 10"),
     "long period": (lambda p: changed(p, period=1 << 32), "period of bucket 0 must be in"),
-    "segment": (lambda p: changed(p, segments=(replace(p.buckets[0].segments[0], passes=0),)), "segment begin of"),
+    "segment": (lambda p: changed(p, segments=(replace(p.buckets[0].segments[0], turns=0),)), "segment begin of"),
     "context": (lambda p: {"context": 41}, r"context must be in 1\.\.40"),
     "no context": (lambda p: {"context": 0}, r"context must be in 1\.\.40"),
     "starts": (lambda p: {"starts": p.starts | {"VXM": (0,)}}, "queue VXM must have a start for each of"),

@@ -15,7 +15,7 @@ from run.answer import Answer, Question, Text, room
 from run.chat import PLAIN, ChatTemplate, TemplateError, choose_template, prompt_of
 from run.sampling import Sampling
 from run.session import Session
-from sim.device.reference import ReferenceDevice
+from sim.device.reference_device import ReferenceDevice
 
 LETTERS = st.text("abAé😀 ", max_size=20)
 

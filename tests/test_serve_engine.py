@@ -24,7 +24,7 @@ from serve.handle import State
 
 SLOW = """
 import time
-import sim.device.reference as reference
+import sim.device.reference_device as reference
 real = reference.ReferenceDevice._step
 def slow(self):
     time.sleep(0.02)
@@ -174,8 +174,8 @@ def failing(action: str) -> str:
     """A worker whose device does something at position 20, the first time that a process comes there."""
     return f"""
 import os, signal
-import sim.device.reference as reference
-from sim.device.device import TokenResult
+import sim.device.reference_device as reference
+from sim.device.protocol import TokenResult
 from arch.host_map import Trap
 real = reference.ReferenceDevice._step
 errors = set()
@@ -234,7 +234,8 @@ def test_a_device_that_breaks_its_promise_leaves_service(tmp_path: Path, action:
 
 
 def test_a_wrong_logit_in_the_self_test_keeps_a_device_out(tmp_path: Path):
-    wrong = "import sim.device.reference as r\nr.ReferenceDevice.logits = lambda self: self._logits.astype('i4') + 1"
+    wrong = ("from sim.device.reference_device import ReferenceDevice as Device\n"
+             "Device.logits = lambda self: self._logits.astype('i4') + 1")
     with running(folder=tmp_path, command=script(tmp_path, wrong), ready=False) as server:
         server.wait(lambda: server.engine.settled.is_set())
         health = server.send("GET", "/health")

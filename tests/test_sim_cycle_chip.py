@@ -91,7 +91,7 @@ def test_first_dispatch_and_delays():
 
 
 def test_nested_loops_repeat_and_offset_relative_addresses():
-    """Outer 3 passes of stride 16, inner 2 passes of stride 4; level 0 is the outer."""
+    """Outer 3 turns of stride 16, inner 2 turns of stride 4; level 0 is the outer."""
     body = [op(Op.LOOP, count=3, stride=16), op(Op.LOOP, count=2, stride=4),
             *(read(1, rel=rel, delay=4) for rel in (0, 1, 2, 3)), op(Op.END_LOOP, 4), op(Op.END_LOOP, 6),
             read(2, rel=3)]

@@ -12,9 +12,9 @@ from arch.isa import width
 from base.errors import TspError
 from program.image import Access
 from sim.cycle.chip import ModelChip
-from sim.device.device import ChipDevice
+from sim.device.chip_device import ChipDevice
 from sim.device.port_chip import PortChip
-from sim.device.reference import ReferenceDevice
+from sim.device.reference_device import ReferenceDevice
 
 
 class ModelPort:

@@ -8,7 +8,7 @@ from racks import CHIP, ring
 
 from arch.host_map import Trap
 from arch.isa import Dir, Instr, LinkOp, Op, encode
-from arch.legal import VerifyError
+from arch.legal import IllegalProgram
 from arch.rack import RackConfig
 from arch.row import queues, slices
 from compiler.verify.proof import verify_bucket
@@ -101,7 +101,7 @@ def test_the_worked_example_is_proven():
 
 @pytest.mark.parametrize(("images", "trap", "rule"), ILLEGAL)
 def test_illegal_programs(images: list[Image], trap: Trap, rule: Trap):
-    with pytest.raises(VerifyError) as refused:
+    with pytest.raises(IllegalProgram) as refused:
         verify(PAIR, images)
     assert refused.value.rule is rule, refused.value
     rack = RackModel(PAIR)
@@ -113,13 +113,13 @@ def test_illegal_programs(images: list[Image], trap: Trap, rule: Trap):
 
 def test_what_only_the_verifier_refuses():
     late = sender(PERIOD - 12)
-    with pytest.raises(VerifyError, match=r"cycle must be in 8\.\.123: .* are the links' own"):
+    with pytest.raises(IllegalProgram, match=r"cycle must be in 8\.\.123: .* are the links' own"):
         verify(PAIR, [late, image()])
-    with pytest.raises(VerifyError, match="all chips must have the same period, not 128, 132"):
+    with pytest.raises(IllegalProgram, match="all chips must have the same period, not 128, 132"):
         verify(PAIR, [sender(), image(132)])
-    with pytest.raises(VerifyError, match="the period must be a multiple of 4"):
+    with pytest.raises(IllegalProgram, match="the period must be a multiple of 4"):
         verify(PAIR, [image(PERIOD + 1, C2C_E=sender().queues["C2C_E"], MEM_E0=sender().queues["MEM_E0"]), image()])
-    with pytest.raises(VerifyError, match="there must be a program for each of 2 chips, not 1"):
+    with pytest.raises(IllegalProgram, match="there must be a program for each of 2 chips, not 1"):
         verify_links(PAIR, [verify_bucket(CHIP, bucket_words(image(), 0), PERIOD, {})])
 
 

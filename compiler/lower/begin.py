@@ -2,10 +2,11 @@
 
 from arch.config import PLANES
 from arch.isa import Alu, ErUse, Fmt, Func, Red
-from arch.lanes import SIDES
+from arch.vectors import SIDES
 from compiler.ir import Acc, As, Imm, Iota, Mem, Reg
 from compiler.place.layout import Tensor
-from program.integer import RESIDUAL, ROPE_FRACTION, ROPE_STEP
+from program.arithmetic import ROPE_FRACTION, ROPE_STEP
+from program.integer import RESIDUAL
 
 from .builder import Builder
 from .index import (
@@ -32,8 +33,8 @@ MASK_SHIFT = 23
 def begin(b: Builder) -> TokenState:
     """Reads the tensors "token" and "position"; writes index registers and what it returns."""
     g = b.geometry
-    cos, sin = b.regs(g.words), b.regs(g.words)
-    head_lanes = tuple(b.regs(1) for _ in range(g.per_word)) if g.per_word > 1 else ()
+    cos, sin = b.regs(g.head_vectors), b.regs(g.head_vectors)
+    head_lanes = tuple(b.regs(1) for _ in range(g.heads_per_vector)) if g.heads_per_vector > 1 else ()
     residual = b.regs(g.dim) if g.residual_in_registers else b.tensor("x")
     shift = b.exponents.take() if RESIDUAL in b.model.dynamic else None
     position, token = b.regs(1), b.regs(1)
@@ -94,20 +95,20 @@ def _slices_by_group(tensors: dict[tuple[int, int], Tensor]) -> dict[int, set[st
 
 def _rotation(b: Builder, position: Reg, cos: Reg, sin: Reg) -> None:
     """cos and sin of the position, as the product of two rotations; sin is negated in odd lanes."""
-    label, words = "rotation", b.geometry.words
-    low_index, t = b.regs(1), b.regs(words)
+    label, vectors = "rotation", b.geometry.head_vectors
+    low_index, t = b.regs(1), b.regs(vectors)
     b.op(label, a=b.tensor("position"), alu=Alu.AND, c=Imm(ROPE_STEP - 1), dst=low_index)
     planes = b.constant("planes")
     load_index(b, label, low_index, scale="words", masks=planes, slices=["W0"], register=INDEX_LOW)
     load_index(b, label, position, shift=ROPE_STEP.bit_length() - 1, scale="words", masks=planes, slices=["E0"],
                register=INDEX_HIGH)
-    low = b.placement.tensors["rope_low"].mem(0, words, index=INDEX_LOW, cells=())
-    high = b.placement.tensors["rope_high"].mem(0, words, index=INDEX_HIGH, cells=())
+    low = b.placement.tensors["rope_low"].mem(0, vectors, index=INDEX_LOW, cells=())
+    high = b.placement.tensors["rope_high"].mem(0, vectors, index=INDEX_HIGH, cells=())
     cl, sl, ch, sh = As(low, Fmt.LO16), As(low, Fmt.HI16), As(high, Fmt.LO16), As(high, Fmt.HI16)
-    product = {"func": Func.MUL, "post": ROPE_FRACTION, "n": words}
+    product = {"func": Func.MUL, "post": ROPE_FRACTION, "n": vectors}
     b.op(label, a=cl, b=sh, **product, dst=t)
     b.op(label, a=sl, b=ch, **product, alu=Alu.ADD, c=t, dst=t)
-    b.op(label, a=t, func=Func.MUL, b=b.constant("sign"), n=words, dst=sin)
+    b.op(label, a=t, func=Func.MUL, b=b.constant("sign"), n=vectors, dst=sin)
     b.op(label, a=sl, b=sh, **product, dst=t)
     b.op(label, a=cl, b=ch, **product, alu=Alu.SUB, c=t, dst=cos)
     b.free(low_index, t)
@@ -116,11 +117,11 @@ def _rotation(b: Builder, position: Reg, cos: Reg, sin: Reg) -> None:
 def _mask(b: Builder, position: Reg) -> Reg | None:
     """What masked scores are added to: 0, or at least 2**23 below. Returned if it is in registers.
 
-    A few vectors stay in registers, where heads of one word leave room for them; heads of several words have them in
-    both inner slices.
+    A few vectors stay in registers, where heads of one vector leave room for them; heads of several vectors have
+    them in both inner slices.
     """
     label, n, start = "mask", b.chunks - b.valid, b.regs(1)
-    several = b.geometry.words > 1
+    several = b.geometry.head_vectors > 1
     mask = b.regs(n) if not several and n <= MASKS else b.tensor("mask_W0", 0, n)
     b.op(label, a=position, alu=Alu.SUB, c=Imm(b.valid * b.geometry.lanes), dst=start)
     b.op(label, a=Iota(), alu=Alu.GT, c=start, n=n, dst=mask)
@@ -133,22 +134,22 @@ def _mask(b: Builder, position: Reg) -> Reg | None:
 
 
 def _head_lanes(b: Builder, head_lanes: tuple[Reg, ...]) -> None:
-    """Masks of the halves of a word that two heads share, and zeros in the accumulators of which each head writes its
+    """Masks of the halves of a vector that two heads share, and zeros in the accumulators of which each head writes its
     own lanes alone."""
     half = b.geometry.lanes // 2
     for reg, alu, border in zip(head_lanes, (Alu.LT, Alu.GT), (half, half - 1), strict=False):
         b.op("constants", a=Iota(), alu=alu, c=Imm(border), dst=reg)
     if not head_lanes:
         return
-    label, steps = "clear", b.geometry.steps
+    label, entries = "clear", b.geometry.vector_entries
     cluster = b.cluster(label)
     zero, _ = cluster.alu(a=Imm(0))
     acts = b.load_both(cluster, zero)
     weights = b.placement.matrices["qkv"]
     for side in SIDES:
-        for part in range(len(head_lanes)):
-            b.cluster(label).mac([t.mem(0, steps, cells=()) for t in weights.tensors[side]], acts[side],
-                                 Acc(side, b.head_accumulator(side, part)), steps=steps)
+        for member in range(len(head_lanes)):
+            b.cluster(label).mac([t.mem(0, entries, cells=()) for t in weights.tensors[side]], acts[side],
+                                 Acc(side, b.head_accumulator(side, member)), vector_entries=entries)
 
 
 # --- embedding -----------------------------------------------------------------------------------------------------

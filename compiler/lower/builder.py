@@ -12,7 +12,7 @@ from typing import Any
 from arch import tables
 from arch.config import ChipConfig
 from arch.isa import Alu, ErUse, Func, Op, Red
-from arch.lanes import SIDES, ceil_div
+from arch.vectors import SIDES, ceil_div
 from base.errors import TspError
 from compiler.ir import Act, Block, Cluster, Imm, Mem, Reg, Stream
 from compiler.place.geometry import Geometry
@@ -70,13 +70,15 @@ class Ring:
 class Builder:
     """Writes the program of one token, for positions of one context bucket.
 
-    placement: where the model lies; `geometry`, `model`, `config` and `shifts` are its parts. chunks: vectors of
-    positions that the bucket attends to. valid: how many of them, from the first on, hold real positions at every token
-    of the bucket, so that they need no mask.
+    placement: where the model lies; `geometry`, `model`, `config` and `shifts` are its parts.
+    chunks: vectors of positions that the bucket attends to.
+    valid: how many of them, from the first on, hold real positions at every token of the bucket, so that they need no
+    mask.
 
-    blocks: what is written so far; the last one is open. registers, exponents: pools of the VXM. accumulators,
-    activations: rings of the MXM of each side. Where heads share words, the last accumulators of a side are not in its
-    ring: see `head_accumulator`. Nor are the last activation entries, which hold attention's output.
+    blocks: what is written so far; the last one is open.
+    registers, exponents: pools of the VXM.
+    accumulators, activations: rings of the MXM of each side. Where heads share vectors, the last accumulators of a side
+    are not in its ring: see `head_accumulator`. Nor are the last activation entries, which hold attention's output.
     """
 
     def __init__(self, placement: Placement, chunks: int, valid: int = 0) -> None:
@@ -88,7 +90,7 @@ class Builder:
         self.blocks: list[Block] = []
         self.registers = Pool(self.config.rf_depth, "registers")
         self.exponents = Pool(self.config.er_depth, "exponents")
-        shared, outputs = self.geometry.shared_accumulators, len(self.geometry.q_words())
+        shared, outputs = self.geometry.shared_accumulators, len(self.geometry.query_vectors())
         self.accumulators = {side: Ring(self.config.acc_depth - shared, f"accumulators of MXM_{side}")
                              for side in SIDES}
         self.activations = {side: Ring(self.config.act_depth - outputs, f"activation entries of MXM_{side}")
@@ -96,9 +98,9 @@ class Builder:
 
     # -- blocks and clusters --
 
-    def open(self, name: str, passes: int = 1, strides: Mapping[str, int] | None = None) -> None:
-        """Begin a block; `strides` are the quads that relative addresses advance a pass, by slice."""
-        self.blocks.append(Block(name, passes, strides or {}))
+    def open(self, name: str, turns: int = 1, strides: Mapping[str, int] | None = None) -> None:
+        """Begin a block; `strides` are the quads that relative addresses advance with each turn, by slice."""
+        self.blocks.append(Block(name, turns, strides or {}))
 
     def cluster(self, label: str) -> Cluster:
         """A new cluster of the open block."""
@@ -155,9 +157,9 @@ class Builder:
         """A vector that no program writes."""
         return self.placement.tensors[f"c_{name}"].mem(cells=())
 
-    def head_accumulator(self, side: str, part: int) -> int:
-        """The accumulator of heads that own `part` of a shared word; it holds 0 in the lanes of the other part."""
-        return self.config.acc_depth - self.geometry.shared_accumulators + part
+    def head_accumulator(self, side: str, member: int) -> int:
+        """The accumulator of the heads with this number in their head set; it holds 0 in the lanes of the others."""
+        return self.config.acc_depth - self.geometry.shared_accumulators + member
 
     # -- activation buffers --
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from arch.isa import Alu, Func, Red, Sat
-from arch.lanes import SIDES
+from arch.vectors import SIDES
 from compiler.ir import BURST_SLOT, Acc, Act, Cluster, Imm, Iota, Mem, Reg, Stream
 from compiler.place.placement import Matrix
 
@@ -37,20 +37,20 @@ def classify(b: Builder, acts: dict[str, Act], er: int | None, threshold: Reg) -
     """Logits in "logits", scores in "z"; the caller returns the registers of the result.
 
     acts, er: the normed residual and the register of its exponent. threshold: the least score that is searched for, in
-    every lane. A large vocabulary takes a loop of its own, block "classifier"; what its passes leave over is straight
+    every lane. A large vocabulary takes a loop of its own, block "classifier"; what its turns leave over is straight
     code, and its tokens are searched at once. Without a loop the first tokens come last, so that the others are
     searched while these are computed.
     """
     g, loop, score, early = b.geometry, b.placement.vocabulary, b.regs(1), None
     b.cluster("sample").alu(**LOWEST)
     ready: dict[str, Acc] = {}
-    if loop.passes:
+    if loop.turns:
         ready = _turn(b, acts, er)
         b.open("choose")
-    first, end = loop.passes * loop.body, len(b.placement.matrices["classifier"].vectors["W"])
+    first, end = loop.turns * loop.body, len(b.placement.matrices["classifier"].vectors["W"])
     if not made_by_layers(b) and first < end:
         noise(b, 2 * first, g.vocab - 2 * first, rel=0)
-    split = 0 if loop.passes or end <= g.burst else g.burst
+    split = 0 if loop.turns or end <= g.burst else g.burst
     if split:
         _vectors(b, acts, er, range(split, end), {})
         greatest = b.regs(1)
@@ -59,9 +59,9 @@ def classify(b: Builder, acts: dict[str, Act], er: int | None, threshold: Reg) -
         b.free(greatest)
     _vectors(b, acts, er, range(first, split or end), ready)
     _greatest(b, alu=Alu.MAX, c=threshold, dst=score)
-    if loop.passes and 2 * first < g.vocab:
+    if loop.turns and 2 * first < g.vocab:
         early = _choice(b, score, threshold, 2 * first, g.vocab - 2 * first)
-    return Best(score=score, turns=loop.passes, unsearched=2 * split or g.vocab, early=early)
+    return Best(score=score, turns=loop.turns, unsearched=2 * split or g.vocab, early=early)
 
 
 def turn_greatest(b: Builder) -> Mem:
@@ -98,7 +98,7 @@ def _turn(b: Builder, acts: dict[str, Act], er: int | None) -> dict[str, Acc]:
     accs = {side: [Acc(side, b.accumulators[side].take(most), most) for _ in range(2)] for side in SIDES}
     for side in SIDES:
         product(b, matrix, acts[side], 0, most, into=accs[side][0])
-    b.open("classifier", b.placement.vocabulary.passes, b.placement.vocabulary.strides)
+    b.open("classifier", b.placement.vocabulary.turns, b.placement.vocabulary.strides)
     for start in range(0, body, most):
         now, following = (start // most % 2, start // most % 2 ^ 1)
         for side in SIDES:

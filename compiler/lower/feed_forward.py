@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from arch.isa import Alu, ErUse, Func, Order, Red, Sat
-from arch.lanes import SIDES, ceil_div
+from arch.vectors import SIDES, ceil_div
 from compiler.ir import Acc, Act, Cluster, Mem, Stream
-from compiler.place.geometry import CHUNK
+from compiler.place.geometry import DRAIN_BURST
 from compiler.place.placement import Matrix
 from program.integer import groups
 
@@ -45,15 +45,15 @@ def feed_forward(b: Builder, state: TokenState) -> None:
     fits = g.dim + g.hidden <= min(ring.size for ring in b.activations.values())
     straight = "silu" not in b.model.dynamic and fits
     block = b.acts(g.dim + g.hidden * straight)
-    inputs = {side: act.part(0, g.dim) for side, act in block.items()}
+    inputs = {side: act.entries(0, g.dim) for side, act in block.items()}
     _, er = norm(b, state, "ffn norm", gain=gain_of(b, "g_layer", 1), site="ffn_norm",
                  post=b.shifts.norm_ffn, acts=inputs)
     inner = _Inner(state=state, matrix=b.placement.matrices["w13"], er=er,
-                   gated={side: act.part(g.dim, g.hidden) for side, act in block.items()} if straight else None)
+                   gated={side: act.entries(g.dim, g.hidden) for side, act in block.items()} if straight else None)
     sums: dict[str, Acc] = {}
     ready: list[tuple[int, list[Acc]]] = []
-    for start in range(0, g.hidden, CHUNK):
-        count = min(CHUNK, g.hidden - start)
+    for start in range(0, g.hidden, DRAIN_BURST):
+        count = min(DRAIN_BURST, g.hidden - start)
         ready.append((start, [product(b, inner.matrix, inputs[side], start, count) for side in SIDES]))
         if len(ready) > 1:
             sums = _channels(b, inner, *ready[-2], sums)
@@ -78,8 +78,8 @@ def _channels(b: Builder, inner: _Inner, start: int, accs: list[Acc], sums: dict
     last = start + count == end
     if inner.gated:
         cluster, f8, _ = _gate(b, inner, start, accs, sat=Sat.S8)
-        b.load(cluster, f8, {side: act.part(start, count) for side, act in inner.gated.items()})
-        acts = {side: act.part(begin, end - begin) for side, act in inner.gated.items()}
+        b.load(cluster, f8, {side: act.entries(start, count) for side, act in inner.gated.items()})
+        acts = {side: act.entries(begin, end - begin) for side, act in inner.gated.items()}
         return _down(b, inner.state, begin, acts, None, sums) if last else sums
     f = b.tensor("f", begin, end - begin)
     part = f[start - begin : start - begin + count]
@@ -131,10 +131,10 @@ def _down(b: Builder, state: TokenState, begin: int, acts: dict[str, Act], er: i
         sums = {side: Acc(side, b.accumulators[side].take(count), count)
                 for side in acts if (count := len(matrix.vectors[side]))}
     for side, acc in sums.items():
-        quads = acc.count * matrix.steps
+        quads = acc.count * matrix.vector_entries
         weights = [t.mem(begin * quads, acts[side].count * quads, cells=()) for t in matrix.tensors[side]]
-        b.cluster("w2 product").mac(weights, acts[side], acc, steps=matrix.steps, wfmt=matrix.wfmt, order=Order.TILE,
-                                    clear=int(fresh))
+        b.cluster("w2 product").mac(weights, acts[side], acc, vector_entries=matrix.vector_entries, wfmt=matrix.wfmt,
+                                    order=Order.TILE, clear=int(fresh))
     last = begin == _vector_groups(b)[-1][0]
     if er is not None or last:
         add_to_residual(b, state, matrix, sums, pre=s.w2_pre, post=s.w2, complete=last, together=True, **less(er))

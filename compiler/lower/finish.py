@@ -22,7 +22,7 @@ def finish(b: Builder, state: TokenState) -> None:
                     post=b.shifts.norm_f)
     b.free(state.residual, state.cos, state.sin, state.mask)
     b.free_exponent(state.shift)
-    known = b.regs(1) if b.placement.vocabulary.passes else None
+    known = b.regs(1) if b.placement.vocabulary.turns else None
     position, threshold = _known_token(b, known)
     best = classify(b, acts, er, threshold)
     if known:

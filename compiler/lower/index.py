@@ -1,8 +1,9 @@
 """Index registers: what each of them addresses, and how a value becomes an offset in them.
 
 An index register takes its offset from lane 0, and masks of lanes and of planes from lanes 1 and 2 of the same vector.
-The constants named here are such vectors: "one", "words", "steps" and "turn" scale lane 0, "one_lane" and "one_plane"
-hold a 1 in the lane of a mask, "lanes" and "planes" are full masks.
+The constants named here are such vectors. "one", "words" (the vectors of a head), "steps" (the accumulator entries of
+its output) and "turn" (the vectors of a turn of the classifier's loop) scale lane 0; "one_lane" and "one_plane" hold a
+1 in the lane of a mask; "lanes" and "planes" are full masks.
 """
 
 from collections.abc import Iterable

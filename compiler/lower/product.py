@@ -5,7 +5,7 @@ from typing import Any
 
 from arch.isa import Alu, Func, Sat
 from compiler.ir import Acc, Act, Cluster, Mem, Reg, Stream
-from compiler.place.geometry import CHUNK
+from compiler.place.geometry import DRAIN_BURST
 from compiler.place.layout import Halves
 from compiler.place.placement import Matrix
 
@@ -23,10 +23,10 @@ def product(b: Builder, matrix: Matrix, act: Act, start: int, count: int, rel: i
     """
     side = act.side
     acc = into or Acc(side, b.accumulators[side].take(count), count)
-    per_vector = matrix.steps * matrix.acts
+    per_vector = matrix.vector_entries * matrix.acts
     weights = [t.mem(start * per_vector, count * per_vector, cells=()) for t in matrix.tensors[side]]
     weights = [replace(mem, rel=mem.rel or rel) for mem in weights]
-    b.cluster(f"{matrix.name} product").mac(weights, act, acc, steps=matrix.steps, wfmt=matrix.wfmt)
+    b.cluster(f"{matrix.name} product").mac(weights, act, acc, vector_entries=matrix.vector_entries, wfmt=matrix.wfmt)
     return acc
 
 
@@ -73,5 +73,5 @@ def _bursts(residual: Reg | Mem, matrix: Matrix, side: str, count: int) -> list[
     """(first, count) of the vectors of a side that are added at once: few to registers, to SRAM as many as have their
     scales together."""
     scales = matrix.scale[side]
-    most = scales.tensor.quads if isinstance(residual, Mem) and isinstance(scales, Halves) else CHUNK
+    most = scales.tensor.quads if isinstance(residual, Mem) and isinstance(scales, Halves) else DRAIN_BURST
     return [(start, min(most, count - start)) for start in range(0, count, most)]

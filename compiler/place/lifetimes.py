@@ -49,5 +49,5 @@ def _whole_writes(config: ChipConfig, cluster: Cluster) -> list[tuple[str, str, 
 
 
 def _is_whole(config: ChipConfig, burst: Burst) -> bool:
-    steps = config.lanes // (config.rows * (2 if burst.fields["wfmt"] is Wfmt.INT4 else 1))
-    return bool(burst.fields["clear"]) and burst.fields["acc"] % steps == 0 and burst.fields["accs"] % steps == 0
+    entries = config.lanes // (config.rows * (2 if burst.fields["wfmt"] is Wfmt.INT4 else 1))
+    return bool(burst.fields["clear"]) and burst.fields["acc"] % entries == 0 and burst.fields["accs"] % entries == 0

@@ -7,12 +7,13 @@ import numpy as np
 
 from arch.config import PLANES, ChipConfig
 from arch.isa import Wfmt
-from arch.lanes import SIDES, ceil_div, quads_of_int32, vectors_of
+from arch.vectors import SIDES, ceil_div, quads_of_int32, vectors_of
 from base.errors import TspError
 from compiler.ir import As, Mem
-from program.integer import MASKED, IntegerModel, rope_parts
+from program.arithmetic import rope_parts
+from program.integer import MASKED, IntegerModel
 
-from .geometry import CHUNK, Geometry, gather
+from .geometry import DRAIN_BURST, Geometry, gather
 from .layout import Halves, Layout, Tensor, Weights, pack_weights, quads_of_halves
 
 ACROSS = {"W": "E0", "E": "W0"}
@@ -46,6 +47,8 @@ UNKNOWN = -1
 class Matrix:
     """A weight matrix on the chip.
 
+    vector_entries: accumulator entries of an output vector.
+    acts: vectors of its input.
     vectors: by side, the output vectors that it computes.
     tensors: by side, a share for each weight group.
     scale: by side, int16 channel scales of its vectors. A looped classifier has one quad a vector, and the sides
@@ -54,7 +57,7 @@ class Matrix:
 
     name: str
     wfmt: Wfmt
-    steps: int
+    vector_entries: int
     acts: int
     vectors: dict[str, list[int]]
     tensors: dict[str, list[Weights]]
@@ -74,12 +77,12 @@ class Vocabulary:
     """The loop over the classifier.
 
     body: vectors of each side in a turn.
-    passes: turns; 0 if there is no loop.
+    turns: turns of the loop; 0 if there is none.
     strides: quads that relative addresses advance in a turn, by slice.
     """
 
     body: int = 0
-    passes: int = 0
+    turns: int = 0
     strides: dict[str, int] = field(default_factory=dict)
 
 
@@ -149,7 +152,7 @@ class _Placer:
             moved = set[str]()
             for group in range(1, self.config.groups):
                 movable = {tensor.name for tensor in self.layout.tensors} - moved
-                if self.p.vocabulary.passes:
+                if self.p.vocabulary.turns:
                     movable.clear()
                 elif self.config.weight_groups > 1:
                     movable = {name for name in movable if not name.startswith(KEYS)}
@@ -157,15 +160,16 @@ class _Placer:
 
     def _cache(self) -> None:
         g = self.g
-        for unit in range(g.units):
-            side = SIDES[unit % 2]
+        for head_set in range(g.head_sets):
+            side = SIDES[head_set % 2]
             for group in range(1, self.config.weight_groups + 1):
-                self.p.k[unit, group] = self.layout.claim(
-                    f"{KEYS} of unit {unit}", f"{side}{group}", g.chunks * g.steps * g.words, per_layer=True)
-                for part in range(g.per_word):
-                    kv = unit * g.per_word + part
+                self.p.k[head_set, group] = self.layout.claim(  # program files call a head set a unit
+                    f"{KEYS} of unit {head_set}", f"{side}{group}", g.chunks * g.vector_entries * g.head_vectors,
+                    per_layer=True)
+                for member in range(g.heads_per_vector):
+                    kv = head_set * g.heads_per_vector + member
                     self.p.v[kv, group] = self.layout.claim(
-                        f"V cache of head {kv}", f"{side}{group}", g.chunks * g.head_steps, per_layer=True)
+                        f"V cache of head {kv}", f"{side}{group}", g.chunks * g.head_entries, per_layer=True)
         for side in SIDES:
             pairs = max(1, ceil_div(len(g.kv_heads(side)), 2))
             self.p.tensors[f"kscale_{side}"] = self._add("K scales", ACROSS[side], pairs * g.chunks, True)
@@ -176,18 +180,18 @@ class _Placer:
         """The constant keys, their scales and values of position 0."""
         g, m, rows = self.g, self.m, self.config.rows
         assert m.first_k is not None and m.first_v is not None and m.first_m is not None
-        for unit in range(g.units):
-            kvs = [unit * g.per_word + part for part in range(g.per_word)]
-            words = np.zeros((m.layers, g.words * g.lanes), np.int8)
-            for part, kv in enumerate(kv for kv in kvs if kv < m.kv_heads):
-                words[:, part * m.head_size : (part + 1) * m.head_size] = m.first_k[:, kv]
-            data = np.zeros((m.layers, g.words, PLANES, g.lanes), np.uint8)
-            data[:, :, 0] = words.view(np.uint8).reshape(m.layers, g.words, g.lanes)
-            self._fills.append((self.p.k[unit, 1], data))
-        values = m.first_v.view(np.uint8).reshape(m.layers, m.kv_heads, g.head_steps, rows // PLANES, PLANES)
+        for head_set in range(g.head_sets):
+            kvs = [head_set * g.heads_per_vector + member for member in range(g.heads_per_vector)]
+            keys = np.zeros((m.layers, g.head_vectors * g.lanes), np.int8)
+            for member, kv in enumerate(kv for kv in kvs if kv < m.kv_heads):
+                keys[:, member * m.head_size : (member + 1) * m.head_size] = m.first_k[:, kv]
+            data = np.zeros((m.layers, g.head_vectors, PLANES, g.lanes), np.uint8)
+            data[:, :, 0] = keys.view(np.uint8).reshape(m.layers, g.head_vectors, g.lanes)
+            self._fills.append((self.p.k[head_set, 1], data))
+        values = m.first_v.view(np.uint8).reshape(m.layers, m.kv_heads, g.head_entries, rows // PLANES, PLANES)
         for kv in range(m.kv_heads):
             for group in range(1, self.config.weight_groups + 1):
-                data = np.zeros((m.layers, g.head_steps, PLANES, g.lanes), np.uint8)
+                data = np.zeros((m.layers, g.head_entries, PLANES, g.lanes), np.uint8)
                 data[..., 0] = values[:, kv, :, group - 1]
                 self._fills.append((self.p.v[kv, group], data))
         for side in SIDES:
@@ -205,9 +209,9 @@ class _Placer:
         wfmt = Wfmt.INT4 if self.m.four_bit.issuperset(JOINED.get(name, {name})) else Wfmt.INT8
         tensors: dict[str, list[Weights]] = {}
         most = 0
-        steps = self.g.lanes // (self.config.rows * (2 if wfmt is Wfmt.INT4 else 1))
+        entries = self.g.lanes // (self.config.rows * (2 if wfmt is Wfmt.INT4 else 1))
         acts = rows["W"].shape[-1] // self.g.lanes
-        first = 0 if act_major or name in LOOKED_UP else CHUNK * steps * acts
+        first = 0 if act_major or name in LOOKED_UP else DRAIN_BURST * entries * acts
         for side in SIDES:
             packed = pack_weights(rows[side], self.config, wfmt, act_major=act_major)
             tensors[side] = []
@@ -216,11 +220,11 @@ class _Placer:
                 most = max(most, data.shape[-3])
                 quads = most if name in LOOKED_UP else data.shape[-3]
                 tensors[side].append(self._weights(name, f"{side}{group}", quads, data, per_layer, first))
-        if name == "classifier" and self.p.vocabulary.passes:
+        if name == "classifier" and self.p.vocabulary.turns:
             scale: dict[str, Halves | Tensor] = self._quad_scales(scales)
         else:
             scale = {side: self._scales(name, scales[side], per_layer, ACROSS[side]) for side in SIDES}
-        self.p.matrices[name] = Matrix(name, wfmt, steps, acts, vectors, tensors, scale)
+        self.p.matrices[name] = Matrix(name, wfmt, entries, acts, vectors, tensors, scale)
 
     def _weights(self, name: str, home: str, quads: int, data: np.ndarray, per_layer: bool, first: int) -> Weights:
         """A group's quads. The `first` ones are a separate part if there are more."""
@@ -247,7 +251,7 @@ class _Placer:
         """Channel scales. A burst that uses them must lie in one half, so a half has a whole number of bursts."""
         vectors = vectors_of(values, self.g.lanes)
         count = vectors.shape[-2]
-        most = self.g.burst if name in LOOKED_UP else CHUNK
+        most = self.g.burst if name in LOOKED_UP else DRAIN_BURST
         quads = min(count, ceil_div(ceil_div(count, 2), most) * most)
         if name in ADDED and not self.g.residual_in_registers:
             quads = count  # one burst uses all of them
@@ -267,7 +271,7 @@ class _Placer:
                      inputs: np.ndarray, **kwargs: bool) -> None:
         """Place a matrix.
 
-        out: the output words that each side computes, with a channel for each lane.
+        out: the output vectors that each side computes, with a channel for each lane.
         inputs: channels of its input.
         """
         rows, scale, vectors, outputs = {}, {}, {}, {}
@@ -288,9 +292,8 @@ class _Placer:
         qkv = np.concatenate([m.wq, m.wk, m.wv], axis=1)
         scales = np.concatenate([m.mq, m.mk, m.mv], axis=1)
         out: dict[str, list[np.ndarray]] = {"W": [], "E": []}
-        for side, word in qkv_words(g):
-            kind, unit, rep, w = word
-            channels = g.channels(unit, rep, w, g.rep if kind == "q" else 1)
+        for side, (kind, head_set, query, vector) in qkv_vectors(g):
+            channels = g.channels(head_set, query, vector, g.queries_per_kv if kind == "q" else 1)
             base = {"q": 0, "k": m.wq.shape[1], "v": m.wq.shape[1] + m.wk.shape[1]}[kind]
             out[side].append(np.where(channels >= 0, channels + base, -1))
         self._by_channels("qkv", qkv, scales, out, dim, per_layer=True)
@@ -299,22 +302,22 @@ class _Placer:
         ffn = {side: [c for c in hidden.reshape(-1, g.lanes)] for side in SIDES}
         self._pair("w13", (m.w1, m.w3), (m.m1, m.m3), ffn, dim)
         self._by_channels("w2", m.w2, m.m2, halves, hidden, per_layer=True, act_major=True)
-        attention = np.concatenate([g.channels(u, r, w, g.rep) for u, r, w in g.q_words()])
+        attention = np.concatenate([g.channels(*place, g.queries_per_kv) for place in g.query_vectors()])
         self._by_channels("wo", m.wo, m.mo, shares, attention, per_layer=True, act_major=True)
 
     def _less_work(self, side: str) -> int:
-        """Output words of Wo that a side can compute while the other side has more attention heads to compute.
+        """Output vectors of Wo that a side can compute while the other side has more attention heads to compute.
 
-        Units of K/V heads alternate, so one side may have one unit more. The balance is for the middle of the context,
+        Head sets alternate, so one side may have one set more. The balance is for the middle of the context,
         or for USUAL_POSITIONS if that is earlier.
         """
         g = self.g
         other = SIDES[1 - SIDES.index(side)]
         fewer = max(0, len(g.heads(other)) - len(g.heads(side)))
-        if g.units < 3:
+        if g.head_sets < 3:
             return 0
         chunks = ceil_div(min(self.m.context // 2, USUAL_POSITIONS), g.lanes)
-        return fewer * 2 * chunks * g.head_steps // (g.steps * len(g.q_words()))
+        return fewer * 2 * chunks * g.head_entries // (g.vector_entries * len(g.query_vectors()))
 
     def _pair(self, name: str, weights: tuple, scales: tuple, out: dict, inputs: np.ndarray) -> None:
         """W1 on the west side and W3 on the east side, so that gate and up arrive together."""
@@ -331,8 +334,8 @@ class _Placer:
     def _classifier(self) -> None:
         g, m = self.g, self.m
         dim = np.arange(g.dim * g.lanes)
-        words = np.arange(g.vocab * g.lanes).reshape(-1, g.lanes)
-        out = {side: list(words[i::2]) for i, side in enumerate(SIDES)}
+        tokens = np.arange(g.vocab * g.lanes).reshape(-1, g.lanes)
+        out = {side: list(tokens[i::2]) for i, side in enumerate(SIDES)}
         self.p.vocabulary = self._vocabulary(len(out["E"]))
         self._by_channels("classifier", m.classifier, m.mc, out, dim, per_layer=False)
         if m.embedding is not m.classifier:
@@ -350,14 +353,14 @@ class _Placer:
         At least one burst comes after the loop, because the last turn multiplies it. Of the possible lengths of a turn,
         the one that leaves the fewest vectors is taken.
         """
-        looped, burst, cycles = vectors - self.g.burst, self.g.burst, self.g.steps * self.g.dim
+        looped, burst, cycles = vectors - self.g.burst, self.g.burst, self.g.vector_entries * self.g.dim
         bodies = [count * burst for count in TURNS if count * burst <= looped]
         bodies = [body for body in bodies if body * cycles >= LEAST_TURN] or bodies[-1:]
         if vectors <= MOST_STRAIGHT or not bodies:
             return Vocabulary()
         body = min(bodies, key=lambda body: looped % body)
-        steps = cycles * body
-        strides = {f"{side}{group}": steps for side in SIDES for group in range(1, self.config.weight_groups + 1)}
+        quads = cycles * body
+        strides = {f"{side}{group}": quads for side in SIDES for group in range(1, self.config.weight_groups + 1)}
         strides |= {"W0": 2 * body, "E0": 2 * body}
         return Vocabulary(body, looped // body, strides)
 
@@ -373,7 +376,7 @@ class _Placer:
         for name, (cos, sin), home in (("rope_low", low, "W0"), ("rope_high", high, "E0")):
             lanes = np.repeat(np.stack([cos, sin]), 2, axis=2)
             if self.m.head_size < g.lanes:
-                lanes = np.tile(lanes, (1, 1, g.per_word))
+                lanes = np.tile(lanes, (1, 1, g.heads_per_vector))
             lanes = lanes.reshape(2, -1, g.lanes)
             tensor = self._add(name, home, lanes.shape[1])
             self._fills.append((tensor, quads_of_halves(lanes.reshape(-1, g.lanes), lanes.shape[1])))
@@ -387,25 +390,25 @@ class _Placer:
             ("tokens", "W0", g.chunks + 1), ("logits", "W0", g.vocab),
             ("z", "E0", g.vocab),
             ("xg", "W0", g.dim), ("f", "W0", g.hidden), ("h16", "E0", g.dim),
-            ("vtemp", "E0", g.units * g.words), ("mtemp", "E0", 2),
+            ("vtemp", "E0", g.head_sets * g.head_vectors), ("mtemp", "E0", 2),
         ):
             t[name] = self._add(name, home, quads)
         block = self._noise_block()
         for name, home in (("noise", "E0"), ("gumbel", "W0")):
             t[name] = self._add(name, home, block or g.vocab, per_layer=block > 0)
         if not g.queries_in_registers:
-            t["q"] = self._add("queries", "W0", len(g.q_words()))
+            t["q"] = self._add("queries", "W0", len(g.query_vectors()))
         if not g.residual_in_registers:
             t["x"] = self._add("x", "W0", g.dim)
             t["x_part"] = self._add("addends of x", "E0", g.dim)
         self._constants()
-        if g.words > 1:
+        if g.head_vectors > 1:
             t["mask_E0"] = self._add("mask", "E0", g.chunks)
         for name, homes in (("t_W0", ("W0", "E0")), ("t_W1", ("W0", "E0")), ("t_E0", ("E0", "W0"))):
             t[name] = self._add("scores", homes, g.chunks)
         t["mask_W0"] = self._until_finish("mask", "logits", g.chunks)
         t["t_E1"] = self._until_finish("scores", "z", g.chunks)
-        if g.per_word > 1:
+        if g.heads_per_vector > 1:
             t |= {f"part_{side}": self._add("attention output", ACROSS[side], 1) for side in SIDES}
 
     def _until_finish(self, name: str, later: str, quads: int) -> Tensor:
@@ -421,19 +424,19 @@ class _Placer:
         both = 2 * self.g.burst
         block = both * ceil_div(ceil_div(self.g.vocab, both), self.m.layers)
         wasted = block * self.m.layers - self.g.vocab
-        return 0 if self.p.vocabulary.passes or wasted > NOISE_WASTE else block
+        return 0 if self.p.vocabulary.turns or wasted > NOISE_WASTE else block
 
     def _constants(self) -> None:
         t, config, g = self.p.tensors, self.config, self.g
         kt = self.p.matrices["embedding"].acts
-        emb_steps = self.p.matrices["embedding"].steps
-        rows, lanes = g.lanes // emb_steps, np.arange(g.lanes)
+        emb_entries = self.p.matrices["embedding"].vector_entries
+        rows, lanes = g.lanes // emb_entries, np.arange(g.lanes)
         single = {
             "lanes": (1, 0xFFFF), "planes": (2, 15), "one": (0, 1), "one_lane": (1, 1), "one_plane": (2, 1),
-            "words": (0, g.words), "steps": (0, g.head_steps),
-            "emb_step": (0, kt), "emb_vector": (0, kt * emb_steps),
+            "words": (0, g.head_vectors), "steps": (0, g.head_entries),
+            "emb_step": (0, kt), "emb_vector": (0, kt * emb_entries),
         }
-        if self.p.vocabulary.passes:
+        if self.p.vocabulary.turns:
             single["turn"] = 0, 2 * self.p.vocabulary.body
         vectors = {name: np.where(lanes == lane, value, 0) for name, (lane, value) in single.items()}
         vectors["sign"] = np.where(lanes % 2, -1, 1)
@@ -451,19 +454,20 @@ def _within(channels: np.ndarray, count: int) -> np.ndarray:
     return np.where(channels < count, channels, -1).astype("<i4")
 
 
-def _halved(words: np.ndarray, more: int = 0) -> dict[str, list[np.ndarray]]:
-    """The words of both sides. The west has about `more` more than the east."""
-    middle = min(max(ceil_div(len(words) + more, 2), 1), len(words) - 1)
-    return {"W": list(words[:middle]), "E": list(words[middle:])}
+def _halved(vectors: np.ndarray, more: int = 0) -> dict[str, list[np.ndarray]]:
+    """The vectors of both sides. The west has about `more` more than the east."""
+    middle = min(max(ceil_div(len(vectors) + more, 2), 1), len(vectors) - 1)
+    return {"W": list(vectors[:middle]), "E": list(vectors[middle:])}
 
 
-def qkv_words(g: Geometry) -> list[tuple[str, tuple[str, int, int, int]]]:
-    """(side, (kind, unit, rep, word)) of the QKV projection's output words, in each side's order of computation."""
-    kv = [(SIDES[u % 2], u, w) for u in range(g.units) for w in range(g.words)]
-    found = [(side, ("k", u, 0, w)) for side, u, w in kv]
-    load = {side: sum(1 for s, *_ in kv if s == side) * min(2, g.units) for side in SIDES}
-    for u, r, w in g.q_words():
-        side = min(SIDES, key=lambda s: load[s]) if g.units % 2 else SIDES[u % 2]
+def qkv_vectors(g: Geometry) -> list[tuple[str, tuple[str, int, int, int]]]:
+    """(side, (kind, head set, query, vector of the head)) of the QKV projection's output vectors, in each side's order
+    of computation."""
+    kv = [(SIDES[s % 2], s, v) for s in range(g.head_sets) for v in range(g.head_vectors)]
+    found = [(side, ("k", s, 0, v)) for side, s, v in kv]
+    load = {side: sum(1 for other, *_ in kv if other == side) * min(2, g.head_sets) for side in SIDES}
+    for s, q, v in g.query_vectors():
+        side = min(SIDES, key=lambda each: load[each]) if g.head_sets % 2 else SIDES[s % 2]
         load[side] += 1
-        found.append((side, ("q", u, r, w)))
-    return found + [(side, ("v", u, 0, w)) for side, u, w in kv]
+        found.append((side, ("q", s, q, v)))
+    return found + [(side, ("v", s, 0, v)) for side, s, v in kv]

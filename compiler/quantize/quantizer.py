@@ -16,29 +16,28 @@ from dataclasses import dataclass
 import numpy as np
 
 from arch.config import MAX_LANES
-from arch.lanes import ceil_div
+from arch.vectors import ceil_div
 from base.errors import TspError
 from compiler.frontend.checkpoint import Checkpoint
 from compiler.place.geometry import native_head_size
+from program.arithmetic import ROPE_FRACTION, rope_tables
 from program.integer import (
     FLAGS,
     GATE_FRACTION,
     LOGIT_FRACTION,
     Q_SHIFT,
     RESIDUAL,
-    ROPE_FRACTION,
     SCORE_FRACTION,
     IntegerModel,
     Shifts,
     groups,
-    rope_tables,
 )
 from program.quality import Quality
 from program.reference import MOST_ROWS, IntegerState
 
 from .calibrate import CALIBRATION_SEEDS, INPUT_SITES, Statistics, calibrate, check_peaks, sample_sequences, text_length
+from .distance import kl_top1
 from .float_model import FINAL_NORM, X_FINAL, FloatModel
-from .quality import kl_top1
 from .rounding import Rows, compensated, integer_scales, nearest, row_steps, searched_steps, total_shift
 
 RESIDUAL_BITS = 20

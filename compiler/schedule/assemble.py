@@ -29,10 +29,10 @@ class Code:
 
 def assemble(config: ChipConfig, schedules: Sequence[Schedule], chunks: int) -> Code:
     """Instruction words of all queues for the blocks of a bucket that ends at `chunks` vectors of positions."""
-    starts = [0, *itertools.accumulate(schedule.length * schedule.block.passes for schedule in schedules)]
+    starts = [0, *itertools.accumulate(schedule.length * schedule.block.turns for schedule in schedules)]
     words = {queue.name: _queue(queue, schedules, starts, store_of(config, queue).max_delay)
              for queue in row.queues(config)}
-    segments = (Segment(s.block.name, isa.START + start, s.length, s.block.passes,
+    segments = (Segment(s.block.name, isa.START + start, s.length, s.block.turns,
                         s.block.weight_quads * config.quad_bytes)
                 for s, start in zip(schedules, starts, strict=False))
     bucket = Bucket(chunks * config.lanes, isa.START + starts[-1] + FIRST + 1, chunks, tuple(segments))
@@ -50,12 +50,12 @@ def _queue(queue: row.Queue, schedules: Sequence[Schedule], starts: Sequence[int
         own = sorted((p.dispatch, p.burst.op, p.fields) for p in schedule.placed if p.burst.queue == queue)
         if not own:
             continue
-        body, passes = [(start + at, op, fields) for at, op, fields in own], schedule.block.passes
-        if passes > 1:
+        body, turns = [(start + at, op, fields) for at, op, fields in own], schedule.block.turns
+        if turns > 1:
             end, stride = start + schedule.length, schedule.block.strides.get(queue.slice_name, 0)
-            body = [(start - isa.MIN_DELAY, Op.LOOP, {"count": passes, "stride": stride}), (start, Op.NOP, {}),
+            body = [(start - isa.MIN_DELAY, Op.LOOP, {"count": turns, "stride": stride}), (start, Op.NOP, {}),
                     *body, (end - isa.MIN_DELAY_JUMP, Op.END_LOOP, {}),
-                    (end + schedule.length * (passes - 1), Op.NOP, {})]
+                    (end + schedule.length * (turns - 1), Op.NOP, {})]
         events += body
     last = events[-1][0]
     events.append((max(last + isa.MIN_DELAY, min(starts[-1], last + longest)), Op.SYNC, {}))

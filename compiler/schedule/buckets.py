@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from arch import queue_store, row
 from arch.config import ChipConfig
-from arch.lanes import ceil_div
+from arch.vectors import ceil_div
 from base.errors import TspError
 from compiler.ir import Block
 from compiler.lower.token import lower_token

@@ -281,7 +281,7 @@ def overlap(schedules: Sequence[Schedule]) -> list[Schedule]:
     """The same schedules, shortened: the next block, or the block's next turn, may begin while a block still ends."""
     traces, shorter = [_Trace(schedule) for schedule in schedules], []
     for schedule, (trace, next_trace) in zip(schedules, itertools.pairwise(traces), strict=False):
-        following, length = [next_trace, *([trace] if schedule.block.passes > 1 else [])], schedule.length
+        following, length = [next_trace, *([trace] if schedule.block.turns > 1 else [])], schedule.length
         while length > trace.least and all(trace.may_meet(other, length - 1) for other in following):
             length -= 1
         shorter.append(replace(schedule, length=length))

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from arch.isa import Sat
-from arch.lanes import ceil_div
 from arch.numerics import INT32, SAT_LIMIT
+from arch.vectors import ceil_div
 from base.errors import TspError
 from compiler.lower.index import (
     INDEX_EMB_SCALE,
@@ -31,7 +31,7 @@ from compiler.lower.index import (
     INDEX_V,
 )
 from compiler.place.placement import Placement
-from program.integer import ROPE_STEP
+from program.arithmetic import ROPE_STEP
 
 
 def index_bounds(placement: Placement) -> dict[tuple[str, int], int]:
@@ -41,17 +41,18 @@ def index_bounds(placement: Placement) -> dict[tuple[str, int], int]:
     bounds = {
         ("E0", INDEX_SCALE): g.chunks - 1,
         ("W0", INDEX_SCALE): g.chunks - 1,
-        ("E0", INDEX_HIGH): (ceil_div(g.model.context, ROPE_STEP) - 1) * g.words,
+        ("E0", INDEX_HIGH): (ceil_div(g.model.context, ROPE_STEP) - 1) * g.head_vectors,
         ("E0", INDEX_EMB_SCALE): (g.model.vocab - 1) // g.lanes,
-        ("W0", INDEX_LOW): (ROPE_STEP - 1) * g.words,
+        ("W0", INDEX_LOW): (ROPE_STEP - 1) * g.head_vectors,
         ("W0", INDEX_TOKENS): positions // g.lanes,
     }
-    bounds |= {(tensor.slice, INDEX_K): (positions - 1) // g.config.rows * g.words for tensor in placement.k.values()}
-    bounds |= {(tensor.slice, INDEX_V): (g.chunks - 1) * g.head_steps for tensor in placement.v.values()}
-    if placement.vocabulary.passes:
-        bounds["E0", INDEX_TURN] = (placement.vocabulary.passes - 1) * 2 * placement.vocabulary.body
+    bounds |= {(tensor.slice, INDEX_K): (positions - 1) // g.config.rows * g.head_vectors
+               for tensor in placement.k.values()}
+    bounds |= {(tensor.slice, INDEX_V): (g.chunks - 1) * g.head_entries for tensor in placement.v.values()}
+    if placement.vocabulary.turns:
+        bounds["E0", INDEX_TURN] = (placement.vocabulary.turns - 1) * 2 * placement.vocabulary.body
     table, token = placement.matrices["embedding"], np.arange(g.model.vocab)
-    step = table.acts * (token // (2 * g.lanes) * table.steps + token % g.lanes // g.config.rows)
+    step = table.acts * (token // (2 * g.lanes) * table.vector_entries + token % g.lanes // g.config.rows)
     bounds |= {(tensor.slice, INDEX_EMBEDDING): int(step.max()) for side in table.tensors.values() for tensor in side}
     return bounds
 
@@ -63,8 +64,8 @@ def index_least(placement: Placement, valid: int) -> dict[tuple[str, int], int]:
     """
     g = placement.geometry
     least = {("E0", INDEX_SCALE): valid, ("W0", INDEX_SCALE): valid}
-    least |= {(tensor.slice, INDEX_K): valid * g.steps * g.words for tensor in placement.k.values()}
-    return least | {(tensor.slice, INDEX_V): valid * g.head_steps for tensor in placement.v.values()}
+    least |= {(tensor.slice, INDEX_K): valid * g.vector_entries * g.head_vectors for tensor in placement.k.values()}
+    return least | {(tensor.slice, INDEX_V): valid * g.head_entries for tensor in placement.v.values()}
 
 
 @dataclass(frozen=True)
@@ -85,17 +86,17 @@ def products(placement: Placement) -> Iterator[Product]:
     """Every multiplication that `compiler.lower` writes to make an offset, with its greatest operand."""
     g, table = placement.geometry, placement.matrices["embedding"]
     token, position = g.model.vocab - 1, g.chunks * g.lanes
-    yield Product("the key's offset", position // g.config.rows, g.words)
-    yield Product("the value's offset", position // g.lanes, g.head_steps)
+    yield Product("the key's offset", position // g.config.rows, g.head_vectors)
+    yield Product("the value's offset", position // g.lanes, g.head_entries)
     yield Product("the next token's offset", position // g.lanes, 1)
-    yield Product("the coarse rotation's offset", position // ROPE_STEP, g.words)
-    yield Product("the fine rotation's offset", ROPE_STEP - 1, g.words)
-    yield Product("the embedding's offset", token // (2 * g.lanes), table.acts * table.steps)
+    yield Product("the coarse rotation's offset", position // ROPE_STEP, g.head_vectors)
+    yield Product("the fine rotation's offset", ROPE_STEP - 1, g.head_vectors)
+    yield Product("the embedding's offset", token // (2 * g.lanes), table.acts * table.vector_entries)
     yield Product("the embedding's offset in a vector", g.lanes // g.config.rows - 1, table.acts)
     yield Product("the embedding scale's offset", token // g.lanes, 1)
-    if (loop := placement.vocabulary).passes:
-        yield Product("the offset of a turn's scores", loop.passes - 1, 2 * loop.body)
-        yield Product("the first token of a turn", g.lanes * (loop.passes - 1), 2 * loop.body)
+    if (loop := placement.vocabulary).turns:
+        yield Product("the offset of a turn's scores", loop.turns - 1, 2 * loop.body)
+        yield Product("the first token of a turn", g.lanes * (loop.turns - 1), 2 * loop.body)
 
 
 def check_products(placement: Placement) -> None:

@@ -15,7 +15,7 @@ from arch.config import PLANES, POSITIONS
 from arch.host_map import Trap
 from arch.isa import Dir
 
-from .words import Word
+from .dispatches import Word
 
 Lane = tuple[Dir, int]
 """(direction, group) of a stream."""
@@ -94,7 +94,7 @@ class Streams:
     def replay(self, words: Sequence[Word]) -> tuple[list[Flow], list[tuple[int, Dir, int]]]:
         """Flows, and (word, direction, group) of drives that are never sampled.
 
-        Raises VerifyError if two drives meet, or if a sample sees no drive.
+        Raises IllegalProgram if two drives meet, or if a sample sees no drive.
         """
         flows: list[Flow] = []
         for lane in sorted({**self._drives, **self._samples}, key=lambda lane: (lane[0].value, lane[1])):

@@ -14,7 +14,7 @@ from arch.identity import chip_digest
 from base.errors import TspError
 from fpga.protocol import IDENTITY, OVERHEAD, PAYLOAD, TAGS, Identity, Reply, Status
 from program.image import Access
-from sim.device.device import ChipDevice
+from sim.device.chip_device import ChipDevice
 from sim.device.port_chip import PortChip
 
 from .frames import Read, Replies, Write, reads, writes

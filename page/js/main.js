@@ -136,11 +136,11 @@ class Page {
     else if (position > 0) await this.seek(position - 1, this.#begins(label, position - 1).at(-1));
   }
 
-  // Cycles in which an operation begins anew: in each pass of its segment.
+  // Cycles in which an operation begins anew: in each turn of its segment.
   #begins(label, position) {
     const starts = new Map();
     for (const burst of this.schedule(Math.min(position, this.last)).list) {
-      const key = `${burst.segment} ${burst.pass}`;
+      const key = `${burst.segment} ${burst.turn}`;
       if (burst.label === label && !starts.has(key)) starts.set(key, burst.first);
     }
     return [...starts.values()];
@@ -184,7 +184,7 @@ class Page {
       this.chip.show(view, [], this.schedule(this.last).drivers);
     } else {
       const { bucket, list, drivers } = this.schedule(position), at = segmentOf(bucket, cycle);
-      const layer = at.passes > 1 ? ` ${at.pass + 1}/${at.passes}` : "";
+      const layer = at.turns > 1 ? ` ${at.turn + 1}/${at.turns}` : "";
       $("where").textContent = `token ${position + 1} · cycle ${number(cycle)} of ${number(bucket.period)}`
         + (at.segment ? ` · ${at.segment}${layer}` : "");
       this.chart.show(bucket, list);
@@ -279,7 +279,7 @@ class Page {
     const { cycle } = this.player.view;
     const element = burst.first <= cycle && cycle <= burst.last && burst.count > 1
       ? `, now element ${Math.floor((cycle - burst.first) / burst.interval) + 1} of ${burst.count}` : "";
-    const layer = burst.passes > 1 ? `, ${burst.segment} ${burst.pass + 1} of ${burst.passes}` : `, ${burst.segment}`;
+    const layer = burst.turns > 1 ? `, ${burst.segment} ${burst.turn + 1} of ${burst.turns}` : `, ${burst.segment}`;
     const title = this.header.queues.find((one) => one.name === burst.queue).title;
     return [
       make("h4", {}, swatch(this.palette.colour(burst.label)), burst.label, make("code", {}, `${burst.op}`)),

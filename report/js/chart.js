@@ -184,8 +184,8 @@ export class Chart {
       g.fillText(cycle.toLocaleString("en"), x, 12);
     }
     for (const segment of this.bucket.segments) {
-      for (let pass = 0; pass < segment.passes; pass++) {
-        const x = this.x(segment.start + pass * segment.length);
+      for (let turn = 0; turn < segment.turns; turn++) {
+        const x = this.x(segment.start + turn * segment.length);
         g.strokeStyle = this.dim;
         g.setLineDash([3, 3]);
         g.beginPath();
@@ -298,14 +298,14 @@ export class Chart {
     g.font = `10px ${this.font}`;
     g.textAlign = "left";
     this.bucket.segments.forEach((segment) => {
-      for (let pass = 0; pass < segment.passes; pass++) {
-        const from = x(segment.start + pass * segment.length), to = x(segment.start + (pass + 1) * segment.length);
+      for (let turn = 0; turn < segment.turns; turn++) {
+        const from = x(segment.start + turn * segment.length), to = x(segment.start + (turn + 1) * segment.length);
         g.fillStyle = this.stripe;
         g.fillRect(from + 0.5, 3, to - from - 1, OVERVIEW - 6);
         g.strokeStyle = this.line;
         g.strokeRect(from + 0.5, 3, to - from - 1, OVERVIEW - 6);
         g.fillStyle = this.dim;
-        const text = segment.passes > 1 ? `${segment.name} ${pass + 1}` : segment.name;
+        const text = segment.turns > 1 ? `${segment.name} ${turn + 1}` : segment.name;
         if (g.measureText(text).width < to - from - 6) g.fillText(text, from + 5, 17);
       }
     });

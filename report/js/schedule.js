@@ -3,7 +3,7 @@
 const ICU = new Set(["NOP", "LOOP", "END_LOOP", "SYNC"]);
 
 // All bursts of one bucket's token, in order of their first cycle, each
-// {queue, unit, position, engine, op, pc, instr, label, mark, first, last, count, interval, segment, pass, offset, reach}.
+// {queue, unit, position, engine, op, pc, instr, label, mark, first, last, count, interval, segment, turn, offset, reach}.
 // Cycles count from the start pulse; offset: quads that loops add to relative addresses; reach: by direction, the last
 // position where somebody takes what the burst drives, -1 if nobody does.
 export function bursts(payload, isa, number) {
@@ -60,13 +60,13 @@ function burstOf(header, isa, queue, pc, instr, cycle, mark, loops) {
   };
 }
 
-// The segment that a cycle belongs to, and which pass of it.
+// The segment that a cycle belongs to, and which turn of it.
 export function segmentOf(bucket, cycle) {
   for (const segment of bucket.segments) {
-    const pass = Math.floor((cycle - segment.start) / segment.length);
-    if (pass >= 0 && pass < segment.passes) return { segment: segment.name, pass, passes: segment.passes };
+    const turn = Math.floor((cycle - segment.start) / segment.length);
+    if (turn >= 0 && turn < segment.turns) return { segment: segment.name, turn, turns: segment.turns };
   }
-  return { segment: "", pass: 0, passes: 1 };
+  return { segment: "", turn: 0, turns: 1 };
 }
 
 // What a burst drives: {dir, group, latency: cycles from an element's own to its drive, once: only after the last}.

@@ -16,7 +16,7 @@ from arch.isa import PC_BITS, START, least_period, routable, width
 from arch.row import Queue, queue_depth, queues
 from base.progress import Tell
 from program.image import Image, each
-from sim.device.chip import HostedChip
+from sim.device.hosted_chip import HostedChip
 
 from .core import ProgramError, Streams, Timeline, Unit
 from .icu import IcuModel

@@ -15,7 +15,7 @@ from arch.host_map import Control, Space, fields_of
 from base.errors import TspError
 from program.image import Access, each
 
-from .chip import HostedChip
+from .hosted_chip import HostedChip
 
 STATE = (Control.RUN, Control.POSITION, Control.CYCLES, Control.TOKEN_CYCLES)
 """Registers 0..3. Once RUN reads 0, the others no longer change."""

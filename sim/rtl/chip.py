@@ -18,7 +18,7 @@ from base.progress import Tell
 from hw.chip import Chip, probe_ports
 from hw.mem import DEEP, banks
 from program.image import ACCESS, Image
-from sim.device.chip import HostedChip
+from sim.device.hosted_chip import HostedChip
 
 from .build import TRACES, build, load
 from .verilog import RTL_SOURCES, verilog_by_key

@@ -8,7 +8,7 @@ from arch.host_map import Trap
 from program.program import Program
 from program.reference import MOST_ROWS, IntegerState, Prepared
 
-from .device import Counters, TokenResult, check_cached, check_prompt, check_run, sampler_of
+from .protocol import Counters, TokenResult, check_cached, check_prompt, check_run, sampler_of
 
 
 class ReferenceDevice:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from program.program import DEFAULT_CLOCK_MHZ, Program
-from report.figures import by_segment
+from report.breakdown import by_segment
 
 UNITS = ("MXM", "VXM", "SXM", "MEM")
 
@@ -37,7 +37,7 @@ def utilisation(program: Program, number: int) -> dict[str, float]:
         for event in events:
             spans[event.queue][event.first : event.last + 1] = True
         for queue, cycles in spans.items():
-            busy[queue] += int(cycles.sum()) * segment.passes
+            busy[queue] += int(cycles.sum()) * segment.turns
     period = program.buckets[number].period
     parts = {unit: [cycles / period for queue, cycles in busy.items() if queue.startswith(unit)] for unit in UNITS}
     return {unit: min(1.0, sum(each) / len(each)) for unit, each in parts.items() if each}

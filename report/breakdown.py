@@ -20,7 +20,7 @@ BETWEEN = "between tokens"
 class Operation:
     """An operation of one segment. Cycles are those of one turn.
 
-    passes: turns of the segment.
+    turns: turns of the segment.
     first, last: first and last cycle of its bursts in the first turn, counted from the token's start pulse.
     mxm, vxm: cycles in which a matrix unit, or the vector unit, works for it.
     exposed: cycles in which no matrix unit works at all and this operation holds up the others. It is the active
@@ -29,7 +29,7 @@ class Operation:
 
     label: str
     segment: str
-    passes: int
+    turns: int
     first: int
     last: int
     mxm: int
@@ -44,11 +44,11 @@ class Operation:
 
 @dataclass(frozen=True)
 class Total:
-    """A segment, or the cycles between tokens. The sum of (mxm + exposed) * passes over a bucket's totals is its
+    """A segment, or the cycles between tokens. The sum of (mxm + exposed) * turns over a bucket's totals is its
     period."""
 
     segment: str
-    passes: int
+    turns: int
     length: int
     mxm: int
     vxm: int
@@ -69,7 +69,7 @@ def operations(program: Program, number: int) -> list[Operation]:
         for label in labels:
             own = [e for e in events if e.label == label]
             found.append(Operation(
-                label, segment.name, segment.passes, min(e.first for e in own), max(e.last for e in own),
+                label, segment.name, segment.turns, min(e.first for e in own), max(e.last for e in own),
                 len(_busy(own, "mac")), len(_busy(own, "alu")), exposed.get(label, 0)))
     return found
 
@@ -77,10 +77,10 @@ def operations(program: Program, number: int) -> list[Operation]:
 def totals(program: Program, number: int) -> list[Total]:
     """The segments of bucket `number`, and the cycles between tokens."""
     bucket = get_bucket(program, number)
-    found = [Total(segment.name, segment.passes, segment.length, len(_busy(events, "mac")),
+    found = [Total(segment.name, segment.turns, segment.length, len(_busy(events, "mac")),
                    len(_busy(events, "alu")), segment.weight_bytes)
              for segment, events in by_segment(program, number)]
-    between = bucket.period - sum(segment.length * segment.passes for segment in bucket.segments)
+    between = bucket.period - sum(segment.length * segment.turns for segment in bucket.segments)
     return [*found, Total(BETWEEN, 1, between, 0, 0, 0)]
 
 
