@@ -18,7 +18,8 @@ from typing import Any
 
 from base.errors import TspError
 from program import file as program_file
-from program.program import DEFAULT_CLOCK_MHZ, Program
+from program.program import DEFAULT_CLOCK_MHZ
+from program.rack import AnyProgram
 from program.tokenizer import Tokenizer
 from run.answer import Answer, Piece, Question
 from run.devices import open_device
@@ -154,7 +155,7 @@ def run(wire: Wire) -> None:
     """Open the device that the first message names, test it and serve."""
     order = wire.receive()
     try:
-        program: Program = program_file.load(Path(order["program"]))
+        program: AnyProgram = program_file.load_any(Path(order["program"]))
         device = open_device(order["device"], program.config)
         try:
             session = Session(device, program)
