@@ -130,13 +130,13 @@ class StartProof(Proof):
         self._phase_bits, self._root, self._module = phase_bits, root, module
 
     def build(self, m):
-        unit = self._module.Counter(phase_bits=self._phase_bits, ahead=AHEAD)
+        unit = self._module.Counter(phase_bits=self._phase_bits)
         opened = Opened(m, "counter", unit)
-        free(m, unit.go, unit.load, unit.load_value, unit.started, unit.started_slot)
-        m.d.comb += unit.root.eq(int(self._root))
+        free(m, unit.go, unit.leave, unit.load, unit.load_value, unit.started, unit.started_slot)
+        m.d.comb += [unit.root.eq(int(self._root)), unit.ahead.eq(AHEAD)]
         slot, phase = unit.counter[self._phase_bits :], unit.counter[: self._phase_bits]
-        asked = unit.go if self._root else unit.started & unit.counted
-        wanted = Mux(self._root, slot + AHEAD, unit.started_slot)
+        follows = Const(0) if self._root else unit.started & unit.counted
+        asked, wanted = unit.go | follows, Mux(follows, unit.started_slot, slot + AHEAD)
         target, waiting, due, begins = Signal(COUNTER_BITS), Signal(), Signal(), Signal()
         m.d.comb += due.eq(waiting & ((slot + 1)[:COUNTER_BITS] == target) & phase.all())
         with m.If(asked):
@@ -148,7 +148,7 @@ class StartProof(Proof):
         self.claim(unit.begin == begins, unit.due == (due & ~asked), implies(unit.start, waiting),
                    implies(unit.begin & counted, (slot == target) & (phase == 0)))
         self.tie(opened["waiting"] == waiting, implies(waiting | begins, unit.start_slot == target),
-                 implies(waiting | begins, unit.counted), implies(begins & counted, (slot == target) & (phase == 0)))
+                 implies(begins & counted, (slot == target) & (phase == 0)))
 
 
 PROPERTIES = [

@@ -106,7 +106,7 @@ class Rig(wiring.Component):
         turn = time[: (length - 1).bit_length()]
         m.d.sync += clock.eq((turn < length // 2) & ~at("off"))
         m.d.comb += [ClockSignal(core).eq(clock), ResetSignal(core).eq(self.reset)]
-        counter = DomainRenamer(core)(Counter(phase_bits=link.phase_bits, ahead=AHEAD, start_bits=start_bits(link)))
+        counter = DomainRenamer(core)(Counter(phase_bits=link.phase_bits, start_bits=start_bits(link)))
         end = Endpoint(link)
         m.submodules[f"counter_{side}"] = counter
         m.submodules[f"end_{side}"] = DomainRenamer({"sync": core, "rx": rx})(end)
@@ -114,6 +114,7 @@ class Rig(wiring.Component):
         phase_bits = link.phase_bits
         slot, sent = counter.counter[phase_bits:], Signal.like(counter.counter, name=f"{side}_sent")
         m.d.comb += [
+            end.enabled.eq(1), counter.ahead.eq(AHEAD),
             end.counter.eq(counter.counter), end.counted.eq(counter.counted), end.parent.eq(side != "a"),
             end.latency.eq(self.latency), end.retrain.eq(at("retrain")), end.clear.eq(at("clear")),
             end.start.eq(counter.start if side == "a" else 0), end.start_slot.eq(counter.start_slot),

@@ -23,6 +23,7 @@ class Fault(enum.Enum, shape=3):
     UNDERFLOW = 3  #: the elastic buffer ran empty: the line's clock is late, or gone
     OVERFLOW = 4  #: the elastic buffer ran full
     LATENCY = 5  #: frames cannot be released at the declared latency
+    DOWN = 6  #: the link was not up while a token ran
 
 
 def record(link: LinkParameters) -> data.StructLayout:
@@ -34,13 +35,14 @@ class Receiver(wiring.Component):
     """Flits and control frames, at a fixed distance from the sender's counter.
 
     linked: training is over; frames come. The receiver is *up* with the first good control frame.
+    running: tokens run, for which flits must come.
     counter, counted: of this chip. latency: cycles from a slot's begin by the sender's counter to `arrived` by this
     chip's. parent: this chip's counter follows this link.
     data, place, level: of the elastic buffer's reader; hold: to it.
     load, load_value: the counter of the next cycle (of the parent's link).
     flit, arrived: what a slot held; `take`, in the cycle of `arrived`: an instruction takes it.
     started, started_slot: a START has come (a pulse).
-    token_end: as for the sender.
+    token_end: as for the sender. pending: the last token's CRC has yet to come; overdue: it should be here by now.
     up: flits can be relied on. errors: sticky, a bit each `Fault`, until `clear`; first: `record` of the first.
     corrected: single errors put right since `clear`, at most 65,535.
     least, greatest: level of the elastic buffer since `clear`.
@@ -49,12 +51,13 @@ class Receiver(wiring.Component):
     def __init__(self, link: LinkParameters):
         self._link = link
         super().__init__({
-            "linked": In(1), "counter": In(COUNTER_BITS + link.phase_bits), "counted": In(1),
+            "linked": In(1), "running": In(1), "counter": In(COUNTER_BITS + link.phase_bits), "counted": In(1),
             "latency": In(LATENCY_BITS), "parent": In(1), "clear": In(1),
             "data": In(link.ratio * link.beat_bits), "place": In(range(DEPTH)), "level": In(range(DEPTH)),
             "hold": Out(1), "load": Out(1), "load_value": Out(COUNTER_BITS + link.phase_bits),
             "flit": Out(link.flit_bits), "arrived": Out(1), "take": In(1),
             "started": Out(1), "started_slot": Out(COUNTER_BITS), "token_end": In(1),
+            "pending": Out(1), "overdue": In(1),
             "up": Out(1), "errors": Out(len(Fault)), "first": Out(record(link)), "corrected": Out(16),
             "least": Out(range(DEPTH), init=DEPTH - 1), "greatest": Out(range(DEPTH)),
         })
@@ -128,26 +131,29 @@ class Receiver(wiring.Component):
         m.submodules.crc = crc = Crc32(link.crc_step).create(bits if parts > 1 else 0)
         left, taken = Signal(range(parts + 1)), self.arrived & self.take
         # The decoder holds a flit until the next one.
-        part, more = Signal(link.phase_bits), Signal()
+        part, more, forget = Signal(link.phase_bits), Signal(), Signal()
         with m.If(taken):
             m.d.sync += [part.eq(1), more.eq(1)]
         with m.Elif(more):
             m.d.sync += [part.eq(part + 1), more.eq(part != link.slot - 1)]
         m.d.comb += [crc.word.eq(decoder.data.word_select(Mux(taken, 0, part), link.crc_step)),
-                     crc.enable.eq(taken | more), crc.shift.eq(came), crc.clear.eq(came & (left == 1) | ~self.up)]
-        with m.If(~self.up):
+                     crc.enable.eq(taken | more), crc.shift.eq(came), crc.clear.eq(came & (left == 1) | forget),
+                     forget.eq(~self.up | self.clear), self.pending.eq(left.any())]
+        with m.If(forget | self.overdue):
             m.d.sync += left.eq(0)
         with m.Elif(self.token_end):
             m.d.sync += left.eq(parts)
         with m.Elif(came & left.any()):
             m.d.sync += left.eq(left - 1)
-        return came & ((crc.value[:bits] != frame.argument[:bits]) | ~left.any()) | self.token_end & left.any()
+        return came & ((crc.value[:bits] != frame.argument[:bits]) | ~left.any()) \
+            | (self.token_end | self.overdue) & left.any()
 
     def _watch(self, m: Module, faults: dict[Fault, Value], late: Value, decoder: wiring.Component) -> None:
         """Sticky errors, the first failure, and the counters."""
         link = self._link
         seen = Signal(len(Fault))
-        m.d.comb += seen.eq(Mux(self.up, Cat(faults.values()), 0) | late << Fault.LATENCY.value)
+        m.d.comb += seen.eq(Mux(self.up, Cat(faults.values()), 0) | late << Fault.LATENCY.value
+                              | (self.running & ~self.up) << Fault.DOWN.value)
         with m.If(self.clear):
             m.d.sync += [self.errors.eq(0), self.corrected.eq(0), self.least.eq(DEPTH - 1), self.greatest.eq(0)]
         with m.Else():
