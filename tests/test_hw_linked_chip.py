@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import combinations
+from typing import cast
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from hw.linked_chip import ports
 from program.image import Image
 from sim.check.racks import lockstep_of_rack, random_images
 from sim.rack import RackModel
-from sim.rtl.rack import RackChip
+from sim.rtl.rack import RackChip, RackSimulator
 
 PAIR = ring(2)
 EAST, WEST = Port(0, "E", 0), Port(1, "W", 0)
@@ -291,6 +292,9 @@ class Recorded:
 
 
 class _RecordedChip(RackChip):
+    def __init__(self, recorded: Recorded, number: int):
+        super().__init__(cast(RackSimulator, recorded), number)
+
     def write(self, accesses: np.ndarray) -> None:
         """It was written when it ran."""
 
@@ -319,7 +323,7 @@ def test_every_cycle_is_the_models():
         for _ in range(64):
             bench.step()
             record()
-        lockstep_of_rack(rack, images, tokens, Recorded(rack, frames))  # type: ignore[arg-type]
+        lockstep_of_rack(rack, images, tokens, cast(RackSimulator, Recorded(rack, frames)))
         good(bench)
 
 
