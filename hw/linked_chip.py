@@ -26,13 +26,17 @@ from .chip import Chip, own_ports
 from .idioms import one_hot
 from .link.counter import Counter
 from .link.endpoint import Endpoint, pin_ports
-from .link.frame import start_bits
+from .link.frame import crc_frames
 from .link.parameters import COUNTER_BITS, LinkParameters
+from .link.receive import LATENCY_BITS
 
 AHEAD = 32
 """Slots from a RUN to its first token, before the host has set them."""
-CRC_WAIT = 7
-"""Bits of the cycles in which the CRC of a run's last token must have come."""
+
+
+def settle_cycles(link: LinkParameters) -> int:
+    """Cycles behind a token in which its CRC reaches the other chips, whatever the latency."""
+    return (1 << LATENCY_BITS) + (crc_frames(link) + 1) * link.slot
 
 
 def ports(config: ChipConfig, link: LinkParameters) -> dict:
@@ -53,8 +57,8 @@ class LinkedChip(wiring.Component):
     config: the chip; it has links. link: of each of them. Raises ValueError as `ports` does.
 
     All ports of `hw.chip.Chip` except its links. The host has besides the registers of `arch.link_map`, and `errors`
-    and the register ERRORS have the bits of `LinkTrap`. While the last token's CRCs are on the way, RUN reads as 1 and
-    `running` is high, for 128 cycles at most: then a token that another chip has got wrong is known to be wrong.
+    and the register ERRORS have the bits of `LinkTrap`. `settle_cycles` behind the last token RUN still reads as 1, and
+    `running` is high: when they are over, a token with a wrong CRC is known to be wrong.
     counter: the present cycle's number; its lowest bits count within a slot.
     Of each link n, western ones first: beats_n, sampled_n, delay_load_n, delay_step_n, as of `Endpoint`. The clock that
     comes with its data is the domain rx<n>.
@@ -72,7 +76,7 @@ class LinkedChip(wiring.Component):
         m = Module()
         m.submodules.chip = self._chip = chip = Chip(config=self._config)
         m.submodules.counter = self._counter = Counter(
-            phase_bits=self._link.phase_bits, start_bits=start_bits(self._link))
+            phase_bits=self._link.phase_bits)
         self._ends = [Endpoint(self._link) for _ in range(self._count)]
         for n, end in enumerate(self._ends):
             m.submodules[f"end{n}"] = DomainRenamer({"rx": f"rx{n}"})(end)
@@ -153,20 +157,19 @@ class LinkedChip(wiring.Component):
             m.d.comb += [
                 end.counter.eq(counter.counter), end.counted.eq(counter.counted),
                 end.start.eq(counter.start & ~end.parent), end.start_slot.eq(counter.start_slot),
-                end.token_end.eq(chip.token_end), end.running.eq(chip.running),
+                end.running.eq(chip.running),
             ]
         return missed
 
     def _settle(self, m: Module) -> Value:
-        """Whether CRCs of the last token are on the way; those that are not here in the end are errors."""
-        left, pending = Signal(CRC_WAIT), Signal()
-        m.d.comb += pending.eq(Cat(end.pending for end in self._ends).any())
+        """Whether the CRC of the last token is still on the way."""
+        cycles = settle_cycles(self._link)
+        left = Signal(range(cycles + 1))
         with m.If(self._chip.token_end):
-            m.d.sync += left.eq(-1)
+            m.d.sync += left.eq(cycles)
         with m.Elif(left.any()):
             m.d.sync += left.eq(left - 1)
-        m.d.comb += [end.overdue.eq((left == 1) & ~self._chip.token_end) for end in self._ends]
-        return pending & left.any()
+        return left.any()
 
     def _read(self, m: Module, settling: Value) -> None:
         """What the host reads: the chip's words, and those here, in the same cycle."""

@@ -24,7 +24,7 @@ from arch.link_map import (
     unpack,
 )
 from arch.rack import Link, Port, RackConfig
-from hw.link.parameters import LinkParameters
+from hw.link.parameters import SLOT_BITS, LinkParameters
 from program.image import Image, each
 from sim.device.chip import HostedChip
 from sim.rtl.rack import prefix
@@ -33,7 +33,7 @@ from sim.rtl.ticked import Ticked
 CHIP = replace(CONFIGS["micro"], name="micro_linked", mem_depths=(64, 64), icu_depth=256, vxm_icu_depth=256,
                ports=(1, 1), slot=4, icu_words=())
 LINK = LinkParameters(lanes=4, pins=5)
-LATENCY = 14
+LATENCY = 13
 MOST = 6000
 """Core cycles in which links come up, and in which runs end."""
 RISE = 4
@@ -122,7 +122,7 @@ class LinkedBench:
         for now in range(MOST):
             for n, found in enumerate(begun):
                 if self.get(n, "token_start"):
-                    found.append((self.get(n, "counter"), now))
+                    found.append((self.get(n, "counter") % (1 << SLOT_BITS + LINK.phase_bits), now))
             if now > RISE and not any(self.get(n, "running") for n in range(len(self.hosts))):
                 break
             each_step()

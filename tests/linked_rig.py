@@ -6,7 +6,7 @@ flipped on the way, and lines cut.
 
 from typing import Any
 
-from amaranth.hdl import Cat, ClockDomain, ClockSignal, DomainRenamer, Module, ResetSignal, Signal, Value
+from amaranth.hdl import Cat, ClockDomain, ClockSignal, DomainRenamer, Module, Mux, ResetSignal, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -132,7 +132,7 @@ class LinkedRack(wiring.Component):
         phase = chip.counter[: link.phase_bits]
         with m.If(phase == 0):
             m.d[f"core{port.chip}"] += mask.eq(flip)
-        return mask.word_select((phase - 1)[: link.phase_bits], link.ratio * link.beat_bits)
+        return Mux(phase == 0, flip, mask).word_select(phase, link.cycle_bits)
 
 
 def name_of(port: Port) -> str:
