@@ -41,8 +41,6 @@ WEST = ("planes", "one_plane", "emb_step", "emb_vector")
 """Constants in W0, for operations that take another operand from E0."""
 KEYS = "K cache"
 """Prefix of the names of keys."""
-UNKNOWN = -1
-"""Entry of the token table for a token that the chip chooses."""
 
 
 @dataclass(eq=False)
