@@ -79,7 +79,7 @@ def test_the_model_is_put_together_from_all_chips():
     whole, parts = alone.integer_model(), compiled.integer_model()
     assert all(np.array_equal(array, getattr(parts, name)) for name, array in vars(whole).items()
                if isinstance(array, np.ndarray))
-    assert [len(np.unique(chip.channels["logits"])) for chip in compiled.chips] == [6 * 8, 8 * 8 - 4 + 1]
+    assert [len(np.unique(chip.channels["logits"])) for chip in compiled.chips] == [7 * 8, 108 - 7 * 8 + 1]
 
 
 @pytest.mark.parametrize(("chips", "sizes", "what"), [
