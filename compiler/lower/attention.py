@@ -37,7 +37,7 @@ class Scores:
 
 def attention(b: Builder, state: TokenState) -> None:
     """residual += attention(norm(residual)), with the token's keys and values added to the cache."""
-    acts, er = norm(b, state.residual, "attention norm", gain=gain_of(b, "g_layer", 0), site="att_norm",
+    acts, er = norm(b, state, "attention norm", gain=gain_of(b, "g_layer", 0), site="att_norm",
                     post=b.shifts.norm_att)
     queries = project(b, state, acts, er)
     b.free_exponent(er)
@@ -48,7 +48,7 @@ def attention(b: Builder, state: TokenState) -> None:
             if step:
                 step()
     b.free(*queries.values())
-    _project_outputs(b, state.residual, outputs)
+    _project_outputs(b, state, outputs)
 
 
 def _heads(b: Builder, state: TokenState, side: str, queries: Queries, outputs: Outputs) -> list[Callable[[], None]]:
@@ -185,7 +185,7 @@ def _output(b: Builder, head: Head, acc: Acc, r: Reg, er: int, outputs: Outputs)
     outputs[head.head_set, head.query] = acts
 
 
-def _project_outputs(b: Builder, residual: Reg | Mem, outputs: Outputs) -> None:
+def _project_outputs(b: Builder, state: TokenState, outputs: Outputs) -> None:
     """residual += Wo times the outputs, vector by vector as they come: only the last head's vectors are waited for."""
     matrix, g = b.placement.matrices["wo"], b.geometry
     accs = {side: Acc(side, b.accumulators[side].take(len(matrix.vectors[side])), len(matrix.vectors[side]))
@@ -198,4 +198,4 @@ def _project_outputs(b: Builder, residual: Reg | Mem, outputs: Outputs) -> None:
                 weights = [t.mem(order[head_set, query, v] * quads, quads, cells=()) for t in matrix.tensors[side]]
                 b.cluster("wo product").mac(weights, acts[side].entries(v, 1), acc, wfmt=matrix.wfmt,
                                             vector_entries=matrix.vector_entries, clear=int(n == 0 and v == 0))
-    add_to_residual(b, residual, matrix, accs, pre=b.shifts.wo_pre, post=b.shifts.wo)
+    add_to_residual(b, state, matrix, accs, pre=b.shifts.wo_pre, post=b.shifts.wo)

@@ -9,7 +9,7 @@ from typing import Any
 
 from arch.isa import Alu, ErUse, Func, Order, Red, Sat
 from arch.vectors import SIDES, ceil_div
-from compiler.ir import Acc, Act, Cluster, Mem, Reg, Stream
+from compiler.ir import Acc, Act, Cluster, Mem, Stream
 from compiler.place.geometry import DRAIN_BURST
 from compiler.place.placement import Matrix
 from program.integer import groups
@@ -24,11 +24,12 @@ from .state import TokenState
 class _Inner:
     """What all vectors of the inner layer need.
 
-    residual: what W2's product is added to. matrix: W1 on the west side and W3 on the east side. er: register of the
-    input's exponent, if it has one. gated: the activation entries of the whole inner layer, if they all fit.
+    state: its residual is what W2's product is added to. matrix: W1 on the west side and W3 on the east side. er:
+    register of the input's exponent, if it has one. gated: the activation entries of the whole inner layer, if they all
+    fit.
     """
 
-    residual: Reg | Mem
+    state: TokenState
     matrix: Matrix
     er: int | None
     gated: dict[str, Act] | None
@@ -45,9 +46,9 @@ def feed_forward(b: Builder, state: TokenState) -> None:
     straight = "silu" not in b.model.dynamic and fits
     block = b.acts(g.dim + g.hidden * straight)
     inputs = {side: act.entries(0, g.dim) for side, act in block.items()}
-    _, er = norm(b, state.residual, "ffn norm", gain=gain_of(b, "g_layer", 1), site="ffn_norm",
+    _, er = norm(b, state, "ffn norm", gain=gain_of(b, "g_layer", 1), site="ffn_norm",
                  post=b.shifts.norm_ffn, acts=inputs)
-    inner = _Inner(residual=state.residual, matrix=b.placement.matrices["w13"], er=er,
+    inner = _Inner(state=state, matrix=b.placement.matrices["w13"], er=er,
                    gated={side: act.entries(g.dim, g.hidden) for side, act in block.items()} if straight else None)
     sums: dict[str, Acc] = {}
     ready: list[tuple[int, list[Acc]]] = []
@@ -79,7 +80,7 @@ def _channels(b: Builder, inner: _Inner, start: int, accs: list[Acc], sums: dict
         cluster, f8, _ = _gate(b, inner, start, accs, sat=Sat.S8)
         b.load(cluster, f8, {side: act.entries(start, count) for side, act in inner.gated.items()})
         acts = {side: act.entries(begin, end - begin) for side, act in inner.gated.items()}
-        return _down(b, inner.residual, begin, acts, None, sums) if last else sums
+        return _down(b, inner.state, begin, acts, None, sums) if last else sums
     f = b.tensor("f", begin, end - begin)
     part = f[start - begin : start - begin + count]
     exponent = None
@@ -92,7 +93,7 @@ def _channels(b: Builder, inner: _Inner, start: int, accs: list[Acc], sums: dict
     else:
         _gate(b, inner, start, accs, dst=part, sat=Sat.S8)
     if last:
-        sums = _down(b, inner.residual, begin, _quantised(b, f, exponent), exponent, sums)
+        sums = _down(b, inner.state, begin, _quantised(b, f, exponent), exponent, sums)
         b.free_exponent(exponent)
     return sums
 
@@ -120,7 +121,7 @@ def _quantised(b: Builder, f: Mem, er: int | None) -> dict[str, Act]:
     return b.load_both(cluster, f8)
 
 
-def _down(b: Builder, residual: Reg | Mem, begin: int, acts: dict[str, Act], er: int | None, sums: dict[str, Acc],
+def _down(b: Builder, state: TokenState, begin: int, acts: dict[str, Act], er: int | None, sums: dict[str, Acc],
           ) -> dict[str, Acc]:
     """W2 times the group of vectors `begin`.., added to the residual: at once if the group has an exponent, otherwise
     when the last group is in the sums. Returns the sums."""
@@ -134,6 +135,7 @@ def _down(b: Builder, residual: Reg | Mem, begin: int, acts: dict[str, Act], er:
         weights = [t.mem(begin * quads, acts[side].count * quads, cells=()) for t in matrix.tensors[side]]
         b.cluster("w2 product").mac(weights, acts[side], acc, vector_entries=matrix.vector_entries, wfmt=matrix.wfmt,
                                     order=Order.TILE, clear=int(fresh))
-    if er is not None or begin == _vector_groups(b)[-1][0]:
-        add_to_residual(b, residual, matrix, sums, pre=s.w2_pre, post=s.w2, **less(er))
+    last = begin == _vector_groups(b)[-1][0]
+    if er is not None or last:
+        add_to_residual(b, state, matrix, sums, pre=s.w2_pre, post=s.w2, complete=last, together=True, **less(er))
     return sums

@@ -10,15 +10,19 @@ from compiler.place.layout import Halves
 from compiler.place.placement import Matrix
 
 from .builder import Builder
+from .norm import largest_so_far, operand_shift
+from .state import TokenState
 
 
-def product(b: Builder, matrix: Matrix, act: Act, start: int, count: int, rel: int = 0) -> Acc:
+def product(b: Builder, matrix: Matrix, act: Act, start: int, count: int, rel: int = 0, into: Acc | None = None,
+            ) -> Acc:
     """Accumulators of `count` output vectors of the side of `act`, from its vector `start` on.
 
-    rel: loop level whose offset the weights' addresses get, besides that of layers.
+    rel: loop level whose offset the weights' addresses get, besides that of layers. into: the accumulators, by default
+    the next ones of the side's ring.
     """
     side = act.side
-    acc = Acc(side, b.accumulators[side].take(count), count)
+    acc = into or Acc(side, b.accumulators[side].take(count), count)
     per_vector = matrix.vector_entries * matrix.acts
     weights = [t.mem(start * per_vector, count * per_vector, cells=()) for t in matrix.tensors[side]]
     weights = [replace(mem, rel=mem.rel or rel) for mem in weights]
@@ -36,25 +40,33 @@ def requantise(b: Builder, cluster: Cluster, matrix: Matrix, acc: Acc, start: in
                  sat=sat, n=acc.count, **fields)
 
 
-def add_to_residual(b: Builder, residual: Reg | Mem, matrix: Matrix, accs: dict[str, Acc], *, pre: int,
-                    **fields: Any) -> None:
-    """residual += accumulators * channel scales, those of each side to its vectors. fields: the shift behind.
+def add_to_residual(b: Builder, state: TokenState, matrix: Matrix, accs: dict[str, Acc], *, pre: int,
+                    complete: bool = True, together: bool = False, **fields: Any) -> None:
+    """residual += accumulators * channel scales, those of each side to its vectors. fields: the shift behind. complete:
+    this is the last addition before a norm. together: both sides' products are ready at about the same time.
 
     An operation takes three operands, and two of them from streams: a residual in SRAM is added to in a second one.
     """
-    label = f"{matrix.name} residual"
+    label, residual, whole = f"{matrix.name} residual", state.residual, []
     for side, acc in accs.items():
         first = matrix.vectors[side][0]
         for start, count in _bursts(residual, matrix, side, acc.count):
-            x = residual[first + start : first + start + count]
             scaled = {"a": Acc(side, acc.vector + start, count), "b": matrix.scales(side, start, count),
-                      "func": Func.MUL, "pre": pre, **fields}
-            if isinstance(x, Reg):
-                b.op(label, **scaled, alu=Alu.ADD, c=x, n=count, dst=x)
-                continue
-            part = b.tensor("x_part", first + start, count)
-            b.op(label, **scaled, n=count, dst=part)
-            b.op(label, a=part, alu=Alu.ADD, c=x, n=count, dst=x)
+                      "func": Func.MUL, "pre": pre, **fields, "n": count}
+            x = residual[first + start : first + start + count]
+            if isinstance(residual, Mem):
+                part = b.tensor("x_part", first + start, count)
+                b.op(label, **scaled, dst=part)
+                scaled = {"a": part, "n": count}
+            whole.append(scaled | {"alu": Alu.ADD, "c": x, "dst": x})
+    if isinstance(residual, Mem) and together:
+        whole = [{"a": b.tensor("x_part"), "n": residual.count, "alu": Alu.ADD, "c": residual, "dst": residual}]
+    shift = state.shift if complete else None
+    for n, addition in enumerate(whole):
+        cluster = b.cluster(label)
+        _, largest = b.alu(cluster, **addition, **({} if shift is None else largest_so_far(n == 0)))
+        if shift is not None and n == len(whole) - 1:
+            operand_shift(b, cluster, largest, shift)
 
 
 def _bursts(residual: Reg | Mem, matrix: Matrix, side: str, count: int) -> list[tuple[int, int]]:
