@@ -246,7 +246,7 @@ def test_a_device_that_goes_while_it_rests_leaves_service(tmp_path: Path):
     going = """
 from base.errors import TspError
 import serve.worker
-import sim.device.reference as reference
+import sim.device.reference_device as reference
 serve.worker.IDLE_SECONDS = 0.1
 def check(self):
     raise TspError("the line was lost")
