@@ -17,9 +17,11 @@ from pathlib import Path
 
 from arch.config import CONFIGS, DEFAULT_CONFIG, ChipConfig
 from arch.rack import RackConfig, rack_of
+from compiler.capacity import check_fit
 from compiler.fit import fit
 from compiler.frontend.files import read_model
 from compiler.frontend.load import load_checkpoint
+from compiler.schedule.buckets import build_buckets
 from program.program import DEFAULT_CLOCK_MHZ, Program, bytes_read
 from program.rack import AnyProgram
 from program.shape import ModelConfig
@@ -34,10 +36,8 @@ POSITIONS = 256
 """Positions that means are taken over, as far as a model has them."""
 TOKENS = {"reference": POSITIONS, "model": 8, "rtl": 64}
 """Positions that a device's speed is measured on."""
-SHAPE_15M = ModelConfig(dim=288, hidden_dim=768, n_layers=6, n_heads=6, n_kv_heads=6, head_dim=48, vocab_size=32000,
-                        seq_len=512, shared_classifier=True)
-"""The 15M model of llama2.c, with a context that holds position 256."""
-POSITION_15M = 256
+POSITION = 256
+"""Position at which the roofline fraction of `SHAPES` is measured."""
 CYCLES = "cycles a token on {}, mean of positions"
 """Begins the name of that figure, with the config."""
 PUBLISHED = (
@@ -57,6 +57,27 @@ class Figure:
     what: str
     value: float
     unit: str
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a model without weights, on which cycles do not depend."""
+
+    name: str
+    config: str
+    model: ModelConfig
+    robust: bool = False
+
+
+SHAPES = (
+    Shape("15M", "large", ModelConfig(
+        dim=288, hidden_dim=768, n_layers=6, n_heads=6, n_kv_heads=6, head_dim=48, vocab_size=32000, seq_len=448,
+        shared_classifier=True)),
+    Shape("SmolLM2-135M", "sram220", ModelConfig(
+        dim=576, hidden_dim=1536, n_layers=30, n_heads=9, n_kv_heads=3, head_dim=64, vocab_size=49152, seq_len=2048,
+        shared_classifier=True), robust=True),
+)
+"""The 15M model of llama2.c with the longest context that fits, and SmolLM2 with the scales that it needs."""
 
 
 def machine() -> dict[str, str]:
@@ -89,10 +110,12 @@ def _commit() -> str:
 
 
 def figures(checkpoints: list[Path], say: Callable[[str], None] = lambda line: None) -> list[Figure]:
-    """Of every checkpoint on the default chip, and of the 15M shape on the large one. Raises TspError."""
+    """Of every checkpoint on the default chip, and of large shapes on large chips. Raises TspError."""
     found = [figure for path in checkpoints for figure in _of_checkpoint(path, say)]
-    say("15M shape")
-    return [*found, _of_15m()]
+    for shape in SHAPES:
+        say(f"{shape.name} shape")
+        found.append(of_shape(shape))
+    return found
 
 
 def rack_figures(checkpoints: list[Path], rack: str, say: Callable[[str], None] = lambda line: None) -> list[Figure]:
@@ -169,11 +192,13 @@ def _first_token(path: Path, options: tuple[str, ...]) -> float:
     return time.perf_counter() - began
 
 
-def _of_15m() -> Figure:
-    chip = CONFIGS["large"]
-    cycles = next(cycles for limit, cycles in fit(SHAPE_15M, chip, cycles=True).cycles if limit > POSITION_15M)
-    return Figure("15M shape", f"roofline fraction on large, position {POSITION_15M}",
-                  bytes_read(SHAPE_15M, POSITION_15M) / (chip.macs * cycles), "")
+def of_shape(shape: Shape) -> Figure:
+    """The roofline fraction of a shape."""
+    chip = CONFIGS[shape.config]
+    codes = build_buckets(check_fit(shape.model, chip, shape.model.seq_len, frozenset(), shape.robust))
+    cycles = next(code.bucket.period for code in codes if code.bucket.limit > POSITION)
+    return Figure(f"{shape.name} shape", f"roofline fraction on {chip.name}, position {POSITION}",
+                  bytes_read(shape.model, POSITION) / (chip.macs * cycles), "")
 
 
 def _timed(work: Callable) -> tuple:
