@@ -71,12 +71,12 @@ class RackConfig:
         for link in self.links:
             self._check_link(link, used)
         if missing := set(range(len(self.chips))) - self.depths.keys():
-            raise self._wrong(f"chip {min(missing)} must be linked with chip 0, at least by way of others")
+            raise self._wrong(f"chip {min(missing)} must be linked to chip 0, directly or through other chips")
 
     def _check_link(self, link: Link, used: set[Port]) -> None:
         for port in link.ports:
             if port.chip >= len(self.chips):
-                raise self._wrong(f"port {port} must be of one of its {len(self.chips)} chips")
+                raise self._wrong(f"port {port} must belong to one of the {len(self.chips)} chips")
             if port.number >= (count := self.chips[port.chip].ports_of(port.side)):
                 raise self._wrong(f"port {port} must be one of the {count} ports at that end of the chip")
             if port in used:
@@ -88,7 +88,7 @@ class RackConfig:
         one, other = (self.chips[port.chip] for port in link.ports)
         for what in ("lanes", "slot"):
             if getattr(one, what) != getattr(other, what):
-                raise self._wrong(f"{link.ports[0]} and {link.ports[1]} must be of chips of one {what}, "
+                raise self._wrong(f"{link.ports[0]} and {link.ports[1]} must connect chips with the same {what}, "
                                   f"not {getattr(one, what)} and {getattr(other, what)}")
 
     def _wrong(self, what: str) -> TspError:

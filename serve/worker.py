@@ -29,6 +29,8 @@ from run.session import BrokenPromise, ChipFault, Session, check_prompt, self_te
 MISMATCH, FAULT, LOST = "schedule_mismatch", "uncorrectable_error", "device_lost"
 """Kinds of faults: cycles that were not predicted; an error that the chip reports; a device that does not answer."""
 Message = dict[str, Any]
+IDLE_SECONDS = 3.0
+"""Between looks at a device that has nothing to do."""
 
 
 class Gone(Exception):
@@ -61,9 +63,9 @@ class Wire:
         line, _, self._held = self._held.partition(b"\n")
         return json.loads(line)
 
-    def waiting(self) -> bool:
-        """Whether `receive` would return at once, or raise."""
-        return b"\n" in self._held or bool(select.select([self._line], [], [], 0)[0])
+    def waiting(self, seconds: float = 0.0) -> bool:
+        """Whether `receive` would return at once, or raise; waits for that, for so many seconds."""
+        return b"\n" in self._held or bool(select.select([self._line], [], [], seconds)[0])
 
 
 class Worker:
@@ -77,9 +79,17 @@ class Worker:
     def serve(self) -> None:
         """Until the other end closes. Raises BrokenPromise and TspError of the device, which then is of no use."""
         while True:
+            while not self._wire.waiting(IDLE_SECONDS):
+                self._check()
             message = self._wire.receive()
             if message["do"] == "ask":
                 self._answer(message["id"], question_of(message["question"]))
+
+    def _check(self) -> None:
+        """Raises TspError if the device is gone; only a board can go while its process stays."""
+        check = getattr(self._session.device, "check", None)
+        if check:
+            check()
 
     def _answer(self, number: int, question: Question) -> None:
         try:

@@ -134,7 +134,7 @@ BAD = [
     (["report", "good.tsp", "--html", "a", "--svg", "folder"], "it is a folder"),
     (["run", "good.tsp", "--device", "rfc2217://x"], "a host and a port in 1..65535"),
     (["run", "good.tsp", "--device", "socket://localhost:70000"], "a host and a port in 1..65535"),
-    (["run", "foreign_op.tsp", "--device", "model"], "VXM word 0: OPCODE: READ is no operation of VXM"),
+    (["run", "foreign_op.tsp", "--device", "model"], "VXM word 0: OPCODE: READ is not an operation of VXM"),
     (["fit", "good.tsp"], "run it with `tsp run good.tsp`"),
     (["bench", "good.tsp"], "good.tsp is a program already"),
     (["fit", "folder"], "no config.json is in this folder; give"),

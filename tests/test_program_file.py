@@ -238,7 +238,7 @@ def test_a_file_that_contradicts_itself_is_refused(program, change, words: str):
 def test_words_that_a_queue_cannot_store_are_refused():
     """A queue of `ulx3s` holds short delays and few distinct words."""
     program, name = small_program("ulx3s"), "MEM_E1"
-    for words, why in (([isa.encode(isa.Instr(isa.Op.NOP, 4095))], "holds delays up to"),
+    for words, why in (([isa.encode(isa.Instr(isa.Op.NOP, 4095))], "takes delays up to"),
                        ([isa.encode(isa.Instr(isa.Op.READ, 1, {"addr": n, "count": n})) for n in range(1, 300)],
                         "distinct values")):
         wrong = replace(program, queues=program.queues | {name: (*words, *program.queues[name][len(words):])})

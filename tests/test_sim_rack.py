@@ -102,7 +102,7 @@ def test_illegal_programs(images: list[Image], trap: Trap, rule: Trap):
 
 def test_what_only_the_verifier_refuses():
     late = sender(PERIOD - 12)
-    with pytest.raises(IllegalProgram, match=r"cycle must be in 8\.\.123: .* are the links' own"):
+    with pytest.raises(IllegalProgram, match=r"cycle must be in 8\.\.123: .* belong to the links"):
         verify(PAIR, [late, image()])
     with pytest.raises(IllegalProgram, match="all chips must have the same period, not 128, 132"):
         verify(PAIR, [sender(), image(132)])

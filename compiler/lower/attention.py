@@ -38,7 +38,7 @@ class Scores:
 
 def attention(b: Builder, state: TokenState) -> None:
     """residual += attention(norm(residual)), with the token's keys and values added to the cache."""
-    acts, er = norm(b, state.residual, "attention norm", gain=gain_of(b, "g_layer", 0), site="att_norm",
+    acts, er = norm(b, state, "attention norm", gain=gain_of(b, "g_layer", 0), site="att_norm",
                     post=b.shifts.norm_att)
     queries = project(b, state, acts, er)
     b.free_exponent(er)
@@ -50,7 +50,7 @@ def attention(b: Builder, state: TokenState) -> None:
         for k in range(len(_output_order(b.geometry)), _most_outputs(b.geometry)):
             _share_outputs(b, outputs, k)
     b.free(*queries.values())
-    _project_outputs(b, state.residual, outputs)
+    _project_outputs(b, state, outputs)
 
 
 def _in_turn(g: Geometry) -> Iterator[tuple[str, str, int]]:
@@ -250,7 +250,7 @@ def _nothing(cluster: Cluster) -> Stream:
     raise ValueError(f"{cluster.label}: this chip has nothing to send")
 
 
-def _project_outputs(b: Builder, residual: Reg | Mem, outputs: Outputs) -> None:
+def _project_outputs(b: Builder, state: TokenState, outputs: Outputs) -> None:
     """residual += Wo times the outputs, vector by vector as they come: only the last head's vectors are waited for."""
     matrix = b.placement.matrices["wo"]
     accs = {side: Acc(side, b.accumulators[side].take(len(matrix.vectors[side])), len(matrix.vectors[side]))
@@ -262,4 +262,4 @@ def _project_outputs(b: Builder, residual: Reg | Mem, outputs: Outputs) -> None:
                 weights = [t.mem((number + v) * quads, quads, cells=()) for t in matrix.tensors[side]]
                 b.cluster("wo product").mac(weights, acts[side].entries(v, 1), acc, wfmt=matrix.wfmt,
                                             vector_entries=matrix.vector_entries, clear=int(n == 0 and v == 0))
-    add_to_residual(b, residual, matrix, accs, pre=b.shifts.wo_pre, post=b.shifts.wo)
+    add_to_residual(b, state, matrix, accs, pre=b.shifts.wo_pre, post=b.shifts.wo)

@@ -9,7 +9,7 @@ from typing import Any
 
 from arch.isa import Alu, ErUse, Func, Order, Red, Sat
 from arch.vectors import SIDES, ceil_div
-from compiler.ir import Acc, Act, Mem, Reg
+from compiler.ir import Acc, Act, Mem
 from compiler.place.geometry import DRAIN_BURST
 from compiler.place.placement import Matrix
 from program.integer import groups
@@ -24,11 +24,12 @@ from .state import TokenState
 class Inner:
     """What all vectors of the inner layer need.
 
-    residual: what W2's product is added to. matrix: W1 on the west side and W3 on the east side. er: register of the
-    input's exponent, if it has one. gated: the activation entries of the whole inner layer, if they all fit.
+    state: its residual is what W2's product is added to. matrix: W1 on the west side and W3 on the east side. er:
+    register of the input's exponent, if it has one. gated: the activation entries of the whole inner layer, if they all
+    fit.
     """
 
-    residual: Reg | Mem
+    state: TokenState
     matrix: Matrix
     er: int | None
     gated: dict[str, Act] | None
@@ -45,9 +46,9 @@ def feed_forward(b: Builder, state: TokenState) -> None:
     straight = "silu" not in b.model.dynamic and fits
     block = b.acts(g.dim + g.hidden * straight)
     inputs = {side: act.entries(0, g.dim) for side, act in block.items()}
-    _, er = norm(b, state.residual, "ffn norm", gain=gain_of(b, "g_layer", 1), site="ffn_norm",
+    _, er = norm(b, state, "ffn norm", gain=gain_of(b, "g_layer", 1), site="ffn_norm",
                  post=b.shifts.norm_ffn, acts=inputs)
-    inner = Inner(residual=state.residual, matrix=b.placement.matrices["w13"], er=er,
+    inner = Inner(state=state, matrix=b.placement.matrices["w13"], er=er,
                    gated={side: act.entries(g.dim, g.hidden) for side, act in block.items()} if straight else None)
     sums: dict[str, Acc] = {}
     ready: list[tuple[int, list[Acc]]] = []
@@ -81,7 +82,7 @@ def _channels(b: Builder, inner: Inner, start: int, accs: list[Acc], sums: dict[
         f8, _ = b.alu(cluster, **op)
         b.load(cluster, f8, {side: act.entries(start, count) for side, act in inner.gated.items()})
         acts = {side: act.entries(begin, end - begin) for side, act in inner.gated.items()}
-        return _down(b, inner.residual, begin, acts, None, sums) if last else sums
+        return _down(b, inner.state, begin, acts, None, sums) if last else sums
     f = b.tensor("f", begin, end - begin)
     part = f[start - begin : start - begin + count]
     exponent = None
@@ -96,7 +97,7 @@ def _channels(b: Builder, inner: Inner, start: int, accs: list[Acc], sums: dict[
         op = gate(b, inner, start, accs, dst=part, sat=Sat.S8)
         b.op("gate", **op)
     if last:
-        sums = _down(b, inner.residual, begin, _quantised(b, f, exponent), exponent, sums)
+        sums = _down(b, inner.state, begin, _quantised(b, f, exponent), exponent, sums)
         b.free_exponent(exponent)
     return sums
 
@@ -122,7 +123,7 @@ def _quantised(b: Builder, f: Mem, er: int | None) -> dict[str, Act]:
     return b.load_both(cluster, f8)
 
 
-def _down(b: Builder, residual: Reg | Mem, begin: int, acts: dict[str, Act], er: int | None, sums: dict[str, Acc],
+def _down(b: Builder, state: TokenState, begin: int, acts: dict[str, Act], er: int | None, sums: dict[str, Acc],
           ) -> dict[str, Acc]:
     """W2 times the group of vectors `begin`.., added to the residual: at once if the group has an exponent, otherwise
     when the last group is in the sums. Returns the sums."""
@@ -132,8 +133,9 @@ def _down(b: Builder, residual: Reg | Mem, begin: int, acts: dict[str, Act], er:
         sums = {side: Acc(side, b.accumulators[side].take(count), count)
                 for side in acts if (count := len(matrix.vectors[side]))}
     multiply_down(b, begin, acts, sums, fresh)
-    if er is not None or begin == vector_groups(b)[-1][0]:
-        add_to_residual(b, residual, matrix, sums, pre=s.w2_pre, post=s.w2, **less(er))
+    last = begin == vector_groups(b)[-1][0]
+    if er is not None or last:
+        add_to_residual(b, state, matrix, sums, pre=s.w2_pre, post=s.w2, complete=last, together=True, **less(er))
     return sums
 
 

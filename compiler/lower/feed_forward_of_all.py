@@ -57,9 +57,9 @@ def feed_forward_of_all(b: Builder, state: TokenState) -> None:
     """residual += W2 (silu(W1 x) * W3 x), x = norm(residual)."""
     share = _share(b)
     room = _Entries(b)
-    inputs, er = norm(b, state.residual, "ffn norm", gain=gain_of(b, "g_layer", 1), site="ffn_norm",
+    inputs, er = norm(b, state, "ffn norm", gain=gain_of(b, "g_layer", 1), site="ffn_norm",
                       post=b.shifts.norm_ffn, acts=room.take(b.geometry.dim))
-    inner = Inner(residual=state.residual, matrix=b.placement.matrices["w13"], er=er, gated=None)
+    inner = Inner(state=state, matrix=b.placement.matrices["w13"], er=er, gated=None)
     dynamic = "silu" in b.model.dynamic
     groups = [range(*group) for group in vector_groups(b)] if dynamic else [range(b.geometry.inner)]
     own = share.hidden[b.chip]
@@ -68,7 +68,7 @@ def feed_forward_of_all(b: Builder, state: TokenState) -> None:
     for group in groups:
         parts = [_common(hidden, group) for hidden in share.hidden]
         if dynamic:
-            _dynamic_group(b, inner, products, parts, room)
+            _dynamic_group(b, inner, products, parts, room, complete=group == groups[-1])
         else:
             _static(b, inner, products, parts, room)
     b.free_exponent(er)
@@ -152,17 +152,17 @@ def _down(b: Builder, pieces: Pieces, sums: dict[str, Acc]) -> dict[str, Acc]:
     return sums
 
 
-def _add(b: Builder, inner: Inner, sums: dict[str, Acc], er: int | None) -> None:
-    add_to_residual(b, inner.residual, b.placement.matrices["w2"], sums, pre=b.shifts.w2_pre, post=b.shifts.w2,
-                    **less(er))
+def _add(b: Builder, inner: Inner, sums: dict[str, Acc], er: int | None, *, complete: bool = True) -> None:
+    add_to_residual(b, inner.state, b.placement.matrices["w2"], sums, pre=b.shifts.w2_pre, post=b.shifts.w2,
+                    complete=complete, **less(er))
 
 
 # --- input of W2 with exponents ------------------------------------------------------------------------------------
 
 
-def _dynamic_group(b: Builder, inner: Inner, products: _Products, parts: Sequence[range], room: "_Entries",
-                   ) -> None:
-    """A group of channels: its exponent is the greatest of all chips'."""
+def _dynamic_group(b: Builder, inner: Inner, products: _Products, parts: Sequence[range], room: "_Entries", *,
+                   complete: bool) -> None:
+    """A group of channels: its exponent is the greatest of all chips'. complete: it is the last group."""
     mine = parts[b.chip]
     f = b.tensor("f", mine.start - products.first, len(mine)) if mine else None
     for chunk in _chunks(mine):
@@ -181,7 +181,7 @@ def _dynamic_group(b: Builder, inner: Inner, products: _Products, parts: Sequenc
     quantised = {"a": f, "er_use": ErUse.PRE, "er": er, "sat": Sat.S8, "n": len(mine)}
     gather(b, "gates", parts, acts=_others(b, acts), own=functools.partial(_load, b, quantised, acts.get(b.chip, {})))
     order = sorted(owners, key=lambda chip: chip != b.chip)
-    _add(b, inner, _down(b, [(parts[chip], acts[chip]) for chip in order], {}), er)
+    _add(b, inner, _down(b, [(parts[chip], acts[chip]) for chip in order], {}), er, complete=complete)
     b.free_exponent(er)
 
 

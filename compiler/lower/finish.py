@@ -3,14 +3,16 @@
 Block "finish"; a large vocabulary adds "classifier" (a loop) and "choose".
 """
 
+from dataclasses import replace
+
 from arch.config import PLANES
-from arch.isa import Alu, Red, Sat
+from arch.isa import Alu, Func, Red, Sat
 from compiler.ir import BURST_SLOT, Imm, Iota, Mem, Reg
 
 from .builder import Builder
-from .classifier import Best, classify
+from .classifier import Best, classify, turn_greatest
 from .exchange import gather
-from .index import INDEX_TOKENS, load_index, one_hot_mask
+from .index import INDEX_TOKENS, INDEX_TURN, load_index, one_hot_mask
 from .norm import gain_of, norm
 from .state import TokenState
 
@@ -18,20 +20,31 @@ from .state import TokenState
 def finish(b: Builder, state: TokenState) -> None:
     """Reads the residual, and of the table "tokens" whether the next token is known. Writes "logits", "z", "token",
     "position" and the table's next entry; returns the registers of `state`."""
-    acts, er = norm(b, state.residual, "final norm", gain=gain_of(b, "g_final"), site="final_norm",
+    acts, er = norm(b, state, "final norm", gain=gain_of(b, "g_final"), site="final_norm",
                     post=b.shifts.norm_f)
     b.free(state.residual, state.cos, state.sin, state.mask)
-    position, threshold = _known_token(b)
+    b.free_exponent(state.shift)
+    share = b.geometry.share
+    known = b.regs(1) if b.placement.vocabulary.turns and not share else None
+    position, threshold = _known_token(b, known)
     best = classify(b, acts, er, threshold)
-    _choose(b, best, position)
+    if share:
+        _choose_of_all(b, best)
+    elif known:
+        _choose_in_turn(b, best, known)
+    else:
+        _choose(b, best)
+    b.op("choose", a=position, dst=b.tensor("position"))
+    b.free(best.score)
     b.free(threshold, position)
     b.free_exponent(er)
 
 
-def _known_token(b: Builder) -> tuple[Reg, Reg]:
+def _known_token(b: Builder, least: Reg | None) -> tuple[Reg, Reg]:
     """(the next position, the least score to search for: INT_MAX if the table holds the next token, else INT_MIN).
 
-    That token, or INT_MAX if there is none, begins the minimum in reduction slot 3, which the choice is.
+    That token, or INT_MAX if there is none, begins the minimum in reduction slot 3, which the choice is, and goes to
+    the register `least`.
     """
     label = "choose"
     position, low, mine, known, threshold = (b.regs(1) for _ in range(5))
@@ -43,7 +56,7 @@ def _known_token(b: Builder) -> tuple[Reg, Reg]:
     picked, _ = cluster.alu(a=next_token(b), alu=Alu.AND, c=mine)
     b.alu(cluster, a=b.across_lanes(cluster, picked, Red.SUM), dst=known)
     int_max = {"a": Imm(-1), "pre": 1, "logical": 1}
-    b.cluster(label).alu(**int_max, alu=Alu.AND, c=known, red=Red.MIN, red_slot=3)
+    b.cluster(label).alu(**int_max, alu=Alu.AND, c=known, red=Red.MIN, red_slot=3, dst=least)
     b.op(label, a=known, alu=Alu.LT, c=Imm(0), dst=threshold)
     b.op(label, **int_max, alu=Alu.XOR, c=threshold, dst=threshold)
     b.free(low, mine, known)
@@ -64,12 +77,9 @@ def index_next_token(b: Builder, position: Reg) -> None:
     b.free(masks)
 
 
-def _choose(b: Builder, best: Best, position: Reg) -> None:
+def _choose(b: Builder, best: Best) -> None:
     """The known token, or the first of the greatest score: among the vectors that are not searched yet, or else the
-    early choice, the least of the two. Frees the registers of `best`."""
-    if b.geometry.share:
-        _choose_of_all(b, best, position)
-        return
+    early choice, the least of the two. Frees the register of the early choice."""
     label, fields = "choose", {}
     if best.early:
         fields = {"alu": Alu.MIN, "c": best.early}
@@ -79,11 +89,34 @@ def _choose(b: Builder, best: Best, position: Reg) -> None:
                            n=best.unsearched, red=Red.MIN, red_slot=3, red_keep=1)
     token, _ = b.alu(cluster, a=b.across_lanes(cluster, least, Red.MIN), **fields, dst=b.tensor("token"))
     cluster.write(token, next_token(b))
-    b.op(label, a=position, dst=b.tensor("position"))
-    b.free(best.score)
 
 
-def _choose_of_all(b: Builder, best: Best, position: Reg) -> None:
+def _choose_in_turn(b: Builder, best: Best, known: Reg) -> None:
+    """`_choose` with a loop: first the turn that found the greatest score is searched for, then its scores. If no turn
+    found it, the last one is searched in vain. known: the known token, or INT_MAX; freed like the early choice."""
+    label, lanes, vectors = "choose", b.geometry.lanes, 2 * b.placement.vocabulary.body
+    turn, start, chosen = (b.regs(1) for _ in range(3))
+    cluster = b.cluster(label)
+    tops = replace(turn_greatest(b), count=best.turns, stride=vectors)
+    _, first = cluster.alu(a=tops, alu=Alu.INDEX, b=Iota(), c=best.score, n=best.turns, red=Red.MIN,
+                           red_slot=BURST_SLOT)
+    b.alu(cluster, a=b.across_lanes(cluster, first, Red.MIN), alu=Alu.MIN, c=Imm(lanes * (best.turns - 1)), dst=turn)
+    load_index(b, label, turn, shift=b.config.lane_bits, scale="turn", masks=b.constant("planes"), slices=["E0"],
+               register=INDEX_TURN)
+    b.op(label, a=turn, func=Func.MUL, b=Imm(vectors), dst=start)
+    if best.early:
+        b.op(label, a=known, alu=Alu.MIN, c=best.early, dst=known)
+    cluster = b.cluster(label)
+    scores = replace(b.tensor("z", 0, vectors), index=INDEX_TURN)
+    _, least = cluster.alu(a=scores, alu=Alu.INDEX, b=Iota(), c=best.score, n=vectors, red=Red.MIN, red_slot=BURST_SLOT)
+    b.alu(cluster, a=b.across_lanes(cluster, least, Red.MIN), alu=Alu.ADD, c=start, dst=chosen)
+    cluster = b.cluster(label)
+    token, _ = b.alu(cluster, a=chosen, alu=Alu.MIN, c=known, dst=b.tensor("token"))
+    cluster.write(token, next_token(b))
+    b.free(turn, start, chosen, known, best.early)
+
+
+def _choose_of_all(b: Builder, best: Best) -> None:
     """The same among the tokens of all chips of a rack.
 
     Each sends its greatest score, and its first token that has it, or a number beyond all tokens. Where the next token
@@ -107,8 +140,7 @@ def _choose_of_all(b: Builder, best: Best, position: Reg) -> None:
     _, least = cluster.alu(a=less, pre=1, logical=1, alu=Alu.OR, c=tokens, n=chips, red=Red.MIN, red_slot=3, red_keep=1)
     token, _ = b.alu(cluster, a=b.across_lanes(cluster, least, Red.MIN), dst=b.tensor("token"))
     cluster.write(token, next_token(b))
-    b.op(label, a=position, dst=b.tensor("position"))
-    b.free(best.score, best.early, greatest, less)
+    b.free(best.early, greatest, less)
 
 
 def _first_of_chip(b: Builder, best: Best, sat: Sat, dst: Mem) -> None:

@@ -16,6 +16,7 @@ from .exchange import Exchange, gather, pass_on
 from .feed_forward import feed_forward
 from .finish import finish, index_next_token, next_token
 from .noise import layer_noise
+from .product import write_residual
 from .state import TokenState
 
 
@@ -49,7 +50,7 @@ def _hand_over(b: Builder, state: TokenState, chip: int) -> None:
         b.op(label, a=state.residual, n=n, dst=handed)
     pass_on(b, "handed", range(n), PLANES, chip - 1, chip)
     if b.chip == chip:
-        b.op(label, a=handed, n=n, dst=state.residual)
+        write_residual(b, label, [{"a": handed, "n": n, "dst": state.residual}], state.shift)
 
 
 def _tell_token(b: Builder, last: int) -> None:

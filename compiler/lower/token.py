@@ -1,7 +1,7 @@
 """From an integer model to clusters: the program of one token, in order of priority, without time.
 
 Blocks: *begin* (position, embedding, masks), *layer* (once a layer, looped) and *finish* (final norm, classifier,
-choice of the next token). Every operation is a line of `integer.py`; the comments there hold here.
+choice of the next token). Every operation is a line of `program/reference.py`; the comments there hold here.
 
 To add an operation, write a function that takes a `Builder`, say in its docstring which tensors and registers it reads
 and writes, and call it where the token needs it: the order of calls is the program's order, from which the scheduler

@@ -20,24 +20,27 @@ from .stage import Stage
 
 ACROSS = {"W": "E0", "E": "W0"}
 """Slice of the operands that a VXM operation combines with the products of a side."""
-LOOPED_BODY = 40
-"""Vectors of a side in a turn of the classifier's loop. With so many, the pipeline's fill and drain cost little."""
+MOST_STRAIGHT = 40
+"""Most vectors of a side of a classifier without a loop."""
+TURNS = (2, 4, 6, 8)
+"""Bursts of a side in a turn of the classifier's loop: even numbers, because two accumulators take turns."""
+LEAST_TURN = 512
+"""Least cycles of a turn, if one of `TURNS` has so many: its other work must fit beside the matrix units'."""
 LOOKED_UP = ("classifier", "embedding")
 """Matrices with both sides read at a token's offset. The shorter side is padded."""
 ADDED = ("wo", "w2")
 """Matrices whose outputs are added to the residual."""
 JOINED = {"qkv": {"wq", "wk", "wv"}, "w13": {"w1", "w3"}}
 """Matrices that share an activation and are streamed as one. They have four bits only if all their parts have."""
-USUAL_POSITION = 256
-"""Greatest position for which the work of both sides is balanced."""
+USUAL_POSITIONS = 320
+"""Greatest number of positions for which the work of both sides is balanced: a long context's bucket of position 256
+has so many, or somewhat fewer."""
 NOISE_WASTE = 16
 """Most surplus vectors of noise when the layers make the noise."""
 WEST = ("planes", "one_plane", "emb_step", "emb_vector")
 """Constants in W0, for operations that take another operand from E0."""
 KEYS = "K cache"
 """Prefix of the names of keys."""
-UNKNOWN = -1
-"""Entry of the token table for a token that the chip chooses."""
 
 
 @dataclass(eq=False)
@@ -317,14 +320,14 @@ class _Placer:
         """Output vectors of Wo that a side can compute while the other side has more attention heads to compute.
 
         Head sets alternate, so one side may have one set more. The balance is for the middle of the context,
-        or for USUAL_POSITION if that is earlier.
+        or for USUAL_POSITIONS if that is earlier.
         """
         g = self.g
         other = SIDES[1 - SIDES.index(side)]
         fewer = max(0, len(g.heads(other)) - len(g.heads(side)))
         if g.head_sets < 3:
             return 0
-        chunks = ceil_div(min(self.m.context // 2, USUAL_POSITION), g.lanes)
+        chunks = ceil_div(min(self.m.context // 2, USUAL_POSITIONS), g.lanes)
         return fewer * 2 * chunks * g.head_entries // (g.vector_entries * len(g.attention_vectors()))
 
     def _pair(self, name: str, weights: tuple, scales: tuple, out: dict, inputs: np.ndarray) -> None:
@@ -361,14 +364,21 @@ class _Placer:
         self.p.tensors["emb_scale"] = tensor
 
     def _vocabulary(self, vectors: int) -> Vocabulary:
-        """The loop over a side's `vectors`, if there are many. The loop advances nothing else in its slices."""
-        if vectors <= LOOPED_BODY:
+        """The loop over a side's `vectors`, if there are many. The loop advances nothing else in its slices.
+
+        At least one burst comes after the loop, because the last turn multiplies it. Of the possible lengths of a turn,
+        the one that leaves the fewest vectors is taken.
+        """
+        looped, burst, cycles = vectors - self.g.burst, self.g.burst, self.g.vector_entries * self.g.dim
+        bodies = [count * burst for count in TURNS if count * burst <= looped]
+        bodies = [body for body in bodies if body * cycles >= LEAST_TURN] or bodies[-1:]
+        if vectors <= MOST_STRAIGHT or not bodies:
             return Vocabulary()
-        padded = self.m.vocab % self.g.lanes > 0  # the last vector is masked after the loop
-        quads = self.g.vector_entries * self.g.dim * LOOPED_BODY
+        body = min(bodies, key=lambda body: looped % body)
+        quads = cycles * body
         strides = {f"{side}{group}": quads for side in SIDES for group in range(1, self.config.weight_groups + 1)}
-        strides |= {"W0": 2 * LOOPED_BODY, "E0": 2 * LOOPED_BODY}
-        return Vocabulary(LOOPED_BODY, (vectors - padded) // LOOPED_BODY, strides)
+        strides |= {"W0": 2 * body, "E0": 2 * body}
+        return Vocabulary(body, looped // body, strides)
 
     def _norms(self) -> None:
         m = self.m
@@ -454,6 +464,8 @@ class _Placer:
             "lanes": (1, 0xFFFF), "planes": (2, 15), "one": (0, 1), "one_lane": (1, 1), "one_plane": (2, 1),
             "words": (0, g.head_vectors), "steps": (0, g.head_entries),
         }
+        if self.p.vocabulary.turns:
+            single["turn"] = 0, 2 * self.p.vocabulary.body
         if table := self.p.matrices.get("embedding"):
             single |= {"emb_step": (0, table.acts), "emb_vector": (0, table.acts * table.vector_entries)}
             if g.lanes // table.vector_entries != config.rows:

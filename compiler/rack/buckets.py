@@ -21,7 +21,7 @@ from .merge import merged
 
 EFFORT = 80_000
 MIXES = tuple(n / 16 for n in range(16))
-"""Of the scheduler: more first priorities than for one chip. They save 1 % of the cycles of stories260K on two chips."""
+"""Of the scheduler: more first priorities than for one chip. They save up to 1 % of the cycles of stories260K."""
 Blocks = list[list[Block]]
 """By chip, the blocks of a token."""
 

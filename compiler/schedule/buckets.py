@@ -19,7 +19,7 @@ from .assemble import Code, assemble
 
 SHORT = 64
 """Most vectors of positions of a context whose buckets are evenly spaced."""
-WIDENING = 1.5
+WIDENING = 1.6
 """Exponent of a longer context's borders: border i of n is at chunks * (i / n) ** WIDENING."""
 TOLERANCE = 1.02
 """Ratio of predicted instructions to a queue's depth beyond which buckets are not scheduled."""

@@ -2,8 +2,9 @@
 
 An index register takes three lanes of an index vector (`arch.isa.Op.INDEX`). All are computed at run time:
 
-- lane 0, the offset: (value >> shift) * scale, where value is the token or the position. `index_bounds` gives its
-  greatest value, `check_products` proves the arithmetic, and `verify` proves that the register has enough bits.
+- lane 0, the offset: (value >> shift) * scale, where value is the token, the position, or the number of a turn of the
+  classifier's loop times the lanes. `index_bounds` gives its greatest value, `check_products` proves the arithmetic,
+  and `verify` proves that the register has enough bits.
 - lane 1, the lane mask: 1 << (position mod lanes), or all ones. It has no bit beyond the chip's lanes.
 - lane 2, the plane mask: all ones, or 1 << (row number - first row of the weight group). The register keeps only 4
   bits. The program relies on that: for a row of another group or side, no plane is left.
@@ -26,6 +27,7 @@ from compiler.lower.index import (
     INDEX_LOW,
     INDEX_SCALE,
     INDEX_TOKENS,
+    INDEX_TURN,
     INDEX_V,
 )
 from compiler.place.placement import Placement
@@ -46,6 +48,8 @@ def index_bounds(placement: Placement) -> dict[tuple[str, int], int]:
     bounds |= {(tensor.slice, INDEX_K): (positions - 1) // g.config.rows * g.head_vectors
                for tensor in placement.k.values()}
     bounds |= {(tensor.slice, INDEX_V): (g.chunks - 1) * g.head_entries for tensor in placement.v.values()}
+    if placement.vocabulary.turns:
+        bounds["E0", INDEX_TURN] = (placement.vocabulary.turns - 1) * 2 * placement.vocabulary.body
     if not g.embeds:
         return bounds
     bounds["E0", INDEX_EMB_SCALE] = (g.tokens - 1) // g.lanes
@@ -95,6 +99,9 @@ def products(placement: Placement) -> Iterator[Product]:
     yield Product("the embedding's offset", token // (2 * g.lanes), table.acts * table.vector_entries)
     yield Product("the embedding's offset in a vector", g.lanes // g.config.rows - 1, table.acts)
     yield Product("the embedding scale's offset", token // g.lanes, 1)
+    if (loop := placement.vocabulary).turns:
+        yield Product("the offset of a turn's scores", loop.turns - 1, 2 * loop.body)
+        yield Product("the first token of a turn", g.lanes * (loop.turns - 1), 2 * loop.body)
 
 
 def check_products(placement: Placement) -> None:

@@ -79,7 +79,7 @@ class C2cModel(Unit):
         self.check(ports.bit_length() - 1, self.ports, "port")
         if (now - self.began) % self.config.slot:
             self.trap(Trap.COLLISION, f"SEND must execute in the first cycle of a slot of {self.config.slot}, "
-                                      f"not {(now - self.began) % self.config.slot} later")
+                                      f"not {(now - self.began) % self.config.slot} cycles later")
         lanes = self.streams.sample(self._outward, self.position, 1 << plane, self.name)
         flit = (lanes >> 8 * plane).astype(np.uint8)
         for number, wire in enumerate(self.out):

@@ -78,6 +78,11 @@ class LinkedChip(VerilatedChip):
         return _Threaded(library, self.thread)
 
     @property
+    def now(self) -> int:
+        """Cycles since reset; of a run in its thread, those up to now."""
+        return self.functions.sim_cycle(self._sim)
+
+    @property
     def channel_bytes(self) -> int:
         """Bytes of a channel."""
         return self._lib.link_channel_bytes()
@@ -161,15 +166,16 @@ class VerilatedRack(HostedRack):
 
     def _run(self, cycles: np.ndarray) -> list[int]:
         """How many tokens of each chip ended. cycles: uint64 [chip, token], to be written."""
-        jobs = [np.array([chip.job(own) for chip, own in list(zip(self._chips, cycles, strict=True))[n :: len(
-            self._threads)]], JOB) for n in range(len(self._threads))]
+        jobs = np.array([chip.job(own) for chip, own in zip(self._chips, cycles, strict=True)], JOB)
+        mine = [jobs[n :: len(self._threads)].copy() for n in range(len(self._threads))]
         runs = [thread.submit(self._chips[n].functions.link_run, own.ctypes.data, len(own), self._most)
-                for n, (thread, own) in enumerate(zip(self._threads, jobs, strict=True))]
-        for run in runs:
+                for n, (thread, own) in enumerate(zip(self._threads, mine, strict=True))]
+        for n, run in enumerate(runs):
             run.result()
-        found = {n + k * len(jobs): job for n, own in enumerate(jobs) for k, job in enumerate(own)}
-        self._check([found[n]["outcome"] for n in sorted(found)], [found[n]["fault"].tolist() for n in sorted(found)])
-        return [int(found[n]["outcome"]) for n in sorted(found)]
+            jobs[n :: len(self._threads)] = mine[n]
+        ended = jobs["outcome"].tolist()
+        self._check(ended, jobs["fault"].tolist())
+        return ended
 
     def _not_started(self, ready: list[int]) -> Ran:
         """Some chip has no bucket for the position, and so none has started."""
