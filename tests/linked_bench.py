@@ -26,7 +26,7 @@ from arch.link_map import (
 from arch.rack import Link, Port, RackConfig
 from hw.link.parameters import SLOT_BITS, LinkParameters
 from program.image import Image, each
-from sim.device.chip import HostedChip
+from sim.device.hosted_chip import HostedChip
 from sim.rtl.rack import prefix
 from sim.rtl.ticked import Ticked
 
