@@ -10,7 +10,8 @@ from arch.config import CONFIGS, DEFAULT_CONFIG
 Config = Annotated[str | None, typer.Option(help=f"Chip: {', '.join(CONFIGS)}.  [default: {DEFAULT_CONFIG}]")]
 Context = Annotated[int | None, typer.Option(help="Positions served.  [default: the checkpoint's, or what fits]")]
 Weights = Annotated[str | None, typer.Option(help="int8 or int4.  [default: int8]")]
-Scales = Annotated[str | None, typer.Option(help="Of activations: static, dynamic, robust, or measured, the best of "
+Scales = Annotated[str | None, typer.Option(help="Scales of activations: static, dynamic, robust, or measured, the "
+                                                 "best of "
                                                  "them.  [default: measured]")]
 Text = Annotated[Path | None, typer.Option(help="UTF-8 file to calibrate static scales on.  [default: what the model "
                                                 "itself writes]")]

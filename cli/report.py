@@ -25,7 +25,7 @@ def report(
     bucket: Annotated[int | None, typer.Option(help="Context bucket, from 0.  [default: the last]")] = None,
     trace_file: Annotated[Path | None, typer.Option("--trace", help="Write a trace for ui.perfetto.dev.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with the schedule, space by time.")] = None,
-    svg: Annotated[Path | None, typer.Option(help="Write the picture of the longest segment alone.")] = None,
+    svg: Annotated[Path | None, typer.Option(help="Write only the picture of the longest segment.")] = None,
 ) -> None:
     """Say which operation takes which cycles, what lies where, and draw the schedule."""
     check_outputs((trace_file, html, svg), sources(program))

@@ -107,7 +107,8 @@ def _fitting(model: ModelConfig, four_bit: frozenset[str]) -> str:
 def check_fit(model: ModelConfig, config: ChipConfig, context: int, four_bit: frozenset[str]) -> Placement:
     """Place and lower the model's shapes, without weights. Raises TspError that names what does not fit."""
     if four_bit and not config.int4:
-        raise TspError(f"config {config.name} has no int4 weights, for {2 * config.rows} rows of a step do not fit its "
+        raise TspError(f"config {config.name} has no int4 weights, because the {2 * config.rows} rows of a step "
+                       "exceed its "
                        f"{config.lanes} lanes: use int8")
     for name, value in (("dim", model.dim), ("vocab_size", model.vocab_size)):
         if value <= config.lanes:

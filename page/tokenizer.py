@@ -60,7 +60,7 @@ def _pieces(tokenizer: Tokenizer) -> tuple[list[str], list[tuple[int, str]]]:
 def _added(tokens: list[Step]) -> Iterator[Step]:
     for entry in tokens:
         if entry["single_word"]:
-            raise _refusal(f"the added token {entry['content']!r}, which must be a word of its own")
+            raise _refusal(f"the added token {entry['content']!r}, which must be a separate word")
         yield {"id": entry["id"], "text": entry["content"], "normalized": entry["normalized"],
                "lstrip": entry["lstrip"], "rstrip": entry["rstrip"]}
 

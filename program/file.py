@@ -52,7 +52,7 @@ def is_program(path: str | Path) -> bool:
 def check_checkpoint(path: Path) -> None:
     """Raises TspError if the file is a program rather than a checkpoint."""
     if path.is_file() and is_program(path):
-        raise TspError(f"{path} is a program already, and no checkpoint: run it with `tsp run {path}`")
+        raise TspError(f"{path} is a program, not a checkpoint: run it with `tsp run {path}`")
 
 
 def to_bytes(program: Program) -> bytes:
@@ -134,13 +134,13 @@ def _checked(data: bytes | mmap.mmap) -> tuple[dict[str, Any], memoryview]:
         raise TspError("not a Metronome program; compile a checkpoint with `tsp compile`")
     second, newline, behind = _line(data, behind)
     if not newline:
-        raise TspError(f"the program is cut short: only {len(data)} bytes of its first lines are there")
+        raise TspError(f"the program is cut short: its first lines have only {len(data)} bytes; copy it again")
     if first != MAGIC + b"%d" % VERSION:
         raise TspError(f"a program of version {first[len(MAGIC):][:16].decode('ascii', 'replace')!r}; this tsp reads "
                        f"version {VERSION}: compile it again")
     size, _, digest = second.partition(b" ")
     if not size.isdigit() or size.startswith(b"0"):
-        raise TspError("the program is altered: its size is no number; copy or compile it again")
+        raise TspError("the program is altered: its size is not a number; copy or compile it again")
     if int(size) != len(data):
         fault = "cut short" if len(data) < int(size) else "too long"
         raise TspError(f"the program is {fault}: {int(size)} bytes expected, {len(data)} found; copy it again")
@@ -153,7 +153,7 @@ def _checked(data: bytes | mmap.mmap) -> tuple[dict[str, Any], memoryview]:
     except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict):
-        raise TspError("the program's header is no JSON object: compile it again")
+        raise TspError("the program's header must be a JSON object: compile it again")
     return header, memoryview(data)[behind:]
 
 

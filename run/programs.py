@@ -83,8 +83,9 @@ def _smallest(model: ModelConfig, context: int | None, weights: str, say: Callab
     for chip in (default, *larger):
         if fit(model, chip, context=context, weights=weights).context:
             if chip is not default:
-                say(f"the model does not fit {default.name}: {chip.name} is taken, a chip for simulation (--config "
-                    "names another)")
+                say(f"the model does not fit {default.name}: config {chip.name} is used, which exists in simulation "
+                    "only "
+                    "(--config names another)")
             return chip
     return default
 

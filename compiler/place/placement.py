@@ -108,7 +108,7 @@ def place(config: ChipConfig, model: IntegerModel, rope_rate: np.ndarray) -> Pla
     geometry = Geometry(config, model)
     placement = Placement(geometry, Layout(config, model.layers))
     if geometry.vocab * geometry.lanes > 1 << 16:
-        raise TspError(f"vocabulary of {model.vocab} tokens: at most 65536 are supported")
+        raise TspError(f"the vocabulary must have at most 65536 tokens, not {model.vocab}")
     _Placer(placement, rope_rate).run()
     return placement
 
