@@ -18,11 +18,13 @@ from run.chat import TemplateError, choose_template
 from run.conversation import Conversation, Turn
 from run.devices import check_name, open_device
 from run.models import find_model
-from run.programs import open_program
+from run.programs import open_any
 from run.sampling import Sampling
 from run.session import Session
+from sim.lines import LineFaults
 
 from .models import MODELS
+from .options import LinkFaults, Partition, Rack
 from .show import plain
 
 HELP = "/reset forgets the conversation, /quit ends (as ctrl-D does), ctrl-C stops an answer"
@@ -52,21 +54,25 @@ def chat(
                                                      f"{DEFAULT_CLOCK_MHZ:g}]")] = None,
     config: Annotated[str | None, typer.Option(help=f"Chip: {', '.join(CONFIGS)}.  [default: the smallest that the "
                                                     "model fits]")] = None,
+    rack: Rack = None,
+    partition: Partition = None,
+    link_faults: LinkFaults = None,
     context: Annotated[int | None, typer.Option(help="Positions served.")] = None,
     tokenizer: Annotated[Path | None, typer.Option(help="Tokenizer of a checkpoint.")] = None,
 ) -> None:
     """Hold a conversation with a model; each answer takes exactly the predicted cycles."""
     check_name(device)
+    faults = LineFaults.parse(link_faults) if link_faults is not None else None
     notes = plain(stderr=True)
-    program = open_program(model, config=config, any_chip=config is None, context=context, tokenizer=tokenizer,
-                           say=lambda line: notes.print(line, style="dim"))
+    program = open_any(model, config=config, rack=rack, partition=partition, any_chip=config is None, context=context,
+                       tokenizer=tokenizer, say=lambda line: notes.print(line, style="dim"))
     words = Tokenizer.from_bytes(program.tokenizer)
     template = choose_template(chat_template, model, words)
     if template is None:
         raise TspError(f"{model} has no chat template: it is a completion model; use tsp run, or give --chat-template")
     sampling = Sampling(temperature=temperature, seed=seed, top_k=top_k, top_p=top_p, min_p=min_p,
                         repetition_penalty=repetition_penalty)
-    machine = open_device(device, program.config)
+    machine = open_device(device, program.config, faults=faults)
     try:
         mhz = clock or getattr(machine, "clock_mhz", DEFAULT_CLOCK_MHZ)
         talk = Conversation(Session(machine, program), words, template, sampling, system, tokens)

@@ -14,29 +14,31 @@ from rich.console import Console
 
 import cli.one_thread  # noqa: F401  before anything that imports numpy
 from arch.config import CONFIGS, DEFAULT_CONFIG, config_of
+from arch.rack import RackConfig
 from base.cache import FULL
 from base.command import INTERRUPTED, REFUSED, prepare, refusal
 from base.errors import TspError
 from base.files import check_output, whole
-from compiler.compile import compile_checkpoint
 from compiler.fit import fit as fit_model
 from compiler.frontend.files import read_model, read_text, sources
 from compiler.frontend.load import load_checkpoint
+from compiler.rack.fit import chips_needed, fit_rack
 from program.file import check_checkpoint, save
 from program.program import DEFAULT_CLOCK_MHZ
 from run.devices import check_name, check_waveforms, open_device
 from run.models import find_model
-from run.programs import open_program
+from run.programs import compile_for, machine_of, open_any
 from run.session import BrokenPromise, Session
 from run.story import begin, plan
 from sim.cycle.core import ProgramError
+from sim.lines import LineFaults
 
 from . import show
 from .bench import bench
 from .chat import chat
 from .latency import bench_api, watch_api
 from .models import MODELS, Model, get
-from .options import Config, Context, Scales, Text, TokenizerFile, Weights
+from .options import Config, Context, LinkFaults, Partition, Rack, Scales, Text, TokenizerFile, Weights
 from .page import page
 from .plan import plan as plan_model
 from .report import report
@@ -72,6 +74,9 @@ def run(
     clock: Annotated[float | None, typer.Option(help="MHz, for tokens/s.  [default: the board's, elsewhere "
                                                      f"{DEFAULT_CLOCK_MHZ:g}]")] = None,
     config: Config = None,
+    rack: Rack = None,
+    partition: Partition = None,
+    link_faults: LinkFaults = None,
     context: Context = None,
     weights: Weights = None,
     scales: Scales = None,
@@ -82,14 +87,16 @@ def run(
     check_name(device)
     if clock is not None:
         check_clock(clock)
+    faults = LineFaults.parse(link_faults) if link_faults is not None else None
     waves = _waves(device, vcd, fst, sources(program, tokenizer))
     notes = Console(stderr=as_json, highlight=False, soft_wrap=True)
-    compiled = open_program(program, config=config, context=context, weights=weights, scales=scales,
-                            text=text, tokenizer=tokenizer,
-                            say=lambda line: notes.print(line, style="dim", markup=False))
+    compiled = open_any(program, config=config, rack=rack, partition=partition, context=context, weights=weights,
+                        scales=scales, text=text, tokenizer=tokenizer,
+                        say=lambda line: notes.print(line, style="dim", markup=False))
     wanted = plan(compiled, prompt, tokens=tokens, temperature=temperature, seed=seed)
     with whole(waves, STOPPED) if waves else nullcontext() as trace:
-        machine = open_device(device, compiled.config, trace=trace, trace_format="fst" if fst else "vcd")
+        machine = open_device(device, compiled.config, trace=trace, trace_format="fst" if fst else "vcd",
+                              faults=faults)
         try:
             mhz = clock or getattr(machine, "clock_mhz", DEFAULT_CLOCK_MHZ)
             if not as_json:
@@ -120,6 +127,8 @@ def compile(
     output: Annotated[Path, typer.Option("--output", "-o", help="Program file to write.")],
     tokenizer: TokenizerFile = None,
     config: Config = None,
+    rack: Rack = None,
+    partition: Partition = None,
     context: Context = None,
     weights: Weights = None,
     scales: Scales = None,
@@ -132,13 +141,13 @@ def compile(
     check_clock(clock)
     check_checkpoint(checkpoint)
     check_output(output, *sources(checkpoint, tokenizer))
-    chip = config_of(config or DEFAULT_CONFIG)
+    machine = machine_of(config, rack) or config_of(DEFAULT_CONFIG)
     with show.passes() as progress:
         model, tok = read_model(checkpoint, tokenizer)
         show.notes((*model.notes, *tok.notes))
-        program = compile_checkpoint(model, tok, config=chip, context=context, weights=weights or "int8",
-                                     scales=scales or "measured", text=text and read_text(text, tok),
-                                     accept_quality=accept_quality, progress=progress)
+        program = compile_for(machine, model, tok, partition, context=context, weights=weights or "int8",
+                              scales=scales or "measured", text=text and read_text(text, tok),
+                              accept_quality=accept_quality, progress=progress)
         save(program, output)
     show.program(program, output, clock)
 
@@ -147,19 +156,29 @@ def compile(
 def fit(
     checkpoint: Model,
     config: Annotated[str | None, typer.Option(help=f"One of {', '.join(CONFIGS)}.  [default: all]")] = None,
+    rack: Rack = None,
+    partition: Partition = None,
     context: Context = None,
     weights: Weights = None,
     cycles: Annotated[bool, typer.Option("--cycles", help="Also schedule its tokens, which takes seconds.")] = False,
     clock: Clock = DEFAULT_CLOCK_MHZ,
 ) -> None:
-    """Say at once whether a model fits which chip, and what limits it."""
+    """Say at once which chip a model fits, what limits it, and how many chips it needs where one is too small."""
     check_clock(clock)
     check_checkpoint(checkpoint)
-    chips = [config_of(config)] if config else list(CONFIGS.values())
+    machine = machine_of(config, rack)
     model = load_checkpoint(checkpoint)
     show.notes(model.notes)
-    found = [fit_model(model.config, chip, context=context, weights=weights or "int8", cycles=cycles) for chip in chips]
+    sizes, wanted, weights = model.config, context or model.config.seq_len, weights or "int8"
+    if isinstance(machine, RackConfig):
+        fitted = fit_rack(sizes, machine, context=context, weights=weights, cycles=cycles, kind=partition)
+        show.rack_fits([fitted], clock, wanted)
+        return
+    chips = [machine] if machine else list(CONFIGS.values())
+    found = [fit_model(sizes, chip, context=context, weights=weights, cycles=cycles) for chip in chips]
     show.fits(found, checkpoint, model, clock)
+    short = [each.config for each in found if each.context < wanted]
+    show.chips_needed([(chip, chips_needed(sizes, chip, context=context, weights=weights)) for chip in short], wanted)
 
 
 def check_clock(clock: float) -> None:

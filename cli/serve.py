@@ -12,9 +12,9 @@ from program.tokenizer import Tokenizer
 from run.chat import PLAIN, choose_template
 from run.devices import check_name
 from run.models import find_model
-from run.programs import open_program
+from run.programs import open_any
 
-from .options import Config, Context, Scales, Text, TokenizerFile, Weights
+from .options import Config, Context, Partition, Rack, Scales, Text, TokenizerFile, Weights
 
 
 def serve(
@@ -42,6 +42,8 @@ def serve(
     tokens_per_minute: Annotated[int, typer.Option(help="Of each key, prompts included.")] = 6_000_000,
     max_body: Annotated[int, typer.Option(help="Bytes of a request.")] = 1 << 20,
     config: Config = None,
+    rack: Rack = None,
+    partition: Partition = None,
     context: Context = None,
     weights: Weights = None,
     scales: Scales = None,
@@ -60,8 +62,8 @@ def serve(
                         drain=drain_seconds, requests=requests_per_minute, tokens=tokens_per_minute, body=max_body)
     if chat_template not in (None, PLAIN):
         read_template(Path(chat_template))  # before a compilation that may take minutes
-    compiled = open_program(program, config=config, any_chip=config is None, context=context, weights=weights,
-                            scales=scales, text=text, tokenizer=tokenizer, say=_say)
+    compiled = open_any(program, config=config, rack=rack, partition=partition, any_chip=config is None,
+                        context=context, weights=weights, scales=scales, text=text, tokenizer=tokenizer, say=_say)
     template = choose_template(chat_template, program, Tokenizer.from_bytes(compiled.tokenizer))
     run_server(settings, compiled, template, _say)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from arch.vectors import ceil_div
 from base.errors import TspError
 from compiler.place.geometry import native_head_size
-from compiler.place.placement import LOOPED_BODY
+from compiler.place.placement import MOST_STRAIGHT
 
 from .machines import Machine, program_store
 from .shapes import Shape
@@ -134,7 +134,7 @@ def scale_bytes(tiling: Tiling, precision: str) -> int:
     gains = (shape.layers * shape.norms + 1) * tiling.vectors(shape.dim) * tiling.lanes
     if precision == "fp16":
         return SCALE_BYTES * gains
-    looped = tiling.lanes > 1 and ceil_div(tiling.vectors(shape.vocab), 2) > LOOPED_BODY
+    looped = tiling.lanes > 1 and ceil_div(tiling.vectors(shape.vocab), 2) > MOST_STRAIGHT
     classifier = tiling.vectors(shape.vocab) * tiling.lanes * (LOOPED_SCALE_BYTES if looped else SCALE_BYTES)
     return SCALE_BYTES * (gains + shape.layers * tiling.channels()) + classifier
 

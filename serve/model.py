@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from base.errors import TspError
-from program.program import Program
+from program.rack import AnyProgram
 from program.tokenizer import Tokenizer
 from run.answer import Question
 from run.chat import ChatTemplate, TemplateError, prompt_of
@@ -28,14 +28,14 @@ class Model:
     """
 
     settings: Settings
-    program: Program
+    program: AnyProgram
     tokenizer: Tokenizer
     template: ChatTemplate | None
     created: int
     longest: int
 
     @staticmethod
-    def of(settings: Settings, program: Program, template: ChatTemplate | None) -> "Model":
+    def of(settings: Settings, program: AnyProgram, template: ChatTemplate | None) -> "Model":
         """With the program's own tokenizer."""
         tokenizer = Tokenizer.from_bytes(program.tokenizer)
         longest = max(len(tokenizer.piece(tokenizer.eos, token)) for token in range(tokenizer.vocab_size))

@@ -151,7 +151,8 @@ def test_no_such_path(tmp_path):
     [
         (lambda data: data[:-1], r"is truncated: its header asks for {size} bytes, the file has {found}"),
         (lambda data: data[:1000], r"is truncated: its header asks for {size} bytes, the file has 1000"),
-        (lambda data: data + b"\0\0\0\0", r"has the wrong size: its header asks for {size} bytes, the file has {found}"),
+        (lambda data: data + b"\0\0\0\0",
+         r"has the wrong size: its header asks for {size} bytes, the file has {found}"),
         (lambda data: b"", r"this is an empty file"),
         (lambda data: data[:27], r"is truncated: a llama2.c header has 28 bytes, the file has 27"),
         (lambda data: b"24ka\x01\0\0\0" + data[8:], r"a llama2.c file of version 1 or later (magic 'ak42'): export it"),

@@ -263,6 +263,8 @@ def test_a_board_that_falls_silent():
         port.write((Space.CONTROL, 1, n) for n in range(WINDOW + 1))
     with pytest.raises(TspError, match="tries in a row failed"):
         port.read(Space.MEM, [0])
+    with pytest.raises(TspError, match="tries in a row failed"):
+        port.check()
 
 
 def test_a_board_that_is_restarted():
@@ -271,7 +273,10 @@ def test_a_board_that_is_restarted():
     port = Link(line, "fake")
     port.write((Space.CONTROL, 1, n) for n in range(20))
     port.read(Space.CONTROL, [1])
+    port.check()
     line.board.expected = 0
+    with pytest.raises(TspError, match="fake: the board was restarted"):
+        port.check()
     with pytest.raises(TspError, match="fake: the board was restarted"):
         port.write((Space.CONTROL, 1, n) for n in range(WINDOW + 1))
 

@@ -6,12 +6,15 @@ import pytest
 
 from cli import bench
 from cli.main import app
-from run.bench import Figure, as_json, figures, machine
+from run.bench import SHAPES, Figure, Shape, as_json, machine, of_shape
+
+GOALS = {"15M": 0.96, "SmolLM2-135M": 0.93}
 
 
-def test_the_15m_shape_reaches_its_goal():
-    (figure,) = figures([])
-    assert figure.model == "15M shape" and 0.85 <= figure.value < 1
+@pytest.mark.parametrize("shape", [
+    SHAPES[0], *(pytest.param(shape, marks=pytest.mark.nightly) for shape in SHAPES[1:])], ids=lambda shape: shape.name)
+def test_large_shapes_reach_their_goals(shape: Shape):
+    assert GOALS[shape.name] <= of_shape(shape).value < 1
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from arch.vectors import SIDES
 from compiler.ir import Acc, As, Imm, Iota, Mem, Reg
 from compiler.place.layout import Tensor
 from program.arithmetic import ROPE_FRACTION, ROPE_STEP
+from program.integer import RESIDUAL
 
 from .builder import Builder
 from .index import (
@@ -20,6 +21,7 @@ from .index import (
     one_hot_mask,
     shifted_one,
 )
+from .norm import largest_so_far, operand_shift
 from .state import TokenState
 
 MASKS = 6
@@ -34,17 +36,20 @@ def begin(b: Builder) -> TokenState:
     cos, sin = b.regs(g.head_vectors), b.regs(g.head_vectors)
     head_lanes = tuple(b.regs(1) for _ in range(g.heads_per_vector)) if g.heads_per_vector > 1 else ()
     residual = b.regs(g.dim) if g.residual_in_registers else b.tensor("x")
+    shift = b.exponents.take() if RESIDUAL in b.model.dynamic else None
     position, token = b.regs(1), b.regs(1)
-    b.op("token", a=b.tensor("token"), dst=token)
+    if g.embeds:
+        b.op("token", a=b.tensor("token"), dst=token)
     b.op("position", a=b.tensor("position"), dst=position)
-    _embedding(b, token, residual)
+    if g.embeds:
+        _embedding(b, token, residual, shift)
     b.free(token)
     _index_position(b, position)
     _rotation(b, position, cos, sin)
     mask = _mask(b, position)
     _head_lanes(b, head_lanes)
     b.free(position)
-    return TokenState(residual=residual, cos=cos, sin=sin, head_lanes=head_lanes, mask=mask)
+    return TokenState(residual=residual, shift=shift, cos=cos, sin=sin, head_lanes=head_lanes, mask=mask)
 
 
 # --- position ------------------------------------------------------------------------------------------------------
@@ -152,9 +157,9 @@ def _head_lanes(b: Builder, head_lanes: tuple[Reg, ...]) -> None:
 # --- embedding -----------------------------------------------------------------------------------------------------
 
 
-def _embedding(b: Builder, token: Reg, residual: Reg | Mem) -> None:
+def _embedding(b: Builder, token: Reg, residual: Reg | Mem, shift: int | None) -> None:
     """residual = embedding row of the token: every side and plane that may hold the row is gathered, one is not
-    masked."""
+    masked. shift: see `TokenState`."""
     label, rows, lanes = "embedding", b.config.rows, b.geometry.lanes
     table = b.placement.matrices["embedding"]
     low, offset, er = b.regs(1), b.regs(1), b.exponents.take()
@@ -171,7 +176,7 @@ def _embedding(b: Builder, token: Reg, residual: Reg | Mem) -> None:
                                     c=offset)
             cluster.index(stream, [table.tensors[side][group - 1].slice], INDEX_EMBEDDING)
     scale = _embedding_scale(b, token, low)
-    _unpack_row(b, token, scale, residual)
+    _unpack_row(b, token, scale, residual, shift)
     b.free(low, offset)
     b.exponents.give(er)
 
@@ -190,9 +195,9 @@ def _embedding_scale(b: Builder, token: Reg, low: Reg) -> Reg:
     return scale
 
 
-def _unpack_row(b: Builder, token: Reg, scale: Reg, residual: Reg | Mem) -> None:
-    """residual = the bytes of the gathered row * its scale. The row lies in the plane that the token's last two bits
-    name, and zeros come from everywhere else."""
+def _unpack_row(b: Builder, token: Reg, scale: Reg, residual: Reg | Mem, shift: int | None) -> None:
+    """residual = the bytes of the gathered row * its scale, and its shift. The row lies in the plane that the token's
+    last two bits name, and zeros come from everywhere else."""
     label, n, er = "embedding", b.geometry.dim, b.exponents.take()
     table = b.placement.matrices["embedding"]
     b.op(label, a=token, pre=-3, alu=Alu.AND, c=Imm(8 * (PLANES - 1)), er_dst=er)
@@ -203,7 +208,11 @@ def _unpack_row(b: Builder, token: Reg, scale: Reg, residual: Reg | Mem) -> None
         if group:
             b.op(label, a=work, alu=Alu.OR, c=other, n=n, dst=work)
     b.op(label, a=work, pre=-8 * (PLANES - 1), er_use=ErUse.PRE, er=er, n=n, dst=work)  # into the upper plane
-    b.op(label, a=As(work, Fmt.B3), func=Func.MUL, b=scale, post=b.shifts.emb, n=n, dst=residual)
+    cluster, largest = b.cluster(label), {} if shift is None else largest_so_far(first=True)
+    _, found = b.alu(cluster, a=As(work, Fmt.B3), func=Func.MUL, b=scale, post=b.shifts.emb, n=n, dst=residual,
+                     **largest)
+    if shift is not None:
+        operand_shift(b, cluster, found, shift)
     b.free(scale)
     b.exponents.give(er)
     b.free(work, other)

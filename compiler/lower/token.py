@@ -14,19 +14,21 @@ from compiler.place.placement import Placement
 from .attention import attention
 from .begin import begin
 from .builder import Builder
+from .exchange import Exchange
 from .feed_forward import feed_forward
+from .feed_forward_of_all import feed_forward_of_all
 from .finish import finish
 from .noise import layer_noise
 
 
-def lower_token(placement: Placement, chunks: int, valid: int = 0) -> list[Block]:
+def lower_token(placement: Placement, chunks: int, valid: int = 0, exchange: Exchange | None = None) -> list[Block]:
     """The blocks of a token in a context bucket, see `Builder`. Raises TspError naming a resource that runs out."""
-    b = Builder(placement, chunks, valid)
+    b = Builder(placement, chunks, valid, exchange)
     b.open("begin")
     state = begin(b)
     b.open("layer", b.model.layers, placement.layout.strides)
     attention(b, state)
-    feed_forward(b, state)
+    (feed_forward_of_all if placement.geometry.share else feed_forward)(b, state)
     layer_noise(b)
     b.open("finish")
     finish(b, state)

@@ -44,7 +44,7 @@ class Alone(Elaboratable):
 
     def elaborate(self, platform):
         m = Module()
-        m.domains += [ClockDomain("sync", reset_less=True), ClockDomain("fast", reset_less=True)]
+        m.domains += [ClockDomain(name, reset_less=True) for name in ("sync", "fast", "rx0")]
         m.d.comb += [ClockSignal().eq(self.clk), ClockSignal("fast").eq(self.fast)]
         end = Endpoint(self.link)
         m.submodules.end = renamed(end, 0)

@@ -96,6 +96,10 @@ class Link:
         """Wait until all writes are done."""
         self._settle(0)
 
+    def check(self) -> None:
+        """Raises TspError if the board does not answer, or was restarted."""
+        self._read(Read(IDENTITY, 0, 1))
+
     def close(self) -> None:
         """Close the line, without waiting for answers."""
         self._line.close()
@@ -223,6 +227,10 @@ class Board(ChipDevice):
     def __init__(self, link: Link, name: str, config: ChipConfig) -> None:
         self.link, self.clock_mhz = link, link.identity.clock_khz / 1e3
         super().__init__(name, PortChip(config, link))
+
+    def check(self) -> None:
+        """Raises TspError if the board does not answer, or was restarted and has lost its program."""
+        self.link.check()
 
     def close(self) -> None:
         """Close the line."""

@@ -1,6 +1,6 @@
-"""One protocol for everything that runs a program: reference, cycle model, RTL, and a board.
+"""One protocol for everything that runs a program: reference, cycle model, RTL, and a board, and racks of these.
 
-`ReferenceDevice` and `ChipDevice` implement it.
+`ReferenceDevice`, `ChipDevice` and `RackDevice` implement it.
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,17 @@ import numpy as np
 from arch.host_map import Trap
 from base.errors import TspError
 from program.noise import advanced
-from program.program import Program
+from program.rack import AnyProgram
 from program.sampler import Sampler, temperature_q
+
+
+class BrokenPromise(Exception):
+    """A chip took other cycles than predicted, chips of a rack differ, or one reported an error: a bug of ours. One
+    line."""
+
+
+class ChipFault(BrokenPromise):
+    """A chip or a link reported an error, or tokens did not end."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +50,8 @@ class Device(Protocol):
 
     name: str
 
-    def load(self, program: Program) -> None:
-        """Load a program. Raises TspError if it is for another chip."""
+    def load(self, program: AnyProgram) -> None:
+        """Load a program. Raises TspError if it is for another machine."""
         ...
 
     def start(self, prompt: Sequence[int], temperature: float = 0.0, seed: int = 0, *, cached: int = 0) -> None:
@@ -83,7 +92,7 @@ class Device(Protocol):
 # --- checks that all devices make ----------------------------------------------------------------------------------
 
 
-def check_prompt(program: Program, prompt: Sequence[int]) -> None:
+def check_prompt(program: AnyProgram, prompt: Sequence[int]) -> None:
     """Raises TspError if a prompt does not fit a program."""
     if not prompt:
         raise TspError("the prompt must hold at least the BOS token")
@@ -108,13 +117,13 @@ def check_cached(prompt: Sequence[int], cached: int) -> None:
                          f"{cached}")
 
 
-def check_run(program: Program, position: int, n: int) -> None:
+def check_run(program: AnyProgram, position: int, n: int) -> None:
     """Raises TspError unless n positions from `position` on are within the context."""
     if n < 0 or position + n > program.context:
         raise TspError(f"{n} tokens from position {position} on exceed the program's context of {program.context}")
 
 
-def sampler_of(program: Program, temperature: float, seed: int, position: int = 0) -> Sampler:
+def sampler_of(program: AnyProgram, temperature: float, seed: int, position: int = 0) -> Sampler:
     """The sampler of a run at a position. Raises TspError if temperature or seed is out of range."""
     try:
         word = temperature_q(temperature)
