@@ -38,7 +38,7 @@ class SecdedProof(Proof):
         with m.If(last):
             m.d.sync += started.eq(1)
         body = code.placed(data)
-        whole = Cat(body[: code.bits - code.check_bits], code.after(Const(0, code.check_bits), body))
+        whole = Cat(body[: code.bits - code.check_bits], code.after(Const(0, code.check_bits), body) ^ code.inverted)
         decoders, befores = [], []
         for name, given in (("any_word", word), ("one_more", word ^ wrong), ("codeword", whole)):
             decoder, before = self._decoder(m, name, given, phase, last, started, step)
@@ -80,7 +80,7 @@ class SecdedProof(Proof):
         shown = started & (phase == 0)
         kept = opened["kept"]
         self.tie(phase < cycles, implies(~shown, unit.syndrome == 0),
-                 implies(shown, unit.syndrome == code.after(zero, before)),
+                 implies(shown, unit.syndrome == code.after(zero, before) ^ code.inverted),
                  implies(shown, kept == before[: code.bits - code.check_bits]))
         return unit, before
 

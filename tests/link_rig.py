@@ -163,11 +163,11 @@ class Rig(wiring.Component):
         link, at = self.link, lambda name: self.port(side, name)
         out = Signal(len(beats), name=f"{side}_out")
         mask = Signal(link.slot * len(beats), name=f"{side}_mask")
-        with m.If((phase == 0) & (at("flip") != 0)):
+        with m.If((phase == link.slot - 1) & (at("flip") != 0)):
             m.d[core] += at("flipped").eq(at("flipped") + 1)
-        with m.If(phase == 0):
+        with m.If(phase == link.slot - 1):
             m.d[core] += mask.eq(at("flip"))
-        part = Mux(phase == 0, at("flip"), mask).word_select(phase, len(beats))
+        part = mask.word_select(phase, len(beats))
         m.d[core] += out.eq(beats ^ part)
         bit = Signal(range(2 * link.ratio), name=f"{side}_bit")
         m.d.comb += bit.eq((turn - 1) >> 3)

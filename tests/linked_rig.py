@@ -6,7 +6,7 @@ flipped on the way, and lines cut.
 
 from typing import Any
 
-from amaranth.hdl import Cat, ClockDomain, ClockSignal, DomainRenamer, Module, Mux, ResetSignal, Signal, Value
+from amaranth.hdl import Cat, ClockDomain, ClockSignal, DomainRenamer, Module, ResetSignal, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -130,9 +130,9 @@ class LinkedRack(wiring.Component):
         link, flip = self.link, getattr(self, f"flip_{name_of(port)}")
         mask = Signal(link.code.bits, name=f"mask_{name_of(port)}")
         phase = chip.counter[: link.phase_bits]
-        with m.If(phase == 0):
+        with m.If(phase == link.slot - 1):
             m.d[f"core{port.chip}"] += mask.eq(flip)
-        return Mux(phase == 0, flip, mask).word_select(phase, link.cycle_bits)
+        return mask.word_select(phase, link.cycle_bits)
 
 
 def name_of(port: Port) -> str:

