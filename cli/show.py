@@ -167,7 +167,7 @@ def fits(found: Sequence[Fit], path: Path, model: Checkpoint, clock: float) -> N
         table.add_row(each.config.name, *_fit_cells(each, clock))
     out.print(table)
     if timed:
-        out.print("cycles: with static scales; compiling measures whether the model needs dynamic ones")
+        out.print("cycles hold for static scales; `tsp compile` measures whether the model needs dynamic ones")
     for each in found:
         if each.limit:
             out.print(f"{each.config.name}: limited by: {each.limit}")
