@@ -12,7 +12,7 @@ from arch.rack import RACKS, mesh
 from base.errors import TspError
 from compiler.compile import compile_checkpoint
 from compiler.rack.compile import compile_rack
-from program.rack import RackProgram
+from program.rack import AnyProgram, RackProgram
 from run.devices import open_device
 from run.programs import open_any
 
@@ -35,9 +35,9 @@ def check(compiled: RackProgram, tokens: int) -> None:
         check_run(compiled, "model", prompt, temperature, seed, min(tokens, compiled.context))
 
 
-def check_run(compiled: RackProgram, name: str, prompt: list[int], temperature: float, seed: int, tokens: int) -> None:
+def check_run(compiled: AnyProgram, name: str, prompt: list[int], temperature: float, seed: int, tokens: int) -> None:
     """Every token, cycle and logit of a run on a device against the reference and the prediction."""
-    device, reference = (open_device(each, compiled.rack) for each in (name, "reference"))
+    device, reference = (open_device(each, compiled.config) for each in (name, "reference"))
     for each in (device, reference):
         each.load(compiled)
         each.start(prompt, temperature, seed)

@@ -64,8 +64,17 @@ def build_buckets(placements: Placements, count: int | None = None) -> list[list
         return built(count)
     hasty = check_queues(placements)
     likely = [Likely(config, _of_chip(lowered, chip), hasty[chip]) for chip, config in enumerate(rack.chips)]
-    numbers = (n for n in range(most, 1, -1) if all(each.fits(borders_of(chunks, n)) for each in likely))
+    numbers = (n for n in range(most, 1, -1) if _may_fit(likely, borders_of(chunks, n)))
     return next((built(number) for number in numbers if not _overflow(rack, built(number))), built(1))
+
+
+def _may_fit(likely: Sequence[Likely], borders: list[tuple[int, int]]) -> bool:
+    """Whether buckets with these borders should fit all chips. A bucket between others may need more registers than
+    that of the whole context, which fits: it has its mask in registers."""
+    try:
+        return all(each.fits(borders) for each in likely)
+    except TspError:
+        return False
 
 
 def _of_chip(lowered: Callable[[int, int], Blocks], chip: int) -> Callable[[int, int], list[Block]]:
