@@ -63,12 +63,14 @@ def run(
                                             help=f"Program file, or a model: {MODELS}.")],
     device: Annotated[str, typer.Option(help="reference, model, rtl, or a board's port: /dev/ttyUSB0.")] = "rtl",
     prompt: Annotated[str, typer.Option(help="How the story begins.")] = "",
-    tokens: Annotated[int | None, typer.Option(help="New tokens at most.  [default: up to the context]")] = None,
+    tokens: Annotated[int | None, typer.Option(help="Most new tokens.  [default: up to the context]")] = None,
     temperature: Annotated[float, typer.Option(help="0..10; 0 is greedy.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Of the sampling noise: the same story on every device.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling noise; a seed gives the same story on every "
+                                           "device.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
-    vcd: Annotated[Path | None, typer.Option(help="Write waveforms (rtl only): a gigabyte for five tokens.")] = None,
-    fst: Annotated[Path | None, typer.Option(help="The same as FST, a tenth of the size.")] = None,
+    vcd: Annotated[Path | None, typer.Option(help="Write waveforms as VCD (rtl only): a gigabyte for five "
+                                                  "tokens.")] = None,
+    fst: Annotated[Path | None, typer.Option(help="Write waveforms as FST (rtl only), a tenth of the size.")] = None,
     clock: Annotated[float | None, typer.Option(help="MHz, for tokens/s.  [default: the board's, elsewhere "
                                                      f"{DEFAULT_CLOCK_MHZ:g}]")] = None,
     config: Config = None,
@@ -111,7 +113,7 @@ def run(
 def _waves(device: str, vcd: Path | None, fst: Path | None, inputs: Iterable[Path]) -> Path | None:
     """The file of waveforms, if one is wanted. Raises TspError if the device has none, or it cannot be written."""
     if vcd and fst:
-        raise TspError("waveforms are written in one format: give one of --vcd and --fst")
+        raise TspError("waveforms are written in one format: give --vcd or --fst, not both")
     waves = vcd or fst
     if waves:
         check_waveforms(device)
@@ -132,7 +134,8 @@ def compile(
     scales: Scales = None,
     text: Text = None,
     clock: Clock = DEFAULT_CLOCK_MHZ,
-    accept_quality: Annotated[bool, typer.Option("--accept-quality", help="Even if the program is of no use.")] = False,
+    accept_quality: Annotated[bool, typer.Option("--accept-quality", help="Write the program even if its quality is "
+                                                                          "ruined.")] = False,
 ) -> None:
     """Compile a checkpoint, and print what is known of every token before anything runs."""
     check_clock(clock)
@@ -157,7 +160,7 @@ def fit(
     partition: Partition = None,
     context: Context = None,
     weights: Weights = None,
-    cycles: Annotated[bool, typer.Option("--cycles", help="Schedule its tokens too, which takes seconds.")] = False,
+    cycles: Annotated[bool, typer.Option("--cycles", help="Also schedule its tokens, which takes seconds.")] = False,
     clock: Clock = DEFAULT_CLOCK_MHZ,
 ) -> None:
     """Say at once which chip a model fits, what limits it, and how many chips it needs where one is too small."""
@@ -196,9 +199,9 @@ def _say_version(wanted: bool) -> None:
 @commands.callback()
 def common(
     version: Annotated[bool, typer.Option("--version", callback=_say_version, is_eager=True,
-                                          help="Say which version this is.")] = False,
+                                          help="Print the version.")] = False,
 ) -> None:
-    """Options of no command."""
+    """Options without a command."""
 
 
 commands.command()(report)

@@ -26,11 +26,11 @@ WIDTH = 110
 def report(
     program: Annotated[Path, typer.Argument(help="Program file (or checkpoint: its program for the default chip).")],
     rack: Rack = None,
-    chip: Annotated[int | None, typer.Option(help="Of a rack: one chip alone.  [default: all]")] = None,
+    chip: Annotated[int | None, typer.Option(help="One chip of a rack.  [default: all]")] = None,
     bucket: Annotated[int | None, typer.Option(help="Context bucket, from 0.  [default: the last]")] = None,
     trace_file: Annotated[Path | None, typer.Option("--trace", help="Write a trace for ui.perfetto.dev.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with the schedule, space by time.")] = None,
-    svg: Annotated[Path | None, typer.Option(help="Write the picture of the longest segment alone.")] = None,
+    svg: Annotated[Path | None, typer.Option(help="Write only the picture of the longest segment.")] = None,
 ) -> None:
     """Say which operation takes which cycles, what lies where, and draw the schedule."""
     check_outputs((trace_file, html, svg), sources(program))

@@ -167,7 +167,7 @@ def fits(found: Sequence[Fit], path: Path, model: Checkpoint, clock: float) -> N
         table.add_row(each.config.name, *_fit_cells(each, clock))
     out.print(table)
     if timed:
-        out.print("cycles: with static scales; compiling measures whether the model needs dynamic ones")
+        out.print("cycles hold for static scales; `tsp compile` measures whether the model needs dynamic ones")
     for each in found:
         if each.limit:
             out.print(f"{each.config.name}: limited by: {each.limit}")
@@ -193,6 +193,10 @@ def rack_fits(found: Sequence[RackFit], clock: float, wanted: int) -> None:
         table.add_row(each.rack.name, *cells)
     out.print(table)
     for each in found:
+        if each.context:
+            out.print(f"{each.rack.name}: divided by {each.plan}")
+        for line in each.uneven:
+            out.print(f"{each.rack.name}: uneven: {line}")
         if each.limit and each.context < wanted:
             out.print(f"{each.rack.name}: limited by: {each.limit}")
 

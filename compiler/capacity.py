@@ -124,7 +124,8 @@ def check_fit(model: ModelConfig, config: ChipConfig, context: int, four_bit: fr
     robust: as a robust model (`compiler.quantize.scales.robust`).
     """
     if four_bit and not config.int4:
-        raise TspError(f"config {config.name} has no int4 weights, for {2 * config.rows} rows of a step do not fit its "
+        raise TspError(f"config {config.name} has no int4 weights, because the {2 * config.rows} rows of a step "
+                       "exceed its "
                        f"{config.lanes} lanes: use int8")
     for name, value in (("dim", model.dim), ("vocab_size", model.vocab_size)):
         if value <= config.lanes:

@@ -67,7 +67,7 @@ def compile_checkpoint(
     context: positions served; by default the checkpoint's, shortened to what fits. weights: a key of `WEIGHTS`.
     scales: a key of `SCALES`. text: tokens to take static scales from (`files.read_text`), by default what the model
     writes. buckets: context buckets; by default as many as the queues hold. measure: compare the result with the float
-    model. accept_quality: compile even if that says that the program is of no use.
+    model. accept_quality: compile even if quantisation ruins the model.
     """
     four_bit = four_bit_matrices(weights)
     own = checkpoint.config
@@ -177,10 +177,10 @@ def quantized(checkpoint: Checkpoint, texts: Texts, context: int, lanes: int, fo
 
 
 def check_quality(source: str, quality: Quality) -> None:
-    """Raises TspError if a model of this quality is of no use."""
+    """Raises TspError if quantisation ruins the model."""
     if quality.top1 < LEAST_TOP1 or quality.ratio > MOST_KL:
-        raise TspError(f"{source}: the program would be of no use: {quality}; try --scales robust, --weights int8, or "
-                       "use `tsp compile --accept-quality` if you want it all the same")
+        raise TspError(f"{source}: quantisation ruins this model: {quality}; try --scales robust or --weights int8, or "
+                       "compile it anyway with `tsp compile --accept-quality`")
 
 
 # --- pack ----------------------------------------------------------------------------------------------------------

@@ -244,7 +244,7 @@ class Cluster:
             case Imm(value):
                 burst.fields[f"{name}_src"] = Src.IMM
                 if burst.fields.setdefault("imm", value) != value:
-                    raise ValueError(f"{self.label}: one operation has one immediate")
+                    raise ValueError(f"{self.label}: an operation has only one immediate")
             case Iota():
                 burst.fields[f"{name}_src"] = Src.IOTA
             case Reg(base, size):
@@ -255,8 +255,9 @@ class Cluster:
             case Stream():
                 direction, cycle = loc.arrival(cfg.VXM)
                 if cycle != at or (count > 1 and loc.interval != interval):
-                    raise ValueError(f"{self.label}: operand {name} arrives in {cycle} and then every {loc.interval} "
-                                     f"cycles, not in {at} and then every {interval}")
+                    raise ValueError(f"{self.label}: operand {name} arrives in cycle {cycle}, then every "
+                                     f"{loc.interval} "
+                                     f"cycles, not in cycle {at}, then every {interval}")
                 burst.fields[f"{name}_src"] = Src.stream(direction)
                 burst.samples.append(loc)
             case _:

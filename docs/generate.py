@@ -136,7 +136,7 @@ def _opcodes() -> str:
     unit = {op: name for name, ops in isa.UNIT_OPS.items() for op in ops}
     ops = (*Op, *LinkOp)
     fields = {op: ", ".join(f"`{name}`" for name in isa.FIELDS[op]) or "none" for op in ops}
-    return table(("opcode", "operation", "unit", "bits", "fields behind the header"),
+    return table(("opcode", "operation", "unit", "bits", "fields after the header"),
                  *((str(op.value), f"`{op.name}`", unit.get(op, "every queue"), str(isa.layout(op).size),
                     fields[op])
                    for op in ops))
@@ -404,7 +404,7 @@ def main() -> int:
     """Write the blocks and the picture, or with --check say which differ; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m docs.generate", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing, exit 1 if a block is out of date")
-    parser.add_argument("--rtl", action="store_true", help="also the output of `make sim`, which runs the RTL")
+    parser.add_argument("--rtl", action="store_true", help="also write the output of `make sim`, which runs the RTL")
     options = parser.parse_args()
     stale = []
     for path, new in [*((path, renewed(path.read_text(), rtl=options.rtl)) for path in files()), (PICTURE, schedule())]:

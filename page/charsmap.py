@@ -24,7 +24,7 @@ def table_of(charsmap: str) -> dict[str, str]:
         texts = data[SIZE + size :]
         return {key.decode(): texts[at : texts.index(0, at)].decode() for key, at in _leaves(units)}
     except (struct.error, IndexError, ValueError) as error:
-        raise TspError(f"damaged tokenizer: its precompiled_charsmap is no trie ({error})") from None
+        raise TspError(f"damaged tokenizer: its precompiled_charsmap is not a trie ({error})") from None
 
 
 def _leaves(units: tuple[int, ...]) -> Iterator[tuple[bytes, int]]:

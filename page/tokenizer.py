@@ -80,6 +80,6 @@ PROBES = 4
 def _added(tokens: list[Step]) -> Iterator[dict[str, Any]]:
     for entry in tokens:
         if entry["single_word"]:
-            raise refusal(f"the added token {entry['content']!r}, which must be a word of its own")
+            raise refusal(f"the added token {entry['content']!r}, which must be a separate word")
         yield {"id": entry["id"], "text": entry["content"], "normalized": entry["normalized"],
                "lstrip": entry["lstrip"], "rstrip": entry["rstrip"]}

@@ -180,9 +180,9 @@ def _schedule(program: Program) -> Iterator[str]:
     queues = {queue.name for queue in row.queues(program.config)}
     for number, queue, segment in np.unique(rows[:, [0, 2, 5]], axis=0).tolist():
         if program.texts[queue] not in queues:
-            yield f"its schedule names a queue {program.texts[queue]!r}, which the chip has not"
+            yield f"its schedule names a queue {program.texts[queue]!r}, which the chip lacks"
         if program.texts[segment] not in segments[number]:
-            yield f"its schedule names a segment {program.texts[segment]!r}, which bucket {number} has not"
+            yield f"its schedule names a segment {program.texts[segment]!r}, which bucket {number} lacks"
 
 
 def _model(program: Program) -> Iterator[str]:

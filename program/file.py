@@ -52,7 +52,7 @@ def is_program(path: str | Path) -> bool:
 def check_checkpoint(path: Path) -> None:
     """Raises TspError if the file is a program rather than a checkpoint."""
     if path.is_file() and is_program(path):
-        raise TspError(f"{path} is a program already, and no checkpoint: run it with `tsp run {path}`")
+        raise TspError(f"{path} is a program, not a checkpoint: run it with `tsp run {path}`")
 
 
 def to_bytes(program: AnyProgram) -> bytes:
@@ -91,7 +91,7 @@ def load(path: str | Path, config: ChipConfig | None = None) -> Program:
     """
     program = load_any(path, config)
     if isinstance(program, RackProgram):
-        raise TspError(f"{path} is for rack {program.rack.name}, and one chip is wanted: compile its checkpoint "
+        raise TspError(f"{path} is for rack {program.rack.name}, not for one chip: compile its checkpoint "
                        "without --rack")
     return program
 
@@ -120,7 +120,7 @@ def from_bytes(data: Data, config: ChipConfig | None = None) -> Program:
     """The program of `to_bytes`, for one chip. Raises TspError as `load` does. It is safe to run: see `check`."""
     program = any_from_bytes(data, config)
     if isinstance(program, RackProgram):
-        raise TspError(f"the program is for rack {program.rack.name}, and one chip is wanted")
+        raise TspError(f"the program is for rack {program.rack.name}, not for one chip")
     return program
 
 

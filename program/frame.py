@@ -56,7 +56,7 @@ def kind_of(data: Data, kinds: Sequence[Kind]) -> Kind:
     if kind is None:
         raise TspError("not a Metronome program; compile a checkpoint with `tsp compile`")
     if not _line(data, behind)[1]:
-        raise TspError(f"the program is cut short: only {len(data)} bytes of its first lines are there")
+        raise TspError(f"the program is cut short: its first lines have only {len(data)} bytes; copy it again")
     if first != kind.first_line:
         raise TspError(f"a program of version {first[len(kind.magic):][:16].decode('ascii', 'replace')!r}; this tsp "
                        f"reads version {kind.version}: compile it again")
@@ -73,7 +73,7 @@ def opened(data: Data) -> tuple[dict[str, Any], memoryview]:
     second, _, behind = _line(data, _line(data, 0)[2])
     size, _, digest = second.partition(b" ")
     if not size.isdigit() or size.startswith(b"0"):
-        raise TspError("the program is altered: its size is no number; copy or compile it again")
+        raise TspError("the program is altered: its size is not a number; copy or compile it again")
     if int(size) != len(data):
         fault = "cut short" if len(data) < int(size) else "too long"
         raise TspError(f"the program is {fault}: {int(size)} bytes expected, {len(data)} found; copy it again")
@@ -86,7 +86,7 @@ def opened(data: Data) -> tuple[dict[str, Any], memoryview]:
     except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict):
-        raise TspError("the program's header is no JSON object: compile it again")
+        raise TspError("the program's header must be a JSON object: compile it again")
     return header, memoryview(data)[behind:]
 
 

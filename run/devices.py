@@ -36,7 +36,7 @@ def check_waveforms(name: str) -> None:
 def check_faults(name: str, config: ChipConfig | RackConfig, faults: LineFaults | None) -> None:
     """Raises TspError unless a device has links that may be given faults."""
     if faults is not None and (name not in SIMULATED or not isinstance(config, RackConfig)):
-        raise TspError(f"link faults are of simulated racks, not of device {name} with {config.name}: use --rack, and "
+        raise TspError(f"only simulated racks have link faults, not device {name} with {config.name}: use --rack, and "
                        "--device model or rtl")
 
 
@@ -75,7 +75,7 @@ def _rack(name: str, rack: RackConfig, trace: Path | None, faults: LineFaults | 
     from sim.device.rack import RackDevice
 
     if trace is not None:
-        raise TspError(f"waveforms are written of one chip, not of rack {rack.name}: leave out --vcd and --fst")
+        raise TspError(f"waveforms show one chip, not rack {rack.name}: leave out --vcd and --fst")
     if is_port(name):
         raise TspError(f"a board is one chip, and the program is for rack {rack.name}: use --device rtl, model or "
                        "reference")

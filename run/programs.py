@@ -34,7 +34,7 @@ def open_program(path: Path, **options: Any) -> Program:
     """`open_any`, of one chip. Raises TspError if the program is for a rack."""
     program = open_any(path, **options)
     if isinstance(program, RackProgram):
-        raise TspError(f"{path} is for rack {program.rack.name}, and one chip is wanted: compile its checkpoint "
+        raise TspError(f"{path} is for rack {program.rack.name}, not for one chip: compile its checkpoint "
                        "without --rack")
     return program
 
@@ -102,7 +102,7 @@ def open_any(
 def machine_of(config: str | None, rack: str | None) -> ChipConfig | RackConfig | None:
     """The chip or rack that is asked for; None if none is. Raises TspError."""
     if config and rack:
-        raise TspError("a program is for a chip or for a rack: give one of --config and --rack")
+        raise TspError("a program is for a chip or for a rack: give --config or --rack, not both")
     return rack_of(rack) if rack else config_of(config) if config else None
 
 
@@ -111,7 +111,7 @@ def check_partition(machine: ChipConfig | RackConfig | None, partition: str | No
     if partition is not None:
         plans(partition)
         if not isinstance(machine, RackConfig):
-            raise TspError("a partition is of the chips of a rack: give --rack")
+            raise TspError("a partition divides a model among the chips of a rack: give --rack")
 
 
 def compile_for(machine: ChipConfig | RackConfig, model: Checkpoint, tok: Tokenizer, partition: str | None = None,
@@ -131,8 +131,9 @@ def _smallest(model: ModelConfig, context: int | None, weights: str, say: Callab
     for chip in (default, *larger):
         if fit(model, chip, context=context, weights=weights).context:
             if chip is not default:
-                say(f"the model does not fit {default.name}: {chip.name} is taken, a chip for simulation (--config "
-                    "names another)")
+                say(f"the model does not fit {default.name}: config {chip.name} is used, which exists in simulation "
+                    "only "
+                    "(--config names another)")
             return chip
     return default
 

@@ -66,7 +66,7 @@ class Engine:
                 return
             for handle in self.handles:
                 if handle.state is State.STARTING:
-                    self._say(f"device {handle.name}: starting for {seconds} s (what it needs is built once)")
+                    self._say(f"device {handle.name}: starting for {seconds} s (builds are cached)")
 
     async def close(self) -> None:
         """End all devices."""

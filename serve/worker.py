@@ -77,7 +77,7 @@ class Worker:
         self._links = (0, 0)
 
     def serve(self) -> None:
-        """Until the other end closes. Raises BrokenPromise and TspError of the device, which then is of no use."""
+        """Until the other end closes. Raises BrokenPromise and TspError of the device, which then cannot be used."""
         while True:
             while not self._wire.waiting(IDLE_SECONDS):
                 self._check()

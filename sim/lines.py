@@ -202,9 +202,10 @@ def parameters(config: ChipConfig) -> LinkParameters:
 
 
 def _crc_differs(link: LinkParameters, wrong: int) -> bool:
-    """Whether the CRC-32 of a link is another for these wrong bits of a flit. It is linear, too.
+    """Whether the CRC-32 of a link is another for these wrong bits of a flit.
 
-    Control frames show it in parts. So many follow each token that all of it is compared.
+    It goes over codewords without their check bits, cycle by cycle. It is linear, so what else the link carries does
+    not matter. Control frames show it in parts; those behind a token show all of it.
     """
     word = sum((wrong >> n & 1) << place for n, place in enumerate(link.code.data_places))
     step = link.cycle_bits

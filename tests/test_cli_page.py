@@ -46,7 +46,7 @@ def test_the_same_program_gives_the_same_bytes(file: Path, tmp_path: Path):
     (["-o", "/nowhere/page.html"], "there is no folder"),
     (["--folder", "/nowhere/site/there"], "there is no folder"),
     (["--folder", MODEL], "it is a file"),
-    (["--folder", str(REPOSITORY / "docs")], "it holds other files than a page"),
+    (["--folder", str(REPOSITORY / "docs")], "the folder holds files that are not of a page"),
 ])
 def test_places_that_it_refuses(file: Path, options: list[str], why: str, capsys: pytest.CaptureFixture[str]):
     assert app(["page", str(file), *options]) == 2

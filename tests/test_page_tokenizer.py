@@ -129,7 +129,7 @@ WORD = {"id": 519, "content": "z", "single_word": True, "lstrip": False, "rstrip
 
 @pytest.mark.parametrize(("parts", "why"), [
     ({"model": byte_level("gpt-2")["model"] | {"dropout": 0.1}}, "a BPE tokenizer with dropout 0.1"),
-    ({"added_tokens": [WORD]}, "the added token 'z', which must be a word of its own"),
+    ({"added_tokens": [WORD]}, "the added token 'z', which must be a separate word"),
     ({"normalizer": {"type": "Nmt"}}, "the normalizer Nmt"),
     ({"pre_tokenizer": {"type": "UnicodeScripts"}}, "the pre-tokenizer UnicodeScripts"),
 ])

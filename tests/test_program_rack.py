@@ -138,7 +138,7 @@ def test_every_flipped_bit_and_every_cut_is_noticed(image: bytes):
 def test_another_machine_is_refused(image: bytes, tmp_path: Path):
     path = tmp_path / "a.tsp"
     path.write_bytes(image)
-    with pytest.raises(TspError, match="is for rack twins, and one chip is wanted"):
+    with pytest.raises(TspError, match="is for rack twins, not for one chip"):
         load(path)
     assert "not for pair" in refused(image, RACKS["pair"])
     assert "is for rack twins, not for one chip tiny_linked" in refused(image, CHIP)

@@ -84,7 +84,7 @@ def test_other_programs_are_refused():
         device.load(alone())
     with pytest.raises(TspError, match=r"is for rack twins \(\w+\), device model is rack pair"):
         RackDevice("model", ModelRack(RACKS["pair"])).load(twins())
-    with pytest.raises(TspError, match="is for rack twins, device model is one chip"):
+    with pytest.raises(TspError, match="is for rack twins, but device model is one chip"):
         open_device("model", CONFIGS["tiny"]).load(twins())
 
 

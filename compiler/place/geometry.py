@@ -71,14 +71,14 @@ class Geometry:
     def __post_init__(self) -> None:
         size, rows = self.model.head_size, self.config.rows
         if self.model.lanes != self.lanes:
-            raise TspError(f"the model is quantized for {self.model.lanes} lanes, config {self.config.name} has "
-                           f"{self.lanes}: quantize it for this config")
+            raise TspError(f"the model is quantised for {self.model.lanes} lanes, but config {self.config.name} has "
+                           f"{self.lanes}: quantise it for this config")
         if self.model.group % (DRAIN_BURST * self.lanes):
             raise TspError(f"groups of W2's input must be a multiple of {DRAIN_BURST * self.lanes} channels, not "
-                           f"{self.model.group}: quantize the model with others")
+                           f"{self.model.group}: quantise the model with other groups")
         if size != native_head_size(size, self.lanes):
             raise TspError(f"head size {size} must be {native_head_size(1, self.lanes)} or a multiple of {self.lanes}: "
-                           "quantize with padding")
+                           "quantise the model with padding")
         if min(size, self.lanes) % rows:
             raise TspError(f"head size {size} does not suit the {rows} weight rows of config {self.config.name}: "
                            f"use a config with at most {size} rows")

@@ -125,7 +125,7 @@ def place(config: ChipConfig, model: IntegerModel, rope_rate: np.ndarray, share:
     geometry = Geometry(config, model, share, stage)
     placement = Placement(geometry, Layout(config, model.layers))
     if ceil_div(geometry.tokens, geometry.lanes) * geometry.lanes > 1 << 16:
-        raise TspError(f"vocabulary of {geometry.tokens} tokens: at most 65536 are supported")
+        raise TspError(f"the vocabulary must have at most 65536 tokens, not {geometry.tokens}")
     _Placer(placement, rope_rate).run()
     return placement
 

@@ -114,5 +114,5 @@ def check_products(placement: Placement) -> None:
         for name, value, limit in (("operand", product.value, most), ("factor", product.scale, most),
                                    ("product", product.value * product.scale, INT32[1])):
             if value > limit:
-                raise TspError(f"{product.what}: the {name} must be at most {limit} on the chip, not {value}: use a "
+                raise TspError(f"{product.what}: its {name} must be at most {limit} on the chip, not {value}: use a "
                                "smaller model or context")

@@ -29,7 +29,7 @@ class ChipDevice:
     def load(self, program: AnyProgram) -> None:
         """Write queues, tables and SRAM."""
         if isinstance(program, RackProgram):
-            raise TspError(f"the program is for rack {program.rack.name}, device {self.name} is one chip")
+            raise TspError(f"the program is for rack {program.rack.name}, but device {self.name} is one chip")
         self._program, self._seat = program, Seat(self.name, self.chip, program)
         with progress(f"loading device {self.name}") as tell:
             self._seat.load(tell)

@@ -99,11 +99,12 @@ def check_prompt(program: AnyProgram, prompt: Sequence[int]) -> None:
     if len(prompt) > program.context:
         most = program.model.seq_len
         longer = f", or compile with a longer --context, up to the model's {most}" if program.context < most else ""
-        raise TspError(f"the prompt has {len(prompt)} tokens, the {'program' if longer else 'model'}'s context only "
-                       f"{program.context}: shorten it{longer}")
+        raise TspError(f"the prompt has {len(prompt)} tokens, the {'program' if longer else 'model'}'s context has "
+                       "only "
+                       f"{program.context} positions: shorten it{longer}")
     if program.first_token not in (-1, prompt[0]):
         raise TspError(f"the prompt must begin with token {program.first_token}, a constant of the program, not "
-                       f"with {prompt[0]}: compile with --scales dynamic for one that begins with any")
+                       f"with {prompt[0]}: compile with --scales dynamic to begin with any token")
     vocab = program.model.vocab_size
     if bad := [token for token in prompt if not 0 <= token < vocab]:
         raise TspError(f"prompt tokens must be in 0..{vocab - 1}, not {bad[0]}")
@@ -112,7 +113,8 @@ def check_prompt(program: AnyProgram, prompt: Sequence[int]) -> None:
 def check_cached(prompt: Sequence[int], cached: int) -> None:
     """Raises ValueError unless at least the last token of a prompt runs."""
     if not 0 <= cached < len(prompt):
-        raise ValueError(f"cached must be in 0..{len(prompt) - 1}, for the last token of the prompt runs, not {cached}")
+        raise ValueError(f"cached must be in 0..{len(prompt) - 1}, because the last token of the prompt runs, not "
+                         f"{cached}")
 
 
 def check_run(program: AnyProgram, position: int, n: int) -> None:
