@@ -16,9 +16,9 @@ synchroniser of two cycles. Clocks of one frequency keep it while their phase wa
 
 
 class SecdedProof(Proof):
-    """Three decoders, to which words come beat by beat: any word, the same word with one more bit wrong, a codeword.
+    """Three decoders, to which words come beat by beat: any word, the same word with any bits wrong, a codeword.
 
-    A wrong bit adds its column to the syndrome, whatever else is wrong; a codeword has none. So the syndrome of any
+    Wrong bits add their columns to the syndrome, whatever else is wrong; a codeword has none. So the syndrome of any
     errors in any codeword is the sum of their columns, and what a decoder does follows from its syndrome alone. That
     no sum of two columns is a column is checked one by one in test_hw_link_secded.py.
     """
@@ -31,7 +31,6 @@ class SecdedProof(Proof):
         step, cycles = self._ratio * code.beat_bits, code_cycles(code, self._ratio)
         word, wrong, data = Signal(code.bits), Signal(code.bits), Signal(code.data_bits)
         free(m, word, wrong, data)
-        self.assume((wrong & (wrong - 1))[: code.bits] == 0)
         phase, started, last = Signal(range(cycles)), Signal(), Signal()
         m.d.comb += last.eq(phase == cycles - 1)
         m.d.sync += phase.eq(Mux(last, 0, phase + 1))
@@ -40,26 +39,29 @@ class SecdedProof(Proof):
         body = code.placed(data)
         whole = Cat(body[: code.bits - code.check_bits], code.after(Const(0, code.check_bits), body) ^ code.inverted)
         decoders, befores = [], []
-        for name, given in (("any_word", word), ("one_more", word ^ wrong), ("codeword", whole)):
-            decoder, before = self._decoder(m, name, given, phase, last, started, step)
+        for name, given in (("any_word", word), ("others", word ^ wrong), ("codeword", whole)):
+            decoder, held, before = self._decoder(m, name, given, phase, last, started, step)
             decoders.append(decoder)
             befores.append(before)
-        any_word, one_more, codeword = decoders
+        any_word, others, codeword = decoders
+        shown = started & (phase == 0)
+        for condition, sent in ((phase != 0, held), (shown, befores[2])):
+            self.tie(implies(condition, code.after(Const(0, code.check_bits), sent) == code.inverted))
         was, error = befores[0], befores[0] ^ befores[1]
-        column = any_of([Mux(error[n], Const(column, code.check_bits), 0) for n, column in enumerate(code.columns)])
+        added = Cat(Cat(error[n] for n, column in enumerate(code.columns) if column >> row & 1).xor()
+                    for row in range(code.check_bits))
         hits = [any_word.syndrome == code.columns[place] for place in code.places]
         single = any_of([*hits, *(any_word.syndrome == code.columns[place] for place in code.check_places)])
-        shown = started & (phase == 0)
         self.claim(any_word.arrived == shown, *(implies(shown, claim) for claim in (
             any_word.corrected == single, any_word.failed == (any_word.syndrome.any() & ~single),
             any_word.word == was[: code.bits - code.check_bits] ^ Cat(hits),
             any_word.data == Cat(any_word.word[place] for place in code.data_places),
-            one_more.syndrome == any_word.syndrome ^ column,
+            others.syndrome == any_word.syndrome ^ added,
             codeword.syndrome == 0, codeword.data == Cat(befores[2][place] for place in code.data_places))))
 
     def _decoder(self, m, name: str, given: Value, phase: Signal, last: Signal, started: Signal,
-                 step: int) -> tuple[secded.Decoder, Signal]:
-        """A decoder that gets a word anew in every slot; the word of the slot before."""
+                 step: int) -> tuple[secded.Decoder, Signal, Signal]:
+        """A decoder that gets a word anew in every slot; this word, behind its first cycle; that of the slot before."""
         code, cycles = self._code, code_cycles(self._code, self._ratio)
         unit = code.decoder(self._ratio)
         opened = Opened(m, name, unit)
@@ -82,7 +84,7 @@ class SecdedProof(Proof):
         self.tie(phase < cycles, implies(~shown, unit.syndrome == 0),
                  implies(shown, unit.syndrome == code.after(zero, before) ^ code.inverted),
                  implies(shown, kept == before[: code.bits - code.check_bits]))
-        return unit, before
+        return unit, held, before
 
 
 def code_cycles(code: secded.Secded, ratio: int) -> int:
