@@ -59,7 +59,7 @@ class SecdedProof(Proof):
 
     def _decoder(self, m, name: str, given: Value, phase: Signal, last: Signal, started: Signal,
                  step: int) -> tuple[secded.Decoder, Signal]:
-        """A decoder that gets a word anew in every slot; the word of the slot before."""
+        """A decoder that gets a new word in every slot; the word of the previous slot."""
         code, cycles = self._code, code_cycles(self._code, self._ratio)
         unit = code.decoder(self._ratio)
         opened = Opened(m, name, unit)
