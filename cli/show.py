@@ -193,6 +193,10 @@ def rack_fits(found: Sequence[RackFit], clock: float, wanted: int) -> None:
         table.add_row(each.rack.name, *cells)
     out.print(table)
     for each in found:
+        if each.context:
+            out.print(f"{each.rack.name}: divided by {each.plan}")
+        for line in each.uneven:
+            out.print(f"{each.rack.name}: uneven: {line}")
         if each.limit and each.context < wanted:
             out.print(f"{each.rack.name}: limited by: {each.limit}")
 

@@ -79,6 +79,7 @@ def _rack(name: str, rack: RackConfig, trace: Path | None, faults: LineFaults | 
     if is_port(name):
         raise TspError(f"a board is one chip, and the program is for rack {rack.name}: use --device rtl, model or "
                        "reference")
+    _check_memory(rack)
     lines = Lines(rack, faults) if faults else None
     if name == "model":
         from sim.rack import ModelRack
@@ -87,3 +88,25 @@ def _rack(name: str, rack: RackConfig, trace: Path | None, faults: LineFaults | 
     from sim.rtl.linked import VerilatedRack
 
     return RackDevice(name, VerilatedRack(rack), lines)
+
+
+MEMORY_FACTOR, MEMORY_A_CHIP = 2, 64 << 20
+"""Memory that a simulated chip takes: bytes for a byte of its SRAM (the chip's and the program's), and for all else."""
+
+
+def _check_memory(rack: RackConfig) -> None:
+    """Raises TspError if the chips of a rack would take more memory than the machine has."""
+    needed = MEMORY_FACTOR * rack.sram_bytes + MEMORY_A_CHIP * len(rack.chips)
+    there = available_memory()
+    if there is not None and needed > there:
+        raise TspError(f"the {len(rack.chips)} chips of rack {rack.name} take about {needed / (1 << 30):.1f} GiB of "
+                       f"memory, and {there / (1 << 30):.1f} GiB are free: use --device reference, or a larger machine")
+
+
+def available_memory() -> int | None:
+    """Bytes of memory that programs can have; None if the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")), None)

@@ -195,8 +195,11 @@ def parameters(config: ChipConfig) -> LinkParameters:
 
 
 def _crc_differs(link: LinkParameters, changes: Mapping[int, int], flits: int) -> bool:
-    """Whether the CRC-32 of a token's flits notices that these bits of them are wrong. It is linear, too."""
-    step = link.crc_step
-    words = [changes.get(n, 0) >> at & (1 << step) - 1
-             for n in range(min(changes), flits) for at in range(0, link.flit_bits, step)]
-    return Crc32(step).compute(words, start=0) != 0
+    """Whether the CRC-32 of a link notices that these bits of a token's flits are wrong.
+
+    It goes over codewords, cycle by cycle. It is linear, so what else the link carries does not matter.
+    """
+    code, mask = link.code, (1 << link.cycle_bits) - 1
+    words = [(code.encode(changes.get(n, 0)) ^ code.encode(0)) >> at & mask
+             for n in range(min(changes), flits) for at in range(0, code.bits, link.cycle_bits)]
+    return Crc32(link.cycle_bits).compute(words, start=0) != 0

@@ -7,7 +7,6 @@ from itertools import pairwise
 
 import numpy as np
 from linked_rig import LINE_BITS, UNIT_INTERVAL, LinkedRack, name_of, number_of
-from sim.device.chip import HostedChip
 
 from arch.config import CONFIGS
 from arch.host_map import Control, Space
@@ -27,6 +26,7 @@ from arch.link_map import (
 from arch.rack import Link, Port, RackConfig
 from hw.link.parameters import SLOT_BITS, LinkParameters
 from program.image import Image, each
+from sim.device.hosted_chip import HostedChip
 from sim.rtl.rack import prefix
 from sim.rtl.ticked import Ticked
 

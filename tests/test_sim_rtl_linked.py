@@ -47,7 +47,7 @@ def compare(rack: RackConfig, seed: int, threads: int, changes=None) -> int:
 
 
 def test_threads_are_equal_to_lockstep():
-    assert sum(compare(PAIR, seed, threads=1 + seed % 2) for seed in range(3)) > 10
+    assert sum(compare(PAIR, seed, threads=1 + seed % 2) for seed in range(2)) > 4
 
 
 def test_wrong_bits_arrive_as_the_line_has_them():
@@ -58,7 +58,7 @@ def test_wrong_bits_arrive_as_the_line_has_them():
 @pytest.mark.nightly
 @pytest.mark.parametrize("chips", [1, 2, 3, 5])
 def test_threads_are_equal_to_lockstep_in_many_programs(chips: int):
-    assert sum(compare(ring(chips), seed, threads=1 + seed % 2) for seed in range(60)) > 300
+    assert sum(compare(ring(chips), seed, threads=1 + seed % 2) for seed in range(20)) > 100
 
 
 def image(period: int = PERIOD, **own: list[int]) -> Image:

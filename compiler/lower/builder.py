@@ -172,9 +172,9 @@ class Builder:
 
     # -- activation buffers --
 
-    def acts(self, count: int) -> dict[str, Act]:
-        """Entries of the activation buffers of both sides, for the same values."""
-        return {side: Act(side, self.activations[side].take(count), count) for side in SIDES}
+    def acts(self, count: int, align: int = 1) -> dict[str, Act]:
+        """Entries of the activation buffers of both sides, for the same values, from a multiple of `align` on."""
+        return {side: Act(side, self.activations[side].take(count, align), count) for side in SIDES}
 
     @staticmethod
     def load(cluster: Cluster, stream: Stream, acts: Mapping[str, Act]) -> None:

@@ -180,5 +180,5 @@ def _take(b: Builder, key: Hashable, chips: frozenset[int], name: str, quads: ra
             part.load(stream, act)
         else:
             cluster = b.cluster(f"{name} load")
-            cluster.load(cluster.read(replace(mem, planes=1), row.MXM[side]), act)
+            cluster.load(cluster.read(replace(mem, planes=1), row.MXM[side], interval=stream.interval), act)
 

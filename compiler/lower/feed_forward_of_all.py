@@ -22,6 +22,8 @@ from .norm import gain_of, norm
 from .product import add_to_residual, product
 from .state import TokenState
 
+ALIGN = 16
+"""Of the first activation entry."""
 EXPONENT_BITS = 7
 """Bits that an exponent leaves of the greatest magnitude."""
 
@@ -54,8 +56,9 @@ class _Products:
 def feed_forward_of_all(b: Builder, state: TokenState) -> None:
     """residual += W2 (silu(W1 x) * W3 x), x = norm(residual)."""
     share = _share(b)
+    room = _Entries(b)
     inputs, er = norm(b, state, "ffn norm", gain=gain_of(b, "g_layer", 1), site="ffn_norm",
-                      post=b.shifts.norm_ffn)
+                      post=b.shifts.norm_ffn, acts=room.take(b.geometry.dim))
     inner = Inner(state=state, matrix=b.placement.matrices["w13"], er=er, gated=None)
     dynamic = "silu" in b.model.dynamic
     groups = [range(*group) for group in vector_groups(b)] if dynamic else [range(b.geometry.inner)]
@@ -65,10 +68,31 @@ def feed_forward_of_all(b: Builder, state: TokenState) -> None:
     for group in groups:
         parts = [_common(hidden, group) for hidden in share.hidden]
         if dynamic:
-            _dynamic_group(b, inner, products, parts, complete=group == groups[-1])
+            _dynamic_group(b, inner, products, parts, room, complete=group == groups[-1])
         else:
-            _static(b, inner, products, parts)
+            _static(b, inner, products, parts, room)
     b.free_exponent(er)
+
+
+class _Entries:
+    """The layer's entries in the activation buffers: neighbours from one of few places on, so that the buckets have few
+    distinct instructions. A buffer that does not hold all of them gives each value the next place."""
+
+    def __init__(self, b: Builder) -> None:
+        self._b, self._next, count = b, 0, b.geometry.dim + b.geometry.inner
+        fits = count <= min(ring.size for ring in b.activations.values())
+        self._block = b.acts(count, ALIGN) if fits else None
+
+    def take(self, count: int) -> dict[str, Act]:
+        """Entries of both sides, for a new value."""
+        if not self._block:
+            return self._b.acts(count)
+        first, self._next = self._next, self._next + count
+        return {side: Act(side, act.base + first, count) for side, act in self._block.items()}
+
+    def for_down(self, vectors: range) -> dict[str, Act]:
+        """Entries for vectors of the inner layer, of the sides that compute some of W2's product."""
+        return self._b.placement.matrices["w2"].inputs(self.take(len(vectors)))
 
 
 def _share(b: Builder) -> Share:
@@ -89,13 +113,13 @@ def _chunks(vectors: range) -> list[range]:
 # --- static input of W2 --------------------------------------------------------------------------------------------
 
 
-def _static(b: Builder, inner: Inner, products: _Products, parts: Sequence[range]) -> None:
+def _static(b: Builder, inner: Inner, products: _Products, parts: Sequence[range], room: "_Entries") -> None:
     """The chips exchange their vectors chunk by chunk. The product with those of others is a chunk behind."""
     chunks = [_chunks(part) for part in parts]
     sums = dict[str, Acc]()
     for k in range(max(map(len, chunks))):
         now = [own[k] if k < len(own) else range(0) for own in chunks]
-        acts = {chip: _entries(b, part) for chip, part in enumerate(now) if part}
+        acts = {chip: room.for_down(part) for chip, part in enumerate(now) if part}
         mine, op = now[b.chip], dict[str, Any]()
         if mine:
             op = gate(b, inner, mine.start - products.first, products(mine), sat=Sat.S8)
@@ -114,10 +138,6 @@ def _load(b: Builder, op: dict[str, Any], acts: dict[str, Act], cluster: Cluster
 
 def _others(b: Builder, acts: dict[int, dict[str, Act]]) -> dict[int, dict[str, Act]]:
     return {chip: entries for chip, entries in acts.items() if chip != b.chip}
-
-
-def _entries(b: Builder, vectors: range) -> dict[str, Act]:
-    return b.placement.matrices["w2"].inputs(b.acts(len(vectors)))
 
 
 def _down(b: Builder, pieces: Pieces, sums: dict[str, Acc]) -> dict[str, Acc]:
@@ -140,7 +160,8 @@ def _add(b: Builder, inner: Inner, sums: dict[str, Acc], er: int | None, *, comp
 # --- input of W2 with exponents ------------------------------------------------------------------------------------
 
 
-def _dynamic_group(b: Builder, inner: Inner, products: _Products, parts: Sequence[range], *, complete: bool) -> None:
+def _dynamic_group(b: Builder, inner: Inner, products: _Products, parts: Sequence[range], room: "_Entries", *,
+                   complete: bool) -> None:
     """A group of channels: its exponent is the greatest of all chips'. complete: it is the last group."""
     mine = parts[b.chip]
     f = b.tensor("f", mine.start - products.first, len(mine)) if mine else None
@@ -156,7 +177,7 @@ def _dynamic_group(b: Builder, inner: Inner, products: _Products, parts: Sequenc
     owners = [chip for chip, part in enumerate(parts) if part]
     gather(b, "exponents", [range(chip, chip + bool(part)) for chip, part in enumerate(parts)])
     er = _greatest_exponent(b, owners)
-    acts = {chip: _entries(b, parts[chip]) for chip in owners}
+    acts = {chip: room.for_down(parts[chip]) for chip in owners}
     quantised = {"a": f, "er_use": ErUse.PRE, "er": er, "sat": Sat.S8, "n": len(mine)}
     gather(b, "gates", parts, acts=_others(b, acts), own=functools.partial(_load, b, quantised, acts.get(b.chip, {})))
     order = sorted(owners, key=lambda chip: chip != b.chip)

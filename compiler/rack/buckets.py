@@ -19,6 +19,9 @@ from compiler.schedule.buckets import Likely, borders_of
 
 from .merge import merged
 
+EFFORT = 80_000
+MIXES = tuple(n / 16 for n in range(16))
+"""Of the scheduler: more first priorities than for one chip. They save up to 1 % of the cycles of stories260K."""
 Blocks = list[list[Block]]
 """By chip, the blocks of a token."""
 
@@ -77,7 +80,7 @@ def check_queues(placements: Placements) -> list[Code]:
     return hasty
 
 
-def build(rack: RackConfig, blocks: Blocks, chunks: int, effort: int = scheduler.EFFORT) -> list[Code]:
+def build(rack: RackConfig, blocks: Blocks, chunks: int, effort: int = EFFORT) -> list[Code]:
     """Schedule the blocks of all chips together, and assemble those of each.
 
     All chips begin a block in the same cycle, which is a multiple of a slot behind the first one's.
@@ -85,7 +88,7 @@ def build(rack: RackConfig, blocks: Blocks, chunks: int, effort: int = scheduler
     for config, own in zip(rack.chips, blocks, strict=True):
         check_lifetimes(config, own)
     slot = rack.chips[0].slot
-    together = [scheduler.schedule_block(merged(each), effort) for each in zip(*blocks, strict=True)]
+    together = [scheduler.schedule_block(merged(each), effort, MIXES) for each in zip(*blocks, strict=True)]
     together = [replace(schedule, length=schedule.length + -schedule.length % slot) for schedule in together]
     together = scheduler.overlap(together, slot)
     codes = []

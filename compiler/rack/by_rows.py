@@ -47,6 +47,18 @@ def parts_of(rack: RackConfig, what: str, count: int, least: int) -> tuple[range
     return tuple(range(count * chip // chips, count * (chip + 1) // chips) for chip in range(chips))
 
 
+def uneven(share: Share) -> list[str]:
+    """What does not divide evenly, and what the chip with the largest part does more than an even one."""
+    found = []
+    for what, parts in (("K/V heads", share.heads), ("vectors of inner channels", share.hidden),
+                        ("vectors of tokens", share.vocab)):
+        sizes = [len(part) for part in parts]
+        if max(sizes) > min(sizes):
+            found.append(f"{what}: {', '.join(map(str, sizes))} on the chips; the largest part is "
+                         f"{max(sizes) * len(sizes) / sum(sizes) - 1:.0%} more than an even one")
+    return found
+
+
 def addend_planes(weights: np.ndarray, scales: np.ndarray, pre: int, post: int) -> int:
     """Byte planes that hold every addend of the residual that a matrix of layers can make, for any input.
 

@@ -9,6 +9,7 @@ from compiler.capacity import four_bit_matrices
 from program.shape import ModelConfig
 
 from .buckets import build_buckets
+from .by_rows import uneven
 from .capacity import best_plan, check_fit
 from .plan import TENSOR, Choice, Plan, plans
 
@@ -22,6 +23,8 @@ class RackFit:
 
     context, limit, cycles: as of `compiler.fit.Fit`.
     sram: by chip, (quads used, quads in all) by slice.
+    plan: how the model is divided.
+    uneven: what does not divide evenly, a line each.
     """
 
     rack: RackConfig
@@ -29,6 +32,8 @@ class RackFit:
     limit: str
     sram: tuple[dict[str, tuple[int, int]], ...]
     cycles: tuple[tuple[int, int], ...]
+    plan: Plan
+    uneven: tuple[str, ...] = ()
 
     @property
     def fullness(self) -> list[float]:
@@ -52,13 +57,15 @@ def fit_rack(model: ModelConfig, rack: RackConfig, *, context: int | None = None
 def _fit(model: ModelConfig, rack: RackConfig, choice: Choice, four_bit: frozenset[str], cycles: bool) -> RackFit:
     served = choice.context
     if not served:
-        return RackFit(rack=rack, context=0, limit=choice.limit, sram=(), cycles=())
+        return RackFit(rack=rack, context=0, limit=choice.limit, sram=(), cycles=(), plan=choice.plan)
     placements = check_fit(model, rack, served, four_bit, choice.plan)
     codes = [own[0] for own in build_buckets(placements)] if cycles else []
     sram = tuple({name: (layout.depth(name) - layout.free(name), layout.depth(name)) for name in layout.strides}
                  for layout in (placement.layout for placement in placements.chips))
     periods = tuple((min(code.bucket.limit, served), code.bucket.period) for code in codes)
-    return RackFit(rack=rack, context=served, limit=choice.limit, sram=sram, cycles=periods)
+    share = placements.chips[0].geometry.share
+    return RackFit(rack=rack, context=served, limit=choice.limit, sram=sram, cycles=periods, plan=choice.plan,
+                   uneven=tuple(uneven(share) if share else ()))
 
 
 def chips_needed(model: ModelConfig, config: ChipConfig, *, context: int | None = None,

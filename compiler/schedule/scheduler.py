@@ -175,12 +175,13 @@ class _Graph:
         return found
 
 
-def schedule_block(block: Block, effort: int = EFFORT) -> Schedule:
+def schedule_block(block: Block, effort: int = EFFORT, mixes: Sequence[float] = MIXES) -> Schedule:
     """Place the clusters of a block.
 
     effort: most clusters placed in the search for a short schedule.
+    mixes: first priorities of the search, see `MIXES`.
     """
-    return _Scheduler(block.clusters).run(block, effort)
+    return _Scheduler(block.clusters).run(block, effort, mixes)
 
 
 class _Scheduler:
@@ -200,21 +201,21 @@ class _Scheduler:
                                  [(every, -phase % every) for every, phase in slots])
         self._dispatched = [max(burst.at for burst in cluster.bursts) - isa.ENGINE for cluster in clusters]
 
-    def run(self, block: Block, effort: int) -> Schedule:
+    def run(self, block: Block, effort: int, mixes: Sequence[float]) -> Schedule:
         """See `schedule_block`."""
-        starts = self._shortest(effort)
+        starts = self._shortest(effort, mixes)
         placed = (Placed(burst, at + burst.at, _bind(burst), cluster.label)
                   for cluster, at in zip(block.clusters, starts, strict=True) for burst in cluster.bursts)
         return Schedule(block=block, starts=tuple(starts), placed=tuple(placed), length=self._length(starts))
 
-    def _shortest(self, effort: int) -> list[int]:
+    def _shortest(self, effort: int, mixes: Sequence[float]) -> list[int]:
         """Starts of the clusters in the shortest schedule found."""
         count = len(self._ends)
         earliest, rest = self._forward.earliest(), self._backward.earliest()
         bound = max((a + b for a, b in zip(earliest, rest, strict=True)), default=FIRST) - FIRST
         best = self._forward.place(range(count))
         left = effort // max(1, count)
-        for share in MIXES:
+        for share in mixes:
             starts = self._forward.place([share * a - (1 - share) * b for a, b in zip(earliest, rest, strict=True)])
             least, patience, left = self._length(starts), PATIENCE, left - 1
             while True:

@@ -10,7 +10,7 @@ from .frame import HEAD, HEAD_BITS, SYNC_BITS, compared, crc_bits
 from .parameters import COUNTER_BITS, DEPTH, SLOT_BITS, LinkParameters
 
 QUIET = 3
-"""Slots that arrive before the reader's place is judged again after it was held."""
+"""Slots that arrive before the reader's place is judged, at first and again after it was held."""
 LATENCY_BITS = 6
 
 

@@ -34,8 +34,11 @@ class Transmitter(wiring.Component):
         phase, slot = self.counter[: link.phase_bits], self.counter[link.phase_bits :]
         begins, loads, last = Signal(), Signal(), Signal()
         word = code.placed(self.data)
+        self._trains = trains = Signal(init=1, name="trains")  # from one slot to the next: no slot holds half of each
+        with m.If(last):
+            m.d.sync += trains.eq(self.training)
         left = Signal(code.bits - bits, reset_less=True)  # of a flit: behind its end 0
-        m.d.comb += [begins.eq(phase == 0), loads.eq(begins & self.send & ~self.training),
+        m.d.comb += [begins.eq(phase == 0), loads.eq(begins & self.send & ~self._trains),
                      last.eq(phase == link.slot - 1)]
         m.d.sync += left.eq(left >> bits)
         with m.If(loads):
@@ -45,8 +48,8 @@ class Transmitter(wiring.Component):
         frame, renews = self._control(m, begins, slot, phase, crc_bits(link, crc.value))
         m.d.comb += [
             body.eq(left[:bits] | Mux(loads, word[:bits], 0) | frame), after.eq(code.after(total, body)),
-            crc.word.eq(body), crc.clear.eq(self.training | last & renews),
-            self.beats.eq(body | Mux(last & ~self.training, after ^ code.inverted, 0) << bits - len(after)),
+            crc.word.eq(body), crc.clear.eq(self._trains | last & renews),
+            self.beats.eq(body | Mux(last & ~self._trains, after ^ code.inverted, 0) << bits - len(after)),
         ]
         m.d.sync += total.eq(after)
         with m.If(last):
@@ -66,11 +69,11 @@ class Transmitter(wiring.Component):
             m.d.sync += starting.eq(0)
         with m.If(begins):
             m.d.sync += [idle.eq(~self.send), renews.eq(~self.send & (slot[:SYNC_BITS] == 0))]
-        training = self._training(part)
+        training = self._word(part)
         head = Cat(slot[:SLOT_BITS], self.counted, starting)
         terms: list[list[Value]] = [[] for _ in range(link.cycle_bits)]
         filled = [fill_bits(link, cycle) for cycle in range(link.slot)]
-        shown = [(part == cycle) & (idle if cycle else ~self.send) & ~self.training for cycle in range(link.slot)]
+        shown = [(part == cycle) & (idle if cycle else ~self.send) & ~self._trains for cycle in range(link.slot)]
         chosen: dict[tuple, Signal] = {}
         for n, bit in enumerate(head):
             terms[n].append(bit & shown[0])
@@ -80,7 +83,7 @@ class Transmitter(wiring.Component):
             key = (time, pin == 0, *cycles)
             if key not in chosen:
                 chosen[key] = choose = Signal(name=f"shows_{'_'.join(map(str, map(int, key)))}")
-                m.d.comb += choose.eq(Mux(self.training, training[time] ^ (self.trained if pin == 0 else 0),
+                m.d.comb += choose.eq(Mux(self._trains, training[time] ^ (self.trained if pin == 0 else 0),
                                           Cat(shown[cycle] for cycle in cycles).any()))
             terms[n].append(crc[n] & chosen[key])
         end = link.code.bits - link.code.check_bits - SLOT_BITS
@@ -89,7 +92,7 @@ class Transmitter(wiring.Component):
             terms[place].append(self.start_slot[n] & shown[cycle])
         return Cat(Cat(given).any() for given in terms), renews
 
-    def _training(self, phase: Value) -> Value:
+    def _word(self, phase: Value) -> Value:
         """The bits of the training word in this cycle."""
         link = self._link
         count = BEAT * link.ratio

@@ -1,4 +1,4 @@
-"""One protocol for everything that runs a program: reference, cycle model, RTL, and a board, and racks of these.
+"""One protocol for everything that runs a program: reference, cycle model, RTL, a board, and racks.
 
 `ReferenceDevice`, `ChipDevice` and `RackDevice` implement it.
 """
