@@ -130,8 +130,7 @@ class ChipConfig:
     def quiet_slots(self) -> int:
         """Slots at a token's beginning in which no flit is sent.
 
-        The links then send the CRC of the last token and clear it. A slot carries as many CRC bits as a flit has bits
-        beyond the 24 of a control frame's head.
+        With the last slot of the token before, they are the control frames that show its CRC.
         """
         return -(-32 // (8 * self.lanes - 24)) + 1
 

@@ -31,7 +31,8 @@ def instruction(queue: Queue, number: int, word: int) -> Instr:
     except ValueError as error:
         raise IllegalProgram(Trap.OPCODE, queue.name, number, -1, str(error)) from None
     if instr.op not in isa.ICU_OPS and instr.op not in isa.UNIT_OPS[queue.unit]:
-        raise IllegalProgram(Trap.OPCODE, queue.name, number, -1, f"{instr.op.name} is no operation of {queue.unit}")
+        raise IllegalProgram(Trap.OPCODE, queue.name, number, -1,
+                             f"{instr.op.name} is not an operation of {queue.unit}")
     least = isa.MIN_DELAY_JUMP if instr.op is Op.END_LOOP else isa.MIN_DELAY
     if instr.delay < least:
         raise IllegalProgram(Trap.OPCODE, queue.name, number, -1, f"delay must be at least {least}, not {instr.delay}")

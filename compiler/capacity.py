@@ -59,13 +59,23 @@ def fitting_context(model: ModelConfig, config: ChipConfig, wanted: int | None,
 
     Raises TspError if `wanted` is out of range.
     """
+    check_wanted(model, wanted)
+    return longest_context(model, wanted, config.lanes, functools.partial(_problem, model, config, four_bit, False),
+                           functools.partial(_problem, model, config, four_bit, True))
+
+
+def check_wanted(model: ModelConfig, wanted: int | None) -> None:
+    """Raises TspError if a context that is wanted is out of range."""
     if wanted is not None and not 1 <= wanted <= model.seq_len:
         raise TspError(f"context must be in 1..{model.seq_len} (the model's context), not {wanted}")
-    placed = functools.partial(_problem, model, config, four_bit, False)
-    queued = functools.partial(_problem, model, config, four_bit, True)
-    served, problem = _longest(wanted or model.seq_len, config.lanes, placed)
+
+
+def longest_context(model: ModelConfig, wanted: int | None, lanes: int, placed: Callable[[int], str],
+                    queued: Callable[[int], str]) -> tuple[int, str]:
+    """`fitting_context` of a machine. placed, queued: what does not fit its memories, or also its queues."""
+    served, problem = _longest(wanted or model.seq_len, lanes, placed)
     if served and (overflow := queued(served)):  # scheduling is slow, so it comes last and seldom runs twice
-        return _longest(served, config.lanes, queued)[0], overflow
+        return _longest(served, lanes, queued)[0], overflow
     return served, problem
 
 
@@ -114,7 +124,8 @@ def check_fit(model: ModelConfig, config: ChipConfig, context: int, four_bit: fr
     robust: as a robust model (`compiler.quantize.scales.robust`).
     """
     if four_bit and not config.int4:
-        raise TspError(f"config {config.name} has no int4 weights, for {2 * config.rows} rows of a step do not fit its "
+        raise TspError(f"config {config.name} has no int4 weights, because the {2 * config.rows} rows of a step "
+                       "exceed its "
                        f"{config.lanes} lanes: use int8")
     for name, value in (("dim", model.dim), ("vocab_size", model.vocab_size)):
         if value <= config.lanes:

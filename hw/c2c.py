@@ -30,7 +30,7 @@ class C2c(wiring.Component):
 
     word, valid: the instruction and its dispatch pulse. e_in, w_in / e_data, e_drive, w_data, w_drive: streams.
     send, data: ports whose next slot begins in this cycle with the flit `data`.
-    flits, take: of each port, the flit that arrived last; the port whose flit is taken in this cycle.
+    flits, take: of each port, the flit that arrives in this cycle, if one does; the port whose flit is taken.
     busy: an engine is.
     Debug builds: e_driven, w_driven, traps, probe; begins: a slot begins in this cycle; arrived: a port's flit does.
     """

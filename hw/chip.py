@@ -69,7 +69,7 @@ class Chip(wiring.Component):
 
     Chips with links have besides, for each end W and E of the row that has some, with a bit or a plane each port:
     send_<end>, data_<end>: a slot that begins in this cycle holds the flit `data`, the same on all these ports.
-    flits_<end>, take_<end>: the flit that arrived last, which stands until the next one; it is taken in this cycle.
+    flits_<end>, take_<end>: the flit that arrives in this cycle, if one does; it is taken.
     ready, begin: the first token of a run is due; its start pulse comes in the next cycle. Slots begin in start pulses'
     cycles and every `ChipConfig.slot` cycles from there on. token_end: the last cycle of a token.
     arrived_<end>: a flit arrives in this cycle, not a control frame (debug builds).

@@ -31,7 +31,7 @@ def clip(x: np.ndarray, bits: int) -> np.ndarray:
 
 def interpolate(func: Func, a: np.ndarray) -> np.ndarray:
     """An interpolating table function of int64 values."""
-    product, base = numerics._table(func, a)
+    product, base = numerics.interpolation(func, a)
     return rsr(product, tables.TABLES[func].frac_bits) + base
 
 

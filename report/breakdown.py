@@ -1,13 +1,14 @@
 """Figures of a program before it runs: the cycles of each operation, and the map of the SRAM."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from arch import row
 from base.errors import TspError
 from program.program import Bucket, Event, Program, Segment
 
-ENGINES = {"MEM": ("read", "write", "index"), "VXM": ("alu",), "SXM": ("sxm",), "MXM": ("load", "mac", "drain")}
+ENGINES = {"MEM": ("read", "write", "index"), "VXM": ("alu",), "SXM": ("sxm",), "MXM": ("load", "mac", "drain"),
+           "C2C": ("send", "receive")}
 """Engines of a unit, in the order of the pictures. Other engines follow by name."""
 BETWEEN = "between tokens"
 """Name of the cycles before the first and after the last segment."""
@@ -86,9 +87,14 @@ def totals(program: Program, number: int) -> list[Total]:
 
 def get_bucket(program: Program, number: int) -> Bucket:
     """The bucket with this number. Raises TspError if there is none."""
-    if not 0 <= number < len(program.buckets):
-        raise TspError(f"bucket must be in 0..{len(program.buckets) - 1}, not {number}")
+    check_bucket(program.buckets, number)
     return program.buckets[number]
+
+
+def check_bucket(buckets: Sequence[Bucket], number: int) -> None:
+    """Raises TspError if there is no bucket with this number."""
+    if not 0 <= number < len(buckets):
+        raise TspError(f"bucket must be in 0..{len(buckets) - 1}, not {number}")
 
 
 def by_segment(program: Program, number: int) -> Iterator[tuple[Segment, list[Event]]]:

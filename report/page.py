@@ -82,7 +82,7 @@ def _operation_table(program: Program, number: int) -> str:
                      o.exposed))
     for t in breakdown.totals(program, number):
         rows.append((f"<b>{escape(t.segment)}</b>", "", t.turns, "", "", t.length, t.mxm, t.vxm, t.exposed))
-    return f'<div class="scroll">{_table(heads, rows)}</div><p class="note">{escape(NOTE)}</p>'
+    return f'<div class="scroll">{html_table(heads, rows)}</div><p class="note">{escape(NOTE)}</p>'
 
 
 def _bucket_table(program: Program) -> str:
@@ -92,10 +92,11 @@ def _bucket_table(program: Program) -> str:
         rows.append((f"positions {served[0]}..{served[-1]}", f"{bucket.period:,}",
                      f"{program.roofline_fraction(served[len(served) // 2]):.3f}"))
     rows.append(("mean", f"{program.mean_cycles:,.1f}", f"{program.roofline_fraction():.3f}"))
-    return _table(("bucket", "cycles a token", "roofline fraction"), rows)
+    return html_table(("bucket", "cycles a token", "roofline fraction"), rows)
 
 
-def _table(heads: tuple[str, ...], rows: list[tuple]) -> str:
+def html_table(heads: tuple[str, ...], rows: list[tuple]) -> str:
+    """A table of HTML; cells are HTML, too."""
     head = "".join(f"<th>{text}</th>" for text in heads)
     body = "\n".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>"

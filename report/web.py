@@ -146,7 +146,7 @@ def joined(main: Path, *folders: Path) -> str:
     for name, text in texts.items():
         for word in NAME.findall(text):
             if word in seen:
-                raise TspError(f"{name} and {seen[word]} both define {word!r}; joined they must not")
+                raise TspError(f"{name} and {seen[word]} both define {word!r}, but are joined: rename one")
             seen[word] = name
     return "\n".join(f"// {name}\n{text}" for name, text in texts.items())
 

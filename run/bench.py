@@ -15,17 +15,19 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from arch.config import CONFIGS, DEFAULT_CONFIG
+from arch.config import CONFIGS, DEFAULT_CONFIG, ChipConfig
+from arch.rack import RackConfig, rack_of
 from compiler.capacity import check_fit
-from compiler.compile import compile_checkpoint
 from compiler.fit import fit
 from compiler.frontend.files import read_model
+from compiler.frontend.load import load_checkpoint
 from compiler.schedule.buckets import build_buckets
 from program.program import DEFAULT_CLOCK_MHZ, Program, bytes_read
+from program.rack import AnyProgram
 from program.shape import ModelConfig
 
 from .devices import open_device
-from .programs import open_program
+from .programs import compile_for, open_any, open_program
 
 ROOT = Path(__file__).parents[1]
 TRIES = 3
@@ -116,29 +118,42 @@ def figures(checkpoints: list[Path], say: Callable[[str], None] = lambda line: N
     return found
 
 
+def rack_figures(checkpoints: list[Path], rack: str, say: Callable[[str], None] = lambda line: None) -> list[Figure]:
+    """Of every checkpoint on a rack, by its name or its file. Raises TspError."""
+    machine = rack_of(rack)
+    given = str(Path(rack).resolve()) if Path(rack).suffix else rack  # tokens are timed in another folder
+    return [figure for path in checkpoints for figure in _of_machine(path, machine, ("--rack", given), say)]
+
+
 def _of_checkpoint(path: Path, say: Callable[[str], None]) -> list[Figure]:
-    name = path.stem
+    found = _of_machine(path, CONFIGS[DEFAULT_CONFIG], (), say)
+    return found + _on("wide", path.stem, path, load_checkpoint(path).config)
+
+
+def _of_machine(path: Path, machine: ChipConfig | RackConfig, options: tuple[str, ...],
+                say: Callable[[str], None]) -> list[Figure]:
+    """Of a checkpoint on a chip or a rack. options: those with which `tsp run` takes it."""
+    name, on = path.stem, machine.name
     say(f"{name}: compile")
     read, seconds = _timed(lambda: read_model(path, None))
-    compiling = min(_timed(lambda: compile_checkpoint(*read, config=CONFIGS[DEFAULT_CONFIG]))[1] for _ in range(TRIES))
-    program = open_program(path)
+    compiling = min(_timed(lambda: compile_for(machine, *read))[1] for _ in range(TRIES))
+    program = open_any(path, rack=options[1] if options else None)
     count = min(POSITIONS, program.context)
     total = sum(program.cycles(p) for p in range(count))
-    fraction = sum(program.bytes_read(p) for p in range(count)) / (program.config.macs * total)
-    chip = program.config.name
+    fraction = sum(program.bytes_read(p) for p in range(count)) / (program.macs * total)
     found = [
-        Figure(name, f"{CYCLES.format(chip)} 0..{count - 1}", total / count, "cycles"),
-        Figure(name, f"tokens a second on {chip} at {DEFAULT_CLOCK_MHZ:g} MHz",
+        Figure(name, f"{CYCLES.format(on)} 0..{count - 1}", total / count, "cycles"),
+        Figure(name, f"tokens a second on {on} at {DEFAULT_CLOCK_MHZ:g} MHz",
                program.tokens_per_second(DEFAULT_CLOCK_MHZ, total / count), "tokens/s"),
-        Figure(name, f"roofline fraction on {chip}, mean of positions 0..{count - 1}", fraction, ""),
-        Figure(name, f"compile for {chip}, best of {TRIES}", seconds + compiling, "s"),
+        Figure(name, f"roofline fraction on {on}, mean of positions 0..{count - 1}", fraction, ""),
+        Figure(name, f"compile for {on}, best of {TRIES}", seconds + compiling, "s"),
     ]
-    found += _on("wide", name, path, read[0].config)
     for device in TOKENS:
         say(f"{name}: {device}")
         found += _speed(name, device, program)
     say(f"{name}: first token")
-    found.append(Figure(name, "first token of `tsp run` on the RTL, second time", _first_token(path), "s"))
+    found.append(Figure(name, f"first token of {' '.join(('`tsp run', *options))}` on the RTL, second time",
+                        _first_token(path, options), "s"))
     return found
 
 
@@ -150,7 +165,7 @@ def _on(config: str, name: str, path: Path, model: ModelConfig) -> list[Figure]:
     return [Figure(name, f"{CYCLES.format(config)} 0..{program.context - 1}", program.mean_cycles, "cycles")]
 
 
-def _speed(name: str, kind: str, program: Program) -> list[Figure]:
+def _speed(name: str, kind: str, program: AnyProgram) -> list[Figure]:
     """Tokens a second of a device, and cycles a second of one with time."""
     device = open_device(kind, program.config)
     try:
@@ -164,14 +179,16 @@ def _speed(name: str, kind: str, program: Program) -> list[Figure]:
     found = [Figure(name, f"{kind} device", count / seconds, "tokens/s")]
     if kind != "reference":
         cycles = sum(program.cycles(1 + p) for p in range(count))
-        found.append(Figure(name, f"{kind} device, {program.config.name}, one thread", cycles / seconds, "cycles/s"))
+        of = f"{program.config.name}, one thread" if isinstance(program, Program) else (
+            f"rack {program.config.name}, by the CPU time of all threads")
+        found.append(Figure(name, f"{kind} device, {of}", cycles / seconds, "cycles/s"))
     return found
 
 
-def _first_token(path: Path) -> float:
+def _first_token(path: Path, options: tuple[str, ...]) -> float:
     began = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "cli.main", "run", str(path.resolve()), "--tokens", "1"], cwd=ROOT,
-                   check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "cli.main", "run", str(path.resolve()), *options, "--tokens", "1"],
+                   cwd=ROOT, check=True, capture_output=True)
     return time.perf_counter() - began
 
 

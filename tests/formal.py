@@ -36,7 +36,7 @@ from base.errors import TspError
 from fpga.flow import tools
 
 FILES = ("formal_hw_icu", "formal_hw_burst", "formal_hw_stream", "formal_hw_mxm", "formal_fpga_gateware_uart",
-         "formal_hw_link")
+         "formal_hw_link", "formal_hw_c2c")
 ENGINE = "smtbmc yices"
 
 

@@ -3,18 +3,29 @@
 from itertools import accumulate
 
 from amaranth.asserts import AnyConst
-from amaranth.hdl import Cat, Module, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Signal, Value
 from formal import Opened, Proof, Property, free, implies, latched
 
 from arch.config import ChipConfig
-from arch.isa import ADDR_BITS, DELAY_BITS, HEADER, LOOP_LEVELS, MIN_DELAY, MIN_DELAY_JUMP, START, UNIT_OPS, Op
+from arch.isa import (
+    ADDR_BITS,
+    DELAY_BITS,
+    HEADER,
+    LOOP_LEVELS,
+    MIN_DELAY,
+    MIN_DELAY_JUMP,
+    START,
+    UNIT_OPS,
+    Op,
+    width,
+)
 from arch.queue_store import Part, Store, store_of
 from arch.row import Queue, queues
-from hw.burst import fields
+from hw.burst import fields, is_op
 from hw.icu import AHEAD, FILL, Icu
 from hw.idioms import any_of
 
-CONFIG = ChipConfig(name="formal", mem_depths=(16, 16), icu_depth=16, vxm_icu_depth=16, buckets=2,
+CONFIG = ChipConfig(name="formal", mem_depths=(16, 16), icu_depth=16, vxm_icu_depth=16, buckets=2, ports=(0, 1),
                     icu_words=((16,), (16,), (8, 16), (16, 8), (16,)))
 QUEUES = {queue.name: queue for queue in queues(CONFIG)}
 
@@ -68,6 +79,7 @@ class IcuProof(Proof):
         level, levels = Signal(range(LOOP_LEVELS + 1)), [Level(k) for k in range(LOOP_LEVELS)]
         issue = Signal()
         word = Content(m, body, store, place).word
+        word = Cat(word, Const(0, width(self._queue.unit) - len(word)))  # no instruction of a C2C has bits there
         loop = fields(Op.LOOP, word)
         m.d.comb += issue.eq(running & (wait == 0))
         self._step(m, issue, place, level, levels, loop)
@@ -90,7 +102,7 @@ class IcuProof(Proof):
         )
         self.claim(
             icu.parked == ~running,
-            icu.valid == (issue & any_of([loop.op == op for op in UNIT_OPS[self._queue.unit]])),
+            icu.valid == (issue & any_of([is_op(loop.op, op) for op in UNIT_OPS[self._queue.unit]])),
             implies(issue, icu.word == word),
             *[icu.offsets[k] == it.offset for k, it in enumerate(levels) if self._queue.unit == "MEM"],
         )
@@ -175,7 +187,7 @@ class LoadProof(Proof):
         )
 
 
-_WORDS = {"MEM_E0": "two parts", "MEM_E1": "whole words", "MXM_E": "MXM, two parts", "VXM": "VXM"}
+_WORDS = {"MEM_E0": "two parts", "MEM_E1": "whole words", "MXM_E": "MXM, two parts", "VXM": "VXM", "C2C_E": "C2C"}
 """Queues, and how they store words."""
 PROPERTIES = [
     *[Property(name=f"icu: {words}", top=lambda queue=QUEUES[name]: IcuProof(queue), depth=2,

@@ -2,12 +2,12 @@
 
 from amaranth.asserts import AnyConst
 from amaranth.hdl import Cat, Const, DomainRenamer, EnableInserter, Module, Mux, Signal, Value
-from formal import Opened, Proof, Property, free, implies, latched
+from formal import Opened, Proof, Property, free, implies
 
 from hw.idioms import any_of
 from hw.link import counter, elastic, secded
 from hw.link.elastic import HIGH
-from hw.link.parameters import COUNTER_BITS, DEPTH
+from hw.link.parameters import DEPTH, SLOT_BITS
 
 AHEAD = 16
 UNSEEN = 1, 4
@@ -16,38 +16,78 @@ synchroniser of two cycles. Clocks of one frequency keep it while their phase wa
 
 
 class SecdedProof(Proof):
-    """Three decoders: of any word, of the same word with one more bit wrong, of a codeword.
+    """Three decoders, to which words come beat by beat: any word, the same word with one more bit wrong, a codeword.
 
     A wrong bit adds its column to the syndrome, whatever else is wrong; a codeword has none. So the syndrome of any
     errors in any codeword is the sum of their columns, and what a decoder does follows from its syndrome alone. That
     no sum of two columns is a column is checked one by one in test_hw_link_secded.py.
     """
 
-    def __init__(self, data_bits: int, pins: int, module=secded):
-        self._code = module.Secded(data_bits=data_bits, pins=pins)
+    def __init__(self, data_bits: int, pins: int, ratio: int, module=secded):
+        self._code, self._ratio = module.Secded(data_bits=data_bits, pins=pins), ratio
 
     def build(self, m):
         code = self._code
-        any_word, one_more, codeword = (code.decoder() for _ in range(3))
+        step, cycles = self._ratio * code.beat_bits, code_cycles(code, self._ratio)
         word, wrong, data = Signal(code.bits), Signal(code.bits), Signal(code.data_bits)
         free(m, word, wrong, data)
         self.assume((wrong & (wrong - 1))[: code.bits] == 0)
-        for n, (decoder, given) in enumerate(((any_word, word), (one_more, word ^ wrong),
-                                              (codeword, code.encoded(m, data)))):
-            m.submodules[f"decoder{n}"] = decoder
-            m.d.comb += [decoder.code.eq(given), decoder.valid.eq(1)]
-        was, came = (latched(m, value, Const(1), name) for value, name in (
-            (Cat(word[place] for place in code.data_places), "was"), (data, "came")))
-        column = latched(m, any_of([Mux(wrong[n], Const(column, code.check_bits), 0)
-                                    for n, column in enumerate(code.columns)]), Const(1), "column")
-        started = Signal()
-        m.d.sync += started.eq(1)
-        hits = [any_word.syndrome == code.columns[place] for place in code.data_places]
+        phase, started, last = Signal(range(cycles)), Signal(), Signal()
+        m.d.comb += last.eq(phase == cycles - 1)
+        m.d.sync += phase.eq(Mux(last, 0, phase + 1))
+        with m.If(last):
+            m.d.sync += started.eq(1)
+        body = code.placed(data)
+        whole = Cat(body[: code.bits - code.check_bits], code.after(Const(0, code.check_bits), body) ^ code.inverted)
+        decoders, befores = [], []
+        for name, given in (("any_word", word), ("one_more", word ^ wrong), ("codeword", whole)):
+            decoder, before = self._decoder(m, name, given, phase, last, started, step)
+            decoders.append(decoder)
+            befores.append(before)
+        any_word, one_more, codeword = decoders
+        was, error = befores[0], befores[0] ^ befores[1]
+        column = any_of([Mux(error[n], Const(column, code.check_bits), 0) for n, column in enumerate(code.columns)])
+        hits = [any_word.syndrome == code.columns[place] for place in code.places]
         single = any_of([*hits, *(any_word.syndrome == code.columns[place] for place in code.check_places)])
-        self.claim(*(implies(started, claim) for claim in (
-            any_word.arrived, any_word.corrected == single, any_word.failed == (any_word.syndrome.any() & ~single),
-            any_word.data == was ^ Cat(hits), one_more.syndrome == any_word.syndrome ^ column,
-            codeword.syndrome == 0, codeword.data == came)))
+        shown = started & (phase == 0)
+        self.claim(any_word.arrived == shown, *(implies(shown, claim) for claim in (
+            any_word.corrected == single, any_word.failed == (any_word.syndrome.any() & ~single),
+            any_word.word == was[: code.bits - code.check_bits] ^ Cat(hits),
+            any_word.data == Cat(any_word.word[place] for place in code.data_places),
+            one_more.syndrome == any_word.syndrome ^ column,
+            codeword.syndrome == 0, codeword.data == Cat(befores[2][place] for place in code.data_places))))
+
+    def _decoder(self, m, name: str, given: Value, phase: Signal, last: Signal, started: Signal,
+                 step: int) -> tuple[secded.Decoder, Signal]:
+        """A decoder that gets a word anew in every slot; the word of the slot before."""
+        code, cycles = self._code, code_cycles(self._code, self._ratio)
+        unit = code.decoder(self._ratio)
+        opened = Opened(m, name, unit)
+        held, now, before = (Signal(code.bits, name=f"{name}_{what}", reset_less=True)
+                             for what in ("held", "now", "before"))
+        m.d.comb += now.eq(Mux(phase == 0, given, held))
+        m.d.sync += held.eq(now)
+        with m.If(last):
+            m.d.sync += before.eq(now)
+        m.d.comb += [unit.beats.eq(now.word_select(phase, step)), unit.last.eq(last)]
+        zero = Const(0, code.check_bits)
+        for n in range(cycles):
+            here = phase == n
+            self.tie(implies(here, opened["total"] == (code.after(zero, held[: n * step]) if n else zero)))
+            if n:
+                self.tie(implies(here, unit.syndrome == 0),
+                         implies(here, opened["kept"][code.bits - n * step :] == held[: n * step]))
+        shown = started & (phase == 0)
+        kept = opened["kept"]
+        self.tie(phase < cycles, implies(~shown, unit.syndrome == 0),
+                 implies(shown, unit.syndrome == code.after(zero, before) ^ code.inverted),
+                 implies(shown, kept == before[: code.bits - code.check_bits]))
+        return unit, before
+
+
+def code_cycles(code: secded.Secded, ratio: int) -> int:
+    """Cycles that a codeword takes."""
+    return code.beats // ratio
 
 
 def gray_of(number: Value, bits: int) -> Value:
@@ -130,15 +170,15 @@ class StartProof(Proof):
         self._phase_bits, self._root, self._module = phase_bits, root, module
 
     def build(self, m):
-        unit = self._module.Counter(phase_bits=self._phase_bits, ahead=AHEAD)
+        unit = self._module.Counter(phase_bits=self._phase_bits)
         opened = Opened(m, "counter", unit)
-        free(m, unit.go, unit.load, unit.load_value, unit.started, unit.started_slot)
-        m.d.comb += unit.root.eq(int(self._root))
+        free(m, unit.go, unit.leave, unit.load, unit.load_value, unit.started, unit.started_slot)
+        m.d.comb += [unit.root.eq(int(self._root)), unit.ahead.eq(AHEAD)]
         slot, phase = unit.counter[self._phase_bits :], unit.counter[: self._phase_bits]
-        asked = unit.go if self._root else unit.started & unit.counted
-        wanted = Mux(self._root, slot + AHEAD, unit.started_slot)
-        target, waiting, due, begins = Signal(COUNTER_BITS), Signal(), Signal(), Signal()
-        m.d.comb += due.eq(waiting & ((slot + 1)[:COUNTER_BITS] == target) & phase.all())
+        follows = Const(0) if self._root else unit.started & unit.counted
+        asked, wanted = unit.go | follows, Mux(follows, unit.started_slot, slot + AHEAD)
+        target, waiting, due, begins = Signal(SLOT_BITS), Signal(), Signal(), Signal()
+        m.d.comb += due.eq(waiting & ((slot + 1)[:SLOT_BITS] == target) & phase.all())
         with m.If(asked):
             m.d.sync += [target.eq(wanted), waiting.eq(1), begins.eq(0)]
         with m.Else():
@@ -146,17 +186,17 @@ class StartProof(Proof):
         counted = Signal()
         m.d.sync += counted.eq(unit.counted)
         self.claim(unit.begin == begins, unit.due == (due & ~asked), implies(unit.start, waiting),
-                   implies(unit.begin & counted, (slot == target) & (phase == 0)))
+                   implies(unit.begin & counted, (slot[:SLOT_BITS] == target) & (phase == 0)))
         self.tie(opened["waiting"] == waiting, implies(waiting | begins, unit.start_slot == target),
-                 implies(waiting | begins, unit.counted), implies(begins & counted, (slot == target) & (phase == 0)))
+                 implies(begins & counted, (slot[:SLOT_BITS] == target) & (phase == 0)))
 
 
 PROPERTIES = [
-    *(Property(name=f"link: SECDED ({check + bits},{bits})", top=lambda bits=bits, pins=pins: SecdedProof(bits, pins),
-               depth=2, long=bits > 32,
+    *(Property(name=f"link: SECDED ({check + bits},{bits}), {ratio} beats a cycle", depth=2, long=bits > 32,
+               top=lambda bits=bits, pins=pins, ratio=ratio: SecdedProof(bits, pins, ratio),
                claim="the syndrome of any errors in any codeword is the sum of their columns; if that is the column of "
                      "a bit, this bit is corrected; else the codeword is refused")
-      for bits, check, pins in ((32, 7, 5), (64, 8, 9))),
+      for bits, check, pins, ratio in ((32, 7, 5, 1), (64, 8, 9, 1), (64, 8, 9, 2))),
     *(Property(name=f"link: elastic buffer, {ratio} beats a cycle", top=lambda ratio=ratio: ElasticProof(ratio),
                depth=3, claim="while its level is legal and the writer is one to four cycles ahead of what is seen of "
                               "it, each beat is read in its turn, after it was written and before it is written over")

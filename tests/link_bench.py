@@ -11,7 +11,7 @@ from hw.link.receive import Fault, record
 from hw.link.train import State
 from sim.rtl.ticked import Ticked
 
-LATENCY = {(8, 9, 1): 16, (8, 9, 2): 12, (8, 5, 1): 21, (4, 5, 1): 16, (16, 18, 2): 12}
+LATENCY = {(8, 9, 1): 15, (8, 9, 2): 11, (8, 5, 1): 20, (4, 5, 1): 15, (16, 18, 2): 11}
 """The latencies that the benches declare, by lanes, pins and ratio."""
 
 
@@ -35,7 +35,7 @@ class Bench:
         skews = [[10] * (link.pins + 1)] * 2 if skews is None else skews
         # With a fixed input delay the clock is sent in the middle of a bit; else training finds the middle.
         rest = {"reset": 1, "latency": self.latency, "clock_shift": UNIT_INTERVAL // 2 if link.taps == 1 else 0,
-                "traffic": 0, "from_slot": 0, "to_slot": 0, "end_slot": 0xFFFF, "mark_slot": 0, "go": 0}
+                "traffic": 0, "from_slot": 0, "to_slot": 0, "mark_slot": 0, "go": 0}
         for side, skew, phase in zip(SIDES, skews, phases, strict=True):
             rest |= {f"{side}_{name}": 0 for name in ("off", "retrain", "clear", "flip", "cut")}
             rest |= {f"{side}_phase": phase,

@@ -4,14 +4,25 @@ A beat takes 16 ticks, a core cycle 16 or 32. Each side has its own clock phase;
 flipped on the way. Both sides send flits by a rule of the slot's number, and check those that come by the same rule.
 """
 
-from amaranth.hdl import Cat, ClockDomain, ClockSignal, Const, DomainRenamer, Module, Mux, ResetSignal, Signal, Value
+from amaranth.hdl import (
+    Cat,
+    ClockDomain,
+    ClockSignal,
+    Const,
+    DomainRenamer,
+    Module,
+    Mux,
+    ResetSignal,
+    Signal,
+    Value,
+    signed,
+)
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.link.counter import Counter
 from hw.link.endpoint import Endpoint
-from hw.link.frame import start_bits
-from hw.link.parameters import COUNTER_BITS, LinkParameters
+from hw.link.parameters import COUNTER_BITS, SLOT_BITS, LinkParameters
 from hw.link.receive import LATENCY_BITS, Fault, record
 from hw.link.train import State
 
@@ -47,7 +58,7 @@ def ports(link: LinkParameters) -> dict:
     counter = COUNTER_BITS + link.phase_bits
     found: dict = {
         "reset": In(1, init=1), "latency": In(LATENCY_BITS), "clock_shift": In(LINE_BITS),
-        "traffic": In(2), "from_slot": In(COUNTER_BITS), "to_slot": In(COUNTER_BITS), "end_slot": In(COUNTER_BITS),
+        "traffic": In(2), "from_slot": In(COUNTER_BITS), "to_slot": In(COUNTER_BITS),
         "mark_slot": In(COUNTER_BITS),
         "go": In(1), "ticks": Out(32),
     }
@@ -69,7 +80,7 @@ def ports(link: LinkParameters) -> dict:
 class Rig(wiring.Component):
     """Side a is the root. `flip` is a mask on the codeword that the side sends in the next slot in which it is not 0;
     `flipped` counts. `skew`: ticks of each line towards the other side, its clock's last. `cut`: lines that are dead.
-    traffic: the rule, in the slots from_slot..to_slot - 1. end_slot: the last of a token, as for its CRC.
+    traffic: the rule, in the slots from_slot..to_slot - 1.
     `begin_tick`, `begin_counter`: of the last token's begin. `slot_tick`: when slot `mark_slot` began by the
     side's counter; `arrival`: when a frame or flit with that number arrived here. `phase`: ticks by which the side's
     clock is late.
@@ -106,36 +117,42 @@ class Rig(wiring.Component):
         turn = time[: (length - 1).bit_length()]
         m.d.sync += clock.eq((turn < length // 2) & ~at("off"))
         m.d.comb += [ClockSignal(core).eq(clock), ResetSignal(core).eq(self.reset)]
-        counter = DomainRenamer(core)(Counter(phase_bits=link.phase_bits, ahead=AHEAD, start_bits=start_bits(link)))
+        counter = DomainRenamer(core)(Counter(phase_bits=link.phase_bits))
         end = Endpoint(link)
         m.submodules[f"counter_{side}"] = counter
         m.submodules[f"end_{side}"] = DomainRenamer({"sync": core, "rx": rx})(end)
         setattr(self, f"end_{side}", end)
         phase_bits = link.phase_bits
-        slot, sent = counter.counter[phase_bits:], Signal.like(counter.counter, name=f"{side}_sent")
+        if side == "a":
+            self._root = counter.counter
+        # Chips count alike in the lowest bits; the rig goes by the root's number that has the same ones, the nearest.
+        number, sent = (Signal.like(counter.counter, name=f"{side}_{name}") for name in ("number", "sent"))
+        off = Signal(signed(SLOT_BITS + phase_bits), name=f"{side}_off")
+        m.d.comb += [off.eq(counter.counter - self._root), number.eq(self._root + off)]
+        slot = number[phase_bits:]
         m.d.comb += [
+            end.enabled.eq(1), counter.ahead.eq(AHEAD),
             end.counter.eq(counter.counter), end.counted.eq(counter.counted), end.parent.eq(side != "a"),
             end.latency.eq(self.latency), end.retrain.eq(at("retrain")), end.clear.eq(at("clear")),
             end.start.eq(counter.start if side == "a" else 0), end.start_slot.eq(counter.start_slot),
             counter.root.eq(side == "a"), counter.go.eq(self.go if side == "a" else 0),
             counter.load.eq(end.load), counter.load_value.eq(end.load_value),
             counter.started.eq(end.started), counter.started_slot.eq(end.started_slot),
-            end.token_end.eq(counter.counter == Cat(Const(-1, phase_bits), self.end_slot)),
-            sent.eq(counter.counter - self.latency),
+            sent.eq(number - self.latency),
             end.send.eq(self._is_sent(slot)), end.data.eq(flit_of(link, slot)),
             end.take.eq(self._is_sent(sent[phase_bits:])),
         ]
         for name in ("state", "lane", "up", "errors", "first", "corrected", "least", "greatest"):
             m.d.comb += at(name).eq(getattr(end, name))
-        m.d.comb += [at("counter").eq(counter.counter), at("counted").eq(counter.counted)]
+        m.d.comb += [at("counter").eq(number), at("counted").eq(counter.counted)]
         with m.If(end.arrived & end.take):
             m.d[core] += at("taken").eq(at("taken") + 1)
             with m.If(end.flit != flit_of(link, sent[phase_bits:])):
                 m.d[core] += at("wrong").eq(at("wrong") + 1)
         with m.If(counter.begin):
             m.d[core] += [at("begun").eq(at("begun") + 1), at("begin_tick").eq(self.ticks),
-                          at("begin_counter").eq(counter.counter)]
-        with m.If(counter.counter == Cat(Const(0, phase_bits), self.mark_slot)):
+                          at("begin_counter").eq(number)]
+        with m.If(number == Cat(Const(0, phase_bits), self.mark_slot)):
             m.d[core] += at("slot_tick").eq(self.ticks)
         with m.If(end.arrived & end.up & (sent[phase_bits:] == self.mark_slot)):
             m.d[core] += at("arrival").eq(self.ticks)
@@ -146,11 +163,11 @@ class Rig(wiring.Component):
         link, at = self.link, lambda name: self.port(side, name)
         out = Signal(len(beats), name=f"{side}_out")
         mask = Signal(link.slot * len(beats), name=f"{side}_mask")
-        with m.If((phase == 0) & (at("flip") != 0)):
+        with m.If((phase == link.slot - 1) & (at("flip") != 0)):
             m.d[core] += at("flipped").eq(at("flipped") + 1)
-        with m.If(phase == 0):
+        with m.If(phase == link.slot - 1):
             m.d[core] += mask.eq(at("flip"))
-        part = mask.word_select((phase - 1)[: link.phase_bits], len(beats))
+        part = mask.word_select(phase, len(beats))
         m.d[core] += out.eq(beats ^ part)
         bit = Signal(range(2 * link.ratio), name=f"{side}_bit")
         m.d.comb += bit.eq((turn - 1) >> 3)

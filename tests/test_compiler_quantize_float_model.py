@@ -216,7 +216,7 @@ def test_quality_survives_large_logits_and_refuses_other_shapes():
     certain = kl_top1(np.array([[1e4, 0.0]]), np.array([[0.0, 1e4]]))
     assert np.isfinite(certain.kl) and certain.ratio == pytest.approx(certain.kl / LEAST_ENTROPY)
     for a, b in (((2, 3), (2, 4)), ((3,), (3,)), ((0, 3), (0, 3))):
-        with pytest.raises(ValueError, match="logits must be"):
+        with pytest.raises(ValueError, match="both logits must have"):
             kl_top1(np.zeros(a), np.zeros(b))
 
 

@@ -111,7 +111,7 @@ REFUSED = {
     "too early for the data": (COPY | {"MEM_E0": [(5, write(count=4))]}, Trap.EMPTY_READ,
                                f"MEM_E0 word 1, cycle {START + 6}"),
     "plane not driven": (COPY | {"MEM_W0": [(2, read(count=4, planes=7))]}, Trap.EMPTY_READ, "plane 3"),
-    "other group": (COPY | {"MEM_W0": [(2, read(weights=1, count=4))]}, Trap.EMPTY_READ, "nobody drove"),
+    "other group": (COPY | {"MEM_W0": [(2, read(weights=1, count=4))]}, Trap.EMPTY_READ, "holds no value"),
     "two drives": ({"MEM_W0": [(2, read(count=4))], "MEM_W1": [(2, read(count=1))]}, Trap.COLLISION, "and so does"),
     "engine busy": ({"MEM_W0": [(2, read(count=4)), (5, read())]}, Trap.ENGINE_BUSY, f"until cycle {START + 6}"),
     "address": ({"MEM_W0": [(2, read(addr=254, count=3))]}, Trap.ADDRESS,
@@ -133,13 +133,13 @@ REFUSED = {
     "weights": ({"MXM_E": [(2, Instr(Op.MAC))]}, Trap.EMPTY_READ, "E group 1"),
     "too long": ({"MEM_W0": [(2, read(count=100, interval=2))]}, Trap.NOT_PARKED, "an element executes after"),
     "lands late": ({"MEM_W0": [(2, read(count=197 - START))]}, Trap.NOT_PARKED, "its effect comes after"),
-    "wrong unit": ({"MEM_W0": [(2, alu())]}, Trap.OPCODE, "ALU is no operation of MEM"),
+    "wrong unit": ({"MEM_W0": [(2, alu())]}, Trap.OPCODE, "ALU is not an operation of MEM"),
     "endless": ({"MEM_W0": [(2, Instr(Op.LOOP, fields={"count": 99})), (4, Instr(Op.END_LOOP, MIN_DELAY_JUMP))]},
                 Trap.NOT_PARKED, "dispatched after"),
-    "no loop": ({"MEM_W0": [(2, Instr(Op.END_LOOP, MIN_DELAY_JUMP))]}, Trap.OPCODE, "without LOOP"),
-    "open loop": ({"MEM_W0": [(2, Instr(Op.LOOP))]}, Trap.OPCODE, "SYNC within a loop"),
-    "deep": ({"MEM_W0": [(2 * n, Instr(Op.LOOP)) for n in (1, 2, 3)]}, Trap.OPCODE, "nested too deep"),
-    "after SYNC": ({"MEM_W0": [(2, Instr(Op.SYNC))]}, Trap.OPCODE, "behind SYNC"),
+    "no loop": ({"MEM_W0": [(2, Instr(Op.END_LOOP, MIN_DELAY_JUMP))]}, Trap.OPCODE, "END_LOOP has no LOOP"),
+    "open loop": ({"MEM_W0": [(2, Instr(Op.LOOP))]}, Trap.OPCODE, "SYNC stands within a loop"),
+    "deep": ({"MEM_W0": [(2 * n, Instr(Op.LOOP)) for n in (1, 2, 3)]}, Trap.OPCODE, "nested too deeply"),
+    "after SYNC": ({"MEM_W0": [(2, Instr(Op.SYNC))]}, Trap.OPCODE, "follow SYNC"),
 }
 
 
@@ -178,7 +178,7 @@ def test_program_as_a_whole():
 @pytest.mark.parametrize("op", [Op.TRANSPOSE_IN, Op.TRANSPOSE_OUT])
 def test_chip_without_transposition(op):
     config = replace(TINY, sxm_transpose=False)
-    with pytest.raises(IllegalProgram, match=f"the chip cannot {op.name}"):
+    with pytest.raises(IllegalProgram, match=f"config .* has no {op.name}"):
         verify_bucket(config, program(SXM_E=[(2, Instr(op))]), PERIOD, {})
 
 
@@ -464,7 +464,7 @@ def stricter(error: IllegalProgram) -> bool:
     """A documented reason to refuse what the machine happens to run."""
     text = str(error)
     return (error.rule is Trap.BANK_CONFLICT or "offsets up to" in text or "its effect comes after" in text
-            or "behind SYNC" in text or "SYNC within a loop" in text)
+            or "follow SYNC" in text or "SYNC stands within a loop" in text)
 
 
 def compare(name: str, mutants: int, seed: int) -> Counter[str]:

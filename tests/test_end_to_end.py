@@ -269,7 +269,7 @@ def test_sampling_scores_bit_for_bit(config: str, sizes: dict):
     for _ in range(2):
         (result,) = device.run(1)
         scores = sampler.scores(device.logits().astype(np.int64))
-        held = device._read("z", 0, program.symbols["z"].quads)[: program.model.vocab_size]
+        held = device._seat._read("z", 0, program.symbols["z"].quads)[: program.model.vocab_size]
         assert np.array_equal(held, scores)
         assert result.token == int(np.argmax(scores))
 

@@ -8,6 +8,7 @@ import pytest
 from formal import Proof, Property, mutated, prove
 from formal_fpga_gateware_uart import UartProof
 from formal_hw_burst import BurstProof
+from formal_hw_c2c import C2cProof
 from formal_hw_icu import QUEUES, IcuProof, LoadProof
 from formal_hw_link import ElasticProof, SecdedProof, StartProof
 from formal_hw_mxm import FileProof, LoopsProof
@@ -55,8 +56,12 @@ def uart(module: ModuleType) -> Proof:
     return UartProof(4, module.Sender, module.Receiver)
 
 
+def c2c(module: ModuleType) -> Proof:
+    return C2cProof(module)
+
+
 def code(module: ModuleType) -> Proof:
-    return SecdedProof(32, 5, module)
+    return SecdedProof(32, 5, 2, module)
 
 
 def elastic(module: ModuleType) -> Proof:
@@ -107,14 +112,19 @@ FAULTS = [
     (uart, "fpga.gateware.uart", "left.eq(BITS),", "left.eq(BITS - 1),"),
     (uart, "fpga.gateware.uart", "Cat(self.data[1:], line)", "Cat(line, self.data[:-1])"),
     (uart, "fpga.gateware.uart", "self._bit // 2 - 2 *", "self._bit // 2 - 3 *"),
-    (code, "hw.link.secded", "self.data.eq(raw ^ Cat(hits))", "self.data.eq(raw)"),
+    (c2c, "hw.c2c", "Mux(sender.active, sender.op.ports[:ports], 0)", "sender.op.ports[:ports]"),
+    (c2c, "hw.c2c", "word_select(sender.op.plane, bits)", "word_select(receiver.op.port, bits)"),
+    (c2c, "hw.c2c", "Mux(receiver.active, receiver.op.planes, 0)", "Mux(receiver.active, 15, 0)"),
+    (code, "hw.link.secded", "kept ^ Cat(hits)", "kept"),
     (code, "hw.link.secded", "syndrome.any() & ~single", "syndrome.any()"),
+    (code, "hw.link.secded", "total.eq(0), kept", "kept"),
+    (code, "hw.link.secded", "self.syndrome.eq(0)", "self.syndrome.eq(after)"),
     (elastic, "hw.link.elastic", "self.entry.eq(self.entry + 1)", "self.entry.eq(self.entry + 2)"),
     (elastic, "hw.link.elastic", "read.addr.eq(self.entry)", "read.addr.eq(self.entry + 1)"),
     (elastic, "hw.link.elastic", "write.addr.eq(place[part_bits:])", "write.addr.eq(place)"),
-    (start, "hw.link.counter", "(slot + 1)[: self._start_bits]", "slot[: self._start_bits]"),
+    (start, "hw.link.counter", "(slot + 1)[:SLOT_BITS]", "slot[:SLOT_BITS]"),
     (start, "hw.link.counter", "waiting & begins & self", "begins & self"),
-    (start, "hw.link.counter", "asked.eq(self.go & self.root | follows)", "asked.eq(self.go | follows)"),
+    (start, "hw.link.counter", "asked.eq(self.go | follows)", "asked.eq(follows)"),
 ]
 
 

@@ -317,7 +317,7 @@ def test_fields_that_do_not_fit():
 def test_identity():
     mine = Identity.of(CONFIGS["ulx3s"], 62.5)
     assert Identity.unpack(mine.pack()) == mine and mine.clock_khz == 62500 and len(mine.pack()) == 32
-    with pytest.raises(TspError, match="no Metronome board"):
+    with pytest.raises(TspError, match="not a Metronome board"):
         Identity.unpack(bytes(32))
     with pytest.raises(TspError, match="version 9 of the protocol"):
         Identity.unpack(mine.pack()[:4] + b"\x09\x00" + mine.pack()[6:])

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import gate
 import numpy as np
 import pytest
+import test_hw_c2c
 import test_hw_icu
 import test_hw_mem
 import test_hw_mxm
@@ -45,6 +46,7 @@ BENCHES: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "mem, banks of hw/ram.v": lambda patch: test_hw_mem.test_mem("MEM_E1", "W", "1", 8, 16, patch),
     "vxm": lambda _: test_hw_vxm.test_vxm(16, 1),
     "sxm": lambda _: test_hw_sxm.test_sxm("tiny", "E", 16),
+    "c2c": lambda _: test_hw_c2c.test_c2c("E", 8, 1),
 }
 SLOW = {"streams", "vxm", "sxm"}
 """A minute of CPU and more."""

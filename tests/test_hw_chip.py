@@ -309,8 +309,9 @@ def test_host_reads(chip):
 
 
 @pytest.mark.parametrize(("options", "words"), [
-    (["--config", "huge"], "--config must be one of tiny, "), (["-o", "none/chip.v"], "cannot write: no folder "),
-    (["-o", "."], "it is no regular file: name another one"), (["-o", "fifo"], "it is no regular file"),
+    (["--config", "huge"], "--config must be one of tiny, "), (["-o", "none/chip.v"], "cannot write: there is no "
+                                                                                      "writable folder "),
+    (["-o", "."], "it is not a regular file: name another one"), (["-o", "fifo"], "it is not a regular file"),
     (["--confg", "x"], "No such option: --confg"), (["-o"], "requires an argument"), (["x"], "extra argument"),
 ])
 def test_the_command_refuses_in_one_line(options, words, tmp_path):

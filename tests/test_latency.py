@@ -221,7 +221,7 @@ def test_a_server_that_stops_is_one_line(capsys: pytest.CaptureFixture[str]):
 
 
 @pytest.mark.parametrize(("arguments", "said"), [
-    (["bench-api", "nonsense"], "must be the URL of a server"), (["bench-api", "ftp://x"], "must be the URL"),
+    (["bench-api", "nonsense"], "this is not the URL of a server"), (["bench-api", "ftp://x"], "not the URL"),
     (["bench-api", "http://x", "--requests", "0"], "requests must be at least 1"),
     (["bench-api", "http://x", "--api-key", "/nonexistent"], "cannot read the key"),
     (["watch", "http://x", "--window", "2"], "window must be at least 3"),

@@ -14,6 +14,7 @@ from arch.identity import chip_digest
 from base.errors import TspError
 from compiler.compile import compile_checkpoint
 from program import file as program_file
+from program import frame
 from program.file import from_bytes, is_program, load, save, to_bytes
 from program.program import EVENT_COLUMNS
 from program.tokenizer import Tokenizer
@@ -143,8 +144,8 @@ def test_what_is_no_program_is_refused(data: bytes):
 
 def test_a_consistent_frame_around_nonsense_is_refused():
     for body in (b"", b"no newline", b"[]\n", b"{}\n", b'{"config":"tiny"}\n', b"\xff\n"):
-        head = program_file.MAGIC + b"%d\n" % program_file.VERSION
-        data = head + program_file._second_line(len(head), body) + body
+        head = program_file.CHIP.first_line + b"\n"
+        data = head + frame.second_line(len(head), body) + body
         assert "compile it again" in refused(data)
 
 
@@ -157,7 +158,7 @@ def test_sections_that_contradict_the_header_are_refused(program, image: bytes):
         body = lines[2].replace(old, new) + b"\n" + lines[3]
         assert body != lines[2] + b"\n" + lines[3]
         head = lines[0] + b"\n"
-        assert "contradicts" in refused(head + program_file._second_line(len(head), body) + body)
+        assert "contradicts" in refused(head + frame.second_line(len(head), body) + body)
 
 
 def changed(program, **fields) -> dict:
@@ -237,7 +238,7 @@ def test_a_file_that_contradicts_itself_is_refused(program, change, words: str):
 def test_words_that_a_queue_cannot_store_are_refused():
     """A queue of `ulx3s` holds short delays and few distinct words."""
     program, name = small_program("ulx3s"), "MEM_E1"
-    for words, why in (([isa.encode(isa.Instr(isa.Op.NOP, 4095))], "holds delays up to"),
+    for words, why in (([isa.encode(isa.Instr(isa.Op.NOP, 4095))], "takes delays up to"),
                        ([isa.encode(isa.Instr(isa.Op.READ, 1, {"addr": n, "count": n})) for n in range(1, 300)],
                         "distinct values")):
         wrong = replace(program, queues=program.queues | {name: (*words, *program.queues[name][len(words):])})

@@ -96,7 +96,7 @@ def test_templates_are_read(tmp_path: Path):
     (tmp_path / "other.bin").touch()
     assert template_beside(tmp_path / "model.bin") == "{{ messages[0].content }}"
     assert template_beside(tmp_path) is template_beside(tmp_path / "other.bin") is None
-    with pytest.raises(TspError, match="no Jinja"):
+    with pytest.raises(TspError, match="not a valid Jinja template"):
         ChatTemplate("{% for %}")
     with pytest.raises(TspError, match="cannot read"):
         read_template(tmp_path / "none")

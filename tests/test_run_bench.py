@@ -35,3 +35,16 @@ def test_json_holds_the_same(found, capsys: pytest.CaptureFixture[str]):
     assert app(["bench", "--json"]) == 0
     data = json.loads(capsys.readouterr().out)
     assert data["figures"] == as_json({}, found)["figures"] and data["machine"]["cores"] == machine()["cores"]
+
+
+def test_a_rack_has_figures_of_its_own(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    asked = []
+
+    def figures(paths: list, rack: str, say) -> list[Figure]:
+        asked.extend([rack, *(path.stem for path in paths)])
+        return [Figure("a", "cycles", 4321.0, "cycles")]
+
+    monkeypatch.setattr(bench, "rack_figures", figures)
+    assert app(["bench", "--rack", "pair"]) == 0 and "4,321" in capsys.readouterr().out
+    assert asked == ["pair", "stories263k"]
+    assert app(["bench", "--rack", "none"]) == 2

@@ -242,6 +242,23 @@ def test_a_wrong_logit_in_the_self_test_keeps_a_device_out(tmp_path: Path):
         assert health.status == 503 and "integer reference" in health.json["devices"][0]["reason"]
 
 
+def test_a_device_that_goes_while_it_rests_leaves_service(tmp_path: Path):
+    going = """
+from base.errors import TspError
+import serve.worker
+import sim.device.reference_device as reference
+serve.worker.IDLE_SECONDS = 0.1
+def check(self):
+    raise TspError("the line was lost")
+reference.ReferenceDevice.check = check
+"""
+    with running(folder=tmp_path, command=script(tmp_path, going), ready=False) as server:
+        [handle] = server.engine.handles
+        server.wait(lambda: handle.state is State.LOST)
+        health = server.send("GET", "/health")
+        assert health.status == 503 and health.json["devices"][0]["reason"] == "the line was lost"
+
+
 def test_a_question_that_the_device_refuses_is_not_the_device_s_fault(tmp_path: Path):
     refusing = """
 from base.errors import TspError

@@ -89,5 +89,5 @@ def test_a_chip_that_never_ends_is_given_up():
         def read(self, space: Space, addrs: Sequence[int]) -> list[int]:
             return [1 if space is Space.CONTROL and a == Control.RUN.value else 0 for a in addrs]
 
-    with pytest.raises(TspError, match="must end a token"):
+    with pytest.raises(TspError, match="did not end a token"):
         PortChip(CONFIGS["tiny"], Stuck(CONFIGS["tiny"]), timeout=0.01).run(1)

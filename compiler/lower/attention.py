@@ -4,17 +4,18 @@ The heads of a side follow each other in a software pipeline, and both sides tak
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from arch.isa import Alu, ErUse, Func, Order, Red, Sat
 from arch.vectors import SIDES
-from compiler.ir import Acc, Act, Mem, Reg
-from compiler.place.geometry import DRAIN_BURST, Head
+from compiler.ir import Acc, Act, Cluster, Mem, Reg, Stream
+from compiler.place.geometry import DRAIN_BURST, Geometry, Head
 from program.integer import Q_SHIFT
 
 from .builder import FRAC, Builder
+from .exchange import gather, sent_interval
 from .norm import gain_of, norm
 from .product import add_to_residual
 from .qkv import Queries, key_scales, keys, project, spread_values, values
@@ -23,8 +24,8 @@ from .state import TokenState
 SUM_SLOT = {"W": 2, "E": 3}
 """Reduction slots of a side's softmax; its scores have slots 0 and 1."""
 
-Outputs = dict[tuple[int, int], dict[str, Act]]
-"""Vectors of attention's output in both activation buffers, by (head set, query)."""
+Outputs = dict[int, dict[str, Act]]
+"""Vectors of attention's output in both activation buffers, by the number of a head's first vector among all."""
 
 
 @dataclass(frozen=True)
@@ -42,18 +43,36 @@ def attention(b: Builder, state: TokenState) -> None:
     queries = project(b, state, acts, er)
     b.free_exponent(er)
     outputs: Outputs = {}
-    west, east = (_heads(b, state, side, queries, outputs) for side in SIDES)
-    for pair in itertools.zip_longest(west, east):
-        for step in pair:
-            if step:
-                step()
+    does = {side: _heads(b, state, side, queries, outputs) for side in SIDES}
+    for side, step, n in _in_turn(b.geometry):
+        does[side][step](n)
+    if b.geometry.share:
+        for k in range(len(_output_order(b.geometry)), _most_outputs(b.geometry)):
+            _share_outputs(b, outputs, k)
     b.free(*queries.values())
     _project_outputs(b, state, outputs)
 
 
-def _heads(b: Builder, state: TokenState, side: str, queries: Queries, outputs: Outputs) -> list[Callable[[], None]]:
-    """Steps that write the attention of one side's heads: scores of the next head go before the softmax and the value
-    product of this one, the token's values behind the first scores."""
+def _in_turn(g: Geometry) -> Iterator[tuple[str, str, int]]:
+    """(side, step, number of the side's head) of all heads, in program order: the sides take turns."""
+    for steps in itertools.zip_longest(*([(side, *step) for step in _steps(len(g.heads(side)))] for side in SIDES)):
+        yield from filter(None, steps)
+
+
+def _steps(heads: int) -> list[tuple[str, int]]:
+    """Steps of one side's heads: scores of the next head go before the softmax and the value product of this one, the
+    token's values behind the first scores."""
+    steps = [("scores", 0), ("spread", 0)] if heads else []
+    for n in range(heads):
+        if n + 1 < heads:
+            steps.append(("scores", n + 1))
+        steps.append(("values", n))
+    return steps
+
+
+def _heads(b: Builder, state: TokenState, side: str, queries: Queries, outputs: Outputs,
+           ) -> dict[str, Callable[[int], None]]:
+    """What the steps of one side's heads write."""
     heads, found = b.geometry.heads(side), dict[int, Scores]()
 
     def scores(n: int) -> None:
@@ -62,16 +81,11 @@ def _heads(b: Builder, state: TokenState, side: str, queries: Queries, outputs: 
     def rest(n: int) -> None:
         _values(b, state, heads[n], found.pop(n), outputs)
 
-    def spread() -> None:
+    def spread(_: int) -> None:
         for head_set in sorted({head.head_set for head in heads}):
             spread_values(b, head_set)
 
-    steps: list[Callable[[], None]] = [lambda: scores(0), spread] if heads else []
-    for n in range(len(heads)):
-        if n + 1 < len(heads):
-            steps.append(lambda n=n: scores(n + 1))
-        steps.append(lambda n=n: rest(n))
-    return steps
+    return {"scores": scores, "spread": spread, "values": rest}
 
 
 # --- scores --------------------------------------------------------------------------------------------------------
@@ -170,32 +184,82 @@ def _output(b: Builder, head: Head, acc: Acc, r: Reg, er: int, outputs: Outputs)
     label, g, s = "attention output", b.geometry, b.shifts
     op = {"a": acc, "pre": s.av_pre, "func": Func.MUL, "b": r, "post": s.av, "er_use": ErUse.POST, "er": er,
           "sat": Sat.S8, "n": g.head_vectors}
-    last = head.member == g.heads_per_vector - 1 or head.kv == b.model.kv_heads - 1
-    if not last:
+    if not _ends_vector(g, head):
         b.op(label, **op, dst=b.tensor(f"part_{head.side}"))
         return
     if head.member:
         op |= {"alu": Alu.ADD, "c": b.tensor(f"part_{head.side}")}
-    cluster = b.cluster(label)
-    stream, _ = cluster.alu(**op)
-    vectors = g.query_vectors()
-    first = b.config.act_depth - len(vectors) + vectors.index((head.head_set, head.query, 0))
-    acts = {side: Act(side, first, g.head_vectors) for side in SIDES}
-    b.load(cluster, stream, acts)
-    outputs[head.head_set, head.query] = acts
+    number = g.first_vector(b.chip) + g.query_vectors().index((head.head_set, head.query, 0))
+    outputs[number] = _output_acts(b, number)
+
+    def load(cluster: Cluster) -> Stream:
+        stream, _ = cluster.alu(**op)
+        b.load(cluster, stream, outputs[number])
+        return stream
+
+    if b.geometry.share:
+        op["interval"] = sent_interval(b, g.head_vectors)
+        _share_outputs(b, outputs, _output_order(g).index(number - g.first_vector(b.chip)), load)
+    else:
+        load(b.cluster(label))
+
+
+def _ends_vector(g: Geometry, head: Head) -> bool:
+    """Whether a head is the last one of its vector."""
+    return head.member == g.heads_per_vector - 1 or head.kv == g.model.kv_heads - 1
+
+
+def _output_acts(b: Builder, number: int) -> dict[str, Act]:
+    """The activation entries of a head's vectors, from vector `number` on."""
+    first = b.config.act_depth - len(b.geometry.attention_vectors()) + number
+    return b.placement.matrices["wo"].inputs({side: Act(side, first, b.geometry.head_vectors) for side in SIDES})
+
+
+def _output_order(g: Geometry) -> list[int]:
+    """Numbers of the first vectors of a chip's heads, among the chip's vectors, in the order in which they are done."""
+    heads = [g.heads(side)[n] for side, step, n in _in_turn(g) if step == "values"]
+    return [g.query_vectors().index((head.head_set, head.query, 0)) for head in heads if _ends_vector(g, head)]
+
+
+def _chips(g: Geometry) -> list[Geometry]:
+    return [g.of_chip(heads) for heads in g.share.heads] if g.share else [g]
+
+
+def _most_outputs(g: Geometry) -> int:
+    """Outputs of the chip that has the most."""
+    return max(len(_output_order(chip)) for chip in _chips(g))
+
+
+def _share_outputs(b: Builder, outputs: Outputs, k: int, own: Callable[[Cluster], Stream] | None = None) -> None:
+    """Exchange output number k of each chip that has so many. Those of others join `outputs`.
+
+    own: makes this chip's.
+    """
+    g = b.geometry
+    parts, acts = [], dict[int, dict[str, Act]]()
+    for chip, geometry in enumerate(_chips(g)):
+        order = _output_order(geometry)
+        first = g.first_vector(chip) + order[k] if k < len(order) else 0
+        parts.append(range(first, first + g.head_vectors) if k < len(order) else range(0))
+        if chip != b.chip and k < len(order):
+            outputs[first] = acts[chip] = _output_acts(b, first)
+    gather(b, "outputs", parts, acts=acts, own=own or _nothing)
+
+
+def _nothing(cluster: Cluster) -> Stream:
+    raise ValueError(f"{cluster.label}: this chip has nothing to send")
 
 
 def _project_outputs(b: Builder, state: TokenState, outputs: Outputs) -> None:
     """residual += Wo times the outputs, vector by vector as they come: only the last head's vectors are waited for."""
-    matrix, g = b.placement.matrices["wo"], b.geometry
+    matrix = b.placement.matrices["wo"]
     accs = {side: Acc(side, b.accumulators[side].take(len(matrix.vectors[side])), len(matrix.vectors[side]))
             for side in SIDES if matrix.vectors[side]}
-    order = {place: i for i, place in enumerate(g.query_vectors())}
-    for n, ((head_set, query), acts) in enumerate(outputs.items()):
-        for v in range(g.head_vectors):
+    for n, (number, acts) in enumerate(outputs.items()):
+        for v in range(b.geometry.head_vectors):
             for side, acc in accs.items():
                 quads = acc.count * matrix.vector_entries
-                weights = [t.mem(order[head_set, query, v] * quads, quads, cells=()) for t in matrix.tensors[side]]
+                weights = [t.mem((number + v) * quads, quads, cells=()) for t in matrix.tensors[side]]
                 b.cluster("wo product").mac(weights, acts[side].entries(v, 1), acc, wfmt=matrix.wfmt,
                                             vector_entries=matrix.vector_entries, clear=int(n == 0 and v == 0))
     add_to_residual(b, state, matrix, accs, pre=b.shifts.wo_pre, post=b.shifts.wo)

@@ -38,9 +38,11 @@ def begin(b: Builder) -> TokenState:
     residual = b.regs(g.dim) if g.residual_in_registers else b.tensor("x")
     shift = b.exponents.take() if RESIDUAL in b.model.dynamic else None
     position, token = b.regs(1), b.regs(1)
-    b.op("token", a=b.tensor("token"), dst=token)
+    if g.embeds:
+        b.op("token", a=b.tensor("token"), dst=token)
     b.op("position", a=b.tensor("position"), dst=position)
-    _embedding(b, token, residual, shift)
+    if g.embeds:
+        _embedding(b, token, residual, shift)
     b.free(token)
     _index_position(b, position)
     _rotation(b, position, cos, sin)

@@ -7,7 +7,7 @@ another is passed by value: see `token`.
 
 from collections import deque
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from arch import tables
 from arch.config import ChipConfig
@@ -18,6 +18,9 @@ from compiler.ir import Act, Block, Cluster, Imm, Mem, Reg, Stream
 from compiler.place.geometry import Geometry
 from compiler.place.placement import Placement
 from program.integer import IntegerModel
+
+if TYPE_CHECKING:
+    from .exchange import Exchange
 
 FRAC = {func: table.frac_bits for func, table in tables.TABLES.items()}
 """Fraction bits of the VXM's table functions: the post shift that leaves an integer."""
@@ -74,6 +77,7 @@ class Builder:
     chunks: vectors of positions that the bucket attends to.
     valid: how many of them, from the first on, hold real positions at every token of the bucket, so that they need no
     mask.
+    exchange: what the chip sends to others, if it is one of a rack.
 
     blocks: what is written so far; the last one is open.
     registers, exponents: pools of the VXM.
@@ -81,8 +85,8 @@ class Builder:
     are not in its ring: see `head_accumulator`. Nor are the last activation entries, which hold attention's output.
     """
 
-    def __init__(self, placement: Placement, chunks: int, valid: int = 0) -> None:
-        self.placement, self.chunks, self.valid = placement, chunks, valid
+    def __init__(self, placement: Placement, chunks: int, valid: int = 0, exchange: "Exchange | None" = None) -> None:
+        self.placement, self.chunks, self.valid, self.exchange = placement, chunks, valid, exchange
         self.geometry: Geometry = placement.geometry
         self.model: IntegerModel = self.geometry.model
         self.config: ChipConfig = self.geometry.config
@@ -90,11 +94,16 @@ class Builder:
         self.blocks: list[Block] = []
         self.registers = Pool(self.config.rf_depth, "registers")
         self.exponents = Pool(self.config.er_depth, "exponents")
-        shared, outputs = self.geometry.shared_accumulators, len(self.geometry.query_vectors())
+        shared, outputs = self.geometry.shared_accumulators, len(self.geometry.attention_vectors())
         self.accumulators = {side: Ring(self.config.acc_depth - shared, f"accumulators of MXM_{side}")
                              for side in SIDES}
         self.activations = {side: Ring(self.config.act_depth - outputs, f"activation entries of MXM_{side}")
                             for side in SIDES}
+
+    @property
+    def chip(self) -> int:
+        """Number of the chip in its rack."""
+        return self.exchange.chip if self.exchange else 0
 
     # -- blocks and clusters --
 
@@ -163,9 +172,9 @@ class Builder:
 
     # -- activation buffers --
 
-    def acts(self, count: int) -> dict[str, Act]:
-        """Entries of the activation buffers of both sides, for the same values."""
-        return {side: Act(side, self.activations[side].take(count), count) for side in SIDES}
+    def acts(self, count: int, align: int = 1) -> dict[str, Act]:
+        """Entries of the activation buffers of both sides, for the same values, from a multiple of `align` on."""
+        return {side: Act(side, self.activations[side].take(count, align), count) for side in SIDES}
 
     @staticmethod
     def load(cluster: Cluster, stream: Stream, acts: Mapping[str, Act]) -> None:

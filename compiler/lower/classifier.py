@@ -50,7 +50,7 @@ def classify(b: Builder, acts: dict[str, Act], er: int | None, threshold: Reg) -
     first, end = loop.turns * loop.body, len(b.placement.matrices["classifier"].vectors["W"])
     if not made_by_layers(b) and first < end:
         noise(b, 2 * first, g.vocab - 2 * first, rel=0)
-    split = 0 if loop.turns or end <= g.burst else g.burst
+    split = 0 if loop.turns or end <= g.late_logits else g.late_logits
     if split:
         _vectors(b, acts, er, range(split, end), {})
         greatest = b.regs(1)
@@ -113,7 +113,7 @@ def _turn(b: Builder, acts: dict[str, Act], er: int | None) -> dict[str, Acc]:
 def _vectors(b: Builder, acts: dict[str, Act], er: int | None, vectors: range, ready: dict[str, Acc]) -> None:
     """Product, logits and scores of some vectors of each side. ready: accumulators of the first bursts, if their
     products are computed."""
-    matrix, most = b.placement.matrices["classifier"], b.geometry.burst
+    matrix, most = b.placement.matrices["classifier"], b.geometry.logit_burst
     todo = [(side, start, min(most, vectors.stop - start, len(matrix.vectors[side]) - start))
             for start in vectors[::most] for side in SIDES]
     todo = [item for item in todo if item[2] > 0]

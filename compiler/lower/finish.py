@@ -5,11 +5,13 @@ Block "finish"; a large vocabulary adds "classifier" (a loop) and "choose".
 
 from dataclasses import replace
 
-from arch.isa import Alu, Func, Red
+from arch.config import PLANES
+from arch.isa import Alu, Func, Red, Sat
 from compiler.ir import BURST_SLOT, Imm, Iota, Mem, Reg
 
 from .builder import Builder
 from .classifier import Best, classify, turn_greatest
+from .exchange import gather
 from .index import INDEX_TOKENS, INDEX_TURN, load_index, one_hot_mask
 from .norm import gain_of, norm
 from .state import TokenState
@@ -22,10 +24,13 @@ def finish(b: Builder, state: TokenState) -> None:
                     post=b.shifts.norm_f)
     b.free(state.residual, state.cos, state.sin, state.mask)
     b.free_exponent(state.shift)
-    known = b.regs(1) if b.placement.vocabulary.turns else None
+    share = b.geometry.share
+    known = b.regs(1) if b.placement.vocabulary.turns and not share else None
     position, threshold = _known_token(b, known)
     best = classify(b, acts, er, threshold)
-    if known:
+    if share:
+        _choose_of_all(b, best)
+    elif known:
         _choose_in_turn(b, best, known)
     else:
         _choose(b, best)
@@ -44,11 +49,11 @@ def _known_token(b: Builder, least: Reg | None) -> tuple[Reg, Reg]:
     label = "choose"
     position, low, mine, known, threshold = (b.regs(1) for _ in range(5))
     b.op(label, a=b.tensor("position"), alu=Alu.ADD, c=Imm(1), dst=position)
-    _index_next_token(b, position)
+    index_next_token(b, position)
     b.op(label, a=position, alu=Alu.AND, c=Imm(b.geometry.lanes - 1), dst=low)
     b.op(label, a=Iota(), alu=Alu.EQ, c=low, dst=mine)
     cluster = b.cluster(label)
-    picked, _ = cluster.alu(a=_next_token(b), alu=Alu.AND, c=mine)
+    picked, _ = cluster.alu(a=next_token(b), alu=Alu.AND, c=mine)
     b.alu(cluster, a=b.across_lanes(cluster, picked, Red.SUM), dst=known)
     int_max = {"a": Imm(-1), "pre": 1, "logical": 1}
     b.cluster(label).alu(**int_max, alu=Alu.AND, c=known, red=Red.MIN, red_slot=3, dst=least)
@@ -58,12 +63,12 @@ def _known_token(b: Builder, least: Reg | None) -> tuple[Reg, Reg]:
     return position, threshold
 
 
-def _next_token(b: Builder) -> Mem:
+def next_token(b: Builder) -> Mem:
     """The vector of the token table that holds the next position's."""
     return b.placement.tensors["tokens"].mem(0, 1, index=INDEX_TOKENS, cells=("tokens",))
 
 
-def _index_next_token(b: Builder, position: Reg) -> None:
+def index_next_token(b: Builder, position: Reg) -> None:
     """W0's index register of the token table, for the next position."""
     label, masks = "next position", b.regs(1)
     one_hot_mask(b, label, position, b.geometry.lanes - 1, one="one_lane", rest=b.constant("planes"), dst=masks)
@@ -83,7 +88,7 @@ def _choose(b: Builder, best: Best) -> None:
     _, least = cluster.alu(a=b.tensor("z", 0, best.unsearched), alu=Alu.INDEX, b=Iota(), c=best.score,
                            n=best.unsearched, red=Red.MIN, red_slot=3, red_keep=1)
     token, _ = b.alu(cluster, a=b.across_lanes(cluster, least, Red.MIN), **fields, dst=b.tensor("token"))
-    cluster.write(token, _next_token(b))
+    cluster.write(token, next_token(b))
 
 
 def _choose_in_turn(b: Builder, best: Best, known: Reg) -> None:
@@ -107,5 +112,46 @@ def _choose_in_turn(b: Builder, best: Best, known: Reg) -> None:
     b.alu(cluster, a=b.across_lanes(cluster, least, Red.MIN), alu=Alu.ADD, c=start, dst=chosen)
     cluster = b.cluster(label)
     token, _ = b.alu(cluster, a=chosen, alu=Alu.MIN, c=known, dst=b.tensor("token"))
-    cluster.write(token, _next_token(b))
+    cluster.write(token, next_token(b))
     b.free(turn, start, chosen, known, best.early)
+
+
+def _choose_of_all(b: Builder, best: Best) -> None:
+    """The same among the tokens of all chips of a rack.
+
+    Each sends its greatest score, and its first token that has it, or a number beyond all tokens. Where the next token
+    is known, all scores are INT_MAX and no chip has such a token.
+    """
+    share, label = b.geometry.share, "choose"
+    assert share
+    chips = len(share.vocab)
+    scores, tokens = b.tensor("best", 0, chips), b.tensor("best", chips, chips)
+    b.op(label, a=best.score, dst=scores[b.chip : b.chip + 1])
+    gather(b, "best", [range(chip, chip + 1) for chip in range(chips)], PLANES)
+    planes, sat = (2, Sat.S16) if b.geometry.tokens < 1 << 15 else (3, Sat.S18)
+    _first_of_chip(b, best, sat, tokens[b.chip : b.chip + 1])
+    gather(b, "best", [range(chips + chip, chips + chip + 1) for chip in range(chips)], planes)
+    greatest, less = b.regs(1), b.regs(chips)
+    cluster = b.cluster(label)
+    _, top = cluster.alu(a=scores, n=chips, red=Red.MAX, red_slot=BURST_SLOT)
+    b.alu(cluster, a=b.across_lanes(cluster, top, Red.MAX), dst=greatest)
+    b.op(label, a=scores, alu=Alu.LT, c=greatest, n=chips, dst=less)
+    cluster = b.cluster(label)
+    _, least = cluster.alu(a=less, pre=1, logical=1, alu=Alu.OR, c=tokens, n=chips, red=Red.MIN, red_slot=3, red_keep=1)
+    token, _ = b.alu(cluster, a=b.across_lanes(cluster, least, Red.MIN), dst=b.tensor("token"))
+    cluster.write(token, next_token(b))
+    b.free(best.early, greatest, less)
+
+
+def _first_of_chip(b: Builder, best: Best, sat: Sat, dst: Mem) -> None:
+    """dst = this chip's first token with its greatest score, as all chips count tokens, or the greatest number of a
+    format if there is none. It is positive, so that planes which are not sent are 0."""
+    share, label = b.geometry.share, "choose"
+    assert share
+    if best.early:
+        b.cluster(label).alu(a=best.early, red=Red.MIN, red_slot=BURST_SLOT)
+    cluster = b.cluster(label)
+    _, least = cluster.alu(a=b.tensor("z", 0, best.unsearched), alu=Alu.INDEX, b=Iota(), c=best.score,
+                           n=best.unsearched, red=Red.MIN, red_slot=BURST_SLOT, red_keep=int(best.early is not None))
+    first = share.vocab[b.chip].start * b.geometry.lanes
+    b.alu(cluster, a=b.across_lanes(cluster, least, Red.MIN), alu=Alu.ADD, c=Imm(first), sat=sat, dst=dst)

@@ -1,8 +1,10 @@
 """Matrix products, and what becomes of their accumulators: requantised vectors, or additions to the residual."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from arch.config import PLANES
 from arch.isa import Alu, Func, Sat
 from compiler.ir import Acc, Act, Cluster, Mem, Reg, Stream
 from compiler.place.geometry import DRAIN_BURST
@@ -10,6 +12,7 @@ from compiler.place.layout import Halves
 from compiler.place.placement import Matrix
 
 from .builder import Builder
+from .exchange import gather
 from .norm import largest_so_far, operand_shift
 from .state import TokenState
 
@@ -48,6 +51,10 @@ def add_to_residual(b: Builder, state: TokenState, matrix: Matrix, accs: dict[st
     An operation takes three operands, and two of them from streams: a residual in SRAM is added to in a second one.
     """
     label, residual, whole = f"{matrix.name} residual", state.residual, []
+    share = b.geometry.share
+    if share and matrix.name not in share.whole:
+        _add_of_all(b, state, matrix, accs, pre=pre, complete=complete, **fields)
+        return
     for side, acc in accs.items():
         first = matrix.vectors[side][0]
         for start, count in _bursts(residual, matrix, side, acc.count):
@@ -61,12 +68,36 @@ def add_to_residual(b: Builder, state: TokenState, matrix: Matrix, accs: dict[st
             whole.append(scaled | {"alu": Alu.ADD, "c": x, "dst": x})
     if isinstance(residual, Mem) and together:
         whole = [{"a": b.tensor("x_part"), "n": residual.count, "alu": Alu.ADD, "c": residual, "dst": residual}]
-    shift = state.shift if complete else None
-    for n, addition in enumerate(whole):
+    write_residual(b, label, whole, state.shift if complete else None)
+
+
+def write_residual(b: Builder, label: str, operations: Sequence[dict[str, Any]], shift: int | None) -> None:
+    """The operations that write all of the residual, and its shift; None if it has none, or not yet."""
+    for n, operation in enumerate(operations):
         cluster = b.cluster(label)
-        _, largest = b.alu(cluster, **addition, **({} if shift is None else largest_so_far(n == 0)))
-        if shift is not None and n == len(whole) - 1:
+        _, largest = b.alu(cluster, **operation, **({} if shift is None else largest_so_far(n == 0)))
+        if shift is not None and n == len(operations) - 1:
             operand_shift(b, cluster, largest, shift)
+
+
+def _add_of_all(b: Builder, state: TokenState, matrix: Matrix, accs: dict[str, Acc], *, complete: bool, **fields: Any,
+                ) -> None:
+    """The addends of this chip's vectors go to all chips, and each adds those of all."""
+    share, residual, whole = b.geometry.share, state.residual, []
+    assert share
+    for side, acc in accs.items():
+        first = share.residual[b.chip].start + matrix.vectors[side][0]
+        for start, count in _bursts(residual, matrix, side, acc.count):
+            b.op(f"{matrix.name} addends", a=Acc(side, acc.vector + start, count), func=Func.MUL,
+                 b=matrix.scales(side, start, count), **fields, n=count, dst=b.tensor("addends", first + start, count))
+    lift = PLANES - share.planes[matrix.name]
+    gather(b, "addends", share.residual, share.planes[matrix.name], lift=lift)
+    for chip in sorted(range(len(share.residual)), key=lambda chip: chip != b.chip):
+        part = share.residual[chip]
+        x, sign = residual[part.start : part.stop], 0 if chip == b.chip else 8 * lift
+        whole.append({"a": b.tensor("addends", part.start, len(part)), "pre": sign, "round": 0, "alu": Alu.ADD, "c": x,
+                      "n": len(part), "dst": x})
+    write_residual(b, f"{matrix.name} residual", whole, state.shift if complete else None)
 
 
 def _bursts(residual: Reg | Mem, matrix: Matrix, side: str, count: int) -> list[tuple[int, int]]:

@@ -4,7 +4,7 @@ A *head set* is one K/V head of one or more vectors, or the two K/V heads that s
 Head sets alternate between the two hemispheres.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from arch.config import PLANES, ChipConfig
 from arch.vectors import SIDES, ceil_div
 from base.errors import TspError
 from program.integer import IntegerModel
+
+from .share import Share
+from .stage import Stage
 
 DRAIN_BURST = 4
 """Vectors that one burst drains from an accumulator file, where `Geometry.burst` does not apply."""
@@ -54,22 +57,28 @@ class Head:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Sizes of a model on a chip."""
+    """Sizes of a model on a chip.
+
+    model: the model; on a chip of a rack, the rows or layers of it that the chip holds.
+    share: what the other chips hold, if rows are divided. stage: if layers are.
+    """
 
     config: ChipConfig
     model: IntegerModel
+    share: Share | None = None
+    stage: Stage | None = None
 
     def __post_init__(self) -> None:
         size, rows = self.model.head_size, self.config.rows
         if self.model.lanes != self.lanes:
-            raise TspError(f"the model is quantized for {self.model.lanes} lanes, config {self.config.name} has "
-                           f"{self.lanes}: quantize it for this config")
+            raise TspError(f"the model is quantised for {self.model.lanes} lanes, but config {self.config.name} has "
+                           f"{self.lanes}: quantise it for this config")
         if self.model.group % (DRAIN_BURST * self.lanes):
             raise TspError(f"groups of W2's input must be a multiple of {DRAIN_BURST * self.lanes} channels, not "
-                           f"{self.model.group}: quantize the model with others")
+                           f"{self.model.group}: quantise the model with other groups")
         if size != native_head_size(size, self.lanes):
             raise TspError(f"head size {size} must be {native_head_size(1, self.lanes)} or a multiple of {self.lanes}: "
-                           "quantize with padding")
+                           "quantise the model with padding")
         if min(size, self.lanes) % rows:
             raise TspError(f"head size {size} does not suit the {rows} weight rows of config {self.config.name}: "
                            f"use a config with at most {size} rows")
@@ -90,9 +99,34 @@ class Geometry:
         return ceil_div(self.model.hidden, self.lanes)
 
     @property
+    def inner(self) -> int:
+        """Vectors of the feed-forward inner layer on all chips."""
+        return self.share.hidden[-1].stop if self.share else self.hidden
+
+    def added(self, matrix: str) -> int:
+        """Vectors of the residual that this chip computes the addends of by a matrix ("wo", "w2")."""
+        return len(self.share.rows(matrix)) if self.share else self.dim
+
+    @property
     def vocab(self) -> int:
         """Vectors of the logits."""
         return ceil_div(self.model.vocab, self.lanes)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the vocabulary, those of other chips too."""
+        whole = self.share or self.stage
+        return whole.tokens if whole else self.model.vocab
+
+    @property
+    def embeds(self) -> bool:
+        """Whether the chip has the embedding."""
+        return not self.stage or self.stage.first
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the chip has the classifier, or some of its rows."""
+        return not self.stage or self.stage.last
 
     @property
     def chunks(self) -> int:
@@ -143,6 +177,16 @@ class Geometry:
         them.
         """
         return max(DRAIN_BURST, min(64 // self.lanes * (1 + self.config.acc_depth // 64), self.config.acc_depth // 4))
+
+    @property
+    def logit_burst(self) -> int:
+        """Vectors of logits in a burst. It is short on a chip of a rack, which has few of them."""
+        return DRAIN_BURST if self.share else self.burst
+
+    @property
+    def late_logits(self) -> int:
+        """Vectors of logits of each side that are computed last, while the others are searched."""
+        return 2 * self.logit_burst if self.share else self.logit_burst
 
     @property
     def position_burst(self) -> int:
@@ -197,6 +241,27 @@ class Geometry:
             member, within = 0 * lanes, vector * self.lanes + lanes
         kv = head_set * self.heads_per_vector + member
         return np.where(kv < self.model.kv_heads, (kv * heads_per_kv + query) * size + within, -1)
+
+
+    def of_chip(self, heads: range) -> "Geometry":
+        """The geometry of a chip that has these K/V heads; its other sizes are those of this chip."""
+        model = replace(self.model, kv_heads=len(heads), heads=len(heads) * self.queries_per_kv)
+        return replace(self, model=model, share=None)
+
+    def attention_vectors(self) -> list[np.ndarray]:
+        """Channels of the vectors of attention's output, of all chips one after the other."""
+        if not self.share:
+            return [self.channels(*place, self.queries_per_kv) for place in self.query_vectors()]
+        found = []
+        for heads in self.share.heads:
+            first = heads.start * self.queries_per_kv * self.model.head_size
+            own = self.of_chip(heads).attention_vectors()
+            found += [np.where(channels >= 0, channels + first, -1) for channels in own]
+        return found
+
+    def first_vector(self, chip: int) -> int:
+        """Number of a chip's first vector of attention's output among those of all chips."""
+        return sum(len(self.of_chip(heads).query_vectors()) for heads in self.share.heads[:chip]) if self.share else 0
 
 
 def gather(x: np.ndarray, axis: int, channels: np.ndarray) -> np.ndarray:

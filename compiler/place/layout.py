@@ -213,12 +213,12 @@ def pack_weights(w: np.ndarray, config: ChipConfig, wfmt: Wfmt, *, act_major: bo
     """
     lead, rows, lanes = w.shape[:-2], config.rows, config.lanes
     per_entry = rows * (2 if wfmt is Wfmt.INT4 else 1)
-    entries = w.shape[-2] // per_entry
-    w = w.reshape(*lead, entries, per_entry, w.shape[-1] // lanes, lanes)
+    entries, acts = w.shape[-2] // per_entry, w.shape[-1] // lanes
+    w = w.reshape(*lead, entries, per_entry, acts, lanes)
     if wfmt is Wfmt.INT4:
         w = (w[..., 0::2, :, :] & 15) | (w[..., 1::2, :, :] << 4)
-    w = w.astype(np.int8).view(np.uint8).reshape(*lead, entries, rows // PLANES, PLANES, -1, lanes)
+    w = w.astype(np.int8).view(np.uint8).reshape(*lead, entries, rows // PLANES, PLANES, acts, lanes)
     e, g, p, k, lane = (len(lead) + i for i in range(5))
     outer = (k, e) if act_major else (e, k)
     w = w.transpose(*range(len(lead)), g, *outer, p, lane)
-    return np.ascontiguousarray(w).reshape(*lead, rows // PLANES, -1, PLANES, lanes)
+    return np.ascontiguousarray(w).reshape(*lead, rows // PLANES, entries * acts, PLANES, lanes)

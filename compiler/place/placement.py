@@ -9,12 +9,14 @@ from arch.config import PLANES, ChipConfig
 from arch.isa import Wfmt
 from arch.vectors import SIDES, ceil_div, quads_of_int32, vectors_of
 from base.errors import TspError
-from compiler.ir import As, Mem
+from compiler.ir import Act, As, Mem
 from program.arithmetic import rope_parts
 from program.integer import MASKED, IntegerModel
 
 from .geometry import DRAIN_BURST, Geometry, gather
 from .layout import Halves, Layout, Tensor, Weights, pack_weights, quads_of_halves
+from .share import Share
+from .stage import Stage
 
 ACROSS = {"W": "E0", "E": "W0"}
 """Slice of the operands that a VXM operation combines with the products of a side."""
@@ -39,8 +41,6 @@ WEST = ("planes", "one_plane", "emb_step", "emb_vector")
 """Constants in W0, for operations that take another operand from E0."""
 KEYS = "K cache"
 """Prefix of the names of keys."""
-UNKNOWN = -1
-"""Entry of the token table for a token that the chip chooses."""
 
 
 @dataclass(eq=False)
@@ -62,6 +62,10 @@ class Matrix:
     vectors: dict[str, list[int]]
     tensors: dict[str, list[Weights]]
     scale: Mapping[str, Halves | Tensor]
+
+    def inputs(self, acts: Mapping[str, Act]) -> dict[str, Act]:
+        """The activation entries, among those of both sides, of the sides that compute something."""
+        return {side: act for side, act in acts.items() if self.vectors[side]}
 
     def scales(self, side: str, start: int, count: int, rel: int = 0) -> Mem | As:
         """An operand of `count` vectors of channel scales, from vector `start` of a side on."""
@@ -110,12 +114,18 @@ class Placement:
     vocabulary: Vocabulary = Vocabulary()
 
 
-def place(config: ChipConfig, model: IntegerModel, rope_rate: np.ndarray) -> Placement:
-    """Allocate all tensors. Raises TspError that names what does not fit."""
-    geometry = Geometry(config, model)
+def place(config: ChipConfig, model: IntegerModel, rope_rate: np.ndarray, share: Share | None = None,
+          stage: Stage | None = None) -> Placement:
+    """Allocate all tensors.
+
+    share, stage: what the chips of a rack hold; `model` is then what this chip holds.
+
+    Raises TspError that names what does not fit.
+    """
+    geometry = Geometry(config, model, share, stage)
     placement = Placement(geometry, Layout(config, model.layers))
-    if geometry.vocab * geometry.lanes > 1 << 16:
-        raise TspError(f"vocabulary of {model.vocab} tokens: at most 65536 are supported")
+    if ceil_div(geometry.tokens, geometry.lanes) * geometry.lanes > 1 << 16:
+        raise TspError(f"the vocabulary must have at most 65536 tokens, not {geometry.tokens}")
     _Placer(placement, rope_rate).run()
     return placement
 
@@ -251,7 +261,7 @@ class _Placer:
         """Channel scales. A burst that uses them must lie in one half, so a half has a whole number of bursts."""
         vectors = vectors_of(values, self.g.lanes)
         count = vectors.shape[-2]
-        most = self.g.burst if name in LOOKED_UP else DRAIN_BURST
+        most = self.g.logit_burst if name in LOOKED_UP else DRAIN_BURST
         quads = min(count, ceil_div(ceil_div(count, 2), most) * most)
         if name in ADDED and not self.g.residual_in_registers:
             quads = count  # one burst uses all of them
@@ -288,7 +298,8 @@ class _Placer:
 
     def _layer_matrices(self) -> None:
         g, m = self.g, self.m
-        dim, hidden = np.arange(g.dim * g.lanes), np.arange(g.hidden * g.lanes)
+        dim, hidden, inner = (np.arange(vectors * g.lanes) for vectors in (g.dim, g.hidden, g.inner))
+        added = {name: np.arange(g.added(name) * g.lanes).reshape(-1, g.lanes) for name in ADDED}
         qkv = np.concatenate([m.wq, m.wk, m.wv], axis=1)
         scales = np.concatenate([m.mq, m.mk, m.mv], axis=1)
         out: dict[str, list[np.ndarray]] = {"W": [], "E": []}
@@ -297,12 +308,12 @@ class _Placer:
             base = {"q": 0, "k": m.wq.shape[1], "v": m.wq.shape[1] + m.wk.shape[1]}[kind]
             out[side].append(np.where(channels >= 0, channels + base, -1))
         self._by_channels("qkv", qkv, scales, out, dim, per_layer=True)
-        halves = _halved(dim.reshape(-1, g.lanes))
-        shares = _halved(dim.reshape(-1, g.lanes), self._less_work("W") - self._less_work("E"))
+        halves = _halved(added["w2"])
+        shares = _halved(added["wo"], self._less_work("W") - self._less_work("E"))
         ffn = {side: [c for c in hidden.reshape(-1, g.lanes)] for side in SIDES}
         self._pair("w13", (m.w1, m.w3), (m.m1, m.m3), ffn, dim)
-        self._by_channels("w2", m.w2, m.m2, halves, hidden, per_layer=True, act_major=True)
-        attention = np.concatenate([g.channels(*place, g.queries_per_kv) for place in g.query_vectors()])
+        self._by_channels("w2", m.w2, m.m2, halves, inner, per_layer=True, act_major=True)
+        attention = np.concatenate(g.attention_vectors())
         self._by_channels("wo", m.wo, m.mo, shares, attention, per_layer=True, act_major=True)
 
     def _less_work(self, side: str) -> int:
@@ -317,7 +328,7 @@ class _Placer:
         if g.head_sets < 3:
             return 0
         chunks = ceil_div(min(self.m.context // 2, USUAL_POSITIONS), g.lanes)
-        return fewer * 2 * chunks * g.head_entries // (g.vector_entries * len(g.query_vectors()))
+        return fewer * 2 * chunks * g.head_entries // (g.vector_entries * len(g.attention_vectors()))
 
     def _pair(self, name: str, weights: tuple, scales: tuple, out: dict, inputs: np.ndarray) -> None:
         """W1 on the west side and W3 on the east side, so that gate and up arrive together."""
@@ -336,10 +347,15 @@ class _Placer:
         dim = np.arange(g.dim * g.lanes)
         tokens = np.arange(g.vocab * g.lanes).reshape(-1, g.lanes)
         out = {side: list(tokens[i::2]) for i, side in enumerate(SIDES)}
-        self.p.vocabulary = self._vocabulary(len(out["E"]))
-        self._by_channels("classifier", m.classifier, m.mc, out, dim, per_layer=False)
-        if m.embedding is not m.classifier:
-            self._by_channels("embedding", m.embedding, m.emb_scale, out, dim, per_layer=False)
+        if g.classifies:
+            self.p.vocabulary = self._vocabulary(len(out["E"]))
+            self._by_channels("classifier", m.classifier, m.mc, out, dim, per_layer=False)
+        if not g.embeds:
+            return
+        if m.embedding is not m.classifier or not g.classifies:
+            every = np.arange(ceil_div(g.tokens, g.lanes) * g.lanes).reshape(-1, g.lanes)
+            table = {side: list(every[i::2]) for i, side in enumerate(SIDES)}
+            self._by_channels("embedding", m.embedding, m.emb_scale, table, dim, per_layer=False)
         else:
             self.p.matrices["embedding"] = self.p.matrices["classifier"]
         scale = vectors_of(m.emb_scale, g.lanes)
@@ -387,66 +403,81 @@ class _Placer:
         g, t = self.g, self.p.tensors
         for name, home, quads in (
             ("position", "E0", 1), ("token", "E0", 1), ("temperature", "E0", 1),
-            ("tokens", "W0", g.chunks + 1), ("logits", "W0", g.vocab),
-            ("z", "E0", g.vocab),
+            ("tokens", "W0", g.chunks + 1), ("logits", "W0", g.vocab), ("z", "E0", g.vocab),
             ("xg", "W0", g.dim), ("f", "W0", g.hidden), ("h16", "E0", g.dim),
             ("vtemp", "E0", g.head_sets * g.head_vectors), ("mtemp", "E0", 2),
         ):
-            t[name] = self._add(name, home, quads)
+            if quads:
+                t[name] = self._add(name, home, quads)
         block = self._noise_block()
-        for name, home in (("noise", "E0"), ("gumbel", "W0")):
+        for name, home in (("noise", "E0"), ("gumbel", "W0")) if g.classifies else ():
             t[name] = self._add(name, home, block or g.vocab, per_layer=block > 0)
+        if g.stage:
+            t["handed"] = self._add("handed over", "E0", g.dim)
         if not g.queries_in_registers:
             t["q"] = self._add("queries", "W0", len(g.query_vectors()))
         if not g.residual_in_registers:
             t["x"] = self._add("x", "W0", g.dim)
             t["x_part"] = self._add("addends of x", "E0", g.dim)
         self._constants()
+        if g.share:
+            self._arrivals(len(g.share.heads))
         if g.head_vectors > 1:
             t["mask_E0"] = self._add("mask", "E0", g.chunks)
         for name, homes in (("t_W0", ("W0", "E0")), ("t_W1", ("W0", "E0")), ("t_E0", ("E0", "W0"))):
             t[name] = self._add("scores", homes, g.chunks)
-        t["mask_W0"] = self._until_finish("mask", "logits", g.chunks)
-        t["t_E1"] = self._until_finish("scores", "z", g.chunks)
+        t["mask_W0"] = self._until_finish("mask", "logits", "W0", g.chunks)
+        t["t_E1"] = self._until_finish("scores", "z", "E0", g.chunks)
         if g.heads_per_vector > 1:
             t |= {f"part_{side}": self._add("attention output", ACROSS[side], 1) for side in SIDES}
 
-    def _until_finish(self, name: str, later: str, quads: int) -> Tensor:
+    def _arrivals(self, chips: int) -> None:
+        """What the chips of a rack send each other, in the places of all chips.
+
+        outputs: attention's output. gates: the inner layer. addends: what is added to the residual. best: of each chip
+        the greatest score, then of each the token that has it. exponents: of each chip that of its channels of a group.
+        """
+        g, t = self.g, self.p.tensors
+        for name, quads in (("outputs", len(g.attention_vectors())), ("gates", g.inner), ("addends", g.dim),
+                            ("best", 2 * chips), ("exponents", chips)):
+            t[name] = self._add(f"{name} of all chips", "E0", quads)
+
+    def _until_finish(self, name: str, later: str, home: str, quads: int) -> Tensor:
         """A tensor that is no longer needed when `later` gets its values. It shares the place of `later` if it fits."""
-        other = self.p.tensors[later]
-        return self.layout.share(name, other, quads) if quads <= other.quads else self._add(name, other.slice, quads)
+        other = self.p.tensors.get(later)
+        return self.layout.share(name, other, quads) if other and quads <= other.quads else self._add(name, home, quads)
 
     def _noise_block(self) -> int:
         """Vectors of noise that each layer makes in idle cycles; 0 if the layers make none.
 
         A looped classifier makes its own noise. Many layers would make too much surplus noise for a small vocabulary.
         """
-        both = 2 * self.g.burst
+        both = 2 * self.g.logit_burst
         block = both * ceil_div(ceil_div(self.g.vocab, both), self.m.layers)
         wasted = block * self.m.layers - self.g.vocab
         return 0 if self.p.vocabulary.turns or wasted > NOISE_WASTE else block
 
     def _constants(self) -> None:
         t, config, g = self.p.tensors, self.config, self.g
-        kt = self.p.matrices["embedding"].acts
-        emb_entries = self.p.matrices["embedding"].vector_entries
-        rows, lanes = g.lanes // emb_entries, np.arange(g.lanes)
+        lanes = np.arange(g.lanes)
         single = {
             "lanes": (1, 0xFFFF), "planes": (2, 15), "one": (0, 1), "one_lane": (1, 1), "one_plane": (2, 1),
             "words": (0, g.head_vectors), "steps": (0, g.head_entries),
-            "emb_step": (0, kt), "emb_vector": (0, kt * emb_entries),
         }
         if self.p.vocabulary.turns:
             single["turn"] = 0, 2 * self.p.vocabulary.body
+        if table := self.p.matrices.get("embedding"):
+            single |= {"emb_step": (0, table.acts), "emb_vector": (0, table.acts * table.vector_entries)}
+            if g.lanes // table.vector_entries != config.rows:
+                raise TspError("an int4 classifier or embedding is not supported: keep it at 8 bits")
         vectors = {name: np.where(lanes == lane, value, 0) for name, (lane, value) in single.items()}
         vectors["sign"] = np.where(lanes % 2, -1, 1)
-        valid = np.arange(g.vocab * g.lanes)[-g.lanes :] < self.m.vocab
-        vectors["padding"] = np.where(valid, 0, MASKED // 2)
+        if g.classifies:
+            valid = np.arange(g.vocab * g.lanes)[-g.lanes :] < self.m.vocab
+            vectors["padding"] = np.where(valid, 0, MASKED // 2)
         for name, vector in vectors.items():
             t[f"c_{name}"] = self._add("constants", "W0" if name in WEST else "E0", 1)
             self._fills.append((t[f"c_{name}"], quads_of_int32(vector[None])))
-        if rows != config.rows:
-            raise TspError("an int4 classifier or embedding is not supported: keep it at 8 bits")
 
 
 def _within(channels: np.ndarray, count: int) -> np.ndarray:

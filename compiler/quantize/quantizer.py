@@ -146,8 +146,8 @@ def check_shifts(shifts: Shifts, dynamic: frozenset[str]) -> None:
             low, high = LEAST_GATE_FRACTION - GATE_FRACTION, 0
         if not low <= value <= high:
             raise TspError(
-                f"quantize: shift {name} must be {low}..{high}, not {value}: scales of {SCALED[name]} are too far from "
-                "those around them; try other --scales, or export the model with weights of ordinary size"
+                f"quantize: shift {name} must be {low}..{high}, not {value}: scales of {SCALED[name]} differ too much "
+                "from those around them; try other --scales, or export the model with weights of ordinary size"
             )
 
 
@@ -406,7 +406,7 @@ class _Quantiser:
             most = c.norm_eps * MAX_EPS / eps
             raise TspError(f"quantize: the epsilon of the norms (rms_norm_eps) must be at most {most:.2g} for a "
                            f"residual that reaches only {self.residual:.2g}, not {c.norm_eps:g}: export the model with "
-                           "a smaller one or with larger tok_emb, wo and w2")
+                           "a smaller epsilon or with larger tok_emb, wo and w2")
         arrays["eps"] = np.array(round(eps))
         shifts = {name: totals[gain] + 15 - norm_g
                   for name, gain in (("norm_att", "g_att"), ("norm_ffn", "g_ffn"), ("norm_f", "g_final"))}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from arch import isa, row
 from arch.config import ChipConfig
-from arch.isa import Instr, Op
+from arch.isa import AnyOp, Instr, Op
 from arch.queue_store import store_of
 from program.program import Bucket, Segment
 
@@ -35,7 +35,9 @@ def assemble(config: ChipConfig, schedules: Sequence[Schedule], chunks: int) -> 
     segments = (Segment(s.block.name, isa.START + start, s.length, s.block.turns,
                         s.block.weight_quads * config.quad_bytes)
                 for s, start in zip(schedules, starts, strict=False))
-    bucket = Bucket(chunks * config.lanes, isa.START + starts[-1] + FIRST + 1, chunks, tuple(segments))
+    period = isa.START + starts[-1] + FIRST + 1
+    period += -period % (config.slot if any(config.ports) else 1)
+    bucket = Bucket(chunks * config.lanes, period, chunks, tuple(segments))
     return Code(bucket=bucket, schedules=tuple(schedules), words=words)
 
 
@@ -45,9 +47,10 @@ def _queue(queue: row.Queue, schedules: Sequence[Schedule], starts: Sequence[int
     starts: first cycle of each block, and the end of the last one, in cycles after the first dispatch.
     longest: the queue's longest delay.
     """
-    events: list[tuple[int, Op, dict]] = [(0, Op.NOP, {})]
+    events: list[tuple[int, AnyOp, dict]] = [(0, Op.NOP, {})]
     for schedule, start in zip(schedules, starts, strict=False):
-        own = sorted((p.dispatch, p.burst.op, p.fields) for p in schedule.placed if p.burst.queue == queue)
+        own: list[tuple[int, AnyOp, dict]] = sorted((p.dispatch, p.burst.op, p.fields) for p in schedule.placed
+                                                    if p.burst.queue == queue)
         if not own:
             continue
         body, turns = [(start + at, op, fields) for at, op, fields in own], schedule.block.turns
@@ -62,7 +65,7 @@ def _queue(queue: row.Queue, schedules: Sequence[Schedule], starts: Sequence[int
     return _with_delays(events, longest)
 
 
-def _with_delays(events: list[tuple[int, Op, dict]], longest: int) -> list[int]:
+def _with_delays(events: list[tuple[int, AnyOp, dict]], longest: int) -> list[int]:
     """The words of events. END_LOOP always has the delay of the jump, however long its loop runs."""
     words = []
     for (at, op, fields), (following, *_) in itertools.pairwise(events):

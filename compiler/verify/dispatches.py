@@ -85,7 +85,7 @@ def unroll(queue: Queue, words: Sequence[int], period: int) -> list[Word]:
                 break
             case Op.LOOP:
                 if len(levels) == isa.LOOP_LEVELS:
-                    raise IllegalProgram(Trap.OPCODE, queue.name, number, cycle, "LOOP is nested too deep")
+                    raise IllegalProgram(Trap.OPCODE, queue.name, number, cycle, "LOOP is nested too deeply")
                 levels.append([pc, 0, instr.count, instr.stride])
             case Op.END_LOOP:
                 pc = _next_turn(queue, number, cycle, levels) or pc
@@ -96,9 +96,9 @@ def unroll(queue: Queue, words: Sequence[int], period: int) -> list[Word]:
                 dispatches[number].append((cycle, passed[0], passed[1]))
         cycle += instr.delay
     if levels:
-        raise IllegalProgram(Trap.OPCODE, queue.name, number, cycle, "SYNC within a loop")
+        raise IllegalProgram(Trap.OPCODE, queue.name, number, cycle, "SYNC stands within a loop")
     if pc < len(words):
-        raise IllegalProgram(Trap.OPCODE, queue.name, pc, -1, "words behind SYNC")
+        raise IllegalProgram(Trap.OPCODE, queue.name, pc, -1, "words follow SYNC")
     found = [(number, np.array(times, np.int64)) for number, times in enumerate(dispatches) if times]
     return [Word(queue, number, instrs[number], times[:, 0], times[:, 1:]) for number, times in found]
 
@@ -106,7 +106,7 @@ def unroll(queue: Queue, words: Sequence[int], period: int) -> list[Word]:
 def _next_turn(queue: Queue, number: int, cycle: int, levels: list[list[int]]) -> int:
     """END_LOOP: the first word of the body if a turn is left, else 0."""
     if not levels:
-        raise IllegalProgram(Trap.OPCODE, queue.name, number, cycle, "END_LOOP without LOOP")
+        raise IllegalProgram(Trap.OPCODE, queue.name, number, cycle, "END_LOOP has no LOOP")
     level = levels[-1]
     level[1] += 1
     if level[1] < level[2]:

@@ -42,7 +42,6 @@ def index_bounds(placement: Placement) -> dict[tuple[str, int], int]:
         ("E0", INDEX_SCALE): g.chunks - 1,
         ("W0", INDEX_SCALE): g.chunks - 1,
         ("E0", INDEX_HIGH): (ceil_div(g.model.context, ROPE_STEP) - 1) * g.head_vectors,
-        ("E0", INDEX_EMB_SCALE): (g.model.vocab - 1) // g.lanes,
         ("W0", INDEX_LOW): (ROPE_STEP - 1) * g.head_vectors,
         ("W0", INDEX_TOKENS): positions // g.lanes,
     }
@@ -51,7 +50,10 @@ def index_bounds(placement: Placement) -> dict[tuple[str, int], int]:
     bounds |= {(tensor.slice, INDEX_V): (g.chunks - 1) * g.head_entries for tensor in placement.v.values()}
     if placement.vocabulary.turns:
         bounds["E0", INDEX_TURN] = (placement.vocabulary.turns - 1) * 2 * placement.vocabulary.body
-    table, token = placement.matrices["embedding"], np.arange(g.model.vocab)
+    if not g.embeds:
+        return bounds
+    bounds["E0", INDEX_EMB_SCALE] = (g.tokens - 1) // g.lanes
+    table, token = placement.matrices["embedding"], np.arange(g.tokens)
     step = table.acts * (token // (2 * g.lanes) * table.vector_entries + token % g.lanes // g.config.rows)
     bounds |= {(tensor.slice, INDEX_EMBEDDING): int(step.max()) for side in table.tensors.values() for tensor in side}
     return bounds
@@ -84,13 +86,16 @@ class Product:
 
 def products(placement: Placement) -> Iterator[Product]:
     """Every multiplication that `compiler.lower` writes to make an offset, with its greatest operand."""
-    g, table = placement.geometry, placement.matrices["embedding"]
-    token, position = g.model.vocab - 1, g.chunks * g.lanes
+    g = placement.geometry
+    token, position = g.tokens - 1, g.chunks * g.lanes
     yield Product("the key's offset", position // g.config.rows, g.head_vectors)
     yield Product("the value's offset", position // g.lanes, g.head_entries)
     yield Product("the next token's offset", position // g.lanes, 1)
     yield Product("the coarse rotation's offset", position // ROPE_STEP, g.head_vectors)
     yield Product("the fine rotation's offset", ROPE_STEP - 1, g.head_vectors)
+    if not g.embeds:
+        return
+    table = placement.matrices["embedding"]
     yield Product("the embedding's offset", token // (2 * g.lanes), table.acts * table.vector_entries)
     yield Product("the embedding's offset in a vector", g.lanes // g.config.rows - 1, table.acts)
     yield Product("the embedding scale's offset", token // g.lanes, 1)
@@ -109,5 +114,5 @@ def check_products(placement: Placement) -> None:
         for name, value, limit in (("operand", product.value, most), ("factor", product.scale, most),
                                    ("product", product.value * product.scale, INT32[1])):
             if value > limit:
-                raise TspError(f"{product.what}: the {name} must be at most {limit} on the chip, not {value}: use a "
+                raise TspError(f"{product.what}: its {name} must be at most {limit} on the chip, not {value}: use a "
                                "smaller model or context")

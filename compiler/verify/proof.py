@@ -295,7 +295,7 @@ class _Proof:
                 self._within(word, instr.segment, self.config.lane_bits + 1, "segment")
             case Op.TRANSPOSE_IN | Op.TRANSPOSE_OUT:
                 if not self.config.sxm_transpose:
-                    raise word.error(Trap.OPCODE, word.cycles[0], f"the chip cannot {instr.op.name}")
+                    raise word.error(Trap.OPCODE, word.cycles[0], f"config {self.config.name} has no {instr.op.name}")
                 self._within(word, np.arange(instr.count), self.config.lanes, "transpose row")
         outward, inward = (Dir.E, Dir.W) if word.queue.position == SXM_E else (Dir.W, Dir.E)
         if instr.op is not Op.TRANSPOSE_OUT:
@@ -319,12 +319,12 @@ class _Proof:
         begins = word.elements + isa.C2C_SEND
         if (begins % slot).any():
             off = begins.ravel()[int(np.argmax(begins.ravel() % slot > 0))]
-            raise word.error(Trap.COLLISION, off, f"cycle must begin a slot: be a multiple of {slot}")
+            raise word.error(Trap.COLLISION, off, f"cycle must be a multiple of {slot}, the first of a slot")
         first, last = config.quiet_slots * slot, self.period - slot
         if begins.min() < first or begins.max() >= last:
             at = begins.min() if begins.min() < first else begins.max()
-            raise word.error(Trap.COLLISION, at, f"cycle must be in {first}..{last - 1}: slots at a token's begin, and "
-                                                 "its last one, are the links' own")
+            raise word.error(Trap.COLLISION, at, f"cycle must be in {first}..{last - 1}: the first slots of a token, "
+                                                 "and the last, belong to the links")
         for port in range(ports):
             if instr.ports >> port & 1:
                 self.sent[side, port].append(begins.ravel())

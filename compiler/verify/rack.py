@@ -39,7 +39,7 @@ def verify_links(rack: RackConfig, reports: Sequence[VerifyReport]) -> None:
         _twice(far, taken, "a flit is taken twice")
         if (lost := np.setdiff1d(sent, taken)).size:
             raise IllegalProgram(Trap.NOT_PARKED, _name(far), -1, int(lost[0]),
-                                 f"a flit arrives at port {far} that is not taken")
+                                 f"no RECEIVE takes the flit that arrives at port {far}")
         if (missing := np.setdiff1d(taken, sent)).size:
             raise IllegalProgram(Trap.EMPTY_READ, _name(far), -1, int(missing[0]), f"no flit arrives at port {far}")
 

@@ -153,4 +153,4 @@ def _collision(lane: Lane, drives: _Taps, lost: np.ndarray, winners: np.ndarray,
 def _empty_read(lane: Lane, samples: _Taps, at: int, words: Sequence[Word]) -> None:
     raise words[int(samples.words[at])].error(
         Trap.EMPTY_READ, samples.cycles[at],
-        f"samples plane {samples.planes[at]} of {lane[0].name} group {lane[1]}, which nobody drove")
+        f"samples plane {samples.planes[at]} of {lane[0].name} group {lane[1]}, which holds no value")

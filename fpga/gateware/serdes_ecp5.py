@@ -4,7 +4,7 @@ This was routed, but never tried on a board. nextpnr knows nothing of the eye at
 reports the pin that has none.
 """
 
-from amaranth.hdl import ClockDomain, ClockSignal, Const, DomainRenamer, Instance, Module, Signal, Value
+from amaranth.hdl import ClockSignal, Const, DomainRenamer, Instance, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -20,7 +20,8 @@ class Ecp5Pins(wiring.Component):
     The clock changes together with the data. The receiver delays the data, so that it samples the middle of a bit.
 
     link: parameters of the link. With ratio 2, domain `fast` has twice the clock of `sync`, in phase.
-    index: number of the link. Its receiving domain is rx<index>.
+    index: number of the link. Its receiving domain is rx<index>, without reset, which a parent defines; here it gets
+    its clock.
     beats, sampled, delay_load, delay_step: ports of the endpoint.
     out_data, out_clock, in_data, in_clock: to the buffers of the pins.
     """
@@ -35,7 +36,6 @@ class Ecp5Pins(wiring.Component):
 
     def elaborate(self, platform):
         m, link, rx = Module(), self._link, f"rx{self._index}"
-        m.domains += ClockDomain(rx, reset_less=True)
         m.d.comb += ClockSignal(rx).eq(self.in_clock)
         beat, domain = self._beat(m)
         pairs = [(beat[pin], beat[link.pins + pin], self.out_data[pin]) for pin in range(link.pins)]

@@ -1,4 +1,4 @@
-"""The CRC-32 of all that a link has carried in a token.
+"""The CRC-32 of all that a link has carried.
 
 Its polynomial has five terms (Koopman's 0x80108400, 2002). In hardware that takes 16 bits a cycle it needs 64 LUTs
 where the usual polynomial needs 155.
@@ -32,32 +32,24 @@ class Crc32:
                 state = (state << 1 & INITIAL) ^ (POLYNOMIAL if odd else 0)
         return state
 
-    def create(self, part: int = 0) -> "Crc":
+    def create(self) -> "Crc":
         """The hardware of `compute`."""
-        return Crc(self, part)
+        return Crc(self)
 
 
 class Crc(wiring.Component):
-    """The CRC of the words in whose cycles `enable` was high since `clear`, which goes before `enable`.
+    """value: the CRC of the words of all cycles since the last one in which `clear` was high; this one's does not
+    count, nor does the present cycle's."""
 
-    value: of all words before the present cycle. part: if not 0, `shift` drops so many bits of the value, the lowest,
-    for what reads it in parts; it goes before `enable`, too.
-    """
-
-    def __init__(self, crc: Crc32, part: int = 0):
-        self._step, self._part = crc.step, part
-        super().__init__({"word": In(crc.step), "enable": In(1), "clear": In(1), "shift": In(1),
-                          "value": Out(WIDTH, init=INITIAL)})
+    def __init__(self, crc: Crc32):
+        self._step = crc.step
+        super().__init__({"word": In(crc.step), "clear": In(1), "value": Out(WIDTH, init=INITIAL)})
 
     def elaborate(self, platform):
         m = Module()
+        m.d.sync += self.value.eq(self._after(self.value, self.word))
         with m.If(self.clear):
             m.d.sync += self.value.eq(INITIAL)
-        if self._part:
-            with m.Elif(self.shift):
-                m.d.sync += self.value.eq(self.value[self._part :])
-        with m.Elif(self.enable):
-            m.d.sync += self.value.eq(self._after(self.value, self.word))
         return m
 
     def _after(self, value: Value, word: Value) -> Value:

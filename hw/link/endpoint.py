@@ -6,19 +6,26 @@ from amaranth.lib.wiring import In, Out
 
 from .elastic import FIRST, Reader, Writer
 from .lanes import Lanes
-from .parameters import COUNTER_BITS, DEPTH, LinkParameters
+from .parameters import COUNTER_BITS, DEPTH, SLOT_BITS, LinkParameters
 from .receive import LATENCY_BITS, Fault, Receiver, record
 from .train import State, Trainer
 from .transmit import Transmitter
+
+
+def pin_ports(link: LinkParameters) -> dict:
+    """The ports of an `Endpoint` to its pins."""
+    return {"beats": Out(link.cycle_bits), "sampled": In(link.beat_bits),
+            "delay_load": Out(link.pins), "delay_step": Out(link.pins)}
 
 
 class Endpoint(wiring.Component):
     """One end of a link. Domain `sync` is the core's; `rx` is the clock that comes with the data.
 
     counter, counted, parent, latency: see `hw.link.counter.Counter` and `Receiver`.
+    enabled: the link is used: `latency` and `parent` hold. running: so do tokens run.
     send, data / flit, arrived, take: a flit out in the slot that begins in this cycle / a flit that is here.
     start, start_slot / started, started_slot: a START out / in. load, load_value: to the counter.
-    token_end: the last cycle of a token. retrain, clear: train anew; forget errors and counts.
+    retrain, clear: train anew; forget errors and counts.
     state, lane: of training. up, errors, first, corrected, least, greatest: of the receiver.
 
     To the pins, of whatever technology (`fpga.gateware.serdes_ecp5`): beats: of the next core cycle; sampled: in domain
@@ -30,15 +37,15 @@ class Endpoint(wiring.Component):
         counter = COUNTER_BITS + link.phase_bits
         super().__init__({
             "counter": In(counter), "counted": In(1), "parent": In(1), "latency": In(LATENCY_BITS),
+            "enabled": In(1), "running": In(1),
             "send": In(1), "data": In(link.flit_bits),
             "flit": Out(link.flit_bits), "arrived": Out(1), "take": In(1),
-            "start": In(1), "start_slot": In(COUNTER_BITS), "started": Out(1), "started_slot": Out(COUNTER_BITS),
-            "load": Out(1), "load_value": Out(counter), "token_end": In(1), "retrain": In(1), "clear": In(1),
+            "start": In(1), "start_slot": In(SLOT_BITS), "started": Out(1), "started_slot": Out(SLOT_BITS),
+            "load": Out(1), "load_value": Out(SLOT_BITS + link.phase_bits), "retrain": In(1), "clear": In(1),
             "state": Out(State), "lane": Out(range(link.pins)),
             "up": Out(1), "errors": Out(len(Fault)), "first": Out(record(link)), "corrected": Out(16),
             "least": Out(range(DEPTH)), "greatest": Out(range(DEPTH)),
-            "beats": Out(link.ratio * link.beat_bits), "sampled": In(link.beat_bits),
-            "delay_load": Out(link.pins), "delay_step": Out(link.pins),
+            **pin_ports(link),
         })
 
     def elaborate(self, platform):
@@ -52,8 +59,7 @@ class Endpoint(wiring.Component):
         near = Signal()
         m.d.comb += near.eq(Cat(reader.level == level for level in FIRST).any())
         for part in (transmitter, receiver):
-            m.d.comb += [part.counter.eq(self.counter), part.counted.eq(self.counted),
-                         part.token_end.eq(self.token_end)]
+            m.d.comb += [part.counter.eq(self.counter), part.counted.eq(self.counted)]
         m.d.comb += [
             transmitter.send.eq(self.send), transmitter.data.eq(self.data),
             transmitter.start.eq(self.start), transmitter.start_slot.eq(self.start_slot),
@@ -67,8 +73,9 @@ class Endpoint(wiring.Component):
             trainer.moving.eq(reader.moving), trainer.near.eq(near),
             self.delay_load.eq(trainer.delay_load), self.delay_step.eq(trainer.delay_step),
             self.state.eq(trainer.state), self.lane.eq(trainer.lane),
-            receiver.linked.eq(trainer.state == State.LINKED), receiver.latency.eq(self.latency),
+            receiver.linked.eq((trainer.state == State.LINKED) & self.enabled), receiver.latency.eq(self.latency),
             receiver.parent.eq(self.parent), receiver.clear.eq(self.clear), receiver.take.eq(self.take),
+            receiver.running.eq(self.running & self.enabled),
             receiver.data.eq(reader.data), receiver.place.eq(reader.place), receiver.level.eq(reader.level),
         ]
         for name in ("flit", "arrived", "started", "started_slot", "load", "load_value", "up", "errors", "first",

@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-from .secded import Secded
+from .secded import CODES, Secded
 
 BEAT = 2
 """Bits that a pin carries in a clock of the link: one at each edge."""
 COUNTER_BITS = 16
-"""Of the slot counter in every frame that carries no data."""
+"""Of a chip's slot counter."""
+SLOT_BITS = 8
+"""Of the slot's number in control frames: chips count alike by these. The further ones are a chip's own."""
 DEPTH = 16
 """Core cycles of traffic that the elastic buffer holds."""
 WORDS = {4: 0b00010111, 8: 0b0000100110101111}
@@ -37,9 +39,9 @@ class LinkParameters:
             raise ValueError(f"ratio must be 1 or 2, not {self.ratio!r}")
         if not 1 <= self.taps <= 32:
             raise ValueError(f"taps must be in 1..32, not {self.taps!r}")
-        if self.beats not in WORDS:
-            raise ValueError(f"pins must be such that a flit takes {' or '.join(map(str, WORDS))} clocks, "
-                             f"not {self.pins!r}")
+        if (self.flit_bits, self.pins) not in CODES:
+            known = " or ".join(str(pins) for bits, pins in CODES if bits == self.flit_bits)
+            raise ValueError(f"pins must be {known} with {self.lanes} lanes, not {self.pins!r}")
 
     @property
     def flit_bits(self) -> int:
@@ -72,16 +74,6 @@ class LinkParameters:
         return (self.slot - 1).bit_length()
 
     @property
-    def argument_bits(self) -> int:
-        """Bits of a control frame besides its kind and the counter (`hw.link.frame`)."""
-        return self.flit_bits - 8 - COUNTER_BITS
-
-    @property
-    def beat_data(self) -> int:
-        """Bits of a flit in a beat: its first ones."""
-        return self.flit_bits // self.beats
-
-    @property
-    def crc_step(self) -> int:
-        """Bits of a flit that the CRC takes in a cycle."""
-        return self.flit_bits // self.slot
+    def cycle_bits(self) -> int:
+        """Bits that all pins carry in a core cycle: its beats, one after the other."""
+        return self.ratio * self.beat_bits

@@ -6,11 +6,11 @@ from amaranth.lib.wiring import In, Out
 
 from .crc import Crc32
 from .elastic import HIGH
-from .frame import Kind, crc_part_bits, crc_parts, layout, start_bits
-from .parameters import COUNTER_BITS, DEPTH, LinkParameters
+from .frame import HEAD, HEAD_BITS, SYNC_BITS, compared, crc_bits
+from .parameters import COUNTER_BITS, DEPTH, SLOT_BITS, LinkParameters
 
 QUIET = 3
-"""Slots that arrive before the reader's place is judged again after it was held."""
+"""Slots that arrive before the reader's place is judged, at first and again after it was held."""
 LATENCY_BITS = 6
 
 
@@ -18,11 +18,12 @@ class Fault(enum.Enum, shape=3):
     """What can be wrong with a link that is up. Bit numbers of `Receiver.errors`."""
 
     FAILED = 0  #: a codeword had more than one wrong bit
-    COUNTER = 1  #: a slot that no instruction took held no control frame, or one with another counter
-    CRC = 2  #: the CRC of a token's flits is another, or did not come before the next token's
+    COUNTER = 1  #: a slot that no instruction took held no control frame with the right counter
+    CRC = 2  #: the CRC of all that came before a control frame is another
     UNDERFLOW = 3  #: the elastic buffer ran empty: the line's clock is late, or gone
     OVERFLOW = 4  #: the elastic buffer ran full
     LATENCY = 5  #: frames cannot be released at the declared latency
+    DOWN = 6  #: the link was not up while a token ran
 
 
 def record(link: LinkParameters) -> data.StructLayout:
@@ -33,77 +34,66 @@ def record(link: LinkParameters) -> data.StructLayout:
 class Receiver(wiring.Component):
     """Flits and control frames, at a fixed distance from the sender's counter.
 
-    linked: training is over; frames come. The receiver is *up* with the first good control frame.
+    linked: training is over; frames come. The receiver is *up* when control frames are on time and the CRC has begun
+    with one of them. running: tokens run, for which it must be.
     counter, counted: of this chip. latency: cycles from a slot's begin by the sender's counter to `arrived` by this
     chip's. parent: this chip's counter follows this link.
     data, place, level: of the elastic buffer's reader; hold: to it.
     load, load_value: the counter of the next cycle (of the parent's link).
     flit, arrived: what a slot held; `take`, in the cycle of `arrived`: an instruction takes it.
     started, started_slot: a START has come (a pulse).
-    token_end: as for the sender.
-    up: flits can be relied on. errors: sticky, a bit each `Fault`, until `clear`; first: `record` of the first.
-    corrected: single errors put right since `clear`, at most 65,535.
+    up: flits can be relied on. errors: sticky, a bit each `Fault`, until `clear`; first: `record` of the first. The CRC
+    is not compared behind an error until it has begun anew.
+    corrected: single errors put right since `clear`, at most 32,768.
     least, greatest: level of the elastic buffer since `clear`.
     """
 
     def __init__(self, link: LinkParameters):
         self._link = link
         super().__init__({
-            "linked": In(1), "counter": In(COUNTER_BITS + link.phase_bits), "counted": In(1),
+            "linked": In(1), "running": In(1), "counter": In(COUNTER_BITS + link.phase_bits), "counted": In(1),
             "latency": In(LATENCY_BITS), "parent": In(1), "clear": In(1),
-            "data": In(link.ratio * link.beat_bits), "place": In(range(DEPTH)), "level": In(range(DEPTH)),
-            "hold": Out(1), "load": Out(1), "load_value": Out(COUNTER_BITS + link.phase_bits),
+            "data": In(link.cycle_bits), "place": In(range(DEPTH)), "level": In(range(DEPTH)),
+            "hold": Out(1), "load": Out(1), "load_value": Out(SLOT_BITS + link.phase_bits),
             "flit": Out(link.flit_bits), "arrived": Out(1), "take": In(1),
-            "started": Out(1), "started_slot": Out(COUNTER_BITS), "token_end": In(1),
+            "started": Out(1), "started_slot": Out(SLOT_BITS),
             "up": Out(1), "errors": Out(len(Fault)), "first": Out(record(link)), "corrected": Out(16),
             "least": Out(range(DEPTH), init=DEPTH - 1), "greatest": Out(range(DEPTH)),
         })
 
     def elaborate(self, platform):
         m, link = Module(), self._link
-        m.submodules.decoder = decoder = link.code.decoder()
-        word, valid = self._slots(m)
+        phase = self.place[: link.phase_bits]
+        m.submodules.decoder = decoder = link.code.decoder(link.ratio)
         m.d.comb += [
-            decoder.code.eq(word), decoder.valid.eq(valid),
+            decoder.beats.eq(self.data), decoder.last.eq((phase == link.slot - 1) & self.linked),
             self.flit.eq(decoder.data), self.arrived.eq(decoder.arrived),
         ]
-        frame = data.View(layout(link), decoder.data)
-        kinds = {kind: frame.kind == kind for kind in Kind}
-        good = Signal()  # a control frame
-        m.d.comb += good.eq(decoder.arrived & ~decoder.failed & ~self.take & Cat(kinds.values()).any())
-        sent = Signal.like(self.counter)  # by the sender's counter, the cycle whose frame should arrive now
-        m.d.comb += sent.eq(self.counter - self.latency)
-        right = Signal()
-        m.d.comb += right.eq((frame.counter == sent[link.phase_bits :]) & (sent[: link.phase_bits] == 0))
-        late = self._join(m, good & frame.counted, frame.counter, sent, right)
+        head = data.View(HEAD, decoder.word[:HEAD_BITS])
+        good, right = Signal(), Signal()  # a control frame; with the right counter
+        sent = Signal(SLOT_BITS + link.phase_bits)  # by the sender's counter, the cycle whose frame should arrive now
         m.d.comb += [
-            self.started.eq(good & self.up & right & kinds[Kind.START]),
-            self.started_slot.eq(Cat(frame.argument[: start_bits(link)])),
+            good.eq(decoder.arrived & ~decoder.failed & ~self.take), sent.eq(self.counter - self.latency),
+            right.eq((head.slot == sent[link.phase_bits :]) & (sent[: link.phase_bits] == 0)),
         ]
-        self._watch(m, {
+        joined = Signal()
+        late = self._join(m, good & head.counted, head.slot, sent, right, joined)
+        places = link.code.places
+        m.d.comb += [self.started.eq(good & joined & right & head.start),
+                     self.started_slot.eq(decoder.word[places[-SLOT_BITS] : len(places)])]
+        self._watch(m, joined, {
             Fault.FAILED: decoder.failed,
-            Fault.COUNTER: decoder.arrived & ~decoder.failed & ~self.take & ~(good & right),
-            Fault.CRC: self._crc(m, decoder, good & kinds[Kind.CRC], frame),
+            Fault.COUNTER: good & ~right,
+            Fault.CRC: self._crc(m, decoder, good, head.slot, phase, joined),
             Fault.UNDERFLOW: self.level >= (HIGH + 1 + DEPTH) // 2,
             Fault.OVERFLOW: (self.level > HIGH) & (self.level < (HIGH + 1 + DEPTH) // 2),
         }, late, decoder)
         return m
 
-    def _slots(self, m: Module) -> tuple[Value, Value]:
-        """A codeword, and whether it is whole in this cycle."""
-        link = self._link
-        part = link.ratio * link.beat_bits
-        parts = [Signal(part, name=f"part{k}", reset_less=True) for k in range(link.slot - 1)]
-        phase = self.place[: link.phase_bits]
-        for k, kept in enumerate(parts):
-            with m.If(phase == k):
-                m.d.sync += kept.eq(self.data)
-        return Cat(*parts, self.data), (phase == link.slot - 1) & self.linked
-
-    def _join(self, m: Module, counted: Value, counter: Value, sent: Value, right: Value) -> Value:
+    def _join(self, m: Module, counted: Value, counter: Value, sent: Value, right: Value, joined: Signal) -> Value:
         """Holds the reader until frames arrive on time. Whether that cannot be."""
         link = self._link
-        quiet, joined, hopeless = Signal(range(QUIET + 1), init=QUIET), Signal(), Signal()
+        quiet, hopeless = Signal(range(QUIET + 1), init=QUIET), Signal()
         on_time = Mux(self.parent & ~self.counted, sent[: link.phase_bits] == 0, right)
         judge = Signal()
         m.d.comb += [
@@ -111,7 +101,6 @@ class Receiver(wiring.Component):
             self.hold.eq(judge & ~on_time & (self.level < HIGH)),
             self.load.eq(judge & on_time & self.parent & ~self.counted),
             self.load_value.eq(Cat(sent[: link.phase_bits], counter) + self.latency + 1),
-            self.up.eq(joined),
         ]
         with m.If(~self.linked):
             m.d.sync += [joined.eq(0), quiet.eq(QUIET), hopeless.eq(0)]
@@ -121,42 +110,44 @@ class Receiver(wiring.Component):
             m.d.sync += quiet.eq(quiet - 1)
         return hopeless
 
-    def _crc(self, m: Module, decoder: wiring.Component, came: Value, frame: data.View) -> Value:
-        """Whether the CRC that comes is wrong, or has not come by the end of the next token."""
+    def _crc(self, m: Module, decoder: wiring.Component, good: Value, slot: Value, phase: Value,
+             joined: Value) -> Value:
+        """Whether the CRC in a control frame is another."""
         link = self._link
-        parts, bits = crc_parts(link), crc_part_bits(link)
-        m.submodules.crc = crc = Crc32(link.crc_step).create(bits if parts > 1 else 0)
-        left, taken = Signal(range(parts + 1)), self.arrived & self.take
-        # The decoder holds a flit until the next one.
-        part, more = Signal(link.phase_bits), Signal()
-        with m.If(taken):
-            m.d.sync += [part.eq(1), more.eq(1)]
-        with m.Elif(more):
-            m.d.sync += [part.eq(part + 1), more.eq(part != link.slot - 1)]
-        m.d.comb += [crc.word.eq(decoder.data.word_select(Mux(taken, 0, part), link.crc_step)),
-                     crc.enable.eq(taken | more), crc.shift.eq(came), crc.clear.eq(came & (left == 1) | ~self.up)]
-        with m.If(~self.up):
-            m.d.sync += left.eq(0)
-        with m.Elif(self.token_end):
-            m.d.sync += left.eq(parts)
-        with m.Elif(came & left.any()):
-            m.d.sync += left.eq(left - 1)
-        return came & ((crc.value[:bits] != frame.argument[:bits]) | ~left.any()) | self.token_end & left.any()
+        cycles, bits = compared(link)
+        m.submodules.crc = crc = Crc32(link.cycle_bits).create()
+        control, renews, known = Signal(), Signal(), Signal()
+        differs = Signal()
+        with m.If(decoder.arrived):
+            m.d.sync += [control.eq(good), renews.eq(good & (slot[:SYNC_BITS] == 0))]
+        m.d.comb += [
+            crc.word.eq(decoder.word[: link.cycle_bits]), crc.clear.eq(renews & (phase == link.slot - 1)),
+            differs.eq(control & Cat(phase == cycle for cycle in cycles).any() & known
+                       & (crc_bits(link, crc.value)[:bits] != decoder.word[:bits])),
+            self.up.eq(joined & known),
+        ]
+        with m.If(~joined | decoder.failed | differs):  # the sender's is another from now on
+            m.d.sync += known.eq(0)
+        with m.Elif(crc.clear):
+            m.d.sync += known.eq(1)
+        return differs
 
-    def _watch(self, m: Module, faults: dict[Fault, Value], late: Value, decoder: wiring.Component) -> None:
+    def _watch(self, m: Module, joined: Value, faults: dict[Fault, Value], late: Value,
+               decoder: wiring.Component) -> None:
         """Sticky errors, the first failure, and the counters."""
         link = self._link
         seen = Signal(len(Fault))
-        m.d.comb += seen.eq(Mux(self.up, Cat(faults.values()), 0) | late << Fault.LATENCY.value)
+        m.d.comb += seen.eq(Mux(joined, Cat(faults.values()), 0) | late << Fault.LATENCY.value
+                              | (self.running & ~joined) << Fault.DOWN.value)
         with m.If(self.clear):
             m.d.sync += [self.errors.eq(0), self.corrected.eq(0), self.least.eq(DEPTH - 1), self.greatest.eq(0)]
         with m.Else():
             m.d.sync += self.errors.eq(self.errors | seen)
-            with m.If(decoder.corrected & self.up & ~self.corrected.all()):
+            with m.If(decoder.corrected & joined & ~self.corrected[-1]):
                 m.d.sync += self.corrected.eq(self.corrected + 1)
-            with m.If(self.up & (self.level < self.least)):
+            with m.If(joined & (self.level < self.least)):
                 m.d.sync += self.least.eq(self.level)
-            with m.If(self.up & (self.level > self.greatest)):
+            with m.If(joined & (self.level > self.greatest)):
                 m.d.sync += self.greatest.eq(self.level)
         with m.If(~self.errors.any()):
             m.d.sync += [self.first.faults.eq(seen), self.first.slot.eq(self.counter[link.phase_bits :]),

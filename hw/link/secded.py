@@ -1,24 +1,56 @@
-"""SECDED: single errors are corrected, double errors detected, in a code of odd-weight columns (Hsiao, 1970).
+"""SECDED: single errors are corrected, double errors detected, by a code that is computed beat by beat.
 
-A codeword is laid on the pins of a link bit after bit: bit i travels on pin i % pins, in bit time i // pins. In every
-beat of two bit times the data come first, as many in each beat, then check bits and, where bits are left over, zeros.
+A codeword is laid on the pins of a link bit after bit: bit i travels on pin i % pins, in bit time i // pins. A beat is
+two bit times. The data come first; the check bits are the last bits of the last beat. Where bits are left over, the
+beats before the last one end with zeros, which are protected like data.
 
-Which column of the parity matrix stands at which bit is free otherwise, and used: three errors in a row on one pin
-never look like a single error. Any other odd number of errors beyond one may; an even number is seen unless it is a
-codeword.
+The column of bit k of a beat, its syndrome if it alone is wrong, is A^n b_k, with n beats behind it, a matrix A, and
+columns b_k that are units for the last ones. So the sum over a codeword is A times the sum so far plus that of a beat:
+sender and receiver need the XORs of a beat only. All columns have odd weight, since A and all b_k have.
+
+A and the b_k were found by search: all columns of a codeword are different, and three in a row on one pin never add up
+to one of them, so that a burst of three does not look like a single error. Any other odd number of errors beyond one
+may; an even number is seen unless it is a codeword.
+
+Some check bits are sent inverted, so that no training word, nor a line at rest, looks like a codeword.
 """
 
-import random
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import cache, cached_property
-from itertools import combinations
+from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
 from amaranth.hdl import Cat, Const, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+
+
+class Choice(NamedTuple):
+    """What a code is made of: the columns of A, and b_k of all bits of a beat but the last ones, the check bits'; which
+    check bits are inverted."""
+
+    step: tuple[int, ...]
+    columns: tuple[int, ...]
+    inverted: int
+
+
+CODES: Mapping[tuple[int, int], Choice] = {
+    (32, 5): Choice((0x1C, 0x32, 0x46, 0x51, 0x64, 0x2A, 0x15), (0x2C, 0x43, 0x7A), 0x03),
+    (64, 5): Choice((0x0E, 0x68, 0x64, 0x34, 0xD0, 0x1A, 0x49, 0xC1), (0xA4, 0x31), 0x05),
+    (64, 9): Choice((0x92, 0x16, 0x0B, 0x52, 0x68, 0x46, 0x1A, 0xC4),
+                    (0x31, 0x23, 0x85, 0xE0, 0x94, 0x34, 0xA8, 0x29, 0x62, 0x32), 0x03),
+    (128, 18): Choice((0x02A, 0x112, 0x0C8, 0x128, 0x023, 0x0D0, 0x0A1, 0x026, 0x105),
+                      (0x02C, 0x1AC, 0x086, 0x06E, 0x187, 0x0B0, 0x049, 0x106, 0x0E5, 0x148, 0x15C, 0x098, 0x085,
+                       0x016, 0x122, 0x18D, 0x038, 0x01C, 0x064, 0x015, 0x142, 0x00D, 0x1C0, 0x118, 0x124, 0x0A8,
+                       0x03D), 0x03),
+}
+"""By data bits and pins."""
+
+
+LOW = 4
+"""Bits of a syndrome that are looked up together."""
 
 
 class Verdict(IntEnum):
@@ -39,57 +71,70 @@ class Decoded(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Secded:
-    """The code of `data_bits` for a link of `pins`; it gives the software functions and the hardware.
-
-    A codeword takes `beats` beats of the pins. Its bits whose column has one bit set are check bits; those without a
-    column are zeros, which no decoder looks at; the others are the data, in order.
-    """
+    """The code of `data_bits` for a link of `pins`, one of CODES; it gives the software functions and the hardware."""
 
     data_bits: int
     pins: int
 
     def __post_init__(self) -> None:
-        if self.data_bits not in range(8, 248):
-            raise ValueError(f"data_bits must be in 8..247, not {self.data_bits!r}")
-        if self.pins < 1 or self.data_bits % self.beats:
-            raise ValueError(f"pins must be such that {self.data_bits + self.check_bits} bits take a number of beats "
-                             f"that divides {self.data_bits}, not {self.pins!r}")
+        if (self.data_bits, self.pins) not in CODES:
+            known = ", ".join(f"{bits} on {pins}" for bits, pins in CODES)
+            raise ValueError(f"data_bits and pins must be {known}, not {self.data_bits} on {self.pins}")
+
+    @property
+    def _choice(self) -> Choice:
+        return CODES[self.data_bits, self.pins]
 
     @property
     def check_bits(self) -> int:
-        """Least number of check bits: half of all columns are odd, and each bit needs one of its own."""
-        return next(n for n in range(4, 12) if self.data_bits + n <= 1 << n - 1)
+        """Check bits of a codeword."""
+        return len(self._choice.step)
+
+    @property
+    def beat_bits(self) -> int:
+        """Bits of a beat."""
+        return 2 * self.pins
 
     @property
     def beats(self) -> int:
         """Pairs of bit times that a codeword takes."""
-        return -(-(self.data_bits + self.check_bits) // (2 * self.pins))
+        return -(-(self.data_bits + self.check_bits) // self.beat_bits)
 
     @property
     def bits(self) -> int:
         """Bits of a codeword on the pins."""
-        return 2 * self.pins * self.beats
+        return self.beat_bits * self.beats
 
     @cached_property
     def columns(self) -> tuple[int, ...]:
-        """The syndrome of a single error in each bit of a codeword: different, and of odd weight; 0 of a zero."""
-        light = _light_columns(self.data_bits, self.check_bits)
-        check, data = light[: self.check_bits], light[self.check_bits :]
-        check += [0] * (self.bits - len(light))
-        each, most = len(data) // self.beats, len(check) // self.beats
-        order = [column for beat in range(self.beats)
-                 for column in (*data[each * beat :][:each], *check[beat :: self.beats][:most])]
-        return _arranged(tuple(order), self.pins)
+        """The syndrome of a single error in each bit of a codeword: different, and of odd weight."""
+        beat = (*self._choice.columns, *(1 << n for n in range(self.check_bits)))
+        return tuple(self._moved(column, self.beats - 1 - n) for n in range(self.beats) for column in beat)
+
+    def _moved(self, column: int, beats: int) -> int:
+        """A column so many beats further back."""
+        for _ in range(beats):
+            total = 0
+            for n, moved in enumerate(self._choice.step):
+                total ^= moved if column >> n & 1 else 0
+            column = total
+        return column
+
+    @property
+    def places(self) -> range:
+        """The bits of a codeword but the check bits."""
+        return range(self.bits - self.check_bits)
 
     @cached_property
     def data_places(self) -> tuple[int, ...]:
         """The bits of a codeword that hold data, in the order of the data."""
-        return tuple(i for i, column in enumerate(self.columns) if column.bit_count() > 1)
+        last = self.beat_bits - self.check_bits
+        return (*range(self.data_bits - last), *range(self.bits - self.beat_bits, self.bits - self.check_bits))
 
-    @cached_property
+    @property
     def check_places(self) -> tuple[int, ...]:
         """The bits of a codeword that hold the check bits, check bit 0 first."""
-        return tuple(self.columns.index(1 << n) for n in range(self.check_bits))
+        return tuple(range(self.bits - self.check_bits, self.bits))
 
     # --- software --------------------------------------------------------------------------------------------------
 
@@ -98,11 +143,19 @@ class Secded:
         if data >> self.data_bits or data < 0:
             raise ValueError(f"data must have {self.data_bits} bits, not be {data:#x}")
         word = sum((data >> n & 1) << place for n, place in enumerate(self.data_places))
-        check = self.syndrome(word)
-        return word | sum((check >> n & 1) << place for n, place in enumerate(self.check_places))
+        return word | self.syndrome(word) << self.bits - self.check_bits
 
     def syndrome(self, word: int) -> int:
-        """XOR of the columns of all bits that are set; 0 of a codeword."""
+        """Sum of the columns of the bits that are wrong; 0 of a codeword."""
+        return self.sum(word) ^ self.inverted
+
+    @property
+    def inverted(self) -> int:
+        """The check bits that are sent inverted."""
+        return self._choice.inverted
+
+    def sum(self, word: int) -> int:
+        """XOR of the columns of all bits that are set."""
         total = 0
         for i, column in enumerate(self.columns):
             total ^= column if word >> i & 1 else 0
@@ -120,127 +173,79 @@ class Secded:
 
     # --- hardware --------------------------------------------------------------------------------------------------
 
-    def encoded(self, m: Module, data: Value) -> Value:
-        """The codeword of `data`, as logic without registers."""
-        check = [Cat(data[n] for n, place in enumerate(self.data_places) if self.columns[place] >> row & 1).xor()
-                 for row in range(self.check_bits)]
-        word = [Const(0, 1)] * self.bits
+    def placed(self, data: Value) -> Value:
+        """A codeword without its check bits, which are 0."""
+        bits = [Const(0, 1)] * self.bits
         for n, place in enumerate(self.data_places):
-            word[place] = data[n]
-        for n, place in enumerate(self.check_places):
-            word[place] = check[n]
-        return Cat(word)
+            bits[place] = data[n]
+        return Cat(bits)
 
-    def decoder(self) -> "Decoder":
-        """The hardware of `decode`."""
-        return Decoder(self)
+    def after(self, total: Value, beats: Value) -> Value:
+        """The sum of columns behind some beats, as logic; total: that of the beats before them. The check bits are what
+        it is behind the others, XOR `inverted`."""
+        columns = self.columns[len(self.columns) - len(beats) :]
+        moved = [self._moved(1 << n, len(beats) // self.beat_bits) for n in range(self.check_bits)]
+        return Cat(Cat(*(beats[n] for n, column in enumerate(columns) if column >> row & 1),
+                       *(total[n] for n, column in enumerate(moved) if column >> row & 1)).xor()
+                   for row in range(self.check_bits))
+
+    def decoder(self, ratio: int) -> "Decoder":
+        """The hardware of `decode`, for so many beats a cycle."""
+        return Decoder(self, ratio)
 
 
 class Decoder(wiring.Component):
-    """Corrects a codeword in one stage.
+    """Collects a codeword and corrects it.
 
-    code: sampled in a cycle in which `valid` is high. data, arrived, corrected, failed, syndrome: one cycle later;
-    `arrived` is `valid` one cycle later, `corrected` and `failed` are low without it. `data` and `syndrome` hold until
-    the next codeword.
+    beats: of a cycle. last: they are a codeword's last ones; the next cycle's are the first of the next.
+    arrived: one cycle after `last`. In this cycle alone: data; word, the whole codeword, but for its check bits, which
+    are 0; corrected, failed; syndrome, which is 0 in all other cycles.
+    word[: len(beats)], cycle by cycle from `arrived` on, is the corrected codeword again.
     """
 
-    def __init__(self, code: Secded):
+    def __init__(self, code: Secded, ratio: int):
         self._code = code
         super().__init__({
-            "code": In(code.bits), "valid": In(1), "data": Out(code.data_bits), "arrived": Out(1),
-            "corrected": Out(1), "failed": Out(1), "syndrome": Out(code.check_bits),
+            "beats": In(ratio * code.beat_bits), "last": In(1), "arrived": Out(1), "data": Out(code.data_bits),
+            "word": Out(code.bits), "corrected": Out(1), "failed": Out(1), "syndrome": Out(code.check_bits),
         })
 
     def elaborate(self, platform):
         m, code = Module(), self._code
-        syndrome, raw = Signal(code.check_bits), Signal(code.data_bits)
-        m.d.comb += [syndrome.eq(Cat(self._row(row) for row in range(code.check_bits))),
-                     raw.eq(Cat(self.code[place] for place in code.data_places))]
-        single, hits = self._matches(m, syndrome)
-        with m.If(self.valid):
-            m.d.sync += [self.data.eq(raw ^ Cat(hits)), self.syndrome.eq(syndrome)]
-        m.d.sync += [self.arrived.eq(self.valid), self.corrected.eq(self.valid & single),
-                     self.failed.eq(self.valid & syndrome.any() & ~single)]
+        kept = Signal(code.bits, reset_less=True)
+        total, after = Signal(code.check_bits), Signal(code.check_bits)
+        single, hits = self._matches(m, self.syndrome)
+        step, check = len(self.beats), code.check_bits
+        m.d.comb += [
+            after.eq(code.after(total, self.beats)),
+            self.word.eq(kept ^ Cat(hits)), self.data.eq(Cat(self.word[place] for place in code.data_places)),
+            self.corrected.eq(single), self.failed.eq(self.syndrome.any() & ~single),
+        ]
+        m.d.sync += [self.arrived.eq(self.last), total.eq(after), self.syndrome.eq(after ^ code.inverted),
+                     kept.eq(Cat(self.word[step:], self.beats))]
+        with m.If(self.last):
+            m.d.sync += [total.eq(0), kept[code.bits - check :].eq(0)]
+        with m.Else():
+            m.d.sync += self.syndrome.eq(0)
         return m
 
-    def _row(self, row: int) -> Value:
-        """The data in the order in which `encoded` takes them, then the check bit: a proof sees what cancels out."""
-        code = self._code
-        return Cat(self.code[place] for place in (*code.data_places, code.check_places[row])
-                   if code.columns[place] >> row & 1).xor()
-
     def _matches(self, m: Module, syndrome: Value) -> tuple[Value, list[Value]]:
-        """Whether the syndrome is that of a single error; a bit for each datum that it is of.
+        """Whether the syndrome is that of a single error; a bit for each place of which it is.
 
-        Each half of the syndrome is decoded once: a column is then the AND of two values.
+        Each third of the syndrome is decoded once: a column is then the AND of three values.
         """
-        half = self._code.check_bits // 2
-        low, high = Signal(1 << half), Signal(1 << self._code.check_bits - half)
-        m.d.comb += [low.eq(1 << syndrome[:half]), high.eq(1 << syndrome[half:])]
-
-        def hit(column: int) -> Value:
-            return low[column & (1 << half) - 1] & high[column >> half]
-
-        partners: dict[int, list[int]] = {}
-        for column in filter(None, self._code.columns):
-            partners.setdefault(column >> half, []).append(column & (1 << half) - 1)
-        single = Cat(high[upper] & Cat(low[lower] for lower in lowers).any()
-                     for upper, lowers in sorted(partners.items())).any()
-        return single, [hit(self._code.columns[place]) for place in self._code.data_places]
-
-
-# --- the choice of columns -----------------------------------------------------------------------------------------
-
-
-def _light_columns(data_bits: int, check_bits: int) -> list[int]:
-    """Odd columns: those of weight 1, then the lightest, chosen so that all rows are about as heavy."""
-    chosen, rows = [1 << n for n in range(check_bits)], [1] * check_bits
-    for weight in range(3, check_bits + 1, 2):
-        group = [sum(1 << bit for bit in bits) for bits in combinations(range(check_bits), weight)]
-        while group and len(chosen) < data_bits + check_bits:
-            best = min(group, key=lambda column: (sorted(_loads(rows, column), reverse=True), column))
-            group.remove(best)
-            chosen.append(best)
-            rows = _loads(rows, best)
-    return chosen
-
-
-def _loads(rows: list[int], column: int) -> list[int]:
-    return [load + (column >> bit & 1) for bit, load in enumerate(rows)]
-
-
-@cache
-def _arranged(columns: tuple[int, ...], pins: int) -> tuple[int, ...]:
-    """The columns in an order in which no three neighbours on a pin add up to one of them; data stay among data.
-
-    Exchanges two at a time and keeps what is no worse; the seed is fixed, so the order is always the same.
-    """
-    order, used, rng = list(columns), frozenset(columns) - {0}, random.Random(0)
-
-    def bad(last: int) -> bool:
-        triple = [order[i] for i in (last - 2 * pins, last - pins, last) if 0 <= i < len(order)]
-        return len(triple) == 3 and all(triple) and triple[0] ^ triple[1] ^ triple[2] in used
-
-    def around(i: int) -> set[int]:
-        return {i, i + pins, i + 2 * pins}
-
-    wrong = sum(map(bad, range(len(order))))
-    for a, b in _pairs(len(order), rng):
-        if not wrong:
-            return tuple(order)
-        if (order[a].bit_count() > 1) != (order[b].bit_count() > 1):
-            continue
-        near = around(a) | around(b)
-        before = sum(map(bad, near))
-        order[a], order[b] = order[b], order[a]
-        more = sum(map(bad, near)) - before
-        if more > 0 and rng.random() > 0.08**more:
-            order[a], order[b] = order[b], order[a]
-        else:
-            wrong += more
-    raise ValueError(f"pins must leave triples apart: {len(columns)} bits on {pins} pins do not")
-
-
-def _pairs(count: int, rng: random.Random, limit: int = 400_000) -> Iterator[tuple[int, int]]:
-    for _ in range(limit):
-        yield int(rng.random() * count), int(rng.random() * count)
+        code = self._code
+        bounds = [code.check_bits * n // 3 for n in range(4)]
+        parts = list(pairwise(bounds))
+        ones = [Signal(1 << end - begin, name=f"ones{begin}") for begin, end in parts]
+        m.d.comb += [one.eq(1 << syndrome[begin:end]) for one, (begin, end) in zip(ones, parts, strict=True)]
+        hits = [Cat(one[code.columns[place] >> begin & (1 << end - begin) - 1]
+                    for one, (begin, end) in zip(ones, parts, strict=True)).all() for place in code.places]
+        # All columns are odd, so one bit of the syndrome follows from the parity and the others.
+        upper = code.check_bits - LOW
+        known = [Signal(1 << LOW - 1, name=f"known{n}") for n in range(1 << upper)]
+        for n, row in enumerate(known):
+            lows = [column & (1 << LOW) - 1 for column in code.columns if column >> LOW == n]
+            m.d.comb += row.eq(sum(1 << (low & (1 << LOW - 1) - 1) for low in set(lows)))
+        single = syndrome.xor() & Cat(known).bit_select(Cat(syndrome[: LOW - 1], syndrome[LOW:]), 1)
+        return single, hits

@@ -1,15 +1,15 @@
 """Training: for every pin the input delay and the bit to count from, for all of them the beat that begins a slot."""
 
-from amaranth.hdl import Cat, Const, Module, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
 
 from .lanes import CHOICES
 from .parameters import BEAT, DEPTH, WORDS, LinkParameters
 
-SETTLE = 2 * DEPTH
-"""Cycles from a change at a pin until what is read is sampled behind it."""
-GOOD = 8
+SETTLE = DEPTH
+"""Slots from a change at a pin until what is read is sampled behind it."""
+GOOD = 16
 """Slots in which a pin must carry the training word for a setting to be good."""
 FAREWELL = 16
 """Slots in which the complement is still sent when the other side's has been seen."""
@@ -33,11 +33,11 @@ class Trainer(wiring.Component):
     middle of the longest run of good ones. Where a pin has none, all is tried again with the next beat as first.
 
     restart: begins anew. data, place, moving: of the elastic buffer's reader.
-    delay_load, delay_step: a bit each pin: delay 0; one more. At least SETTLE cycles lie between two of them.
+    delay_load, delay_step: a bit each pin: delay 0; one more. At least SETTLE slots lie between two of them.
     choice: of `hw.link.lanes.Lanes`. slip: of the elastic buffer's writer.
     near: the reader is at its distance; settling: it may be held in this cycle to come there.
     state: `State`. training: the sender must send the training word; trained: its complement.
-    lane: while FAILED, the pin that failed: the one furthest on of all tries.
+    lane: while FAILED, the pin that failed.
     """
 
     def __init__(self, link: LinkParameters):
@@ -54,19 +54,25 @@ class Trainer(wiring.Component):
         m, link = Module(), self._link
         state = Signal(State)
         pin, choice, beat = Signal(range(link.pins)), Signal(range(CHOICES)), Signal(range(link.beats))
+        chosen = Signal(link.pins, init=1)  # one bit, that of the pin
         tap, timer = Signal(range(max(link.taps, 2))), Signal(range(max(SETTLE, GOOD, FAREWELL)))
         lane = Signal(range(link.pins))
-        whole, same, complement = self._compare(m, pin)
+        whole, same, complement = self._compare(m, chosen)
         moved, held = Signal(), Signal()  # since the state was entered, or entered again
         best = _Best(m, tap, choice)
-        load, step = Signal(), Signal()
+        load, step, loads = Signal(), Signal(), Signal(link.pins)
         m.d.comb += [
             self.state.eq(state), self.lane.eq(lane),
             self.training.eq(state != State.LINKED),
             self.trained.eq((state == State.TRAINED) | (state == State.LEAVE)),
-            self.settling.eq((state == State.SETTLE) & ~timer[0]),
-            *([self.delay_load.eq(load << pin), self.delay_step.eq(step << pin)] if link.taps > 1 else []),
+            self.settling.eq((state == State.SETTLE) & whole & ~timer[0]),
+            loads.eq(Mux(load, chosen, 0)),
+            *([self.delay_load.eq(loads), self.delay_step.eq(Mux(step, chosen, 0))] if link.taps > 1 else []),
         ]
+        # A pin's choice changes together with its delay.
+        for n in range(link.pins):
+            with m.If(loads[n]):
+                m.d.sync += self.choice[n].eq(Mux(state == State.PLACE, best.choice, choice))
         last_tap = Const(1) if link.taps == 1 else tap == link.taps - 1
 
         def go(following: State) -> list:
@@ -75,80 +81,66 @@ class Trainer(wiring.Component):
         def change(delay: Signal) -> list:
             return [delay.eq(1), *go(State.SETTLE)]
 
-        m.d.sync += [load.eq(0), step.eq(0), timer.eq(timer + 1)]
+        first = pin.eq(0), chosen.eq(1)
+        m.d.sync += [load.eq(0), step.eq(0)]
+        with m.If(whole):
+            m.d.sync += timer.eq(timer + 1)
+        settled = whole & (timer == SETTLE - 1)
         with m.Switch(state):
             with m.Case(State.SETTLE):
                 m.d.sync += [moved.eq(moved & (timer != 0) | self.moving),
                              held.eq(held & (timer != 0) | self.settling & ~self.near)]
-                with m.If(timer == 0):
-                    self._choose(m, pin, choice)
-                with m.If(timer == SETTLE - 1):
+                with m.If(settled):
                     with m.If(~moved):
                         m.d.sync += go(State.NO_CLOCK)
                     with m.Elif(~held):
                         m.d.sync += go(State.CHECK)
-            with m.Case(State.CHECK):
-                with m.If(~whole):
-                    m.d.sync += timer.eq(timer)
+            with m.Case(State.CHECK), m.If(whole):
+                good = same | complement & chosen[0]
+                with m.If(~good | (timer == GOOD - 1)):
+                    best.update(good)
+                    m.d.sync += [tap.eq(tap + 1), *change(step)]
+                    with m.If(last_tap):
+                        best.end_run()
+                        m.d.sync += [tap.eq(0), step.eq(0), load.eq(1), choice.eq(choice + 1)]
+                        with m.If(choice == CHOICES - 1):
+                            m.d.sync += go(State.PLACE)
+            # `tap` counts the steps to the middle. After the last pin, pin 0 is watched again.
+            with m.Case(State.PLACE), m.If(settled):
+                with m.If(best.short(link.taps)):
+                    m.d.sync += [*first, beat.eq(beat + 1), self.slip.eq(~self.slip), *change(load)]
+                    with m.If(~chosen[0]):  # with another beat as first, pin 0 fails
+                        m.d.sync += lane.eq(pin)
+                    with m.If(beat == link.beats - 1):
+                        m.d.sync += [load.eq(0), *go(State.FAILED)]
+                    best.clear()
+                    m.d.sync += [choice.eq(0), tap.eq(0)]
+                with m.Elif(tap != best.middle):
+                    m.d.sync += [tap.eq(tap + 1), step.eq(1), timer.eq(0)]
                 with m.Else():
-                    good = same | complement & (pin == 0)
-                    with m.If(~good | (timer == GOOD - 1)):
-                        best.update(good)
-                        m.d.sync += [tap.eq(tap + 1), *change(step)]
-                        with m.If(last_tap):
-                            best.end_run()
-                            m.d.sync += [tap.eq(0), step.eq(0), load.eq(1), choice.eq(choice + 1)]
-                            with m.If(choice == CHOICES - 1):
-                                m.d.sync += go(State.PLACE)
-            with m.Case(State.PLACE):
-                # `tap` counts the steps to the middle. After the last pin, pin 0 is watched again.
-                with m.If(timer == SETTLE - 1):
-                    with m.If(best.short(link.taps)):
-                        m.d.sync += [pin.eq(0), beat.eq(beat + 1), self.slip.eq(~self.slip), *change(load)]
-                        with m.If(pin > lane):
-                            m.d.sync += lane.eq(pin)
-                        with m.If(beat == link.beats - 1):
-                            m.d.sync += [load.eq(0), *go(State.FAILED)]
-                        best.clear()
-                        m.d.sync += [choice.eq(0), tap.eq(0)]
-                    with m.Elif(tap != best.middle):
-                        m.d.sync += [tap.eq(tap + 1), step.eq(1), timer.eq(0)]
-                    with m.Else():
-                        m.d.sync += [pin.eq(pin + 1), choice.eq(0), tap.eq(0), *change(load)]
-                        best.clear()
-                        with m.If(pin == link.pins - 1):
-                            m.d.sync += [pin.eq(0), load.eq(0), *go(State.TRAINED)]
-                with m.Elif(timer == 0):
-                    self._choose(m, pin, best.choice)
-            with m.Case(State.TRAINED, State.LEAVE):
-                with m.If(~whole):
-                    m.d.sync += timer.eq(timer)
-                with m.Elif(state == State.TRAINED):
-                    with m.If(~complement):
-                        m.d.sync += timer.eq(0)
-                    with m.Elif(timer == GOOD - 1):
-                        m.d.sync += go(State.LEAVE)
-                with m.Elif(timer == FAREWELL - 1):
-                    m.d.sync += go(State.LINKED)
+                    m.d.sync += [pin.eq(pin + 1), chosen.eq(chosen << 1), choice.eq(0), tap.eq(0), *change(load)]
+                    best.clear()
+                    with m.If(chosen[-1]):
+                        m.d.sync += [*first, load.eq(0), *go(State.TRAINED)]
+            with m.Case(State.TRAINED), m.If(whole):
+                with m.If(~complement):
+                    m.d.sync += timer.eq(0)
+                with m.Elif(timer == GOOD - 1):
+                    m.d.sync += go(State.LEAVE)
+            with m.Case(State.LEAVE), m.If(whole & (timer == FAREWELL - 1)):
+                m.d.sync += go(State.LINKED)
         with m.If(self.restart):
-            m.d.sync += [pin.eq(0), choice.eq(0), beat.eq(0), tap.eq(0), lane.eq(0), *change(load)]
+            m.d.sync += [*first, choice.eq(0), beat.eq(0), tap.eq(0), lane.eq(0), *change(load)]
             best.clear()
         return m
 
-    def _choose(self, m: Module, pin: Value, choice: Value) -> None:
-        with m.Switch(pin):
-            for n in range(self._link.pins):
-                with m.Case(n):
-                    m.d.sync += self.choice[n].eq(choice)
-
-    def _compare(self, m: Module, pin: Value) -> tuple[Value, Value, Value]:
+    def _compare(self, m: Module, chosen: Value) -> tuple[Value, Value, Value]:
         """Whether a slot is whole in this cycle; whether the pin has carried the training word in it; the complement
         of the word."""
         link = self._link
         bits = Signal(BEAT * link.ratio)
         seen, whole = Signal(BEAT * link.beats, reset_less=True), Signal()
-        m.d.comb += bits.eq(Cat(self.data.word_select(k, link.pins).bit_select(pin, 1)
-                                for k in range(BEAT * link.ratio)))
+        m.d.comb += bits.eq(Cat((self.data.word_select(k, link.pins) & chosen).any() for k in range(BEAT * link.ratio)))
         m.d.sync += [seen.eq(Cat(seen[len(bits) :], bits)),
                      whole.eq(self.place[: link.phase_bits] == link.slot - 1)]
         word = WORDS[link.beats]

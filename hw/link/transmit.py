@@ -1,12 +1,12 @@
 """The sending side: what goes into each slot, its codeword, and the beats of it."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from .crc import Crc32
-from .frame import Kind, Prbs, crc_part_bits, crc_parts, layout, start_bits
-from .parameters import COUNTER_BITS, WORDS, LinkParameters
+from .frame import SYNC_BITS, crc_bits, fill_bits
+from .parameters import BEAT, COUNTER_BITS, SLOT_BITS, WORDS, LinkParameters
 
 
 class Transmitter(wiring.Component):
@@ -15,10 +15,8 @@ class Transmitter(wiring.Component):
     counter: cycles, `phase_bits` of them within the slot; a slot begins where these are 0. counted: it is the rack's.
     send, data: the flit of the slot that begins in this cycle. Without one it is a control frame.
     start, start_slot: the next control frame is a START; `start` is a pulse, start_slot holds till then.
-    token_end: a token's last cycle, and a slot's. The CRC of its flits goes into the slots behind it: a token has no
-    flits in its last slot, nor in its first `quiet_slots`.
     training, trained: the pins carry the training word; pin 0 its complement once `trained`.
-    beats: of a core cycle. The first bit of a flit is in `beats` one cycle after `send`.
+    beats: of the next core cycle. The first bits of a flit are in `beats` in the cycle of `send`.
     """
 
     def __init__(self, link: LinkParameters):
@@ -26,69 +24,77 @@ class Transmitter(wiring.Component):
         super().__init__({
             "counter": In(COUNTER_BITS + link.phase_bits), "counted": In(1),
             "send": In(1), "data": In(link.flit_bits),
-            "start": In(1), "start_slot": In(COUNTER_BITS), "token_end": In(1),
-            "training": In(1), "trained": In(1), "beats": Out(link.ratio * link.beat_bits),
+            "start": In(1), "start_slot": In(SLOT_BITS),
+            "training": In(1), "trained": In(1), "beats": Out(link.cycle_bits),
         })
 
     def elaborate(self, platform):
         m, link = Module(), self._link
-        phase = self.counter[: link.phase_bits]
-        begins = Signal()
-        m.d.comb += begins.eq(phase == 0)
-        flit, word = Signal(link.flit_bits), Signal(link.code.bits)
-        carrying = Signal()  # a flit, not a control frame
-        m.d.comb += flit.eq(Mux(self.send, self.data, self._control(m, begins, carrying)))
-        training = word_of_pins(link)
-        with m.If(self.training):
-            m.d.sync += word.eq(training)
-            for bit in range(0, link.code.bits, link.pins):
-                m.d.sync += word[bit].eq(training[bit] ^ self.trained)
-        with m.Elif(begins):
-            m.d.sync += word.eq(link.code.encoded(m, flit))
-        with m.If(begins):
-            m.d.sync += carrying.eq(self.send)
-        m.d.comb += self.beats.eq(word.word_select((phase - 1)[: link.phase_bits], len(self.beats)))
+        code, bits = link.code, link.cycle_bits
+        phase, slot = self.counter[: link.phase_bits], self.counter[link.phase_bits :]
+        begins, loads, last = Signal(), Signal(), Signal()
+        word = code.placed(self.data)
+        self._trains = trains = Signal(init=1, name="trains")  # from one slot to the next: no slot holds half of each
+        with m.If(last):
+            m.d.sync += trains.eq(self.training)
+        left = Signal(code.bits - bits, reset_less=True)  # of a flit: behind its end 0
+        m.d.comb += [begins.eq(phase == 0), loads.eq(begins & self.send & ~self._trains),
+                     last.eq(phase == link.slot - 1)]
+        m.d.sync += left.eq(left >> bits)
+        with m.If(loads):
+            m.d.sync += left.eq(word[bits:])
+        body, total, after = Signal(bits), Signal(code.check_bits), Signal(code.check_bits)
+        m.submodules.crc = crc = Crc32(bits).create()
+        frame, renews = self._control(m, begins, slot, phase, crc_bits(link, crc.value))
+        m.d.comb += [
+            body.eq(left[:bits] | Mux(loads, word[:bits], 0) | frame), after.eq(code.after(total, body)),
+            crc.word.eq(body), crc.clear.eq(self._trains | last & renews),
+            self.beats.eq(body | Mux(last & ~self._trains, after ^ code.inverted, 0) << bits - len(after)),
+        ]
+        m.d.sync += total.eq(after)
+        with m.If(last):
+            m.d.sync += total.eq(0)
         return m
 
-    def _control(self, m: Module, begins: Value, carrying: Value) -> Value:
-        """The control frame of a slot that begins now."""
+    def _control(self, m: Module, begins: Value, slot: Value, part: Value, crc: Value) -> tuple[Value, Value]:
+        """The bits of this cycle if the slot holds a control frame, else 0; whether the CRC begins anew behind it.
+
+        In training they are those of the training word, and all bits of the CRC are set: so the word chooses bits.
+        """
         link = self._link
-        prbs, starting = Signal(Prbs.BITS, init=1), Signal()
-        crc, left = self._crc(m, carrying, begins & ~self.send & ~starting)
-        frame = Signal(layout(link))
+        starting, idle, renews = Signal(), Signal(), Signal()
         with m.If(self.start):
             m.d.sync += starting.eq(1)
         with m.Elif(begins & ~self.send):
             m.d.sync += starting.eq(0)
         with m.If(begins):
-            m.d.sync += prbs.eq(Cat(reversed([prbs[Prbs.BITS - 1 - n] ^ prbs[Prbs.TAP - 1 - n]
-                                              for n in range(Prbs.STEP)]), prbs))
-        m.d.comb += [
-            frame.counted.eq(self.counted), frame.counter.eq(self.counter[link.phase_bits :]),
-            frame.kind.eq(Mux(starting, Kind.START, Mux(left, Kind.CRC, Kind.IDLE))),
-            frame.argument.eq(Mux(starting, self.start_slot[: start_bits(link)],
-                                  Mux(left, crc[: crc_part_bits(link)], prbs))),
-        ]
-        return frame.as_value()
+            m.d.sync += [idle.eq(~self.send), renews.eq(~self.send & (slot[:SYNC_BITS] == 0))]
+        training = self._word(part)
+        head = Cat(slot[:SLOT_BITS], self.counted, starting)
+        terms: list[list[Value]] = [[] for _ in range(link.cycle_bits)]
+        filled = [fill_bits(link, cycle) for cycle in range(link.slot)]
+        shown = [(part == cycle) & (idle if cycle else ~self.send) & ~self._trains for cycle in range(link.slot)]
+        chosen: dict[tuple, Signal] = {}
+        for n, bit in enumerate(head):
+            terms[n].append(bit & shown[0])
+        for n in range(link.cycle_bits):
+            cycles = [cycle for cycle, bits in enumerate(filled) if n in bits]
+            time, pin = divmod(n, link.pins)
+            key = (time, pin == 0, *cycles)
+            if key not in chosen:
+                chosen[key] = choose = Signal(name=f"shows_{'_'.join(map(str, map(int, key)))}")
+                m.d.comb += choose.eq(Mux(self._trains, training[time] ^ (self.trained if pin == 0 else 0),
+                                          Cat(shown[cycle] for cycle in cycles).any()))
+            terms[n].append(crc[n] & chosen[key])
+        end = link.code.bits - link.code.check_bits - SLOT_BITS
+        for n in range(SLOT_BITS):
+            cycle, place = divmod(end + n, link.cycle_bits)
+            terms[place].append(self.start_slot[n] & shown[cycle])
+        return Cat(Cat(given).any() for given in terms), renews
 
-    def _crc(self, m: Module, carrying: Value, free: Value) -> tuple[Value, Value]:
-        """The CRC of the last token, of which the lowest part goes next, and whether parts are left. free: one goes."""
+    def _word(self, phase: Value) -> Value:
+        """The bits of the training word in this cycle."""
         link = self._link
-        parts = crc_parts(link)
-        m.submodules.crc = crc = Crc32(link.crc_step).create(crc_part_bits(link) if parts > 1 else 0)
-        left, goes = Signal(range(parts + 1)), Signal()
-        m.d.comb += [
-            crc.word.eq(Cat(self.beats[link.beat_bits * k :][: link.beat_data] for k in range(link.ratio))),
-            crc.enable.eq(carrying), goes.eq(free & left.any()), crc.shift.eq(goes), crc.clear.eq(goes & (left == 1)),
-        ]
-        with m.If(self.token_end):
-            m.d.sync += left.eq(parts)
-        with m.Elif(goes):
-            m.d.sync += left.eq(left - 1)
-        return crc.value, left.any()
-
-
-def word_of_pins(link: LinkParameters) -> Value:
-    """The bits of a slot, as of a codeword, in which every pin carries the training word."""
-    word = WORDS[link.beats]
-    return Const(sum((word >> bit // link.pins & 1) << bit for bit in range(link.code.bits)), link.code.bits)
+        count = BEAT * link.ratio
+        found = [WORDS[link.beats] >> count * n & (1 << count) - 1 for n in range(link.slot)]
+        return Array([Const(bits, count) for bits in found])[phase]

@@ -33,9 +33,9 @@ export const STOPS = [
   },
   {
     title: "A norm: square, add up, look up",
-    text: () => `Before a matrix sees the vector, it is brought to one length. The vector unit squares every number and adds the
-      squares up as they pass. The sum of all lanes is found by the <b>lane switch</b> in the east, the only place where lanes
-      meet. It sends the sum back, and the vector unit reads one ÷ √ from a table. Then it multiplies the vector by it.`,
+    text: (h) => `Before a matrix sees the vector, it is brought to one length. The vector unit squares every number and adds the
+      squares up as they pass. The sum of all lanes is found by ${h.row.includes("SXM_W") ? "a" : "the"} <b>lane switch</b>, the only place
+      where lanes meet. It sends the sum back, and the vector unit reads one ÷ √ from a table. Then it multiplies the vector by it.`,
     at: { label: "attention norm", op: "ALU" }, play: 24, speed: 8, units: ["VXM", "SXM_E"], zoom: 90,
   },
   {

@@ -106,7 +106,12 @@ export function driveSpan(burst, drive) {
 // Who drove what stands in a register: a table by direction, group, position and cycle of the drive.
 export class Drivers {
   constructor(list, isa, header) {
-    this.header = header;
+    Object.assign(this, { list, isa, header });
+    this.table = null; // until somebody asks
+  }
+
+  #fill() {
+    const { list, isa, header } = this;
     this.table = new Map();
     for (const burst of list) {
       for (const drive of drives(burst, isa, header)) {
@@ -121,6 +126,7 @@ export class Drivers {
   // The last unit that drove the value in register `position` of a direction and group, in a cycle; null if none did.
   of(dir, group, position, cycle) {
     const step = dir === "E" ? -1 : 1;
+    if (!this.table) this.#fill();
     for (let from = position + step, hops = 1; from >= 0 && from < this.header.config.positions; from += step, hops++) {
       const found = this.table.get(key(dir, group, from, cycle - hops));
       if (found) return found;

@@ -226,7 +226,7 @@ class ModelChip(HostedChip):
 
     def _check_idle(self, space: Space) -> None:
         if space is not Space.CONTROL and self.running:
-            raise RuntimeError(f"the host must touch {space.name} only while no token runs")
+            raise RuntimeError(f"the host must access {space.name} only while no token runs")
 
     def _mem_bytes(self, addr: int) -> np.ndarray:
         at = fields_of(Space.MEM, addr)

@@ -75,7 +75,7 @@ class PortChip(HostedChip):
         end = time.monotonic() + self._timeout
         while (state := self._state())[Control.RUN]:
             if time.monotonic() > end:
-                raise TspError(f"the chip must end a token within {self._timeout} s, but did not")
+                raise TspError(f"the chip did not end a token within {self._timeout} s")
         return state
 
 

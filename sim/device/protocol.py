@@ -1,6 +1,6 @@
-"""One protocol for everything that runs a program: reference, cycle model, RTL, and a board.
+"""One protocol for everything that runs a program: reference, cycle model, RTL, a board, and racks.
 
-`ReferenceDevice` and `ChipDevice` implement it.
+`ReferenceDevice`, `ChipDevice` and `RackDevice` implement it.
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,17 @@ import numpy as np
 from arch.host_map import Trap
 from base.errors import TspError
 from program.noise import advanced
-from program.program import Program
+from program.rack import AnyProgram
 from program.sampler import Sampler, temperature_q
+
+
+class BrokenPromise(Exception):
+    """A chip took other cycles than predicted, chips of a rack differ, or one reported an error: a bug of ours. One
+    line."""
+
+
+class ChipFault(BrokenPromise):
+    """A chip or a link reported an error, or tokens did not end."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +50,8 @@ class Device(Protocol):
 
     name: str
 
-    def load(self, program: Program) -> None:
-        """Load a program. Raises TspError if it is for another chip."""
+    def load(self, program: AnyProgram) -> None:
+        """Load a program. Raises TspError if it is for another machine."""
         ...
 
     def start(self, prompt: Sequence[int], temperature: float = 0.0, seed: int = 0, *, cached: int = 0) -> None:
@@ -83,18 +92,19 @@ class Device(Protocol):
 # --- checks that all devices make ----------------------------------------------------------------------------------
 
 
-def check_prompt(program: Program, prompt: Sequence[int]) -> None:
+def check_prompt(program: AnyProgram, prompt: Sequence[int]) -> None:
     """Raises TspError if a prompt does not fit a program."""
     if not prompt:
         raise TspError("the prompt must hold at least the BOS token")
     if len(prompt) > program.context:
         most = program.model.seq_len
         longer = f", or compile with a longer --context, up to the model's {most}" if program.context < most else ""
-        raise TspError(f"the prompt has {len(prompt)} tokens, the {'program' if longer else 'model'}'s context only "
-                       f"{program.context}: shorten it{longer}")
+        raise TspError(f"the prompt has {len(prompt)} tokens, the {'program' if longer else 'model'}'s context has "
+                       "only "
+                       f"{program.context} positions: shorten it{longer}")
     if program.first_token not in (-1, prompt[0]):
         raise TspError(f"the prompt must begin with token {program.first_token}, a constant of the program, not "
-                       f"with {prompt[0]}: compile with --scales dynamic for one that begins with any")
+                       f"with {prompt[0]}: compile with --scales dynamic to begin with any token")
     vocab = program.model.vocab_size
     if bad := [token for token in prompt if not 0 <= token < vocab]:
         raise TspError(f"prompt tokens must be in 0..{vocab - 1}, not {bad[0]}")
@@ -103,16 +113,17 @@ def check_prompt(program: Program, prompt: Sequence[int]) -> None:
 def check_cached(prompt: Sequence[int], cached: int) -> None:
     """Raises ValueError unless at least the last token of a prompt runs."""
     if not 0 <= cached < len(prompt):
-        raise ValueError(f"cached must be in 0..{len(prompt) - 1}, for the last token of the prompt runs, not {cached}")
+        raise ValueError(f"cached must be in 0..{len(prompt) - 1}, because the last token of the prompt runs, not "
+                         f"{cached}")
 
 
-def check_run(program: Program, position: int, n: int) -> None:
+def check_run(program: AnyProgram, position: int, n: int) -> None:
     """Raises TspError unless n positions from `position` on are within the context."""
     if n < 0 or position + n > program.context:
         raise TspError(f"{n} tokens from position {position} on exceed the program's context of {program.context}")
 
 
-def sampler_of(program: Program, temperature: float, seed: int, position: int = 0) -> Sampler:
+def sampler_of(program: AnyProgram, temperature: float, seed: int, position: int = 0) -> Sampler:
     """The sampler of a run at a position. Raises TspError if temperature or seed is out of range."""
     try:
         word = temperature_q(temperature)

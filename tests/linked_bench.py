@@ -1,0 +1,198 @@
+"""Chips with their endpoints in Verilator: hosts that set links up and run tokens, phases, lines and errors."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from itertools import pairwise
+
+import numpy as np
+from linked_rig import LINE_BITS, UNIT_INTERVAL, LinkedRack, name_of, number_of
+from sim.device.chip import HostedChip
+
+from arch.config import CONFIGS
+from arch.host_map import Control, Space
+from arch.isa import HOST_READ
+from arch.link_map import (
+    COMMAND,
+    RACK,
+    RACK_SETUP,
+    RACK_STATUS,
+    SETUP,
+    STATUS,
+    LinkRegister,
+    link_address,
+    pack,
+    unpack,
+)
+from arch.rack import Link, Port, RackConfig
+from hw.link.parameters import SLOT_BITS, LinkParameters
+from program.image import Image, each
+from sim.rtl.rack import prefix
+from sim.rtl.ticked import Ticked
+
+CHIP = replace(CONFIGS["micro"], name="micro_linked", mem_depths=(64, 64), icu_depth=256, vxm_icu_depth=256,
+               ports=(1, 1), slot=4, icu_words=())
+LINK = LinkParameters(lanes=4, pins=5)
+LATENCY = 13
+MOST = 6000
+"""Core cycles in which links come up, and in which runs end."""
+RISE = 4
+"""Cycles from RUN to `running`."""
+
+
+def ring(chips: int, latency: int = LATENCY) -> RackConfig:
+    """Each chip's eastern port is linked with the next one's western port, the last one's with the first one's."""
+    links = tuple(Link(ports=(Port(n, "E", 0), Port((n + 1) % chips, "W", 0)), latency=latency + n % 2)
+                  for n in range(chips))
+    return RackConfig(name=f"linked ring of {chips}", chips=(CHIP,) * chips, links=links)
+
+
+@cache
+def _model(rack: RackConfig) -> Ticked:
+    return Ticked(LinkedRack(rack, LINK), "linked_rack")
+
+
+class LinkedBench:
+    """A rack behind its reset. late: ticks of each chip's clock. lengths: of each port's outgoing lines, in ticks."""
+
+    def __init__(self, rack: RackConfig, *, late: Sequence[int] | None = None, lengths: Sequence[int] | None = None,
+                 skew: int = 0, seed: int = 0):
+        self.rack, self.model = rack, _model(rack)
+        self.core = 2 * UNIT_INTERVAL * LINK.ratio
+        self.hosts = [Host(self, n) for n in range(len(rack.chips))]
+        self.model.restart()
+        rng = np.random.default_rng(seed)
+        for n in range(len(rack.chips)):
+            self.put(n, late=late[n] if late else int(rng.integers(256)), off=0, host_write=0, host_read=0)
+        for n, port in enumerate(rack.across):
+            base = lengths[n] if lengths else int(rng.integers(skew, 20))
+            line = [base + int(rng.integers(-skew, skew + 1)) for _ in range(LINK.pins)] + [base]
+            self.lines(port, skew=sum(ticks << LINE_BITS * k for k, ticks in enumerate(line)), cut=0, flip=0)
+        self.model.reset = -1 & (1 << len(rack.chips)) - 1
+        self.step(4)
+        self.model.reset = 0
+
+    def put(self, chip: int, **inputs: int) -> None:
+        for name, value in inputs.items():
+            setattr(self.model, prefix(self.rack, chip) + name, value)
+
+    def get(self, chip: int, name: str) -> int:
+        return getattr(self.model, prefix(self.rack, chip) + name)
+
+    def lines(self, port: Port, **inputs: int) -> None:
+        for name, value in inputs.items():
+            setattr(self.model, f"{name}_{name_of(port)}", value)
+
+    def step(self, cycles: int = 1) -> None:
+        self.model.run(cycles * self.core)
+
+    def set_up(self, parents: Sequence[Port | None] | None = None) -> None:
+        """Every host writes its registers; chip n > 0 follows the link of its port `parents[n]`, W0 by default."""
+        for host in self.hosts:
+            host.register(RACK, pack(RACK_SETUP, root=host.number == 0, ahead=32))
+        for port, (_, latency) in self.rack.across.items():
+            parent = (parents[port.chip] if parents else Port(port.chip, "W", 0)) == port and port.chip > 0
+            self.hosts[port.chip].link(port, LinkRegister.SETUP, pack(SETUP, latency=latency, enabled=1, parent=parent))
+
+    def up(self) -> bool:
+        """Wait until all links are up; whether they are."""
+        for _ in range(MOST // 64):
+            self.step(64)
+            if all(self.hosts[port.chip].status(port)["up"] for port in self.rack.across):
+                return True
+        return False
+
+    def start(self, images: Sequence[Image] = ()) -> None:
+        """Set up, wait, load, and forget what was wrong until then."""
+        self.set_up()
+        assert self.up(), self.status()
+        for host, image in zip(self.hosts, images, strict=bool(images)):
+            host.load(image)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget errors and counts on all chips."""
+        for host in self.hosts:
+            host.register(Control.ERRORS.value, 0)
+
+    def run(self, tokens: int, each_step=lambda: None) -> list[list[tuple[int, int]]]:
+        """Run tokens; of each chip's tokens, the counter where they began and the cycles that they took."""
+        self.launch(tokens)
+        begun: list[list[tuple[int, int]]] = [[] for _ in self.hosts]
+        for now in range(MOST):
+            for n, found in enumerate(begun):
+                if self.get(n, "token_start"):
+                    found.append((self.get(n, "counter") % (1 << SLOT_BITS + LINK.phase_bits), now))
+            if now > RISE and not any(self.get(n, "running") for n in range(len(self.hosts))):
+                break
+            each_step()
+            self.step()
+        else:
+            raise AssertionError(f"every run must end: {self.status()}")
+        return [[(counter, later - cycle) for (counter, cycle), (_, later) in pairwise(found)]
+                + [(found[-1][0], host.register(Control.TOKEN_CYCLES.value))] if found else []
+                for found, host in zip(begun, self.hosts, strict=True)]
+
+    def launch(self, tokens: int) -> None:
+        """RUN on all chips, on the root last."""
+        for host in reversed(self.hosts):
+            host.register(Control.RUN.value, tokens)
+
+    def retrain(self) -> None:
+        """Train all links anew, and let the counters follow the root's again."""
+        for port in self.rack.across:
+            self.hosts[port.chip].link(port, LinkRegister.COMMAND, pack(COMMAND, retrain=1))
+        self.set_up()
+        assert self.up(), self.status()
+        self.clear()
+
+    def errors(self) -> list[int]:
+        return [host.register(Control.ERRORS.value) for host in self.hosts]
+
+    def corrected(self) -> int:
+        return sum(self.hosts[port.chip].status(port)["corrected"] for port in self.rack.across)
+
+    def status(self) -> str:
+        return "; ".join(f"{port}: {self.hosts[port.chip].status(port)}" for port in self.rack.across)
+
+
+class Host(HostedChip):
+    """A chip's host; every access takes a cycle of all chips."""
+
+    def __init__(self, bench: LinkedBench, number: int):
+        self.bench, self.number, self.config = bench, number, bench.rack.chips[number]
+
+    def write(self, accesses: np.ndarray) -> None:
+        for space, addr, data in each(accesses):
+            self.bench.put(self.number, host_space=space.value, host_addr=addr, host_wdata=data, host_write=1)
+            self.bench.step()
+        self.bench.put(self.number, host_write=0)
+
+    def read(self, space: Space, addrs: Sequence[int]) -> list[int]:
+        found = []
+        for addr in addrs:
+            self.bench.put(self.number, host_space=space.value, host_addr=addr, host_read=1)
+            self.bench.step()
+            self.bench.put(self.number, host_read=0)
+            self.bench.step(HOST_READ - 1)
+            found.append(self.bench.get(self.number, "host_rdata"))
+        return found
+
+    def run(self, n_tokens: int) -> list[int]:
+        raise NotImplementedError("the chips run together: see `LinkedBench.launch`")
+
+    def register(self, address: int, value: int | None = None) -> int:
+        """Read a register of CONTROL, or write it."""
+        if value is None:
+            return self.host_read(Space.CONTROL, address)
+        self.host_write(Space.CONTROL, address, value)
+        return value
+
+    def link(self, port: Port, register: LinkRegister, value: int | None = None) -> int:
+        return self.register(link_address(number_of(self.bench.rack, port), register), value)
+
+    def status(self, port: Port) -> dict[str, int]:
+        return unpack(STATUS, self.link(port, LinkRegister.STATUS))
+
+    def slot(self) -> int:
+        return unpack(RACK_STATUS, self.register(RACK))["slot"]
