@@ -86,7 +86,7 @@ REFUSED = [
     (["run", "model.bin", "--rack", "desk"], "a rack must be pair"),
     (["run", "model.bin", "--rack", "none.json"], "a rack must be pair"),
     (["run", "model.bin", "--rack", "broken.json"], "rack broken.json: "),
-    (["run", "model.bin", "--rack", "loose.json"], "chip 1 must be linked with chip 0"),
+    (["run", "model.bin", "--rack", "loose.json"], "chip 1 must be linked to chip 0"),
     (["run", "model.bin", "--rack", "desk.json", "--config", "tiny"], "give --config or --rack, not both"),
     (["run", "model.bin", "--partition", "tensor"], "a partition divides a model among the chips of a rack"),
     (["run", "model.bin", "--rack", "desk.json", "--partition", "heads"], "partition must be one of tensor"),

@@ -82,6 +82,7 @@ def test_racks_of_consecutive_layers_over_the_whole_context(scales: str):
 @pytest.mark.parametrize(("temperature", "seed"), [(0.0, 0), (0.8, 5)])
 def test_the_shipped_model_on_the_rtl_of_a_pair_over_the_whole_context(partition: str, temperature: float, seed: int):
     compiled = open_any(REPOSITORY / "models" / "stories263k.bin", rack="pair", partition=partition)
+    assert isinstance(compiled, RackProgram)
     check_run(compiled, "rtl", [1], temperature, seed, compiled.context)
 
 
