@@ -139,7 +139,7 @@ class LinkedBench:
             host.register(Control.RUN.value, tokens)
 
     def retrain(self) -> None:
-        """Train all links anew, and let the counters follow the root's again."""
+        """Train all links again, and let the counters follow the root's again."""
         for port in self.rack.across:
             self.hosts[port.chip].link(port, LinkRegister.COMMAND, pack(COMMAND, retrain=1))
         self.set_up()

@@ -117,7 +117,7 @@ BUILDS = {
 
 @pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
 def test_sigterm_ends_the_children_of_a_build(build: str, tmp_path: Path):
-    """A tool that never ends, and its child: neither of them is left. In a simulator's build make starts the tool."""
+    """A tool that never ends, and its child, both end. In a simulator's build make starts the tool."""
     tool = tmp_path / "tool"
     tool.write_text(f"#!/bin/sh\n[ \"$1\" = --version ] && echo slow 1 && exit\nsleep 1000 &\n"
                     f"echo $$ $! >> {tmp_path}/pids\nwait\n")

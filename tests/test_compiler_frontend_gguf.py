@@ -173,7 +173,7 @@ def test_a_file_that_is_cut_short(tmp_path, length):
 
 
 def test_counts_that_cannot_be_are_not_counted_to(tmp_path):
-    """A header of 2**40 tensors, and an array of 2**40 bytes in a file that has not so many."""
+    """A header of 2**40 tensors, and an array of 2**40 bytes in a smaller file."""
     path = tmp_path / "model.gguf"
     path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 1 << 40, 1))
     assert "names too many tensors or fields" in refusal(path)

@@ -1,6 +1,6 @@
 """What each pass of the compiler makes of one small model, as text: a change of a pass shows what it changes.
 
-`pytest tests/test_compiler_passes.py --update-golden` writes the texts anew; `git diff tests/golden` is the review.
+`pytest tests/test_compiler_passes.py --update-golden` writes the texts again; `git diff tests/golden` is the review.
 """
 
 import functools

@@ -65,7 +65,7 @@ Program = dict[str, list[int]]
 
 
 def program(**given: list[tuple[int, Instr]]) -> Program:
-    """Words of all queues of `tiny`; (cycle of dispatch behind START, instruction) where given, then SYNC."""
+    """Words of all queues of `tiny`; (cycle of dispatch after START, instruction) where given, then SYNC."""
     words = {}
     for queue in queues(TINY):
         at, instrs = 0, [Instr(Op.NOP)]

@@ -318,7 +318,7 @@ def test_a_bitstream_of_an_earlier_instruction_set_is_refused(monkeypatch: pytes
 
 @pytest.fixture
 def silent() -> Iterator[str]:
-    """The path of a terminal behind which nobody is."""
+    """The path of a terminal whose other end is silent."""
     master, slave = pty.openpty()
     yield os.ttyname(slave)
     os.close(master)

@@ -151,7 +151,7 @@ def memories(chip: VerilatedChip) -> list[np.ndarray]:
 @pytest.mark.nightly
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_chip_runs_random_programs(seed: int, chips: tuple[VerilatedChip, VerilatedChip]):
-    """In each cycle what the chip shows of itself, behind each token its counters, in the end all of its memory."""
+    """The chip's probes in each cycle, its counters after each token, and all of its memory at the end."""
     image, tokens = random_image(TINY, seed)
     for chip in chips:
         chip.load(image)

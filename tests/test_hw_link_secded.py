@@ -53,7 +53,8 @@ def test_single_errors_are_corrected_and_double_errors_seen(code: Secded):
 @pytest.mark.parametrize("code", CODES, ids=lambda code: f"{code.bits},{code.data_bits}")
 def test_three_errors_in_a_row_on_a_pin_are_seen(code: Secded):
     triples = [(bit, bit + code.pins, bit + 2 * code.pins) for bit in range(code.bits - 2 * code.pins)]
-    assert all(code.decode(sum(1 << bit for bit in triple)).verdict is Verdict.FAILED for triple in triples)
+    word = code.encode(0)
+    assert all(code.decode(word ^ sum(1 << bit for bit in triple)).verdict is Verdict.FAILED for triple in triples)
 
 
 @pytest.mark.parametrize("code", CODES, ids=lambda code: f"{code.bits},{code.data_bits}")
@@ -91,7 +92,7 @@ def test_the_hardware_is_the_software(code: Secded, ratio: int):
 
 
 def decoded(code: Secded, ratio: int, words: list[int]) -> list[tuple[int, Verdict, int]]:
-    """What the decoder makes of words, beat by beat; it shows each one again in the cycles behind."""
+    """The decoder's results for words, beat by beat; it shows each one again in the following cycles."""
     dut: Any = code.decoder(ratio)
     seen, shown, step = [], [], ratio * code.beat_bits
     cycles = code.beats // ratio

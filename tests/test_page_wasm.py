@@ -28,7 +28,7 @@ BATCH = 1024
 
 
 class WasmChip(HostedChip):
-    """The module as a chip behind its host port; no other way leads in."""
+    """The module as a chip that is reached through its host port only."""
 
     def __init__(self, config: ChipConfig, wasm: bytes) -> None:
         self.config = config

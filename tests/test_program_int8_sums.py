@@ -36,7 +36,7 @@ def test_numpy_does_without_a_compiler(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(("cxx", "compiled"), [
     ("g++ -pipe", True), ('g++ "', False), ("false", False), ("no-such", False)])
 def test_the_compiler_of_the_environment(cxx: str, compiled: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    """With arguments it is used. One that cannot be used is none."""
+    """Its arguments are used. Without a usable compiler numpy computes the sums."""
     monkeypatch.setenv("METRONOME_CACHE", str(tmp_path))
     monkeypatch.setenv("CXX", cxx)
     assert (module._function.__wrapped__() is not None) == compiled

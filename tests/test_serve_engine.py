@@ -444,7 +444,7 @@ def test_a_taken_port_is_named(capsys: pytest.CaptureFixture[str]):
 
 
 def test_many_at_once_are_all_answered_alike(tmp_path: Path):
-    """32 at once, a third of which leave: what is answered is what a solo run answers."""
+    """32 clients at once, a third of which leave: every answer equals that of a run alone."""
     with running(folder=tmp_path, devices=("reference",) * 2) as server:
         soak(server, 60)
 

@@ -259,7 +259,7 @@ def test_a_folded_vxm_drives_late_and_writes_in_time():
 @pytest.mark.parametrize(("count", "interval", "gap", "trap"), [
     (2, 3, 9, 0), (2, 4, 9, None), (2, 4, 8, None), (2, 4, 7, 7), (1, 1, 4, None), (1, 1, 3, 3)])
 def test_a_folded_vxm_is_busy_for_a_while(count: int, interval: int, gap: int, trap: int | None):
-    """A burst, and one `gap` cycles behind it: the second word to be dispatched too early, or the first's interval."""
+    """A burst, and another `gap` cycles later: the second word to be dispatched too early, or the first's interval."""
     programs = {"VXM": [op(Op.ALU, gap, count=count, interval=interval), op(Op.ALU)]}
     begin(machine(programs), 60)
     chip = machine(programs, config=FOLDED)

@@ -28,7 +28,7 @@ def opened(name: str, faults: str = "") -> RackDevice:
 
 
 def told(session: Session, prompt: list[int], sampling: Sampling, tokens: int = 6) -> tuple[list[int], np.ndarray]:
-    """Tokens behind a prompt, each in the predicted cycles, and the logits of the last position."""
+    """Tokens after a prompt, each in the predicted cycles, and the logits of the last position."""
     cached = session.prompt(prompt, sampling)
     steps = session.run(len(prompt) - cached - 1 + tokens)
     assert all(step.measured in (None, step.predicted) for step in steps)
