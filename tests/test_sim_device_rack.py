@@ -179,8 +179,8 @@ def test_a_small_delay_is_taken_up():
 
 
 @pytest.mark.parametrize(("name", "config", "words"), [
-    ("reference", PAIR, "not of device reference with twins"),
-    ("model", CONFIGS["tiny"], "not of device model with tiny"),
+    ("reference", PAIR, "not device reference with twins"),
+    ("model", CONFIGS["tiny"], "not device model with tiny"),
 ])
 def test_faults_need_a_simulated_rack(name: str, config: RackConfig, words: str):
     with pytest.raises(TspError, match=words):

@@ -101,6 +101,7 @@ struct Linked {
         const auto& flit = in->flits[in->taken % FLITS];
         if (flit.arrival != now()) return flit.arrival < now() ? LOST : MISSING;
         std::memcpy(input, flit.data, PLANE);
+        sim->inputs_changed = true;
         set(in->taken, in->taken + 1);
         return 0;
     }
@@ -181,6 +182,7 @@ int64_t link_start(Linked* linked, uint32_t tokens, uint64_t max_cycles) {
     Sim* sim = linked->sim;
     const uint32_t data[4] = {tokens, 0, 0, 0};
     sim->top.begin = 0;
+    sim->inputs_changed = true;
     sim->write(SPACE_CONTROL, CONTROL_RUN, data);
     sim->tick();  // `running` shows two cycles after the access
     for (uint64_t n = 0; n < max_cycles && sim->top.running; ++n, sim->tick()) {
@@ -190,6 +192,7 @@ int64_t link_start(Linked* linked, uint32_t tokens, uint64_t max_cycles) {
         linked->ended = -1;
         linked->sends_done = false;
         sim->top.begin = 1;
+        sim->inputs_changed = true;
         return 1;
     }
     return sim->top.running ? LATE : 0;
