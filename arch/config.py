@@ -130,8 +130,8 @@ class ChipConfig:
     def quiet_slots(self) -> int:
         """Slots at a token's beginning in which no flit is sent.
 
-        The links then send the CRC of the last token and clear it. A slot carries as many CRC bits as a flit has bits
-        beyond the 24 of a control frame's head.
+        The links then send control frames, whose CRC shows what was wrong in the last token. It takes a few of them to
+        show everything (`hw.link.frame.crc_frames`).
         """
         return -(-32 // (8 * self.lanes - 24)) + 1
 
