@@ -130,8 +130,7 @@ class ChipConfig:
     def quiet_slots(self) -> int:
         """Slots at a token's beginning in which no flit is sent.
 
-        The links then send control frames, whose CRC shows what was wrong in the last token. It takes a few of them to
-        show everything (`hw.link.frame.crc_frames`).
+        With the last slot of the token before, they are the control frames that show its CRC.
         """
         return -(-32 // (8 * self.lanes - 24)) + 1
 

@@ -19,8 +19,8 @@ class Space(enum.Enum, shape=3):
     MEM = 0  #: address = slice number (west slices first, then east) << 22 | quad << 2 | plane
     ICU = 1  #: address = queue number << 26 | word number << 14 | instruction << 2 | part; part 0 is written last
     START = 2  #: address = queue number << 8 | bucket: start PC of the queue in that bucket
-    BUCKET = 3  #: address = bucket: bits 0..31 period in cycles, bits 32..63 first position that is beyond it
-    MAP = 4  #: address = permutation map: a nibble each lane, lane 0 lowest (see `routable`)
+    BUCKET = 3  #: address = bucket: bits 0..31 period in cycles, bits 32..63 first position beyond the bucket
+    MAP = 4  #: address = permutation map: one nibble per lane, lane 0 lowest (see `routable`)
     CONTROL = 5  #: see `Control`
 
 
@@ -87,8 +87,8 @@ def lanes_of(word: int, lanes: int) -> list[int]:
 class Control(enum.Enum, shape=4):
     """Registers of the CONTROL space."""
 
-    RUN = 0  #: write n: run n tokens from the present position, ignored while tokens run; read: tokens still to run
-    POSITION = 1  #: position of the next token (written by the host to rewind, advanced by the chip); it starts none
+    RUN = 0  #: write n: run n tokens from the current position (ignored while tokens run); read: tokens still to run
+    POSITION = 1  #: position of the next token; the chip advances it, a host write rewinds it and starts no token
     CYCLES = 2  #: free-running cycle counter, 64 bits
     TOKEN_CYCLES = 3  #: cycles of the last finished token, from its start pulse to the next
     ERRORS = 4  #: sticky `Trap` bits; writing clears them
@@ -99,12 +99,12 @@ class Trap(enum.Enum, shape=4):
     """Error bits (bit number = value). The first is checked in every build, the others in debug builds."""
 
     NOT_PARKED = 0  #: a queue had not reached SYNC, or an engine was busy, when its token's period ended
-    EMPTY_READ = 1  #: a stream slot was consumed that nobody had driven
+    EMPTY_READ = 1  #: a unit sampled a stream slot that held no value
     COLLISION = 2  #: two producers drove one stream slot at the same position in the same cycle
-    ENGINE_BUSY = 3  #: an instruction started an engine that had not finished its burst
-    BANK_CONFLICT = 4  #: a quad was read in the cycle of its own write's commit
-    ADDRESS = 5  #: an address, entry or register beyond the configured depth
-    OPCODE = 6  #: an operation that is not the unit's, or fields that are illegal together (see `fault`)
+    ENGINE_BUSY = 3  #: an instruction started an engine whose burst was not finished
+    BANK_CONFLICT = 4  #: a quad was read in the cycle in which a write to it was committed
+    ADDRESS = 5  #: an address, entry or register was beyond the configured depth
+    OPCODE = 6  #: an operation was not one of the unit's, or its fields were illegal together (see `fault`)
     DRY = 7  #: a queue ran past its last instruction
 
 

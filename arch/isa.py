@@ -82,8 +82,8 @@ def vxm_late(config: cfg.ChipConfig) -> int:
 class Op(enum.Enum, shape=4):
     """Opcodes. 0..3 belong to the ICU and mean the same in every queue; the rest belong to the queue's unit."""
 
-    NOP = 0  #: only `delay` passes
-    LOOP = 1  #: the words up to the matching END_LOOP are issued `count` times; two levels nest
+    NOP = 0  #: waits for `delay` cycles
+    LOOP = 1  #: issues the words up to the matching END_LOOP `count` times; two levels nest
     END_LOOP = 2
     SYNC = 3  #: parks the queue until the next token's start pulse (Notify)
     # MEM
@@ -123,13 +123,13 @@ class Dir(enum.Enum, shape=1):
 
 
 class Func(enum.Enum, shape=4):
-    """First half of a VXM operation: what becomes of the pre-shifted operand a' (see `arch.numerics.vxm`)."""
+    """First half of a VXM operation: p, from the pre-shifted operand a' (see `arch.numerics.vxm`)."""
 
     PASS = 0  #: p = a'
     MUL = 1  #: p = sat18(a') * low18(b)
     SQUARE = 2  #: p = sat18(a')**2
     BITLEN = 3  #: p = bit length of a' (of ~a' if negative)
-    EXP2 = 4  #: x = min(a' - c, 0) with 6 fraction bits: p = EX[x & 63], the post shift grows by -(x >> 6); alu is Q
+    EXP2 = 4  #: x = min(a' - c, 0) with 6 fraction bits; p = EX[x & 63]; adds -(x >> 6) to the post shift; use alu = Q
     RECIP = 5  #: p = slope * frac, c = base: 2**15 / mantissa
     RSQRT = 6  #: p = slope * frac, c = base: 2**15 / sqrt(mantissa), or / sqrt(2 mantissa) for an odd exponent
     SIGMOID = 7  #: p = slope * frac, c = base: 2**15 * sigmoid(a' / 4096)
@@ -152,7 +152,7 @@ class Alu(enum.Enum, shape=4):
     LT = 10  #: -1 where q < c, else 0
     GT = 11
     EQ = 12
-    INDEX = 13  #: b, which must be IOTA, where q >= c, else 2**31 - 1: with red = MIN, an argmax
+    INDEX = 13  #: b where q >= c, else 2**31 - 1; b must be IOTA; with red = MIN this is an argmax
 
 
 class Sat(enum.Enum, shape=3):
@@ -172,14 +172,14 @@ class Red(enum.Enum, shape=3):
     SUM = 1
     MAX = 2
     MIN = 3
-    MAXABS = 4  #: the SXM has no MAXABS
+    MAXABS = 4  #: greatest magnitude; in the VXM only
 
 
 class Src(enum.Enum, shape=3):
     """Where a VXM operand comes from."""
 
     IMM = 0  #: the sign-extended immediate in every lane
-    RF = 1  #: register `rf` (+ element index where `inc`)
+    RF = 1  #: register `rf`, plus the element index if `inc` is set
     IOTA = 2  #: lane + lanes * element index
     E = 4  #: the eastward vector stream
     W = 5  #: the westward vector stream
@@ -228,8 +228,8 @@ class ErUse(enum.Enum, shape=2):
 class Order(enum.Enum, shape=1):
     """Inner loop of a MAC burst."""
 
-    ROW = 0  #: inner: activation entries (one accumulator entry is finished before the next)
-    TILE = 1  #: inner: accumulator entries (one activation entry meets all rows before the next)
+    ROW = 0  #: inner: activation entries (one accumulator entry is finished before the next begins)
+    TILE = 1  #: inner: accumulator entries (one activation entry meets all rows before the next begins)
 
 
 class Wfmt(enum.Enum, shape=1):
@@ -297,8 +297,8 @@ _MEM = {
     **_BURST,
     "addr": Field(ADDR_BITS, doc="quad address of the first element"),
     "stride": Field(10, signed=True, doc="quads between elements"),
-    "rel": Field(LOOP_LEVELS, doc="bit k: add the offset of loop level k (count of finished passes x its stride)"),
-    "index": Field(3, doc="index register (0: none): its offset is added to the address, its masks are applied"),
+    "rel": Field(LOOP_LEVELS, doc="bit k: add the offset of loop level k (its finished iterations x its stride)"),
+    "index": Field(3, doc="index register (0: none); adds its offset to the address and applies its masks"),
     **_DIR,
     "planes": Field(cfg.PLANES, doc="planes driven (READ) or written (WRITE)"),
 }
@@ -309,25 +309,25 @@ def _operand(name: str) -> dict[str, Field]:
         f"{name}_src": _enum(Src, f"operand {name}: source"),
         f"{name}_rf": Field(5, doc=f"operand {name}: register"),
         f"{name}_inc": Field(1, doc=f"operand {name}: register advances with each element"),
-        f"{name}_fmt": _enum(Fmt, f"operand {name}: bytes taken" + ("" if name == "a" else ", no single ones")),
+        f"{name}_fmt": _enum(Fmt, f"operand {name}: bytes taken" + ("" if name == "a" else " (no single byte)")),
     }
 
 
 FIELDS: Mapping[AnyOp, Mapping[str, Field]] = MappingProxyType({
     Op.NOP: {},
-    Op.LOOP: {"count": COUNT, "stride": Field(ADDR_BITS, doc="quads added to relative addresses a pass")},
+    Op.LOOP: {"count": COUNT, "stride": Field(ADDR_BITS, doc="quads added to relative addresses in each iteration")},
     Op.END_LOOP: {},
     Op.SYNC: {},
-    Op.READ: {**_MEM, "weights": Field(2, doc="weight group that is driven outward, one of the slice's; "
-                                              "0: the vector group, to `dir`")},
+    Op.READ: {**_MEM, "weights": Field(2, doc="weight group of the slice to drive outward; "
+                                              "0: drive the vector group in direction `dir`")},
     Op.WRITE: _MEM,
-    Op.INDEX: {"index": Field(3, low=1, doc="register loaded: lane 0 = offset (16 bits, or as many as the "
-                                            "addresses of the chip's deepest slice have), lane 1 = lane mask, "
+    Op.INDEX: {"index": Field(3, low=1, doc="register loaded: lane 0 = offset (16 bits, or the address width of "
+                                            "the chip's deepest slice if that is greater), lane 1 = lane mask, "
                                             "lane 2 = plane mask (4 bits)"), **_DIR},
     Op.LOAD: {**_BURST, "act": Field(8, doc="first activation entry"),
               "plane": Field(2, doc="plane that holds the int8 vector")},
     Op.MAC: {"act": Field(8, doc="first activation entry"),
-             "acc": Field(8, doc="first accumulator entry: a step of rows; lanes / rows steps make a vector"),
+             "acc": Field(8, doc="first accumulator entry; an entry is a step of rows, a vector takes lanes / rows"),
              "acts": Field(COUNT_BITS, low=1, doc="activation entries"),
              "accs": Field(COUNT_BITS, low=1, doc="accumulator entries"),
              "order": _enum(Order), "wfmt": _enum(Wfmt),
@@ -345,11 +345,11 @@ FIELDS: Mapping[AnyOp, Mapping[str, Field]] = MappingProxyType({
         "dst_e": Field(1, doc="drive the result eastward"), "dst_w": Field(1, doc="drive the result westward"),
         "rf_we": Field(1, doc="write the result to register rf"), "rf": Field(5, doc="destination register"),
         "rf_inc": Field(1, doc="destination register advances with each element"),
-        "er_we": Field(1, doc="write exponent er_dst: the result's low byte, but for RECIP the exponent k of a' and "
+        "er_we": Field(1, doc="write exponent er_dst: the result's low byte; for RECIP the exponent k of a' instead, "
                               "for RSQRT k >> 1 (k = bit length - 1)"), "er_dst": Field(4),
         "red": _enum(Red, "reduction over the burst, of the result y"),
         "red_slot": Field(2, doc="reduction accumulator used"),
-        "red_keep": Field(1, doc="continue from the accumulator's value instead of starting anew"),
+        "red_keep": Field(1, doc="continue from the accumulator's value instead of starting over"),
         "red_e": Field(1, doc="drive the reduction eastward"),
     },
     Op.PERMUTE: {**_BURST, "map": Field(5, doc="permutation map: output lane l takes input lane map[l]; see "
@@ -362,10 +362,10 @@ FIELDS: Mapping[AnyOp, Mapping[str, Field]] = MappingProxyType({
                                                                      "is broadcast within the segment")},
     Op.TRANSPOSE_IN: {**_BURST, "plane": Field(2, doc="byte plane taken; element i becomes row i")},
     Op.TRANSPOSE_OUT: _BURST,  # element i: column i, on all planes
-    LinkOp.SEND: {**_BURST, "plane": Field(2, doc="byte plane taken of what runs outward: the flit"),
-                  "ports": Field(4, low=1, doc="ports that send it, a bit each")},
-    LinkOp.RECEIVE: {**_BURST, "port": Field(2, doc="port whose flit is taken"),
-                     "planes": Field(cfg.PLANES, low=1, doc="planes that it is driven on, inward")},
+    LinkOp.SEND: {**_BURST, "plane": Field(2, doc="byte plane of the outward stream to send as the flit"),
+                  "ports": Field(4, low=1, doc="ports that send it, one bit each")},
+    LinkOp.RECEIVE: {**_BURST, "port": Field(2, doc="port whose flit is received"),
+                     "planes": Field(cfg.PLANES, low=1, doc="planes to drive the flit on, inward")},
 })
 """Fields of every operation, after the common header (op, delay)."""
 

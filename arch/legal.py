@@ -8,7 +8,7 @@ from .isa import Instr, Op
 from .row import Queue
 
 
-class VerifyError(TspError):
+class IllegalProgram(TspError):
     """A program that is not proven legal.
 
     rule: the trap that the program may raise.
@@ -25,19 +25,21 @@ class VerifyError(TspError):
 
 
 def instruction(queue: Queue, number: int, word: int) -> Instr:
-    """Decode a word. All fields become plain attributes, because they are read often. Raises VerifyError."""
+    """Decode a word. All fields become plain attributes, because they are read often. Raises IllegalProgram."""
     try:
         instr = isa.decode(word, queue.unit)
     except ValueError as error:
-        raise VerifyError(Trap.OPCODE, queue.name, number, -1, str(error)) from None
+        raise IllegalProgram(Trap.OPCODE, queue.name, number, -1, str(error)) from None
     if instr.op not in isa.ICU_OPS and instr.op not in isa.UNIT_OPS[queue.unit]:
-        raise VerifyError(Trap.OPCODE, queue.name, number, -1, f"{instr.op.name} is no operation of {queue.unit}")
+        raise IllegalProgram(Trap.OPCODE, queue.name, number, -1,
+                             f"{instr.op.name} is not an operation of {queue.unit}")
     least = isa.MIN_DELAY_JUMP if instr.op is Op.END_LOOP else isa.MIN_DELAY
     if instr.delay < least:
-        raise VerifyError(Trap.OPCODE, queue.name, number, -1, f"delay must be at least {least}, not {instr.delay}")
+        raise IllegalProgram(Trap.OPCODE, queue.name, number, -1, f"delay must be at least {least}, not {instr.delay}")
     for name, spec in isa.FIELDS[instr.op].items():
         value = instr.fields[name]
         if spec.low and value < spec.low:
-            raise VerifyError(Trap.OPCODE, queue.name, number, -1, f"{name} must be at least {spec.low}, not {value}")
+            raise IllegalProgram(Trap.OPCODE, queue.name, number, -1,
+                                 f"{name} must be at least {spec.low}, not {value}")
         object.__setattr__(instr, name, value)
     return instr

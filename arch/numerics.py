@@ -75,7 +75,7 @@ def _mantissa(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return k, u
 
 
-def _table(func: Func, a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def interpolation(func: Func, a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(product, base) of an interpolating table function at pre-shifted operand a.
 
     Two neighbouring segments share the base at their common border. In the first, the fraction counts back from it.
@@ -131,7 +131,7 @@ def vxm(op: Instr, a: np.ndarray, b: np.ndarray, c: np.ndarray, er: np.ndarray |
         post = post - (a >> tables.EXP2_FRACTION)
         p = _ROM[tables.TABLES[func].start + (a & 63), 0]
     else:
-        p, c = _table(func, a)
+        p, c = interpolation(func, a)
     q = sat32(shift_right(p, np.clip(post, *POST_RANGE), op.round))
     return saturate(np.where(q >= c, low18(b), INT32[1]) if op.alu is Alu.INDEX else _alu(op.alu, q, c), op.sat)
 

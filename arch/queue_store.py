@@ -143,14 +143,14 @@ class Numbers:
         """The number of a word."""
         delay = word >> HEADER["op"].bits & ((1 << DELAY_BITS) - 1)
         if delay > self._store.max_delay:
-            raise ValueError(f"queue {self._name} of config {self._config} holds delays up to {self._store.max_delay}, "
+            raise ValueError(f"queue {self._name} of config {self._config} takes delays up to {self._store.max_delay}, "
                              f"not {delay}")
         total, at = 0, 0
         for part, known in zip(self._store.parts, self._known, strict=True):
             number = known.setdefault(part.of(word), len(known))
             if number >= part.words:
-                raise ValueError(f"queue {self._name} of config {self._config} holds {part.words - 1} "
-                                 f"{_values(part)}, not more")
+                raise ValueError(f"queue {self._name} of config {self._config} holds at most {part.words - 1} "
+                                 f"{_values(part)}")
             total |= number << at
             at += part.number_bits
         return total

@@ -14,12 +14,14 @@ from typing import Any
 
 from base.errors import TspError
 
-from .config import CONFIGS, ChipConfig
+from .config import CONFIGS, MAX_PORTS, ChipConfig
 from .identity import chip_digest
 
 MAX_CHIPS = 64
 LATENCIES = 1, 63
 """Least and greatest latency of a link, in cycles."""
+LINKED = "_linked"
+"""End of the name of a config with links."""
 
 
 @dataclass(frozen=True, order=True)
@@ -69,12 +71,12 @@ class RackConfig:
         for link in self.links:
             self._check_link(link, used)
         if missing := set(range(len(self.chips))) - self.depths.keys():
-            raise self._wrong(f"chip {min(missing)} must be linked with chip 0, at least by way of others")
+            raise self._wrong(f"chip {min(missing)} must be linked to chip 0, directly or through other chips")
 
     def _check_link(self, link: Link, used: set[Port]) -> None:
         for port in link.ports:
             if port.chip >= len(self.chips):
-                raise self._wrong(f"port {port} must be of one of its {len(self.chips)} chips")
+                raise self._wrong(f"port {port} must belong to one of the {len(self.chips)} chips")
             if port.number >= (count := self.chips[port.chip].ports_of(port.side)):
                 raise self._wrong(f"port {port} must be one of the {count} ports at that end of the chip")
             if port in used:
@@ -86,7 +88,7 @@ class RackConfig:
         one, other = (self.chips[port.chip] for port in link.ports)
         for what in ("lanes", "slot"):
             if getattr(one, what) != getattr(other, what):
-                raise self._wrong(f"{link.ports[0]} and {link.ports[1]} must be of chips of one {what}, "
+                raise self._wrong(f"{link.ports[0]} and {link.ports[1]} must connect chips with the same {what}, "
                                   f"not {getattr(one, what)} and {getattr(other, what)}")
 
     def _wrong(self, what: str) -> TspError:
@@ -110,6 +112,23 @@ class RackConfig:
                     edge.append(far.chip)
         return found
 
+    @property
+    def macs(self) -> int:
+        """int8 multiply-accumulates a cycle of all chips."""
+        return sum(chip.macs for chip in self.chips)
+
+    @property
+    def sram_bytes(self) -> int:
+        """Bytes in the SRAM of all chips."""
+        return sum(chip.sram_bytes for chip in self.chips)
+
+    def as_json(self) -> dict[str, Any]:
+        """What a rack's file holds; `rack_from_json` reads it."""
+        return {"chips": [{"config": chip.name.removesuffix(LINKED), "ports": list(chip.ports), "slot": chip.slot}
+                          for chip in self.chips],
+                "links": [{"ports": [str(port) for port in link.ports], "latency": link.latency}
+                          for link in self.links]}
+
     def digest(self) -> str:
         """Hex digest, 64 bits, of everything that a rack's program depends on."""
         text = json.dumps([[chip_digest(chip) for chip in self.chips],
@@ -119,16 +138,27 @@ class RackConfig:
 
 def linked(name: str, ports: tuple[int, int], slot: int) -> ChipConfig:
     """A named config with links."""
-    return replace(CONFIGS[name], name=f"{name}_linked", ports=ports, slot=slot)
+    return replace(CONFIGS[name], name=name + LINKED, ports=ports, slot=slot)
 
 
-def _pair() -> RackConfig:
-    chip = linked("ulx3s", (0, 1), 2)
-    return RackConfig(name="pair", chips=(chip, chip),
-                      links=(Link(ports=(Port(0, "E", 0), Port(1, "E", 0)), latency=12),))
+def mesh(name: str, config: str, chips: int, *, slot: int = 2, latency: int = 12) -> RackConfig:
+    """Chips of a named config, each linked with each other one. Raises TspError beyond 2 * MAX_PORTS + 1 chips."""
+    if not 1 <= chips <= 2 * MAX_PORTS + 1:
+        raise TspError(f"rack {name}: a chip has at most {2 * MAX_PORTS} ports, so 1..{2 * MAX_PORTS + 1} chips may "
+                       f"all be linked with each other, not {chips}")
+    east = min(chips - 1, MAX_PORTS)
+    chip = linked(config, (chips - 1 - east, east), slot)
+
+    def port(near: int, far: int) -> Port:
+        number = far - (far > near)
+        return Port(near, "E", number) if number < MAX_PORTS else Port(near, "W", number - MAX_PORTS)
+
+    links = tuple(Link(ports=(port(one, other), port(other, one)), latency=latency)
+                  for one in range(chips) for other in range(one + 1, chips))
+    return RackConfig(name=name, chips=(chip,) * chips, links=links)
 
 
-RACKS = {rack.name: rack for rack in (_pair(),)}
+RACKS = {rack.name: rack for rack in (mesh("pair", "ulx3s", 2),)}
 """The named racks."""
 
 
@@ -140,14 +170,17 @@ def rack_of(name: str) -> RackConfig:
     if path.suffix != ".json" or not path.is_file():
         raise TspError(f"a rack must be {', '.join(RACKS)} or a file NAME.json, not {name!r}")
     try:
-        return _from_json(path.stem, json.loads(path.read_text()))
+        return rack_from_json(path.stem, json.loads(path.read_text()))
     except (ValueError, KeyError, TypeError) as error:
         raise TspError(f"rack {path}: {_reason(error)}") from None
 
 
-def _from_json(name: str, found: Any) -> RackConfig:
-    """{"chips": [{"config": "ulx3s", "ports": [0, 1], "slot": 2}, ..], "links": [{"ports": ["0.E0", "1.E0"],
-    "latency": 12}, ..]}"""
+def rack_from_json(name: str, found: Any) -> RackConfig:
+    """The rack of `as_json`. Raises TspError, ValueError, KeyError or TypeError if it is none.
+
+    {"chips": [{"config": "ulx3s", "ports": [0, 1], "slot": 2}, ..], "links": [{"ports": ["0.E0", "1.E0"],
+    "latency": 12}, ..]}
+    """
     chips = []
     for chip in found["chips"]:
         if chip["config"] not in CONFIGS:

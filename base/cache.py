@@ -80,8 +80,10 @@ def cache_root() -> Path:
         raise TspError(f"make cannot build in a folder with spaces in its name: {root}; {ELSEWHERE}")
     try:
         root.mkdir(parents=True, exist_ok=True)
+        os.stat(f"{root}/.")
     except OSError as error:
-        raise TspError(f"the cache folder {root} cannot be made or entered: {error.strerror}; {ELSEWHERE}") from error
+        raise TspError(f"the cache folder {root} cannot be created or entered: {error.strerror}; "
+                       f"{ELSEWHERE}") from error
     return root
 
 

@@ -16,8 +16,8 @@ from .errors import TspError
 
 REFUSED, INTERRUPTED, TERMINATED = 2, 130, 143
 """Exit codes: the input is refused; the user interrupts; the system or another program terminates the command."""
-NAMES = {errno.ENAMETOOLONG: "a shorter name", errno.ENOTDIR: "another", errno.EISDIR: "a file",
-         errno.ELOOP: "one that links lead to", errno.ENOENT: "one that is there"}
+NAMES = {errno.ENAMETOOLONG: "a shorter name", errno.ENOTDIR: "another one", errno.EISDIR: "a file",
+         errno.ELOOP: "one without a loop of links", errno.ENOENT: "an existing one"}
 """Remedies for file names, by the system's error number."""
 
 
@@ -68,7 +68,7 @@ def refusal(error: BaseException) -> str | None:
     if isinstance(error, TspError):
         return " ".join(str(error).split())
     if isinstance(error, MemoryError):
-        return "the machine has not enough memory for this: use a smaller model, config or --context"
+        return "this machine has too little memory for this: use a smaller model, config or --context"
     if isinstance(error, OSError) and error.errno not in FULL and not isinstance(error, BrokenPipeError):
         return _refused_by_system(error)
     return usage_error(error)
@@ -81,7 +81,7 @@ def _refused_by_system(error: OSError) -> str:
     name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes | os.PathLike) else error.filename
     if len(str(name)) > 200:
         name = f"{str(name)[:80]}.. ({len(str(name))} characters)"
-    remedy = NAMES.get(error.errno or 0, "another, or give this user access to it")
+    remedy = NAMES.get(error.errno or 0, "another one, or give this user access to it")
     return f"{name}: {what}: name {remedy}"
 
 

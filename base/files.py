@@ -20,7 +20,7 @@ def check_output(path: Name, *inputs: Path) -> None:
     """
     path = Path(path)
     if path == Path():
-        raise TspError("the name of an output is empty, or that of this folder: name a file")
+        raise TspError("the name of an output is empty or names this folder: name a file")
     mode = _mode(path)
     if mode is not None and not stat.S_ISREG(mode):
         what = "a folder" if stat.S_ISDIR(mode) else "a device or a pipe"
@@ -41,7 +41,7 @@ def check_outputs(paths: Iterable[Path | None], inputs: Iterable[Path] = ()) -> 
         check_output(path, *inputs)
     for one, other in combinations(given, 2):
         if _same(one, other):
-            raise TspError(f"{other}: cannot write: two outputs have this name: name two files")
+            raise TspError(f"{other}: cannot write: two outputs have this name: give each its own name")
 
 
 def write_whole(contents: Mapping[Path, bytes]) -> None:

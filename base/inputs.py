@@ -21,15 +21,15 @@ SAFETENSORS_HEADER = 100_000_000
 STARTS = {
     b"version https://git-lfs.github.com/spec/": "a Git LFS pointer in place of the file: fetch it with `git lfs pull`",
     b"GGUF": "a GGUF file",
-    b"ggjt": "a GGML file of before GGUF: convert it with llama.cpp, or give the model as GGUF",
-    b"ggml": "a GGML file of before GGUF: convert it with llama.cpp, or give the model as GGUF",
-    b"lmgg": "a GGML file of before GGUF: convert it with llama.cpp, or give the model as GGUF",
-    b"tjgg": "a GGML file of before GGUF: convert it with llama.cpp, or give the model as GGUF",
+    b"ggjt": "a GGML file older than GGUF: convert it with llama.cpp, or give the model as GGUF",
+    b"ggml": "a GGML file older than GGUF: convert it with llama.cpp, or give the model as GGUF",
+    b"lmgg": "a GGML file older than GGUF: convert it with llama.cpp, or give the model as GGUF",
+    b"tjgg": "a GGML file older than GGUF: convert it with llama.cpp, or give the model as GGUF",
     b"24ka": "a llama2.c file of version 1 or later (magic 'ak42'): export it with llama2.c's `export.py --version 0`",
     b"PK\x03\x04": "a PyTorch or zip file: export the model as safetensors (or with llama2.c's "
                     "`export.py --version 0`)",
-    b"\x80\x02": "a Python pickle, which is not opened, as it may run code: export the model as safetensors",
-    b"\x80\x04": "a Python pickle, which is not opened, as it may run code: export the model as safetensors",
+    b"\x80\x02": "a Python pickle, which may run code and is not opened: export the model as safetensors",
+    b"\x80\x04": "a Python pickle, which may run code and is not opened: export the model as safetensors",
     b"\x1f\x8b": "a gzip archive: unpack it",
     b"\x28\xb5\x2f\xfd": "a zstd archive: unpack it",
     b"BZh": "a bzip2 archive: unpack it",
@@ -74,7 +74,8 @@ def read_input(path: Path, what: str = "it", limit: int = TEXT_LIMIT) -> bytes:
     """A whole file. Raises TspError if it is not a regular file or is larger than `limit` bytes."""
     size = check_input(path, what)
     if size > limit:
-        raise TspError(f"{path}: it has {size:,} bytes, a file of this kind at most {limit:,}: it must be another file")
+        raise TspError(f"{path}: it has {size:,} bytes, but a file of this kind has at most {limit:,}: name another "
+                       "file")
     try:
         return path.read_bytes()
     except OSError as error:
@@ -93,7 +94,8 @@ def read_head(path: Path, what: str = "it") -> bytes:
 
 def cannot_read(path: Path, error: Exception, what: str = "it") -> TspError:
     """The error for a file that the system refuses to open."""
-    return TspError(f"{path}: cannot read {what}: {getattr(error, 'strerror', None) or error}")
+    remedy = ": give this user access to it, or name another one" if isinstance(error, PermissionError) else ""
+    return TspError(f"{path}: cannot read {what}: {getattr(error, 'strerror', None) or error}{remedy}")
 
 
 def describe(head: bytes) -> str:
@@ -103,7 +105,7 @@ def describe(head: bytes) -> str:
     if not head.strip(b"\0"):
         return "a file of zeros: download it again"
     if HTML.match(head):
-        return "a page of HTML, as servers send in place of a file: download the file itself"
+        return "an HTML page, which servers send in place of a missing file: download the file itself"
     if is_safetensors(head):
         return "a bare safetensors file"
     if is_sentence_piece(head):

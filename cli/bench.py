@@ -10,10 +10,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from arch.rack import rack_of
 from program.file import check_checkpoint
-from run.bench import PUBLISHED, ROOT, Figure, as_json, figures, machine
+from run.bench import PUBLISHED, ROOT, Figure, as_json, figures, machine, rack_figures
 from run.board_figures import board_figures, load_figures
 
+from .options import Rack
 from .show import plain
 
 WIDTH = 132
@@ -23,18 +25,24 @@ SHARED = Path(os.environ.get("METRONOME_SHARED", ROOT.parent / "shared")) / "mod
 
 def bench(
     checkpoints: Annotated[list[Path] | None, typer.Argument(help="Checkpoints.  [default: the shipped model]")] = None,
+    rack: Rack = None,
     as_json_: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
 ) -> None:
     """Measure cycles a token, roofline fractions, and the speed of compiler and simulators."""
+    if rack:
+        rack_of(rack)
     paths = list(checkpoints or [ROOT / "models" / "stories263k.bin"])
     for path in paths:
         check_checkpoint(path)
-    if SHARED.exists() and SHARED.name not in {path.name for path in paths}:
+    if not rack and SHARED.exists() and SHARED.name not in {path.name for path in paths}:
         paths.append(SHARED)
     where = machine()
     with Console(stderr=True).status("bench") as status:
-        found = figures(paths, lambda line: status.update(escape(line)))
-    found += [*load_figures(paths), *board_figures(found)]
+        if rack:
+            found = rack_figures(paths, rack, lambda line: status.update(escape(line)))
+        else:
+            found = figures(paths, lambda line: status.update(escape(line)))
+            found += [*load_figures(paths), *board_figures(found)]
     if as_json_:
         print(json.dumps(as_json(where, found)))
         return

@@ -18,11 +18,13 @@ from run.chat import TemplateError, choose_template
 from run.conversation import Conversation, Turn
 from run.devices import check_name, open_device
 from run.models import find_model
-from run.programs import open_program
+from run.programs import open_any
 from run.sampling import Sampling
 from run.session import Session
+from sim.lines import LineFaults
 
 from .models import MODELS
+from .options import LinkFaults, Partition, Rack
 from .show import plain
 
 HELP = "/reset forgets the conversation, /quit ends (as ctrl-D does), ctrl-C stops an answer"
@@ -32,35 +34,45 @@ def chat(
     model: Annotated[Path, typer.Argument(parser=find_model, metavar="MODEL",
                                           help=f"Program file, or a model: {MODELS}.")],
     device: Annotated[str, typer.Option(help="reference, model, rtl, or a board's port.")] = "reference",
-    system: Annotated[str, typer.Option(help="What the model is told first.")] = "",
-    tokens: Annotated[int | None, typer.Option(help="Of an answer at most.  [default: what the context holds]")] = None,
-    temperature: Annotated[float, typer.Option(help="0..10; 0 is greedy. The chip samples by it.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Of the sampling noise: the same answers on every device.")] = 0,
-    top_k: Annotated[int, typer.Option(help="Only so many of the likeliest tokens; 0 is all. By the host.")] = 0,
-    top_p: Annotated[float, typer.Option(help="Only the likeliest with this probability together. By the host.")] = 1.0,
-    min_p: Annotated[float, typer.Option(help="Only those with this share of the likeliest one. By the host.")] = 0.0,
-    repetition_penalty: Annotated[float, typer.Option(help="Of tokens that were there before; 1 is none. By the host.")]
+    system: Annotated[str, typer.Option(help="System message: what the model is told first.")] = "",
+    tokens: Annotated[int | None, typer.Option(help="Most tokens of an answer.  [default: what the context "
+                                                    "holds]")] = None,
+    temperature: Annotated[float, typer.Option(help="0..10; 0 is greedy. The chip applies it.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling noise; a seed gives the same answers on every "
+                                           "device.")] = 0,
+    top_k: Annotated[int, typer.Option(help="Sample from this many likeliest tokens; 0 is all. The host applies "
+                                            "it.")] = 0,
+    top_p: Annotated[float, typer.Option(help="Sample from the likeliest tokens that together have this probability. "
+                                              "The host applies it.")] = 1.0,
+    min_p: Annotated[float, typer.Option(help="Sample from tokens with at least this share of the likeliest one's "
+                                              "probability. The host applies it.")] = 0.0,
+    repetition_penalty: Annotated[float, typer.Option(help="Penalty of tokens that occurred before; 1 is none. The "
+                                                           "host applies it.")]
     = 1.0,
     chat_template: Annotated[str | None, typer.Option(help="Jinja file, or plain.  [default: the model's own]")] = None,
     clock: Annotated[float | None, typer.Option(help="MHz, for tokens/s.  [default: the board's, elsewhere "
                                                      f"{DEFAULT_CLOCK_MHZ:g}]")] = None,
     config: Annotated[str | None, typer.Option(help=f"Chip: {', '.join(CONFIGS)}.  [default: the smallest that the "
                                                     "model fits]")] = None,
+    rack: Rack = None,
+    partition: Partition = None,
+    link_faults: LinkFaults = None,
     context: Annotated[int | None, typer.Option(help="Positions served.")] = None,
     tokenizer: Annotated[Path | None, typer.Option(help="Tokenizer of a checkpoint.")] = None,
 ) -> None:
     """Hold a conversation with a model; each answer takes exactly the predicted cycles."""
     check_name(device)
+    faults = LineFaults.parse(link_faults) if link_faults is not None else None
     notes = plain(stderr=True)
-    program = open_program(model, config=config, any_chip=config is None, context=context, tokenizer=tokenizer,
-                           say=lambda line: notes.print(line, style="dim"))
+    program = open_any(model, config=config, rack=rack, partition=partition, any_chip=config is None, context=context,
+                       tokenizer=tokenizer, say=lambda line: notes.print(line, style="dim"))
     words = Tokenizer.from_bytes(program.tokenizer)
     template = choose_template(chat_template, model, words)
     if template is None:
         raise TspError(f"{model} has no chat template: it is a completion model; use tsp run, or give --chat-template")
     sampling = Sampling(temperature=temperature, seed=seed, top_k=top_k, top_p=top_p, min_p=min_p,
                         repetition_penalty=repetition_penalty)
-    machine = open_device(device, program.config)
+    machine = open_device(device, program.config, faults=faults)
     try:
         mhz = clock or getattr(machine, "clock_mhz", DEFAULT_CLOCK_MHZ)
         talk = Conversation(Session(machine, program), words, template, sampling, system, tokens)
@@ -100,8 +112,8 @@ def answer(talk: Conversation, text: str, mhz: float) -> None:
         plain(stderr=True).print(f"tsp: {error}")
         return
     if talk.forgotten > before:
-        plain(stderr=True).print(f"note: the context is full: the oldest {talk.forgotten - before} messages are "
-                                 "forgotten")
+        plain(stderr=True).print(f"note: the context is full: {talk.forgotten - before} of the oldest messages are "
+                                 "dropped")
     began, pieces = time.perf_counter(), turn.pieces()
     with stoppable() as stopped:
         for _ in turn.prefill():

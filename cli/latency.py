@@ -15,7 +15,7 @@ from rich.table import Table
 
 from base.errors import TspError
 from base.files import check_output, write_whole
-from latency import figures
+from latency import summary
 from latency.sample import Sample
 
 from .show import plain
@@ -33,8 +33,8 @@ NAMES = {"ttft_ms": "time to first token, ms", "itl_ms": "between tokens, ms", "
 
 Url = Annotated[str, typer.Argument(help="Base URL of the server: http://127.0.0.1:8000/v1.")]
 Model = Annotated[str | None, typer.Option(help="Name of a model.  [default: the server's first]")]
-Prompt = Annotated[str, typer.Option(help="The same in all requests.")]
-Tokens = Annotated[int, typer.Option(help="Tokens of an answer at most.")]
+Prompt = Annotated[str, typer.Option(help="Prompt of all requests.")]
+Tokens = Annotated[int, typer.Option(help="Most tokens of an answer.")]
 KeyFile = Annotated[Path | None, typer.Option(help="File that holds the key.  [default: $OPENAI_API_KEY, or none]")]
 Timeout = Annotated[float, typer.Option(help="Seconds to wait for the next piece of an answer.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
@@ -42,14 +42,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text
 
 def bench_api(
     url: Url,
-    requests: Annotated[int, typer.Option(help="Requests that are measured.")] = 100,
+    requests: Annotated[int, typer.Option(help="Requests to measure.")] = 100,
     concurrency: Annotated[int, typer.Option(help="Requests at once.")] = 1,
     model: Model = None,
     prompt: Prompt = "Once upon a time",
     tokens: Tokens = 32,
     api_key: KeyFile = None,
     timeout: Timeout = 60.0,
-    svg: Annotated[Path | None, typer.Option(help="Draw the distribution of the times (ECDF) into a file.")] = None,
+    svg: Annotated[Path | None, typer.Option(help="File for a drawing of the distribution of times (ECDF).")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure time to first token, between tokens and end to end, of an OpenAI-compatible server."""
@@ -87,12 +87,12 @@ def bench_api(
 
 
 def _show(samples: Sequence[Sample]) -> None:
-    out, told = plain(WIDTH), figures.cycles(samples)
+    out, told = plain(WIDTH), summary.cycles(samples)
     if cached := sorted({sample.cached for sample in samples if sample.cached}):
-        out.print(f"tokens of the prompt that were in the server's cache: {', '.join(map(str, cached))}")
+        out.print(f"prompt tokens in the server's cache: {', '.join(map(str, cached))}")
     out.print()
     out.print(_table(samples, told))
-    out.print(f"\npercentiles: {figures.METHOD} interpolation; 99th from n = {figures.LEAST_P99} on")
+    out.print(f"\npercentiles: {summary.METHOD} interpolation; 99th from n = {summary.LEAST_P99} on")
     out.print(_chip_line(told))
 
 
@@ -100,7 +100,7 @@ def _table(samples: Sequence[Sample], told: dict[str, object] | None) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for n, name in enumerate(("", "clock", "n", "mean", "std", "CV", "p50", "p95", "p99")):
         table.add_column(name, justify="right" if n > 1 else "left", no_wrap=True)
-    wall, chip = figures.table(samples), figures.table(samples, on_chip=True)
+    wall, chip = summary.table(samples), summary.table(samples, on_chip=True)
     for metric, name in NAMES.items():
         table.add_row(name, "wall", *_cells(wall[metric]))
         if told:
@@ -108,7 +108,7 @@ def _table(samples: Sequence[Sample], told: dict[str, object] | None) -> Table:
     return table
 
 
-def _cells(figure: figures.Figures) -> list[str]:
+def _cells(figure: summary.Figures) -> list[str]:
     if not figure["n"]:
         return ["0", "not told"]
     cv = figure["cv_percent"]
@@ -138,12 +138,13 @@ def _chip_line(told: dict[str, object] | None) -> str:
 
 def watch_api(
     url: Url,
-    window: Annotated[int, typer.Option(help="Requests that the figures are of.")] = 20,
-    metric: Annotated[str, typer.Option(help=f"What is watched: {', '.join(figures.METRICS)}.")] = "e2el",
-    limit: Annotated[float, typer.Option(help="CV in percent beyond which there is an alarm.")] = 10.0,
+    window: Annotated[int, typer.Option(help="Latest requests that the figures cover.")] = 20,
+    metric: Annotated[str, typer.Option(help=f"Metric to watch: {', '.join(summary.METRICS)}.")] = "e2el",
+    limit: Annotated[float, typer.Option(help="Coefficient of variation, in percent, above which an alarm is "
+                                              "raised.")] = 10.0,
     interval: Annotated[float, typer.Option(help="Seconds between requests.")] = 1.0,
-    requests: Annotated[int | None, typer.Option(help="Stop after so many.  [default: never]")] = None,
-    keep_going: Annotated[bool, typer.Option("--keep-going", help="Do not stop at an alarm.")] = False,
+    requests: Annotated[int | None, typer.Option(help="Stop after this many requests.  [default: never]")] = None,
+    keep_going: Annotated[bool, typer.Option("--keep-going", help="Continue after an alarm.")] = False,
     model: Model = None,
     prompt: Prompt = "Once upon a time",
     tokens: Tokens = 32,
@@ -152,8 +153,8 @@ def watch_api(
     as_json: AsJson = False,
 ) -> None:
     """Watch a server: a line a request, and an alarm (exit code 3) when its times spread more than they may."""
-    if metric not in figures.METRICS:
-        raise TspError(f"metric must be one of {', '.join(figures.METRICS)}, not {metric!r}")
+    if metric not in summary.METRICS:
+        raise TspError(f"metric must be one of {', '.join(summary.METRICS)}, not {metric!r}")
     _at_least(1, tokens=tokens, timeout=timeout, requests=1 if requests is None else requests)
     _at_least(0, limit=limit, interval=interval)
     _at_least(LEAST_WINDOW, window=window)
@@ -201,7 +202,7 @@ def _key(path: Path | None) -> str:
     try:
         lines = path.read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError) as error:
-        said = error.strerror if isinstance(error, OSError) else "no text"
+        said = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise TspError(f"{path}: cannot read the key: {said}") from None
     if len(lines) != 1 or not lines[0].isascii():
         raise TspError(f"{path}: must hold one key in ASCII")

@@ -14,29 +14,31 @@ from rich.console import Console
 
 import cli.one_thread  # noqa: F401  before anything that imports numpy
 from arch.config import CONFIGS, DEFAULT_CONFIG, config_of
+from arch.rack import RackConfig
 from base.cache import FULL
 from base.command import INTERRUPTED, REFUSED, prepare, refusal
 from base.errors import TspError
 from base.files import check_output, whole
-from compiler.compile import compile_checkpoint
 from compiler.fit import fit as fit_model
 from compiler.frontend.files import read_model, read_text, sources
 from compiler.frontend.load import load_checkpoint
+from compiler.rack.fit import chips_needed, fit_rack
 from program.file import check_checkpoint, save
 from program.program import DEFAULT_CLOCK_MHZ
 from run.devices import check_name, check_waveforms, open_device
 from run.models import find_model
-from run.programs import open_program
+from run.programs import compile_for, machine_of, open_any
 from run.session import BrokenPromise, Session
 from run.story import begin, plan
 from sim.cycle.core import ProgramError
+from sim.lines import LineFaults
 
 from . import show
 from .bench import bench
 from .chat import chat
 from .latency import bench_api, watch_api
 from .models import MODELS, Model, get
-from .options import Config, Context, Scales, Text, TokenizerFile, Weights
+from .options import Config, Context, LinkFaults, Partition, Rack, Scales, Text, TokenizerFile, Weights
 from .page import page
 from .plan import plan as plan_model
 from .report import report
@@ -61,15 +63,20 @@ def run(
                                             help=f"Program file, or a model: {MODELS}.")],
     device: Annotated[str, typer.Option(help="reference, model, rtl, or a board's port: /dev/ttyUSB0.")] = "rtl",
     prompt: Annotated[str, typer.Option(help="How the story begins.")] = "",
-    tokens: Annotated[int | None, typer.Option(help="New tokens at most.  [default: up to the context]")] = None,
+    tokens: Annotated[int | None, typer.Option(help="Most new tokens.  [default: up to the context]")] = None,
     temperature: Annotated[float, typer.Option(help="0..10; 0 is greedy.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Of the sampling noise: the same story on every device.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling noise; a seed gives the same story on every "
+                                           "device.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
-    vcd: Annotated[Path | None, typer.Option(help="Write waveforms (rtl only): a gigabyte for five tokens.")] = None,
-    fst: Annotated[Path | None, typer.Option(help="The same as FST, a tenth of the size.")] = None,
+    vcd: Annotated[Path | None, typer.Option(help="Write waveforms as VCD (rtl only): a gigabyte for five "
+                                                  "tokens.")] = None,
+    fst: Annotated[Path | None, typer.Option(help="Write waveforms as FST (rtl only), a tenth of the size.")] = None,
     clock: Annotated[float | None, typer.Option(help="MHz, for tokens/s.  [default: the board's, elsewhere "
                                                      f"{DEFAULT_CLOCK_MHZ:g}]")] = None,
     config: Config = None,
+    rack: Rack = None,
+    partition: Partition = None,
+    link_faults: LinkFaults = None,
     context: Context = None,
     weights: Weights = None,
     scales: Scales = None,
@@ -80,14 +87,16 @@ def run(
     check_name(device)
     if clock is not None:
         check_clock(clock)
+    faults = LineFaults.parse(link_faults) if link_faults is not None else None
     waves = _waves(device, vcd, fst, sources(program, tokenizer))
     notes = Console(stderr=as_json, highlight=False, soft_wrap=True)
-    compiled = open_program(program, config=config, context=context, weights=weights, scales=scales,
-                            text=text, tokenizer=tokenizer,
-                            say=lambda line: notes.print(line, style="dim", markup=False))
+    compiled = open_any(program, config=config, rack=rack, partition=partition, context=context, weights=weights,
+                        scales=scales, text=text, tokenizer=tokenizer,
+                        say=lambda line: notes.print(line, style="dim", markup=False))
     wanted = plan(compiled, prompt, tokens=tokens, temperature=temperature, seed=seed)
     with whole(waves, STOPPED) if waves else nullcontext() as trace:
-        machine = open_device(device, compiled.config, trace=trace, trace_format="fst" if fst else "vcd")
+        machine = open_device(device, compiled.config, trace=trace, trace_format="fst" if fst else "vcd",
+                              faults=faults)
         try:
             mhz = clock or getattr(machine, "clock_mhz", DEFAULT_CLOCK_MHZ)
             if not as_json:
@@ -104,7 +113,7 @@ def run(
 def _waves(device: str, vcd: Path | None, fst: Path | None, inputs: Iterable[Path]) -> Path | None:
     """The file of waveforms, if one is wanted. Raises TspError if the device has none, or it cannot be written."""
     if vcd and fst:
-        raise TspError("waveforms are written in one format: give one of --vcd and --fst")
+        raise TspError("waveforms are written in one format: give --vcd or --fst, not both")
     waves = vcd or fst
     if waves:
         check_waveforms(device)
@@ -118,24 +127,27 @@ def compile(
     output: Annotated[Path, typer.Option("--output", "-o", help="Program file to write.")],
     tokenizer: TokenizerFile = None,
     config: Config = None,
+    rack: Rack = None,
+    partition: Partition = None,
     context: Context = None,
     weights: Weights = None,
     scales: Scales = None,
     text: Text = None,
     clock: Clock = DEFAULT_CLOCK_MHZ,
-    accept_quality: Annotated[bool, typer.Option("--accept-quality", help="Even if the program is of no use.")] = False,
+    accept_quality: Annotated[bool, typer.Option("--accept-quality", help="Write the program even if its quality is "
+                                                                          "ruined.")] = False,
 ) -> None:
     """Compile a checkpoint, and print what is known of every token before anything runs."""
     check_clock(clock)
     check_checkpoint(checkpoint)
     check_output(output, *sources(checkpoint, tokenizer))
-    chip = config_of(config or DEFAULT_CONFIG)
+    machine = machine_of(config, rack) or config_of(DEFAULT_CONFIG)
     with show.passes() as progress:
         model, tok = read_model(checkpoint, tokenizer)
         show.notes((*model.notes, *tok.notes))
-        program = compile_checkpoint(model, tok, config=chip, context=context, weights=weights or "int8",
-                                     scales=scales or "measured", text=text and read_text(text, tok),
-                                     accept_quality=accept_quality, progress=progress)
+        program = compile_for(machine, model, tok, partition, context=context, weights=weights or "int8",
+                              scales=scales or "measured", text=text and read_text(text, tok),
+                              accept_quality=accept_quality, progress=progress)
         save(program, output)
     show.program(program, output, clock)
 
@@ -144,19 +156,29 @@ def compile(
 def fit(
     checkpoint: Model,
     config: Annotated[str | None, typer.Option(help=f"One of {', '.join(CONFIGS)}.  [default: all]")] = None,
+    rack: Rack = None,
+    partition: Partition = None,
     context: Context = None,
     weights: Weights = None,
-    cycles: Annotated[bool, typer.Option("--cycles", help="Schedule its tokens too, which takes seconds.")] = False,
+    cycles: Annotated[bool, typer.Option("--cycles", help="Also schedule its tokens, which takes seconds.")] = False,
     clock: Clock = DEFAULT_CLOCK_MHZ,
 ) -> None:
-    """Say at once whether a model fits which chip, and what limits it."""
+    """Say at once which chip a model fits, what limits it, and how many chips it needs where one is too small."""
     check_clock(clock)
     check_checkpoint(checkpoint)
-    chips = [config_of(config)] if config else list(CONFIGS.values())
+    machine = machine_of(config, rack)
     model = load_checkpoint(checkpoint)
     show.notes(model.notes)
-    found = [fit_model(model.config, chip, context=context, weights=weights or "int8", cycles=cycles) for chip in chips]
+    sizes, wanted, weights = model.config, context or model.config.seq_len, weights or "int8"
+    if isinstance(machine, RackConfig):
+        fitted = fit_rack(sizes, machine, context=context, weights=weights, cycles=cycles, kind=partition)
+        show.rack_fits([fitted], clock, wanted)
+        return
+    chips = [machine] if machine else list(CONFIGS.values())
+    found = [fit_model(sizes, chip, context=context, weights=weights, cycles=cycles) for chip in chips]
     show.fits(found, checkpoint, model, clock)
+    short = [each.config for each in found if each.context < wanted]
+    show.chips_needed([(chip, chips_needed(sizes, chip, context=context, weights=weights)) for chip in short], wanted)
 
 
 def check_clock(clock: float) -> None:
@@ -177,9 +199,9 @@ def _say_version(wanted: bool) -> None:
 @commands.callback()
 def common(
     version: Annotated[bool, typer.Option("--version", callback=_say_version, is_eager=True,
-                                          help="Say which version this is.")] = False,
+                                          help="Print the version.")] = False,
 ) -> None:
-    """Options of no command."""
+    """Options without a command."""
 
 
 commands.command()(report)

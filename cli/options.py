@@ -6,11 +6,22 @@ from typing import Annotated
 import typer
 
 from arch.config import CONFIGS, DEFAULT_CONFIG
+from arch.rack import RACKS
+from compiler.rack.plan import KINDS
 
 Config = Annotated[str | None, typer.Option(help=f"Chip: {', '.join(CONFIGS)}.  [default: {DEFAULT_CONFIG}]")]
+Rack = Annotated[str | None, typer.Option(help=f"Several chips as one: {', '.join(RACKS)}, or a file of your own, "
+                                               "NAME.json.")]
+Partition = Annotated[str | None, typer.Option(help="Partition of the model among a rack's chips: "
+                                                    f"{', '.join(KINDS)}.  "
+                                                    "[default: the fewest cycles]")]
+LinkFaults = Annotated[str | None, typer.Option(
+    help="Faults of a simulated rack's links: errors=RATE,seed=N for wrong bits; delay=CYCLES or cut, with "
+         "link=PORT,at=POSITION.")]
 Context = Annotated[int | None, typer.Option(help="Positions served.  [default: the checkpoint's, or what fits]")]
 Weights = Annotated[str | None, typer.Option(help="int8 or int4.  [default: int8]")]
-Scales = Annotated[str | None, typer.Option(help="Of activations: static, dynamic, robust, or measured, the best of "
+Scales = Annotated[str | None, typer.Option(help="Scales of activations: static, dynamic, robust, or measured, the "
+                                                 "best of "
                                                  "them.  [default: measured]")]
 Text = Annotated[Path | None, typer.Option(help="UTF-8 file to calibrate static scales on.  [default: what the model "
                                                 "itself writes]")]

@@ -19,12 +19,12 @@ from . import show
 
 def page(
     program: Annotated[Path, typer.Argument(help="Program file (or checkpoint: its program for the default chip).")],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write one HTML file with all inside.")] = None,
-    host: Annotated[Path | None, typer.Option("--folder", help="Write a folder for a web host.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write one self-contained HTML file.")] = None,
+    host: Annotated[Path | None, typer.Option("--folder", help="Write a folder of files for a web host.")] = None,
 ) -> None:
     """Make a web page in which the chip itself, compiled to WebAssembly, runs the program and can be watched."""
     if output is None and host is None:
-        raise TspError("a page needs a place: give --output page.html, or --folder site, or both")
+        raise TspError("no output is named: give --output page.html, or --folder site, or both")
     check_outputs((output,), sources(program))
     _check_folder(host)
     notes = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -48,8 +48,9 @@ def _check_folder(path: Path | None) -> None:
     if path is None:
         return
     if path.exists() and not path.is_dir():
-        raise TspError(f"{path}: cannot write: it is a file: name a folder")
+        raise TspError(f"{path}: cannot write: this is a file: name a folder")
     if not path.exists() and not path.absolute().parent.is_dir():
         raise TspError(f"{path}: cannot write: there is no folder {path.absolute().parent}: make it, or name another")
     if path.is_dir() and any(path.iterdir()) and not (path / "program.bin").exists():
-        raise TspError(f"{path}: cannot write: it holds other files than a page: name an empty folder, or a new one")
+        raise TspError(f"{path}: cannot write: the folder holds files that are not of a page: name an empty or a new "
+                       "folder")

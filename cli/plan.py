@@ -38,7 +38,7 @@ def plan(
     for table in (_bytes(found), _chips(found), _roofline(found)):
         print(flush=True)
         plain(WIDTH).print(table)
-    print("\nBounds count weights and cache at the peak rates below; links, host and all else cost nothing.")
+    print("\nBounds count weights and cache at the peak rates below; links, host and everything else cost nothing.")
     for machine, name, figure in found.sources():
         print(f"  {machine} {name}: {figure.value:.4g} {figure.unit}; {figure.source}")
 

@@ -8,13 +8,16 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from base.errors import TspError
 from base.files import check_outputs, write_whole
 from compiler.frontend.files import sources
 from program.program import Program
-from report import figures, page, picture, trace
-from run.programs import open_program
+from program.rack import AnyProgram, RackProgram
+from report import breakdown, links, page, picture, rack_page, trace
+from run.programs import open_any
 
 from . import show
+from .options import Rack
 
 WIDTH = 110
 """Letters that the tables may take."""
@@ -22,25 +25,73 @@ WIDTH = 110
 
 def report(
     program: Annotated[Path, typer.Argument(help="Program file (or checkpoint: its program for the default chip).")],
+    rack: Rack = None,
+    chip: Annotated[int | None, typer.Option(help="One chip of a rack.  [default: all]")] = None,
     bucket: Annotated[int | None, typer.Option(help="Context bucket, from 0.  [default: the last]")] = None,
     trace_file: Annotated[Path | None, typer.Option("--trace", help="Write a trace for ui.perfetto.dev.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with the schedule, space by time.")] = None,
-    svg: Annotated[Path | None, typer.Option(help="Write the picture of the longest segment alone.")] = None,
+    svg: Annotated[Path | None, typer.Option(help="Write only the picture of the longest segment.")] = None,
 ) -> None:
     """Say which operation takes which cycles, what lies where, and draw the schedule."""
     check_outputs((trace_file, html, svg), sources(program))
-    compiled = open_program(program)
+    compiled = _chosen(open_any(program, rack=rack), chip)
     number = len(compiled.buckets) - 1 if bucket is None else bucket
-    figures.get_bucket(compiled, number)
+    breakdown.check_bucket(compiled.buckets, number)
     texts: dict[Path, str] = {}
     if trace_file:
-        texts[trace_file] = json.dumps(trace.chrome_trace(compiled, number), separators=(",", ":")) + "\n"
+        found = (trace.rack_trace(compiled, number) if isinstance(compiled, RackProgram)
+                 else trace.chrome_trace(compiled, number))
+        texts[trace_file] = json.dumps(found, separators=(",", ":")) + "\n"
     if html:
-        texts[html] = page.page(compiled, number, program.name)
+        texts[html] = (rack_page.page(compiled, number, program.name) if isinstance(compiled, RackProgram)
+                       else page.page(compiled, number, program.name))
     if svg:
-        texts[svg] = picture.segment_svg(compiled, number, picture.longest_segment(compiled, number))
+        longest = picture.longest_segment(compiled, number)
+        texts[svg] = (picture.rack_svg(compiled, number, longest) if isinstance(compiled, RackProgram)
+                      else picture.segment_svg(compiled, number, longest))
     write_whole({path: text.encode(errors="replace") for path, text in texts.items()})
-    _print(compiled, number)
+    if isinstance(compiled, RackProgram):
+        _print_rack(compiled, number)
+    else:
+        _print(compiled, number)
+
+
+def _chosen(program: AnyProgram, chip: int | None) -> AnyProgram:
+    """A rack's program, or that of one of its chips. Raises TspError."""
+    if chip is None:
+        return program
+    if not isinstance(program, RackProgram):
+        raise TspError(f"the program is for one chip, config {program.config.name}: leave out --chip")
+    if not 0 <= chip < len(program.chips):
+        raise TspError(f"chip must be in 0..{len(program.chips) - 1}, those of rack {program.rack.name}, not {chip}")
+    return program.chips[chip]
+
+
+def _print_rack(program: RackProgram, number: int) -> None:
+    bucket = program.buckets[number]
+    served = program.positions(bucket)
+    print(f"bucket {number} of {len(program.buckets)}: positions {served[0]}..{served[-1]}, {bucket.period:,} cycles a "
+          f"token on rack {program.rack.name} ({len(program.chips)} chips)\n")
+    _show(_chips(program, number))
+    _show(_links(program, number))
+    _show(_buckets(program))
+    show.out.print("--chip N tells the operations, the memory and the queues of one chip", style="dim")
+
+
+def _chips(program: RackProgram, number: int) -> Table:
+    table = _table("chip", "config", "MXM busy", "VXM busy", "exposed", "of it links", "weight bytes", "SRAM", texts=2)
+    for f in links.chip_figures(program, number):
+        table.add_row(str(f.chip), program.rack.chips[f.chip].name,
+                      *(f"{cycles:,} ({cycles / f.period:.0%})" for cycles in (f.mxm, f.vxm, f.exposed, f.waiting)),
+                      f"{f.weight_bytes:,}", f"{f.sram:.1%}")
+    return table
+
+
+def _links(program: RackProgram, number: int) -> Table:
+    table = _table("link", "to", "latency", "flits", "of slots", "", texts=2)
+    for t in links.traffic(program, number):
+        table.add_row(str(t.near), str(t.far), str(t.latency), f"{t.flits:,}", f"{t.slots:,}", f"{t.share:.1%}")
+    return table
 
 
 def _print(program: Program, number: int) -> None:
@@ -70,28 +121,28 @@ def _table(*columns: str, texts: int = 1) -> Table:
 
 
 def _operations(program: Program, number: int) -> Table:
-    table = _table("operation", "segment", "passes", "cycles", "span", "MXM busy", "VXM busy", "exposed", texts=2)
-    for o in figures.operations(program, number):
-        table.add_row(o.label, o.segment, str(o.passes), f"{o.first:,}..{o.last:,}",
+    table = _table("operation", "segment", "turns", "cycles", "span", "MXM busy", "VXM busy", "exposed", texts=2)
+    for o in breakdown.operations(program, number):
+        table.add_row(o.label, o.segment, str(o.turns), f"{o.first:,}..{o.last:,}",
                       *(f"{cycles:,}" for cycles in (o.span, o.mxm, o.vxm, o.exposed)))
     return table
 
 
 def _totals(program: Program, number: int) -> Table:
     period = program.buckets[number].period
-    table = _table("segment", "cycles a pass", "passes", "MXM busy", "VXM busy", "exposed", "weight bytes",
+    table = _table("segment", "cycles a turn", "turns", "MXM busy", "VXM busy", "exposed", "weight bytes",
                    "a token", "")
-    found = figures.totals(program, number)
+    found = breakdown.totals(program, number)
     for t in found:
-        table.add_row(t.segment, f"{t.length:,}", str(t.passes), f"{t.mxm:,}", f"{t.vxm:,}", f"{t.exposed:,}",
-                      f"{t.weight_bytes:,}", f"{t.length * t.passes:,}", f"{t.length * t.passes / period:.1%}")
-    mxm, vxm, exposed = (sum(getattr(t, name) * t.passes for t in found) for name in ("mxm", "vxm", "exposed"))
+        table.add_row(t.segment, f"{t.length:,}", str(t.turns), f"{t.mxm:,}", f"{t.vxm:,}", f"{t.exposed:,}",
+                      f"{t.weight_bytes:,}", f"{t.length * t.turns:,}", f"{t.length * t.turns / period:.1%}")
+    mxm, vxm, exposed = (sum(getattr(t, name) * t.turns for t in found) for name in ("mxm", "vxm", "exposed"))
     table.add_row("token", "", "", f"{mxm:,}", f"{vxm:,}", f"{exposed:,}", f"{sum(t.weight_bytes for t in found):,}",
                   f"{period:,}", "100.0%")
     return table
 
 
-def _buckets(program: Program) -> Table:
+def _buckets(program: AnyProgram) -> Table:
     table = _table("positions", "cycles a token", "roofline fraction")
     for bucket in program.buckets:
         served = program.positions(bucket)
@@ -103,7 +154,7 @@ def _buckets(program: Program) -> Table:
 
 def _sram(program: Program) -> Table:
     table = _table("slice", "tensor", "from quad", "quads", "of slice", texts=2)
-    for name, tensors in figures.sram_map(program).items():
+    for name, tensors in breakdown.sram_map(program).items():
         used, there = program.sram_use()[name]
         table.add_row(name, Text(f"{len(tensors)} tensors", "bold"), "", f"{used:,}", f"{used / there:.1%}")
         for t in tensors:

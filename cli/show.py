@@ -9,11 +9,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from arch.config import ChipConfig
 from base.progress import progress
 from compiler.fit import Fit
 from compiler.frontend.checkpoint import Checkpoint
-from program.program import Program
+from compiler.rack.fit import MOST_CHIPS, RackFit
+from program.program import DEFAULT_CLOCK_MHZ
+from program.rack import AnyProgram, RackProgram
 from run.story import Story
+from sim.device.protocol import Device
+from sim.device.rack import RackDevice
 
 
 def plain(width: int | None = None, stderr: bool = False) -> Console:
@@ -49,7 +54,7 @@ def as_json(story: Story, clock: float) -> dict[str, object]:
     return story.as_json(clock)
 
 
-def prediction(program: Program, positions: int, clock: float) -> str:
+def prediction(program: AnyProgram, positions: int, clock: float) -> str:
     """Cycles of every position that may run, and of all of them."""
     parts, total = [], 0
     for bucket in program.buckets:
@@ -71,7 +76,17 @@ def summary(story: Story, clock: float, elapsed: float) -> str:
     if story.measured is not None:
         pace += f", {story.measured / elapsed:,.0f} cycles/s"
     return (f"{count} tokens: {time_of}; {story.tokens_per_second(clock):,.0f} tokens/s at {clock:g} MHz, "
-            f"{story.roofline_fraction:.1%} of the SRAM roofline ({story.device.name}: {pace})")
+            f"{story.roofline_fraction:.1%} of the SRAM roofline ({story.device.name}: {pace})"
+            + links(story.device))
+
+
+def links(device: Device) -> str:
+    """Another line: what the links of a rack had to correct, if they were given faults; else nothing."""
+    if not isinstance(device, RackDevice) or device.lines is None:
+        return ""
+    lines = device.lines
+    return (f"\nlinks: {lines.flits:,} flits, {lines.corrected:,} wrong bits corrected without a cycle changed, "
+            f"{device.replays:,} tokens run again for {lines.failed:,} errors beyond that")
 
 
 @contextmanager
@@ -86,16 +101,22 @@ def passes() -> Iterator[Callable[[str], None]]:
         yield lambda name: None
 
 
-def program(program: Program, path: Path, clock: float) -> None:
+def program(program: AnyProgram, path: Path, clock: float) -> None:
     """A compiled program's figures."""
-    model = program.model
-    out.print(f"{path}: config {program.config.name}, context {program.context} of the model's {model.seq_len}, "
+    model, kind = program.model, f"config {program.config.name}"
+    if isinstance(program, RackProgram):
+        kind = f"rack {program.rack.name}, {len(program.chips)} chips"
+    out.print(f"{path}: {kind}, context {program.context} of the model's {model.seq_len}, "
               f"{path.stat().st_size:,} bytes")
     if program.context < model.seq_len:
         out.print(f"the context is shortened to what fits: {program.context} positions")
     out.print(_cycle_table(program, clock))
-    out.print(_use_table("SRAM slice", "quads", program.sram_use()))
-    out.print(_use_table("queue", "instructions", program.queue_use()))
+    if isinstance(program, RackProgram):
+        out.print(_chips_table("SRAM slice", [chip.sram_use() for chip in program.chips]))
+        out.print(_chips_table("queue", [chip.queue_use() for chip in program.chips]))
+    else:
+        out.print(_use_table("SRAM slice", "quads", program.sram_use()))
+        out.print(_use_table("queue", "instructions", program.queue_use()))
     if program.trials:
         out.print(f"scales by KL of the cross-entropy, dynamic / static: {', '.join(map(str, program.trials))}")
     if program.quality is not None:
@@ -109,7 +130,7 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _cycle_table(program: Program, clock: float) -> Table:
+def _cycle_table(program: AnyProgram, clock: float) -> Table:
     table = _table("positions", "cycles a token", f"tokens/s at {clock:g} MHz", "roofline fraction")
     for bucket in program.buckets:
         served = program.positions(bucket)
@@ -128,6 +149,15 @@ def _use_table(what: str, unit: str, use: dict[str, tuple[int, int]]) -> Table:
     return table
 
 
+def _chips_table(what: str, uses: Sequence[dict[str, tuple[int, int]]]) -> Table:
+    """How full each chip of a rack is. What is on some chips only is 0 % full elsewhere."""
+    table = _table(what, *(f"chip {n}" for n in range(len(uses))))
+    for name in dict.fromkeys(name for use in uses for name in use):
+        cells = [use.get(name, (0, 1)) for use in uses]
+        table.add_row(name, *(f"{used / there:.0%}" for used, there in cells))
+    return table
+
+
 def fits(found: Sequence[Fit], path: Path, model: Checkpoint, clock: float) -> None:
     """Which chips a model fits."""
     out.print(f"{path}: {model.n_parameters:,} parameters, context {model.config.seq_len}")
@@ -137,7 +167,7 @@ def fits(found: Sequence[Fit], path: Path, model: Checkpoint, clock: float) -> N
         table.add_row(each.config.name, *_fit_cells(each, clock))
     out.print(table)
     if timed:
-        out.print("cycles: with static scales; compiling measures whether the model needs dynamic ones")
+        out.print("cycles hold for static scales; `tsp compile` measures whether the model needs dynamic ones")
     for each in found:
         if each.limit:
             out.print(f"{each.config.name}: limited by: {each.limit}")
@@ -147,8 +177,42 @@ def _fit_cells(fit: Fit, clock: float) -> list[str]:
     if not fit.context:
         return ["does not fit"]
     used, there = (sum(quads) for quads in zip(*fit.sram.values(), strict=True))
-    cells = [str(fit.context), f"{used / there:.0%}"]
-    if not fit.cycles:
-        return cells
-    least, most = fit.cycles[0][1], fit.cycles[-1][1]
-    return [*cells, f"{least:,}..{most:,}", f"{clock * 1e6 / most:,.0f}..{clock * 1e6 / least:,.0f}"]
+    return [str(fit.context), f"{used / there:.0%}", *_speed_cells(fit.cycles, clock)]
+
+
+def rack_fits(found: Sequence[RackFit], clock: float, wanted: int) -> None:
+    """Which racks a model fits."""
+    timed = any(each.cycles for each in found)
+    table = _table("rack", "context", "SRAM, chip by chip",
+                   *(["cycles a token", f"tokens/s at {clock:g} MHz"] if timed else []))
+    for each in found:
+        cells = ["does not fit"]
+        if each.context:
+            cells = [str(each.context), " ".join(f"{part:.0%}" for part in each.fullness)]
+            cells += _speed_cells(each.cycles, clock)
+        table.add_row(each.rack.name, *cells)
+    out.print(table)
+    for each in found:
+        if each.context:
+            out.print(f"{each.rack.name}: divided by {each.plan}")
+        for line in each.uneven:
+            out.print(f"{each.rack.name}: uneven: {line}")
+        if each.limit and each.context < wanted:
+            out.print(f"{each.rack.name}: limited by: {each.limit}")
+
+
+def chips_needed(found: Sequence[tuple[ChipConfig, RackFit | None]], wanted: int) -> None:
+    """How many chips a model needs where one is too small, and how full they are then."""
+    if several := [rack for _, rack in found if rack and rack.context]:
+        rack_fits(several, DEFAULT_CLOCK_MHZ, wanted)
+    for chip, rack in found:
+        if rack is None or not rack.context:
+            out.print(f"{chip.name}: does not fit up to {MOST_CHIPS} chips that are all linked with each other"
+                      + (f" either: {rack.limit}" if rack else ""))
+
+
+def _speed_cells(cycles: Sequence[tuple[int, int]], clock: float) -> list[str]:
+    if not cycles:
+        return []
+    least, most = cycles[0][1], cycles[-1][1]
+    return [f"{least:,}..{most:,}", f"{clock * 1e6 / most:,.0f}..{clock * 1e6 / least:,.0f}"]

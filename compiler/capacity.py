@@ -2,15 +2,18 @@
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from arch.config import CONFIGS, ChipConfig
-from arch.lanes import ceil_div
+from arch.vectors import ceil_div
 from base.errors import TspError
-from compiler.place.geometry import CHUNK, native_head_size
+from compiler.place.geometry import DRAIN_BURST, native_head_size
 from compiler.place.lifetimes import check_lifetimes
+from compiler.quantize.quantizer import ROBUST_RECIPE
+from compiler.quantize.scales import ROBUST
 from program import integer
 from program.integer import MATRICES, IntegerModel, Shifts
 from program.shape import ModelConfig
@@ -56,13 +59,23 @@ def fitting_context(model: ModelConfig, config: ChipConfig, wanted: int | None,
 
     Raises TspError if `wanted` is out of range.
     """
+    check_wanted(model, wanted)
+    return longest_context(model, wanted, config.lanes, functools.partial(_problem, model, config, four_bit, False),
+                           functools.partial(_problem, model, config, four_bit, True))
+
+
+def check_wanted(model: ModelConfig, wanted: int | None) -> None:
+    """Raises TspError if a context that is wanted is out of range."""
     if wanted is not None and not 1 <= wanted <= model.seq_len:
         raise TspError(f"context must be in 1..{model.seq_len} (the model's context), not {wanted}")
-    placed = functools.partial(_problem, model, config, four_bit, False)
-    queued = functools.partial(_problem, model, config, four_bit, True)
-    served, problem = _longest(wanted or model.seq_len, config.lanes, placed)
+
+
+def longest_context(model: ModelConfig, wanted: int | None, lanes: int, placed: Callable[[int], str],
+                    queued: Callable[[int], str]) -> tuple[int, str]:
+    """`fitting_context` of a machine. placed, queued: what does not fit its memories, or also its queues."""
+    served, problem = _longest(wanted or model.seq_len, lanes, placed)
     if served and (overflow := queued(served)):  # scheduling is slow, so it comes last and seldom runs twice
-        return _longest(served, config.lanes, queued)[0], overflow
+        return _longest(served, lanes, queued)[0], overflow
     return served, problem
 
 
@@ -83,7 +96,7 @@ def _longest(full: int, lanes: int, problem_of: Callable[[int], str]) -> tuple[i
             high = middle
         else:
             low = middle
-    return (low if low < MANY_CHUNKS else low - low % CHUNK) * lanes, problem
+    return (low if low < MANY_CHUNKS else low - low % DRAIN_BURST) * lanes, problem
 
 
 def _problem(model: ModelConfig, config: ChipConfig, four_bit: frozenset[str], queues: bool, context: int) -> str:
@@ -104,15 +117,21 @@ def _fitting(model: ModelConfig, four_bit: frozenset[str]) -> str:
     return f"the model fits --config {' or '.join(found)}" if found else "the model fits no config"
 
 
-def check_fit(model: ModelConfig, config: ChipConfig, context: int, four_bit: frozenset[str]) -> Placement:
-    """Place and lower the model's shapes, without weights. Raises TspError that names what does not fit."""
+def check_fit(model: ModelConfig, config: ChipConfig, context: int, four_bit: frozenset[str],
+              robust: bool = False) -> Placement:
+    """Place and lower the model's shapes, without weights. Raises TspError that names what does not fit.
+
+    robust: as a robust model (`compiler.quantize.scales.robust`).
+    """
     if four_bit and not config.int4:
-        raise TspError(f"config {config.name} has no int4 weights, for {2 * config.rows} rows of a step do not fit its "
+        raise TspError(f"config {config.name} has no int4 weights, because the {2 * config.rows} rows of a step "
+                       "exceed its "
                        f"{config.lanes} lanes: use int8")
     for name, value in (("dim", model.dim), ("vocab_size", model.vocab_size)):
         if value <= config.lanes:
             raise TspError(f"{name} must be more than {config.lanes} (each hemisphere takes half), not {value}")
     sizes = hollow_model(model, config.lanes, context, four_bit)
+    sizes = _robust(sizes) if robust else sizes
     needed = sum(getattr(sizes, name).size / (2 if name in four_bit else 1) for name in MATRICES)
     if needed > config.sram_bytes:
         raise TspError(f"the weight matrices take {needed / 1024:,.0f} KiB, config {config.name} has "
@@ -145,3 +164,10 @@ def hollow_model(model: ModelConfig, lanes: int, context: int, four_bit: frozens
         arrays["embedding"] = arrays["classifier"]
     shifts = Shifts(**dict.fromkeys(Shifts.__dataclass_fields__, 0))
     return IntegerModel(**sizes, **arrays, shifts=shifts, four_bit=four_bit, dynamic=frozenset())
+
+
+def _robust(model: IntegerModel) -> IntegerModel:
+    """A hollow model with what a robust model has: exponents, a constant first token, an embedding of its own."""
+    shapes = integer.first_shapes(vars(model) | {"first": 1})
+    first: dict[str, Any] = {name: np.zeros(shape, kind) for name, (shape, kind) in shapes.items()}
+    return replace(model, dynamic=ROBUST, group=ROBUST_RECIPE.group, embedding=model.embedding[:], first=1, **first)

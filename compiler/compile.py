@@ -1,6 +1,6 @@
 """The driver: a checkpoint becomes a program, pass by pass."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -67,20 +67,17 @@ def compile_checkpoint(
     context: positions served; by default the checkpoint's, shortened to what fits. weights: a key of `WEIGHTS`.
     scales: a key of `SCALES`. text: tokens to take static scales from (`files.read_text`), by default what the model
     writes. buckets: context buckets; by default as many as the queues hold. measure: compare the result with the float
-    model. accept_quality: compile even if that says that the program is of no use.
+    model. accept_quality: compile even if quantisation ruins the model.
     """
     four_bit = four_bit_matrices(weights)
     own = checkpoint.config
-    if scales not in SCALES:
-        raise TspError(f"scales must be one of {', '.join(SCALES)}, not {scales!r}")
-    if tokenizer.vocab_size != own.vocab_size:
-        raise TspError(f"the tokenizer has {tokenizer.vocab_size} tokens, the model {own.vocab_size}: "
-                       "it belongs to another model")
+    check_arguments(own, tokenizer, scales)
     progress("context")
     context = choose_context(own, config, context, four_bit)
     progress("texts")
     texts = write_texts(checkpoint, context, tokenizer, text)
-    model, trials = _quantized(checkpoint, texts, context, config, four_bit, scales, progress)
+    model, trials = quantized(checkpoint, texts, context, config.lanes, four_bit, scales, progress,
+                              lambda shape: check_fit(shape, config, context, four_bit))
     progress("place")
     placement = place(config, model, rope_rate(own, model))
     progress("lower, schedule, assemble")
@@ -93,9 +90,18 @@ def compile_checkpoint(
     progress("quality")
     quality = quantizer.evaluate(model, texts.floats.exact, *texts.unseen) if measure else None
     if quality and not accept_quality:
-        _check_quality(checkpoint.source, quality)
+        check_quality(checkpoint.source, quality)
     progress("pack")
-    return _pack(own, tokenizer, placement, codes, trials, quality)
+    return pack(own, tokenizer, model, placement, codes, trials, quality)
+
+
+def check_arguments(model: ModelConfig, tokenizer: Tokenizer, scales: str) -> None:
+    """Raises TspError if a tokenizer or the name of scales is wrong."""
+    if scales not in SCALES:
+        raise TspError(f"scales must be one of {', '.join(SCALES)}, not {scales!r}")
+    if tokenizer.vocab_size != model.vocab_size:
+        raise TspError(f"the tokenizer has {tokenizer.vocab_size} tokens, the model {model.vocab_size}: "
+                       "it belongs to another model")
 
 
 # --- calibration and quality ---------------------------------------------------------------------------------------
@@ -140,19 +146,20 @@ def _beginning(text: list[int], tokens: int, checkpoint: Checkpoint) -> list[int
     return text[: tokens // 4 if checkpoint.n_parameters >= MANY_PARAMETERS else tokens]
 
 
-def _quantized(checkpoint: Checkpoint, texts: Texts, context: int, config: ChipConfig, four_bit: frozenset[str],
-               scales: str, progress: Progress) -> tuple[IntegerModel, list[Trial]]:
-    """The integer model, and how its scales were chosen, if they were."""
+def quantized(checkpoint: Checkpoint, texts: Texts, context: int, lanes: int, four_bit: frozenset[str], scales: str,
+              progress: Progress, check: Callable[[ModelConfig], object]) -> tuple[IntegerModel, list[Trial]]:
+    """The integer model, and how its scales were chosen, if they were. check: raises TspError if a model does not fit
+    the machine."""
     checkpoint = replace(checkpoint, config=replace(checkpoint.config, seq_len=max(
         context, text_length(context, checkpoint.config.seq_len))))
 
     def make_robust() -> IntegerModel:
         progress("rotate")
-        return robust(checkpoint, texts.calibration, context=context, lanes=config.lanes)
+        return robust(checkpoint, texts.calibration, context=context, lanes=lanes)
 
     def fits() -> bool:
         try:
-            check_fit(replace(checkpoint.config, shared_classifier=False), config, context, four_bit)
+            check(replace(checkpoint.config, shared_classifier=False))
         except TspError:
             return False
         return True
@@ -161,7 +168,7 @@ def _quantized(checkpoint: Checkpoint, texts: Texts, context: int, config: ChipC
     if SCALES[scales] is ROBUST:
         return make_robust(), []
     make = quantizer.quantiser(checkpoint, context=context, calibration_tokens=texts.calibration, four_bit=four_bit,
-                               lanes=config.lanes, model=texts.floats.fast)
+                               lanes=lanes, model=texts.floats.fast)
     if (dynamic := SCALES[scales]) is not None:
         return make(dynamic), []
     progress("scales")
@@ -169,19 +176,22 @@ def _quantized(checkpoint: Checkpoint, texts: Texts, context: int, config: ChipC
                   make_robust=lambda: None if four_bit or not fits() else make_robust())
 
 
-def _check_quality(source: str, quality: Quality) -> None:
-    """Raises TspError if a model of this quality is of no use."""
+def check_quality(source: str, quality: Quality) -> None:
+    """Raises TspError if quantisation ruins the model."""
     if quality.top1 < LEAST_TOP1 or quality.ratio > MOST_KL:
-        raise TspError(f"{source}: the program would be of no use: {quality}; try --scales robust, --weights int8, or "
-                       "use `tsp compile --accept-quality` if you want it all the same")
+        raise TspError(f"{source}: quantisation ruins this model: {quality}; try --scales robust or --weights int8, or "
+                       "compile it anyway with `tsp compile --accept-quality`")
 
 
 # --- pack ----------------------------------------------------------------------------------------------------------
 
 
-def _pack(model: ModelConfig, tokenizer: Tokenizer, placement: Placement, codes: Sequence[Code],
-          trials: list[Trial], quality: Quality | None) -> Program:
-    config, integer_model = placement.geometry.config, placement.geometry.model
+def pack(model: ModelConfig, tokenizer: Tokenizer, integer_model: IntegerModel, placement: Placement,
+         codes: Sequence[Code], trials: list[Trial], quality: Quality | None,
+         part: tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]] = ({}, {})) -> Program:
+    """The program of a chip. part: of each stored matrix, the model's numbers of the rows that the chip holds, if it
+    does not hold all; and further channels."""
+    config = placement.geometry.config
     queues: dict[str, tuple[int, ...]] = {}
     starts: dict[str, tuple[int, ...]] = {}
     for queue in row.queues(config):
@@ -195,7 +205,7 @@ def _pack(model: ModelConfig, tokenizer: Tokenizer, placement: Placement, codes:
         maps={number: tuple(lanes) for number, lanes in permutations(config).items()},
         symbols=_symbols(placement), image=placement.layout.image(), tokenizer=tokenizer.to_bytes(),
         arrays=integer.to_arrays(integer_model, weights=False), stored=_stored(placement),
-        channels=_channels(placement), texts=texts, schedule=events, trials=tuple(trials), quality=quality,
+        channels=_channels(placement, *part), texts=texts, schedule=events, trials=tuple(trials), quality=quality,
     )
 
 
@@ -213,10 +223,15 @@ def _stored(placement: Placement) -> dict[str, Stored]:
     return found
 
 
-def _channels(placement: Placement) -> dict[str, np.ndarray]:
-    """What the rows and columns of the stored matrices are."""
-    return {f"{name}/{part}": channels for name, origin in placement.origins.items()
-            for part, channels in (origin.outputs | {"inputs": origin.inputs}).items()}
+def _channels(placement: Placement, rows: Mapping[str, np.ndarray], more: Mapping[str, np.ndarray],
+              ) -> dict[str, np.ndarray]:
+    """What the rows and columns of the stored matrices are. rows, more: as `pack` takes them."""
+    found = {f"{name}/{part}": channels for name, origin in placement.origins.items()
+             for part, channels in (origin.outputs | {"inputs": origin.inputs}).items()}
+    for name in rows.keys() & placement.origins.keys():
+        for side, own in placement.origins[name].outputs.items():
+            found[f"{name}/{side}"] = np.where(own >= 0, rows[name][own], -1).astype("<i4")
+    return found | dict(more)
 
 
 def _symbols(placement: Placement) -> dict[str, Symbol]:

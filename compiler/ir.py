@@ -18,7 +18,7 @@ from typing import Any
 
 from arch import config as cfg
 from arch import isa, row
-from arch.isa import Dir, Fmt, Op, Red, Src
+from arch.isa import AnyOp, Dir, Fmt, LinkOp, Op, Red, Src
 
 Cell = Hashable
 BURST_SLOT = 2
@@ -85,7 +85,7 @@ class Act:
     count: int = 1
     value: int = field(default_factory=itertools.count(1).__next__)
 
-    def part(self, start: int, count: int) -> "Act":
+    def entries(self, start: int, count: int) -> "Act":
         """Entries start..start + count - 1."""
         return replace(self, base=self.base + start, count=count)
 
@@ -128,6 +128,7 @@ class Stream:
 
     group: the vector group (0) or a weight group.
     reach: for each direction used, the farthest position at which the stream is sampled.
+    chip: number of its chip in a rack.
     """
 
     source: int
@@ -136,6 +137,7 @@ class Stream:
     interval: int
     group: int = 0
     reach: dict[Dir, int] = field(default_factory=dict)
+    chip: int = 0
 
     def arrival(self, at: int) -> tuple[Dir, int]:
         """(direction, cycle) of the first value's arrival at position `at`. Extends the stream to that position."""
@@ -154,10 +156,11 @@ class Burst:
     taken: cycles that an element occupies the engine.
     samples: streams that it samples, without weights.
     drives: streams that it drives, by their field prefix in the VXM.
+    chip: number of its chip in a rack.
     """
 
     queue: row.Queue
-    op: Op
+    op: AnyOp
     engine: str
     at: int
     count: int
@@ -166,6 +169,7 @@ class Burst:
     taken: int = 1
     samples: list[Stream] = field(default_factory=list)
     drives: dict[str, Stream] = field(default_factory=dict)
+    chip: int = 0
 
     @property
     def last(self) -> int:
@@ -240,7 +244,7 @@ class Cluster:
             case Imm(value):
                 burst.fields[f"{name}_src"] = Src.IMM
                 if burst.fields.setdefault("imm", value) != value:
-                    raise ValueError(f"{self.label}: one operation has one immediate")
+                    raise ValueError(f"{self.label}: an operation has only one immediate")
             case Iota():
                 burst.fields[f"{name}_src"] = Src.IOTA
             case Reg(base, size):
@@ -251,8 +255,9 @@ class Cluster:
             case Stream():
                 direction, cycle = loc.arrival(cfg.VXM)
                 if cycle != at or (count > 1 and loc.interval != interval):
-                    raise ValueError(f"{self.label}: operand {name} arrives in {cycle} and then every {loc.interval} "
-                                     f"cycles, not in {at} and then every {interval}")
+                    raise ValueError(f"{self.label}: operand {name} arrives in cycle {cycle}, then every "
+                                     f"{loc.interval} "
+                                     f"cycles, not in cycle {at}, then every {interval}")
                 burst.fields[f"{name}_src"] = Src.stream(direction)
                 burst.samples.append(loc)
             case _:
@@ -335,16 +340,39 @@ class Cluster:
             visible = at + i * interval + isa.MXM_LOAD
             self.writes.append(Write(("act", act.side, act.base + i), visible, visible, act.value))
 
-    def read(self, loc: Mem, to: row.Queue, count: int = 0) -> Stream:
+    def read(self, loc: Mem, to: row.Queue, count: int = 0, interval: int = 1) -> Stream:
         """Fetch SRAM quads for a unit, which samples the first in cycle 0. A single quad is fetched `count` times."""
-        return self._fetch(loc, to.position, 0, count or loc.count, 1)
+        return self._fetch(loc, to.position, 0, count or loc.count, interval)
+
+    # -- C2C --
+
+    def send(self, stream: Stream, side: str, ports: int, plane: int) -> None:
+        """SEND a plane of a stream from the ports (a bit each) at one end of the row.
+
+        The scheduler starts the cluster in a cycle that lets its SENDs begin with a slot.
+        """
+        queue = row.C2C[side]
+        _, at = stream.arrival(queue.position)
+        count, interval = stream.count, stream.interval
+        fields = {"plane": plane, "ports": ports, "count": count, "interval": interval}
+        self.bursts.append(Burst(queue, LinkOp.SEND, "send", at, count, interval, fields, samples=[stream]))
+
+    def receive(self, side: str, port: int, planes: int, count: int, interval: int) -> Stream:
+        """RECEIVE flits of a port, the first in cycle 0, and drive each on the planes of a mask, inward."""
+        queue = row.C2C[side]
+        result = self._drive(queue, isa.C2C_RECEIVE, count, interval)
+        fields = {"port": port, "planes": planes, "count": count, "interval": interval}
+        self.bursts.append(Burst(queue, LinkOp.RECEIVE, "receive", 0, count, interval, fields, drives={"": result}))
+        return result
 
     # -- VXM --
 
     def alu(self, *, a: Any, b: Any = None, c: Any = None, n: int = 1, at: int = 0, dst: Reg | None = None,
-            er_dst: int | None = None, red: Red = Red.NONE, **fields: Any,
+            er_dst: int | None = None, red: Red = Red.NONE, interval: int = 0, **fields: Any,
             ) -> tuple[Stream, Stream]:
         """Add a VXM burst of n elements, which samples from cycle `at` on, or when an operand's stream arrives.
+
+        interval: cycles from element to element; by default, as few as the VXM takes.
 
         Further fields are those of `arch.isa.FIELDS[Op.ALU]`.
 
@@ -357,21 +385,22 @@ class Cluster:
                 at = loc.arrival(cfg.VXM)[1]
         fields = {"round": 1, **fields}
         fold = self.config.vxm_fold
-        burst = Burst(row.VXM, Op.ALU, "alu", at, n, fold, {**fields, "count": n, "interval": fold, "red": red}, fold)
+        step = interval or fold
+        burst = Burst(row.VXM, Op.ALU, "alu", at, n, step, {**fields, "count": n, "interval": step, "red": red}, fold)
         fetched: dict[Any, Stream] = {}
         for name, operand in (("a", a), ("b", b), ("c", c)):
             if operand is not None:
-                self._operand(name, operand, at, n, fold, burst, fetched)
+                self._operand(name, operand, at, n, step, burst, fetched)
         self.bursts.append(burst)
         if dst is not None:
             burst.fields |= {"rf_we": 1, "rf": dst.base, "rf_inc": int(dst.count > 1)}
-            self._write_rf(dst, at + isa.VXM_RF, n, fold)
+            self._write_rf(dst, at + isa.VXM_RF, n, step)
         if er_dst is not None:
             burst.fields |= {"er_we": 1, "er_dst": er_dst}
             self.writes.append(Write(("er", er_dst), *[at + isa.VXM_RF] * 2))
         if "er_use" in fields:
             self.reads.append(Read(("er", fields["er"]), at, burst.last))
-        result = self._drive(row.VXM, at + isa.VXM_DRIVE + isa.vxm_late(self.config), n, fold)
+        result = self._drive(row.VXM, at + isa.VXM_DRIVE + isa.vxm_late(self.config), n, step)
         burst.drives["dst"] = result
         reduced = self._reduction(burst, red)
         return result, reduced
@@ -410,18 +439,18 @@ class Cluster:
 
     # -- MXM --
 
-    def mac(self, weights: list[Mem], act: Act, acc: Acc, *, steps: int, first_step: int = 0, accs: int = 0,
+    def mac(self, weights: list[Mem], act: Act, acc: Acc, *, vector_entries: int, first_entry: int = 0, accs: int = 0,
             order: isa.Order = isa.Order.ROW, wfmt: isa.Wfmt = isa.Wfmt.INT8, clear: int = 1) -> None:
         """Add a matrix product of act.count activation entries for accs accumulator entries, one MAC element a cycle.
 
         weights: for each weight group, the quads in order of use.
-        steps: accumulator entries of a vector.
-        first_step: first accumulator entry, counted from the beginning of acc.
+        vector_entries: accumulator entries of a vector.
+        first_entry: first accumulator entry, counted from the beginning of acc.
         accs: accumulator entries; by default, all of acc.
         """
-        accs = accs or acc.count * steps
+        accs = accs or acc.count * vector_entries
         acts, total, side = act.count, act.count * accs, act.side
-        queue, entry = row.MXM[side], acc.vector * steps + first_step
+        queue, entry = row.MXM[side], acc.vector * vector_entries + first_entry
         self.bursts.append(Burst(queue, Op.MAC, "mac", 0, total, 1, {
             "act": act.base, "acc": entry, "acts": acts, "accs": accs, "order": order, "wfmt": wfmt, "clear": clear}))
         for group, mem in enumerate(weights, start=1):
@@ -431,25 +460,45 @@ class Cluster:
                             act.value) for k in range(acts)]
         for i in range(accs):
             first = i * acc_step + isa.MXM_ACC
-            self.writes.append(Write(("acc", side, (entry + i) // steps), first, first + (acts - 1) * act_step))
+            cell = ("acc", side, (entry + i) // vector_entries)
+            self.writes.append(Write(cell, first, first + (acts - 1) * act_step))
         self.weight_quads += total * len(weights)
+
+
+@dataclass(eq=False)
+class Part(Cluster):
+    """One chip's part of a transfer between chips: its SEND or its RECEIVE, and what feeds or takes the flits.
+
+    key: what all parts of a transfer have in common.
+    chips: chips that have a part in it.
+    late: cycles from the SEND to this chip's RECEIVE; 0 for the part of the sender.
+    """
+
+    key: Hashable = None
+    chips: frozenset[int] = frozenset()
+    late: int = 0
+
+    @property
+    def anchor(self) -> int:
+        """Cycle of the part's SEND or RECEIVE."""
+        return next(burst.at for burst in self.bursts if isinstance(burst.op, LinkOp))
 
 
 @dataclass(eq=False)
 class Block:
     """A straight piece of a token's program.
 
-    passes: turns, the number of times that it is issued.
+    turns: how often it is issued.
     strides: by slice, the quads that relative addresses advance with each turn.
     clusters: its clusters in program order.
     """
 
     name: str
-    passes: int = 1
+    turns: int = 1
     strides: Mapping[str, int] = field(default_factory=dict)
     clusters: list[Cluster] = field(default_factory=list)
 
     @property
     def weight_quads(self) -> int:
         """Quads that the matrix units consume in all turns."""
-        return self.passes * sum(cluster.weight_quads for cluster in self.clusters)
+        return self.turns * sum(cluster.weight_quads for cluster in self.clusters)

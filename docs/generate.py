@@ -12,6 +12,7 @@ import functools
 import itertools
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -29,9 +30,10 @@ from plan.machines import GPUS, GROQCHIP, machine_of
 from plan.plan import make_plan
 from plan.shapes import PRESETS
 from program.program import Program
-from report import picture
+from program.rack import RackProgram
+from report import links, picture
 from run.devices import open_device
-from run.programs import open_program
+from run.programs import open_any, open_program
 from run.session import Session
 from run.story import begin
 from run.story import plan as plan_story
@@ -134,7 +136,7 @@ def _opcodes() -> str:
     unit = {op: name for name, ops in isa.UNIT_OPS.items() for op in ops}
     ops = (*Op, *LinkOp)
     fields = {op: ", ".join(f"`{name}`" for name in isa.FIELDS[op]) or "none" for op in ops}
-    return table(("opcode", "operation", "unit", "bits", "fields behind the header"),
+    return table(("opcode", "operation", "unit", "bits", "fields after the header"),
                  *((str(op.value), f"`{op.name}`", unit.get(op, "every queue"), str(isa.layout(op).size),
                     fields[op])
                    for op in ops))
@@ -243,7 +245,7 @@ def _segments() -> str:
     for bucket in program().buckets:
         served = program().positions(bucket)
         rows.append((f"{served[0]}..{served[-1]}", *(
-            f"{s.passes} x {s.length:,}" if s.passes > 1 else f"{s.length:,}" for s in bucket.segments),
+            f"{s.turns} x {s.length:,}" if s.turns > 1 else f"{s.length:,}" for s in bucket.segments),
             f"{bucket.period:,}"))
     return table(*rows)
 
@@ -341,7 +343,45 @@ def _chat() -> str:
     return f"```\n$ tsp {' '.join(CHAT)}\n> {QUESTION}\n{done.stdout.strip()}\n{took}\n```"
 
 
-RTL_BLOCKS = {"sim": lambda: _made("sim"), "bench": lambda: _made("bench"), "chat": _chat}
+# --- racks -----------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def rack_program() -> RackProgram:
+    """The shipped model on two chips."""
+    found = open_any(ROOT / MODEL, rack="pair")
+    assert isinstance(found, RackProgram)
+    return found
+
+
+def _rack_cycles() -> str:
+    rows = [("", "cycles a token", "mean", "tokens/s at 50 MHz", "SRAM used of each chip")]
+    for name, each in ((f"one `{DEFAULT_CONFIG}`", program()), ("`pair`", rack_program())):
+        periods = [bucket.period for bucket in each.buckets]
+        chips = each.chips if isinstance(each, RackProgram) else (each,)
+        uses = [[sum(quads) for quads in zip(*chip.sram_use().values(), strict=True)] for chip in chips]
+        rows.append((name, f"{min(periods):,}..{max(periods):,}", f"{each.mean_cycles:,.0f}",
+                     f"{each.tokens_per_second(50):,.0f}", ", ".join(f"{used / there:.0%}" for used, there in uses)))
+    return table(*rows)
+
+
+def _rack_links() -> str:
+    return table(("from", "to", "latency", "flits a token", "of slots"),
+                 *((str(t.near), str(t.far), f"{t.latency} cycles", f"{t.flits:,}", f"{t.share:.1%}")
+                   for t in links.traffic(rack_program(), 0)))
+
+
+RACK_RUN = ("run", MODEL.as_posix(), "--rack", "pair", "--prompt", PROMPT)
+
+
+def _rack_run() -> str:
+    done = subprocess.run([sys.executable, "-m", "cli.main", *RACK_RUN], cwd=ROOT, check=True, text=True,
+                          capture_output=True, env=os.environ | {"COLUMNS": "10000"})
+    lines = [line.rstrip() for line in done.stdout.strip().splitlines() if not line.startswith(SET_UP)]
+    return f"```\n$ tsp {shlex.join(RACK_RUN)}\n" + "\n".join(lines) + "\n```"
+
+
+RTL_BLOCKS = {"sim": lambda: _made("sim"), "bench": lambda: _made("bench"), "chat": _chat, "rack-run": _rack_run}
 """Blocks that `--rtl` alone renews."""
 BLOCKS: dict[str, Callable[[], str]] = {
     "isa-latencies": _latencies, "isa-opcodes": _opcodes, "isa-icu": _icu, "isa-widths": _widths,
@@ -349,13 +389,14 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "isa-control": lambda: _enum(host_map.Control), "isa-traps": lambda: _enum(host_map.Trap), "tables": _tables,
     "configs": _configs, "buckets": _buckets, "segments": _segments, "stories": _stories,
     "plan-models": _plan_models, "plan-roofline": _plan_roofline, "plan-claims": _plan_claims,
-    "plan-constants": _plan_constants, "plan-shapes": _plan_shapes, **RTL_BLOCKS,
+    "plan-constants": _plan_constants, "plan-shapes": _plan_shapes,
+    "rack-cycles": _rack_cycles, "rack-links": _rack_links, **RTL_BLOCKS,
 }
 """Contents of a block, by name."""
 
 
 def schedule() -> str:
-    """The picture: a pass of the shipped model's layers, for its first positions."""
+    """The picture: a turn of the shipped model's layers, for its first positions."""
     return picture.segment_svg(program(), 0, picture.longest_segment(program(), 0))
 
 
@@ -363,7 +404,7 @@ def main() -> int:
     """Write the blocks and the picture, or with --check say which differ; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m docs.generate", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing, exit 1 if a block is out of date")
-    parser.add_argument("--rtl", action="store_true", help="also the output of `make sim`, which runs the RTL")
+    parser.add_argument("--rtl", action="store_true", help="also write the output of `make sim`, which runs the RTL")
     options = parser.parse_args()
     stale = []
     for path, new in [*((path, renewed(path.read_text(), rtl=options.rtl)) for path in files()), (PICTURE, schedule())]:

@@ -129,8 +129,8 @@ class Identity:
         """The identity in WORDS words. Raises TspError if another device, or a board of another protocol, answers."""
         magic, version, digest, clock_khz, name = struct.unpack(cls.FORMAT, raw)
         if magic != cls.MAGIC:
-            raise TspError("what answers is no Metronome board")
+            raise TspError("the device that answers is not a Metronome board")
         if version != VERSION:
-            raise TspError(f"the board speaks version {version} of the protocol, this program version {VERSION}: build "
-                           "its bitstream anew")
+            raise TspError(f"the board speaks version {version} of the protocol, this tsp speaks version {VERSION}: "
+                           "build its bitstream again")
         return cls(config=name.rstrip(b"\0").decode(errors="replace"), digest=digest.hex(), clock_khz=clock_khz)

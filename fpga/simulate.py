@@ -111,7 +111,8 @@ def divisor(mhz: float, baud: int) -> Fraction:
         raise TspError(f"--mhz must be in {MHZ[0]:g}..{MHZ[1]:g}, not {mhz:g}: the boards have 45 to 50")
     most = int(mhz * 1e6 / FAST)
     if baud and not SLOWEST <= baud <= most:
-        raise TspError(f"--baud must be in {SLOWEST}..{most} at {mhz:g} MHz, for a bit takes {FAST} cycles at least, "
+        raise TspError(f"--baud must be in {SLOWEST}..{most} at {mhz:g} MHz, because a bit takes at least {FAST} "
+                       "cycles, "
                        f"not {baud}: leave it out for {FAST} cycles a bit")
     return divisor_of(mhz, baud) if baud else Fraction(FAST)
 
@@ -123,16 +124,16 @@ def chip_and_clock(config: str | None, mhz: float | None, board: str) -> tuple[C
     chosen = board_of(board)
     for option, value in (("--config", config), ("--mhz", mhz)):
         if value is not None:
-            raise TspError(f"{option} must not be given beside --board, which has its own: leave one of them out")
+            raise TspError(f"{option} must not be given together with --board, which sets it: leave one of them out")
     return config_of(chosen.config), chosen.mhz
 
 
 def main(
     config: Annotated[str | None, typer.Option(help=f"The board's chip: {', '.join(CONFIGS)}.  [default: "
                                                     f"{DEFAULT_CONFIG}]")] = None,
-    mhz: Annotated[float | None, typer.Option(help=f"What it says of its clock.  [default: {CLOCK_MHZ:g}]")] = None,
-    baud: Annotated[int, typer.Option(help="Of its line, for the cycles of a bit.  [default: 4 cycles a bit]")] = 0,
-    board: Annotated[str, typer.Option(help=f"Chip and clock of a board instead: {', '.join(BOARDS)}.")] = "",
+    mhz: Annotated[float | None, typer.Option(help=f"Clock that the board reports.  [default: {CLOCK_MHZ:g}]")] = None,
+    baud: Annotated[int, typer.Option(help="Baud rate of its line.  [default: 4 cycles a bit]")] = 0,
+    board: Annotated[str, typer.Option(help=f"Board whose chip and clock to take: {', '.join(BOARDS)}.")] = "",
 ) -> None:
     """Simulate a board until ctrl-C. Exits with 2 if it cannot be built."""
     try:

@@ -27,9 +27,10 @@ def main(
         _fail(f"--config must be one of {', '.join(CONFIGS)}, not {config!r}")
     target = Path(os.path.realpath(output))
     if output.exists() and not output.is_file():
-        _fail(f"--output {output}: cannot write: it is no regular file: name another one")
+        _fail(f"--output {output}: cannot write: it is not a regular file: name another one")
     if not (target.parent.is_dir() and os.access(target.parent, os.W_OK)):
-        _fail(f"--output {output}: cannot write: no folder {target.parent} to write in: make it, or name another file")
+        _fail(f"--output {output}: cannot write: there is no writable folder {target.parent}: make it, or name "
+              "another file")
     chip = Chip(config=replace(CONFIGS[config], debug=debug))
     try:
         with progress(f"hw: writing the Verilog of {config}", SECONDS):

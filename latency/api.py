@@ -61,7 +61,7 @@ class Api:
         except httpx2.InvalidURL as error:
             raise TspError(f"{url}: no URL: {error}") from None
         if parsed.scheme not in ("http", "https") or not parsed.host:
-            raise TspError(f"{url}: must be the URL of a server, such as http://127.0.0.1:8000/v1")
+            raise TspError(f"{url}: this is not the URL of a server: give one such as http://127.0.0.1:8000/v1")
         base = parsed if parsed.path.strip("/") else parsed.copy_with(path="/v1")
         headers = {"authorization": f"Bearer {key}"} if key else {}
         self._client = httpx2.AsyncClient(base_url=base, headers=headers,
@@ -84,7 +84,8 @@ class Api:
         try:
             found = [entry["id"] for entry in response.json()["data"]]
         except (ValueError, KeyError, TypeError):
-            raise TspError(f"{self.url}: no OpenAI-compatible API: GET models gives no list of models") from None
+            raise TspError(f"{self.url}: this is not an OpenAI-compatible API: GET models gives no list of "
+                           "models") from None
         if not found:
             raise TspError(f"{self.url}: the server has no model")
         return found
@@ -121,14 +122,14 @@ class Api:
         except (httpx2.HTTPError, httpx2.StreamError, httpx2.SSEError) as error:
             raise self._failed(error) from None
         except ValueError as error:
-            raise TspError(f"{self.url}: a chunk is no JSON: {error}") from None
+            raise TspError(f"{self.url}: a chunk is not JSON: {error}") from None
         if found is None:
             raise Refused(200, f"{self.url}: the answer to POST {question.path} had no token")
         return found
 
     def _take(self, reader: Reader, chunk: object) -> None:
         if not isinstance(chunk, Mapping):
-            raise TspError(f"{self.url}: a chunk is no JSON object")
+            raise TspError(f"{self.url}: a chunk must be a JSON object")
         if chunk.get("error"):
             raise Refused(200, f"{self.url}: {_message(chunk)}")
         reader.take(chunk, time.perf_counter())
@@ -137,7 +138,7 @@ class Api:
         try:
             said = _message(response.json())
         except ValueError:
-            said = "which is no answer of an OpenAI-compatible API"
+            said = "which is not an answer of an OpenAI-compatible API"
         return Refused(response.status_code, f"{self.url}: {what} answers {response.status_code}: {said}")
 
     def _failed(self, error: Exception) -> TspError:

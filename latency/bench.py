@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from base.errors import TspError
 
-from . import figures
+from . import summary
 from .api import Api, Question, Refused
 from .sample import Sample
 
@@ -27,7 +27,7 @@ class Bench:
     def as_json(self) -> dict[str, object]:
         """What `tsp bench-api --json` prints."""
         samples = self.samples
-        told = figures.cycles(samples)
+        told = summary.cycles(samples)
         return {
             "url": self.url, "model": self.question.model, "endpoint": self.question.path,
             "prompt": self.question.prompt, "max_tokens": self.question.tokens, "concurrency": self.concurrency,
@@ -35,8 +35,8 @@ class Bench:
             "seconds": self.seconds, "tokens": sum(sample.tokens for sample in samples),
             "throughput_tps": sum(sample.tokens for sample in samples) / self.seconds,
             "cached_tokens": [sample.cached for sample in samples],
-            "percentile_method": figures.METHOD, **figures.benchmark(samples), "wall": figures.table(samples),
-            "on_chip": figures.table(samples, on_chip=True) if told else None, "cycles": told,
+            "percentile_method": summary.METHOD, **summary.benchmark(samples), "wall": summary.table(samples),
+            "on_chip": summary.table(samples, on_chip=True) if told else None, "cycles": told,
         }
 
 

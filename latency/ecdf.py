@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from . import figures
+from . import summary
 from .sample import Sample
 
 WIDTH, HEIGHT = 760, 420
@@ -30,7 +30,7 @@ def curves(samples: Sequence[Sample]) -> list[Curve]:
     found = []
     for metric, (name, colour) in KINDS.items():
         for on_chip in (False, True):
-            values = sorted(value for value in figures.values_of(samples, metric, on_chip=on_chip) if value > 0)
+            values = sorted(value for value in summary.values_of(samples, metric, on_chip=on_chip) if value > 0)
             if values:
                 where = "on the chip" if on_chip else "wall clock"
                 found.append(Curve(f"{name}, {where} (n = {len(values):,})", colour, on_chip, values))

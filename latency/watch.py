@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from . import figures
+from . import summary
 from .api import Api, Question
 from .sample import Sample
 
@@ -18,7 +18,7 @@ class State:
 
     requests: int
     last: Sample
-    monitor: figures.Figures
+    monitor: summary.Figures
     cv: float | None
     chip_cv: float | None
     alarm: str
@@ -46,7 +46,7 @@ async def watch(api: Api, question: Question, *, window: int, metric: str, limit
 
 def _state(count: int, held: list[Sample], window: int, metric: str, limit: float) -> State:
     last, full = held[-1], len(held) == window
-    wall, chip = (figures.summary(figures.values_of(held, metric, on_chip=on_chip))["cv_percent"]
+    wall, chip = (summary.summarise(summary.values_of(held, metric, on_chip=on_chip))["cv_percent"]
                   for on_chip in (False, True))
     cv = wall if full else None
     alarm = ""
@@ -54,5 +54,5 @@ def _state(count: int, held: list[Sample], window: int, metric: str, limit: floa
         alarm = f"the chip took {last.chip.measured} cycles, {last.chip.predicted} were predicted"
     elif cv is not None and cv > limit:
         alarm = f"CV of {metric} is {cv:.1f} %, more than {limit:g} %, over the last {window} requests"
-    return State(requests=count, last=last, monitor=figures.monitor(held), cv=cv, chip_cv=chip if full else None,
+    return State(requests=count, last=last, monitor=summary.monitor(held), cv=cv, chip_cv=chip if full else None,
                  alarm=alarm)

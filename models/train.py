@@ -262,10 +262,10 @@ def main() -> None:
     parser.add_argument("--decay", type=float, default=0.1)
     parser.add_argument("--matrices", choices=("muon", "adamw"), default="muon")
     parser.add_argument("--warmup", type=int, default=100, help="steps")
-    parser.add_argument("--every", type=int, default=200, help="steps between evaluations and checkpoints")
+    parser.add_argument("--every", type=int, default=200, help="steps between evaluations and between checkpoints")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resume", type=Path, help="an earlier --out folder to go on from")
-    parser.add_argument("--echo", type=int, default=1, help="weight in the loss of what the facts decide")
+    parser.add_argument("--resume", type=Path, help="--out folder of an earlier training to continue")
+    parser.add_argument("--echo", type=int, default=1, help="weight in the loss of tokens that the facts decide")
     train(parser.parse_args())
 
 

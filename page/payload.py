@@ -11,7 +11,7 @@ from arch.row import queues, slices
 from program.image import bucket_accesses, map_accesses, mem_addresses, queue_accesses, start_accesses
 from program.program import Program
 from report import web
-from sim.rtl.chip import probe_table
+from sim.rtl.chip import deep_slices, probe_table
 
 from .tokenizer import page_tokenizer
 
@@ -24,10 +24,14 @@ def payload(program: Program, name: str) -> bytes:
 
 
 def _loading(program: Program) -> dict[str, Any]:
-    """What the chip's host needs to know. mem_bases: host address of quad 0 of each slice."""
+    """What the chip's host needs to know.
+
+    mem_bases: host address of quad 0 of each slice. deep: depths of the banks of slices that are filled directly.
+    """
     config = replace(program.config, debug=True)
     return {
         "mem_bases": {name: int(mem_addresses(config, queue.name, 0, 1)[0]) for name, queue in slices(config).items()},
+        "deep": deep_slices(config),
         "probes": {key: [entry.offset, entry.size] for key, entry in probe_table(config).items()},
         "spaces": {space.name: space.value for space in host_map.Space},
         "offsets": {space.name: {name: host_map.offset(space, name) for name in fields}

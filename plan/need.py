@@ -7,10 +7,10 @@ heads to its head sizes. On other machines nothing is padded, which is the least
 import math
 from dataclasses import dataclass
 
-from arch.lanes import ceil_div
+from arch.vectors import ceil_div
 from base.errors import TspError
 from compiler.place.geometry import native_head_size
-from compiler.place.placement import LOOPED_BODY
+from compiler.place.placement import MOST_STRAIGHT
 
 from .machines import Machine, program_store
 from .shapes import Shape
@@ -55,13 +55,13 @@ class Need:
 
 @dataclass(frozen=True)
 class Tiling:
-    """A shape in words of a machine's lanes; with one lane, in channels."""
+    """A shape in vectors of a machine's lanes; with one lane, in channels."""
 
     shape: Shape
     lanes: int
 
-    def words(self, channels: int) -> int:
-        """Words that hold so many channels."""
+    def vectors(self, channels: int) -> int:
+        """Vectors that hold so many channels."""
         return ceil_div(channels, self.lanes)
 
     @property
@@ -70,36 +70,36 @@ class Tiling:
         return native_head_size(self.shape.head_dim, self.lanes) if self.lanes > 1 else self.shape.head_dim
 
     @property
-    def per_word(self) -> int:
-        """K/V heads that share a word."""
+    def heads_per_vector(self) -> int:
+        """K/V heads that share a vector."""
         return max(1, self.lanes // self.head_size)
 
     @property
-    def kv_words(self) -> int:
-        """Words of all keys of a position, in a layer."""
-        return ceil_div(self.shape.kv_heads, self.per_word) * self.words(self.head_size)
+    def kv_vectors(self) -> int:
+        """Vectors of all keys of a position, in a layer."""
+        return ceil_div(self.shape.kv_heads, self.heads_per_vector) * self.vectors(self.head_size)
 
     @property
-    def q_words(self) -> int:
-        """Words of all queries of a position, in a layer."""
-        return self.kv_words * (self.shape.heads // self.shape.kv_heads)
+    def query_vectors(self) -> int:
+        """Vectors of all queries of a position, in a layer."""
+        return self.kv_vectors * (self.shape.heads // self.shape.kv_heads)
 
     def layer_weights(self) -> int:
         """Weights of a layer's matrices, padding included."""
-        s, dim, hidden = self.shape, self.words(self.shape.dim), self.words(self.shape.hidden)
-        attention = dim * (2 * self.q_words + 2 * self.kv_words)
+        s, dim, hidden = self.shape, self.vectors(self.shape.dim), self.vectors(self.shape.hidden)
+        attention = dim * (2 * self.query_vectors + 2 * self.kv_vectors)
         return (attention + s.experts * 3 * dim * hidden) * self.lanes**2 + s.router
 
     def vocabulary_weights(self) -> int:
-        """Weights of the classifier, or of the embedding: on a chip of ours both sides hold as many words."""
-        vocab = self.words(self.shape.vocab)
-        return (vocab + (vocab % 2 if self.lanes > 1 else 0)) * self.words(self.shape.dim) * self.lanes**2
+        """Weights of the classifier, or of the embedding: on a chip of ours both sides hold as many vectors."""
+        vocab = self.vectors(self.shape.vocab)
+        return (vocab + (vocab % 2 if self.lanes > 1 else 0)) * self.vectors(self.shape.dim) * self.lanes**2
 
     def channels(self) -> int:
         """Output channels of a layer's matrices."""
         s = self.shape
-        attention = self.q_words + 2 * self.kv_words + self.words(s.dim)
-        return (attention + s.experts * (2 * self.words(s.hidden) + self.words(s.dim))) * self.lanes
+        attention = self.query_vectors + 2 * self.kv_vectors + self.vectors(s.dim)
+        return (attention + s.experts * (2 * self.vectors(s.hidden) + self.vectors(s.dim))) * self.lanes
 
 
 def check_precision(precision: str) -> None:
@@ -131,35 +131,35 @@ def weight_bytes(tiling: Tiling, precision: str) -> int:
 def scale_bytes(tiling: Tiling, precision: str) -> int:
     """Bytes of gains and, with integers, of the channels' scales."""
     shape = tiling.shape
-    gains = (shape.layers * shape.norms + 1) * tiling.words(shape.dim) * tiling.lanes
+    gains = (shape.layers * shape.norms + 1) * tiling.vectors(shape.dim) * tiling.lanes
     if precision == "fp16":
         return SCALE_BYTES * gains
-    looped = tiling.lanes > 1 and ceil_div(tiling.words(shape.vocab), 2) > LOOPED_BODY
-    classifier = tiling.words(shape.vocab) * tiling.lanes * (LOOPED_SCALE_BYTES if looped else SCALE_BYTES)
+    looped = tiling.lanes > 1 and ceil_div(tiling.vectors(shape.vocab), 2) > MOST_STRAIGHT
+    classifier = tiling.vectors(shape.vocab) * tiling.lanes * (LOOPED_SCALE_BYTES if looped else SCALE_BYTES)
     return SCALE_BYTES * (gains + shape.layers * tiling.channels()) + classifier
 
 
 def kv_bytes(tiling: Tiling, precision: str, context: int) -> int:
     """Bytes of one sequence's cache: fp16 beside fp16 weights, otherwise int8 with a scale for each key."""
     lanes = tiling.lanes
-    positions = tiling.shape.cached(tiling.words(context) * lanes)
+    positions = tiling.shape.cached(tiling.vectors(context) * lanes)
     width = 2 if precision == "fp16" else 1
     scales = 0 if precision == "fp16" else SCALE_BYTES * positions * _key_scales(tiling)
-    return 2 * positions * tiling.kv_words * lanes * width + scales
+    return 2 * positions * tiling.kv_vectors * lanes * width + scales
 
 
 def _key_scales(tiling: Tiling) -> int:
-    """Scales of a position's keys in a layer: on a chip of ours two share a word, on each of its sides."""
+    """Scales of a position's keys in a layer: on a chip of ours two share a quad, on each of its sides."""
     if tiling.lanes == 1:
         return tiling.shape.kv_heads
     heads = range(tiling.shape.kv_heads)
-    sides = [sum(head // tiling.per_word % 2 == side for head in heads) for side in (0, 1)]
+    sides = [sum(head // tiling.heads_per_vector % 2 == side for head in heads) for side in (0, 1)]
     return sum(2 * max(1, ceil_div(count, 2)) for count in sides)
 
 
 def state_bytes(tiling: Tiling, context: int) -> int:
-    """Bytes of what else the SRAM of a chip of ours holds, but for what is small: rotary tables and a few words."""
-    return 4 * tiling.lanes * (VOCABULARY * tiling.words(tiling.shape.vocab) + POSITIONS * tiling.words(context))
+    """Bytes of what else the SRAM of a chip of ours holds, but for what is small: rotary tables and a few vectors."""
+    return 4 * tiling.lanes * (VOCABULARY * tiling.vectors(tiling.shape.vocab) + POSITIONS * tiling.vectors(context))
 
 
 def chips(count: float, machine: Machine) -> int:

@@ -1,31 +1,67 @@
 """Checks a program file whose checksum is right: its parts must fit each other and the chip."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 
 import numpy as np
 
 from arch import isa, queue_store, row
-from arch.lanes import SIDES, ceil_div
 from arch.legal import instruction
+from arch.vectors import SIDES, ceil_div
 from base.errors import TspError
 
 from .integer import MATRICES, array_shapes, from_arrays, model_sizes
 from .program import EVENT_COLUMNS, Program, Symbol
-from .weights import SOURCES, Stored
+from .rack import COMMON, AnyProgram, RackProgram
+from .weights import SOURCES, Stored, join, whole_shape
 
 REGISTER = 32
 """Bits of host registers for periods, limits and positions."""
 HOST_SYMBOLS = ("logits", "noise", "position", "temperature", "token", "tokens")
 """Tensors that the host reads and writes."""
+OF_LOGITS = ("logits", "noise")
+"""Those that a chip of a rack has only if it holds rows of the classifier."""
+
+
+def check_any(program: AnyProgram) -> None:
+    """`check` of a program for a chip, or for a rack and each of its chips."""
+    if not isinstance(program, RackProgram):
+        check(program)
+        return
+    for n, chip in enumerate(program.chips):
+        for fault in _faults(chip, _SHARED):
+            raise TspError(f"the program is damaged: on chip {n}, {fault}: compile it again")
+    for fault in _together(program):
+        raise TspError(f"the program is damaged: {fault}: compile it again")
+    join((share for chip in program.chips for share in chip.shares()), model_sizes(program.arrays))
 
 
 def check(program: Program) -> None:
     """Raises TspError that names the first part of a program that contradicts another part, or does not fit the
     chip."""
-    for part in (_buckets, _starts, _queues, _maps, _image, _symbols, _schedule, _model):
-        for fault in part(program):
-            raise TspError(f"the program is damaged: {fault}: compile it again")
+    for fault in _faults(program, (*_SHARED, _complete)):
+        raise TspError(f"the program is damaged: {fault}: compile it again")
+
+
+def _faults(program: Program, parts: Iterable[Callable[[Program], Iterator[str]]]) -> Iterator[str]:
+    for part in parts:
+        yield from part(program)
+
+
+def _together(program: RackProgram) -> Iterator[str]:
+    """Faults between the chips of a rack."""
+    first = program.chips[0]
+    for n, chip in enumerate(program.chips):
+        if chip.config != program.rack.chips[n]:
+            yield f"the program of chip {n} must be for config {program.rack.chips[n].name}, not {chip.config.name}"
+        if [(b.limit, b.period) for b in chip.buckets] != [(b.limit, b.period) for b in first.buckets]:
+            yield f"limits and periods of buckets must be the same on chip {n} as on chip 0"
+        for name in COMMON:
+            if name != "arrays" and getattr(chip, name) != getattr(first, name):
+                yield f"{name} must be the same on chip {n} as on chip 0"
+    known = np.concatenate([chip.logit_tokens() for chip in program.chips])
+    if missing := set(range(program.model.vocab_size)) - set(known.tolist()):
+        yield f"the logit of token {min(missing)} must be on a chip"
 
 
 def _buckets(program: Program) -> Iterator[str]:
@@ -46,8 +82,8 @@ def _buckets(program: Program) -> Iterator[str]:
         if not least <= bucket.period < 1 << REGISTER:
             yield f"the period of bucket {number} must be in {least}..{(1 << REGISTER) - 1}, not {bucket.period}"
         for segment in bucket.segments:
-            end = segment.start + segment.length * segment.passes
-            if min(segment.start, segment.length - 1, segment.passes - 1, segment.weight_bytes) < 0 or (
+            end = segment.start + segment.length * segment.turns
+            if min(segment.start, segment.length - 1, segment.turns - 1, segment.weight_bytes) < 0 or (
                     end > bucket.period):
                 yield f"segment {segment.name} of bucket {number} does not lie in its period of {bucket.period}"
 
@@ -107,11 +143,12 @@ def _symbols(program: Program) -> Iterator[str]:
         end = symbol.addr + symbol.quads + (layers - 1) * symbol.stride
         if symbol.addr < 0 or symbol.quads < 1 or symbol.stride < 0 or end > depths[symbol.slice]:
             yield f"tensor {name!r} must lie within the {depths[symbol.slice]} quads of slice {symbol.slice}"
-    if missing := [name for name in HOST_SYMBOLS if name not in program.symbols]:
+    needed = _host_quads(program)
+    if missing := [name for name in needed if name not in program.symbols]:
         yield f"tensor {missing[0]!r}, which the host needs, is missing"
-    for name, needed in _host_quads(program).items():
-        if (there := _quads(program.symbols[name], layers)) < needed:
-            yield f"tensor {name!r} must have {needed} quads, not {there}"
+    for name, least in needed.items():
+        if (there := _quads(program.symbols[name], layers)) < least:
+            yield f"tensor {name!r} must have {least} quads, not {there}"
 
 
 def _quads(symbol: Symbol, layers: int) -> int:
@@ -121,9 +158,10 @@ def _quads(symbol: Symbol, layers: int) -> int:
 
 def _host_quads(program: Program) -> dict[str, int]:
     """Quads that the host touches, by tensor. The token table also has an entry after the last position."""
-    vocab = ceil_div(program.model.vocab_size, program.config.lanes)
-    return dict.fromkeys(HOST_SYMBOLS, 1) | {
-        "logits": vocab, "noise": vocab, "tokens": program.context // program.config.lanes + 1}
+    lanes, logits = program.config.lanes, len(program.logit_tokens())
+    found = dict.fromkeys(HOST_SYMBOLS, 1) | {"tokens": program.context // lanes + 1}
+    return found | dict.fromkeys(OF_LOGITS, ceil_div(logits, lanes)) if logits else {
+        name: quads for name, quads in found.items() if name not in OF_LOGITS}
 
 
 def _schedule(program: Program) -> Iterator[str]:
@@ -142,9 +180,9 @@ def _schedule(program: Program) -> Iterator[str]:
     queues = {queue.name for queue in row.queues(program.config)}
     for number, queue, segment in np.unique(rows[:, [0, 2, 5]], axis=0).tolist():
         if program.texts[queue] not in queues:
-            yield f"its schedule names a queue {program.texts[queue]!r}, which the chip has not"
+            yield f"its schedule names a queue {program.texts[queue]!r}, which the chip lacks"
         if program.texts[segment] not in segments[number]:
-            yield f"its schedule names a segment {program.texts[segment]!r}, which bucket {number} has not"
+            yield f"its schedule names a segment {program.texts[segment]!r}, which bucket {number} lacks"
 
 
 def _model(program: Program) -> Iterator[str]:
@@ -159,7 +197,21 @@ def _model(program: Program) -> Iterator[str]:
         if getattr(model, name) != value:
             yield f"the integer model's {name} must be {value}, not {getattr(model, name)}"
             return
+    yield from _numbers(program)
     yield from _weights(program, sizes)
+
+
+def _numbers(program: Program) -> Iterator[str]:
+    """Faults of the numbers that say what a chip of a rack holds."""
+    for name, count in {"layers": program.model.n_layers, "logits": program.model.vocab_size}.items():
+        numbers = program.channels.get(name)
+        if numbers is None:
+            continue
+        if numbers.ndim != 1 or (len(numbers) and not -1 <= numbers.min() <= numbers.max() < count):
+            yield f"channels {name} must be a list of numbers below {count}"
+            return
+        if name == "layers" and len(np.unique(numbers[numbers >= 0])) != len(numbers):
+            yield "channels layers must be different numbers from 0 on"
 
 
 def _weightless(sizes: dict[str, int]) -> dict[str, np.ndarray]:
@@ -169,19 +221,30 @@ def _weightless(sizes: dict[str, int]) -> dict[str, np.ndarray]:
 
 
 def _weights(program: Program, sizes: dict[str, int]) -> Iterator[str]:
-    """Faults of the stored matrices: they must be those of the model."""
-    if set(program.stored) - {"embedding"} != set(SOURCES) - {"embedding"}:
-        yield f"its stored matrices must be {', '.join(SOURCES)}, not {', '.join(program.stored)}"
+    """Faults of the stored matrices: they must be the model's."""
+    if unknown := set(program.stored) - set(SOURCES):
+        yield f"its stored matrices must be {', '.join(SOURCES)}, not {min(unknown)}"
         return
-    shapes = array_shapes(sizes)
     for name, stored in program.stored.items():
-        shape = shapes[SOURCES[name][0]]
-        if stored.layers != (shape[0] if len(shape) == 3 else 1) or set(stored.groups) != {*SIDES}:
+        layers, rows, columns = whole_shape(name, sizes)
+        own = len(program.channels.get("layers", range(layers))) if _layered(name, sizes) else 1
+        if stored.layers != own or set(stored.groups) != {*SIDES}:
             yield f"matrix {name} must be stored once a layer, on both sides"
             return
-        rows = sum(shapes[source][-2] for source in SOURCES[name])
-        yield from _channels(program, name, {"W": rows, "E": rows, "inputs": shape[-1]})
+        yield from _channels(program, name, {"W": rows, "E": rows, "inputs": columns})
         yield from _parts(program, stored)
+
+
+def _layered(name: str, sizes: dict[str, int]) -> bool:
+    return len(array_shapes(sizes)[SOURCES[name][0]]) == 3
+
+
+def _complete(program: Program) -> Iterator[str]:
+    """Faults of a chip that is alone: it must hold every matrix, all layers and all logits."""
+    if set(program.stored) - {"embedding"} != set(SOURCES) - {"embedding"}:
+        yield f"its stored matrices must be {', '.join(SOURCES)}, not {', '.join(program.stored)}"
+    if part := {"layers", "logits"} & set(program.channels):
+        yield f"it must have no channels {min(part)}, which are those of a chip of a rack"
 
 
 def _channels(program: Program, name: str, counts: dict[str, int]) -> Iterator[str]:
@@ -209,3 +272,7 @@ def _parts(program: Program, stored: Stored) -> Iterator[str]:
             last = part.addr + part.quads + (stored.layers - 1) * part.stride
             if min(part.addr, part.quads, part.stride) < 0 or last > len(program.image.get(part.slice, ())):
                 yield f"matrix {name} must lie within the image of slice {part.slice}"
+
+
+_SHARED = (_buckets, _starts, _queues, _maps, _image, _symbols, _schedule, _model)
+"""Checks of every program, alone on its chip or part of a rack's."""

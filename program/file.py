@@ -6,37 +6,36 @@ A file is two lines of text, a third line with a JSON header, and raw sections. 
     <bytes of the whole file> <sha256 of all that follows this line>
     {"config": .., "sections": [[name, dtype, shape], ..], ..}
 
-Nothing in it is executable. The same program always gives the same bytes.
+The program of a rack begins with `metronome-rack 1`. What belongs to the model stands in it once. What belongs to
+chip n is in entry n of the header's "chips", and in the sections "chip<n>/..".
+
+Nothing in a file is executable. The same program always gives the same bytes.
 """
 
-import hashlib
-import json
-import math
 import mmap
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
-import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from arch import isa, row
-from arch.config import CONFIGS, PLANES, ChipConfig
+from arch.config import CONFIGS, ChipConfig
 from arch.identity import chip_digest, digest_of, isa_digest
+from arch.rack import RackConfig, rack_from_json
 from base.errors import TspError
 from base.files import write_whole
 
-from . import check
+from . import check, sections
+from .frame import Data, Kind, framed, kind_of, opened, read_sections
 from .program import Program
+from .rack import AnyProgram, RackProgram
 
-MAGIC = b"metronome-program "
-VERSION = 4
+CHIP = Kind(magic=b"metronome-program ", version=4)
+RACK = Kind(magic=b"metronome-rack ", version=1)
+KINDS = CHIP, RACK
 SUFFIX = ".tsp"
-SUM_DIGITS = 64
-_SECTIONED = ("queues", "image", "schedule", "tokenizer", "arrays", "channels")
-_HEADER = tuple(f.name for f in fields(Program) if f.name not in ("config", *_SECTIONED))
+_NONSENSE = (KeyError, TypeError, ValueError, OverflowError, ValidationError)
 
 
 def is_program(path: str | Path) -> bool:
@@ -44,53 +43,72 @@ def is_program(path: str | Path) -> bool:
     path = Path(path)
     try:
         with open(path, "rb") as file:
-            return file.read(len(MAGIC)) == MAGIC or path.suffix == SUFFIX
+            first = file.read(max(len(kind.magic) for kind in KINDS))
     except OSError:
         return path.suffix == SUFFIX
+    return any(first.startswith(kind.magic) for kind in KINDS) or path.suffix == SUFFIX
 
 
 def check_checkpoint(path: Path) -> None:
     """Raises TspError if the file is a program rather than a checkpoint."""
     if path.is_file() and is_program(path):
-        raise TspError(f"{path} is a program already, and no checkpoint: run it with `tsp run {path}`")
+        raise TspError(f"{path} is a program, not a checkpoint: run it with `tsp run {path}`")
 
 
-def to_bytes(program: Program) -> bytes:
+def to_bytes(program: AnyProgram) -> bytes:
     """The bytes of a program's file. The same program gives the same bytes."""
-    sections = _sections(program)
-    header = {name: _ADAPTERS[name].dump_python(getattr(program, name), mode="json") for name in _HEADER} | {
-        "config": program.config.name, "digest": program.config.digest(), "isa": isa_digest(),
-        "sections": [[name, array.dtype.str, list(array.shape)] for name, array in sections.items()],
-    }
-    body = json.dumps(header, sort_keys=True, separators=(",", ":")).encode() + b"\n"
-    body += b"".join(array.tobytes() for array in sections.values())
-    head = MAGIC + b"%d\n" % VERSION
-    return head + _second_line(len(head), body) + body
+    if isinstance(program, RackProgram):
+        return _rack_bytes(program)
+    header = sections.header_of(program, sections.HEADER) | {
+        "config": program.config.name, "digest": program.config.digest(), "isa": isa_digest()}
+    own = sections.own_sections(program)
+    channels = {name: own.pop(name) for name in list(own) if name.startswith("channels/")}
+    return framed(CHIP, header, own | sections.common_sections(program) | channels)
 
 
-def save(program: Program, path: str | Path) -> None:
+def _rack_bytes(program: RackProgram) -> bytes:
+    header = sections.header_of(program.chips[0], sections.COMMON_HEADER) | {
+        "config": program.rack.name, "rack": program.rack.as_json(), "digest": program.rack.digest(),
+        "isa": isa_digest(), "chips": [sections.header_of(chip, sections.OWN_HEADER) for chip in program.chips]}
+    found = sections.common_sections(program.chips[0])
+    for n, chip in enumerate(program.chips):
+        found |= {f"chip{n}/{name}": data for name, data in sections.own_sections(chip).items()}
+    return framed(RACK, header, found)
+
+
+def save(program: AnyProgram, path: str | Path) -> None:
     """Write the program file, whole or not at all. Raises TspError."""
     write_whole({Path(path): to_bytes(program)})
 
 
 def load(path: str | Path, config: ChipConfig | None = None) -> Program:
-    """Read a program file.
+    """Read the program file of one chip.
 
     config: the chip that the program must be for. By default, it is the config that the file names.
 
-    Raises TspError if the file is not a program, has another version, is truncated or altered, or is for another chip.
+    Raises TspError if the file is not a program, has another version, is truncated or altered, is for another chip, or
+    is for a rack.
     """
+    program = load_any(path, config)
+    if isinstance(program, RackProgram):
+        raise TspError(f"{path} is for rack {program.rack.name}, not for one chip: compile its checkpoint "
+                       "without --rack")
+    return program
+
+
+def load_any(path: str | Path, config: ChipConfig | RackConfig | None = None) -> AnyProgram:
+    """Read the program file of a chip or of a rack. Otherwise as `load`."""
     try:
         data = _mapped(Path(path))
     except OSError as error:
         raise TspError(f"{path}: cannot read the program: {error.strerror}") from error
     try:
-        return from_bytes(data, config)
+        return any_from_bytes(data, config)
     except TspError as error:
         raise TspError(f"{path}: {error}") from None
 
 
-def _mapped(path: Path) -> bytes | mmap.mmap:
+def _mapped(path: Path) -> Data:
     """A file's contents, mapped to memory: only what is used is read."""
     with open(path, "rb") as file:
         if not os.fstat(file.fileno()).st_size:
@@ -98,68 +116,38 @@ def _mapped(path: Path) -> bytes | mmap.mmap:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def from_bytes(data: bytes | mmap.mmap, config: ChipConfig | None = None) -> Program:
-    """The program of `to_bytes`. Raises TspError as `load` does. The result is safe to run: see `program.check`."""
-    header, rest = _checked(data)
-    try:
-        chip = _chip(header, config)
-        sections = _read_sections(header["sections"], rest)
-        values = {name: _ADAPTERS[name].validate_python(header[name]) for name in _HEADER}
-        program = Program(config=chip, **values, **_from_sections(sections, chip))
-    except (KeyError, TypeError, ValueError, OverflowError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
-        raise TspError(f"the program's header contradicts its contents ({reason}): compile it again") from error
-    check.check(program)
+def from_bytes(data: Data, config: ChipConfig | None = None) -> Program:
+    """The program of `to_bytes`, for one chip. Raises TspError as `load` does. It is safe to run: see `check`."""
+    program = any_from_bytes(data, config)
+    if isinstance(program, RackProgram):
+        raise TspError(f"the program is for rack {program.rack.name}, not for one chip")
     return program
 
 
-# --- frame ---------------------------------------------------------------------------------------------------------
-
-
-def _second_line(before: int, body: bytes) -> bytes:
-    """Size of the whole file and checksum of the body. The size counts its own digits."""
-    rest = before + 1 + SUM_DIGITS + 1 + len(body)
-    size = rest
-    while size != rest + len(str(size)):
-        size = rest + len(str(size))
-    return b"%d %s\n" % (size, hashlib.sha256(body).hexdigest().encode())
-
-
-def _checked(data: bytes | mmap.mmap) -> tuple[dict[str, Any], memoryview]:
-    """The JSON header and the sections after it. Raises TspError unless the frame and the checksum are right."""
-    first, newline, behind = _line(data, 0)
-    known = first.startswith(MAGIC) if newline else bool(first) and MAGIC.startswith(first[: len(MAGIC)])
-    if not known:
-        raise TspError("not a Metronome program; compile a checkpoint with `tsp compile`")
-    second, newline, behind = _line(data, behind)
-    if not newline:
-        raise TspError(f"the program is cut short: only {len(data)} bytes of its first lines are there")
-    if first != MAGIC + b"%d" % VERSION:
-        raise TspError(f"a program of version {first[len(MAGIC):][:16].decode('ascii', 'replace')!r}; this tsp reads "
-                       f"version {VERSION}: compile it again")
-    size, _, digest = second.partition(b" ")
-    if not size.isdigit() or size.startswith(b"0"):
-        raise TspError("the program is altered: its size is no number; copy or compile it again")
-    if int(size) != len(data):
-        fault = "cut short" if len(data) < int(size) else "too long"
-        raise TspError(f"the program is {fault}: {int(size)} bytes expected, {len(data)} found; copy it again")
-    body = memoryview(data)[behind:]
-    if hashlib.sha256(body).hexdigest().encode() != digest:
-        raise TspError("the program is altered: its checksum does not match; copy or compile it again")
+def any_from_bytes(data: Data, config: ChipConfig | RackConfig | None = None) -> AnyProgram:
+    """The program of `to_bytes`, for a chip or for a rack. Otherwise as `from_bytes`."""
+    kind = kind_of(data, KINDS)
+    header, rest = opened(data)
     try:
-        line, newline, behind = _line(data, behind)
-        header = json.loads(line) if newline else None
-    except (ValueError, RecursionError):
-        header = None
-    if not isinstance(header, dict):
-        raise TspError("the program's header is no JSON object: compile it again")
-    return header, memoryview(data)[behind:]
+        program = (_rack_program if kind is RACK else _chip_program)(header, rest, config)
+    except _NONSENSE as error:
+        reason = str(error).splitlines()[0]
+        raise TspError(f"the program's header contradicts its contents ({reason}): compile it again") from error
+    check.check_any(program)
+    return program
 
 
-def _line(data: bytes | mmap.mmap, start: int) -> tuple[bytes, bool, int]:
-    """(a line without its newline, whether it has one, where the next line begins)."""
-    end = data.find(b"\n", start)
-    return data[start : end if end >= 0 else len(data)], end >= 0, end + 1
+# --- one chip ------------------------------------------------------------------------------------------------------
+
+
+def _chip_program(header: Mapping[str, Any], rest: memoryview, config: ChipConfig | RackConfig | None) -> Program:
+    if isinstance(config, RackConfig):
+        raise TspError(f"the program is for one chip, config {header['config']}, not for rack {config.name}: compile "
+                       "its checkpoint with --rack")
+    chip = _chip(header, config)
+    found = read_sections(header["sections"], rest)
+    return Program(config=chip, **sections.from_header(header, sections.HEADER), **sections.from_common(found),
+                   **sections.from_own(found, chip))
 
 
 def _chip(header: Mapping[str, Any], config: ChipConfig | None) -> ChipConfig:
@@ -178,64 +166,30 @@ def _chip(header: Mapping[str, Any], config: ChipConfig | None) -> ChipConfig:
     return chip
 
 
-# --- sections ------------------------------------------------------------------------------------------------------
+# --- a rack --------------------------------------------------------------------------------------------------------
 
 
-def _word_bytes(queue: row.Queue) -> int:
-    return -(-isa.width(queue.unit) // 8)
+def _rack_program(header: Mapping[str, Any], rest: memoryview, config: ChipConfig | RackConfig | None) -> RackProgram:
+    rack = _rack(header, config)
+    found = read_sections(header["sections"], rest)
+    common = sections.from_header(header, sections.COMMON_HEADER) | sections.from_common(found)
+    if len(header["chips"]) != len(rack.chips):
+        raise ValueError(f"it has programs of {len(header['chips'])} chips, the rack {len(rack.chips)}")
+    chips = tuple(Program(config=chip, **common, **sections.from_header(own, sections.OWN_HEADER),
+                          **sections.from_own(sections.under(f"chip{n}/", found), chip))
+                  for n, (chip, own) in enumerate(zip(rack.chips, header["chips"], strict=True)))
+    return RackProgram(rack=rack, chips=chips)
 
 
-def _sections(program: Program) -> dict[str, np.ndarray]:
-    """The sections by name: everything that is not in the header."""
-    found = {}
-    for queue in row.queues(program.config):
-        size, words = _word_bytes(queue), program.queues[queue.name]
-        raw = b"".join(word.to_bytes(size, "little") for word in words)
-        found[f"queue/{queue.name}"] = np.frombuffer(raw, np.uint8).reshape(len(words), size)
-    found |= {f"image/{name}": data for name, data in sorted(program.image.items())}
-    found["schedule"] = program.schedule
-    found["tokenizer"] = np.frombuffer(program.tokenizer, np.uint8)
-    found |= {f"model/{name}": data for name, data in sorted(program.arrays.items())}
-    found |= {f"channels/{name}": data for name, data in sorted(program.channels.items())}
-    return {name: np.ascontiguousarray(data) for name, data in found.items()}
-
-
-def _read_sections(table: Iterable[list], rest: memoryview) -> dict[str, np.ndarray]:
-    sections, at = {}, 0
-    for name, dtype, shape in table:
-        if not isinstance(name, str) or any(size < 0 for size in shape):
-            raise ValueError(f"section {name!r} of shape {shape} cannot be")
-        kind, count = np.dtype(dtype), math.prod(shape)
-        if kind.hasobject or kind.kind not in "iu":
-            raise ValueError(f"section {name} must hold integers, not {dtype}")
-        sections[name] = np.frombuffer(rest, kind, count, at).reshape(shape)
-        at += count * kind.itemsize
-    if at != len(rest):
-        raise ValueError(f"sections take {at} bytes of {len(rest)}")
-    return sections
-
-
-def _from_sections(sections: Mapping[str, np.ndarray], config: ChipConfig) -> dict[str, Any]:
-    def under(folder: str) -> dict[str, np.ndarray]:
-        return {name[len(folder) :]: data for name, data in sections.items() if name.startswith(folder)}
-
-    queues = {}
-    for queue in row.queues(config):
-        words = sections[f"queue/{queue.name}"]
-        raw, size = words.tobytes(), _word_bytes(queue)
-        if words.dtype != np.uint8 or words.shape[1:] != (size,):
-            raise ValueError(f"queue {queue.name} must be uint8 [n, {size}], not {words.dtype} {words.shape}")
-        queues[queue.name] = tuple(int.from_bytes(raw[i : i + size], "little") for i in range(0, len(raw), size))
-    image = under("image/")
-    for name, data in image.items():
-        if data.dtype != np.uint8 or data.shape[1:] != (PLANES, config.lanes):
-            raise ValueError(f"image of {name} must be uint8 [n, {PLANES}, {config.lanes}], "
-                             f"not {data.dtype} {data.shape}")
-    return {"queues": queues, "image": image, "schedule": sections["schedule"],
-            "tokenizer": sections["tokenizer"].tobytes(), "arrays": under("model/"),
-            "channels": under("channels/")}
-
-
-_ADAPTERS: dict[str, TypeAdapter] = {
-    name: TypeAdapter(kind) for name, kind in get_type_hints(Program).items() if name in _HEADER
-}
+def _rack(header: Mapping[str, Any], config: ChipConfig | RackConfig | None) -> RackConfig:
+    """The rack of a program. Raises TspError if `config` is another machine."""
+    name = header["config"]
+    if isinstance(config, ChipConfig):
+        raise TspError(f"the program is for rack {name}, not for one chip {config.name}: compile its checkpoint again")
+    rack = config or rack_from_json(str(name), header["rack"])
+    if header["isa"] != isa_digest():
+        raise TspError(f"the program is for rack {name} with another instruction set: compile it again")
+    if rack.digest() != header["digest"]:
+        raise TspError(f"the program is for rack {name} ({header['digest']}), not for {rack.name} ({rack.digest()}): "
+                       "compile it again")
+    return rack

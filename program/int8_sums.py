@@ -5,7 +5,6 @@ Without a C++ compiler, numpy computes them in float32. That is exact too, but s
 
 import ctypes
 import functools
-import os
 import platform
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from base import cache
+from base.cxx import cxx
 from base.errors import TspError
 
 SOURCE = Path(__file__).with_suffix(".cpp")
@@ -46,11 +46,12 @@ def float_sums(weights: np.ndarray, act: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _function():
-    compiler = shutil.which(os.environ.get("CXX", "g++"))
-    if compiler is None:
-        return None
     try:
-        library = ctypes.CDLL(str(_library(compiler)))
+        command, *arguments = cxx()
+        found = shutil.which(command)
+        if found is None:
+            return None
+        library = ctypes.CDLL(str(_library((found, *arguments))))
     except (OSError, TspError):
         return None
     function = library.int8_sums
@@ -59,14 +60,14 @@ def _function():
     return function
 
 
-def _library(compiler: str) -> Path:
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+def _library(compiler: tuple[str, ...]) -> Path:
+    version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=False).stdout
 
     def make(folder: Path) -> None:
-        done = subprocess.run([compiler, *FLAGS, str(SOURCE), "-o", "int8_sums.so"], cwd=folder, capture_output=True,
+        done = subprocess.run([*compiler, *FLAGS, str(SOURCE), "-o", "int8_sums.so"], cwd=folder, capture_output=True,
                               text=True, check=False)
         if done.returncode:
-            raise TspError(f"{compiler} refuses {SOURCE.name}: {done.stderr.splitlines()[0]}")
+            raise TspError(f"{' '.join(compiler)} refuses {SOURCE.name}: {done.stderr.strip().partition(chr(10))[0]}")
 
-    key = cache.content_key(SOURCE.read_text(), *FLAGS, version, platform.machine())
+    key = cache.content_key(SOURCE.read_text(), *compiler[1:], *FLAGS, version, platform.machine())
     return cache.cached("int8_sums", key, make) / "int8_sums.so"

@@ -8,21 +8,15 @@ Shifts are the same for all layers because the layers share one loop body; what 
 """
 
 import itertools
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
-from arch import numerics, tables
 from arch.config import MAX_LANES
-from arch.isa import Func
 from base.errors import TspError
 
-ROPE_FRACTION = 14
-ROPE_STEP = 16
-"""A rotation is the product of two: one by a multiple of ROPE_STEP positions, and one by the rest."""
 SCORE_FRACTION = 6
 LOGIT_FRACTION = 8
 GATE_FRACTION = 12
@@ -39,23 +33,6 @@ RESIDUAL = "residual"
 """In a model's `dynamic`: the residual, which is the operand of every norm, gets an exponent for each token."""
 MASKED = -(1 << 23)
 """Added to the scores of positions that do not exist yet."""
-
-
-def rsr(x: np.ndarray, s: np.ndarray | int) -> np.ndarray:
-    """Right shift that rounds half up. s = 0 leaves x, and a negative s shifts left."""
-    s = np.asarray(s)
-    if s.ndim == 0:
-        n = int(s)
-        return (x + (1 << n - 1)) >> n if n > 0 else x << -n
-    return np.where(s >= 0, numerics.shift_right(x, np.maximum(s, 0), 1), x << np.maximum(-s, 0))
-
-
-def clip(x: np.ndarray, bits: int) -> np.ndarray:
-    """SAT: clamp to +-(2**(bits-1) - 1), or to the int32 range for 32."""
-    if bits == 32:
-        return numerics.sat32(x)
-    limit = (1 << bits - 1) - 1
-    return np.minimum(np.maximum(x, -limit), limit)
 
 
 def groups(hidden: int, size: int = 0) -> list[slice]:
@@ -269,35 +246,3 @@ def _check_array(arrays: Mapping[str, np.ndarray], name: str, dtype: np.dtype, s
 def greatest_sum(weights: np.ndarray) -> int:
     """Greatest sum of magnitudes in a row of an int8 matrix [out, in]."""
     return int(np.abs(weights.astype(np.int16)).sum(-1, dtype=np.int64).max(initial=0))
-
-
-def rope_tables(context: int, head_size: int, theta: float) -> tuple[np.ndarray, np.ndarray]:
-    """(cos, sin) [context, head_size / 2], Q2.14, as the chip computes them: the product of two rotations.
-
-    The chip keeps 16 low rotations and context/16 high ones, by multiples of 16. It multiplies them once a token, so
-    the table of a long context takes little SRAM: cos = RSR(ch*cl, 14) - RSR(sh*sl, 14),
-    sin = RSR(sh*cl, 14) + RSR(ch*sl, 14).
-    """
-    rate = theta ** (-np.arange(0, head_size, 2) / head_size)
-    (cl, sl), (ch, sh) = rope_parts(context, rate)
-    low, high = np.arange(context) % ROPE_STEP, np.arange(context) // ROPE_STEP
-    cl, sl, ch, sh = cl[low], sl[low], ch[high], sh[high]
-    one = ROPE_FRACTION
-    return rsr(ch * cl, one) - rsr(sh * sl, one), rsr(sh * cl, one) + rsr(ch * sl, one)
-
-
-def rope_parts(context: int, rate: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """((cos, sin) of 0..15, (cos, sin) of 0, 16, 32..) as int64 Q2.14 arrays [positions, pairs]."""
-
-    def table(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        angle = positions[:, None] * rate
-        one = 1 << ROPE_FRACTION
-        return np.rint(np.cos(angle) * one).astype(np.int64), np.rint(np.sin(angle) * one).astype(np.int64)
-
-    return table(np.arange(ROPE_STEP)), table(ROPE_STEP * np.arange(math.ceil(context / ROPE_STEP)))
-
-
-def interpolate(func: Func, a: np.ndarray) -> np.ndarray:
-    """An interpolating table function of int64 values."""
-    product, base = numerics._table(func, a)
-    return rsr(product, tables.TABLES[func].frac_bits) + base

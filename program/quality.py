@@ -58,5 +58,5 @@ class Trial:
     def __str__(self) -> str:
         name = "all" if self.sites == SITES else " ".join(self.sites)
         if self.refused:
-            return f"{name} -> static, for dynamic scales are impossible ({self.refused})"
+            return f"{name} -> static, because dynamic scales are impossible ({self.refused})"
         return f"{name} {self.dynamic:.2%} / {self.static:.2%} -> {'static' if self.takes_static else 'dynamic'}"

@@ -13,19 +13,16 @@ import numpy as np
 from arch import numerics, tables
 from arch.isa import Func
 
+from .arithmetic import ROPE_FRACTION, clip, interpolate, rsr
 from .int8_sums import EXACT_COLUMNS, int8_sums
 from .integer import (
     GATE_FRACTION,
     NORM_OPERAND_BITS,
     Q_SHIFT,
-    ROPE_FRACTION,
     SCORE_FRACTION,
     IntegerModel,
-    clip,
     greatest_sum,
     groups,
-    interpolate,
-    rsr,
 )
 
 HALF = np.array([0.5])

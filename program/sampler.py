@@ -7,7 +7,7 @@ import numpy as np
 from arch import numerics
 from arch.isa import Func
 
-from .integer import clip, interpolate, rsr
+from .arithmetic import clip, interpolate, rsr
 
 GUMBEL_ONE = 24 << 15
 """-log2 of the uniform variate's unit, Q15."""

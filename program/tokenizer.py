@@ -143,7 +143,7 @@ class Tokenizer:
         except ValidationError as error:
             raise TspError(f"tokenizer image: {error.errors()[0]['msg']} in its header") from None
         if len(payload) != header.payload_bytes:
-            raise TspError(f"tokenizer image: expected {header.payload_bytes} bytes behind the header, "
+            raise TspError(f"tokenizer image: expected {header.payload_bytes} bytes after the header, "
                            f"found {len(payload)}")
         return Tokenizer(kind=header.kind, payload=payload, bos=header.bos, stops=header.stops,
                          adds_bos=header.adds_bos, chat_template=header.chat_template, vocab_size=header.vocab_size)
@@ -182,7 +182,7 @@ def _parse_llama2c(payload: bytes, vocab_size: int) -> Words:
         if raw in index:
             return [index[raw]]
         if not has_bytes:
-            raise TspError(f"the tokenizer has no token for {char!r} and no byte tokens: leave it out")
+            raise TspError(f"the tokenizer has no token for {char!r} and no byte tokens: remove it from the text")
         return [bytes_from + byte for byte in raw]
 
     def encode(text: str) -> list[int]:
@@ -193,7 +193,7 @@ def _parse_llama2c(payload: bytes, vocab_size: int) -> Words:
         raw = vocab[token] if token < len(vocab) else b""
         return raw[1:] if prev is None and raw.startswith(b" ") else _byte_value(raw)  # run.c's rule
 
-    notes = [f"the tokenizer has {len(vocab)} tokens, the model {vocab_size}: the others print nothing"]
+    notes = [f"the tokenizer has {len(vocab)} tokens, the model {vocab_size}: ids beyond them print nothing"]
     return Words(encode=encode, piece=piece, text=lambda token: piece(token, token).decode("utf-8", "replace"),
                  notes=tuple(notes if len(vocab) < vocab_size else ()))
 
@@ -201,7 +201,8 @@ def _parse_llama2c(payload: bytes, vocab_size: int) -> Words:
 def _read_entries(payload: bytes, vocab_size: int) -> tuple[list[bytes], list[float]]:
     """Pieces and scores of `vocab_size` tokens, or of fewer, because models pad their vocabularies."""
     if len(payload) < 4:
-        raise TspError(f"tokenizer is truncated: its header takes 4 bytes, found {len(payload)}")
+        raise TspError(f"the tokenizer is truncated: its header has 4 bytes, the file has {len(payload)}: download "
+                       "it again")
     (longest,) = struct.unpack_from("<i", payload)
     vocab, scores, offset = [], [], 4
     for token in range(vocab_size):
@@ -241,7 +242,7 @@ def _utf8(text: str) -> bytes:
     try:
         return text.encode("utf-8", "surrogateescape")  # a command line's undecodable bytes arrive as escapes
     except UnicodeEncodeError as error:
-        raise TspError(f"the text holds {text!r}, which is no Unicode character: remove it") from error
+        raise TspError(f"the text holds {text!r}, which is not a Unicode character: remove it") from error
 
 
 # ---- Hugging Face tokenizer.json ----
@@ -288,7 +289,7 @@ def open_library(payload: bytes, vocab_size: int) -> tuple[tokenizers.Tokenizer,
     notes = [f"added token {text!r} has id {token}, the model's vocabulary ends at {vocab_size - 1}: it is dropped"
              for text, token in beyond.items()]
     if size < vocab_size:
-        notes.append(f"the tokenizer has {size} tokens, the model {vocab_size}: the others print nothing")
+        notes.append(f"the tokenizer has {size} tokens, the model {vocab_size}: ids beyond them print nothing")
     return library, tuple(notes)
 
 

@@ -4,13 +4,14 @@ The compiler lays out a matrix in the order in which the matrix units consume it
 and records its place here. The reference device unpacks it again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from arch.config import PLANES, ChipConfig
-from arch.lanes import SIDES
+from arch.vectors import SIDES
+from base.errors import TspError
 
 from .integer import array_shapes
 
@@ -93,16 +94,74 @@ def unpack(stored: Stored, image: Mapping[str, np.ndarray], channels: Mapping[st
     return found
 
 
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """The part of a matrix that one chip of a rack holds.
+
+    name: a key of `SOURCES`.
+    layers, rows, columns: the numbers that it holds, as the whole matrix counts them.
+    data: int8 [layers, rows of the whole matrix, columns of the whole matrix]; 0 where the chip holds nothing.
+    """
+
+    name: str
+    layers: np.ndarray
+    rows: np.ndarray
+    columns: np.ndarray
+    data: np.ndarray
+
+
+def shares(stored: Mapping[str, Stored], image: Mapping[str, np.ndarray], channels: Mapping[str, np.ndarray],
+           config: ChipConfig, sizes: Mapping[str, int]) -> Iterator[Share]:
+    """What a chip holds of each matrix. `channels["layers"]` has the numbers of its layers if it has not all."""
+    for name, matrix in stored.items():
+        layers, rows, columns = whole_shape(name, sizes)
+        layered = len(array_shapes(sizes)[SOURCES[name][0]]) == 3
+        outputs = np.concatenate([channels[f"{name}/{side}"] for side in SIDES])
+        inputs = channels[f"{name}/inputs"]
+        yield Share(name=name, layers=channels.get("layers", np.arange(layers)) if layered else np.arange(1),
+                    rows=np.unique(outputs[outputs >= 0]), columns=np.unique(inputs[inputs >= 0]),
+                    data=unpack(matrix, image, channels, config, rows, columns))
+
+
+def whole_shape(name: str, sizes: Mapping[str, int]) -> tuple[int, int, int]:
+    """(layers, rows, columns) of a key of `SOURCES` in a model of these sizes."""
+    found = [array_shapes(sizes)[source] for source in SOURCES[name]]
+    layers = found[0][0] if len(found[0]) == 3 else 1
+    return layers, sum(shape[-2] for shape in found), found[0][-1]
+
+
+def join(parts: Iterable[Share], sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """All matrices of an integer model of these sizes from the shares of all chips, for `integer.from_arrays`.
+
+    Raises TspError if no chip holds some row or column of a matrix.
+    """
+    whole: dict[str, np.ndarray] = {}
+    held: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for part in parts:
+        shape = whole_shape(part.name, sizes)
+        data = whole.setdefault(part.name, np.zeros(shape, np.int8))
+        rows, columns = held.setdefault(part.name, (np.zeros(shape[:2], bool), np.zeros(shape[2], bool)))
+        rows[np.ix_(part.layers, part.rows)] = columns[part.columns] = True
+        data[np.ix_(part.layers, part.rows, part.columns)] = part.data[:, part.rows[:, None], part.columns]
+    for name in SOURCES:
+        if (name in held or name != "embedding") and not all(each.all() for each in held.get(name, (np.zeros(1),))):
+            raise TspError(f"the program is damaged: a part of matrix {name} is on no chip: compile it again")
+    return cut(whole, sizes)
+
+
 def unpack_all(stored: Mapping[str, Stored], image: Mapping[str, np.ndarray], channels: Mapping[str, np.ndarray],
                config: ChipConfig, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
     """All matrices of an integer model of these sizes, by name, for `integer.from_arrays`."""
+    return cut({name: unpack(matrix, image, channels, config, *whole_shape(name, sizes)[1:])
+                for name, matrix in stored.items()}, sizes)
+
+
+def cut(joined: Mapping[str, np.ndarray], sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """The matrices of an integer model, each by its own name, from those that `SOURCES` joins."""
     shapes, found = array_shapes(sizes), dict[str, np.ndarray]()
-    for name, matrix in stored.items():
-        sources = SOURCES[name]
-        rows = [shapes[source][-2] for source in sources]
-        whole = unpack(matrix, image, channels, config, sum(rows), shapes[sources[0]][-1])
-        ends = np.cumsum(rows)
-        for source, end, size in zip(sources, ends, rows, strict=True):
-            part = whole[:, end - size : end]
+    for name, whole in joined.items():
+        ends = np.cumsum([shapes[source][-2] for source in SOURCES[name]])
+        for source, end in zip(SOURCES[name], ends, strict=True):
+            part = whole[:, end - shapes[source][-2] : end]
             found[source] = part if len(shapes[source]) == 3 else part[0]
     return found

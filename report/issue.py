@@ -56,6 +56,6 @@ def dispatches(words: Sequence[int], pc: int, unit: str) -> Iterator[tuple[int, 
         if instr.op is isa.Op.LOOP:
             loops.append((instr.count, cycle))
         if instr.op is isa.Op.END_LOOP:
-            passes, began = loops.pop()
-            cycle += (passes - 1) * (cycle - began)
+            turns, began = loops.pop()
+            cycle += (turns - 1) * (cycle - began)
         pc += 1

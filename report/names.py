@@ -32,13 +32,17 @@ FAMILIES = (
     Family(name="classifier", colour="#f0e442", labels=("classifier product", "logits")),
     Family(name="choice of the token", colour="#8c96a3", labels=("noise", "choose", "sample")),
 )
+EXCHANGE = Family(name="exchange between chips", colour="#1c2430", labels=(
+    "outputs", "addends", "gates", "best", "exponents", "handed", "hand over", "tell token"))
+"""The family of what only a rack does."""
 OTHER = Family(name="other", colour="#b9a37e", labels=())
 """The family of all other operations."""
 
 
 def family(label: str) -> Family:
     """The family of an operation."""
-    return next((each for each in FAMILIES if label in each.labels), OTHER)
+    label = label.removesuffix(" send").removesuffix(" receive").removesuffix(" load")
+    return next((each for each in (*FAMILIES, EXCHANGE) if label in each.labels), OTHER)
 
 
 def unit_name(queue: str) -> str:

@@ -4,7 +4,7 @@ from html import escape
 
 from program.program import Program
 
-from . import figures, names, web
+from . import breakdown, names, web
 
 STYLE = """
 :root { --ink: #1c2430; --dim: #5a6474; --line: #dde2ea; --stripe: #f4f6f9; --paper: #fff; }
@@ -30,9 +30,9 @@ td { text-align: right; padding: 2px 12px; border-bottom: 1px solid var(--line);
 th:first-child, td:first-child { text-align: left; padding-left: 4px; }
 p.note { color: var(--dim); max-width: 900px; }
 """
-NOTE = ("Cycles of one pass. Span: from an operation's first burst to its last, so spans overlap. Exposed: no matrix "
+NOTE = ("Cycles of one turn. Span: from an operation's first burst to its last, so spans overlap. Exposed: no matrix "
         "unit works, laid to the first begun of the operations at work. Over all segments, (MXM busy + exposed) times "
-        "passes is the token's period.")
+        "turns is the token's period.")
 
 
 def page(program: Program, number: int, name: str) -> str:
@@ -41,7 +41,7 @@ def page(program: Program, number: int, name: str) -> str:
     number: number of the bucket that it shows first.
     name: name of the program.
     """
-    bucket = figures.get_bucket(program, number)
+    bucket = breakdown.get_bucket(program, number)
     served = program.positions(bucket)
     about = (f"A token at positions {served[0]}..{served[-1]} takes exactly {bucket.period:,} cycles on "
              f"{program.config.name}. Cycles run to the right, from the token's start pulse; the chip's units lie "
@@ -75,14 +75,14 @@ def _tools(program: Program, number: int) -> str:
 
 
 def _operation_table(program: Program, number: int) -> str:
-    rows, heads = [], ("operation", "segment", "passes", "first", "last", "span", "MXM busy", "VXM busy", "exposed")
-    for o in figures.operations(program, number):
+    rows, heads = [], ("operation", "segment", "turns", "first", "last", "span", "MXM busy", "VXM busy", "exposed")
+    for o in breakdown.operations(program, number):
         swatch = f'<span class="swatch" style="background:{names.family(o.label).colour}"></span>'
-        rows.append((swatch + escape(o.label), escape(o.segment), o.passes, o.first, o.last, o.span, o.mxm, o.vxm,
+        rows.append((swatch + escape(o.label), escape(o.segment), o.turns, o.first, o.last, o.span, o.mxm, o.vxm,
                      o.exposed))
-    for t in figures.totals(program, number):
-        rows.append((f"<b>{escape(t.segment)}</b>", "", t.passes, "", "", t.length, t.mxm, t.vxm, t.exposed))
-    return f'<div class="scroll">{_table(heads, rows)}</div><p class="note">{escape(NOTE)}</p>'
+    for t in breakdown.totals(program, number):
+        rows.append((f"<b>{escape(t.segment)}</b>", "", t.turns, "", "", t.length, t.mxm, t.vxm, t.exposed))
+    return f'<div class="scroll">{html_table(heads, rows)}</div><p class="note">{escape(NOTE)}</p>'
 
 
 def _bucket_table(program: Program) -> str:
@@ -92,10 +92,11 @@ def _bucket_table(program: Program) -> str:
         rows.append((f"positions {served[0]}..{served[-1]}", f"{bucket.period:,}",
                      f"{program.roofline_fraction(served[len(served) // 2]):.3f}"))
     rows.append(("mean", f"{program.mean_cycles:,.1f}", f"{program.roofline_fraction():.3f}"))
-    return _table(("bucket", "cycles a token", "roofline fraction"), rows)
+    return html_table(("bucket", "cycles a token", "roofline fraction"), rows)
 
 
-def _table(heads: tuple[str, ...], rows: list[tuple]) -> str:
+def html_table(heads: tuple[str, ...], rows: list[tuple]) -> str:
+    """A table of HTML; cells are HTML, too."""
     head = "".join(f"<th>{text}</th>" for text in heads)
     body = "\n".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>"

@@ -3,6 +3,9 @@
 The upper part shows each operation from its first burst to its last. The lower part has a row for every engine, in the
 order of the chip's row, west to east. A burst has the colour of its operation's family. A slanted band shows the values
 that a burst drives, on their way to the unit that takes them. In rose cycles no matrix unit works.
+
+The drawing of a rack has such rows for each chip, and a slanted band for the flits of each SEND on their way to the
+RECEIVE of another chip.
 """
 
 from dataclasses import dataclass
@@ -10,8 +13,10 @@ from html import escape
 
 from arch import row
 from program.program import Event, Program, Segment
+from program.rack import RackProgram
 
-from . import figures, names, streams
+from . import breakdown, names, streams
+from .links import Hop, hops
 
 LEFT = 196
 """Pixels left of cycle 0, for the names of the rows."""
@@ -27,6 +32,10 @@ WIDTH = (900, 8000)
 """Least and greatest width of a drawing, in pixels."""
 FULL_SCALE = 2.0
 """Pixels a cycle, if WIDTH allows it."""
+
+
+Rows = dict[tuple[str, str], int]
+"""Pixel of the top of each row, by queue and engine."""
 
 
 @dataclass(frozen=True)
@@ -47,36 +56,94 @@ class Sheet:
 
 def segment_svg(program: Program, number: int, name: str) -> str:
     """The drawing of one turn of a segment of bucket `number`."""
-    segment, events = next((s, own) for s, own in figures.by_segment(program, number) if s.name == name)
-    low, high = (pixels / max(segment.length, 1) for pixels in WIDTH)
-    sheet = Sheet(segment, min(max(FULL_SCALE, min(low, 2 * FULL_SCALE)), high))
-    fill = {label: names.family(label).colour for label in figures.order(events)}
+    segment, events = next((s, own) for s, own in breakdown.by_segment(program, number) if s.name == name)
+    sheet = _sheet(segment)
+    fill = {label: names.family(label).colour for label in breakdown.order(events)}
     legend, lanes = _spans(sheet, events, fill)
     top = TITLE + AXIS + lanes * LANE + GAP
-    rows, bottom = _places(figures.tracks(program, program.events(number)), top)
+    rows, bottom = _places(breakdown.tracks(program, program.events(number)), top)
     body = [*_bands(sheet, program, number, events, rows), *_rows(sheet, events, rows)]
-    right = max(sheet.x(segment.start + segment.length) + 12, LEFT + 600)
-    idle = [f'<rect x="{sheet.x(a)}" y="{top}" width="{sheet.width(a, b)}" height="{bottom - top}"/>'
-            for a, b in figures.idle(segment, events)]
+    return _svg(sheet, _title(program, number, segment), _idle(sheet, events, top, bottom), [*legend, *body], bottom)
+
+
+KEY_ENGINES = ("mac", "alu", "sxm", "lanes", "send", "receive")
+"""Engines that the drawing of a large rack has rows for."""
+FEW_CHIPS = 2
+"""Chips of a rack whose drawing has rows for all engines."""
+
+
+def rack_svg(program: RackProgram, number: int, name: str) -> str:
+    """The drawing of one turn of a segment of bucket `number` on all chips of a rack."""
+    own = [next(((s, found) for s, found in breakdown.by_segment(chip, number) if s.name == name), None)
+           for chip in program.chips]
+    segment = next(found[0] for found in own if found)
+    sheet = _sheet(segment)
+    every = [event for found in own if found for event in found[1]]
+    fill = {label: names.family(label).colour for label in breakdown.order(every)}
+    legend, lanes = _spans(sheet, every, fill)
+    y, body, idle, places = TITLE + AXIS + lanes * LANE + GAP, list[str](), list[str](), list[Rows]()
+    for chip, found in enumerate(own):
+        events = found[1] if found else []
+        rows = [track for track in breakdown.tracks(program.chips[chip], events)
+                if len(own) <= FEW_CHIPS or track[1] in KEY_ENGINES]
+        body.append(f'<text x="8" y="{y + 12}" font-weight="600">chip {chip}</text>')
+        place, bottom = _places(rows, y + ROW)
+        idle += _idle(sheet, events, y + ROW, bottom)
+        body += _rows(sheet, events, place)
+        places.append(place)
+        y = bottom + 2 * GAP
+    body += [_flight(sheet, hop, places) for hop in hops(program, number) if hop.segment == name]
+    turns = f", one of {segment.turns} passes" if segment.turns > 1 else ""
+    title = (f"{name}: {segment.length:,} cycles{turns} (rack {program.rack.name}; rose: no matrix unit of the chip "
+             "works; dark bands: flits between chips)")
+    return _svg(sheet, title, idle, [*legend, *body], y)
+
+
+def _flight(sheet: Sheet, hop: Hop, places: list[Rows]) -> str:
+    """Flits on their way from one chip's row to another's."""
+    begin = places[hop.near.chip][f"C2C_{hop.near.side}", "send"] + ROW // 2
+    end = places[hop.far.chip][f"C2C_{hop.far.side}", "receive"] + ROW // 2
+    x, width = sheet.x(hop.first), sheet.width(hop.first, hop.last)
+    away = round((hop.arrival - hop.first) * sheet.scale, 1)
+    return (f'<path d="M{x:g} {begin}h{width:g}L{x + width + away:g} {end}h{-width:g}z" '
+            f'fill="{names.EXCHANGE.colour}" opacity="0.35"><title>{escape(hop.label)}: {hop.count} flits from '
+            f'{hop.near} in cycle {hop.first}, at {hop.far} in cycle {hop.arrival}</title></path>')
+
+
+def _sheet(segment: Segment) -> Sheet:
+    low, high = (pixels / max(segment.length, 1) for pixels in WIDTH)
+    return Sheet(segment, min(max(FULL_SCALE, min(low, 2 * FULL_SCALE)), high))
+
+
+def _idle(sheet: Sheet, events: list[Event], top: int, bottom: int) -> list[str]:
+    """The rose of cycles in which no matrix unit works."""
+    return [f'<rect x="{sheet.x(a)}" y="{top}" width="{sheet.width(a, b)}" height="{bottom - top}"/>'
+            for a, b in breakdown.idle(sheet.segment, events)]
+
+
+def _svg(sheet: Sheet, title: str, idle: list[str], body: list[str], bottom: int) -> str:
+    right = max(sheet.x(sheet.segment.start + sheet.segment.length) + 12, LEFT + 600)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{right:g}" height="{bottom + 8}" '
         f'viewBox="0 0 {right:g} {bottom + 8}" font-family="system-ui, Helvetica, Arial, DejaVu Sans, sans-serif" '
         'font-size="11" fill="#1c2430">',
         f'<rect width="{right:g}" height="{bottom + 8}" fill="#fff"/>',
-        f'<text x="8" y="17" font-size="13" font-weight="600">{escape(_title(program, number, segment))}</text>',
-        '<g fill="#fbe6e8">', *idle, "</g>", *_axis(sheet, bottom), *legend, *body, "</svg>",
+        f'<text x="8" y="17" font-size="13" font-weight="600">{escape(title)}</text>',
+        '<g fill="#fbe6e8">', *idle, "</g>", *_axis(sheet, bottom), *body, "</svg>",
     ]
     return "\n".join(parts) + "\n"
 
 
-def longest_segment(program: Program, number: int) -> str:
+def longest_segment(program: Program | RackProgram, number: int) -> str:
     """Name of the segment in which a token of bucket `number` spends most cycles."""
-    return max(figures.get_bucket(program, number).segments, key=lambda s: s.length * s.passes).name
+    chips = program.chips if isinstance(program, RackProgram) else (program,)
+    segments = [segment for chip in chips for segment in breakdown.get_bucket(chip, number).segments]
+    return max(segments, key=lambda s: s.length * s.turns).name
 
 
 def _title(program: Program, number: int, segment: Segment) -> str:
     served = program.positions(program.buckets[number])
-    turns = f", one of {segment.passes} passes" if segment.passes > 1 else ""
+    turns = f", one of {segment.turns} turns" if segment.turns > 1 else ""
     return (f"{segment.name}: {segment.length:,} cycles{turns} ({program.config.name}, positions "
             f"{served[0]}..{served[-1]}; rose: no matrix unit works)")
 
@@ -123,8 +190,6 @@ def _ink(colour: str) -> str:
     return ' fill="#fff"' if 0.30 * red + 0.59 * green + 0.11 * blue < 125 else ""
 
 
-Rows = dict[tuple[str, str], int]
-"""Pixel of the top of each row, by queue and engine."""
 
 
 def _places(rows: list[tuple[str, str]], top: int) -> tuple[Rows, int]:

@@ -21,7 +21,7 @@ from arch import isa, row
 from base.errors import TspError
 from program.program import DEFAULT_CLOCK_MHZ, Program
 
-from . import figures, issue, names, streams
+from . import breakdown, issue, names, streams
 
 SCRIPTS = Path(__file__).with_name("js")
 """The scripts that draw a schedule on every page."""
@@ -70,13 +70,13 @@ def schedule_header(program: Program, name: str) -> dict[str, Any]:
         "clock": DEFAULT_CLOCK_MHZ,
         "bytes_read": [program.bytes_read(0), program.bytes_read(1) - program.bytes_read(0)],
         "buckets": [{"limit": b.limit, "period": b.period,
-                     "segments": [{"name": s.name, "start": s.start, "length": s.length, "passes": s.passes}
+                     "segments": [{"name": s.name, "start": s.start, "length": s.length, "turns": s.turns}
                                   for s in b.segments]} for b in program.buckets],
         "symbols": {key: [s.slice, s.addr, s.quads, s.stride] for key, s in program.symbols.items()},
         "queues": [{"name": q.name, "unit": q.unit, "position": q.position, "slice": q.slice,
                     "title": names.unit_name(q.name), "words": len(program.queues[q.name]), "bytes": word_bytes(q),
                     "starts": list(program.starts[q.name])} for q in row.queues(config)],
-        "row": [queue.name for queue in figures.row_of_chip(program)],
+        "row": [queue.name for queue in breakdown.row_of_chip(program)],
         "labels": issue.labels(program),
         "families": [[f.name, f.colour, list(f.labels)] for f in (*names.FAMILIES, names.OTHER)],
         "engine_names": names.ENGINES,
@@ -146,7 +146,7 @@ def joined(main: Path, *folders: Path) -> str:
     for name, text in texts.items():
         for word in NAME.findall(text):
             if word in seen:
-                raise TspError(f"{name} and {seen[word]} both define {word!r}; joined they must not")
+                raise TspError(f"{name} and {seen[word]} both define {word!r}, but are joined: rename one")
             seen[word] = name
     return "\n".join(f"// {name}\n{text}" for name, text in texts.items())
 

@@ -15,15 +15,19 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from arch.config import CONFIGS, DEFAULT_CONFIG
-from compiler.compile import compile_checkpoint
+from arch.config import CONFIGS, DEFAULT_CONFIG, ChipConfig
+from arch.rack import RackConfig, rack_of
+from compiler.capacity import check_fit
 from compiler.fit import fit
 from compiler.frontend.files import read_model
+from compiler.frontend.load import load_checkpoint
+from compiler.schedule.buckets import build_buckets
 from program.program import DEFAULT_CLOCK_MHZ, Program, bytes_read
+from program.rack import AnyProgram
 from program.shape import ModelConfig
 
 from .devices import open_device
-from .programs import open_program
+from .programs import compile_for, open_any, open_program
 
 ROOT = Path(__file__).parents[1]
 TRIES = 3
@@ -32,10 +36,8 @@ POSITIONS = 256
 """Positions that means are taken over, as far as a model has them."""
 TOKENS = {"reference": POSITIONS, "model": 8, "rtl": 64}
 """Positions that a device's speed is measured on."""
-SHAPE_15M = ModelConfig(dim=288, hidden_dim=768, n_layers=6, n_heads=6, n_kv_heads=6, head_dim=48, vocab_size=32000,
-                        seq_len=512, shared_classifier=True)
-"""The 15M model of llama2.c, with a context that holds position 256."""
-POSITION_15M = 256
+POSITION = 256
+"""Position at which the roofline fraction of `SHAPES` is measured."""
 CYCLES = "cycles a token on {}, mean of positions"
 """Begins the name of that figure, with the config."""
 PUBLISHED = (
@@ -55,6 +57,27 @@ class Figure:
     what: str
     value: float
     unit: str
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a model without weights, on which cycles do not depend."""
+
+    name: str
+    config: str
+    model: ModelConfig
+    robust: bool = False
+
+
+SHAPES = (
+    Shape("15M", "large", ModelConfig(
+        dim=288, hidden_dim=768, n_layers=6, n_heads=6, n_kv_heads=6, head_dim=48, vocab_size=32000, seq_len=448,
+        shared_classifier=True)),
+    Shape("SmolLM2-135M", "sram220", ModelConfig(
+        dim=576, hidden_dim=1536, n_layers=30, n_heads=9, n_kv_heads=3, head_dim=64, vocab_size=49152, seq_len=2048,
+        shared_classifier=True), robust=True),
+)
+"""The 15M model of llama2.c with the longest context that fits, and SmolLM2 with the scales that it needs."""
 
 
 def machine() -> dict[str, str]:
@@ -87,35 +110,50 @@ def _commit() -> str:
 
 
 def figures(checkpoints: list[Path], say: Callable[[str], None] = lambda line: None) -> list[Figure]:
-    """Of every checkpoint on the default chip, and of the 15M shape on the large one. Raises TspError."""
+    """Of every checkpoint on the default chip, and of large shapes on large chips. Raises TspError."""
     found = [figure for path in checkpoints for figure in _of_checkpoint(path, say)]
-    say("15M shape")
-    return [*found, _of_15m()]
+    for shape in SHAPES:
+        say(f"{shape.name} shape")
+        found.append(of_shape(shape))
+    return found
+
+
+def rack_figures(checkpoints: list[Path], rack: str, say: Callable[[str], None] = lambda line: None) -> list[Figure]:
+    """Of every checkpoint on a rack, by its name or its file. Raises TspError."""
+    machine = rack_of(rack)
+    given = str(Path(rack).resolve()) if Path(rack).suffix else rack  # tokens are timed in another folder
+    return [figure for path in checkpoints for figure in _of_machine(path, machine, ("--rack", given), say)]
 
 
 def _of_checkpoint(path: Path, say: Callable[[str], None]) -> list[Figure]:
-    name = path.stem
+    found = _of_machine(path, CONFIGS[DEFAULT_CONFIG], (), say)
+    return found + _on("wide", path.stem, path, load_checkpoint(path).config)
+
+
+def _of_machine(path: Path, machine: ChipConfig | RackConfig, options: tuple[str, ...],
+                say: Callable[[str], None]) -> list[Figure]:
+    """Of a checkpoint on a chip or a rack. options: those with which `tsp run` takes it."""
+    name, on = path.stem, machine.name
     say(f"{name}: compile")
     read, seconds = _timed(lambda: read_model(path, None))
-    compiling = min(_timed(lambda: compile_checkpoint(*read, config=CONFIGS[DEFAULT_CONFIG]))[1] for _ in range(TRIES))
-    program = open_program(path)
+    compiling = min(_timed(lambda: compile_for(machine, *read))[1] for _ in range(TRIES))
+    program = open_any(path, rack=options[1] if options else None)
     count = min(POSITIONS, program.context)
     total = sum(program.cycles(p) for p in range(count))
-    fraction = sum(program.bytes_read(p) for p in range(count)) / (program.config.macs * total)
-    chip = program.config.name
+    fraction = sum(program.bytes_read(p) for p in range(count)) / (program.macs * total)
     found = [
-        Figure(name, f"{CYCLES.format(chip)} 0..{count - 1}", total / count, "cycles"),
-        Figure(name, f"tokens a second on {chip} at {DEFAULT_CLOCK_MHZ:g} MHz",
+        Figure(name, f"{CYCLES.format(on)} 0..{count - 1}", total / count, "cycles"),
+        Figure(name, f"tokens a second on {on} at {DEFAULT_CLOCK_MHZ:g} MHz",
                program.tokens_per_second(DEFAULT_CLOCK_MHZ, total / count), "tokens/s"),
-        Figure(name, f"roofline fraction on {chip}, mean of positions 0..{count - 1}", fraction, ""),
-        Figure(name, f"compile for {chip}, best of {TRIES}", seconds + compiling, "s"),
+        Figure(name, f"roofline fraction on {on}, mean of positions 0..{count - 1}", fraction, ""),
+        Figure(name, f"compile for {on}, best of {TRIES}", seconds + compiling, "s"),
     ]
-    found += _on("wide", name, path, read[0].config)
     for device in TOKENS:
         say(f"{name}: {device}")
         found += _speed(name, device, program)
     say(f"{name}: first token")
-    found.append(Figure(name, "first token of `tsp run` on the RTL, second time", _first_token(path), "s"))
+    found.append(Figure(name, f"first token of {' '.join(('`tsp run', *options))}` on the RTL, second time",
+                        _first_token(path, options), "s"))
     return found
 
 
@@ -127,7 +165,7 @@ def _on(config: str, name: str, path: Path, model: ModelConfig) -> list[Figure]:
     return [Figure(name, f"{CYCLES.format(config)} 0..{program.context - 1}", program.mean_cycles, "cycles")]
 
 
-def _speed(name: str, kind: str, program: Program) -> list[Figure]:
+def _speed(name: str, kind: str, program: AnyProgram) -> list[Figure]:
     """Tokens a second of a device, and cycles a second of one with time."""
     device = open_device(kind, program.config)
     try:
@@ -141,22 +179,26 @@ def _speed(name: str, kind: str, program: Program) -> list[Figure]:
     found = [Figure(name, f"{kind} device", count / seconds, "tokens/s")]
     if kind != "reference":
         cycles = sum(program.cycles(1 + p) for p in range(count))
-        found.append(Figure(name, f"{kind} device, {program.config.name}, one thread", cycles / seconds, "cycles/s"))
+        of = f"{program.config.name}, one thread" if isinstance(program, Program) else (
+            f"rack {program.config.name}, by the CPU time of all threads")
+        found.append(Figure(name, f"{kind} device, {of}", cycles / seconds, "cycles/s"))
     return found
 
 
-def _first_token(path: Path) -> float:
+def _first_token(path: Path, options: tuple[str, ...]) -> float:
     began = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "cli.main", "run", str(path.resolve()), "--tokens", "1"], cwd=ROOT,
-                   check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "cli.main", "run", str(path.resolve()), *options, "--tokens", "1"],
+                   cwd=ROOT, check=True, capture_output=True)
     return time.perf_counter() - began
 
 
-def _of_15m() -> Figure:
-    chip = CONFIGS["large"]
-    cycles = next(cycles for limit, cycles in fit(SHAPE_15M, chip, cycles=True).cycles if limit > POSITION_15M)
-    return Figure("15M shape", f"roofline fraction on large, position {POSITION_15M}",
-                  bytes_read(SHAPE_15M, POSITION_15M) / (chip.macs * cycles), "")
+def of_shape(shape: Shape) -> Figure:
+    """The roofline fraction of a shape."""
+    chip = CONFIGS[shape.config]
+    codes = build_buckets(check_fit(shape.model, chip, shape.model.seq_len, frozenset(), shape.robust))
+    cycles = next(code.bucket.period for code in codes if code.bucket.limit > POSITION)
+    return Figure(f"{shape.name} shape", f"roofline fraction on {chip.name}, position {POSITION}",
+                  bytes_read(shape.model, POSITION) / (chip.macs * cycles), "")
 
 
 def _timed(work: Callable) -> tuple:

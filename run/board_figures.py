@@ -14,7 +14,7 @@ from fpga.host.board import BAUD
 from fpga.host.frames import writes
 from program.image import Access
 from program.program import Program
-from sim.device.device import ChipDevice
+from sim.device.chip_device import ChipDevice
 from sim.device.port_chip import PortChip
 
 from .bench import CYCLES, Figure

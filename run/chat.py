@@ -35,7 +35,7 @@ class ChatTemplate:
         try:
             self._template = environment.from_string(source)
         except jinja2.TemplateError as error:
-            raise TspError(f"the chat template is no Jinja template: {error}") from error
+            raise TspError(f"the chat template is not a valid Jinja template: {error}") from error
 
     def render(self, messages: Sequence[Mapping[str, Any]]) -> str:
         """The prompt's text. messages: with role and content, oldest first. Raises TemplateError."""

@@ -1,14 +1,18 @@
-"""Opens a device by its name: the reference, a simulated chip, or the board at a serial port."""
+"""Opens a device by its name: the reference, a simulated chip or rack, or the board at a serial port."""
 
 import os
 from pathlib import Path
 
 from arch.config import ChipConfig
+from arch.rack import RackConfig
 from base.errors import TspError
 from base.files import check_output
-from sim.device.device import ChipDevice, Device
+from sim.device.chip_device import ChipDevice
+from sim.device.protocol import Device
+from sim.lines import LineFaults, Lines
 
-NAMES = ("reference", "model", "rtl")
+SIMULATED = "model", "rtl"
+NAMES = ("reference", *SIMULATED)
 
 
 def check_name(name: str) -> str:
@@ -29,19 +33,33 @@ def check_waveforms(name: str) -> None:
         raise TspError(f"only the RTL has waveforms, not device {name}: use --device rtl")
 
 
-def open_device(name: str, config: ChipConfig, *, trace: Path | None = None, trace_format: str = "vcd") -> Device:
-    """A device with a chip of `config`, just reset. trace: file of waveforms, by the RTL only. Raises TspError."""
+def check_faults(name: str, config: ChipConfig | RackConfig, faults: LineFaults | None) -> None:
+    """Raises TspError unless a device has links that may be given faults."""
+    if faults is not None and (name not in SIMULATED or not isinstance(config, RackConfig)):
+        raise TspError(f"only simulated racks have link faults, not device {name} with {config.name}: use --rack, and "
+                       "--device model or rtl")
+
+
+def open_device(name: str, config: ChipConfig | RackConfig, *, trace: Path | None = None, trace_format: str = "vcd",
+                faults: LineFaults | None = None) -> Device:
+    """A device with a chip or rack of `config`, just reset. Raises TspError.
+
+    trace: file of waveforms, by the RTL of one chip only. faults: of a simulated rack's links.
+    """
     check_name(name)
+    check_faults(name, config, faults)
     if trace is not None:
         check_waveforms(name)
+    if name == "reference":
+        from sim.device.reference_device import ReferenceDevice
+
+        return ReferenceDevice()
+    if isinstance(config, RackConfig):
+        return _rack(name, config, trace, faults)
     if is_port(name):
         from fpga.host.board import open_board
 
         return open_board(name, config)
-    if name == "reference":
-        from sim.device.reference import ReferenceDevice
-
-        return ReferenceDevice()
     if name == "model":
         from sim.cycle.chip import ModelChip
 
@@ -51,3 +69,44 @@ def open_device(name: str, config: ChipConfig, *, trace: Path | None = None, tra
     if trace is not None:
         check_output(trace)
     return ChipDevice(name, VerilatedChip(config, trace=trace, trace_format=trace_format))
+
+
+def _rack(name: str, rack: RackConfig, trace: Path | None, faults: LineFaults | None) -> Device:
+    from sim.device.rack import RackDevice
+
+    if trace is not None:
+        raise TspError(f"waveforms show one chip, not rack {rack.name}: leave out --vcd and --fst")
+    if is_port(name):
+        raise TspError(f"a board is one chip, and the program is for rack {rack.name}: use --device rtl, model or "
+                       "reference")
+    _check_memory(rack)
+    lines = Lines(rack, faults) if faults else None
+    if name == "model":
+        from sim.rack import ModelRack
+
+        return RackDevice(name, ModelRack(rack), lines)
+    from sim.rtl.linked import VerilatedRack
+
+    return RackDevice(name, VerilatedRack(rack), lines)
+
+
+MEMORY_FACTOR, MEMORY_A_CHIP = 2, 64 << 20
+"""Memory that a simulated chip takes: bytes for a byte of its SRAM (the chip's and the program's), and for all else."""
+
+
+def _check_memory(rack: RackConfig) -> None:
+    """Raises TspError if the chips of a rack would take more memory than the machine has."""
+    needed = MEMORY_FACTOR * rack.sram_bytes + MEMORY_A_CHIP * len(rack.chips)
+    there = available_memory()
+    if there is not None and needed > there:
+        raise TspError(f"the {len(rack.chips)} chips of rack {rack.name} take about {needed / (1 << 30):.1f} GiB of "
+                       f"memory, and {there / (1 << 30):.1f} GiB are free: use --device reference, or a larger machine")
+
+
+def available_memory() -> int | None:
+    """Bytes of memory that programs can have; None if the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")), None)

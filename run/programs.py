@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -9,24 +10,41 @@ import arch
 import compiler
 import program as program_room
 from arch.config import CONFIGS, DEFAULT_CONFIG, ChipConfig, config_of
+from arch.rack import RackConfig, rack_of
 from base import cache
 from base.errors import TspError
 from base.progress import progress
 from compiler.capacity import WEIGHTS
 from compiler.compile import MANY_PARAMETERS, compile_checkpoint
 from compiler.fit import fit
+from compiler.frontend.checkpoint import Checkpoint
 from compiler.frontend.files import read_model, read_text
+from compiler.rack.compile import compile_rack
+from compiler.rack.plan import plans
 from program import file as program_file
 from program.program import Program
+from program.rack import AnyProgram, RackProgram
 from program.shape import ModelConfig
+from program.tokenizer import Tokenizer
 
 FILE = "program" + program_file.SUFFIX
 
 
-def open_program(
+def open_program(path: Path, **options: Any) -> Program:
+    """`open_any`, of one chip. Raises TspError if the program is for a rack."""
+    program = open_any(path, **options)
+    if isinstance(program, RackProgram):
+        raise TspError(f"{path} is for rack {program.rack.name}, not for one chip: compile its checkpoint "
+                       "without --rack")
+    return program
+
+
+def open_any(
     path: Path,
     *,
     config: str | None = None,
+    rack: str | None = None,
+    partition: str | None = None,
     context: int | None = None,
     weights: str | None = None,
     scales: str | None = None,
@@ -34,45 +52,75 @@ def open_program(
     tokenizer: Path | None = None,
     any_chip: bool = False,
     say: Callable[[str], None] = lambda line: None,
-) -> Program:
+) -> AnyProgram:
     """The program of a file, or of a checkpoint: compiled at the first call and found in the cache afterwards.
 
-    The options are those of compilation; a program file must agree with them. any_chip: without a config, take the
-    smallest chip that the model fits and say which, in place of the default one. Raises TspError.
+    The options are those of compilation; a program file must agree with them.
+
+    rack: a named rack, or its file; the program is then one for a rack. partition: a key of `compiler.rack.plan.KINDS`.
+    any_chip: without a config or a rack, take the smallest chip that the model fits and say which, in place of the
+    default one.
+
+    Raises TspError.
     """
+    machine = machine_of(config, rack)
     if path.exists() and path.is_file() and program_file.is_program(path):
-        return _loaded(path, config, {"--context": context, "--weights": weights, "--scales": scales, "--text": text,
-                                      "--tokenizer": tokenizer})
+        return _loaded(path, machine, {"--partition": partition, "--context": context, "--weights": weights,
+                                       "--scales": scales, "--text": text, "--tokenizer": tokenizer})
     if not path.exists():
         raise TspError(f"{path}: no such program or checkpoint")
+    check_partition(machine, partition)
     weights, scales = weights or "int8", scales or "measured"
     if weights not in WEIGHTS:
         raise TspError(f"weights must be one of {', '.join(WEIGHTS)}, not {weights!r}")
     model, tok = read_model(path, tokenizer)
     for note in (*model.notes, *tok.notes):
         say(f"note: {note}")
-    chip = config_of(config or DEFAULT_CONFIG)
-    if any_chip and config is None:
-        chip = _smallest(model.config, context, weights, say)
+    if machine is None:
+        machine = _smallest(model.config, context, weights, say) if any_chip else config_of(DEFAULT_CONFIG)
     tokens = text and read_text(text, tok)
     sources = [Path(package.__file__ or "").parent for package in (arch, program_room, compiler)]
     key = cache.content_key(*map(cache.source_digest, sources), np.__version__, model.digest(), tok.to_bytes(),
-                            chip.digest(), str(context), weights, scales, str(tokens))
+                            machine.digest(), str(context), weights, scales, str(tokens), *filter(None, [partition]))
     fresh = False
 
     def make(folder: Path) -> None:
         nonlocal fresh
         fresh = True
-        say(f"compiling {path} for {chip.name} (once; then it comes from the cache)")
+        say(f"compiling {path} for {machine.name} (once; then it comes from the cache)")
         with progress(f"compiling {path}"):
-            compiled = compile_checkpoint(model, tok, config=chip, context=context, weights=weights, scales=scales,
-                                          text=tokens, measure=model.n_parameters >= MANY_PARAMETERS)
+            compiled = compile_for(machine, model, tok, partition, context=context, weights=weights, scales=scales,
+                                   text=tokens, measure=model.n_parameters >= MANY_PARAMETERS)
         program_file.save(compiled, folder / FILE)
 
     file = cache.cached("programs", key, make) / FILE
     if not fresh:
         say(f"program of {path} from the cache ({key[:8]})")
-    return program_file.load(file, chip)
+    return program_file.load_any(file, machine)
+
+
+def machine_of(config: str | None, rack: str | None) -> ChipConfig | RackConfig | None:
+    """The chip or rack that is asked for; None if none is. Raises TspError."""
+    if config and rack:
+        raise TspError("a program is for a chip or for a rack: give --config or --rack, not both")
+    return rack_of(rack) if rack else config_of(config) if config else None
+
+
+def check_partition(machine: ChipConfig | RackConfig | None, partition: str | None) -> None:
+    """Raises TspError unless a partition is one of a rack."""
+    if partition is not None:
+        plans(partition)
+        if not isinstance(machine, RackConfig):
+            raise TspError("a partition divides a model among the chips of a rack: give --rack")
+
+
+def compile_for(machine: ChipConfig | RackConfig, model: Checkpoint, tok: Tokenizer, partition: str | None = None,
+                **options: Any) -> AnyProgram:
+    """Compile for a chip or a rack. The options are those of both compilers. Raises TspError."""
+    check_partition(machine, partition)
+    if isinstance(machine, RackConfig):
+        return compile_rack(model, tok, rack=machine, partition=partition, **options)
+    return compile_checkpoint(model, tok, config=machine, **options)
 
 
 def _smallest(model: ModelConfig, context: int | None, weights: str, say: Callable[[str], None]) -> ChipConfig:
@@ -83,16 +131,16 @@ def _smallest(model: ModelConfig, context: int | None, weights: str, say: Callab
     for chip in (default, *larger):
         if fit(model, chip, context=context, weights=weights).context:
             if chip is not default:
-                say(f"the model does not fit {default.name}: {chip.name} is taken, a chip for simulation (--config "
-                    "names another)")
+                say(f"the model does not fit {default.name}: config {chip.name} is used, which exists in simulation "
+                    "only "
+                    "(--config names another)")
             return chip
     return default
 
 
-def _loaded(path: Path, config: str | None, fixed: dict[str, object]) -> Program:
+def _loaded(path: Path, machine: ChipConfig | RackConfig | None, fixed: dict[str, object]) -> AnyProgram:
     """A program file, which the options must not contradict; those that only a checkpoint has are `fixed`."""
-    program = program_file.load(path, config_of(config) if config else None)
+    program = program_file.load_any(path, machine)
     if named := [option for option, value in fixed.items() if value is not None]:
         raise TspError(f"{path} is a compiled program: {' and '.join(named)} is for checkpoints only")
     return program
-

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from base.errors import TspError
-from program.integer import LOGIT_FRACTION, rsr
-from program.program import Program
+from program.arithmetic import rsr
+from program.integer import LOGIT_FRACTION
+from program.rack import AnyProgram
 from program.sampler import Sampler
-from sim.device.device import sampler_of
+from sim.device.protocol import sampler_of
 
 UNIT = 1 << LOGIT_FRACTION
 """Steps of a logit in one nat."""
@@ -63,7 +64,7 @@ class HostSampler:
     the repetition penalty counts. Raises TspError on a number out of range.
     """
 
-    def __init__(self, program: Program, sampling: Sampling, position: int, prompt: Sequence[int] = ()) -> None:
+    def __init__(self, program: AnyProgram, sampling: Sampling, position: int, prompt: Sequence[int] = ()) -> None:
         self._sampling, self._prompt = sampling, frozenset(prompt)
         _check(sampling)
         self._sampler = sampler_of(program, sampling.temperature, sampling.seed, position)

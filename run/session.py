@@ -8,20 +8,14 @@ from itertools import takewhile
 import numpy as np
 
 from base.progress import progress
-from program.program import Program
+from program.rack import AnyProgram
 from program.reference import IntegerState, Prepared
 from program.tokenizer import Tokenizer
-from sim.device.device import Device, check_prompt
+from sim.device.protocol import BrokenPromise, ChipFault, Device, check_prompt
 
 from .sampling import HostSampler, Sampling
 
-
-class BrokenPromise(Exception):
-    """A chip took other cycles than predicted, or reported an error: a bug of ours. One line."""
-
-
-class ChipFault(BrokenPromise):
-    """A chip reported an error, or did not end its tokens."""
+__all__ = ["BrokenPromise", "ChipFault", "Session", "Step", "check_prompt"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +41,7 @@ class Session:
     device: open; it is loaded here and stays the caller's to close. program: for that device.
     """
 
-    def __init__(self, device: Device, program: Program) -> None:
+    def __init__(self, device: Device, program: AnyProgram) -> None:
         self.device, self.program = device, program
         self._cached: list[int] = []
         self._prompt: list[int] = []
@@ -146,7 +140,7 @@ def common(one: Sequence[int], other: Sequence[int]) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
-def begun(program: Program, tokens: Sequence[int]) -> list[int]:
+def begun(program: AnyProgram, tokens: Sequence[int]) -> list[int]:
     """A prompt that begins as the program wants it: some programs have a constant first token."""
     first = program.first_token
     return list(tokens) if first < 0 or list(tokens[:1]) == [first] else [first, *tokens]

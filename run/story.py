@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from base.errors import TspError
-from program.program import Program
+from program.rack import AnyProgram
 from program.tokenizer import Tokenizer
-from sim.device.device import Device, check_prompt, sampler_of
+from sim.device.protocol import Device, check_prompt, sampler_of
 
 from .sampling import Sampling
 from .session import Session
@@ -82,7 +82,7 @@ class Story:
         return self.session.device
 
     @property
-    def program(self) -> Program:
+    def program(self) -> AnyProgram:
         """What it is told with."""
         return self.session.program
 
@@ -111,7 +111,7 @@ class Story:
     def roofline_fraction(self) -> float:
         """Of the steps so far."""
         total = sum(self.program.bytes_read(step.position) for step in self.done)
-        return total / (self.program.config.macs * self.predicted)
+        return total / (self.program.macs * self.predicted)
 
     def tokens_per_second(self, clock_mhz: float) -> float:
         """Of the steps so far, at a clock."""
@@ -151,7 +151,7 @@ class Plan:
     seed: int
 
 
-def plan(program: Program, prompt: str = "", *, tokens: int | None = None, temperature: float = 0.0,
+def plan(program: AnyProgram, prompt: str = "", *, tokens: int | None = None, temperature: float = 0.0,
          seed: int = 0) -> Plan:
     """Check what is asked of a program, before any device is opened.
 

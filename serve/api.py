@@ -26,11 +26,11 @@ from .declared import (
 from .engine import Engine
 from .errors import ApiError, of_exception, of_validation
 from .errors import body as body_of_error
-from .figures import program_figures
 from .guard import Guard
 from .metrics import Metrics
 from .model import Model
 from .page import policy
+from .program_figures import program_figures
 from .respond import Json, respond
 from .schema import ChatRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest, check
 
@@ -147,7 +147,7 @@ def _tools(model: Model, engine: Engine, metrics: Metrics) -> APIRouter:
     async def tokenize(body: TokenizeRequest) -> Response:
         """The tokens of a text, or of messages as the chat template writes them."""
         if (body.prompt is None) == (body.messages is None):
-            raise ApiError(400, "give one of prompt and messages", param="prompt")
+            raise ApiError(400, "give either prompt or messages", param="prompt")
         if body.prompt is None:
             tokens = await model.chat_tokens(body.messages or [])
         elif body.add_special_tokens:
@@ -167,7 +167,7 @@ def _tools(model: Model, engine: Engine, metrics: Metrics) -> APIRouter:
 def _known(model: Model, tokens: Sequence[int]) -> Sequence[int]:
     vocab = model.program.model.vocab_size
     if bad := [token for token in tokens if not 0 <= token < vocab]:
-        raise ApiError(400, f"tokens: they are 0..{vocab - 1}, not {bad[0]}", param="tokens")
+        raise ApiError(400, f"tokens must be in 0..{vocab - 1}, not {bad[0]}", param="tokens")
     return tokens
 
 

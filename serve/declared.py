@@ -263,7 +263,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": Error, "description": "A field is wrong, which `param` names."},
     401: {"model": Error, "description": "The key is missing or wrong."},
     403: {"model": Error, "description": "Without keys, only this machine is answered."},
-    404: {"model": Error, "description": "There is no such model."},
+    404: {"model": Error, "description": "The model does not exist."},
     408: {"model": Error, "description": "The body came too slowly."},
     413: {"model": Error, "description": "The body is too large."},
     429: {"model": Error, "description": "Too much of this key; `retry-after-ms` says when to come again."},

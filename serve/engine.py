@@ -66,7 +66,7 @@ class Engine:
                 return
             for handle in self.handles:
                 if handle.state is State.STARTING:
-                    self._say(f"device {handle.name}: starting for {seconds} s (what it needs is built once)")
+                    self._say(f"device {handle.name}: starting for {seconds} s (builds are cached)")
 
     async def close(self) -> None:
         """End all devices."""
@@ -104,7 +104,7 @@ class Engine:
         if not self._hope():
             raise QueueFull("no device is in service", 5.0)
         if self.waiting >= self._most and not self._free():
-            full = f"the queue is full: {self.waiting} requests wait" if self._most else "no device is free"
+            full = f"the queue is full: requests that wait: {self.waiting}" if self._most else "no device is free"
             raise QueueFull(full, self.wait_seconds)
         ticket = Ticket(next(self._numbers), owner, question)
         self._queue.put(owner, ticket)

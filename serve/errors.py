@@ -48,10 +48,15 @@ def of_exception(error: HTTPException) -> tuple[int, dict[str, Any], Mapping[str
 
 
 def of_validation(error: RequestValidationError) -> ApiError:
-    """A 400 that names the field; only the first one that is wrong."""
-    first = error.errors()[0]
+    """A 400 that names the field; only the first one that is wrong.
+
+    Of a field that may have several types, what is wrong beyond the type says more.
+    """
+    first, *others = error.errors()
+    if first["type"].endswith("_type"):
+        first = next((e for e in others if e["loc"][:2] == first["loc"][:2] and not e["type"].endswith("_type")), first)
     if first["type"] == "json_invalid":
-        return ApiError(400, f"the body is no JSON: {first.get('ctx', {}).get('error', first['msg'])}")
+        return ApiError(400, f"the body is not JSON: {first.get('ctx', {}).get('error', first['msg'])}")
     path = [part for part in first["loc"][1:] if isinstance(part, int) or (part not in TAGS and "[" not in part)]
     param = ".".join(str(part) for part in path) or None
     if first["type"] == "missing" and not path:

@@ -65,7 +65,8 @@ class Guard:
         host = headers.get(b"host", b"localhost").decode("latin-1").rsplit("@")[-1].lower()
         name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
         if name not in (*LOCAL, self._settings.host):
-            raise ApiError(403, f"without keys this server answers only to {', '.join(LOCAL)}, not to {name[:60]!r}")
+            raise ApiError(403, f"without keys this server answers only requests for the hosts {', '.join(LOCAL)}, "
+                                f"not {name[:60]!r}")
 
     def _owner(self, scope: Scope, headers: Mapping[bytes, bytes]) -> str:
         """Who asks: a key, or an address. Raises ApiError."""
@@ -109,7 +110,7 @@ class Guard:
                     if not message.get("more_body"):
                         return b"".join(parts)
         except TimeoutError:
-            raise ApiError(408, f"the body did not come within {BODY_SECONDS:g} s") from None
+            raise ApiError(408, f"the body did not arrive within {BODY_SECONDS:g} s") from None
 
 
 class Limits:

@@ -39,7 +39,7 @@ class Metrics:
         self._faults = self._counter("device_faults", "Requests that a device failed.", "device", "kind")
         self._cycles = self._counter("device_cycles", "Cycles that devices counted.", "device")
         self._mismatches = self._counter("schedule_mismatch", "Tokens that took other cycles than predicted.")
-        self._corrected = self._counter("link_errors_corrected", "Errors on links that were put right.", "device")
+        self._corrected = self._counter("link_errors_corrected", "Errors on links that were corrected.", "device")
         self._uncorrectable = self._counter("link_errors_uncorrectable", "Errors that were not.", "device")
         self._first = self._histogram("time_to_first_token_seconds", "From the request to its first token.")
         self._between = self._histogram("inter_token_latency_seconds", "From a token to the next.", TOKEN_SECONDS)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from base.errors import TspError
-from program.program import Program
+from program.rack import AnyProgram
 from program.tokenizer import Tokenizer
 from run.answer import Question
 from run.chat import ChatTemplate, TemplateError, prompt_of
@@ -28,14 +28,14 @@ class Model:
     """
 
     settings: Settings
-    program: Program
+    program: AnyProgram
     tokenizer: Tokenizer
     template: ChatTemplate | None
     created: int
     longest: int
 
     @staticmethod
-    def of(settings: Settings, program: Program, template: ChatTemplate | None) -> "Model":
+    def of(settings: Settings, program: AnyProgram, template: ChatTemplate | None) -> "Model":
         """With the program's own tokenizer."""
         tokenizer = Tokenizer.from_bytes(program.tokenizer)
         longest = max(len(tokenizer.piece(tokenizer.eos, token)) for token in range(tokenizer.vocab_size))
@@ -101,7 +101,7 @@ class Model:
         if len(prompt) > self.program.context:
             raise self._too_long(f"{len(prompt)} tokens", param)
         if bad := [token for token in prompt if not 0 <= token < self.program.model.vocab_size]:
-            raise ApiError(400, f"prompt: tokens are 0..{self.program.model.vocab_size - 1}, not {bad[0]}",
+            raise ApiError(400, f"prompt: tokens must be in 0..{self.program.model.vocab_size - 1}, not {bad[0]}",
                            param="prompt")
         return list(prompt)
 
@@ -141,5 +141,5 @@ def prompts_of(request: CompletionRequest) -> list[str | list[int]]:
     if not prompt or isinstance(prompt[0], int):
         return [[token for token in prompt if isinstance(token, int)]]
     if len(prompt) > MOST_PROMPTS:
-        raise ApiError(400, f"prompt: at most {MOST_PROMPTS} of them, not {len(prompt)}", param="prompt")
+        raise ApiError(400, f"prompt must have at most {MOST_PROMPTS} prompts, not {len(prompt)}", param="prompt")
     return [p for p in prompt if not isinstance(p, int)]

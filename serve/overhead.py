@@ -100,8 +100,8 @@ def server(program: Program, device: str) -> Iterator[tuple[int, Engine]]:
 def main(
     program: Annotated[Path, typer.Argument(help="Program file or checkpoint.")] = Path("models/stories263k.bin"),
     device: Annotated[str, typer.Option(help="reference, model or rtl.")] = "reference",
-    tokens: Annotated[int, typer.Option(help="Of a round.")] = 200,
-    rounds: Annotated[int, typer.Option(help="Of each kind.")] = 10,
+    tokens: Annotated[int, typer.Option(help="New tokens of a round.")] = 200,
+    rounds: Annotated[int, typer.Option(help="Rounds of each kind.")] = 10,
 ) -> None:
     """Measure the server's share of a token, and the time to the first one."""
     check_name(device)

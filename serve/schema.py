@@ -121,7 +121,7 @@ def sampling_of(request: Common, vocab: int) -> Sampling:
     bias = {}
     for name, value in (request.logit_bias or {}).items():
         if not name.isascii() or not name.isdigit() or int(name[:10]) >= vocab or len(name) > 10:
-            raise ApiError(400, f"logit_bias: {name[:20]!r} is no token id: they are 0..{vocab - 1}",
+            raise ApiError(400, f"logit_bias: {name[:20]!r} is not a token id: ids are in 0..{vocab - 1}",
                            param="logit_bias")
         bias[int(name)] = value
     seed = secrets.randbits(32) if request.seed is None else request.seed % (1 << 64)
@@ -140,7 +140,7 @@ def stops_of(request: Common) -> list[str]:
     """Stop strings. Raises ApiError on an empty one."""
     found = [request.stop] if isinstance(request.stop, str) else list(request.stop or ())
     if "" in found:
-        raise ApiError(400, "stop: an empty string would stop everything: leave it out", param="stop")
+        raise ApiError(400, "stop: an empty string would end every answer at once: leave it out", param="stop")
     return found
 
 
@@ -152,6 +152,6 @@ def text_of(message: Message, number: int) -> str:
         return message.content
     for part in message.content:
         if part.type != "text" or part.text is None:
-            raise ApiError(400, f"messages.{number}.content: only text is understood, not {part.type[:40]!r}",
+            raise ApiError(400, f"messages.{number}.content: only text is supported, not {part.type[:40]!r}",
                            param=f"messages.{number}.content")
     return "".join(part.text or "" for part in message.content)

@@ -14,7 +14,7 @@ import uvicorn
 
 from base.errors import TspError
 from program.file import to_bytes
-from program.program import Program
+from program.rack import AnyProgram
 from run.chat import ChatTemplate
 
 from .api import application
@@ -56,7 +56,7 @@ class Server(uvicorn.Server):
             self._loop.call_soon_threadsafe(self._engine.drain, self._drain)
 
 
-def serve(settings: Settings, program: Program, template: ChatTemplate | None,
+def serve(settings: Settings, program: AnyProgram, template: ChatTemplate | None,
           say: Callable[[str], None] = lambda line: None) -> None:
     """Until a signal. Raises TspError if the port is taken, or if no device can be opened. say: takes progress."""
     metrics = Metrics(settings.name)
@@ -78,7 +78,7 @@ def serve(settings: Settings, program: Program, template: ChatTemplate | None,
 
 
 @contextmanager
-def nameless_file(program: Program) -> Iterator[Path]:
+def nameless_file(program: AnyProgram) -> Iterator[Path]:
     """A path of a program's file for processes of the same user.
 
     On Linux the file is in no folder, so the system removes it with this process, however that ends. Raises TspError.

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from base.errors import TspError
+from base.inputs import cannot_read, read_input
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 """Hosts to bind to that only this machine reaches."""
@@ -53,12 +54,12 @@ class Settings:
 def read_keys(file: Path) -> tuple[str, ...]:
     """The keys of a file, one a line; lines that begin with # are comments. Raises TspError."""
     try:
-        lines = file.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise TspError(f"{file}: cannot read the keys: {error}") from error
+        lines = read_input(file, "the keys").decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise cannot_read(file, error, "the keys") from error
     keys = tuple(key for line in lines if (key := line.strip()) and not key.startswith("#"))
     if not keys:
-        raise TspError(f"{file}: no key is there: write one a line")
+        raise TspError(f"{file}: the file holds no key: write one a line")
     if short := [n for n, key in enumerate(keys, 1) if len(key) < LEAST_KEY or not key.isascii() or " " in key]:
-        raise TspError(f"{file}: key {short[0]} must have at least {LEAST_KEY} letters, ASCII and without spaces")
+        raise TspError(f"{file}: key {short[0]} must have at least {LEAST_KEY} ASCII characters and no space")
     return keys

@@ -18,7 +18,8 @@ from typing import Any
 
 from base.errors import TspError
 from program import file as program_file
-from program.program import DEFAULT_CLOCK_MHZ, Program
+from program.program import DEFAULT_CLOCK_MHZ
+from program.rack import AnyProgram
 from program.tokenizer import Tokenizer
 from run.answer import Answer, Piece, Question
 from run.devices import open_device
@@ -28,6 +29,8 @@ from run.session import BrokenPromise, ChipFault, Session, check_prompt, self_te
 MISMATCH, FAULT, LOST = "schedule_mismatch", "uncorrectable_error", "device_lost"
 """Kinds of faults: cycles that were not predicted; an error that the chip reports; a device that does not answer."""
 Message = dict[str, Any]
+IDLE_SECONDS = 3.0
+"""Between looks at a device that has nothing to do."""
 
 
 class Gone(Exception):
@@ -60,9 +63,9 @@ class Wire:
         line, _, self._held = self._held.partition(b"\n")
         return json.loads(line)
 
-    def waiting(self) -> bool:
-        """Whether `receive` would return at once, or raise."""
-        return b"\n" in self._held or bool(select.select([self._line], [], [], 0)[0])
+    def waiting(self, seconds: float = 0.0) -> bool:
+        """Whether `receive` would return at once, or raise; waits for that, for so many seconds."""
+        return b"\n" in self._held or bool(select.select([self._line], [], [], seconds)[0])
 
 
 class Worker:
@@ -74,11 +77,19 @@ class Worker:
         self._links = (0, 0)
 
     def serve(self) -> None:
-        """Until the other end closes. Raises BrokenPromise and TspError of the device, which then is of no use."""
+        """Until the other end closes. Raises BrokenPromise and TspError of the device, which then cannot be used."""
         while True:
+            while not self._wire.waiting(IDLE_SECONDS):
+                self._check()
             message = self._wire.receive()
             if message["do"] == "ask":
                 self._answer(message["id"], question_of(message["question"]))
+
+    def _check(self) -> None:
+        """Raises TspError if the device is gone; only a board can go while its process stays."""
+        check = getattr(self._session.device, "check", None)
+        if check:
+            check()
 
     def _answer(self, number: int, question: Question) -> None:
         try:
@@ -144,7 +155,7 @@ def run(wire: Wire) -> None:
     """Open the device that the first message names, test it and serve."""
     order = wire.receive()
     try:
-        program: Program = program_file.load(Path(order["program"]))
+        program: AnyProgram = program_file.load_any(Path(order["program"]))
         device = open_device(order["device"], program.config)
         try:
             session = Session(device, program)

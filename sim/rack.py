@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from arch.host_map import Control, Space
 from arch.rack import RackConfig
 from program.image import Image
+from sim.device.rack import Changes, HostedRack, Ran
 
 from .cycle.chip import ModelChip
 from .cycle.links import Wire
@@ -16,9 +17,9 @@ class RackModel:
     def __init__(self, rack: RackConfig, *, strict: bool = True):
         self.rack = rack
         self.chips = [ModelChip(config, strict=strict) for config in rack.chips]
-        wires = {near: Wire(latency) for near, (_, latency) in rack.across.items()}
+        self.wires = {near: Wire(latency) for near, (_, latency) in rack.across.items()}
         for near, (far, _) in rack.across.items():
-            self.chips[near.chip].connect(near.side, near.number, wires[near], wires[far])
+            self.chips[near.chip].connect(near.side, near.number, self.wires[near], self.wires[far])
 
     def load(self, images: Sequence[Image]) -> None:
         """An image a chip."""
@@ -54,3 +55,25 @@ class RackModel:
         while not all(chip.time.idle for chip in self.chips):
             self.step()
         return cycles
+
+
+class ModelRack(HostedRack):
+    """The cycle models of a rack's chips, for their host."""
+
+    def __init__(self, rack: RackConfig) -> None:
+        self.rack, self._model = rack, RackModel(rack)
+        self.chips = self._model.chips
+
+    def run(self, n_tokens: int, changes: Changes | None = None) -> Ran:
+        """Run tokens. Raises ProgramError where a flit is not taken, or one is taken that has not come."""
+        for near, wire in self._model.wires.items():
+            wire.sent, wire.changes = 0, (changes or {}).get(near, {})
+        cycles = self._model.run(n_tokens)
+        return Ran(cycles=cycles, sent={near: wire.sent for near, wire in self._model.wires.items()})
+
+    @property
+    def now(self) -> int:
+        return self._model.chips[0].now
+
+    def close(self) -> None:
+        """Nothing to free."""

@@ -24,7 +24,7 @@ from fpga.protocol import (
 
 
 class Words(Protocol):
-    """What is behind the bridge."""
+    """The chip side of the bridge."""
 
     def host_write(self, space: Space, addr: int, data: int) -> None: ...
 

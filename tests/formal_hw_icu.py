@@ -52,10 +52,10 @@ def numbers(store: Store, number: Value) -> list[tuple[Part, Value]]:
 
 
 class Level:
-    """A loop level of the reference: where its body begins, the passes wanted and finished, and the address offset."""
+    """A loop level of the reference: where its body begins, the turns wanted and finished, and the address offset."""
 
     def __init__(self, k: int):
-        self.home, self.count, self.passes = Signal(5, name=f"home{k}"), Signal(12, name=f"n{k}"), Signal(12)
+        self.home, self.count, self.turns = Signal(5, name=f"home{k}"), Signal(12, name=f"n{k}"), Signal(12)
         self.stride, self.offset = Signal(ADDR_BITS, name=f"step{k}"), Signal(ADDR_BITS, name=f"sum{k}")
 
 
@@ -115,11 +115,11 @@ class IcuProof(Proof):
             m.d.sync += place.eq(place + 1)
         for k, it in enumerate(levels):
             with m.If(issue & (loop.op == Op.LOOP) & (level == k)):
-                m.d.sync += [it.home.eq(place + 1), it.count.eq(loop.count), it.passes.eq(0),
+                m.d.sync += [it.home.eq(place + 1), it.count.eq(loop.count), it.turns.eq(0),
                              it.stride.eq(loop.stride), it.offset.eq(0), level.eq(k + 1)]
             with m.If(issue & (loop.op == Op.END_LOOP) & (level == k + 1)):
-                m.d.sync += it.passes.eq(it.passes + 1)
-                with m.If(it.passes + 1 == it.count):
+                m.d.sync += it.turns.eq(it.turns + 1)
+                with m.If(it.turns + 1 == it.count):
                     m.d.sync += [level.eq(k), it.offset.eq(0)]
                 with m.Else():
                     m.d.sync += [place.eq(it.home), it.offset.eq(it.offset + it.stride)]
@@ -143,8 +143,8 @@ class IcuProof(Proof):
         self.tie(body["level"] == level, level <= LOOP_LEVELS)
         for k, it in enumerate(levels):
             self.tie(
-                implies(level > k, (body[f"body{k}"] == it.home) & (it.passes < it.count)
-                        & (body[f"left{k}"] == it.count - it.passes)
+                implies(level > k, (body[f"body{k}"] == it.home) & (it.turns < it.count)
+                        & (body[f"left{k}"] == it.count - it.turns)
                         & (body[f"stride{k}"] == it.stride)),
                 implies(level <= k, it.offset == 0),
             )
@@ -192,7 +192,7 @@ _WORDS = {"MEM_E0": "two parts", "MEM_E1": "whole words", "MXM_E": "MXM, two par
 PROPERTIES = [
     *[Property(name=f"icu: {words}", top=lambda queue=QUEUES[name]: IcuProof(queue), depth=2,
                claim="every word is issued exactly `delay` cycles behind the one before, the first START behind the "
-                     "start pulse; loops of both levels repeat `count` times and add `stride` a pass; SYNC parks; a "
+                     "start pulse; loops of both levels repeat `count` times and add `stride` a turn; SYNC parks; a "
                      "start pulse in any cycle starts anew") for name, words in _WORDS.items()],
     *[Property(name=f"icu: load, {words}", top=lambda queue=QUEUES[name]: LoadProof(queue), depth=2,
                claim="a word that was loaded is the word at its address, but for the delay of a SYNC")

@@ -18,7 +18,7 @@ QUEUE = next(queue for queue in queues(CONFIG) if queue.name == "MXM_E")
 class LoopsProof(Proof):
     """The loops of a MAC burst, started in any cycles.
 
-    Step number `age - ENGINE` is pass `outer` and step `inner` of it; `base` is the steps of the passes before.
+    Step number `age - ENGINE` is turn `outer` and step `inner` of it; `base` is the steps of the turns before.
     """
 
     def __init__(self, loops=None):

@@ -89,7 +89,7 @@ class StreamProof(Proof):
         self.claim(implies(known, plane(values[beyond], s) == after), driven[beyond][s] == had)
 
     def _journey(self, m, rows, step, drivers) -> None:
-        """A value driven anywhere, in any stream: at distance d it stands d cycles later, if nobody drove over it."""
+        """A value driven anywhere, in any stream: it is at distance d after d cycles, unless it is overwritten."""
         streams = range(CONFIG.streams)
 
         def chosen_of(value):

@@ -90,7 +90,7 @@ def look_up(text: str) -> str:
 
 
 def cells(component: Elaboratable, name: str, lut_products: str = "") -> dict[str, int]:
-    """How many of which cells the netlist consists of."""
+    """The number of cells of each kind in the netlist."""
     return json.loads((_synthesised(component, name, _ecp5(name, lut_products)) / "cells.json").read_text())
 
 

@@ -85,7 +85,7 @@ class Bench:
         return self.get(f"{side}_counter") >> self.link.phase_bits
 
     def traffic(self, kind: int, slots: int, ahead: int = 8) -> int:
-        """Lets both sides send by a rule for so many slots, soon; the slot behind the last."""
+        """Let both sides send by a rule for a number of slots. Returns the slot after the last."""
         first = self.slot_of() + ahead
         assert first + slots < 1 << 16
         self.put(traffic=kind, from_slot=first, to_slot=first + slots)

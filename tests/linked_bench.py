@@ -26,7 +26,7 @@ from arch.link_map import (
 from arch.rack import Link, Port, RackConfig
 from hw.link.parameters import SLOT_BITS, LinkParameters
 from program.image import Image, each
-from sim.device.chip import HostedChip
+from sim.device.hosted_chip import HostedChip
 from sim.rtl.rack import prefix
 from sim.rtl.ticked import Ticked
 
@@ -139,7 +139,7 @@ class LinkedBench:
             host.register(Control.RUN.value, tokens)
 
     def retrain(self) -> None:
-        """Train all links anew, and let the counters follow the root's again."""
+        """Train all links again, and let the counters follow the root's again."""
         for port in self.rack.across:
             self.hosts[port.chip].link(port, LinkRegister.COMMAND, pack(COMMAND, retrain=1))
         self.set_up()

@@ -1,14 +1,18 @@
 """Vocabularies of tokenizer.json and texts in many scripts, for tests of the page's tokenizer."""
 
+import io
 import json
 import random
 import unicodedata
+from pathlib import Path
 from typing import Any
 
+import sentencepiece
 import tokenizers
 from checkpoints import hf_tokenizer, random_vocab
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
+from compiler.frontend.vocabulary import load_tokenizer
 from program.tokenizer import KIND_HF, Tokenizer
 
 LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
@@ -55,6 +59,73 @@ def sentence_piece(kind: str) -> dict[str, Any]:
     if kind == "never":  # without byte tokens, some characters are unknown
         spec["model"]["byte_fallback"] = False
     return spec
+
+
+SENTENCE_PIECE: dict[str, dict[str, Any]] = {
+    "unigram": {"model_type": "unigram"},  # SentencePiece's own defaults: its NFKC, spaces trimmed
+    "unigram without bytes": {"model_type": "unigram", "byte_fallback": False},
+    "unigram as it is": {"model_type": "unigram", "normalization_rule_name": "identity",
+                         "remove_extra_whitespaces": False},
+    "case folded": {"model_type": "bpe", "normalization_rule_name": "nmt_nfkc_cf"},
+}
+"""Options of SentencePiece's trainer."""
+
+
+def trained_sentence_piece(kind: str, folder: Path) -> Tokenizer:
+    """The tokenizer of a tokenizer.model that SentencePiece trains on the corpus."""
+    buffer = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(**({
+        "sentence_iterator": iter(CORPUS * 3), "model_writer": buffer, "vocab_size": 512, "byte_fallback": True,
+        "character_coverage": 0.98, "minloglevel": 3, "hard_vocab_limit": False} | SENTENCE_PIECE[kind]))
+    (folder / "tokenizer.model").write_bytes(buffer.getvalue())
+    return load_tokenizer(folder / "tokenizer.model", 520)
+
+
+def _word_piece(**normalizer: Any) -> tokenizers.Tokenizer:
+    library = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=12))
+    library.normalizer = normalizers.BertNormalizer(**normalizer)
+    library.pre_tokenizer, library.decoder = pre_tokenizers.BertPreTokenizer(), decoders.WordPiece()
+    return library
+
+
+def _word_level() -> tokenizers.Tokenizer:
+    library = tokenizers.Tokenizer(models.WordLevel(unk_token="[UNK]"))
+    library.normalizer = normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents(), normalizers.Strip()])
+    library.pre_tokenizer = pre_tokenizers.Whitespace()
+    return library
+
+
+def _suffixed(prefix: str | None) -> tokenizers.Tokenizer:
+    marks = {"continuing_subword_prefix": prefix} if prefix else {"end_of_word_suffix": "</w>"}
+    library = tokenizers.Tokenizer(models.BPE(unk_token="[UNK]", **marks))
+    library.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.WhitespaceSplit(), pre_tokenizers.CharDelimiterSplit("-"),
+        pre_tokenizers.Punctuation("merged_with_previous")])
+    library.decoder = decoders.WordPiece(prefix=prefix) if prefix else decoders.BPEDecoder(suffix="</w>")
+    return library
+
+
+WORDS = {
+    "bert": lambda: (_word_piece(), trainers.WordPieceTrainer),
+    "bert cased": lambda: (_word_piece(lowercase=False, handle_chinese_chars=False), trainers.WordPieceTrainer),
+    "words": lambda: (_word_level(), trainers.WordLevelTrainer),
+    "suffix": lambda: (_suffixed(None), trainers.BpeTrainer),
+    "prefix of the rest": lambda: (_suffixed("##"), trainers.BpeTrainer),
+}
+"""Vocabularies whose decoders put spaces between words, and what trains them."""
+
+
+def of_words(kind: str) -> dict[str, Any]:
+    """The JSON of a vocabulary that the library trains on the corpus."""
+    library, trainer = WORDS[kind]()
+    model = library.model
+    options: dict[str, Any] = {"vocab_size": 500, "special_tokens": ["[UNK]", *SPECIAL], "show_progress": False}
+    for name in ("continuing_subword_prefix", "end_of_word_suffix"):
+        if isinstance(model, models.BPE) and getattr(model, name):
+            options[name] = getattr(model, name)
+    library.train_from_iterator(CORPUS * 3, trainer(**options))
+    library.add_tokens([tokenizers.AddedToken("fox", normalized=True)])
+    return json.loads(library.to_str())
 
 
 def of_json(spec: dict[str, Any], bos: int, adds_bos: bool) -> Tokenizer:

@@ -51,9 +51,9 @@ class Case:
 
 
 HALVES = {"n_heads": 6, "n_kv_heads": 3, "head_dim": 8, "dim": 48, "vocab_size": 1500}
-"""Heads of half a word; a vocabulary that takes a loop."""
+"""Heads of half a vector; a vocabulary that takes a loop."""
 LONG = {"n_heads": 4, "n_kv_heads": 2, "head_dim": 48, "dim": 192, "hidden_dim": 300, "seq_len": 200}
-"""Heads of several words, masks and the residual in SRAM, two groups of channels."""
+"""Heads of several vectors, masks and the residual in SRAM, two groups of channels."""
 CASES = [
     Case(name="tiny", config="tiny", options=("--scales", "static")),
     Case(name="tiny, dynamic", config="tiny", options=("--scales", "dynamic")),

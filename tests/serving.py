@@ -18,6 +18,7 @@ from checkpoints import REPOSITORY
 from base.inputs import template_beside
 from program.file import save
 from program.program import Program
+from program.rack import AnyProgram
 from run.chat import ChatTemplate
 from run.programs import open_program
 from serve.api import application
@@ -117,7 +118,7 @@ class Running:
 
 
 @contextmanager
-def running(*, program: Program | None = None, template: str | None = "", command: Sequence[str] = COMMAND,
+def running(*, program: AnyProgram | None = None, template: str | None = "", command: Sequence[str] = COMMAND,
             folder: Path, ready: bool = True, **settings: Any) -> Iterator[Running]:
     """A server on a free port. template: "" is the shipped model's. ready: wait until a device is."""
     program = program or shipped()

@@ -31,9 +31,9 @@ def test_what_does_not_fit_is_named():
     number = Numbers(WIDE, QUEUES["MEM_E1"])
     for count in range(1, 32):
         number(read(count=count))
-    with pytest.raises(ValueError, match=r"queue MEM_E1 of config wide holds 31 distinct values of bits 0\.\.38, not"):
+    with pytest.raises(ValueError, match=r"queue MEM_E1 of config wide holds at most 31 distinct values of bits 0\."):
         number(read(count=32))
-    with pytest.raises(ValueError, match="queue VXM of config wide holds delays up to 511, not 512"):
+    with pytest.raises(ValueError, match="queue VXM of config wide takes delays up to 511, not 512"):
         Numbers(WIDE, QUEUES["VXM"])(isa.encode(Instr(Op.NOP, 512)))
     assert overflow(WIDE, {"MEM_E1": [read(addr=8 * n) for n in range(49)]}) == (
         "queue MEM_E1 needs 48 distinct values of bits 39..76, config wide has 47")

@@ -44,13 +44,13 @@ def link(one: str, other: str, latency: int = 9) -> Link:
 
 
 REFUSED = [
-    ((CHIP, CHIP), (), "chip 1 must be linked with chip 0"),
-    ((CHIP, CHIP), (link("0.E0", "2.W0"),), r"port 2\.W0 must be of one of its 2 chips"),
+    ((CHIP, CHIP), (), "chip 1 must be linked to chip 0"),
+    ((CHIP, CHIP), (link("0.E0", "2.W0"),), r"port 2\.W0 must belong to one of the 2 chips"),
     ((CHIP, CHIP), (link("0.E1", "1.W0"),), r"port 0\.E1 must be one of the 1 ports"),
     ((CHIP, CHIP), (link("0.E0", "1.W0"), link("0.E0", "1.E0")), r"port 0\.E0 must be linked once, not twice"),
     ((CHIP, CHIP), (link("0.E0", "1.W0", 64),), r"must be in 1\.\.63 cycles, not 64"),
-    ((CHIP, replace(CHIP, slot=2)), (link("0.E0", "1.W0"),), "must be of chips of one slot, not 4 and 2"),
-    ((CHIP, replace(CHIP, lanes=4)), (link("0.E0", "1.W0"),), "must be of chips of one lanes, not 8 and 4"),
+    ((CHIP, replace(CHIP, slot=2)), (link("0.E0", "1.W0"),), "must connect chips with the same slot, not 4 and 2"),
+    ((CHIP, replace(CHIP, lanes=4)), (link("0.E0", "1.W0"),), "must connect chips with the same lanes, not 8 and 4"),
     ((), (), r"it must have 1\.\.64 chips, not 0"),
 ]
 

@@ -1,4 +1,4 @@
-"""base.cache: entries are whole or made anew, and a cache that cannot be written serves what it holds."""
+"""base.cache: entries are whole or made again, and a cache that cannot be written serves what it holds."""
 
 import os
 import time

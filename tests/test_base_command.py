@@ -32,8 +32,8 @@ def refused(answer: subprocess.CompletedProcess[str]) -> str:
 
 
 @pytest.mark.parametrize(("error", "text"), [
-    (TspError("a\nb"), "a b"), (MemoryError(), "the machine has not enough memory for this"),
-    (OSError(errno.EIO, "Input/output error", "x"), "x: input/output error: name another"),
+    (TspError("a\nb"), "a b"), (MemoryError(), "this machine has too little memory for this"),
+    (OSError(errno.EIO, "Input/output error", "x"), "x: input/output error: name another one"),
     (OSError(errno.EIO, "Input/output error"), "the system refuses: input/output error"),
     (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300), "xx.. (300 characters): file name too long: name a"),
 ])
@@ -54,11 +54,49 @@ def test_names_that_are_too_long(command: tuple[str, ...], tmp_path: Path):
     assert "too long" in refused(tsp(*(word.format("n" * 300) for word in command), cwd=tmp_path))
 
 
+CLOSED = [
+    (("run", "{}"), "cannot read it: Permission denied: give this user access"),
+    (("fit", "{}/model.bin"), "model.bin: permission denied: name another one, or give this user access"),
+    (("plan", "{}"), "config.json: permission denied"),
+    (("compile", str(SHIPPED), "-o", "{}/program.tsp"), "program.tsp: cannot write: permission denied: name a file"),
+    (("page", str(SHIPPED), "--folder", "{}/page"), "page: permission denied"),
+]
+
+
+@pytest.mark.parametrize(("command", "text"), CLOSED, ids=lambda value: value[0] if isinstance(value, tuple) else "")
+def test_a_folder_that_may_not_be_entered(command: tuple[str, ...], text: str, tmp_path: Path):
+    folder = closed(tmp_path)
+    assert text in refused(unprivileged(*(word.format(folder) for word in command)))
+    assert os.listdir(tmp_path) == [folder.name]
+
+
+@pytest.mark.parametrize("inside", ["", "cache"])
+def test_a_cache_that_may_not_be_entered(inside: str, tmp_path: Path):
+    answer = unprivileged("run", str(SHIPPED), "--device", "reference", "--tokens", "1",
+                          env={"METRONOME_CACHE": str(closed(tmp_path) / inside)})
+    assert "cannot be created or entered: Permission denied; set METRONOME_CACHE to another folder" in refused(answer)
+
+
+def closed(parent: Path) -> Path:
+    """A folder that its owner may not enter."""
+    folder = parent / "closed"
+    folder.mkdir()
+    folder.chmod(0)
+    return folder
+
+
+def unprivileged(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """`tsp` for which permissions hold. For root they do not, so the command gives that power up."""
+    weaker = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    return subprocess.run([*weaker, sys.executable, "-m", "cli.main", *arguments], capture_output=True, text=True,
+                          check=False, env=os.environ | {"PYTHONPATH": str(REPOSITORY)} | (env or {}))
+
+
 def test_out_of_memory():
     code = "import cli.main as m, sys\nm.fit_model = lambda *a, **k: bytearray(1 << 62)\nsys.exit(m.app())"
     answer = subprocess.run([sys.executable, "-c", code, "fit", str(SHIPPED)], capture_output=True, text=True,
                             check=False, cwd=REPOSITORY)
-    assert refused(answer) == ("tsp: the machine has not enough memory for this: use a smaller model, config or "
+    assert refused(answer) == ("tsp: this machine has too little memory for this: use a smaller model, config or "
                                "--context")
 
 
@@ -70,18 +108,26 @@ def test_a_letter_that_the_output_has_not(encoding: str):
     assert "\\u4e16" in answer.stdout
 
 
-def test_sigterm_ends_the_compiler_of_a_build(tmp_path: Path):
-    """A compiler that never ends, started by make: neither of them is left."""
-    compiler = tmp_path / "cxx"
-    compiler.write_text(f"#!/bin/sh\n[ \"$1\" = --version ] && echo slow 1 && exit\necho $$ >> {tmp_path}/pids\n"
-                        "sleep 1000\n")
-    compiler.chmod(0o755)
-    code = ("from base.command import prepare\nfrom sim.rtl.build import build\nprepare()\n"
-            "build('module t(input clk); endmodule', 't', '')")
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stderr=subprocess.DEVNULL,
-                               env=os.environ | {"CXX": str(compiler), "METRONOME_CACHE": str(tmp_path / "cache")})
+BUILDS = {
+    "Verilator build": "from sim.rtl.build import build\nbuild('module t(input clk); endmodule', 't', '')",
+    "FPGA tool": "from fpga.flow.tools import Tool, run\nfrom pathlib import Path\n"
+                 "run(Tool('slow', (sys.argv[1],), '1'), [], Path(sys.argv[2]), 'log')",
+}
+
+
+@pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
+def test_sigterm_ends_the_children_of_a_build(build: str, tmp_path: Path):
+    """A tool that never ends, and its child, both end. In a simulator's build make starts the tool."""
+    tool = tmp_path / "tool"
+    tool.write_text(f"#!/bin/sh\n[ \"$1\" = --version ] && echo slow 1 && exit\nsleep 1000 &\n"
+                    f"echo $$ $! >> {tmp_path}/pids\nwait\n")
+    tool.chmod(0o755)
+    code = f"import sys\nfrom base.command import prepare\nprepare()\n{build}"
+    process = subprocess.Popen([sys.executable, "-c", code, str(tool), str(tmp_path)], cwd=REPOSITORY,
+                               stderr=subprocess.DEVNULL,
+                               env=os.environ | {"CXX": str(tool), "METRONOME_CACHE": str(tmp_path / "cache")})
     end = time.monotonic() + 60
-    while not (tmp_path / "pids").exists():
+    while not (tmp_path / "pids").exists() or not (tmp_path / "pids").read_text():
         assert time.monotonic() < end and process.poll() is None
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)

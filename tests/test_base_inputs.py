@@ -18,14 +18,14 @@ GIB = 1 << 30
 @pytest.mark.parametrize(("head", "expected"), [
     (b"", "an empty file"),
     (bytes(40), "a file of zeros"),
-    (b"  <!DocType HTML>", "a page of HTML"),
-    (b"<?xml version=", "a page of HTML"),
+    (b"  <!DocType HTML>", "an HTML page"),
+    (b"<?xml version=", "an HTML page"),
     (b"version https://git-lfs.github.com/spec/v1", "a Git LFS pointer"),
     (b"\x10\0\0\0\0\0\0\0{", "a bare safetensors file"),
     (b"\n\x0e\n\x05<unk>\x15\0\0\0\0\x18\x02", "a SentencePiece model"),
     (b" \n{", "a JSON file"),
     (b"GGUF", "a GGUF file"),
-    (b"tjgg", "a GGML file of before GGUF"),
+    (b"tjgg", "a GGML file older than GGUF"),
     (b"PK\x03\x04", "a PyTorch or zip file"),
     (b"\x80\x04\x95", "a Python pickle"),
     (b"\x1f\x8b", "a gzip archive"),
@@ -83,5 +83,5 @@ def test_a_text_is_read_up_to_a_limit(tmp_path):
     with path.open("wb") as file:
         file.write(b"{}")
         file.truncate(TEXT_LIMIT + 1)
-    with pytest.raises(TspError, match="it has 268,435,457 bytes, a file of this kind at most 268,435,456"):
+    with pytest.raises(TspError, match="it has 268,435,457 bytes, but a file of this kind has at most 268,435,456"):
         read_json(path)

@@ -87,7 +87,7 @@ BAD = [
     (["run", "good.tsp", "--clock", "nan"], "clock must be"),
     (["run", "good.tsp", "--device", "model", "--vcd", "a.vcd"], "only the RTL has waveforms"),
     (["run", "good.tsp", "--device", "model", "--fst", "a.fst"], "only the RTL has waveforms"),
-    (["run", "good.tsp", "--vcd", "a.vcd", "--fst", "a.fst"], "give one of --vcd and --fst"),
+    (["run", "good.tsp", "--vcd", "a.vcd", "--fst", "a.fst"], "give --vcd or --fst, not both"),
     (["run", "good.tsp", "--colour"], "--colour"),
     (["run"], "argument"),
     (["walk"], "walk"),
@@ -116,10 +116,10 @@ BAD = [
     (["compile", "model.bin", "--config", "tiny", "--text", "digits.txt", "-o", "out.tsp"],
      "digits.txt: the tokenizer has no token for '2'"),
     (["compile", "model.bin", "--config", "tiny", "--text", "latin1.txt", "-o", "out.tsp"],
-     "latin1.txt: the text must be UTF-8, byte 3 is not: convert it"),
+     "latin1.txt: the text must be UTF-8, but byte 3 is not: convert it"),
     (["run", "model.bin", "--config", "tiny", "--text", "latin1.txt"], "latin1.txt: the text must be UTF-8"),
     (["run", "good.tsp", "--text", "text.txt"], "--text is for checkpoints only"),
-    (["compile", "good.tsp", "-o", "out.tsp"], "good.tsp is a program already"),
+    (["compile", "good.tsp", "-o", "out.tsp"], "good.tsp is a program, not a checkpoint"),
     (["compile", "model.bin", "-o", "model.bin"], "model.bin: cannot write: the command reads this very file"),
     (["compile", "model.bin", "-o", "tokenizer.bin"], "the command reads this very file"),
     (["compile", "model.bin", "-o", "link.bin"], "the command reads this very file"),
@@ -134,10 +134,10 @@ BAD = [
     (["report", "good.tsp", "--html", "a", "--svg", "folder"], "it is a folder"),
     (["run", "good.tsp", "--device", "rfc2217://x"], "a host and a port in 1..65535"),
     (["run", "good.tsp", "--device", "socket://localhost:70000"], "a host and a port in 1..65535"),
-    (["run", "foreign_op.tsp", "--device", "model"], "VXM word 0: OPCODE: READ is no operation of VXM"),
+    (["run", "foreign_op.tsp", "--device", "model"], "VXM word 0: OPCODE: READ is not an operation of VXM"),
     (["fit", "good.tsp"], "run it with `tsp run good.tsp`"),
-    (["bench", "good.tsp"], "good.tsp is a program already"),
-    (["fit", "folder"], "no config.json is in this folder; give"),
+    (["bench", "good.tsp"], "good.tsp is a program, not a checkpoint"),
+    (["fit", "folder"], "this folder has no config.json; give"),
     (["fit", "none.bin"], "no such checkpoint"),
     (["fit", "model.bin", "--config", "huge"], "config must be one of"),
     (["fit", "model.bin", "--context", "1000"], "context must be in 1..40"),
@@ -302,7 +302,8 @@ def test_a_checkpoint_is_compiled_once(files: Path, capfd: pytest.CaptureFixture
 def test_a_cycle_too_many_is_an_error(
     files: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ):
-    from sim.device.device import ChipDevice, TokenResult
+    from sim.device.chip_device import ChipDevice
+    from sim.device.protocol import TokenResult
 
     run = ChipDevice.run
     monkeypatch.setattr(ChipDevice, "run", lambda self, n: [
@@ -314,7 +315,7 @@ def test_a_cycle_too_many_is_an_error(
 
 def test_a_chips_error_is_an_error(files: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
     from arch.host_map import Trap
-    from sim.device.device import ChipDevice
+    from sim.device.chip_device import ChipDevice
 
     monkeypatch.setattr(ChipDevice, "errors", {Trap.NOT_PARKED})
     assert app(["run", str(files / "good.tsp"), "--device", "model"]) == 1
@@ -378,7 +379,7 @@ def test_fit_tells_cycles_if_asked(files: Path, capfd: pytest.CaptureFixture[str
     assert "cycles" not in capfd.readouterr().out
     assert app([*fit, "--cycles"]) == 0
     text = capfd.readouterr().out
-    assert "does not fit" not in text and "cycles: with static scales" in text
+    assert "does not fit" not in text and "cycles hold for static scales" in text
     shown = int(re.findall(r"\.\.([\d,]+) ", text)[0].replace(",", ""))
     assert shown == small_program(scales="static").cycles(39)
 

@@ -46,7 +46,7 @@ def test_the_same_program_gives_the_same_bytes(file: Path, tmp_path: Path):
     (["-o", "/nowhere/page.html"], "there is no folder"),
     (["--folder", "/nowhere/site/there"], "there is no folder"),
     (["--folder", MODEL], "it is a file"),
-    (["--folder", str(REPOSITORY / "docs")], "it holds other files than a page"),
+    (["--folder", str(REPOSITORY / "docs")], "the folder holds files that are not of a page"),
 ])
 def test_places_that_it_refuses(file: Path, options: list[str], why: str, capsys: pytest.CaptureFixture[str]):
     assert app(["page", str(file), *options]) == 2
@@ -55,7 +55,8 @@ def test_places_that_it_refuses(file: Path, options: list[str], why: str, capsys
 
 
 def test_programs_that_it_refuses():
-    library = tokenizers.Tokenizer(tokenizers.models.WordPiece({"a": 0, "b": 1, "[UNK]": 2}, unk_token="[UNK]"))
+    library = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "b": 1, "[UNK]": 2}, unk_token="[UNK]"))
+    library.normalizer = tokenizers.normalizers.Nmt()
     words = Tokenizer(kind=KIND_HF, payload=library.to_str().encode(), bos=0, stops=[1], vocab_size=512)
-    with pytest.raises(TspError, match=r"of the kind WordPiece \(only BPE\): compile the model with a tokenizer.bin"):
+    with pytest.raises(TspError, match=r"the normalizer Nmt: compile the model with a tokenizer.bin"):
         payload.payload(replace(story_program(), tokenizer=words.to_bytes()), "story")

@@ -1,4 +1,4 @@
-"""compiler.capacity: what is said to fit does, queues included, whoever says it."""
+"""compiler.capacity: fit, compile and run agree on what fits, queues included."""
 
 import pytest
 

@@ -121,5 +121,5 @@ def test_a_character_may_be_cut_where_the_reading_ends(tmp_path: Path):
     path.write_bytes(text)
     assert len(read_text(path, TOKENIZER)) == MOST_TOKENS
     path.write_bytes(text[:100] + text[-2:-1])
-    with pytest.raises(TspError, match="the text must be UTF-8, byte 100 is not"):
+    with pytest.raises(TspError, match="the text must be UTF-8, but byte 100 is not"):
         read_text(path, TOKENIZER)

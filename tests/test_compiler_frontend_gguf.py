@@ -141,9 +141,11 @@ def test_a_layer_is_read_when_it_is_asked_for(tmp_path):
     ({"fields": {"attention.head_count": 7}}, "must be a multiple of llama.attention.head_count, not 24 with 7"),
     ({"fields": {"block_count": ...}}, "field llama.block_count is missing"),
     ({"fields": {"block_count": 3}}, "tensor blk.2.attn_norm.weight is missing"),
-    ({"fields": {"block_count": 1}}, "unsupported tensor blk.1.attn_k.weight (9 that a Llama of 1 layers has not)"),
+    ({"fields": {"block_count": 1}}, "unsupported tensor blk.1.attn_k.weight (9 in all): a Llama of 1 layers has no "
+                                     "such tensor"),
     ({"fields": {"context_length": 0}}, "seq_len must be in 1..4194304, not 0"),
-    ({"fields": {"vocab_size": 511}}, "tensor token_embd.weight must have shape (511, 24) by the file's fields, not"),
+    ({"fields": {"vocab_size": 511}}, "tensor token_embd.weight must have shape (511, 24) according to the file's "
+                                      "fields, not"),
     ({"tensors": {}}, "tensor token_embd.weight is missing: this file has no weights"),
 ])
 def test_unsupported_models(tmp_path, changes: dict[str, Any], expected):
@@ -153,8 +155,10 @@ def test_unsupported_models(tmp_path, changes: dict[str, Any], expected):
 def test_unsupported_tensors(tmp_path):
     checkpoint = random_checkpoint()
     for name, tensor, expected in [
-        ("rope_freqs.weight", np.array([1, 8], np.float32), "RoPE of scaled frequencies (tensor rope_freqs.weight)"),
-        ("blk.0.attn_q.bias", np.zeros(24, np.float32), "unsupported tensor blk.0.attn_q.bias (1 that a Llama of 2"),
+        ("rope_freqs.weight", np.array([1, 8], np.float32), "RoPE with scaled frequencies, as in Llama 3.1 (tensor "
+                                                            "rope_freqs.weight)"),
+        ("blk.0.attn_q.bias", np.zeros(24, np.float32), "unsupported tensor blk.0.attn_q.bias (1 in all): a Llama of "
+                                                        "2"),
         ("blk.0.attn_q.weight", np.zeros((24, 24), np.int8), "tensor blk.0.attn_q.weight: type I8 is unsupported"),
     ]:
         tensors = gguf_tensors(checkpoint) | {name: tensor}
@@ -169,13 +173,13 @@ def test_a_file_that_is_cut_short(tmp_path, length):
 
 
 def test_counts_that_cannot_be_are_not_counted_to(tmp_path):
-    """A header of 2**40 tensors, and an array of 2**40 bytes in a file that has not so many."""
+    """A header of 2**40 tensors, and an array of 2**40 bytes in a smaller file."""
     path = tmp_path / "model.gguf"
     path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 1 << 40, 1))
     assert "names too many tensors or fields" in refusal(path)
     name = b"general.x"
     path.write_bytes(b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, len(name)) + name + struct.pack("<IIQ", 9, 0, 1 << 40))
-    assert "it ends within its header" in refusal(path)
+    assert "the file ends within its header" in refusal(path)
 
 
 # ---- its tokenizer ----

@@ -149,11 +149,12 @@ def test_no_such_path(tmp_path):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda data: data[:-1], r"is truncated: its header asks for {size} bytes, found {found}"),
-        (lambda data: data[:1000], r"is truncated: its header asks for {size} bytes, found 1000"),
-        (lambda data: data + b"\0\0\0\0", r"has the wrong size: its header asks for {size} bytes, found {found}"),
+        (lambda data: data[:-1], r"is truncated: its header asks for {size} bytes, the file has {found}"),
+        (lambda data: data[:1000], r"is truncated: its header asks for {size} bytes, the file has 1000"),
+        (lambda data: data + b"\0\0\0\0",
+         r"has the wrong size: its header asks for {size} bytes, the file has {found}"),
         (lambda data: b"", r"this is an empty file"),
-        (lambda data: data[:27], r"is truncated: a llama2.c header takes 28 bytes, found 27"),
+        (lambda data: data[:27], r"is truncated: a llama2.c header has 28 bytes, the file has 27"),
         (lambda data: b"24ka\x01\0\0\0" + data[8:], r"a llama2.c file of version 1 or later (magic 'ak42'): export it"),
         (lambda data: b"24ka\x02\0\0\0" + data[8:], r"(magic 'ak42')"),
         (lambda data: b"GGUF" + data[4:], r": damaged GGUF file: its header is cut short or names too many"),
@@ -261,7 +262,7 @@ def test_weights_that_are_not_finite(tmp_path, value):
         ({"vocab_size": ...}, "field 'vocab_size': Field required"),
         (
             {"vocab_size": 511},
-            "tensor model.embed_tokens.weight must have shape (511, 24) by config.json, not (512, 24)",
+            "tensor model.embed_tokens.weight must have shape (511, 24) according to config.json, not (512, 24)",
         ),
         ({"rms_norm_eps": 0}, "field 'rms_norm_eps' must be in 1e-30..0.1, not 0"),
         ({"rms_norm_eps": 1}, "field 'rms_norm_eps' must be in 1e-30..0.1, not 1"),
@@ -280,12 +281,12 @@ def test_hf_unsupported_config(tmp_path, changes, expected):
 @pytest.mark.parametrize(
     ("file", "content", "expected"),
     [
-        ("config.json", None, "no config.json is in this folder; give"),
+        ("config.json", None, "this folder has no config.json; give"),
         ("config.json", b"{", "config.json: not valid JSON"),
         ("config.json", b"\xff", "config.json: not valid JSON"),
         ("config.json", b"[" * 100_000, "config.json: not valid JSON: maximum recursion depth"),
         ("config.json", b"[]", "config.json: must hold a JSON object, not a list"),
-        ("model.safetensors", None, "no weights are there (model.safetensors, or shards with"),
+        ("model.safetensors", None, "this folder has no weights (model.safetensors, or shards with"),
         ("model.safetensors", b"rubbish", "model.safetensors: damaged safetensors file"),
     ],
 )
@@ -339,7 +340,7 @@ def test_checkpoint_checks_its_weights():
         Checkpoint(**{**fields, "w2": good.w2.astype(np.float64)})
     with pytest.raises(TspError, match=r"weight wo must have shape \(2, 24, 24\), not \(24, 24\)"):
         Checkpoint(**{**fields, "wo": good.wo[0]})
-    with pytest.raises(TspError, match="must be tok_emb itself"):
+    with pytest.raises(TspError, match="must be tok_emb"):
         Checkpoint(**{**fields, "classifier": good.tok_emb.copy()})
 
 
@@ -361,8 +362,8 @@ def test_a_stale_index_beside_the_whole_file_is_left_out_with_a_note(tmp_path):
     write_safetensors(folder / "model.safetensors", hf_tensors(checkpoint))
     loaded = load_checkpoint(folder)
     assert_same(loaded, checkpoint)
-    assert loaded.notes == ("model.safetensors.index.json and its shards are left out, for model.safetensors is there, "
-                            "too",)
+    assert loaded.notes == ("model.safetensors.index.json and its shards are ignored, because model.safetensors "
+                            "exists",)
     (folder / "model.safetensors.index.json").write_text("{")  # nobody reads it
     assert_same(load_checkpoint(folder), checkpoint)
 
@@ -414,14 +415,14 @@ def test_fields_that_compute_nothing_are_ignored(tmp_path, fields):
 
 
 @pytest.mark.parametrize(("files", "expected"), [
-    ({"pytorch_model.bin": b"PK"}, "pytorch_model.bin is a Python pickle, which is not opened, as it may run code"),
+    ({"pytorch_model.bin": b"PK"}, "pytorch_model.bin is a Python pickle, which may run code and is not opened"),
     ({"pytorch_model-00001-of-00002.bin": b""}, "pytorch_model-00001-of-00002.bin is a Python pickle"),
     ({"consolidated.00.pth": b""}, "consolidated.00.pth is in the form of the model's maker"),
     ({"adapter_model.safetensors": b""}, "adapter_model.safetensors is an adapter (LoRA), not a model: merge it"),
     ({"model.Q4_0.gguf": b""}, "model.Q4_0.gguf is a GGUF file: give that file itself"),
     ({"model.safetensors": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"},
      "model.safetensors: a safetensors file is needed, and this is a Git LFS pointer in place of the file: fetch"),
-    ({"model.safetensors": b"\n<!DOCTYPE html><html>"}, "and this is a page of HTML"),
+    ({"model.safetensors": b"\n<!DOCTYPE html><html>"}, "and this is an HTML page"),
     ({"model.safetensors": b""}, "and this is an empty file: download it again"),
     ({"config.json": b"version https://git-lfs.github.com/spec/v1"}, "config.json: a JSON file is needed, and this"),
 ])
@@ -434,7 +435,7 @@ def test_what_lies_in_place_of_weights_is_named(tmp_path, files, expected):
 
 
 @pytest.mark.parametrize(("name", "expected"), [
-    ("model.gguf", "no config.json is in this folder"), ("adapter_config.json", "adapter_config.json is of an adapter"),
+    ("model.gguf", "this folder has no config.json"), ("adapter_config.json", "adapter_config.json is of an adapter"),
 ])
 def test_a_folder_without_config_says_what_it_holds(tmp_path, name, expected):
     (tmp_path / name).write_bytes(b"")
@@ -444,7 +445,7 @@ def test_a_folder_without_config_says_what_it_holds(tmp_path, name, expected):
 def test_adapter_weights_under_the_model_s_name(tmp_path):
     folder = write_hf(tmp_path / "hf", random_checkpoint())
     write_safetensors(folder / "model.safetensors", {"base_model.q_proj.lora_A.weight": np.zeros((1, 4), np.float32)})
-    assert "these are the weights of an adapter (LoRA), not of a model" in refusal(folder)
+    assert "the file holds the weights of an adapter (LoRA), not of a model" in refusal(folder)
 
 
 @pytest.mark.parametrize(("name", "expected"), [

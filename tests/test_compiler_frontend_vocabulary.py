@@ -344,7 +344,7 @@ def test_a_model_that_names_nothing_begins_with_its_end(tmp_path):
     spec = json.loads(library.to_str().replace("[BOS]", "[one]"))
     tokenizer = load_tokenizer(write_tokenizer(tmp_path / "t", spec), 20)
     assert (tokenizer.bos, tokenizer.stops) == (2, (2,))
-    assert tokenizer.notes[:2] == ("no file names an EOS token: '[EOS]' is taken for it",
+    assert tokenizer.notes[:2] == ("no file names an EOS token: '[EOS]' is used as EOS",
                                    "no file names a BOS token: '[EOS]' begins an empty text")
 
 
@@ -359,17 +359,17 @@ def test_chat_templates(tmp_path, template, expected):
                              tokenizer_config={"chat_template": template})
     tokenizer = load_tokenizer(folder, 512)
     assert tokenizer.chat_template == expected == Tokenizer.from_bytes(tokenizer.to_bytes()).chat_template
-    assert any("'default' is taken, not tool_use" in note for note in tokenizer.notes) == (
+    assert any("'default' is used, not tool_use" in note for note in tokenizer.notes) == (
         isinstance(template, list) and len(template) > 1)
     (folder / "chat_template.jinja").write_text("{{ file }}")
     assert load_tokenizer(folder, 512).chat_template == "{{ file }}"
     (folder / "chat_template.jinja").write_bytes(b"\xff")
-    assert "chat_template.jinja: a template must be UTF-8" in refusal_of_folder(folder, 512)
+    assert "chat_template.jinja: the chat template must be UTF-8" in refusal_of_folder(folder, 512)
 
 
 @pytest.mark.parametrize(("name", "content", "expected"), [
     ("tokenizer.bin", b"version https://git-lfs.github.com/spec/v1\noid x", "this is a Git LFS pointer in place of"),
-    ("tokenizer.json", b"<!DOCTYPE html><html>", "a tokenizer.json is needed, and this is a page of HTML"),
+    ("tokenizer.json", b"<!DOCTYPE html><html>", "a tokenizer.json is needed, and this is an HTML page"),
     ("tokenizer.bin", b"PK\x03\x04 and so on", "a tokenizer is needed, and this is a PyTorch or zip file"),
     ("tokenizer.json", b"GGUF\x03\x00\x00\x00", "damaged GGUF file"),
 ])
@@ -379,4 +379,4 @@ def test_a_file_that_is_no_tokenizer(tmp_path, name, content, expected):
 
 
 def test_a_folder_without_a_tokenizer(tmp_path):
-    assert "no tokenizer.json and no tokenizer.model is there" in refusal(tmp_path)
+    assert "this folder has neither tokenizer.json nor tokenizer.model" in refusal(tmp_path)

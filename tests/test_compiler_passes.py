@@ -1,6 +1,6 @@
 """What each pass of the compiler makes of one small model, as text: a change of a pass shows what it changes.
 
-`pytest tests/test_compiler_passes.py --update-golden` writes the texts anew; `git diff tests/golden` is the review.
+`pytest tests/test_compiler_passes.py --update-golden` writes the texts again; `git diff tests/golden` is the review.
 """
 
 import functools
@@ -77,7 +77,7 @@ def place_text() -> Iterator[str]:
 
 def lower_text() -> Iterator[str]:
     for block in lowered():
-        yield f"{block.name}: {block.passes} passes, strides {dict(sorted(block.strides.items()))}"
+        yield f"{block.name}: {block.turns} turns, strides {dict(sorted(block.strides.items()))}"
         for number, cluster in enumerate(block.clusters):
             yield f"  {number} {cluster.label}"
             origin = min(burst.at for burst in cluster.bursts)
@@ -87,7 +87,7 @@ def lower_text() -> Iterator[str]:
 
 def schedule_text() -> Iterator[str]:
     for schedule in built().schedules:
-        yield f"{schedule.block.name}: {schedule.length} cycles, {schedule.block.passes} passes"
+        yield f"{schedule.block.name}: {schedule.length} cycles, {schedule.block.turns} turns"
         for p in sorted(schedule.placed, key=lambda p: (p.at, p.burst.queue.name, p.burst.engine)):
             yield f"  {p.at:4} {p.burst.queue.name} {p.burst.op.name} {p.label}"
 

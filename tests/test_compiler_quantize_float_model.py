@@ -1,4 +1,4 @@
-"""compiler.quantize.float_model and compiler.quantize.quality: against plain loops, against itself, and against what
+"""compiler.quantize.float_model and compiler.quantize.distance: against plain loops, against itself, and against what
 run.c prints."""
 
 import math
@@ -12,8 +12,8 @@ from base.errors import TspError
 from compiler.frontend.checkpoint import Checkpoint
 from compiler.frontend.load import load_checkpoint
 from compiler.frontend.vocabulary import load_tokenizer
+from compiler.quantize.distance import kl_top1, log_softmax
 from compiler.quantize.float_model import FloatModel, rope_tables, site_names
-from compiler.quantize.quality import kl_top1, log_softmax
 from program.quality import LEAST_ENTROPY
 
 TOKENS = [1, 17, 300, 5, 5, 511, 0, 42, 99, 7]
@@ -216,7 +216,7 @@ def test_quality_survives_large_logits_and_refuses_other_shapes():
     certain = kl_top1(np.array([[1e4, 0.0]]), np.array([[0.0, 1e4]]))
     assert np.isfinite(certain.kl) and certain.ratio == pytest.approx(certain.kl / LEAST_ENTROPY)
     for a, b in (((2, 3), (2, 4)), ((3,), (3,)), ((0, 3), (0, 3))):
-        with pytest.raises(ValueError, match="logits must be"):
+        with pytest.raises(ValueError, match="both logits must have"):
             kl_top1(np.zeros(a), np.zeros(b))
 
 

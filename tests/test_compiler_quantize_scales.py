@@ -61,7 +61,7 @@ def test_a_site_without_room_for_exponents_is_static(refused: tuple[str, ...]):
     assert [(trial.sites, trial.refused) for trial in trials if trial.refused] == [
         ((site,), f"no room for {site}") for site in SITES if site in refused]
     assert not model.dynamic.intersection(refused)
-    told = f"{refused[0]} -> static, for dynamic scales are impossible (no room for {refused[0]})"
+    told = f"{refused[0]} -> static, because dynamic scales are impossible (no room for {refused[0]})"
     assert told in map(str, trials)
     if measured := [trial for trial in trials if not trial.refused]:
         assert set(measured[0].sites) == set(SITES) - set(refused)
@@ -77,7 +77,8 @@ def test_a_model_that_only_static_scales_suit_compiles():
     with pytest.raises(TspError, match=r"shift norm_ffn must be .*, not -"):
         compile_checkpoint(checkpoint, tokenizer, scales="dynamic", **arguments)
     program = compile_checkpoint(checkpoint, tokenizer, **arguments)
-    assert str(program.trials[0]).startswith("ffn_norm -> static, for dynamic scales are impossible (the checkpoint: ")
+    assert str(program.trials[0]).startswith("ffn_norm -> static, because dynamic scales are impossible (the "
+                                             "checkpoint: ")
     assert from_bytes(to_bytes(program)).trials == program.trials
 
 

@@ -33,10 +33,10 @@ from arch.isa import (
     layout,
     vxm_late,
 )
-from arch.lanes import quads_of_int32
-from arch.legal import VerifyError
+from arch.legal import IllegalProgram
 from arch.numerics import Index
 from arch.row import queues
+from arch.vectors import quads_of_int32
 from base.errors import TspError
 from compiler.ir import Stream
 from compiler.lower.qkv import permutations
@@ -65,7 +65,7 @@ Program = dict[str, list[int]]
 
 
 def program(**given: list[tuple[int, Instr]]) -> Program:
-    """Words of all queues of `tiny`; (cycle of dispatch behind START, instruction) where given, then SYNC."""
+    """Words of all queues of `tiny`; (cycle of dispatch after START, instruction) where given, then SYNC."""
     words = {}
     for queue in queues(TINY):
         at, instrs = 0, [Instr(Op.NOP)]
@@ -111,7 +111,7 @@ REFUSED = {
     "too early for the data": (COPY | {"MEM_E0": [(5, write(count=4))]}, Trap.EMPTY_READ,
                                f"MEM_E0 word 1, cycle {START + 6}"),
     "plane not driven": (COPY | {"MEM_W0": [(2, read(count=4, planes=7))]}, Trap.EMPTY_READ, "plane 3"),
-    "other group": (COPY | {"MEM_W0": [(2, read(weights=1, count=4))]}, Trap.EMPTY_READ, "nobody drove"),
+    "other group": (COPY | {"MEM_W0": [(2, read(weights=1, count=4))]}, Trap.EMPTY_READ, "holds no value"),
     "two drives": ({"MEM_W0": [(2, read(count=4))], "MEM_W1": [(2, read(count=1))]}, Trap.COLLISION, "and so does"),
     "engine busy": ({"MEM_W0": [(2, read(count=4)), (5, read())]}, Trap.ENGINE_BUSY, f"until cycle {START + 6}"),
     "address": ({"MEM_W0": [(2, read(addr=254, count=3))]}, Trap.ADDRESS,
@@ -133,19 +133,19 @@ REFUSED = {
     "weights": ({"MXM_E": [(2, Instr(Op.MAC))]}, Trap.EMPTY_READ, "E group 1"),
     "too long": ({"MEM_W0": [(2, read(count=100, interval=2))]}, Trap.NOT_PARKED, "an element executes after"),
     "lands late": ({"MEM_W0": [(2, read(count=197 - START))]}, Trap.NOT_PARKED, "its effect comes after"),
-    "wrong unit": ({"MEM_W0": [(2, alu())]}, Trap.OPCODE, "ALU is no operation of MEM"),
+    "wrong unit": ({"MEM_W0": [(2, alu())]}, Trap.OPCODE, "ALU is not an operation of MEM"),
     "endless": ({"MEM_W0": [(2, Instr(Op.LOOP, fields={"count": 99})), (4, Instr(Op.END_LOOP, MIN_DELAY_JUMP))]},
                 Trap.NOT_PARKED, "dispatched after"),
-    "no loop": ({"MEM_W0": [(2, Instr(Op.END_LOOP, MIN_DELAY_JUMP))]}, Trap.OPCODE, "without LOOP"),
-    "open loop": ({"MEM_W0": [(2, Instr(Op.LOOP))]}, Trap.OPCODE, "SYNC within a loop"),
-    "deep": ({"MEM_W0": [(2 * n, Instr(Op.LOOP)) for n in (1, 2, 3)]}, Trap.OPCODE, "nested too deep"),
-    "after SYNC": ({"MEM_W0": [(2, Instr(Op.SYNC))]}, Trap.OPCODE, "behind SYNC"),
+    "no loop": ({"MEM_W0": [(2, Instr(Op.END_LOOP, MIN_DELAY_JUMP))]}, Trap.OPCODE, "END_LOOP has no LOOP"),
+    "open loop": ({"MEM_W0": [(2, Instr(Op.LOOP))]}, Trap.OPCODE, "SYNC stands within a loop"),
+    "deep": ({"MEM_W0": [(2 * n, Instr(Op.LOOP)) for n in (1, 2, 3)]}, Trap.OPCODE, "nested too deeply"),
+    "after SYNC": ({"MEM_W0": [(2, Instr(Op.SYNC))]}, Trap.OPCODE, "follow SYNC"),
 }
 
 
 @pytest.mark.parametrize("given, rule, text", REFUSED.values(), ids=REFUSED)
 def test_refused(given, rule, text):
-    with pytest.raises(VerifyError) as error:
+    with pytest.raises(IllegalProgram) as error:
         verify_bucket(TINY, program(**given), PERIOD, {("W0", 1): 7, ("E0", 1): 7})
     assert error.value.rule is rule and text in str(error.value) and "\n" not in str(error.value)
 
@@ -158,7 +158,7 @@ def test_reduction_and_result_in_neighbouring_cycles():
 def test_last_effect_of_the_vxm(config):
     at = PERIOD - START - ENGINE - VXM_REDUCE_DRIVE - vxm_late(config)
     assert verify_bucket(config, program(VXM=[(at, alu())]), PERIOD, {}).last == PERIOD
-    with pytest.raises(VerifyError, match="its effect comes after"):
+    with pytest.raises(IllegalProgram, match="its effect comes after"):
         verify_bucket(config, program(VXM=[(at + 1, alu())]), PERIOD, {})
 
 
@@ -171,19 +171,19 @@ def test_program_as_a_whole():
         ({"VXM": [0]}, PERIOD, "delay must be at least"), ({"VXM": [1 << 200]}, PERIOD, "stray bits"),
         ({"VXM": [two_registers]}, PERIOD, "b and c must not be two registers"),
     ):
-        with pytest.raises(VerifyError, match=text):
+        with pytest.raises(IllegalProgram, match=text):
             verify_bucket(TINY, words | change, period, {})
 
 
 @pytest.mark.parametrize("op", [Op.TRANSPOSE_IN, Op.TRANSPOSE_OUT])
 def test_chip_without_transposition(op):
     config = replace(TINY, sxm_transpose=False)
-    with pytest.raises(VerifyError, match=f"the chip cannot {op.name}"):
+    with pytest.raises(IllegalProgram, match=f"config .* has no {op.name}"):
         verify_bucket(config, program(SXM_E=[(2, Instr(op))]), PERIOD, {})
 
 
 def test_undeclared_index_register():
-    with pytest.raises(VerifyError, match="no declared bound"):
+    with pytest.raises(IllegalProgram, match="no declared bound"):
         verify_bucket(TINY, program(MEM_W0=[(2, read(index=3))]), PERIOD, {("W0", 2): 1})
 
 
@@ -194,7 +194,7 @@ def test_an_offset_wider_than_its_register(monkeypatch: pytest.MonkeyPatch):
     verify_bucket(deep, words, PERIOD, {("W1", 1): 99_999})
     monkeypatch.setattr(ChipConfig, "index_bits", 16)
     verify_bucket(deep, words, PERIOD, {("W1", 1): 0xFFFF})
-    with pytest.raises(VerifyError, match="index register 1 has 16 bits, too few for offsets up to 65536"):
+    with pytest.raises(IllegalProgram, match="index register 1 has 16 bits, too few for offsets up to 65536"):
         verify_bucket(deep, words, PERIOD, {("W1", 1): 0x10000})
 
 
@@ -235,7 +235,7 @@ def test_borders_are_those_of_the_model(config, family):
         words, found = program(**given), None
         try:
             verify_bucket(config, words, PERIOD, {})
-        except VerifyError as error:
+        except IllegalProgram as error:
             found = error.rule
         trap = judge(Image(config=config, queues={}, starts={}, buckets=[]), words, PERIOD)
         assert found is (trap.trap if isinstance(trap, ProgramError) else trap), (given, trap)
@@ -460,11 +460,11 @@ def decode_or_none(word: int) -> Instr | None:
         return None
 
 
-def stricter(error: VerifyError) -> bool:
+def stricter(error: IllegalProgram) -> bool:
     """A documented reason to refuse what the machine happens to run."""
     text = str(error)
     return (error.rule is Trap.BANK_CONFLICT or "offsets up to" in text or "its effect comes after" in text
-            or "behind SYNC" in text or "SYNC within a loop" in text)
+            or "follow SYNC" in text or "SYNC stands within a loop" in text)
 
 
 def compare(name: str, mutants: int, seed: int) -> Counter[str]:
@@ -478,7 +478,7 @@ def compare(name: str, mutants: int, seed: int) -> Counter[str]:
         refused = None
         try:
             verify_bucket(image.config, words, period, RANDOM_BOUNDS)
-        except VerifyError as error:
+        except IllegalProgram as error:
             refused = error
         trap = judge(image, words, period)
         if trap == "unbounded":

@@ -19,6 +19,7 @@ from models.corpus import check  # noqa: E402
 LINK = re.compile(r"\]\(([^)#\s]+)(#[^)]*)?\)")
 FIGURES = {"configs", "buckets", "segments", "stories"}
 PLANS = {name for name in generate.BLOCKS if name.startswith("plan-")}
+RACKS = {"rack-cycles", "rack-links"}
 PAGES = [*generate.files(), ROOT / "CHANGELOG.md", ROOT / "models" / "README.md"]
 NAMES = [path.relative_to(ROOT).as_posix() for path in PAGES]
 README = (ROOT / "README.md").read_text()
@@ -37,8 +38,8 @@ def test_every_block_is_used_and_closed():
         assert text.count("<!-- generated: ") == text.count("<!-- end generated -->") == len([*generate.blocks(text)])
 
 
-@pytest.mark.parametrize("names", [generate.BLOCKS.keys() - FIGURES - PLANS - generate.RTL_BLOCKS.keys(), FIGURES,
-                                   PLANS], ids=["isa", "figures", "plans"])
+@pytest.mark.parametrize("names", [generate.BLOCKS.keys() - FIGURES - PLANS - RACKS - generate.RTL_BLOCKS.keys(),
+                                   FIGURES, PLANS, RACKS], ids=["isa", "figures", "plans", "racks"])
 def test_generated_blocks_are_up_to_date(names: set[str]):
     for path, name, text in blocks(names):
         assert text.strip() == generate.BLOCKS[name]().strip(), f"{path.name}: {name}: run `make docs`"

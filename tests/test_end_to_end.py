@@ -26,14 +26,15 @@ from run.devices import open_device
 from run.programs import open_program
 from run.session import Session
 from run.story import begin, plan
-from sim.device.device import ChipDevice, Device, TokenResult, sampler_of
+from sim.device.chip_device import ChipDevice
+from sim.device.protocol import Device, TokenResult, sampler_of
 
 SHIPPED = REPOSITORY / "models" / "stories263k.bin"
 PROMPT = "Once upon a time"
 SAMPLED = {"temperature": 1.0, "seed": 7}
 
 SHAPES = {
-    "heads that share a word": {"dim": 24, "head_dim": 4, "n_heads": 6, "n_kv_heads": 3},
+    "heads that share a vector": {"dim": 24, "head_dim": 4, "n_heads": 6, "n_kv_heads": 3},
     "padded heads": {"dim": 33, "head_dim": 6, "n_heads": 5, "n_kv_heads": 5, "hidden_dim": 45, "vocab_size": 300},
     "wide heads": {"head_dim": 32, "n_heads": 4, "n_kv_heads": 2, "n_layers": 3},
     "own classifier": {"shared_classifier": False, "dim": 100, "hidden_dim": 130, "n_kv_heads": 2},
@@ -68,8 +69,10 @@ def opened(name: str, program: Program) -> Iterator[Device]:
         device.close()
 
 
-def alike(program: Program, name: str, prompt: list[int], positions: int, **sampling: float) -> None:
-    """Logits, tokens and cycles of the first positions are those of the reference and of the prediction."""
+def alike(program: Program, name: str, prompt: list[int], positions: int, **sampling: float) -> list[int]:
+    """Logits, tokens and cycles of the first positions are those of the reference and of the prediction. Returns the
+    tokens."""
+    tokens = []
     with opened("reference", program) as reference, opened(name, program) as device:
         for each in (reference, device):
             each.start(prompt, **sampling)  # type: ignore[arg-type]
@@ -77,9 +80,11 @@ def alike(program: Program, name: str, prompt: list[int], positions: int, **samp
             (expected,), (result,) = reference.run(1), device.run(1)
             assert np.array_equal(device.logits(), reference.logits()), f"logits at position {position}"
             assert result == TokenResult(expected.token, program.cycles(position)), f"position {position}"
+            tokens.append(result.token)
         assert not device.errors
         assert device.counters.tokens == positions
         assert device.counters.cycles == sum(program.cycles(p) for p in range(positions))
+    return tokens
 
 
 @pytest.fixture(scope="module")
@@ -160,12 +165,26 @@ def test_eight_lanes_on_the_cycle_model(weights: str):
     alike(program, "model", [1], 20, **SAMPLED)
 
 
+def looped(program: Program) -> list[int]:
+    """Turns of the classifier's loop."""
+    return [segment.turns for segment in program.buckets[0].segments if segment.name == "classifier"]
+
+
 def test_a_looped_classifier_whose_last_vector_is_padded(monkeypatch: pytest.MonkeyPatch):
-    """12 vectors a side are three whole passes of 4, but the loop must leave the padding to the code behind it."""
-    monkeypatch.setattr(placement, "LOOPED_BODY", 4)
+    """12 vectors a side are three bursts of 4: the loop must leave the padding to the code behind it."""
+    monkeypatch.setattr(placement, "MOST_STRAIGHT", 4)
     program = small_program("wide", vocab_size=378)
-    assert [segment.passes for segment in program.buckets[0].segments if segment.name == "classifier"] == [2]
+    assert looped(program) == [1]
     alike(program, "model", [1], 6, temperature=10.0, seed=3)
+
+
+def test_tokens_of_every_turn_of_a_looped_classifier():
+    """Hot enough, any token is chosen: those of the loop's first and last turns, and of the code behind it. Some tokens
+    are known before."""
+    program = small_program("large", vocab_size=5107, n_layers=1)
+    assert looped(program) == [4]
+    chosen = alike(program, "model", [1, 700, 5106, 3], 30, temperature=10.0, seed=4)
+    assert {token // (16 * 2 * 32) for token in chosen} == {0, 1, 2, 3, 4}
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -250,7 +269,7 @@ def test_sampling_scores_bit_for_bit(config: str, sizes: dict):
     for _ in range(2):
         (result,) = device.run(1)
         scores = sampler.scores(device.logits().astype(np.int64))
-        held = device._read("z", 0, program.symbols["z"].quads)[: program.model.vocab_size]
+        held = device._seat._read("z", 0, program.symbols["z"].quads)[: program.model.vocab_size]
         assert np.array_equal(held, scores)
         assert result.token == int(np.argmax(scores))
 

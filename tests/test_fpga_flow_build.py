@@ -66,7 +66,7 @@ def test_a_tool_that_says_it_is_prepared_still_names_its_version(monkeypatch, tm
     assert tools.find("nextpnr-x9").version == "Next Generation Place and Route (Version nextpnr-0.11.1)"
 
 
-@pytest.mark.parametrize(("output", "words"), [("file", "file is no folder"), ("file/a", "file is no folder"),
+@pytest.mark.parametrize(("output", "words"), [("file", "file is not a folder"), ("file/a", "file is not a folder"),
                                                ("there", "it is a folder")])
 def test_an_output_that_cannot_be_is_one_line_before_the_build(output, words, tmp_path, monkeypatch, capsys):
     (tmp_path / "file").touch()

@@ -44,7 +44,7 @@ def cells_of(netlist: dict) -> dict[str, dict]:
 
 
 def meaning(netlist: dict) -> dict[str, tuple]:
-    """What each sink's inputs are made of, back to nets that nothing drives."""
+    """The logic of each sink's inputs, back to undriven nets."""
     cells = cells_of(netlist)
     drivers = {c["connections"][pin][0]: c for c in cells.values() for pin in "FQ" if pin in c["connections"]}
 

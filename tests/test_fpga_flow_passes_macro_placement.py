@@ -134,7 +134,7 @@ def test_a_floorplan_of_another_netlist_begins_anew(tmp_path, monkeypatch, capsy
     file.write_text('{"gone": "X1/Y1/EBR0"}')
     place_macros.main("ulx3s", rounds=2, seed=1)
     assert found == [False, True] and json.loads(file.read_text()) == {"a": "X1"}
-    assert "is of another netlist: it begins anew" in " ".join(capsys.readouterr().out.split())
+    assert "belongs to another netlist: a new floorplan is made" in " ".join(capsys.readouterr().out.split())
     with pytest.raises(SystemExit, match="2"):
         place_macros.main("nothing", rounds=1, seed=1)
     assert "fpga.flow.place_macros: board must be one of" in capsys.readouterr().err

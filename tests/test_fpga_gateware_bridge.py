@@ -274,7 +274,7 @@ def test_damage_is_repaired_by_repetition(at: int, damage: str):
 
 
 def test_a_record_is_no_header():
-    """A record of nine bytes behind a byte that is SYNC, while a header is looked for; it is one only with its CRC."""
+    """A record of nine bytes after a SYNC byte, while the bridge looks for a header: only its CRC makes it one."""
     record = bytes([Space.MEM.value, 0, 1, 1, 0, 9, 0, 0, 0])
     for seed, statuses in ((0, []), (HEADER_SEED, [Status.TAKEN])):
         writes, found = check([bytes([SYNC]) + with_crc(record, seed) + with_crc(b"\x07")])
@@ -317,7 +317,7 @@ def test_fields_that_do_not_fit():
 def test_identity():
     mine = Identity.of(CONFIGS["ulx3s"], 62.5)
     assert Identity.unpack(mine.pack()) == mine and mine.clock_khz == 62500 and len(mine.pack()) == 32
-    with pytest.raises(TspError, match="no Metronome board"):
+    with pytest.raises(TspError, match="not a Metronome board"):
         Identity.unpack(bytes(32))
     with pytest.raises(TspError, match="version 9 of the protocol"):
         Identity.unpack(mine.pack()[:4] + b"\x09\x00" + mine.pack()[6:])

@@ -27,9 +27,9 @@ from program.file import save
 from run.board_figures import load_seconds
 from run.programs import open_program
 from sim.cycle.chip import ModelChip
-from sim.device.device import ChipDevice
+from sim.device.chip_device import ChipDevice
 from sim.device.port_chip import PortChip
-from sim.device.reference import ReferenceDevice
+from sim.device.reference_device import ReferenceDevice
 
 
 @pytest.fixture(autouse=True)
@@ -263,6 +263,8 @@ def test_a_board_that_falls_silent():
         port.write((Space.CONTROL, 1, n) for n in range(WINDOW + 1))
     with pytest.raises(TspError, match="tries in a row failed"):
         port.read(Space.MEM, [0])
+    with pytest.raises(TspError, match="tries in a row failed"):
+        port.check()
 
 
 def test_a_board_that_is_restarted():
@@ -271,7 +273,10 @@ def test_a_board_that_is_restarted():
     port = Link(line, "fake")
     port.write((Space.CONTROL, 1, n) for n in range(20))
     port.read(Space.CONTROL, [1])
+    port.check()
     line.board.expected = 0
+    with pytest.raises(TspError, match="fake: the board was restarted"):
+        port.check()
     with pytest.raises(TspError, match="fake: the board was restarted"):
         port.write((Space.CONTROL, 1, n) for n in range(WINDOW + 1))
 
@@ -288,7 +293,7 @@ def test_a_line_that_is_lost():
 def test_another_device_answers():
     board = FakeBoard(Memory())
     board.identity = bytes(32)
-    with pytest.raises(TspError, match="fake: what answers is no Metronome board"):
+    with pytest.raises(TspError, match="fake: the device that answers is not a Metronome board"):
         Link(FakeLine(board), "fake")
 
 
@@ -307,13 +312,13 @@ def test_a_bitstream_of_an_earlier_instruction_set_is_refused(monkeypatch: pytes
     line = FakeLine(FakeBoard(Memory(), CONFIGS["tiny"]))
     monkeypatch.setattr(link, "open_line", lambda port: line)
     monkeypatch.setattr(identity, "isa_digest", lambda: "0" * 16)
-    with pytest.raises(TspError, match=r"config tiny .* for config tiny .*: build its bitstream anew"):
+    with pytest.raises(TspError, match=r"config tiny .* for config tiny .*: build its bitstream again"):
         open_board("/dev/ttyUSB9", CONFIGS["tiny"])
 
 
 @pytest.fixture
 def silent() -> Iterator[str]:
-    """The path of a terminal behind which nobody is."""
+    """The path of a terminal whose other end is silent."""
     master, slave = pty.openpty()
     yield os.ttyname(slave)
     os.close(master)

@@ -22,7 +22,7 @@ from fpga.simulate import SimulatedBoard
 from program.file import save
 from run.devices import open_device
 from run.programs import open_program
-from sim.device.device import Device
+from sim.device.protocol import Device
 
 SHIPPED = REPOSITORY / "models" / "stories263k.bin"
 
@@ -111,7 +111,7 @@ def test_a_board_with_another_chip_is_refused(board: SimulatedBoard, tmp_path: P
 BAD = [(["--mhz", mhz], "--mhz must be in 0.01..10000, not ") for mhz in ("inf", "nan", "-50", "0", "1e30")]
 BAD += [(["--baud", baud], "--baud must be in 300..12500000 at 50 MHz") for baud in ("-1", "299", "12500001")]
 
-BAD += [(["--board", "ulx3s", *option], f"{option[0]} must not be given beside --board")
+BAD += [(["--board", "ulx3s", *option], f"{option[0]} must not be given together with --board")
         for option in (["--mhz", "-5"], ["--mhz", "50"], ["--config", "tiny"])]
 
 

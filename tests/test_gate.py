@@ -36,7 +36,7 @@ from program.program import Program
 from sim.check import cocotb_runner
 from sim.check.cocotb_runner import CocotbFailure, run_cocotb
 from sim.check.random_programs import random_image
-from sim.device.device import ChipDevice
+from sim.device.chip_device import ChipDevice
 from sim.rtl.chip import VerilatedChip
 
 BENCHES: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
@@ -151,7 +151,7 @@ def memories(chip: VerilatedChip) -> list[np.ndarray]:
 @pytest.mark.nightly
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_chip_runs_random_programs(seed: int, chips: tuple[VerilatedChip, VerilatedChip]):
-    """In each cycle what the chip shows of itself, behind each token its counters, in the end all of its memory."""
+    """The chip's probes in each cycle, its counters after each token, and all of its memory at the end."""
     image, tokens = random_image(TINY, seed)
     for chip in chips:
         chip.load(image)

@@ -155,6 +155,7 @@ def test_every_cycle_equals_the_model():
     quads = rng.integers(0, 256, (3, 96, PLANES, LANES), dtype=np.uint8)
     schedule = add_program()
     with VerilatedChip(TINY, debug=True) as chip:
+        assert chip.brief
         model = ModelChip(TINY)
         for device in (chip, model):
             for name, data in zip(("MEM_W0", "MEM_E0", "MEM_E1"), quads, strict=True):
@@ -308,8 +309,9 @@ def test_host_reads(chip):
 
 
 @pytest.mark.parametrize(("options", "words"), [
-    (["--config", "huge"], "--config must be one of tiny, "), (["-o", "none/chip.v"], "cannot write: no folder "),
-    (["-o", "."], "it is no regular file: name another one"), (["-o", "fifo"], "it is no regular file"),
+    (["--config", "huge"], "--config must be one of tiny, "), (["-o", "none/chip.v"], "cannot write: there is no "
+                                                                                      "writable folder "),
+    (["-o", "."], "it is not a regular file: name another one"), (["-o", "fifo"], "it is not a regular file"),
     (["--confg", "x"], "No such option: --confg"), (["-o"], "requires an argument"), (["x"], "extra argument"),
 ])
 def test_the_command_refuses_in_one_line(options, words, tmp_path):

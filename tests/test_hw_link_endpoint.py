@@ -33,7 +33,7 @@ def places(link: LinkParameters) -> list[int]:
 
 
 def carry(bench: Bench, kind: int = 2, slots: int = TOKEN) -> int:
-    """Flits both ways in so many slots; the slot behind."""
+    """Flits both ways in a number of slots. Returns the slot after them."""
     end = bench.traffic(kind, slots)
     bench.until(end + 2)
     bench.run(8 * bench.latency)

@@ -100,7 +100,7 @@ def test_the_hardware_is_the_software(code: Secded, ratio: int):
 
 
 def decoded(code: Secded, ratio: int, words: list[int]) -> list[tuple[int, Verdict, int]]:
-    """What the decoder makes of words, beat by beat; it shows each one again in the cycles behind."""
+    """The decoder's results for words, beat by beat; it shows each one again in the following cycles."""
     dut: Any = code.decoder(ratio)
     seen, shown, step = [], [], ratio * code.beat_bits
     cycles = code.beats // ratio

@@ -19,7 +19,7 @@ def test_mxm(name: str, side: str, lanes: int):
 @pytest.mark.nightly
 @pytest.mark.parametrize(("name", "side", "lanes"), [("tiny", "E", 4), ("ulx3s", "W", 8)])
 def test_mxm_of_four_states(name: str, side: str, lanes: int):
-    """In Icarus Verilog: nothing that is driven holds a bit that nobody wrote."""
+    """In Icarus Verilog: no driven plane has an unknown bit (X)."""
     bench(name, side, lanes, "icarus")
 
 

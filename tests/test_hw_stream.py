@@ -18,7 +18,7 @@ def test_streams(name: str, lanes: int):
 
 @pytest.mark.nightly
 def test_streams_of_four_states():
-    """In Icarus Verilog: no slot that is driven, or was cleared, holds a bit that nobody wrote."""
+    """In Icarus Verilog: no slot that was driven or cleared has an unknown bit (X)."""
     bench("tiny", 4, "icarus")
 
 

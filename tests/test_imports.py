@@ -1,4 +1,4 @@
-"""Who may import whom, by reading the sources: each floor imports only from below."""
+"""Walls between the packages, checked in the sources: each package imports only the ones it may."""
 
 import ast
 from collections.abc import Iterator

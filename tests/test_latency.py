@@ -12,7 +12,7 @@ from serving import running, shipped
 
 from cli.latency import ALARM
 from cli.main import app
-from latency import figures
+from latency import summary
 from latency.ecdf import svg
 from latency.sample import Reader, Sample
 from program.tokenizer import Tokenizer
@@ -48,7 +48,7 @@ def test_a_stream_without_a_token_is_no_sample():
 
 def test_figures_are_those_of_an_oracle():
     values = [float(n * n % 97) for n in range(1, 120)]
-    found = figures.summary(values)
+    found = summary.summarise(values)
     assert found["mean"] == pytest.approx(statistics.mean(values))
     assert found["std"] == pytest.approx(statistics.stdev(values))
     cuts = statistics.quantiles(values, n=100, method="inclusive")
@@ -58,12 +58,12 @@ def test_figures_are_those_of_an_oracle():
 
 @pytest.mark.parametrize(("n", "p99"), [(99, False), (100, True)])
 def test_a_99th_percentile_wants_100_values(n: int, p99: bool):
-    assert (figures.summary([float(value) for value in range(n)])["p99"] is not None) is p99
+    assert (summary.summarise([float(value) for value in range(n)])["p99"] is not None) is p99
 
 
 def test_few_values_tell_little():
-    assert set(figures.summary([]).values()) == {0, None}
-    assert figures.summary([3.0]) == {"n": 1, "mean": 3.0, "std": None, "cv_percent": None, "p50": 3.0, "p95": 3.0,
+    assert set(summary.summarise([]).values()) == {0, None}
+    assert summary.summarise([3.0]) == {"n": 1, "mean": 3.0, "std": None, "cv_percent": None, "p50": 3.0, "p95": 3.0,
                                       "p99": None}
 
 
@@ -221,7 +221,7 @@ def test_a_server_that_stops_is_one_line(capsys: pytest.CaptureFixture[str]):
 
 
 @pytest.mark.parametrize(("arguments", "said"), [
-    (["bench-api", "nonsense"], "must be the URL of a server"), (["bench-api", "ftp://x"], "must be the URL"),
+    (["bench-api", "nonsense"], "this is not the URL of a server"), (["bench-api", "ftp://x"], "not the URL"),
     (["bench-api", "http://x", "--requests", "0"], "requests must be at least 1"),
     (["bench-api", "http://x", "--api-key", "/nonexistent"], "cannot read the key"),
     (["watch", "http://x", "--window", "2"], "window must be at least 3"),

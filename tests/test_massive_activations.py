@@ -92,13 +92,13 @@ def test_the_first_token_is_a_constant():
 
 
 def test_a_program_of_no_use_is_refused():
-    with pytest.raises(TspError, match=r"would be of no use: KL .*--scales robust.*--accept-quality"):
+    with pytest.raises(TspError, match=r"quantisation ruins this model: KL .*--scales robust.*--accept-quality"):
         program("static")
 
 
 def test_a_program_of_no_use_may_be_wanted(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(driver, "LEAST_TOP1", 1.1)
     arguments = random_checkpoint(small_config(**TINY)), random_tokenizer(TINY["vocab_size"])
-    with pytest.raises(TspError, match="would be of no use"):
+    with pytest.raises(TspError, match="quantisation ruins this model"):
         compile_checkpoint(*arguments, config=CONFIGS["tiny"])
     assert compile_checkpoint(*arguments, config=CONFIGS["tiny"], accept_quality=True).quality

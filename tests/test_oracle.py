@@ -42,7 +42,7 @@ def texts(seed: int = 0) -> list[str]:
 
 @pytest.fixture(scope="module")
 def transformers() -> Any:
-    """The library, of which warnings are none of ours."""
+    """The library; its warnings are ignored."""
     import transformers
 
     transformers.logging.set_verbosity_error()

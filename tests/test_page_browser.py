@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from frames import frame_times
 from page_program import PROMPT, reference_story, story_program
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -113,30 +114,50 @@ def test_slow_motion_goes_and_pauses(opened: Page):
     assert opened.evaluate("page.player.view.position") == 1
 
 
-@pytest.mark.parametrize("speed", ["60", "Infinity"])
-def test_a_frame_takes_less_than_a_thirtieth_of_a_second(opened: Page, speed: str):
-    """Of the main thread's CPU time, so that a busy machine does not matter."""
-    opened.evaluate(f'page.player.begin({{text: "{PROMPT}", temperature: 0.8, seed: "5"}})')
-    opened.evaluate("page.story.begin()")
-    go(opened, 1, 100)
-    opened.evaluate(f"page.player.setSpeed({speed})")
-    session = opened.context.new_cdp_session(opened)
-    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+MOTION = {
+    "full speed": "page.seek(100, 0); page.player.setSpeed(Infinity)",
+    "1,000 cycles a second": "page.seek(3, 1000); page.player.setSpeed(1000)",
+    "60 cycles a second": "page.seek(3, 1000); page.chart.fit(); page.player.setSpeed(60)",
+    "60 cycles a second, in a window": "page.seek(3, 1000); page.chart.window(980, 1040); page.player.setSpeed(60)",
+    "8 cycles a second": "page.seek(3, 1000); page.chart.fit(); page.player.setSpeed(8)",
+}
+"""What is measured, and how it is begun."""
+SLOWER = 4
+"""A laptop's core is not slower than the machine's by more."""
 
-    def spent() -> float:
-        metrics = session.send("Performance.getMetrics")["metrics"]
-        return next(metric["value"] for metric in metrics if metric["name"] == "TaskDuration")
 
-    opened.evaluate("page.player.play()")
-    before = spent()
-    frames = opened.evaluate("""new Promise((done) => {
-      const begin = performance.now();
-      let frames = 0;
-      const frame = () => (performance.now() < begin + 1500 ? requestAnimationFrame(frame, frames++) : done(frames));
-      requestAnimationFrame(frame);
-    })""")
-    assert opened.evaluate("document.body.classList.contains('playing')")
-    assert frames and 0 < (spent() - before) / frames < 1 / 30
+def times_in_motion(page: Page, how: str) -> list[float]:
+    """Milliseconds of each frame."""
+    session = page.context.new_cdp_session(page)
+    page.evaluate("page.player.pause()")
+    for step in MOTION[how].split("; "):
+        page.evaluate(step)
+    page.evaluate("page.player.play()")
+    page.wait_for_timeout(300)
+    times = frame_times(page, session, 1500)
+    assert page.evaluate("document.body.classList.contains('playing')") and len(times) > 10
+    session.detach()
+    return times
+
+
+@pytest.mark.parametrize("how", ["full speed", "60 cycles a second"])
+def test_a_frame_takes_less_than_a_thirtieth_of_a_second(opened: Page, how: str):
+    """On a machine four times slower; the mean, for other programs on the machine cost frames some time."""
+    opened.emulate_media(reduced_motion="no-preference")
+    times = times_in_motion(opened, how)
+    assert SLOWER * sum(times) / len(times) < 1000 / 30
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("how", MOTION)
+@pytest.mark.parametrize("width", [1280, 390])
+def test_no_frame_takes_a_thirtieth_of_a_second(opened: Page, how: str, width: int):
+    """On a machine four times slower; the best of three tries."""
+    opened.set_viewport_size({"width": width, "height": 900})
+    opened.emulate_media(reduced_motion="no-preference")
+    slowest = min(max(times_in_motion(opened, how)) for _ in range(3))
+    print(f"{width} pixels, {how}: slowest frame {slowest:.1f} ms")
+    assert SLOWER * slowest < 1000 / 30
 
 
 def test_hovering_tells_opcode_operands_addresses_and_source(opened: Page):

@@ -6,13 +6,16 @@ from pathlib import Path
 import node
 import pytest
 from checkpoints import REPOSITORY
-from page_program import PROMPT, reference_story, story_program, write_data
+from page_program import PROMPT, reference_story, story_program, told_by_reference, write_data
 from programs import small_program
 
 from arch import isa, row
+from page.payload import payload
+from page.wasm import chip_wasm
 from program.sampler import seed_states, temperature_q
 from program.tokenizer import Tokenizer
 from report import streams, web
+from run.programs import open_program
 
 OPEN = """
 import fs from "node:fs";
@@ -104,7 +107,7 @@ def test_instructions_decode_as_in_python(folder: Path):
 
 @pytest.mark.parametrize("config", ["tiny", "micro", "ulx3s"])
 def test_bursts_are_the_programs_schedule(folder: Path, config: str):
-    """In every bucket: those of the first passes are the schedule, and the passes behind repeat them."""
+    """In every bucket: those of the first turns are the schedule, and the turns behind repeat them."""
     program = story_program() if config == "ulx3s" else small_program(config, **SMALL[config])
     name = f"{config}.bin"
     (folder / name).write_bytes(web.container(web.schedule_header(program, name), web.schedule_sections(program)))
@@ -112,12 +115,12 @@ def test_bursts_are_the_programs_schedule(folder: Path, config: str):
     import { Isa } from "./js/isa.js";
     import { bursts } from "./js/schedule.js";
     export const answer = () => payload.header.buckets.map((_, n) => bursts(payload, new Isa(payload.header.isa), n)
-      .map((b) => [b.label, b.queue, b.segment, b.first, b.last, b.pass, b.pc, b.offset]));"""
+      .map((b) => [b.label, b.queue, b.segment, b.first, b.last, b.turn, b.pc, b.offset]));"""
     for number, found in enumerate(node.run(folder, source)):
         first = sorted(tuple(b[:5]) for b in found if b[5] == 0)
         assert first == sorted((e.label, e.queue, e.segment, e.first, e.last) for e in program.events(number))
         segments = {s.name: s for s in program.buckets[number].segments}
-        assert len(found) == sum(segments[e.segment].passes for e in program.events(number))
+        assert len(found) == sum(segments[e.segment].turns for e in program.events(number))
         assert {b[5] for b in found if b[2] == "layer"} == set(range(program.model.n_layers))
 
 
@@ -155,6 +158,34 @@ def test_the_story_is_the_reference_in_the_predicted_cycles(folder: Path):
     told, tokens = reference_story(24, 0.7, 2)
     assert steps == [[token, program.cycles(n), program.cycles(n)] for n, token in enumerate(tokens)]
     assert text == told
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("config", ["wide", "large"])
+def test_a_story_on_a_larger_chip(tmp_path: Path, config: str):
+    """The deep banks of `large` are filled directly. One cycle back, late in a token, comes from a snapshot near it."""
+    program = open_program(REPOSITORY / "models" / "stories263k.bin", config=config)
+    (tmp_path / "chip.wasm").write_bytes(chip_wasm(program.config).read_bytes())
+    (tmp_path / "program.bin").write_bytes(payload(program, "story"))
+    source = """
+    import fs from "node:fs";
+    import { Machine } from "./js/machine.js";
+    const machine = new Machine(fs.readFileSync("chip.wasm"), new Uint8Array(fs.readFileSync("program.bin")));
+    export function answer(options) {
+      machine.begin(options);
+      machine.forward(1e9);
+      const steps = machine.story.steps.map((step) => [step.token, step.predicted, step.measured]);
+      machine.seek(1, machine.story.predicted(1) - 1);
+      const seen = machine.state().probes.join();
+      machine.back(1);
+      machine.forward(1);
+      return [steps, machine.state().probes.join() === seen];
+    }"""
+    options = {"text": PROMPT, "temperature": 0.7, "seed": "2", "positions": 12}
+    steps, same = node.run(tmp_path, source, options)
+    _, tokens = told_by_reference(program, PROMPT, 12, 0.7, 2)
+    assert steps == [[token, program.cycles(n), program.cycles(n)] for n, token in enumerate(tokens)]
+    assert same
 
 
 def test_registers_hold_what_the_schedule_says(folder: Path):

@@ -1,6 +1,6 @@
 """The page's tokenizer for a tokenizer.json: ids and pieces are Python's, and what it cannot do is refused."""
 
-import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,18 @@ import node
 import pytest
 from checkpoints import random_checkpoint, small_config
 from page_program import story_wasm, told_by_reference
-from page_tokenizers import BYTE_LEVEL, byte_level, of_json, sentence_piece, thousand_texts
-from tokenizers import Regex, models, pre_tokenizers
-from tokenizers import Tokenizer as Library
+from page_tokenizers import (
+    BYTE_LEVEL,
+    SENTENCE_PIECE,
+    WORDS,
+    byte_level,
+    of_json,
+    of_words,
+    sentence_piece,
+    thousand_texts,
+    trained_sentence_piece,
+)
+from tokenizers import Regex, pre_tokenizers
 
 from arch.config import CONFIGS
 from base.errors import TspError
@@ -57,6 +66,18 @@ def test_sentence_piece_vocabularies_are_pythons(tmp_path: Path, kind: str):
     assert_pythons(tmp_path, tokenizer, thousand_texts(len(kind)))
 
 
+@pytest.mark.parametrize("kind", SENTENCE_PIECE)
+def test_models_of_sentence_piece_are_pythons(tmp_path: Path, kind: str):
+    """Unigram, with bytes and with an unknown token, and SentencePiece's own normalization."""
+    assert_pythons(tmp_path, trained_sentence_piece(kind, tmp_path), thousand_texts(len(kind)))
+
+
+@pytest.mark.parametrize("kind", WORDS)
+def test_vocabularies_of_words_are_pythons(tmp_path: Path, kind: str):
+    """WordPiece, WordLevel, and BPE with prefixes and suffixes."""
+    assert_pythons(tmp_path, of_json(of_words(kind), bos=1, adds_bos=kind == "bert"), thousand_texts(len(kind)))
+
+
 @pytest.mark.nightly
 def test_the_vocabulary_of_smollm2_is_pythons(tmp_path: Path):
     tokenizer = load_tokenizer(get_model("smollm2"), 49152)
@@ -64,18 +85,23 @@ def test_the_vocabulary_of_smollm2_is_pythons(tmp_path: Path):
 
 
 @cache
-def random_program(kind: str) -> Program:
-    """A random model with a tokenizer.json, on the default chip."""
+def random_program() -> Program:
+    """A random model on the default chip."""
     model = small_config(n_layers=2, dim=64, hidden_dim=64, n_heads=4, n_kv_heads=2, head_dim=16, vocab_size=520,
                          seq_len=64)
-    tokenizer = (of_json(byte_level(kind), bos=0, adds_bos=False) if kind in BYTE_LEVEL
-                 else of_json(sentence_piece(kind), bos=1, adds_bos=True))
-    return compile_checkpoint(random_checkpoint(model), tokenizer, config=CONFIGS["ulx3s"], measure=False)
+    return compile_checkpoint(random_checkpoint(model), vocabulary("prepend"), config=CONFIGS["ulx3s"], measure=False)
 
 
-@pytest.mark.parametrize(("kind", "text"), [("smollm", "Once upon été 12"), ("prepend", "")])
+def vocabulary(kind: str) -> Tokenizer:
+    """For a model of 520 tokens."""
+    if kind in BYTE_LEVEL:
+        return of_json(byte_level(kind), bos=0, adds_bos=False)
+    return of_json(of_words(kind) if kind in WORDS else sentence_piece(kind), bos=1, adds_bos=True)
+
+
+@pytest.mark.parametrize(("kind", "text"), [("smollm", "Once upon été 12"), ("prepend", ""), ("bert", "little fox")])
 def test_a_story_is_the_references_in_the_predicted_cycles(tmp_path: Path, kind: str, text: str):
-    program = random_program(kind)
+    program = replace(random_program(), tokenizer=vocabulary(kind).to_bytes())
     (tmp_path / "chip.wasm").write_bytes(story_wasm())
     (tmp_path / "program.bin").write_bytes(payload(program, kind))
     source = """
@@ -97,27 +123,20 @@ def test_a_story_is_the_references_in_the_predicted_cycles(tmp_path: Path, kind:
     assert steps == [[token, program.cycles(n), program.cycles(n)] for n, token in enumerate(tokens)]
 
 
-def changed(**parts: Any) -> Tokenizer:
-    """A byte-level vocabulary with other parts."""
-    return of_json(byte_level("gpt-2") | parts, bos=0, adds_bos=True)
+WORD = {"id": 519, "content": "z", "single_word": True, "lstrip": False, "rstrip": False, "normalized": False,
+        "special": False}
 
 
-def of_model(model: Any) -> Tokenizer:
-    library = json.loads(Library(model).to_str())
-    return changed(model=library["model"], added_tokens=[])
-
-
-@pytest.mark.parametrize(("make", "why"), [
-    (lambda: of_model(models.Unigram([("a", -1.0), ("b", -2.0), ("c", -3.0)], unk_id=0)), "of the kind Unigram"),
-    (lambda: of_model(models.WordPiece({"a": 0, "b": 1, "[UNK]": 2}, unk_token="[UNK]")), "of the kind WordPiece"),
-    (lambda: of_model(models.WordLevel({"a": 0, "b": 1, "[UNK]": 2}, unk_token="[UNK]")), "of the kind WordLevel"),
-    (lambda: changed(decoder=None), "whose decoder is missing"),
-    (lambda: changed(normalizer={"type": "StripAccents"}), "the normalizer StripAccents"),
-    (lambda: changed(pre_tokenizer={"type": "Whitespace"}), "the pre-tokenizer Whitespace"),
+@pytest.mark.parametrize(("parts", "why"), [
+    ({"model": byte_level("gpt-2")["model"] | {"dropout": 0.1}}, "a BPE tokenizer with dropout 0.1"),
+    ({"added_tokens": [WORD]}, "the added token 'z', which must be a separate word"),
+    ({"normalizer": {"type": "Nmt"}}, "the normalizer Nmt"),
+    ({"pre_tokenizer": {"type": "UnicodeScripts"}}, "the pre-tokenizer UnicodeScripts"),
 ])
-def test_other_kinds_are_refused_in_one_line(make: Any, why: str):
+def test_other_parts_are_refused_in_one_line(parts: dict[str, Any], why: str):
+    tokenizer = of_json(byte_level("gpt-2") | parts, bos=0, adds_bos=True)
     with pytest.raises(TspError, match=why) as error:
-        page_tokenizer(make().to_bytes())
+        page_tokenizer(tokenizer.to_bytes())
     assert "\n" not in str(error.value)
     assert "--tokenizer" in str(error.value)
 

@@ -14,6 +14,7 @@ from arch.identity import chip_digest
 from base.errors import TspError
 from compiler.compile import compile_checkpoint
 from program import file as program_file
+from program import frame
 from program.file import from_bytes, is_program, load, save, to_bytes
 from program.program import EVENT_COLUMNS
 from program.tokenizer import Tokenizer
@@ -143,8 +144,8 @@ def test_what_is_no_program_is_refused(data: bytes):
 
 def test_a_consistent_frame_around_nonsense_is_refused():
     for body in (b"", b"no newline", b"[]\n", b"{}\n", b'{"config":"tiny"}\n', b"\xff\n"):
-        head = program_file.MAGIC + b"%d\n" % program_file.VERSION
-        data = head + program_file._second_line(len(head), body) + body
+        head = program_file.CHIP.first_line + b"\n"
+        data = head + frame.second_line(len(head), body) + body
         assert "compile it again" in refused(data)
 
 
@@ -157,7 +158,7 @@ def test_sections_that_contradict_the_header_are_refused(program, image: bytes):
         body = lines[2].replace(old, new) + b"\n" + lines[3]
         assert body != lines[2] + b"\n" + lines[3]
         head = lines[0] + b"\n"
-        assert "contradicts" in refused(head + program_file._second_line(len(head), body) + body)
+        assert "contradicts" in refused(head + frame.second_line(len(head), body) + body)
 
 
 def changed(program, **fields) -> dict:
@@ -188,7 +189,7 @@ CONTRADICTIONS = {
     "a bucket too many": (lambda p: {"context": 20}, "only the last bucket may reach the context of 20"),
     "short period": (lambda p: changed(p, period=10), r"period of bucket 0 must be in 11\.\.4294967295, not 10"),
     "long period": (lambda p: changed(p, period=1 << 32), "period of bucket 0 must be in"),
-    "segment": (lambda p: changed(p, segments=(replace(p.buckets[0].segments[0], passes=0),)), "segment begin of"),
+    "segment": (lambda p: changed(p, segments=(replace(p.buckets[0].segments[0], turns=0),)), "segment begin of"),
     "context": (lambda p: {"context": 41}, r"context must be in 1\.\.40"),
     "no context": (lambda p: {"context": 0}, r"context must be in 1\.\.40"),
     "starts": (lambda p: {"starts": p.starts | {"VXM": (0,)}}, "queue VXM must have a start for each of"),
@@ -237,7 +238,7 @@ def test_a_file_that_contradicts_itself_is_refused(program, change, words: str):
 def test_words_that_a_queue_cannot_store_are_refused():
     """A queue of `ulx3s` holds short delays and few distinct words."""
     program, name = small_program("ulx3s"), "MEM_E1"
-    for words, why in (([isa.encode(isa.Instr(isa.Op.NOP, 4095))], "holds delays up to"),
+    for words, why in (([isa.encode(isa.Instr(isa.Op.NOP, 4095))], "takes delays up to"),
                        ([isa.encode(isa.Instr(isa.Op.READ, 1, {"addr": n, "count": n})) for n in range(1, 300)],
                         "distinct values")):
         wrong = replace(program, queues=program.queues | {name: (*words, *program.queues[name][len(words):])})

@@ -1,5 +1,7 @@
 """program.int8_sums: the compiled function and numpy give the same sums."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -29,3 +31,12 @@ def test_rows_may_be_parts_of_longer_ones():
 def test_numpy_does_without_a_compiler(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "_function", lambda: None)
     test_sums_are_exact(2, 64)
+
+
+@pytest.mark.parametrize(("cxx", "compiled"), [
+    ("g++ -pipe", True), ('g++ "', False), ("false", False), ("no-such", False)])
+def test_the_compiler_of_the_environment(cxx: str, compiled: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Its arguments are used. Without a usable compiler numpy computes the sums."""
+    monkeypatch.setenv("METRONOME_CACHE", str(tmp_path))
+    monkeypatch.setenv("CXX", cxx)
+    assert (module._function.__wrapped__() is not None) == compiled

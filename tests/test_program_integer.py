@@ -14,18 +14,16 @@ from arch.isa import Alu, ErUse, Func, Red, Sat, Wfmt
 from base.errors import TspError
 from compiler.quantize.quantizer import Recipe, quantize
 from compiler.quantize.rotate import rotated
+from program.arithmetic import ROPE_FRACTION, rope_parts, rope_tables
 from program.integer import (
     NORM_OPERAND_BITS,
     Q_SHIFT,
     RESIDUAL,
-    ROPE_FRACTION,
     SITES,
     IntegerModel,
     Shifts,
     from_arrays,
     groups,
-    rope_parts,
-    rope_tables,
     to_arrays,
 )
 from program.reference import EXACT_COLUMNS, IntegerState

@@ -100,7 +100,7 @@ def test_pieces_are_run_c_s():
 def test_encode_the_empty_text_and_bytes_of_a_command_line():
     assert TOKENIZER.encode("") == [1] and TOKENIZER.encode("", bos=False) == []
     assert TOKENIZER.encode(b"\xff".decode("utf-8", "surrogateescape"), bos=False)[-1] == 3 + 0xFF
-    with pytest.raises(TspError, match="no Unicode character"):
+    with pytest.raises(TspError, match="not a Unicode character"):
         TOKENIZER.encode("\ud800")
 
 
@@ -182,7 +182,7 @@ def test_special_tokens_by_name(tmp_path):
     folder = write_hf(tmp_path / "hf", random_checkpoint())
     (folder / "config.json").write_text("{}")
     guessed = load_tokenizer(folder, 512)
-    assert (guessed.bos, guessed.eos) == (1, 2) and len(guessed.notes) == 2 and "'</s>' is taken" in guessed.notes[0]
+    assert (guessed.bos, guessed.eos) == (1, 2) and len(guessed.notes) == 2 and "'</s>' is used" in guessed.notes[0]
     (folder / "tokenizer_config.json").write_text('{"bos_token": {"content": "<s>"}, "eos_token": "</s>"}')
     tokenizer = load_tokenizer(folder, 512)
     assert (tokenizer.bos, tokenizer.eos) == (1, 2)
@@ -209,7 +209,7 @@ def test_byte_level_vocabulary(tmp_path):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda data: data[:-1], "expected {size} bytes behind the header, found {found}"),
+        (lambda data: data[:-1], "expected {size} bytes after the header, found {found}"),
         (lambda data: data[:20], "must begin with"),
         (lambda data: b"X" + data[1:], "must begin with"),
         (lambda data: data.replace(b"llama2c", b"another"), "unknown kind 'another'"),

@@ -23,9 +23,9 @@ SHAPES = {
 @pytest.mark.parametrize(("config", "sizes", "weights"), SHAPES.values(), ids=SHAPES)
 def test_the_integer_model_comes_back(config: str, sizes: dict, weights: str, monkeypatch: pytest.MonkeyPatch):
     models = []
-    pack = driver._pack
-    monkeypatch.setattr(driver, "_pack", lambda own, tokenizer, placement, *rest: models.append(
-        placement.geometry.model) or pack(own, tokenizer, placement, *rest))
+    pack = driver.pack
+    monkeypatch.setattr(driver, "pack", lambda own, tokenizer, model, *rest: models.append(model) or pack(
+        own, tokenizer, model, *rest))
     shape = small_config(**TINY | sizes)
     program = compile_checkpoint(random_checkpoint(shape), random_tokenizer(shape.vocab_size), config=CONFIGS[config],
                                  weights=weights, scales="static", measure=False)

@@ -15,7 +15,7 @@ from run.answer import Answer, Question, Text, room
 from run.chat import PLAIN, ChatTemplate, TemplateError, choose_template, prompt_of
 from run.sampling import Sampling
 from run.session import Session
-from sim.device.reference import ReferenceDevice
+from sim.device.reference_device import ReferenceDevice
 
 LETTERS = st.text("abAé😀 ", max_size=20)
 
@@ -96,7 +96,7 @@ def test_templates_are_read(tmp_path: Path):
     (tmp_path / "other.bin").touch()
     assert template_beside(tmp_path / "model.bin") == "{{ messages[0].content }}"
     assert template_beside(tmp_path) is template_beside(tmp_path / "other.bin") is None
-    with pytest.raises(TspError, match="no Jinja"):
+    with pytest.raises(TspError, match="not a valid Jinja template"):
         ChatTemplate("{% for %}")
     with pytest.raises(TspError, match="cannot read"):
         read_template(tmp_path / "none")

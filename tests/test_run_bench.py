@@ -6,12 +6,15 @@ import pytest
 
 from cli import bench
 from cli.main import app
-from run.bench import Figure, as_json, figures, machine
+from run.bench import SHAPES, Figure, Shape, as_json, machine, of_shape
+
+GOALS = {"15M": 0.96, "SmolLM2-135M": 0.93}
 
 
-def test_the_15m_shape_reaches_its_goal():
-    (figure,) = figures([])
-    assert figure.model == "15M shape" and 0.85 <= figure.value < 1
+@pytest.mark.parametrize("shape", [
+    SHAPES[0], *(pytest.param(shape, marks=pytest.mark.nightly) for shape in SHAPES[1:])], ids=lambda shape: shape.name)
+def test_large_shapes_reach_their_goals(shape: Shape):
+    assert GOALS[shape.name] <= of_shape(shape).value < 1
 
 
 @pytest.fixture
@@ -32,3 +35,16 @@ def test_json_holds_the_same(found, capsys: pytest.CaptureFixture[str]):
     assert app(["bench", "--json"]) == 0
     data = json.loads(capsys.readouterr().out)
     assert data["figures"] == as_json({}, found)["figures"] and data["machine"]["cores"] == machine()["cores"]
+
+
+def test_a_rack_has_figures_of_its_own(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    asked = []
+
+    def figures(paths: list, rack: str, say) -> list[Figure]:
+        asked.extend([rack, *(path.stem for path in paths)])
+        return [Figure("a", "cycles", 4321.0, "cycles")]
+
+    monkeypatch.setattr(bench, "rack_figures", figures)
+    assert app(["bench", "--rack", "pair"]) == 0 and "4,321" in capsys.readouterr().out
+    assert asked == ["pair", "stories263k"]
+    assert app(["bench", "--rack", "none"]) == 2

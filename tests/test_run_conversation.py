@@ -14,7 +14,7 @@ from run.chat import ChatTemplate, prompt_of
 from run.conversation import Conversation
 from run.sampling import Sampling
 from run.session import Session
-from sim.device.reference import ReferenceDevice
+from sim.device.reference_device import ReferenceDevice
 
 TEMPLATE = ChatTemplate("{% for m in messages %}{{ m.role[0] }}{{ m.content }}{% endfor %}a")
 

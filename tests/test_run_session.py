@@ -13,8 +13,8 @@ from program.sampler import Sampler
 from run.devices import open_device
 from run.sampling import HostSampler, Sampling, logprobs
 from run.session import BrokenPromise, ChipFault, Session, common, self_test
-from sim.device.device import Device, TokenResult
-from sim.device.reference import ReferenceDevice
+from sim.device.protocol import Device, TokenResult
+from sim.device.reference_device import ReferenceDevice
 
 PROMPT = [1, 30, 40, 50, 60]
 WARM = Sampling(temperature=1.0, seed=5)
@@ -33,7 +33,7 @@ def fresh() -> Session:
 
 
 def told(session: Session, prompt: list[int], sampling: Sampling, tokens: int = 6) -> tuple[list[int], np.ndarray]:
-    """Tokens behind a prompt, and the logits of the last position."""
+    """Tokens after a prompt, and the logits of the last position."""
     cached = session.prompt(prompt, sampling)
     steps = session.run(len(prompt) - cached - 1 + tokens)
     return [step.token for step in steps[-tokens:]], session.logits()

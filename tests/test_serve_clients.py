@@ -37,10 +37,9 @@ def runs(command: list[str | Path]) -> None:
 
 
 @pytest.mark.parametrize(("environment", "package", "path"), [
-    ("openai3", "openai", "/v1"), ("openai3", "groq", ""), ("openai3", "groq", "/openai/v1"),
-    ("litellm_client", "openai", "/v1")])
+    ("openai3", "openai", "/v1"), ("openai2", "openai", "/v1"), ("groq", "groq", ""), ("groq", "groq", "/openai/v1")])
 def test_snippets(server: Running, limited: Running, environment: str, package: str, path: str):
-    """Groq's client with OpenAI's base URL is the drop-in alias. LiteLLM pins openai 2."""
+    """Groq's client with OpenAI's base URL is the drop-in alias. LiteLLM and others still pin openai 2."""
     python = client_environment(environment) / "bin" / "python"
     runs([python, CLIENTS / "openai_snippets.py", package, server.url + path, limited.url + path])
 

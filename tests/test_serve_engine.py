@@ -24,7 +24,7 @@ from serve.handle import State
 
 SLOW = """
 import time
-import sim.device.reference as reference
+import sim.device.reference_device as reference
 real = reference.ReferenceDevice._step
 def slow(self):
     time.sleep(0.02)
@@ -174,8 +174,8 @@ def failing(action: str) -> str:
     """A worker whose device does something at position 20, the first time that a process comes there."""
     return f"""
 import os, signal
-import sim.device.reference as reference
-from sim.device.device import TokenResult
+import sim.device.reference_device as reference
+from sim.device.protocol import TokenResult
 from arch.host_map import Trap
 real = reference.ReferenceDevice._step
 errors = set()
@@ -234,11 +234,29 @@ def test_a_device_that_breaks_its_promise_leaves_service(tmp_path: Path, action:
 
 
 def test_a_wrong_logit_in_the_self_test_keeps_a_device_out(tmp_path: Path):
-    wrong = "import sim.device.reference as r\nr.ReferenceDevice.logits = lambda self: self._logits.astype('i4') + 1"
+    wrong = ("from sim.device.reference_device import ReferenceDevice as Device\n"
+             "Device.logits = lambda self: self._logits.astype('i4') + 1")
     with running(folder=tmp_path, command=script(tmp_path, wrong), ready=False) as server:
         server.wait(lambda: server.engine.settled.is_set())
         health = server.send("GET", "/health")
         assert health.status == 503 and "integer reference" in health.json["devices"][0]["reason"]
+
+
+def test_a_device_that_goes_while_it_rests_leaves_service(tmp_path: Path):
+    going = """
+from base.errors import TspError
+import serve.worker
+import sim.device.reference_device as reference
+serve.worker.IDLE_SECONDS = 0.1
+def check(self):
+    raise TspError("the line was lost")
+reference.ReferenceDevice.check = check
+"""
+    with running(folder=tmp_path, command=script(tmp_path, going), ready=False) as server:
+        [handle] = server.engine.handles
+        server.wait(lambda: handle.state is State.LOST)
+        health = server.send("GET", "/health")
+        assert health.status == 503 and health.json["devices"][0]["reason"] == "the line was lost"
 
 
 def test_a_question_that_the_device_refuses_is_not_the_device_s_fault(tmp_path: Path):
@@ -426,7 +444,7 @@ def test_a_taken_port_is_named(capsys: pytest.CaptureFixture[str]):
 
 
 def test_many_at_once_are_all_answered_alike(tmp_path: Path):
-    """32 at once, a third of which leave: what is answered is what a solo run answers."""
+    """32 clients at once, a third of which leave: every answer equals that of a run alone."""
     with running(folder=tmp_path, devices=("reference",) * 2) as server:
         soak(server, 60)
 

@@ -56,7 +56,7 @@ def test_keys_are_lines(tmp_path: Path):
     file = tmp_path / "keys"
     file.write_text("# ours\nfirst-key-1\n\n  second-key  \n")
     assert read_keys(file) == ("first-key-1", "second-key")
-    for text, words in (("", "no key"), ("short", "at least 8"), ("with a space", "without spaces"),
+    for text, words in (("", "no key"), ("short", "at least 8"), ("with a space", "no space"),
                         ("schlüssel", "ASCII")):
         file.write_text(text)
         with pytest.raises(TspError, match=words):

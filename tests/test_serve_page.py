@@ -11,8 +11,8 @@ from serving import Running, running, script, shipped
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None and "CI" not in os.environ, reason="needs a chromium on PATH")
 TIMED = """
-import sim.device.reference as reference
-from sim.device.device import TokenResult
+import sim.device.reference_device as reference
+from sim.device.protocol import TokenResult
 real = reference.ReferenceDevice._step
 def step(self):
     cycles = self._program.cycles(self._state.position)

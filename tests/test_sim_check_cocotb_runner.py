@@ -99,7 +99,7 @@ def test_a_bench_in_icarus():
 
 
 def test_an_unknown_bit_of_a_driven_plane_is_noticed():
-    """Planes of 16 lanes: plane 1 has a bit that nobody wrote."""
+    """Planes of 16 lanes: plane 1 has an unknown bit (X)."""
     zeros, plane = "0" * 128, "0" * 127 + "X"
     assert known(zeros + zeros, 3) == 0
     assert known(plane + "0" * 127 + "1", 1) == 1

@@ -12,9 +12,9 @@ from arch.isa import width
 from base.errors import TspError
 from program.image import Access
 from sim.cycle.chip import ModelChip
-from sim.device.device import ChipDevice
+from sim.device.chip_device import ChipDevice
 from sim.device.port_chip import PortChip
-from sim.device.reference import ReferenceDevice
+from sim.device.reference_device import ReferenceDevice
 
 
 class ModelPort:
@@ -89,5 +89,5 @@ def test_a_chip_that_never_ends_is_given_up():
         def read(self, space: Space, addrs: Sequence[int]) -> list[int]:
             return [1 if space is Space.CONTROL and a == Control.RUN.value else 0 for a in addrs]
 
-    with pytest.raises(TspError, match="must end a token"):
+    with pytest.raises(TspError, match="did not end a token"):
         PortChip(CONFIGS["tiny"], Stuck(CONFIGS["tiny"]), timeout=0.01).run(1)

@@ -1,19 +1,20 @@
 """Chips that exchange flits: worked examples, random programs, the verifier's proof, and the RTL in lockstep."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pytest
-from racks import CHIP, ring
+from rack_programs import EVEN, rack_program
+from racks import CHIP, ring, words
 
 from arch.host_map import Trap
-from arch.isa import Dir, Instr, LinkOp, Op, encode
-from arch.legal import VerifyError
+from arch.isa import Dir, Instr, LinkOp, Op
+from arch.legal import IllegalProgram
 from arch.rack import RackConfig
 from arch.row import queues, slices
 from compiler.verify.proof import verify_bucket
 from compiler.verify.rack import verify_links
-from program.image import Image
+from program.image import Image, image_of
 from sim.check.racks import bucket_words, lockstep_of_rack, random_images
 from sim.check.random_instructions import MAX_OFFSET
 from sim.cycle.chip import ProgramError
@@ -36,20 +37,8 @@ TO_EDGE = 2
 TAKEN = SENT + LATENCY
 
 
-def queue(*words: tuple[int, Instr]) -> list[int]:
-    """Words whose first elements execute in these cycles."""
-    found, now = [], 4
-    for cycle, instr in words:
-        dispatch = cycle - 1
-        if dispatch > now:
-            found.append(encode(Instr(Op.NOP, dispatch - now)))
-        found.append(encode(instr))
-        now = dispatch + 1
-    return [*found, encode(Instr(Op.SYNC))]
-
-
-def image(period: int = PERIOD, **words: Sequence[int]) -> Image:
-    every = {one.name: list(words.get(one.name, queue())) for one in queues(CHIP)}
+def image(period: int = PERIOD, **own: Sequence[int]) -> Image:
+    every = {one.name: list(own.get(one.name, words())) for one in queues(CHIP)}
     rng = np.random.default_rng(3)
     mems = {f"MEM_{name}": rng.integers(0, 256, (64, 4, CHIP.lanes), np.uint8) for name in slices(CHIP)}
     return Image(config=CHIP, queues=every, starts={name: [0] for name in every}, buckets=[(period, 1 << 20)], maps={},
@@ -57,12 +46,12 @@ def image(period: int = PERIOD, **words: Sequence[int]) -> Image:
 
 
 def sender(sent: int = SENT, send: Instr = SEND) -> Image:
-    return image(MEM_E0=queue((sent - TO_EDGE - 2, READ)), C2C_E=queue((sent, send)))
+    return image(MEM_E0=words((sent - TO_EDGE - 2, READ)), C2C_E=words((sent, send)))
 
 
 def taker(taken: int = TAKEN, receive: Instr = RECEIVE) -> Image:
     """Drives what comes eastward, from the western end to MEM_W, two hops on."""
-    return image(C2C_W=queue((taken, receive)), MEM_W0=queue((taken + 2, WRITE)))
+    return image(C2C_W=words((taken, receive)), MEM_W0=words((taken + 2, WRITE)))
 
 
 def test_worked_example():
@@ -101,7 +90,7 @@ def test_the_worked_example_is_proven():
 
 @pytest.mark.parametrize(("images", "trap", "rule"), ILLEGAL)
 def test_illegal_programs(images: list[Image], trap: Trap, rule: Trap):
-    with pytest.raises(VerifyError) as refused:
+    with pytest.raises(IllegalProgram) as refused:
         verify(PAIR, images)
     assert refused.value.rule is rule, refused.value
     rack = RackModel(PAIR)
@@ -113,13 +102,13 @@ def test_illegal_programs(images: list[Image], trap: Trap, rule: Trap):
 
 def test_what_only_the_verifier_refuses():
     late = sender(PERIOD - 12)
-    with pytest.raises(VerifyError, match=r"cycle must be in 8\.\.123: .* are the links' own"):
+    with pytest.raises(IllegalProgram, match=r"cycle must be in 8\.\.123: .* belong to the links"):
         verify(PAIR, [late, image()])
-    with pytest.raises(VerifyError, match="all chips must have the same period, not 128, 132"):
+    with pytest.raises(IllegalProgram, match="all chips must have the same period, not 128, 132"):
         verify(PAIR, [sender(), image(132)])
-    with pytest.raises(VerifyError, match="the period must be a multiple of 4"):
+    with pytest.raises(IllegalProgram, match="the period must be a multiple of 4"):
         verify(PAIR, [image(PERIOD + 1, C2C_E=sender().queues["C2C_E"], MEM_E0=sender().queues["MEM_E0"]), image()])
-    with pytest.raises(VerifyError, match="there must be a program for each of 2 chips, not 1"):
+    with pytest.raises(IllegalProgram, match="there must be a program for each of 2 chips, not 1"):
         verify_links(PAIR, [verify_bucket(CHIP, bucket_words(image(), 0), PERIOD, {})])
 
 
@@ -141,19 +130,21 @@ def test_random_programs_are_legal(chips: int):
     assert sends > 20 * chips
 
 
-def run_lockstep(rack: RackConfig, seeds: range) -> None:
+def run_lockstep(rack: RackConfig, programs: Iterable[tuple[list[Image], int]]) -> None:
     simulator = RackSimulator(rack)
-    for seed in seeds:
+    for images, tokens in programs:
         simulator.restart()
-        lockstep_of_rack(rack, *random_images(rack, seed), simulator)
+        lockstep_of_rack(rack, images, tokens, simulator)
     simulator.close()
 
 
 def test_model_and_rtl_of_two_chips_agree_in_every_cycle():
-    run_lockstep(PAIR, range(3))
+    """In random programs, and in a token of a compiled one."""
+    compiled = [image_of(chip) for chip in rack_program(PAIR, "static", **EVEN).chips]
+    run_lockstep(PAIR, [*(random_images(PAIR, seed) for seed in range(3)), (compiled, 1)])
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("chips", [1, 2, 3])
 def test_model_and_rtl_agree_in_many_programs(chips: int):
-    run_lockstep(ring(chips), range(100, 300))
+    run_lockstep(ring(chips), (random_images(ring(chips), seed) for seed in range(100, 300)))

@@ -40,6 +40,13 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory):
         yield
 
 
+@pytest.fixture
+def fresh_tools():
+    toolchain.find.cache_clear()
+    yield
+    toolchain.find.cache_clear()
+
+
 def test_a_module_is_built_called_and_found_again(capfd: pytest.CaptureFixture[str]):
     path = build(COUNTER, "counter", HARNESS, opt="-O1")
     assert ctypes.CDLL(str(path)).count(3, 1000) == 3000
@@ -66,6 +73,22 @@ def test_only_the_harness_is_visible():
     assert library.count
     with pytest.raises(AttributeError):
         library._ZN9Verilated7timeFormatUnitsEi  # noqa: B018
+
+
+def test_the_run_time_library_is_compiled_once(monkeypatch: pytest.MonkeyPatch):
+    """Without ccache, a simulator takes its objects from those of another one."""
+    which = toolchain.shutil.which
+    monkeypatch.setattr(toolchain.shutil, "which", lambda name: None if name == "ccache" else which(name))
+    toolchain.find.cache_clear()
+    try:
+        found = []
+        for step in ("3", "4"):
+            path = build(COUNTER.replace("+ step", f"+ {step} * step"), "counter", HARNESS, opt="-O1")
+            assert ctypes.CDLL(str(path)).count(1, 10) == 10 * int(step)
+            found.append({path: path.stat().st_mtime_ns for path in (cache.cache_root() / "runtime").rglob("*.o")})
+    finally:
+        toolchain.find.cache_clear()
+    assert found[0] == found[1] and len(found[0]) >= 2
 
 
 def test_two_builders_at_once_make_one_library(monkeypatch: pytest.MonkeyPatch):
@@ -103,14 +126,32 @@ def test_a_failed_build_leaves_no_entry_and_can_be_repeated():
             build("module counter(", "counter", HARNESS)
 
 
+@pytest.mark.usefixtures("fresh_tools")
 def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    toolchain.find.cache_clear()
-    try:
-        with pytest.raises(TspError, match=r"C\+\+ compiler.*no-such-compiler.*apt-get install"):
-            toolchain.find()
-    finally:
-        toolchain.find.cache_clear()
+    with pytest.raises(TspError, match=r"C\+\+ compiler.*no-such-compiler.*apt-get install"):
+        toolchain.find()
+
+
+@pytest.mark.usefixtures("fresh_tools")
+@pytest.mark.parametrize("cxx", ["g++ -pipe -DARGUMENT", "ccache g++ -DARGUMENT"])
+def test_a_compiler_with_arguments(cxx: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """They reach the compiler; and a ccache that is on PATH is called once, because it refuses to start itself."""
+    wrapper = tmp_path / "ccache"
+    wrapper.write_text("#!/bin/sh\ncase $1 in *ccache) echo error: ccache starts itself >&2; exit 1;; esac\n"
+                       "exec \"$@\"\n")
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("CXX", cxx)
+    harness = f"#ifndef ARGUMENT\n#error no argument\n#endif\n{HARNESS}"
+    assert ctypes.CDLL(str(build(COUNTER, "counter", harness, opt="-O1"))).count(3, 1000) == 3000
+
+
+@pytest.mark.usefixtures("fresh_tools")
+def test_a_compiler_that_cannot_be_split_into_words(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CXX", 'g++ "-pipe')
+    with pytest.raises(TspError, match=r"CXX must be a command and its arguments, not .*No closing quotation"):
+        toolchain.find()
 
 
 def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct on the chip of 220 MiB: three questions, answered alike by the reference and by the RTL.
+"""SmolLM2-135M-Instruct on the chip of 220 MiB: three answers of 32 tokens, alike on the reference and the RTL.
 
 Needs the model: `tsp get smollm2`. The RTL takes some four seconds a token.
 """
@@ -16,7 +16,7 @@ from run.session import Session
 from run.story import logits_digest
 
 MODEL = KNOWN["smollm2"].path
-QUESTIONS = ("What is the capital of France?", "How do I make a cup of tea?", "Write a short poem about the sea.")
+QUESTIONS = ("Why is the sky blue?", "How do I make a cup of tea?", "Write a short poem about the sea.")
 TOKENS, CONTEXT = 32, 2048
 
 pytestmark = [pytest.mark.nightly, pytest.mark.skipif(not MODEL.exists(), reason="needs `tsp get smollm2`")]
@@ -44,4 +44,4 @@ def test_three_questions():
                   "cycles", flush=True)
         device.close()
     assert told["reference"] == told["rtl"]
-    assert all(told["rtl"])
+    assert [len(answer) for answer in told["rtl"]] == [TOKENS] * len(QUESTIONS)

@@ -123,7 +123,7 @@ class Checkpoint:
                 _check_weight(name, weight, shape)
                 weight.flags.writeable = False
         if self.config.shared_classifier and self.classifier is not self.tok_emb:
-            raise TspError("checkpoint: the classifier is declared shared, so it must be tok_emb itself")
+            raise TspError("checkpoint: the classifier is declared shared, so it must be tok_emb")
 
     def layer(self, number: int) -> dict[str, np.ndarray]:
         """The weights of one layer by name. Weights in a file are read now, and not kept."""

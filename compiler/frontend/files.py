@@ -40,7 +40,7 @@ def read_text(path: Path, tokenizer: Tokenizer) -> list[int]:
         text = codecs.getincrementaldecoder("utf-8")().decode(data, final=len(data) < TEXT_BYTES)
         tokens = tokenizer.encode(text, bos=False)[:MOST_TOKENS]
     except UnicodeDecodeError as error:
-        raise TspError(f"{path}: the text must be UTF-8, byte {error.start} is not: convert it") from None
+        raise TspError(f"{path}: the text must be UTF-8, but byte {error.start} is not: convert it") from None
     except TspError as error:
         raise TspError(f"{path}: {error}") from None
     if len(tokens) < LEAST_TOKENS:
@@ -60,7 +60,7 @@ def find_tokenizer(checkpoint: Path, vocab: int) -> Path:
     for name in names:
         if (folder / name).exists():
             return folder / name
-    raise TspError(f"{folder}: no tokenizer ({', '.join(names)}) is there; name one with --tokenizer")
+    raise TspError(f"{folder}: this folder has no tokenizer ({', '.join(names)}); name one with --tokenizer")
 
 
 def sources(checkpoint: Path, tokenizer: Path | None = None) -> list[Path]:

@@ -42,7 +42,7 @@ class _Reader(GGUFReader):
 
     def _get(self, offset: int, dtype: Any, count: int = 1, override_order: Any = None) -> Any:
         if int(offset) + int(count) * np.dtype(dtype).itemsize > len(self.data):
-            raise ValueError("it ends within its header")
+            raise ValueError("the file ends within its header")
         return super()._get(offset, dtype, count, override_order)
 
 
@@ -131,7 +131,7 @@ def _take(tensors: dict[str, ReaderTensor], name: str, shape: tuple[int, ...]) -
     tensor = tensors.pop(name)
     found = tuple(int(size) for size in reversed(tensor.shape))
     if found != shape:
-        raise TspError(f"tensor {name} must have shape {shape} by the file's fields, not {found}")
+        raise TspError(f"tensor {name} must have shape {shape} according to the file's fields, not {found}")
     if tensor.tensor_type.name not in TYPES:
         raise TspError(f"tensor {name}: type {tensor.tensor_type.name} is unsupported (only {', '.join(TYPES)})")
     return tensor
@@ -146,10 +146,11 @@ def _read(tensor: ReaderTensor) -> Any:
 def _check_rest(tensors: Mapping[str, ReaderTensor], layers: int) -> None:
     freqs = tensors.get(UNUSED[0])
     if freqs is not None and not (np.asarray(_read(freqs)()) == 1).all():
-        raise TspError("unsupported: RoPE of scaled frequencies (tensor rope_freqs.weight), as Llama 3.1 has it")
+        raise TspError("unsupported: RoPE with scaled frequencies, as in Llama 3.1 (tensor rope_freqs.weight)")
     unknown = [name for name in sorted(tensors) if not name.endswith(UNUSED)]
     if unknown:
-        raise TspError(f"unsupported tensor {unknown[0]} ({len(unknown)} that a Llama of {layers} layers has not)")
+        raise TspError(f"unsupported tensor {unknown[0]} ({len(unknown)} in all): a Llama of {layers} layers has no "
+                       "such tensor")
 
 
 def _config(fields: Mapping[str, Any], rows: int, tied: bool) -> ModelConfig:

@@ -27,7 +27,7 @@ def load_gguf_tokenizer(path: Path, vocab_size: int) -> Tokenizer:
     if kind == "gpt2":
         if split in ("", "default"):
             split = "gpt-2"
-            notes.append("the file does not name its pre-tokeniser (tokenizer.ggml.pre): GPT-2's is taken")
+            notes.append("the file does not name its pre-tokeniser (tokenizer.ggml.pre): GPT-2's is used")
         payload = byte_level(tokens, types, take("merges"), split)
         adds = split in WHOLE_WORDS
     elif kind == "llama":

@@ -245,8 +245,9 @@ class Tensor:
         self.shape, self.dtype = tuple(part.get_shape()), part.get_dtype()
         self._path, self._library, self._name = path, library, name
         if self.dtype not in ("F32", "F16", "BF16"):
-            raise TspError(f"{path}: tensor {name}: type {self.dtype} is unsupported (only F32, F16 and BF16: give the "
-                           "unquantised weights)")
+            raise TspError(f"{path}: tensor {name}: type {self.dtype} is unsupported (only F32, F16 and BF16): give "
+                           "the "
+                           "unquantised weights")
 
     def read(self) -> np.ndarray:
         """Its values as float32."""
@@ -278,7 +279,7 @@ def _plain_names(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[st
             plain = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
             return plain, [f"the names of tensors begin with {prefix!r}, as {who} leaves them: it is dropped"]
     if any(".lora_" in name for name in tensors):
-        raise TspError("these are the weights of an adapter (LoRA), not of a model: merge it into its model first")
+        raise TspError("the file holds the weights of an adapter (LoRA), not of a model: merge it into its model first")
     return tensors, []
 
 
@@ -304,7 +305,8 @@ def _build(config: ModelConfig, tensors: dict[str, Tensor], folder: Path, files:
             notes += _another_classifier(found["tok_emb"], tensors["lm_head.weight"])
     if unknown:
         raise TspError(
-            f"unsupported tensor {unknown[0]} ({len(unknown)} that a Llama of {config.n_layers} layers has not)"
+            f"unsupported tensor {unknown[0]} ({len(unknown)} in all): a Llama of {config.n_layers} layers has no "
+            "such tensor"
         )
     return Checkpoint(config=config, source=str(folder), notes=notes, files=tuple(files), **weights)
 
@@ -315,7 +317,7 @@ def _take(tensors: dict[str, Tensor], name: str, shape: tuple[int, ...]) -> Tens
         raise TspError(f"tensor {name} is missing")
     tensor = tensors.pop(name)
     if tensor.shape != shape:
-        raise TspError(f"tensor {name} must have shape {shape} by config.json, not {tensor.shape}")
+        raise TspError(f"tensor {name} must have shape {shape} according to config.json, not {tensor.shape}")
     return tensor
 
 

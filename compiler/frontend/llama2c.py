@@ -30,7 +30,7 @@ def load_llama2c(path: str | Path) -> Checkpoint:
     if size != expected:
         fault = "is truncated" if size < expected else "has the wrong size"
         raise TspError(
-            f"{path}: the checkpoint {fault}: its header asks for {expected} bytes, found {size};"
+            f"{path}: the checkpoint {fault}: its header asks for {expected} bytes, the file has {size};"
             " download it again"
         )
     try:
@@ -55,7 +55,8 @@ def load_llama2c_config(path: str | Path) -> ModelConfig:
 def _read_config(path: Path, data: bytes) -> ModelConfig:
     if len(data) < HEADER.size:
         raise TspError(
-            f"{path}: the checkpoint is truncated: a llama2.c header takes {HEADER.size} bytes, found {len(data)}"
+            f"{path}: the checkpoint is truncated: a llama2.c header has {HEADER.size} bytes, the file has "
+            f"{len(data)}: download it again"
         )
     dim, hidden_dim, n_layers, n_heads, n_kv_heads, vocab, seq_len = HEADER.unpack_from(data)
     sizes = {

@@ -24,7 +24,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     except (OSError, ValueError) as error:
         raise cannot_read(path, error) from error
     if folder and not named:
-        raise TspError(f"{path}: no config.json is in this folder; give a Hugging Face Llama folder, with config.json "
+        raise TspError(f"{path}: this folder has no config.json; give a Hugging Face Llama folder, with config.json "
                        f"and safetensors, a GGUF file or a llama2.c .bin file{instead(path)}")
     return load_hf(path) if folder else _load_file(path)
 

@@ -15,10 +15,10 @@ OTHERS = {
     "consolidated*.safetensors": "in the form of the model's maker: give the folder in Hugging Face's form",
     "consolidated*.pth": "in the form of the model's maker: give the folder in Hugging Face's form",
     "*.gguf": "a GGUF file: give that file itself",
-    "pytorch_model*.bin": "a Python pickle, which is not opened, as it may run code: save the model as safetensors "
+    "pytorch_model*.bin": "a Python pickle, which may run code and is not opened: save the model as safetensors "
                           "(save_pretrained)",
-    "*.pt": "a Python pickle, which is not opened, as it may run code: save the model as safetensors",
-    "*.pth": "a Python pickle, which is not opened, as it may run code: save the model as safetensors",
+    "*.pt": "a Python pickle, which may run code and is not opened: save the model as safetensors",
+    "*.pth": "a Python pickle, which may run code and is not opened: save the model as safetensors",
     "tf_model.h5": "of TensorFlow: save the model as safetensors",
     "flax_model.msgpack": "of Flax: save the model as safetensors",
     "*.onnx": "an ONNX file: give the folder of the original model",
@@ -30,7 +30,7 @@ def weight_files(folder: Path) -> tuple[list[Path], tuple[str, ...]]:
     """Files of weights, and notes on similar files that are left out. Raises TspError if there are no weights."""
     whole, index = folder / WHOLE, folder / INDEX
     if whole.exists():
-        stale = [f"{INDEX} and its shards are left out, for {WHOLE} is there, too"] if index.exists() else []
+        stale = [f"{INDEX} and its shards are ignored, because {WHOLE} exists"] if index.exists() else []
         shards = folder.glob("model-*-of-*.safetensors") if index.exists() else []
         return [whole], (*stale, *_left_out(folder, [whole, *shards]))
     if index.exists():
@@ -42,7 +42,7 @@ def weight_files(folder: Path) -> tuple[list[Path], tuple[str, ...]]:
     if files:
         raise TspError(f"{folder}: needs {WHOLE} or {INDEX}, found {len(files)} files: {files[0].name}, "
                        f"{files[1].name}{', ..' if len(files) > 2 else ''}")
-    raise TspError(f"{folder}: no weights are there ({WHOLE}, or shards with {INDEX}){instead(folder)}")
+    raise TspError(f"{folder}: this folder has no weights ({WHOLE}, or shards with {INDEX}){instead(folder)}")
 
 
 def instead(folder: Path) -> str:
@@ -58,7 +58,7 @@ def _indexed(index: Path) -> list[Path]:
         raise TspError(f"{index}: not valid JSON: {error}") from error
     weight_map = fields.get("weight_map") if isinstance(fields, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
-        raise TspError(f"{index}: must hold a 'weight_map' of tensor to file")
+        raise TspError(f"{index}: must hold a 'weight_map' from tensors to files")
     names = sorted({str(name) for name in weight_map.values()})
     outside = [name for name in names if Path(name).name != name]
     if outside:

@@ -64,7 +64,8 @@ def find_vocabulary(folder: Path) -> str:
     for name in ("tokenizer.json", "tokenizer.model"):
         if (folder / name).exists():
             return name
-    raise TspError(f"{folder}: no tokenizer.json and no tokenizer.model is there; name a tokenizer with --tokenizer")
+    raise TspError(f"{folder}: this folder has neither tokenizer.json nor tokenizer.model; name a tokenizer with "
+                   "--tokenizer")
 
 
 # ---- ids and templates ----
@@ -123,13 +124,13 @@ def _template(folder: Path, fields: dict[str, Any]) -> tuple[str, tuple[str, ...
         try:
             return read_input(folder / TEMPLATE_FILE).decode("utf-8"), ()
         except UnicodeDecodeError:
-            raise TspError(f"{folder / TEMPLATE_FILE}: a template must be UTF-8: convert it") from None
+            raise TspError(f"{folder / TEMPLATE_FILE}: the chat template must be UTF-8: convert it") from None
     value = fields.get("chat_template")
     if isinstance(value, list):  # several, by name
         named = {str(entry.get("name")): entry.get("template") for entry in value if isinstance(entry, dict)}
         chosen = "default" if "default" in named else next(iter(named), "")
         others = ", ".join(sorted(set(named) - {chosen}))
-        notes = (f"of several chat templates {chosen!r} is taken, not {others}",) if others else ()
+        notes = (f"of several chat templates {chosen!r} is used, not {others}",) if others else ()
         return str(named.get(chosen) or ""), notes
     return value if isinstance(value, str) else "", ()
 
@@ -148,7 +149,7 @@ def with_ids(payload: bytes, library: tokenizers.Tokenizer, vocab_size: int, nam
     stops = _resolved(library, named.eos)
     if not stops and (usual := _resolved(library, USUAL_ENDS)[:1]):
         stops = usual
-        notes.append(f"no file names an EOS token: {library.id_to_token(usual[0])!r} is taken for it")
+        notes.append(f"no file names an EOS token: {library.id_to_token(usual[0])!r} is used as EOS")
     stops += [token for token in _resolved(library, ENDS_OF_TURNS) if _is_special(library, token)]
     put = _put_before(library)
     bos = [put] if put is not None else _resolved(library, named.bos)

@@ -112,7 +112,7 @@ def _ids(tokens: Sequence[str]) -> dict[str, int]:
 def _pair(merge: str) -> list[str]:
     left, space, right = merge.partition(" ")
     if not (left and space and right):
-        raise TspError(f"merge {merge!r} of the vocabulary must be two pieces with a space between")
+        raise TspError(f"merge {merge!r} of the vocabulary must be two pieces, separated by a space")
     return [left, right]
 
 

@@ -4,17 +4,18 @@ The heads of a side follow each other in a software pipeline, and both sides tak
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from arch.isa import Alu, ErUse, Func, Order, Red, Sat
-from arch.lanes import SIDES
-from compiler.ir import Acc, Act, Mem, Reg
-from compiler.place.geometry import CHUNK, Head
+from arch.vectors import SIDES
+from compiler.ir import Acc, Act, Cluster, Mem, Reg, Stream
+from compiler.place.geometry import DRAIN_BURST, Geometry, Head
 from program.integer import Q_SHIFT
 
 from .builder import FRAC, Builder
+from .exchange import gather, sent_interval
 from .norm import gain_of, norm
 from .product import add_to_residual
 from .qkv import Queries, key_scales, keys, project, spread_values, values
@@ -23,8 +24,8 @@ from .state import TokenState
 SUM_SLOT = {"W": 2, "E": 3}
 """Reduction slots of a side's softmax; its scores have slots 0 and 1."""
 
-Outputs = dict[tuple[int, int], dict[str, Act]]
-"""Attention's output words in both activation buffers, by (unit, rep)."""
+Outputs = dict[int, dict[str, Act]]
+"""Vectors of attention's output in both activation buffers, by the number of a head's first vector among all."""
 
 
 @dataclass(frozen=True)
@@ -37,41 +38,54 @@ class Scores:
 
 def attention(b: Builder, state: TokenState) -> None:
     """residual += attention(norm(residual)), with the token's keys and values added to the cache."""
-    acts, er = norm(b, state.residual, "attention norm", gain=gain_of(b, "g_layer", 0), site="att_norm",
+    acts, er = norm(b, state, "attention norm", gain=gain_of(b, "g_layer", 0), site="att_norm",
                     post=b.shifts.norm_att)
     queries = project(b, state, acts, er)
     b.free_exponent(er)
     outputs: Outputs = {}
-    west, east = (_heads(b, state, side, queries, outputs) for side in SIDES)
-    for pair in itertools.zip_longest(west, east):
-        for step in pair:
-            if step:
-                step()
+    does = {side: _heads(b, state, side, queries, outputs) for side in SIDES}
+    for side, step, n in _in_turn(b.geometry):
+        does[side][step](n)
+    if b.geometry.share:
+        for k in range(len(_output_order(b.geometry)), _most_outputs(b.geometry)):
+            _share_outputs(b, outputs, k)
     b.free(*queries.values())
-    _project_outputs(b, state.residual, outputs)
+    _project_outputs(b, state, outputs)
 
 
-def _heads(b: Builder, state: TokenState, side: str, queries: Queries, outputs: Outputs) -> list[Callable[[], None]]:
-    """Steps that write the attention of one side's heads: scores of the next head go before the softmax and the value
-    product of this one, the token's values behind the first scores."""
+def _in_turn(g: Geometry) -> Iterator[tuple[str, str, int]]:
+    """(side, step, number of the side's head) of all heads, in program order: the sides take turns."""
+    for steps in itertools.zip_longest(*([(side, *step) for step in _steps(len(g.heads(side)))] for side in SIDES)):
+        yield from filter(None, steps)
+
+
+def _steps(heads: int) -> list[tuple[str, int]]:
+    """Steps of one side's heads: scores of the next head go before the softmax and the value product of this one, the
+    token's values behind the first scores."""
+    steps = [("scores", 0), ("spread", 0)] if heads else []
+    for n in range(heads):
+        if n + 1 < heads:
+            steps.append(("scores", n + 1))
+        steps.append(("values", n))
+    return steps
+
+
+def _heads(b: Builder, state: TokenState, side: str, queries: Queries, outputs: Outputs,
+           ) -> dict[str, Callable[[int], None]]:
+    """What the steps of one side's heads write."""
     heads, found = b.geometry.heads(side), dict[int, Scores]()
 
     def scores(n: int) -> None:
-        found[n] = _scores(b, state, heads[n], queries[heads[n].unit, heads[n].rep], n)
+        found[n] = _scores(b, state, heads[n], queries[heads[n].head_set, heads[n].query], n)
 
     def rest(n: int) -> None:
         _values(b, state, heads[n], found.pop(n), outputs)
 
-    def spread() -> None:
-        for unit in sorted({head.unit for head in heads}):
-            spread_values(b, unit)
+    def spread(_: int) -> None:
+        for head_set in sorted({head.head_set for head in heads}):
+            spread_values(b, head_set)
 
-    steps: list[Callable[[], None]] = [lambda: scores(0), spread] if heads else []
-    for n in range(len(heads)):
-        if n + 1 < len(heads):
-            steps.append(lambda n=n: scores(n + 1))
-        steps.append(lambda n=n: rest(n))
-    return steps
+    return {"scores": scores, "spread": spread, "values": rest}
 
 
 # --- scores --------------------------------------------------------------------------------------------------------
@@ -83,17 +97,18 @@ def _scores(b: Builder, state: TokenState, head: Head, query: Reg | Mem, number:
     Positions before the bucket's first do not wait for this token's key.
     """
     label, g, s, side = "score", b.geometry, b.shifts, head.side
-    act = Act(side, b.activations[side].take(g.words), g.words)
+    act = Act(side, b.activations[side].take(g.head_vectors), g.head_vectors)
     cluster = b.cluster(label)
-    own = {"alu": Alu.AND, "c": state.head_lanes[head.part]} if state.head_lanes else {}
-    q8, _ = cluster.alu(a=query, pre=Q_SHIFT, sat=Sat.S8, n=g.words, **own)
+    own = {"alu": Alu.AND, "c": state.head_lanes[head.member]} if state.head_lanes else {}
+    q8, _ = cluster.alu(a=query, pre=Q_SHIFT, sat=Sat.S8, n=g.head_vectors, **own)
     cluster.load(q8, act)
     scores, largest = b.tensor(f"t_{side}{number % 2}"), b.regs(1)
     for start, count in _bursts(b, state.mask):
         acc = Acc(side, b.accumulators[side].take(count, g.position_burst), count)
         now = start >= b.valid
-        weights = [keys(b, head.unit, group, start, count, now=now) for group in range(1, b.config.weight_groups + 1)]
-        b.cluster(label).mac(weights, act, acc, steps=g.steps)
+        weights = [keys(b, head.head_set, group, start, count, now=now)
+                   for group in range(1, b.config.weight_groups + 1)]
+        b.cluster(label).mac(weights, act, acc, vector_entries=g.vector_entries)
         scaled = {"a": acc, "b": key_scales(b, head.kv, start, count, now=now), "func": Func.MUL, "pre": s.score_pre,
                   "post": s.score, "sat": Sat.S24, "n": count, "dst": scores[start : start + count]}
         if now:
@@ -107,7 +122,7 @@ def _scores(b: Builder, state: TokenState, head: Head, query: Reg | Mem, number:
 def _bursts(b: Builder, mask: Reg | None) -> list[tuple[int, int]]:
     """(first, count) of the vectors of positions whose scores are computed in a burst, all masked or none. Few masks
     are in registers, and applied at once; others come from SRAM, a few at a time."""
-    most = b.geometry.position_burst if b.geometry.words > 1 else CHUNK
+    most = b.geometry.position_burst if b.geometry.head_vectors > 1 else DRAIN_BURST
     masked = max(most, mask.count) if mask else most
     edges = sorted({*range(0, b.valid, most), b.valid, *range(b.valid, b.chunks, masked), b.chunks})
     return [(start, end - start) for start, end in itertools.pairwise(edges)]
@@ -121,7 +136,7 @@ def _masked(b: Builder, mask: Reg | None, label: str, scaled: dict[str, Any], fi
     part = scaled["dst"]
     b.op(label, **scaled | {"sat": Sat.S32})
     add = {"a": part, "alu": Alu.ADD, "sat": Sat.S24, "n": count, "dst": part}
-    if b.geometry.words > 1:
+    if b.geometry.head_vectors > 1:
         return add | {"c": b.tensor("mask_W0" if part.slice == "E0" else "mask_E0", first, count)}
     copy = b.regs(count)
     b.op(label, a=b.tensor("mask_W0", first, count), n=count, dst=copy)
@@ -138,11 +153,12 @@ def _values(b: Builder, state: TokenState, head: Head, found: Scores, outputs: O
     act = Act(side, b.activations[side].take(n, g.position_burst), n)
     r, er = b.regs(1), b.exponents.take()
     _numerators(b, found, act, r, er)
-    vector = b.head_accumulator(side, head.part) if state.head_lanes else b.accumulators[side].take(g.words)
-    acc = Acc(side, vector, g.words)
+    vector = (b.head_accumulator(side, head.member) if state.head_lanes
+              else b.accumulators[side].take(g.head_vectors))
+    acc = Acc(side, vector, g.head_vectors)
     weights = [values(b, head.kv, group, n) for group in range(1, b.config.weight_groups + 1)]
-    b.cluster("value product").mac(weights, act, acc, steps=g.steps, first_step=head.part * g.head_steps,
-                                   accs=g.head_steps, order=Order.TILE)
+    b.cluster("value product").mac(weights, act, acc, vector_entries=g.vector_entries,
+                                   first_entry=head.member * g.head_entries, accs=g.head_entries, order=Order.TILE)
     _output(b, head, acc, r, er, outputs)
     b.free(found.largest, r)
     b.exponents.give(er)
@@ -157,42 +173,93 @@ def _numerators(b: Builder, found: Scores, act: Act, r: Reg, er: int) -> None:
         cluster = b.cluster(label)
         p, total = cluster.alu(a=found.scores[start : start + count], func=Func.EXP2, c=found.largest, post=7,
                                sat=Sat.S8, n=count, red=Red.SUM, red_slot=SUM_SLOT[side], red_keep=int(start > 0))
-        cluster.load(p, act.part(start, count))
+        cluster.load(p, act.entries(start, count))
     b.alu(cluster, a=b.across_lanes(cluster, total, Red.SUM), func=Func.RECIP, post=FRAC[Func.RECIP], alu=Alu.ADD,
           dst=r, er_dst=er)
 
 
 def _output(b: Builder, head: Head, acc: Acc, r: Reg, er: int, outputs: Outputs) -> None:
-    """The head's int8 output. The last head of a word loads the word, and adds it to `outputs`; other ones leave their
-    part in SRAM."""
+    """The head's int8 output. The last head of a vector loads the vector, and adds it to `outputs`; other ones leave
+    their lanes in SRAM."""
     label, g, s = "attention output", b.geometry, b.shifts
     op = {"a": acc, "pre": s.av_pre, "func": Func.MUL, "b": r, "post": s.av, "er_use": ErUse.POST, "er": er,
-          "sat": Sat.S8, "n": g.words}
-    last = head.part == g.per_word - 1 or head.kv == b.model.kv_heads - 1
-    if not last:
+          "sat": Sat.S8, "n": g.head_vectors}
+    if not _ends_vector(g, head):
         b.op(label, **op, dst=b.tensor(f"part_{head.side}"))
         return
-    if head.part:
+    if head.member:
         op |= {"alu": Alu.ADD, "c": b.tensor(f"part_{head.side}")}
-    cluster = b.cluster(label)
-    stream, _ = cluster.alu(**op)
-    first = b.config.act_depth - len(g.q_words()) + g.q_words().index((head.unit, head.rep, 0))
-    acts = {side: Act(side, first, g.words) for side in SIDES}
-    b.load(cluster, stream, acts)
-    outputs[head.unit, head.rep] = acts
+    number = g.first_vector(b.chip) + g.query_vectors().index((head.head_set, head.query, 0))
+    outputs[number] = _output_acts(b, number)
+
+    def load(cluster: Cluster) -> Stream:
+        stream, _ = cluster.alu(**op)
+        b.load(cluster, stream, outputs[number])
+        return stream
+
+    if b.geometry.share:
+        op["interval"] = sent_interval(b, g.head_vectors)
+        _share_outputs(b, outputs, _output_order(g).index(number - g.first_vector(b.chip)), load)
+    else:
+        load(b.cluster(label))
 
 
-def _project_outputs(b: Builder, residual: Reg | Mem, outputs: Outputs) -> None:
-    """residual += Wo times the outputs, word by word as they come, so that only the last head's word is waited for."""
-    matrix, g = b.placement.matrices["wo"], b.geometry
+def _ends_vector(g: Geometry, head: Head) -> bool:
+    """Whether a head is the last one of its vector."""
+    return head.member == g.heads_per_vector - 1 or head.kv == g.model.kv_heads - 1
+
+
+def _output_acts(b: Builder, number: int) -> dict[str, Act]:
+    """The activation entries of a head's vectors, from vector `number` on."""
+    first = b.config.act_depth - len(b.geometry.attention_vectors()) + number
+    return b.placement.matrices["wo"].inputs({side: Act(side, first, b.geometry.head_vectors) for side in SIDES})
+
+
+def _output_order(g: Geometry) -> list[int]:
+    """Numbers of the first vectors of a chip's heads, among the chip's vectors, in the order in which they are done."""
+    heads = [g.heads(side)[n] for side, step, n in _in_turn(g) if step == "values"]
+    return [g.query_vectors().index((head.head_set, head.query, 0)) for head in heads if _ends_vector(g, head)]
+
+
+def _chips(g: Geometry) -> list[Geometry]:
+    return [g.of_chip(heads) for heads in g.share.heads] if g.share else [g]
+
+
+def _most_outputs(g: Geometry) -> int:
+    """Outputs of the chip that has the most."""
+    return max(len(_output_order(chip)) for chip in _chips(g))
+
+
+def _share_outputs(b: Builder, outputs: Outputs, k: int, own: Callable[[Cluster], Stream] | None = None) -> None:
+    """Exchange output number k of each chip that has so many. Those of others join `outputs`.
+
+    own: makes this chip's.
+    """
+    g = b.geometry
+    parts, acts = [], dict[int, dict[str, Act]]()
+    for chip, geometry in enumerate(_chips(g)):
+        order = _output_order(geometry)
+        first = g.first_vector(chip) + order[k] if k < len(order) else 0
+        parts.append(range(first, first + g.head_vectors) if k < len(order) else range(0))
+        if chip != b.chip and k < len(order):
+            outputs[first] = acts[chip] = _output_acts(b, first)
+    gather(b, "outputs", parts, acts=acts, own=own or _nothing)
+
+
+def _nothing(cluster: Cluster) -> Stream:
+    raise ValueError(f"{cluster.label}: this chip has nothing to send")
+
+
+def _project_outputs(b: Builder, state: TokenState, outputs: Outputs) -> None:
+    """residual += Wo times the outputs, vector by vector as they come: only the last head's vectors are waited for."""
+    matrix = b.placement.matrices["wo"]
     accs = {side: Acc(side, b.accumulators[side].take(len(matrix.vectors[side])), len(matrix.vectors[side]))
             for side in SIDES if matrix.vectors[side]}
-    order = {word: i for i, word in enumerate(g.q_words())}
-    for n, ((unit, rep), acts) in enumerate(outputs.items()):
-        for w in range(g.words):
+    for n, (number, acts) in enumerate(outputs.items()):
+        for v in range(b.geometry.head_vectors):
             for side, acc in accs.items():
-                quads = acc.count * matrix.steps
-                weights = [t.mem(order[unit, rep, w] * quads, quads, cells=()) for t in matrix.tensors[side]]
-                b.cluster("wo product").mac(weights, acts[side].part(w, 1), acc, steps=matrix.steps, wfmt=matrix.wfmt,
-                                            clear=int(n == 0 and w == 0))
-    add_to_residual(b, residual, matrix, accs, pre=b.shifts.wo_pre, post=b.shifts.wo)
+                quads = acc.count * matrix.vector_entries
+                weights = [t.mem((number + v) * quads, quads, cells=()) for t in matrix.tensors[side]]
+                b.cluster("wo product").mac(weights, acts[side].entries(v, 1), acc, wfmt=matrix.wfmt,
+                                            vector_entries=matrix.vector_entries, clear=int(n == 0 and v == 0))
+    add_to_residual(b, state, matrix, accs, pre=b.shifts.wo_pre, post=b.shifts.wo)

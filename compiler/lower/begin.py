@@ -2,10 +2,11 @@
 
 from arch.config import PLANES
 from arch.isa import Alu, ErUse, Fmt, Func, Red
-from arch.lanes import SIDES
+from arch.vectors import SIDES
 from compiler.ir import Acc, As, Imm, Iota, Mem, Reg
 from compiler.place.layout import Tensor
-from program.integer import ROPE_FRACTION, ROPE_STEP
+from program.arithmetic import ROPE_FRACTION, ROPE_STEP
+from program.integer import RESIDUAL
 
 from .builder import Builder
 from .index import (
@@ -20,10 +21,13 @@ from .index import (
     one_hot_mask,
     shifted_one,
 )
+from .norm import largest_so_far, operand_shift
 from .state import TokenState
 
 MASKS = 6
 """Masks that registers are spared for."""
+ROW_REGISTERS = 6
+"""Vectors of a row of the embedding that registers are spared for."""
 MASK_SHIFT = 23
 """A masked score is at least 2**23 below: see `integer.MASKED`."""
 
@@ -31,20 +35,25 @@ MASK_SHIFT = 23
 def begin(b: Builder) -> TokenState:
     """Reads the tensors "token" and "position"; writes index registers and what it returns."""
     g = b.geometry
-    cos, sin = b.regs(g.words), b.regs(g.words)
-    head_lanes = tuple(b.regs(1) for _ in range(g.per_word)) if g.per_word > 1 else ()
+    cos, sin = b.regs(g.head_vectors), b.regs(g.head_vectors)
+    head_lanes = tuple(b.regs(1) for _ in range(g.heads_per_vector)) if g.heads_per_vector > 1 else ()
     residual = b.regs(g.dim) if g.residual_in_registers else b.tensor("x")
+    shift = b.exponents.take() if RESIDUAL in b.model.dynamic else None
     position, token = b.regs(1), b.regs(1)
-    b.op("token", a=b.tensor("token"), dst=token)
+    if g.embeds:
+        b.op("token", a=b.tensor("token"), dst=token)
     b.op("position", a=b.tensor("position"), dst=position)
-    _embedding(b, token, residual)
+    if g.embeds:
+        _embedding(b, token, residual, shift)
+    else:
+        _without_embedding(b)
     b.free(token)
     _index_position(b, position)
     _rotation(b, position, cos, sin)
     mask = _mask(b, position)
     _head_lanes(b, head_lanes)
     b.free(position)
-    return TokenState(residual=residual, cos=cos, sin=sin, head_lanes=head_lanes, mask=mask)
+    return TokenState(residual=residual, shift=shift, cos=cos, sin=sin, head_lanes=head_lanes, mask=mask)
 
 
 # --- position ------------------------------------------------------------------------------------------------------
@@ -92,20 +101,20 @@ def _slices_by_group(tensors: dict[tuple[int, int], Tensor]) -> dict[int, set[st
 
 def _rotation(b: Builder, position: Reg, cos: Reg, sin: Reg) -> None:
     """cos and sin of the position, as the product of two rotations; sin is negated in odd lanes."""
-    label, words = "rotation", b.geometry.words
-    low_index, t = b.regs(1), b.regs(words)
+    label, vectors = "rotation", b.geometry.head_vectors
+    low_index, t = b.regs(1), b.regs(vectors)
     b.op(label, a=b.tensor("position"), alu=Alu.AND, c=Imm(ROPE_STEP - 1), dst=low_index)
     planes = b.constant("planes")
     load_index(b, label, low_index, scale="words", masks=planes, slices=["W0"], register=INDEX_LOW)
     load_index(b, label, position, shift=ROPE_STEP.bit_length() - 1, scale="words", masks=planes, slices=["E0"],
                register=INDEX_HIGH)
-    low = b.placement.tensors["rope_low"].mem(0, words, index=INDEX_LOW, cells=())
-    high = b.placement.tensors["rope_high"].mem(0, words, index=INDEX_HIGH, cells=())
+    low = b.placement.tensors["rope_low"].mem(0, vectors, index=INDEX_LOW, cells=())
+    high = b.placement.tensors["rope_high"].mem(0, vectors, index=INDEX_HIGH, cells=())
     cl, sl, ch, sh = As(low, Fmt.LO16), As(low, Fmt.HI16), As(high, Fmt.LO16), As(high, Fmt.HI16)
-    product = {"func": Func.MUL, "post": ROPE_FRACTION, "n": words}
+    product = {"func": Func.MUL, "post": ROPE_FRACTION, "n": vectors}
     b.op(label, a=cl, b=sh, **product, dst=t)
     b.op(label, a=sl, b=ch, **product, alu=Alu.ADD, c=t, dst=t)
-    b.op(label, a=t, func=Func.MUL, b=b.constant("sign"), n=words, dst=sin)
+    b.op(label, a=t, func=Func.MUL, b=b.constant("sign"), n=vectors, dst=sin)
     b.op(label, a=sl, b=sh, **product, dst=t)
     b.op(label, a=cl, b=ch, **product, alu=Alu.SUB, c=t, dst=cos)
     b.free(low_index, t)
@@ -114,11 +123,11 @@ def _rotation(b: Builder, position: Reg, cos: Reg, sin: Reg) -> None:
 def _mask(b: Builder, position: Reg) -> Reg | None:
     """What masked scores are added to: 0, or at least 2**23 below. Returned if it is in registers.
 
-    A few vectors stay in registers, where heads of one word leave room for them; heads of several words have them in
-    both inner slices.
+    A few vectors stay in registers, where heads of one vector leave room for them; heads of several vectors have
+    them in both inner slices.
     """
     label, n, start = "mask", b.chunks - b.valid, b.regs(1)
-    several = b.geometry.words > 1
+    several = b.geometry.head_vectors > 1
     mask = b.regs(n) if not several and n <= MASKS else b.tensor("mask_W0", 0, n)
     b.op(label, a=position, alu=Alu.SUB, c=Imm(b.valid * b.geometry.lanes), dst=start)
     b.op(label, a=Iota(), alu=Alu.GT, c=start, n=n, dst=mask)
@@ -131,30 +140,30 @@ def _mask(b: Builder, position: Reg) -> Reg | None:
 
 
 def _head_lanes(b: Builder, head_lanes: tuple[Reg, ...]) -> None:
-    """Masks of the halves of a word that two heads share, and zeros in the accumulators of which each head writes its
+    """Masks of the halves of a vector that two heads share, and zeros in the accumulators of which each head writes its
     own lanes alone."""
     half = b.geometry.lanes // 2
     for reg, alu, border in zip(head_lanes, (Alu.LT, Alu.GT), (half, half - 1), strict=False):
         b.op("constants", a=Iota(), alu=alu, c=Imm(border), dst=reg)
     if not head_lanes:
         return
-    label, steps = "clear", b.geometry.steps
+    label, entries = "clear", b.geometry.vector_entries
     cluster = b.cluster(label)
     zero, _ = cluster.alu(a=Imm(0))
     acts = b.load_both(cluster, zero)
     weights = b.placement.matrices["qkv"]
     for side in SIDES:
-        for part in range(len(head_lanes)):
-            b.cluster(label).mac([t.mem(0, steps, cells=()) for t in weights.tensors[side]], acts[side],
-                                 Acc(side, b.head_accumulator(side, part)), steps=steps)
+        for member in range(len(head_lanes)):
+            b.cluster(label).mac([t.mem(0, entries, cells=()) for t in weights.tensors[side]], acts[side],
+                                 Acc(side, b.head_accumulator(side, member)), vector_entries=entries)
 
 
 # --- embedding -----------------------------------------------------------------------------------------------------
 
 
-def _embedding(b: Builder, token: Reg, residual: Reg | Mem) -> None:
+def _embedding(b: Builder, token: Reg, residual: Reg | Mem, shift: int | None) -> None:
     """residual = embedding row of the token: every side and plane that may hold the row is gathered, one is not
-    masked."""
+    masked. shift: see `TokenState`."""
     label, rows, lanes = "embedding", b.config.rows, b.geometry.lanes
     table = b.placement.matrices["embedding"]
     low, offset, er = b.regs(1), b.regs(1), b.exponents.take()
@@ -171,9 +180,18 @@ def _embedding(b: Builder, token: Reg, residual: Reg | Mem) -> None:
                                     c=offset)
             cluster.index(stream, [table.tensors[side][group - 1].slice], INDEX_EMBEDDING)
     scale = _embedding_scale(b, token, low)
-    _unpack_row(b, token, scale, residual)
+    _unpack_row(b, token, scale, residual, shift)
     b.free(low, offset)
     b.exponents.give(er)
+
+
+def _without_embedding(b: Builder) -> None:
+    """Take and return the registers that `_embedding` does. What follows then finds the same ones free: neighbours that
+    a model has on one chip, it has on every chip of a rack."""
+    low, offset, mine, scale = (b.regs(1) for _ in range(4))
+    b.free(mine)
+    rows = [b.regs(b.geometry.dim) for _ in range(2)] if b.geometry.dim <= ROW_REGISTERS else []
+    b.free(scale, *rows, low, offset)
 
 
 def _embedding_scale(b: Builder, token: Reg, low: Reg) -> Reg:
@@ -190,20 +208,24 @@ def _embedding_scale(b: Builder, token: Reg, low: Reg) -> Reg:
     return scale
 
 
-def _unpack_row(b: Builder, token: Reg, scale: Reg, residual: Reg | Mem) -> None:
-    """residual = the bytes of the gathered row * its scale. The row lies in the plane that the token's last two bits
-    name, and zeros come from everywhere else."""
+def _unpack_row(b: Builder, token: Reg, scale: Reg, residual: Reg | Mem, shift: int | None) -> None:
+    """residual = the bytes of the gathered row * its scale, and its shift. The row lies in the plane that the token's
+    last two bits name, and zeros come from everywhere else."""
     label, n, er = "embedding", b.geometry.dim, b.exponents.take()
     table = b.placement.matrices["embedding"]
     b.op(label, a=token, pre=-3, alu=Alu.AND, c=Imm(8 * (PLANES - 1)), er_dst=er)
-    work, other = (b.tensor("xg"), b.tensor("h16")) if n > 6 else (b.regs(n), b.regs(n))
+    work, other = (b.tensor("xg"), b.tensor("h16")) if n > ROW_REGISTERS else (b.regs(n), b.regs(n))
     for group in range(b.config.weight_groups):
         west, east = (table.tensors[side][group].mem(0, n, index=INDEX_EMBEDDING, cells=()) for side in SIDES)
         b.op(label, a=west, alu=Alu.OR, c=east, n=n, dst=other if group else work)
         if group:
             b.op(label, a=work, alu=Alu.OR, c=other, n=n, dst=work)
     b.op(label, a=work, pre=-8 * (PLANES - 1), er_use=ErUse.PRE, er=er, n=n, dst=work)  # into the upper plane
-    b.op(label, a=As(work, Fmt.B3), func=Func.MUL, b=scale, post=b.shifts.emb, n=n, dst=residual)
+    cluster, largest = b.cluster(label), {} if shift is None else largest_so_far(first=True)
+    _, found = b.alu(cluster, a=As(work, Fmt.B3), func=Func.MUL, b=scale, post=b.shifts.emb, n=n, dst=residual,
+                     **largest)
+    if shift is not None:
+        operand_shift(b, cluster, found, shift)
     b.free(scale)
     b.exponents.give(er)
     b.free(work, other)

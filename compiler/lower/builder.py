@@ -7,17 +7,20 @@ another is passed by value: see `token`.
 
 from collections import deque
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from arch import tables
 from arch.config import ChipConfig
 from arch.isa import Alu, ErUse, Func, Op, Red
-from arch.lanes import SIDES, ceil_div
+from arch.vectors import SIDES, ceil_div
 from base.errors import TspError
 from compiler.ir import Act, Block, Cluster, Imm, Mem, Reg, Stream
 from compiler.place.geometry import Geometry
 from compiler.place.placement import Placement
 from program.integer import IntegerModel
+
+if TYPE_CHECKING:
+    from .exchange import Exchange
 
 FRAC = {func: table.frac_bits for func, table in tables.TABLES.items()}
 """Fraction bits of the VXM's table functions: the post shift that leaves an integer."""
@@ -70,17 +73,20 @@ class Ring:
 class Builder:
     """Writes the program of one token, for positions of one context bucket.
 
-    placement: where the model lies; `geometry`, `model`, `config` and `shifts` are its parts. chunks: vectors of
-    positions that the bucket attends to. valid: how many of them, from the first on, hold real positions at every token
-    of the bucket, so that they need no mask.
+    placement: where the model lies; `geometry`, `model`, `config` and `shifts` are its parts.
+    chunks: vectors of positions that the bucket attends to.
+    valid: how many of them, from the first on, hold real positions at every token of the bucket, so that they need no
+    mask.
+    exchange: what the chip sends to others, if it is one of a rack.
 
-    blocks: what is written so far; the last one is open. registers, exponents: pools of the VXM. accumulators,
-    activations: rings of the MXM of each side. Where heads share words, the last accumulators of a side are not in its
-    ring: see `head_accumulator`. Nor are the last activation entries, which hold attention's output.
+    blocks: what is written so far; the last one is open.
+    registers, exponents: pools of the VXM.
+    accumulators, activations: rings of the MXM of each side. Where heads share vectors, the last accumulators of a side
+    are not in its ring: see `head_accumulator`. Nor are the last activation entries, which hold attention's output.
     """
 
-    def __init__(self, placement: Placement, chunks: int, valid: int = 0) -> None:
-        self.placement, self.chunks, self.valid = placement, chunks, valid
+    def __init__(self, placement: Placement, chunks: int, valid: int = 0, exchange: "Exchange | None" = None) -> None:
+        self.placement, self.chunks, self.valid, self.exchange = placement, chunks, valid, exchange
         self.geometry: Geometry = placement.geometry
         self.model: IntegerModel = self.geometry.model
         self.config: ChipConfig = self.geometry.config
@@ -88,17 +94,22 @@ class Builder:
         self.blocks: list[Block] = []
         self.registers = Pool(self.config.rf_depth, "registers")
         self.exponents = Pool(self.config.er_depth, "exponents")
-        shared, outputs = self.geometry.shared_accumulators, len(self.geometry.q_words())
+        shared, outputs = self.geometry.shared_accumulators, len(self.geometry.attention_vectors())
         self.accumulators = {side: Ring(self.config.acc_depth - shared, f"accumulators of MXM_{side}")
                              for side in SIDES}
         self.activations = {side: Ring(self.config.act_depth - outputs, f"activation entries of MXM_{side}")
                             for side in SIDES}
 
+    @property
+    def chip(self) -> int:
+        """Number of the chip in its rack."""
+        return self.exchange.chip if self.exchange else 0
+
     # -- blocks and clusters --
 
-    def open(self, name: str, passes: int = 1, strides: Mapping[str, int] | None = None) -> None:
-        """Begin a block; `strides` are the quads that relative addresses advance a pass, by slice."""
-        self.blocks.append(Block(name, passes, strides or {}))
+    def open(self, name: str, turns: int = 1, strides: Mapping[str, int] | None = None) -> None:
+        """Begin a block; `strides` are the quads that relative addresses advance with each turn, by slice."""
+        self.blocks.append(Block(name, turns, strides or {}))
 
     def cluster(self, label: str) -> Cluster:
         """A new cluster of the open block."""
@@ -155,15 +166,15 @@ class Builder:
         """A vector that no program writes."""
         return self.placement.tensors[f"c_{name}"].mem(cells=())
 
-    def head_accumulator(self, side: str, part: int) -> int:
-        """The accumulator of heads that own `part` of a shared word; it holds 0 in the lanes of the other part."""
-        return self.config.acc_depth - self.geometry.shared_accumulators + part
+    def head_accumulator(self, side: str, member: int) -> int:
+        """The accumulator of the heads with this number in their head set; it holds 0 in the lanes of the others."""
+        return self.config.acc_depth - self.geometry.shared_accumulators + member
 
     # -- activation buffers --
 
-    def acts(self, count: int) -> dict[str, Act]:
-        """Entries of the activation buffers of both sides, for the same values."""
-        return {side: Act(side, self.activations[side].take(count), count) for side in SIDES}
+    def acts(self, count: int, align: int = 1) -> dict[str, Act]:
+        """Entries of the activation buffers of both sides, for the same values, from a multiple of `align` on."""
+        return {side: Act(side, self.activations[side].take(count, align), count) for side in SIDES}
 
     @staticmethod
     def load(cluster: Cluster, stream: Stream, acts: Mapping[str, Act]) -> None:

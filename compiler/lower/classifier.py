@@ -1,11 +1,11 @@
 """Logits and sampling scores of all tokens, and the search for the greatest score."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from arch.isa import Alu, Func, Red, Sat
-from arch.lanes import SIDES
-from compiler.ir import BURST_SLOT, Acc, Act, Imm, Iota, Reg
+from arch.vectors import SIDES
+from compiler.ir import BURST_SLOT, Acc, Act, Cluster, Imm, Iota, Mem, Reg, Stream
 from compiler.place.placement import Matrix
 
 from .builder import Builder, less
@@ -22,11 +22,13 @@ AHEAD = 2
 class Best:
     """What the scores come to.
 
-    score: the greatest score of all, at least the threshold, in every lane. unsearched: how many vectors of scores,
-    from the first on, are yet to be searched for it. early: the choice among the others, if there are any.
+    score: the greatest score of all, at least the threshold, in every lane. turns: of the classifier's loop, if there
+    is one: the scores of its turns are yet to be searched, see `turn_greatest`. unsearched: how many vectors of scores,
+    from the first on, are yet to be searched without a loop. early: the choice among the others, if there are any.
     """
 
     score: Reg
+    turns: int
     unsearched: int
     early: Reg | None
 
@@ -35,28 +37,37 @@ def classify(b: Builder, acts: dict[str, Act], er: int | None, threshold: Reg) -
     """Logits in "logits", scores in "z"; the caller returns the registers of the result.
 
     acts, er: the normed residual and the register of its exponent. threshold: the least score that is searched for, in
-    every lane. A large vocabulary takes a loop of its own, block "classifier"; what its passes leave over is straight
-    code. Without a loop the first tokens come last, so that the others are searched while these are computed.
+    every lane. A large vocabulary takes a loop of its own, block "classifier"; what its turns leave over is straight
+    code, and its tokens are searched at once. Without a loop the first tokens come last, so that the others are
+    searched while these are computed.
     """
     g, loop, score, early = b.geometry, b.placement.vocabulary, b.regs(1), None
     b.cluster("sample").alu(**LOWEST)
-    if loop.passes:
-        b.open("classifier", loop.passes, loop.strides)
-        _vectors(b, acts, er, range(loop.body), rel=1)
+    ready: dict[str, Acc] = {}
+    if loop.turns:
+        ready = _turn(b, acts, er)
         b.open("choose")
-    first, end = loop.passes * loop.body, len(b.placement.matrices["classifier"].vectors["W"])
+    first, end = loop.turns * loop.body, len(b.placement.matrices["classifier"].vectors["W"])
     if not made_by_layers(b) and first < end:
         noise(b, 2 * first, g.vocab - 2 * first, rel=0)
-    split = 0 if loop.passes or end <= g.burst else g.burst
+    split = 0 if loop.turns or end <= g.late_logits else g.late_logits
     if split:
-        _vectors(b, acts, er, range(split, end), rel=0)
+        _vectors(b, acts, er, range(split, end), {})
         greatest = b.regs(1)
         _greatest(b, alu=Alu.Q, dst=greatest)
         early = _choice(b, greatest, threshold, 2 * split, g.vocab - 2 * split)
         b.free(greatest)
-    _vectors(b, acts, er, range(first, split or end), rel=0)
+    _vectors(b, acts, er, range(first, split or end), ready)
     _greatest(b, alu=Alu.MAX, c=threshold, dst=score)
-    return Best(score=score, unsearched=2 * split or g.vocab, early=early)
+    if loop.turns and 2 * first < g.vocab:
+        early = _choice(b, score, threshold, 2 * first, g.vocab - 2 * first)
+    return Best(score=score, turns=loop.turns, unsearched=2 * split or g.vocab, early=early)
+
+
+def turn_greatest(b: Builder) -> Mem:
+    """Where the first turn of the loop leaves the greatest score so far, in every lane; the other turns follow at the
+    loop's stride. It is the last vector of the turn's noise, which nobody needs any more."""
+    return b.tensor("gumbel", 2 * b.placement.vocabulary.body - 1, 1)
 
 
 def _greatest(b: Builder, **fields: Any) -> None:
@@ -77,25 +88,49 @@ def _choice(b: Builder, greatest: Reg, threshold: Reg, first: int, count: int) -
     return chosen
 
 
-def _vectors(b: Builder, acts: dict[str, Act], er: int | None, vectors: range, *, rel: int) -> None:
-    """Product, logits and scores of some vectors of each side, in a loop also noise. rel: loop level of addresses."""
-    matrix, most = b.placement.matrices["classifier"], b.geometry.burst
+def _turn(b: Builder, acts: dict[str, Act], er: int | None) -> dict[str, Acc]:
+    """A turn of the classifier's loop. Returns each side's accumulators of the burst behind the last turn.
+
+    The matrix units are a burst ahead: a turn finds the scores of its bursts, and multiplies all but the first of them
+    and the next turn's first. So they never wait, and the instructions of a turn are issued before it ends.
+    """
+    matrix, most, body = b.placement.matrices["classifier"], b.geometry.burst, b.placement.vocabulary.body
+    accs = {side: [Acc(side, b.accumulators[side].take(most), most) for _ in range(2)] for side in SIDES}
+    for side in SIDES:
+        product(b, matrix, acts[side], 0, most, into=accs[side][0])
+    b.open("classifier", b.placement.vocabulary.turns, b.placement.vocabulary.strides)
+    for start in range(0, body, most):
+        now, following = (start // most % 2, start // most % 2 ^ 1)
+        for side in SIDES:
+            product(b, matrix, acts[side], start + most, most, rel=1, into=accs[side][following])
+        noise(b, 2 * start, 2 * most, rel=1)
+        found = [_token_scores(b, matrix, accs[side][now], start, er, 1) for side in SIDES]
+    cluster, top = found[-1]
+    cluster.write(b.across_lanes(cluster, top, Red.MAX), replace(turn_greatest(b), rel=1))
+    return {side: accs[side][0] for side in SIDES}
+
+
+def _vectors(b: Builder, acts: dict[str, Act], er: int | None, vectors: range, ready: dict[str, Acc]) -> None:
+    """Product, logits and scores of some vectors of each side. ready: accumulators of the first bursts, if their
+    products are computed."""
+    matrix, most = b.placement.matrices["classifier"], b.geometry.logit_burst
     todo = [(side, start, min(most, vectors.stop - start, len(matrix.vectors[side]) - start))
             for start in vectors[::most] for side in SIDES]
     todo = [item for item in todo if item[2] > 0]
-    accs = [product(b, matrix, acts[side], start, count, rel) for side, start, count in todo[: 2 * AHEAD]]
-    for n, (side, start, _) in enumerate(todo):
+
+    def computed(side: str, start: int, count: int) -> Acc:
+        return ready.pop(side) if side in ready else product(b, matrix, acts[side], start, count)
+
+    accs = [computed(*item) for item in todo[: 2 * AHEAD]]
+    for n, (_, start, _) in enumerate(todo):
         if n >= AHEAD and n + AHEAD < len(todo):
-            next_side, first, count = todo[n + AHEAD]
-            accs.append(product(b, matrix, acts[next_side], first, count, rel))
-        if rel and side == SIDES[0]:
-            noise(b, 2 * start, 2 * accs[n].count, rel=rel)
-        _token_scores(b, matrix, accs[n], start, er, rel)
+            accs.append(computed(*todo[n + AHEAD]))
+        _token_scores(b, matrix, accs[n], start, er, 0)
 
 
-def _token_scores(b: Builder, matrix: Matrix, acc: Acc, start: int, er: int | None, rel: int) -> None:
+def _token_scores(b: Builder, matrix: Matrix, acc: Acc, start: int, er: int | None, rel: int) -> tuple[Cluster, Stream]:
     """Logits and scores of an accumulator's tokens; the greatest score in reduction slot 0. start: the side's first
-    vector."""
+    vector. Returns the last cluster and its reduction."""
     g, s, count, first = b.geometry, b.shifts, acc.count, 2 * start + SIDES.index(acc.side)
     logits, z = (every_other(b, name, first, count, rel=rel) for name in ("logits", "z"))
     scores = b.regs(count)
@@ -106,6 +141,8 @@ def _token_scores(b: Builder, matrix: Matrix, acc: Acc, start: int, er: int | No
     if b.model.vocab % g.lanes and not rel and first + 2 * count - 1 >= g.vocab:
         tail = scores[count - 1 : count]
         b.op("logits", a=tail, alu=Alu.ADD, c=b.constant("padding"), dst=tail)
-    b.op("sample", a=gumbel(b, first, count, rel=rel), pre=5, func=Func.MUL, b=b.tensor("temperature"), post=15,
-         alu=Alu.RSUB, c=scores, n=count, dst=z, red=Red.MAX, red_slot=0, red_keep=1)
+    cluster = b.cluster("sample")
+    _, top = b.alu(cluster, a=gumbel(b, first, count, rel=rel), pre=5, func=Func.MUL, b=b.tensor("temperature"),
+                   post=15, alu=Alu.RSUB, c=scores, n=count, dst=z, red=Red.MAX, red_slot=0, red_keep=1)
     b.free(scores)
+    return cluster, top

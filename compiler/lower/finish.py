@@ -3,12 +3,16 @@
 Block "finish"; a large vocabulary adds "classifier" (a loop) and "choose".
 """
 
-from arch.isa import Alu, Red
-from compiler.ir import Imm, Iota, Mem, Reg
+from dataclasses import replace
+
+from arch.config import PLANES
+from arch.isa import Alu, Func, Red, Sat
+from compiler.ir import BURST_SLOT, Imm, Iota, Mem, Reg
 
 from .builder import Builder
-from .classifier import Best, classify
-from .index import INDEX_TOKENS, load_index, one_hot_mask
+from .classifier import Best, classify, turn_greatest
+from .exchange import gather
+from .index import INDEX_TOKENS, INDEX_TURN, load_index, one_hot_mask
 from .norm import gain_of, norm
 from .state import TokenState
 
@@ -16,44 +20,55 @@ from .state import TokenState
 def finish(b: Builder, state: TokenState) -> None:
     """Reads the residual, and of the table "tokens" whether the next token is known. Writes "logits", "z", "token",
     "position" and the table's next entry; returns the registers of `state`."""
-    acts, er = norm(b, state.residual, "final norm", gain=gain_of(b, "g_final"), site="final_norm",
+    acts, er = norm(b, state, "final norm", gain=gain_of(b, "g_final"), site="final_norm",
                     post=b.shifts.norm_f)
     b.free(state.residual, state.cos, state.sin, state.mask)
-    position, threshold = _known_token(b)
+    b.free_exponent(state.shift)
+    share = b.geometry.share
+    known = b.regs(1) if b.placement.vocabulary.turns and not share else None
+    position, threshold = _known_token(b, known)
     best = classify(b, acts, er, threshold)
-    _choose(b, best, position)
+    if share:
+        _choose_of_all(b, best)
+    elif known:
+        _choose_in_turn(b, best, known)
+    else:
+        _choose(b, best)
+    b.op("choose", a=position, dst=b.tensor("position"))
+    b.free(best.score)
     b.free(threshold, position)
     b.free_exponent(er)
 
 
-def _known_token(b: Builder) -> tuple[Reg, Reg]:
+def _known_token(b: Builder, least: Reg | None) -> tuple[Reg, Reg]:
     """(the next position, the least score to search for: INT_MAX if the table holds the next token, else INT_MIN).
 
-    That token, or INT_MAX if there is none, begins the minimum in reduction slot 3, which the choice is.
+    That token, or INT_MAX if there is none, begins the minimum in reduction slot 3, which the choice is, and goes to
+    the register `least`.
     """
     label = "choose"
     position, low, mine, known, threshold = (b.regs(1) for _ in range(5))
     b.op(label, a=b.tensor("position"), alu=Alu.ADD, c=Imm(1), dst=position)
-    _index_next_token(b, position)
+    index_next_token(b, position)
     b.op(label, a=position, alu=Alu.AND, c=Imm(b.geometry.lanes - 1), dst=low)
     b.op(label, a=Iota(), alu=Alu.EQ, c=low, dst=mine)
     cluster = b.cluster(label)
-    picked, _ = cluster.alu(a=_next_token(b), alu=Alu.AND, c=mine)
+    picked, _ = cluster.alu(a=next_token(b), alu=Alu.AND, c=mine)
     b.alu(cluster, a=b.across_lanes(cluster, picked, Red.SUM), dst=known)
     int_max = {"a": Imm(-1), "pre": 1, "logical": 1}
-    b.cluster(label).alu(**int_max, alu=Alu.AND, c=known, red=Red.MIN, red_slot=3)
+    b.cluster(label).alu(**int_max, alu=Alu.AND, c=known, red=Red.MIN, red_slot=3, dst=least)
     b.op(label, a=known, alu=Alu.LT, c=Imm(0), dst=threshold)
     b.op(label, **int_max, alu=Alu.XOR, c=threshold, dst=threshold)
     b.free(low, mine, known)
     return position, threshold
 
 
-def _next_token(b: Builder) -> Mem:
+def next_token(b: Builder) -> Mem:
     """The vector of the token table that holds the next position's."""
     return b.placement.tensors["tokens"].mem(0, 1, index=INDEX_TOKENS, cells=("tokens",))
 
 
-def _index_next_token(b: Builder, position: Reg) -> None:
+def index_next_token(b: Builder, position: Reg) -> None:
     """W0's index register of the token table, for the next position."""
     label, masks = "next position", b.regs(1)
     one_hot_mask(b, label, position, b.geometry.lanes - 1, one="one_lane", rest=b.constant("planes"), dst=masks)
@@ -62,9 +77,9 @@ def _index_next_token(b: Builder, position: Reg) -> None:
     b.free(masks)
 
 
-def _choose(b: Builder, best: Best, position: Reg) -> None:
+def _choose(b: Builder, best: Best) -> None:
     """The known token, or the first of the greatest score: among the vectors that are not searched yet, or else the
-    early choice, the least of the two. Frees the registers of `best`."""
+    early choice, the least of the two. Frees the register of the early choice."""
     label, fields = "choose", {}
     if best.early:
         fields = {"alu": Alu.MIN, "c": best.early}
@@ -73,6 +88,70 @@ def _choose(b: Builder, best: Best, position: Reg) -> None:
     _, least = cluster.alu(a=b.tensor("z", 0, best.unsearched), alu=Alu.INDEX, b=Iota(), c=best.score,
                            n=best.unsearched, red=Red.MIN, red_slot=3, red_keep=1)
     token, _ = b.alu(cluster, a=b.across_lanes(cluster, least, Red.MIN), **fields, dst=b.tensor("token"))
-    cluster.write(token, _next_token(b))
-    b.op(label, a=position, dst=b.tensor("position"))
-    b.free(best.score)
+    cluster.write(token, next_token(b))
+
+
+def _choose_in_turn(b: Builder, best: Best, known: Reg) -> None:
+    """`_choose` with a loop: first the turn that found the greatest score is searched for, then its scores. If no turn
+    found it, the last one is searched in vain. known: the known token, or INT_MAX; freed like the early choice."""
+    label, lanes, vectors = "choose", b.geometry.lanes, 2 * b.placement.vocabulary.body
+    turn, start, chosen = (b.regs(1) for _ in range(3))
+    cluster = b.cluster(label)
+    tops = replace(turn_greatest(b), count=best.turns, stride=vectors)
+    _, first = cluster.alu(a=tops, alu=Alu.INDEX, b=Iota(), c=best.score, n=best.turns, red=Red.MIN,
+                           red_slot=BURST_SLOT)
+    b.alu(cluster, a=b.across_lanes(cluster, first, Red.MIN), alu=Alu.MIN, c=Imm(lanes * (best.turns - 1)), dst=turn)
+    load_index(b, label, turn, shift=b.config.lane_bits, scale="turn", masks=b.constant("planes"), slices=["E0"],
+               register=INDEX_TURN)
+    b.op(label, a=turn, func=Func.MUL, b=Imm(vectors), dst=start)
+    if best.early:
+        b.op(label, a=known, alu=Alu.MIN, c=best.early, dst=known)
+    cluster = b.cluster(label)
+    scores = replace(b.tensor("z", 0, vectors), index=INDEX_TURN)
+    _, least = cluster.alu(a=scores, alu=Alu.INDEX, b=Iota(), c=best.score, n=vectors, red=Red.MIN, red_slot=BURST_SLOT)
+    b.alu(cluster, a=b.across_lanes(cluster, least, Red.MIN), alu=Alu.ADD, c=start, dst=chosen)
+    cluster = b.cluster(label)
+    token, _ = b.alu(cluster, a=chosen, alu=Alu.MIN, c=known, dst=b.tensor("token"))
+    cluster.write(token, next_token(b))
+    b.free(turn, start, chosen, known, best.early)
+
+
+def _choose_of_all(b: Builder, best: Best) -> None:
+    """The same among the tokens of all chips of a rack.
+
+    Each sends its greatest score, and its first token that has it, or a number beyond all tokens. Where the next token
+    is known, all scores are INT_MAX and no chip has such a token.
+    """
+    share, label = b.geometry.share, "choose"
+    assert share
+    chips = len(share.vocab)
+    scores, tokens = b.tensor("best", 0, chips), b.tensor("best", chips, chips)
+    b.op(label, a=best.score, dst=scores[b.chip : b.chip + 1])
+    gather(b, "best", [range(chip, chip + 1) for chip in range(chips)], PLANES)
+    planes, sat = (2, Sat.S16) if b.geometry.tokens < 1 << 15 else (3, Sat.S18)
+    _first_of_chip(b, best, sat, tokens[b.chip : b.chip + 1])
+    gather(b, "best", [range(chips + chip, chips + chip + 1) for chip in range(chips)], planes)
+    greatest, less = b.regs(1), b.regs(chips)
+    cluster = b.cluster(label)
+    _, top = cluster.alu(a=scores, n=chips, red=Red.MAX, red_slot=BURST_SLOT)
+    b.alu(cluster, a=b.across_lanes(cluster, top, Red.MAX), dst=greatest)
+    b.op(label, a=scores, alu=Alu.LT, c=greatest, n=chips, dst=less)
+    cluster = b.cluster(label)
+    _, least = cluster.alu(a=less, pre=1, logical=1, alu=Alu.OR, c=tokens, n=chips, red=Red.MIN, red_slot=3, red_keep=1)
+    token, _ = b.alu(cluster, a=b.across_lanes(cluster, least, Red.MIN), dst=b.tensor("token"))
+    cluster.write(token, next_token(b))
+    b.free(best.early, greatest, less)
+
+
+def _first_of_chip(b: Builder, best: Best, sat: Sat, dst: Mem) -> None:
+    """dst = this chip's first token with its greatest score, as all chips count tokens, or the greatest number of a
+    format if there is none. It is positive, so that planes which are not sent are 0."""
+    share, label = b.geometry.share, "choose"
+    assert share
+    if best.early:
+        b.cluster(label).alu(a=best.early, red=Red.MIN, red_slot=BURST_SLOT)
+    cluster = b.cluster(label)
+    _, least = cluster.alu(a=b.tensor("z", 0, best.unsearched), alu=Alu.INDEX, b=Iota(), c=best.score,
+                           n=best.unsearched, red=Red.MIN, red_slot=BURST_SLOT, red_keep=int(best.early is not None))
+    first = share.vocab[b.chip].start * b.geometry.lanes
+    b.alu(cluster, a=b.across_lanes(cluster, least, Red.MIN), alu=Alu.ADD, c=Imm(first), sat=sat, dst=dst)

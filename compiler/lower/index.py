@@ -1,8 +1,9 @@
 """Index registers: what each of them addresses, and how a value becomes an offset in them.
 
 An index register takes its offset from lane 0, and masks of lanes and of planes from lanes 1 and 2 of the same vector.
-The constants named here are such vectors: "one", "words" and "steps" scale lane 0, "one_lane" and "one_plane" hold a 1
-in the lane of a mask, "lanes" and "planes" are full masks.
+The constants named here are such vectors. "one", "words" (the vectors of a head), "steps" (the accumulator entries of
+its output) and "turn" (the vectors of a turn of the classifier's loop) scale lane 0; "one_lane" and "one_plane" hold a
+1 in the lane of a mask; "lanes" and "planes" are full masks.
 """
 
 from collections.abc import Iterable
@@ -17,8 +18,9 @@ INDEX_K, INDEX_V, INDEX_EMBEDDING = 1, 2, 3
 """In the weight slices."""
 INDEX_SCALE = 4
 """Of the K scales, in E0 and W0."""
-INDEX_EMB_SCALE, INDEX_HIGH = 5, 6
-"""In E0: scales of the embedding's rows, rotations by multiples of `ROPE_STEP`."""
+INDEX_EMB_SCALE, INDEX_HIGH, INDEX_TURN = 5, 6, 7
+"""In E0: scales of the embedding's rows, rotations by multiples of `ROPE_STEP`, scores of a turn of the classifier's
+loop."""
 INDEX_LOW, INDEX_TOKENS = 5, 6
 """In W0: rotations by less than `ROPE_STEP`, known tokens."""
 

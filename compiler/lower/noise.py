@@ -20,7 +20,7 @@ def layer_noise(b: Builder) -> None:
 
 def made_by_layers(b: Builder) -> bool:
     """Whether the noise is made in the layers."""
-    return b.placement.tensors["noise"].per_layer
+    return b.geometry.classifies and b.placement.tensors["noise"].per_layer
 
 
 def noise(b: Builder, first: int, count: int, *, rel: int) -> None:

@@ -1,28 +1,35 @@
 """Matrix products, and what becomes of their accumulators: requantised vectors, or additions to the residual."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from arch.config import PLANES
 from arch.isa import Alu, Func, Sat
 from compiler.ir import Acc, Act, Cluster, Mem, Reg, Stream
-from compiler.place.geometry import CHUNK
+from compiler.place.geometry import DRAIN_BURST
 from compiler.place.layout import Halves
 from compiler.place.placement import Matrix
 
 from .builder import Builder
+from .exchange import gather
+from .norm import largest_so_far, operand_shift
+from .state import TokenState
 
 
-def product(b: Builder, matrix: Matrix, act: Act, start: int, count: int, rel: int = 0) -> Acc:
+def product(b: Builder, matrix: Matrix, act: Act, start: int, count: int, rel: int = 0, into: Acc | None = None,
+            ) -> Acc:
     """Accumulators of `count` output vectors of the side of `act`, from its vector `start` on.
 
-    rel: loop level whose offset the weights' addresses get, besides that of layers.
+    rel: loop level whose offset the weights' addresses get, besides that of layers. into: the accumulators, by default
+    the next ones of the side's ring.
     """
     side = act.side
-    acc = Acc(side, b.accumulators[side].take(count), count)
-    per_vector = matrix.steps * matrix.acts
+    acc = into or Acc(side, b.accumulators[side].take(count), count)
+    per_vector = matrix.vector_entries * matrix.acts
     weights = [t.mem(start * per_vector, count * per_vector, cells=()) for t in matrix.tensors[side]]
     weights = [replace(mem, rel=mem.rel or rel) for mem in weights]
-    b.cluster(f"{matrix.name} product").mac(weights, act, acc, steps=matrix.steps, wfmt=matrix.wfmt)
+    b.cluster(f"{matrix.name} product").mac(weights, act, acc, vector_entries=matrix.vector_entries, wfmt=matrix.wfmt)
     return acc
 
 
@@ -36,30 +43,66 @@ def requantise(b: Builder, cluster: Cluster, matrix: Matrix, acc: Acc, start: in
                  sat=sat, n=acc.count, **fields)
 
 
-def add_to_residual(b: Builder, residual: Reg | Mem, matrix: Matrix, accs: dict[str, Acc], *, pre: int,
-                    **fields: Any) -> None:
-    """residual += accumulators * channel scales, those of each side to its vectors. fields: the shift behind.
+def add_to_residual(b: Builder, state: TokenState, matrix: Matrix, accs: dict[str, Acc], *, pre: int,
+                    complete: bool = True, together: bool = False, **fields: Any) -> None:
+    """residual += accumulators * channel scales, those of each side to its vectors. fields: the shift behind. complete:
+    this is the last addition before a norm. together: both sides' products are ready at about the same time.
 
     An operation takes three operands, and two of them from streams: a residual in SRAM is added to in a second one.
     """
-    label = f"{matrix.name} residual"
+    label, residual, whole = f"{matrix.name} residual", state.residual, []
+    share = b.geometry.share
+    if share and matrix.name not in share.whole:
+        _add_of_all(b, state, matrix, accs, pre=pre, complete=complete, **fields)
+        return
     for side, acc in accs.items():
         first = matrix.vectors[side][0]
         for start, count in _bursts(residual, matrix, side, acc.count):
-            x = residual[first + start : first + start + count]
             scaled = {"a": Acc(side, acc.vector + start, count), "b": matrix.scales(side, start, count),
-                      "func": Func.MUL, "pre": pre, **fields}
-            if isinstance(x, Reg):
-                b.op(label, **scaled, alu=Alu.ADD, c=x, n=count, dst=x)
-                continue
-            part = b.tensor("x_part", first + start, count)
-            b.op(label, **scaled, n=count, dst=part)
-            b.op(label, a=part, alu=Alu.ADD, c=x, n=count, dst=x)
+                      "func": Func.MUL, "pre": pre, **fields, "n": count}
+            x = residual[first + start : first + start + count]
+            if isinstance(residual, Mem):
+                part = b.tensor("x_part", first + start, count)
+                b.op(label, **scaled, dst=part)
+                scaled = {"a": part, "n": count}
+            whole.append(scaled | {"alu": Alu.ADD, "c": x, "dst": x})
+    if isinstance(residual, Mem) and together:
+        whole = [{"a": b.tensor("x_part"), "n": residual.count, "alu": Alu.ADD, "c": residual, "dst": residual}]
+    write_residual(b, label, whole, state.shift if complete else None)
+
+
+def write_residual(b: Builder, label: str, operations: Sequence[dict[str, Any]], shift: int | None) -> None:
+    """The operations that write all of the residual, and its shift; None if it has none, or not yet."""
+    for n, operation in enumerate(operations):
+        cluster = b.cluster(label)
+        _, largest = b.alu(cluster, **operation, **({} if shift is None else largest_so_far(n == 0)))
+        if shift is not None and n == len(operations) - 1:
+            operand_shift(b, cluster, largest, shift)
+
+
+def _add_of_all(b: Builder, state: TokenState, matrix: Matrix, accs: dict[str, Acc], *, complete: bool, **fields: Any,
+                ) -> None:
+    """The addends of this chip's vectors go to all chips, and each adds those of all."""
+    share, residual, whole = b.geometry.share, state.residual, []
+    assert share
+    for side, acc in accs.items():
+        first = share.residual[b.chip].start + matrix.vectors[side][0]
+        for start, count in _bursts(residual, matrix, side, acc.count):
+            b.op(f"{matrix.name} addends", a=Acc(side, acc.vector + start, count), func=Func.MUL,
+                 b=matrix.scales(side, start, count), **fields, n=count, dst=b.tensor("addends", first + start, count))
+    lift = PLANES - share.planes[matrix.name]
+    gather(b, "addends", share.residual, share.planes[matrix.name], lift=lift)
+    for chip in sorted(range(len(share.residual)), key=lambda chip: chip != b.chip):
+        part = share.residual[chip]
+        x, sign = residual[part.start : part.stop], 0 if chip == b.chip else 8 * lift
+        whole.append({"a": b.tensor("addends", part.start, len(part)), "pre": sign, "round": 0, "alu": Alu.ADD, "c": x,
+                      "n": len(part), "dst": x})
+    write_residual(b, f"{matrix.name} residual", whole, state.shift if complete else None)
 
 
 def _bursts(residual: Reg | Mem, matrix: Matrix, side: str, count: int) -> list[tuple[int, int]]:
     """(first, count) of the vectors of a side that are added at once: few to registers, to SRAM as many as have their
     scales together."""
     scales = matrix.scale[side]
-    most = scales.tensor.quads if isinstance(residual, Mem) and isinstance(scales, Halves) else CHUNK
+    most = scales.tensor.quads if isinstance(residual, Mem) and isinstance(scales, Halves) else DRAIN_BURST
     return [(start, min(most, count - start)) for start in range(0, count, most)]

@@ -4,11 +4,11 @@ from typing import Any
 
 from arch.config import ChipConfig
 from arch.isa import Alu, ErUse, Fmt, Func, Op, Red, Rep, Sat
-from arch.lanes import SIDES
 from arch.row import SXM
+from arch.vectors import SIDES
 from compiler.ir import BURST_SLOT, Acc, Act, As, Cell, Cluster, Mem, Reg, Stream
-from compiler.place.placement import Matrix, qkv_words
-from program.integer import ROPE_FRACTION
+from compiler.place.placement import Matrix, qkv_vectors
+from program.arithmetic import ROPE_FRACTION
 
 from .builder import FRAC, Builder, less
 from .index import INDEX_K, INDEX_SCALE, INDEX_V
@@ -16,7 +16,7 @@ from .product import product, requantise
 from .state import TokenState
 
 Queries = dict[tuple[int, int], Reg | Mem]
-"""Words of rotated queries by (unit, rep), in registers or in the tensor "q"."""
+"""Rotated queries by (head set, query), in registers or in the tensor "q"."""
 SWAP_MAP = 0
 """Permutation map that exchanges neighbouring lanes (RoPE pairs)."""
 
@@ -31,97 +31,101 @@ def project(b: Builder, state: TokenState, acts: dict[str, Act], er: int | None)
 
     acts: the normed residual. er: register of its exponent, if it has one.
     """
-    matrix, words = b.placement.matrices["qkv"], qkv_words(b.geometry)
-    by_side = {side: [word for s, word in words if s == side] for side in SIDES}
+    matrix, outputs = b.placement.matrices["qkv"], qkv_vectors(b.geometry)
+    by_side = {side: [output for other, output in outputs if other == side] for side in SIDES}
     heads: dict[tuple[str, int, int], dict[int, tuple[str, int]]] = {}
-    for side, word in words:
-        kind, unit, rep, w = word
-        heads.setdefault((kind, unit, rep), {})[w] = side, by_side[side].index(word)
+    for side, output in outputs:
+        kind, head_set, query, v = output
+        heads.setdefault((kind, head_set, query), {})[v] = side, by_side[side].index(output)
     accs = {(side, start): product(b, matrix, acts[side], start, 1)
             for places in heads.values() for side, start in places.values()}
     queries: Queries = {}
-    for (kind, unit, rep), places in heads.items():
-        vectors = [(accs[places[w]], places[w][1]) for w in range(b.geometry.words)]
+    for (kind, head_set, query), places in heads.items():
+        vectors = [(accs[places[v]], places[v][1]) for v in range(b.geometry.head_vectors)]
         if kind == "v":
-            _value(b, matrix, unit, vectors, er)
+            _value(b, matrix, head_set, vectors, er)
             continue
-        word = _requantised(b, matrix, f"{kind} rotate", vectors, er)
+        y = _requantised(b, matrix, f"{kind} rotate", vectors, er)
         if kind == "q":
-            queries[unit, rep] = home = _query_home(b, unit, rep) or word
-            rotate(b, state, b.cluster(f"{kind} rotate"), word, dst=home)
-            if home is not word:
-                b.free(word)
+            queries[head_set, query] = home = _query_home(b, head_set, query) or y
+            rotate(b, state, b.cluster(f"{kind} rotate"), y, dst=home)
+            if home is not y:
+                b.free(y)
         else:
-            _key(b, state, unit, word)
+            _key(b, state, head_set, y)
     return queries
 
 
-def _query_home(b: Builder, unit: int, rep: int) -> Mem | None:
+def _query_home(b: Builder, head_set: int, query: int) -> Mem | None:
     """Where a query goes if not into registers of its own."""
     g = b.geometry
-    return None if g.queries_in_registers else b.tensor("q", g.q_words().index((unit, rep, 0)), g.words)
+    if g.queries_in_registers:
+        return None
+    return b.tensor("q", g.query_vectors().index((head_set, query, 0)), g.head_vectors)
 
 
 def _requantised(b: Builder, matrix: Matrix, label: str, vectors: list[tuple[Acc, int]], er: int | None) -> Reg:
-    """Words of a query or key, 16 bits. vectors: of each word the accumulator and the side's output vector."""
-    s, y = b.shifts, b.regs(b.geometry.words)
-    for w, (acc, start) in enumerate(vectors):
+    """A query or key, 16 bits. vectors: of each of its vectors the accumulator and the number among the side's."""
+    s, y = b.shifts, b.regs(b.geometry.head_vectors)
+    for v, (acc, start) in enumerate(vectors):
         requantise(b, b.cluster(label), matrix, acc, start, pre=s.qkv_pre, post=s.qk, sat=Sat.S16,
-                   dst=Reg(y.base + w), **less(er))
+                   dst=Reg(y.base + v), **less(er))
     return y
 
 
 def rotate(b: Builder, state: TokenState, cluster: Cluster, y: Reg, *, dst: Reg | Mem, **fields: Any) -> Stream:
-    """dst = RoPE of a head's words, y * cos + swap(y * sin); returns the reduction that `fields` ask for."""
-    turn = {"a": y, "func": Func.MUL, "post": ROPE_FRACTION, "n": b.geometry.words}
-    crossed, _ = cluster.alu(**turn, b=state.sin)
+    """dst = RoPE of a head's vectors, y * cos + swap(y * sin); returns the reduction that `fields` ask for."""
+    multiply = {"a": y, "func": Func.MUL, "post": ROPE_FRACTION, "n": b.geometry.head_vectors}
+    crossed, _ = cluster.alu(**multiply, b=state.sin)
     swapped = cluster.sxm(crossed, Op.PERMUTE, map=SWAP_MAP)
-    return b.alu(cluster, **turn, b=state.cos, alu=Alu.ADD, c=swapped, sat=Sat.S16, dst=dst, **fields)[1]
+    return b.alu(cluster, **multiply, b=state.cos, alu=Alu.ADD, c=swapped, sat=Sat.S16, dst=dst, **fields)[1]
 
 
 # --- keys ----------------------------------------------------------------------------------------------------------
 
 
-def _key(b: Builder, state: TokenState, unit: int, y: Reg) -> None:
+def _key(b: Builder, state: TokenState, head_set: int, y: Reg) -> None:
     """Rotated int8 keys into the cache, their scales into its table. Returns the registers of `y`."""
     label, g, r, er = "key", b.geometry, b.regs(1), b.exponents.take()
-    temp = b.tensor("mtemp", unit % 2, 1)
+    temp = b.tensor("mtemp", head_set % 2, 1)
     cluster = b.cluster(label)
     largest = rotate(b, state, cluster, y, dst=y, red=Red.MAXABS, red_slot=BURST_SLOT)
     spread = b.across_lanes(cluster, largest, Red.MAX, min(b.model.head_size, g.lanes).bit_length() - 1)
     cluster.write(spread, temp)
     b.alu(cluster, a=spread, func=Func.RECIP, post=FRAC[Func.RECIP], alu=Alu.ADD, dst=r, er_dst=er)
     cluster = b.cluster(label)
-    k8, _ = cluster.alu(a=y, func=Func.MUL, b=r, post=8, er_use=ErUse.POST, er=er, sat=Sat.S8, rep=Rep.REP8, n=g.words)
+    k8, _ = cluster.alu(a=y, func=Func.MUL, b=r, post=8, er_use=ErUse.POST, er=er, sat=Sat.S8, rep=Rep.REP8,
+                        n=g.head_vectors)
     for group in range(1, b.config.weight_groups + 1):
-        cluster.write(k8, b.placement.k[unit, group].mem(0, g.words, index=INDEX_K, cells=_key_cells(unit, group)))
-    for part in range(g.per_word):
-        kv = unit * g.per_word + part
+        cluster.write(k8, b.placement.k[head_set, group].mem(0, g.head_vectors, index=INDEX_K,
+                                                             cells=_key_cells(head_set, group)))
+    for member in range(g.heads_per_vector):
+        kv = head_set * g.heads_per_vector + member
         if kv < b.model.kv_heads:
             cluster = b.cluster(label)
             both, _ = cluster.alu(a=temp, rep=Rep.REP16)
-            lanes = cluster.sxm(both, Op.SHIFT, lane=part * b.model.head_size % g.lanes, distribute=1)
+            lanes = cluster.sxm(both, Op.SHIFT, lane=member * b.model.head_size % g.lanes, distribute=1)
             cluster.write(lanes, key_scales(b, kv, 0, 1, now=True, index=INDEX_SCALE).loc)
     b.free(y, r)
     b.exponents.give(er)
 
 
-def _key_cells(unit: int, group: int) -> tuple[Cell, ...]:
+def _key_cells(head_set: int, group: int) -> tuple[Cell, ...]:
     """What stands for the keys of the token that is being computed."""
-    return (("K", unit, group),)
+    return (("K", head_set, group),)
 
 
-def keys(b: Builder, unit: int, group: int, start: int, count: int, *, now: bool) -> Mem:
+def keys(b: Builder, head_set: int, group: int, start: int, count: int, *, now: bool) -> Mem:
     """Keys of `count` vectors of positions from `start` on; now: the token's own may be among them."""
-    per_chunk = b.geometry.steps * b.geometry.words
-    return b.placement.k[unit, group].mem(start * per_chunk, count * per_chunk,
-                                          cells=_key_cells(unit, group) if now else ())
+    per_chunk = b.geometry.vector_entries * b.geometry.head_vectors
+    return b.placement.k[head_set, group].mem(start * per_chunk, count * per_chunk,
+                                              cells=_key_cells(head_set, group) if now else ())
 
 
 def key_scales(b: Builder, kv: int, start: int, count: int, *, now: bool, index: int = 0) -> As:
     """Scales of keys; now: the token's own is written, or may be among them. Two heads share a quad."""
     g = b.geometry
-    side = SIDES[kv // g.per_word % 2]
+    side = SIDES[kv // g.heads_per_vector % 2]
     pair, half = divmod(g.kv_heads(side).index(kv), 2)
     mem = b.placement.tensors[f"kscale_{side}"].mem(
         pair * g.chunks + start, count, planes=3 << 2 * half, index=index,
@@ -132,38 +136,39 @@ def key_scales(b: Builder, kv: int, start: int, count: int, *, now: bool, index:
 # --- values --------------------------------------------------------------------------------------------------------
 
 
-def _value(b: Builder, matrix: Matrix, unit: int, vectors: list[tuple[Acc, int]], er: int | None) -> None:
-    """int8 values of a unit into SRAM, each byte on all planes."""
-    for w, (acc, start) in enumerate(vectors):
+def _value(b: Builder, matrix: Matrix, head_set: int, vectors: list[tuple[Acc, int]], er: int | None) -> None:
+    """int8 values of a head set into SRAM, each byte on all planes."""
+    for v, (acc, start) in enumerate(vectors):
         requantise(b, b.cluster("value"), matrix, acc, start, pre=b.shifts.qkv_pre, post=b.shifts.v, sat=Sat.S8,
-                   rep=Rep.REP8, dst=_value_temp(b, unit, w), **less(er))
+                   rep=Rep.REP8, dst=_value_temp(b, head_set, v), **less(er))
 
 
-def _value_temp(b: Builder, unit: int, word: int) -> Mem:
-    return b.tensor("vtemp", unit * b.geometry.words + word, 1)
+def _value_temp(b: Builder, head_set: int, vector: int) -> Mem:
+    return b.tensor("vtemp", head_set * b.geometry.head_vectors + vector, 1)
 
 
-def spread_values(b: Builder, unit: int) -> None:
-    """Values of a unit lane by lane into the transposed cache; a burst fills one plane of one weight group."""
+def spread_values(b: Builder, head_set: int) -> None:
+    """Values of a head set lane by lane into the transposed cache; a burst fills one plane of one weight group."""
     g, rows = b.geometry, b.config.rows
     span = min(b.model.head_size, g.lanes)
-    for w in range(g.words):
-        for part in range(g.per_word):
-            kv = unit * g.per_word + part
+    for v in range(g.head_vectors):
+        for member in range(g.heads_per_vector):
+            kv = head_set * g.heads_per_vector + member
             if kv >= b.model.kv_heads:
                 continue
             cluster = b.cluster("value")
-            copies = cluster.read(_value_temp(b, unit, w), SXM["E"], span)
+            copies = cluster.read(_value_temp(b, head_set, v), SXM["E"], span)
             for row in range(rows):
                 lanes = cluster.sxm(copies, Op.SHIFT, first=row * (span // rows), count=span // rows,
-                                    lane=part * span + row, lane_inc=rows % g.lanes, distribute=1)
+                                    lane=member * span + row, lane_inc=rows % g.lanes, distribute=1)
                 group, plane = row // 4 + 1, row % 4
                 tensor = b.placement.v[kv, group]
-                cluster.write(lanes, Mem(tensor.slice, tensor.addr + w * g.steps, span // rows, 1, 1 << plane,
-                                         1, INDEX_V, (("V", kv, w, row),)))
+                cluster.write(lanes, Mem(tensor.slice, tensor.addr + v * g.vector_entries, span // rows, 1, 1 << plane,
+                                         1, INDEX_V, (("V", kv, v, row),)))
 
 
 def values(b: Builder, kv: int, group: int, chunks: int) -> Mem:
     """Values of the first `chunks` vectors of positions, the token's own among them."""
-    cells = tuple(("V", kv, w, row) for w in range(b.geometry.words) for row in range(4 * (group - 1), 4 * group))
-    return b.placement.v[kv, group].mem(0, chunks * b.geometry.head_steps, cells=cells)
+    g = b.geometry
+    cells = tuple(("V", kv, v, row) for v in range(g.head_vectors) for row in range(4 * (group - 1), 4 * group))
+    return b.placement.v[kv, group].mem(0, chunks * g.head_entries, cells=cells)

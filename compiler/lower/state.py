@@ -9,13 +9,17 @@ from compiler.ir import Mem, Reg
 class TokenState:
     """Values that live as long as a token.
 
-    residual: the residual, in registers or the tensor "x". cos, sin: words of a head's rotation; sin is negated in odd
-    lanes, for products that are swapped. head_lanes: masks of the lanes of each head of a shared word, none if heads
-    share no words. mask: what scores of the last `chunks - valid` vectors of positions are added to, if it is in
-    registers; otherwise it is in the tensor "mask_W0", and in "mask_E0" if heads have several words.
+    residual: the residual, in registers or the tensor "x".
+    shift: exponent register of the shift that makes a norm's operand of the residual, if that is dynamic. The operation
+    that writes the residual also writes the shift.
+    cos, sin: vectors of a head's rotation; sin is negated in odd lanes, for products that are swapped.
+    head_lanes: masks of the lanes of each head of a shared vector; none if heads share no vectors.
+    mask: what scores of the last `chunks - valid` vectors of positions are added to, if it is in registers; otherwise
+    it is in the tensor "mask_W0", and in "mask_E0" if heads have several vectors.
     """
 
     residual: Reg | Mem
+    shift: int | None
     cos: Reg
     sin: Reg
     head_lanes: tuple[Reg, ...]

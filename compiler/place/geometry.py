@@ -1,19 +1,22 @@
 """The mapping of a model's heads and matrices to lanes, sides and rows of a chip. It knows no addresses and no time.
 
-A *word* here is a vector of all lanes. A *unit* here is one K/V head of one or more words, or two K/V heads that share
-a word, with half a word each. Units alternate between the two hemispheres.
+A *head set* is one K/V head of one or more vectors, or the two K/V heads that share a vector, with half its lanes each.
+Head sets alternate between the two hemispheres.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from arch.config import PLANES, ChipConfig
-from arch.lanes import SIDES, ceil_div
+from arch.vectors import SIDES, ceil_div
 from base.errors import TspError
 from program.integer import IntegerModel
 
-CHUNK = 4
+from .share import Share
+from .stage import Stage
+
+DRAIN_BURST = 4
 """Vectors that one burst drains from an accumulator file, where `Geometry.burst` does not apply."""
 
 WORKING = 8
@@ -23,7 +26,7 @@ WORKING = 8
 def native_head_size(head_size: int, lanes: int) -> int:
     """The least head size that a chip serves without padding and that is at least `head_size`.
 
-    Native sizes are half a word (at least PLANES lanes) and the multiples of a word: 8, 16, 32, 48.. with 16 lanes.
+    Native sizes are half a vector (at least PLANES lanes) and the multiples of a vector: 8, 16, 32, 48.. with 16 lanes.
     """
     half = max(lanes // 2, PLANES)
     return half if head_size <= half else ceil_div(head_size, lanes) * lanes
@@ -35,41 +38,47 @@ class Head:
 
     number: its number in the model.
     kv: its K/V head.
-    unit: the unit of its K/V head.
-    rep: its number among the query heads of its K/V head.
-    part: its part of a shared word.
+    head_set: the head set of its K/V head.
+    query: its number among the query heads of its K/V head.
+    member: the number of its K/V head in the head set.
     """
 
     number: int
     kv: int
-    unit: int
-    rep: int
-    part: int
+    head_set: int
+    query: int
+    member: int
 
     @property
     def side(self) -> str:
-        """Hemisphere of the head's unit."""
-        return SIDES[self.unit % 2]
+        """Hemisphere of the head's set."""
+        return SIDES[self.head_set % 2]
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Sizes of a model on a chip, in vectors and words."""
+    """Sizes of a model on a chip.
+
+    model: the model; on a chip of a rack, the rows or layers of it that the chip holds.
+    share: what the other chips hold, if rows are divided. stage: if layers are.
+    """
 
     config: ChipConfig
     model: IntegerModel
+    share: Share | None = None
+    stage: Stage | None = None
 
     def __post_init__(self) -> None:
         size, rows = self.model.head_size, self.config.rows
         if self.model.lanes != self.lanes:
-            raise TspError(f"the model is quantized for {self.model.lanes} lanes, config {self.config.name} has "
-                           f"{self.lanes}: quantize it for this config")
-        if self.model.group % (CHUNK * self.lanes):
-            raise TspError(f"groups of W2's input must be a multiple of {CHUNK * self.lanes} channels, not "
-                           f"{self.model.group}: quantize the model with others")
+            raise TspError(f"the model is quantised for {self.model.lanes} lanes, but config {self.config.name} has "
+                           f"{self.lanes}: quantise it for this config")
+        if self.model.group % (DRAIN_BURST * self.lanes):
+            raise TspError(f"groups of W2's input must be a multiple of {DRAIN_BURST * self.lanes} channels, not "
+                           f"{self.model.group}: quantise the model with other groups")
         if size != native_head_size(size, self.lanes):
             raise TspError(f"head size {size} must be {native_head_size(1, self.lanes)} or a multiple of {self.lanes}: "
-                           "quantize with padding")
+                           "quantise the model with padding")
         if min(size, self.lanes) % rows:
             raise TspError(f"head size {size} does not suit the {rows} weight rows of config {self.config.name}: "
                            f"use a config with at most {size} rows")
@@ -90,9 +99,34 @@ class Geometry:
         return ceil_div(self.model.hidden, self.lanes)
 
     @property
+    def inner(self) -> int:
+        """Vectors of the feed-forward inner layer on all chips."""
+        return self.share.hidden[-1].stop if self.share else self.hidden
+
+    def added(self, matrix: str) -> int:
+        """Vectors of the residual that this chip computes the addends of by a matrix ("wo", "w2")."""
+        return len(self.share.rows(matrix)) if self.share else self.dim
+
+    @property
     def vocab(self) -> int:
         """Vectors of the logits."""
         return ceil_div(self.model.vocab, self.lanes)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the vocabulary, those of other chips too."""
+        whole = self.share or self.stage
+        return whole.tokens if whole else self.model.vocab
+
+    @property
+    def embeds(self) -> bool:
+        """Whether the chip has the embedding."""
+        return not self.stage or self.stage.first
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the chip has the classifier, or some of its rows."""
+        return not self.stage or self.stage.last
 
     @property
     def chunks(self) -> int:
@@ -100,37 +134,37 @@ class Geometry:
         return ceil_div(self.model.context, self.lanes)
 
     @property
-    def words(self) -> int:
-        """Words of a head."""
+    def head_vectors(self) -> int:
+        """Vectors of a head."""
         return ceil_div(self.model.head_size, self.lanes)
 
     @property
-    def per_word(self) -> int:
-        """K/V heads that share a word."""
+    def heads_per_vector(self) -> int:
+        """K/V heads that share a vector: the members of a head set."""
         return max(1, self.lanes // self.model.head_size)
 
     @property
     def shared_accumulators(self) -> int:
-        """Accumulator vectors of a side that the heads of a shared word own, one each."""
-        return self.per_word if self.per_word > 1 else 0
+        """Accumulator vectors of a side that the heads of a shared vector own, one each."""
+        return self.heads_per_vector if self.heads_per_vector > 1 else 0
 
     @property
-    def units(self) -> int:
-        """Units of K/V heads."""
-        return ceil_div(self.model.kv_heads, self.per_word)
+    def head_sets(self) -> int:
+        """Head sets of the model."""
+        return ceil_div(self.model.kv_heads, self.heads_per_vector)
 
     @property
-    def rep(self) -> int:
+    def queries_per_kv(self) -> int:
         """Query heads of a K/V head."""
         return self.model.heads // self.model.kv_heads
 
     @property
-    def steps(self) -> int:
+    def vector_entries(self) -> int:
         """Accumulator entries of a vector, with int8 weights."""
         return self.lanes // self.config.rows
 
     @property
-    def head_steps(self) -> int:
+    def head_entries(self) -> int:
         """Accumulator entries of one head's attention output."""
         return self.model.head_size // self.config.rows
 
@@ -139,54 +173,95 @@ class Geometry:
         """Vectors of logits, or of attention weights, in a burst.
 
         A burst has 64 values, or 128 with 64 accumulators. It takes at most a quarter of the accumulator file, but at
-        least CHUNK vectors. Longer bursts need fewer instructions, but leave less room for other work between them.
+        least DRAIN_BURST vectors. Longer bursts need fewer instructions, but leave less room for other work between
+        them.
         """
-        return max(CHUNK, min(64 // self.lanes * (1 + self.config.acc_depth // 64), self.config.acc_depth // 4))
+        return max(DRAIN_BURST, min(64 // self.lanes * (1 + self.config.acc_depth // 64), self.config.acc_depth // 4))
+
+    @property
+    def logit_burst(self) -> int:
+        """Vectors of logits in a burst. It is short on a chip of a rack, which has few of them."""
+        return DRAIN_BURST if self.share else self.burst
+
+    @property
+    def late_logits(self) -> int:
+        """Vectors of logits of each side that are computed last, while the others are searched."""
+        return 2 * self.logit_burst if self.share else self.logit_burst
 
     @property
     def position_burst(self) -> int:
         """Vectors of positions in a burst of scores or of their exponentials. It is longer where neither of them takes
         registers."""
-        return 2 * self.burst if self.words > 1 and self.config.acc_depth >= 64 else self.burst
+        return 2 * self.burst if self.head_vectors > 1 and self.config.acc_depth >= 64 else self.burst
 
     @property
     def residual_in_registers(self) -> bool:
-        """Whether the residual stays in the VXM's registers: it is short, or there are few query words beside it."""
-        return self.dim <= 6 or (self.dim <= 8 and self.dim + len(self.q_words()) <= 16)
+        """Whether the residual stays in the VXM's registers: it is short, or there are few query vectors beside it."""
+        return self.dim <= 6 or (self.dim <= 8 and self.dim + len(self.query_vectors()) <= 16)
 
     @property
     def queries_in_registers(self) -> bool:
         """Whether a token's queries stay in the VXM's registers: the other contents leave room for them."""
-        shared = self.per_word if self.per_word > 1 else 0
         residual = self.dim if self.residual_in_registers else 0
-        return len(self.q_words()) + residual + 2 * self.words + shared + WORKING <= self.config.rf_depth
+        masks = self.heads_per_vector if self.heads_per_vector > 1 else 0
+        return (len(self.query_vectors()) + residual + 2 * self.head_vectors + masks + WORKING
+                <= self.config.rf_depth)
 
     def kv_heads(self, side: str) -> list[int]:
         """K/V heads of a hemisphere."""
-        return [kv for kv in range(self.model.kv_heads) if SIDES[kv // self.per_word % 2] == side]
+        return [kv for kv in range(self.model.kv_heads) if SIDES[kv // self.heads_per_vector % 2] == side]
 
     def heads(self, side: str) -> list[Head]:
-        """Query heads of a hemisphere, in order of processing. Heads that share an output word are adjacent."""
+        """Query heads of a hemisphere, in order of processing. Heads that share an output vector are adjacent."""
         found = []
-        for unit in range(SIDES.index(side), self.units, 2):
-            for rep in range(self.rep):
-                for part in range(self.per_word):
-                    kv = unit * self.per_word + part
+        for head_set in range(SIDES.index(side), self.head_sets, 2):
+            for query in range(self.queries_per_kv):
+                for member in range(self.heads_per_vector):
+                    kv = head_set * self.heads_per_vector + member
                     if kv < self.model.kv_heads:
-                        found.append(Head(kv * self.rep + rep, kv, unit, rep, part))
+                        found.append(Head(kv * self.queries_per_kv + query, kv, head_set, query, member))
         return found
 
-    def q_words(self) -> list[tuple[int, int, int]]:
-        """(unit, rep, word) of all query (and attention output) words, in order."""
-        return [(u, r, w) for r in range(self.rep) for u in range(self.units) for w in range(self.words)]
+    def query_vectors(self) -> list[tuple[int, int, int]]:
+        """(head set, query, vector of the head) of all vectors of queries, and of attention's output, in order."""
+        return [(head_set, query, vector) for query in range(self.queries_per_kv) for head_set in range(self.head_sets)
+                for vector in range(self.head_vectors)]
 
-    def channels(self, unit: int, rep: int, word: int, heads_per_kv: int) -> np.ndarray:
-        """Channel of a projection that each lane of a word holds, -1 for none [lanes]."""
+    def channels(self, head_set: int, query: int, vector: int, heads_per_kv: int) -> np.ndarray:
+        """Channel of a projection that each lane of a vector holds, -1 for none [lanes].
+
+        head_set, query, vector: the vector, as in `query_vectors`.
+        heads_per_kv: heads of the projection for each K/V head.
+        """
         size = self.model.head_size
         lanes = np.arange(self.lanes)
-        part, within = (lanes // size, lanes % size) if size < self.lanes else (0 * lanes, word * self.lanes + lanes)
-        kv = unit * self.per_word + part
-        return np.where(kv < self.model.kv_heads, (kv * heads_per_kv + rep) * size + within, -1)
+        if size < self.lanes:
+            member, within = lanes // size, lanes % size
+        else:
+            member, within = 0 * lanes, vector * self.lanes + lanes
+        kv = head_set * self.heads_per_vector + member
+        return np.where(kv < self.model.kv_heads, (kv * heads_per_kv + query) * size + within, -1)
+
+
+    def of_chip(self, heads: range) -> "Geometry":
+        """The geometry of a chip that has these K/V heads; its other sizes are those of this chip."""
+        model = replace(self.model, kv_heads=len(heads), heads=len(heads) * self.queries_per_kv)
+        return replace(self, model=model, share=None)
+
+    def attention_vectors(self) -> list[np.ndarray]:
+        """Channels of the vectors of attention's output, of all chips one after the other."""
+        if not self.share:
+            return [self.channels(*place, self.queries_per_kv) for place in self.query_vectors()]
+        found = []
+        for heads in self.share.heads:
+            first = heads.start * self.queries_per_kv * self.model.head_size
+            own = self.of_chip(heads).attention_vectors()
+            found += [np.where(channels >= 0, channels + first, -1) for channels in own]
+        return found
+
+    def first_vector(self, chip: int) -> int:
+        """Number of a chip's first vector of attention's output among those of all chips."""
+        return sum(len(self.of_chip(heads).query_vectors()) for heads in self.share.heads[:chip]) if self.share else 0
 
 
 def gather(x: np.ndarray, axis: int, channels: np.ndarray) -> np.ndarray:

@@ -14,8 +14,8 @@ import numpy as np
 
 from arch.config import PLANES, ChipConfig
 from arch.isa import Fmt, Wfmt
-from arch.lanes import quads_of_int32
 from arch.row import slice_depths, slices
+from arch.vectors import quads_of_int32
 from base.errors import TspError
 from compiler.ir import As, Mem
 
@@ -207,18 +207,18 @@ def pack_weights(w: np.ndarray, config: ChipConfig, wfmt: Wfmt, *, act_major: bo
     """Weights of one side in streaming order.
 
     w: int8 [.., vectors * lanes, acts * lanes].
-    act_major: order of the steps is [act, vector, step] in place of [vector, step, act].
+    act_major: order of the quads is [act, vector, entry] in place of [vector, entry, act].
 
     Returns bytes [.., weight groups, quads, planes, lanes].
     """
     lead, rows, lanes = w.shape[:-2], config.rows, config.lanes
-    per_step = rows * (2 if wfmt is Wfmt.INT4 else 1)
-    steps = w.shape[-2] // per_step
-    w = w.reshape(*lead, steps, per_step, w.shape[-1] // lanes, lanes)
+    per_entry = rows * (2 if wfmt is Wfmt.INT4 else 1)
+    entries, acts = w.shape[-2] // per_entry, w.shape[-1] // lanes
+    w = w.reshape(*lead, entries, per_entry, acts, lanes)
     if wfmt is Wfmt.INT4:
         w = (w[..., 0::2, :, :] & 15) | (w[..., 1::2, :, :] << 4)
-    w = w.astype(np.int8).view(np.uint8).reshape(*lead, steps, rows // PLANES, PLANES, -1, lanes)
-    s, g, p, k, lane = (len(lead) + i for i in range(5))
-    outer = (k, s) if act_major else (s, k)
+    w = w.astype(np.int8).view(np.uint8).reshape(*lead, entries, rows // PLANES, PLANES, acts, lanes)
+    e, g, p, k, lane = (len(lead) + i for i in range(5))
+    outer = (k, e) if act_major else (e, k)
     w = w.transpose(*range(len(lead)), g, *outer, p, lane)
-    return np.ascontiguousarray(w).reshape(*lead, rows // PLANES, -1, PLANES, lanes)
+    return np.ascontiguousarray(w).reshape(*lead, rows // PLANES, entries * acts, PLANES, lanes)

@@ -35,7 +35,7 @@ def check_lifetimes(config: ChipConfig, blocks: Iterable[Block]) -> None:
 def _too_small(config: ChipConfig, cell: Cell, early: str, late: str) -> TspError:
     kind, side, _ = cell  # type: ignore[misc]
     return TspError(f"the {BUFFERS[kind]} of MXM_{side} is too small for this model on config {config.name}: "
-                    f"{early!r} is not used before {late!r}; use a larger config")
+                    f"{late!r} overwrites an entry of {early!r} that is still needed; use a larger config")
 
 
 def _whole_writes(config: ChipConfig, cluster: Cluster) -> list[tuple[str, str, int]]:
@@ -49,5 +49,5 @@ def _whole_writes(config: ChipConfig, cluster: Cluster) -> list[tuple[str, str, 
 
 
 def _is_whole(config: ChipConfig, burst: Burst) -> bool:
-    steps = config.lanes // (config.rows * (2 if burst.fields["wfmt"] is Wfmt.INT4 else 1))
-    return bool(burst.fields["clear"]) and burst.fields["acc"] % steps == 0 and burst.fields["accs"] % steps == 0
+    entries = config.lanes // (config.rows * (2 if burst.fields["wfmt"] is Wfmt.INT4 else 1))
+    return bool(burst.fields["clear"]) and burst.fields["acc"] % entries == 0 and burst.fields["accs"] % entries == 0

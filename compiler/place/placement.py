@@ -7,40 +7,48 @@ import numpy as np
 
 from arch.config import PLANES, ChipConfig
 from arch.isa import Wfmt
-from arch.lanes import SIDES, ceil_div, quads_of_int32, vectors_of
+from arch.vectors import SIDES, ceil_div, quads_of_int32, vectors_of
 from base.errors import TspError
-from compiler.ir import As, Mem
-from program.integer import MASKED, IntegerModel, rope_parts
+from compiler.ir import Act, As, Mem
+from program.arithmetic import rope_parts
+from program.integer import MASKED, IntegerModel
 
-from .geometry import CHUNK, Geometry, gather
+from .geometry import DRAIN_BURST, Geometry, gather
 from .layout import Halves, Layout, Tensor, Weights, pack_weights, quads_of_halves
+from .share import Share
+from .stage import Stage
 
 ACROSS = {"W": "E0", "E": "W0"}
 """Slice of the operands that a VXM operation combines with the products of a side."""
-LOOPED_BODY = 40
-"""Vectors of a side in a turn of the classifier's loop. With so many, the pipeline's fill and drain cost little."""
+MOST_STRAIGHT = 40
+"""Most vectors of a side of a classifier without a loop."""
+TURNS = (2, 4, 6, 8)
+"""Bursts of a side in a turn of the classifier's loop: even numbers, because two accumulators take turns."""
+LEAST_TURN = 512
+"""Least cycles of a turn, if one of `TURNS` has so many: its other work must fit beside the matrix units'."""
 LOOKED_UP = ("classifier", "embedding")
 """Matrices with both sides read at a token's offset. The shorter side is padded."""
 ADDED = ("wo", "w2")
 """Matrices whose outputs are added to the residual."""
 JOINED = {"qkv": {"wq", "wk", "wv"}, "w13": {"w1", "w3"}}
 """Matrices that share an activation and are streamed as one. They have four bits only if all their parts have."""
-USUAL_POSITION = 256
-"""Greatest position for which the work of both sides is balanced."""
+USUAL_POSITIONS = 320
+"""Greatest number of positions for which the work of both sides is balanced: a long context's bucket of position 256
+has so many, or somewhat fewer."""
 NOISE_WASTE = 16
 """Most surplus vectors of noise when the layers make the noise."""
 WEST = ("planes", "one_plane", "emb_step", "emb_vector")
 """Constants in W0, for operations that take another operand from E0."""
 KEYS = "K cache"
 """Prefix of the names of keys."""
-UNKNOWN = -1
-"""Entry of the token table for a token that the chip chooses."""
 
 
 @dataclass(eq=False)
 class Matrix:
     """A weight matrix on the chip.
 
+    vector_entries: accumulator entries of an output vector.
+    acts: vectors of its input.
     vectors: by side, the output vectors that it computes.
     tensors: by side, a share for each weight group.
     scale: by side, int16 channel scales of its vectors. A looped classifier has one quad a vector, and the sides
@@ -49,11 +57,15 @@ class Matrix:
 
     name: str
     wfmt: Wfmt
-    steps: int
+    vector_entries: int
     acts: int
     vectors: dict[str, list[int]]
     tensors: dict[str, list[Weights]]
     scale: Mapping[str, Halves | Tensor]
+
+    def inputs(self, acts: Mapping[str, Act]) -> dict[str, Act]:
+        """The activation entries, among those of both sides, of the sides that compute something."""
+        return {side: act for side, act in acts.items() if self.vectors[side]}
 
     def scales(self, side: str, start: int, count: int, rel: int = 0) -> Mem | As:
         """An operand of `count` vectors of channel scales, from vector `start` of a side on."""
@@ -69,12 +81,12 @@ class Vocabulary:
     """The loop over the classifier.
 
     body: vectors of each side in a turn.
-    passes: turns; 0 if there is no loop.
+    turns: turns of the loop; 0 if there is none.
     strides: quads that relative addresses advance in a turn, by slice.
     """
 
     body: int = 0
-    passes: int = 0
+    turns: int = 0
     strides: dict[str, int] = field(default_factory=dict)
 
 
@@ -102,12 +114,18 @@ class Placement:
     vocabulary: Vocabulary = Vocabulary()
 
 
-def place(config: ChipConfig, model: IntegerModel, rope_rate: np.ndarray) -> Placement:
-    """Allocate all tensors. Raises TspError that names what does not fit."""
-    geometry = Geometry(config, model)
+def place(config: ChipConfig, model: IntegerModel, rope_rate: np.ndarray, share: Share | None = None,
+          stage: Stage | None = None) -> Placement:
+    """Allocate all tensors.
+
+    share, stage: what the chips of a rack hold; `model` is then what this chip holds.
+
+    Raises TspError that names what does not fit.
+    """
+    geometry = Geometry(config, model, share, stage)
     placement = Placement(geometry, Layout(config, model.layers))
-    if geometry.vocab * geometry.lanes > 1 << 16:
-        raise TspError(f"vocabulary of {model.vocab} tokens: at most 65536 are supported")
+    if ceil_div(geometry.tokens, geometry.lanes) * geometry.lanes > 1 << 16:
+        raise TspError(f"the vocabulary must have at most 65536 tokens, not {geometry.tokens}")
     _Placer(placement, rope_rate).run()
     return placement
 
@@ -144,7 +162,7 @@ class _Placer:
             moved = set[str]()
             for group in range(1, self.config.groups):
                 movable = {tensor.name for tensor in self.layout.tensors} - moved
-                if self.p.vocabulary.passes:
+                if self.p.vocabulary.turns:
                     movable.clear()
                 elif self.config.weight_groups > 1:
                     movable = {name for name in movable if not name.startswith(KEYS)}
@@ -152,15 +170,16 @@ class _Placer:
 
     def _cache(self) -> None:
         g = self.g
-        for unit in range(g.units):
-            side = SIDES[unit % 2]
+        for head_set in range(g.head_sets):
+            side = SIDES[head_set % 2]
             for group in range(1, self.config.weight_groups + 1):
-                self.p.k[unit, group] = self.layout.claim(
-                    f"{KEYS} of unit {unit}", f"{side}{group}", g.chunks * g.steps * g.words, per_layer=True)
-                for part in range(g.per_word):
-                    kv = unit * g.per_word + part
+                self.p.k[head_set, group] = self.layout.claim(  # program files call a head set a unit
+                    f"{KEYS} of unit {head_set}", f"{side}{group}", g.chunks * g.vector_entries * g.head_vectors,
+                    per_layer=True)
+                for member in range(g.heads_per_vector):
+                    kv = head_set * g.heads_per_vector + member
                     self.p.v[kv, group] = self.layout.claim(
-                        f"V cache of head {kv}", f"{side}{group}", g.chunks * g.head_steps, per_layer=True)
+                        f"V cache of head {kv}", f"{side}{group}", g.chunks * g.head_entries, per_layer=True)
         for side in SIDES:
             pairs = max(1, ceil_div(len(g.kv_heads(side)), 2))
             self.p.tensors[f"kscale_{side}"] = self._add("K scales", ACROSS[side], pairs * g.chunks, True)
@@ -171,18 +190,18 @@ class _Placer:
         """The constant keys, their scales and values of position 0."""
         g, m, rows = self.g, self.m, self.config.rows
         assert m.first_k is not None and m.first_v is not None and m.first_m is not None
-        for unit in range(g.units):
-            kvs = [unit * g.per_word + part for part in range(g.per_word)]
-            words = np.zeros((m.layers, g.words * g.lanes), np.int8)
-            for part, kv in enumerate(kv for kv in kvs if kv < m.kv_heads):
-                words[:, part * m.head_size : (part + 1) * m.head_size] = m.first_k[:, kv]
-            data = np.zeros((m.layers, g.words, PLANES, g.lanes), np.uint8)
-            data[:, :, 0] = words.view(np.uint8).reshape(m.layers, g.words, g.lanes)
-            self._fills.append((self.p.k[unit, 1], data))
-        values = m.first_v.view(np.uint8).reshape(m.layers, m.kv_heads, g.head_steps, rows // PLANES, PLANES)
+        for head_set in range(g.head_sets):
+            kvs = [head_set * g.heads_per_vector + member for member in range(g.heads_per_vector)]
+            keys = np.zeros((m.layers, g.head_vectors * g.lanes), np.int8)
+            for member, kv in enumerate(kv for kv in kvs if kv < m.kv_heads):
+                keys[:, member * m.head_size : (member + 1) * m.head_size] = m.first_k[:, kv]
+            data = np.zeros((m.layers, g.head_vectors, PLANES, g.lanes), np.uint8)
+            data[:, :, 0] = keys.view(np.uint8).reshape(m.layers, g.head_vectors, g.lanes)
+            self._fills.append((self.p.k[head_set, 1], data))
+        values = m.first_v.view(np.uint8).reshape(m.layers, m.kv_heads, g.head_entries, rows // PLANES, PLANES)
         for kv in range(m.kv_heads):
             for group in range(1, self.config.weight_groups + 1):
-                data = np.zeros((m.layers, g.head_steps, PLANES, g.lanes), np.uint8)
+                data = np.zeros((m.layers, g.head_entries, PLANES, g.lanes), np.uint8)
                 data[..., 0] = values[:, kv, :, group - 1]
                 self._fills.append((self.p.v[kv, group], data))
         for side in SIDES:
@@ -200,9 +219,9 @@ class _Placer:
         wfmt = Wfmt.INT4 if self.m.four_bit.issuperset(JOINED.get(name, {name})) else Wfmt.INT8
         tensors: dict[str, list[Weights]] = {}
         most = 0
-        steps = self.g.lanes // (self.config.rows * (2 if wfmt is Wfmt.INT4 else 1))
+        entries = self.g.lanes // (self.config.rows * (2 if wfmt is Wfmt.INT4 else 1))
         acts = rows["W"].shape[-1] // self.g.lanes
-        first = 0 if act_major or name in LOOKED_UP else CHUNK * steps * acts
+        first = 0 if act_major or name in LOOKED_UP else DRAIN_BURST * entries * acts
         for side in SIDES:
             packed = pack_weights(rows[side], self.config, wfmt, act_major=act_major)
             tensors[side] = []
@@ -211,11 +230,11 @@ class _Placer:
                 most = max(most, data.shape[-3])
                 quads = most if name in LOOKED_UP else data.shape[-3]
                 tensors[side].append(self._weights(name, f"{side}{group}", quads, data, per_layer, first))
-        if name == "classifier" and self.p.vocabulary.passes:
+        if name == "classifier" and self.p.vocabulary.turns:
             scale: dict[str, Halves | Tensor] = self._quad_scales(scales)
         else:
             scale = {side: self._scales(name, scales[side], per_layer, ACROSS[side]) for side in SIDES}
-        self.p.matrices[name] = Matrix(name, wfmt, steps, acts, vectors, tensors, scale)
+        self.p.matrices[name] = Matrix(name, wfmt, entries, acts, vectors, tensors, scale)
 
     def _weights(self, name: str, home: str, quads: int, data: np.ndarray, per_layer: bool, first: int) -> Weights:
         """A group's quads. The `first` ones are a separate part if there are more."""
@@ -242,7 +261,7 @@ class _Placer:
         """Channel scales. A burst that uses them must lie in one half, so a half has a whole number of bursts."""
         vectors = vectors_of(values, self.g.lanes)
         count = vectors.shape[-2]
-        most = self.g.burst if name in LOOKED_UP else CHUNK
+        most = self.g.logit_burst if name in LOOKED_UP else DRAIN_BURST
         quads = min(count, ceil_div(ceil_div(count, 2), most) * most)
         if name in ADDED and not self.g.residual_in_registers:
             quads = count  # one burst uses all of them
@@ -262,7 +281,7 @@ class _Placer:
                      inputs: np.ndarray, **kwargs: bool) -> None:
         """Place a matrix.
 
-        out: the output words that each side computes, with a channel for each lane.
+        out: the output vectors that each side computes, with a channel for each lane.
         inputs: channels of its input.
         """
         rows, scale, vectors, outputs = {}, {}, {}, {}
@@ -279,37 +298,37 @@ class _Placer:
 
     def _layer_matrices(self) -> None:
         g, m = self.g, self.m
-        dim, hidden = np.arange(g.dim * g.lanes), np.arange(g.hidden * g.lanes)
+        dim, hidden, inner = (np.arange(vectors * g.lanes) for vectors in (g.dim, g.hidden, g.inner))
+        added = {name: np.arange(g.added(name) * g.lanes).reshape(-1, g.lanes) for name in ADDED}
         qkv = np.concatenate([m.wq, m.wk, m.wv], axis=1)
         scales = np.concatenate([m.mq, m.mk, m.mv], axis=1)
         out: dict[str, list[np.ndarray]] = {"W": [], "E": []}
-        for side, word in qkv_words(g):
-            kind, unit, rep, w = word
-            channels = g.channels(unit, rep, w, g.rep if kind == "q" else 1)
+        for side, (kind, head_set, query, vector) in qkv_vectors(g):
+            channels = g.channels(head_set, query, vector, g.queries_per_kv if kind == "q" else 1)
             base = {"q": 0, "k": m.wq.shape[1], "v": m.wq.shape[1] + m.wk.shape[1]}[kind]
             out[side].append(np.where(channels >= 0, channels + base, -1))
         self._by_channels("qkv", qkv, scales, out, dim, per_layer=True)
-        halves = _halved(dim.reshape(-1, g.lanes))
-        shares = _halved(dim.reshape(-1, g.lanes), self._less_work("W") - self._less_work("E"))
+        halves = _halved(added["w2"])
+        shares = _halved(added["wo"], self._less_work("W") - self._less_work("E"))
         ffn = {side: [c for c in hidden.reshape(-1, g.lanes)] for side in SIDES}
         self._pair("w13", (m.w1, m.w3), (m.m1, m.m3), ffn, dim)
-        self._by_channels("w2", m.w2, m.m2, halves, hidden, per_layer=True, act_major=True)
-        attention = np.concatenate([g.channels(u, r, w, g.rep) for u, r, w in g.q_words()])
+        self._by_channels("w2", m.w2, m.m2, halves, inner, per_layer=True, act_major=True)
+        attention = np.concatenate(g.attention_vectors())
         self._by_channels("wo", m.wo, m.mo, shares, attention, per_layer=True, act_major=True)
 
     def _less_work(self, side: str) -> int:
-        """Output words of Wo that a side can compute while the other side has more attention heads to compute.
+        """Output vectors of Wo that a side can compute while the other side has more attention heads to compute.
 
-        Units of K/V heads alternate, so one side may have one unit more. The balance is for the middle of the context,
-        or for USUAL_POSITION if that is earlier.
+        Head sets alternate, so one side may have one set more. The balance is for the middle of the context,
+        or for USUAL_POSITIONS if that is earlier.
         """
         g = self.g
         other = SIDES[1 - SIDES.index(side)]
         fewer = max(0, len(g.heads(other)) - len(g.heads(side)))
-        if g.units < 3:
+        if g.head_sets < 3:
             return 0
-        chunks = ceil_div(min(self.m.context // 2, USUAL_POSITION), g.lanes)
-        return fewer * 2 * chunks * g.head_steps // (g.steps * len(g.q_words()))
+        chunks = ceil_div(min(self.m.context // 2, USUAL_POSITIONS), g.lanes)
+        return fewer * 2 * chunks * g.head_entries // (g.vector_entries * len(g.attention_vectors()))
 
     def _pair(self, name: str, weights: tuple, scales: tuple, out: dict, inputs: np.ndarray) -> None:
         """W1 on the west side and W3 on the east side, so that gate and up arrive together."""
@@ -326,12 +345,17 @@ class _Placer:
     def _classifier(self) -> None:
         g, m = self.g, self.m
         dim = np.arange(g.dim * g.lanes)
-        words = np.arange(g.vocab * g.lanes).reshape(-1, g.lanes)
-        out = {side: list(words[i::2]) for i, side in enumerate(SIDES)}
-        self.p.vocabulary = self._vocabulary(len(out["E"]))
-        self._by_channels("classifier", m.classifier, m.mc, out, dim, per_layer=False)
-        if m.embedding is not m.classifier:
-            self._by_channels("embedding", m.embedding, m.emb_scale, out, dim, per_layer=False)
+        tokens = np.arange(g.vocab * g.lanes).reshape(-1, g.lanes)
+        out = {side: list(tokens[i::2]) for i, side in enumerate(SIDES)}
+        if g.classifies:
+            self.p.vocabulary = self._vocabulary(len(out["E"]))
+            self._by_channels("classifier", m.classifier, m.mc, out, dim, per_layer=False)
+        if not g.embeds:
+            return
+        if m.embedding is not m.classifier or not g.classifies:
+            every = np.arange(ceil_div(g.tokens, g.lanes) * g.lanes).reshape(-1, g.lanes)
+            table = {side: list(every[i::2]) for i, side in enumerate(SIDES)}
+            self._by_channels("embedding", m.embedding, m.emb_scale, table, dim, per_layer=False)
         else:
             self.p.matrices["embedding"] = self.p.matrices["classifier"]
         scale = vectors_of(m.emb_scale, g.lanes)
@@ -340,14 +364,21 @@ class _Placer:
         self.p.tensors["emb_scale"] = tensor
 
     def _vocabulary(self, vectors: int) -> Vocabulary:
-        """The loop over a side's `vectors`, if there are many. The loop advances nothing else in its slices."""
-        if vectors <= LOOPED_BODY:
+        """The loop over a side's `vectors`, if there are many. The loop advances nothing else in its slices.
+
+        At least one burst comes after the loop, because the last turn multiplies it. Of the possible lengths of a turn,
+        the one that leaves the fewest vectors is taken.
+        """
+        looped, burst, cycles = vectors - self.g.burst, self.g.burst, self.g.vector_entries * self.g.dim
+        bodies = [count * burst for count in TURNS if count * burst <= looped]
+        bodies = [body for body in bodies if body * cycles >= LEAST_TURN] or bodies[-1:]
+        if vectors <= MOST_STRAIGHT or not bodies:
             return Vocabulary()
-        padded = self.m.vocab % self.g.lanes > 0  # the last vector is masked after the loop
-        steps = self.g.steps * self.g.dim * LOOPED_BODY
-        strides = {f"{side}{group}": steps for side in SIDES for group in range(1, self.config.weight_groups + 1)}
-        strides |= {"W0": 2 * LOOPED_BODY, "E0": 2 * LOOPED_BODY}
-        return Vocabulary(LOOPED_BODY, (vectors - padded) // LOOPED_BODY, strides)
+        body = min(bodies, key=lambda body: looped % body)
+        quads = cycles * body
+        strides = {f"{side}{group}": quads for side in SIDES for group in range(1, self.config.weight_groups + 1)}
+        strides |= {"W0": 2 * body, "E0": 2 * body}
+        return Vocabulary(body, looped // body, strides)
 
     def _norms(self) -> None:
         m = self.m
@@ -361,7 +392,7 @@ class _Placer:
         for name, (cos, sin), home in (("rope_low", low, "W0"), ("rope_high", high, "E0")):
             lanes = np.repeat(np.stack([cos, sin]), 2, axis=2)
             if self.m.head_size < g.lanes:
-                lanes = np.tile(lanes, (1, 1, g.per_word))
+                lanes = np.tile(lanes, (1, 1, g.heads_per_vector))
             lanes = lanes.reshape(2, -1, g.lanes)
             tensor = self._add(name, home, lanes.shape[1])
             self._fills.append((tensor, quads_of_halves(lanes.reshape(-1, g.lanes), lanes.shape[1])))
@@ -372,64 +403,81 @@ class _Placer:
         g, t = self.g, self.p.tensors
         for name, home, quads in (
             ("position", "E0", 1), ("token", "E0", 1), ("temperature", "E0", 1),
-            ("tokens", "W0", g.chunks + 1), ("logits", "W0", g.vocab),
-            ("z", "E0", g.vocab),
+            ("tokens", "W0", g.chunks + 1), ("logits", "W0", g.vocab), ("z", "E0", g.vocab),
             ("xg", "W0", g.dim), ("f", "W0", g.hidden), ("h16", "E0", g.dim),
-            ("vtemp", "E0", g.units * g.words), ("mtemp", "E0", 2),
+            ("vtemp", "E0", g.head_sets * g.head_vectors), ("mtemp", "E0", 2),
         ):
-            t[name] = self._add(name, home, quads)
+            if quads:
+                t[name] = self._add(name, home, quads)
         block = self._noise_block()
-        for name, home in (("noise", "E0"), ("gumbel", "W0")):
+        for name, home in (("noise", "E0"), ("gumbel", "W0")) if g.classifies else ():
             t[name] = self._add(name, home, block or g.vocab, per_layer=block > 0)
+        if g.stage:
+            t["handed"] = self._add("handed over", "E0", g.dim)
         if not g.queries_in_registers:
-            t["q"] = self._add("queries", "W0", len(g.q_words()))
+            t["q"] = self._add("queries", "W0", len(g.query_vectors()))
         if not g.residual_in_registers:
             t["x"] = self._add("x", "W0", g.dim)
             t["x_part"] = self._add("addends of x", "E0", g.dim)
         self._constants()
-        if g.words > 1:
+        if g.share:
+            self._arrivals(len(g.share.heads))
+        if g.head_vectors > 1:
             t["mask_E0"] = self._add("mask", "E0", g.chunks)
         for name, homes in (("t_W0", ("W0", "E0")), ("t_W1", ("W0", "E0")), ("t_E0", ("E0", "W0"))):
             t[name] = self._add("scores", homes, g.chunks)
-        t["mask_W0"] = self._until_finish("mask", "logits", g.chunks)
-        t["t_E1"] = self._until_finish("scores", "z", g.chunks)
-        if g.per_word > 1:
+        t["mask_W0"] = self._until_finish("mask", "logits", "W0", g.chunks)
+        t["t_E1"] = self._until_finish("scores", "z", "E0", g.chunks)
+        if g.heads_per_vector > 1:
             t |= {f"part_{side}": self._add("attention output", ACROSS[side], 1) for side in SIDES}
 
-    def _until_finish(self, name: str, later: str, quads: int) -> Tensor:
+    def _arrivals(self, chips: int) -> None:
+        """What the chips of a rack send each other, in the places of all chips.
+
+        outputs: attention's output. gates: the inner layer. addends: what is added to the residual. best: of each chip
+        the greatest score, then of each the token that has it. exponents: of each chip that of its channels of a group.
+        """
+        g, t = self.g, self.p.tensors
+        for name, quads in (("outputs", len(g.attention_vectors())), ("gates", g.inner), ("addends", g.dim),
+                            ("best", 2 * chips), ("exponents", chips)):
+            t[name] = self._add(f"{name} of all chips", "E0", quads)
+
+    def _until_finish(self, name: str, later: str, home: str, quads: int) -> Tensor:
         """A tensor that is no longer needed when `later` gets its values. It shares the place of `later` if it fits."""
-        other = self.p.tensors[later]
-        return self.layout.share(name, other, quads) if quads <= other.quads else self._add(name, other.slice, quads)
+        other = self.p.tensors.get(later)
+        return self.layout.share(name, other, quads) if other and quads <= other.quads else self._add(name, home, quads)
 
     def _noise_block(self) -> int:
         """Vectors of noise that each layer makes in idle cycles; 0 if the layers make none.
 
         A looped classifier makes its own noise. Many layers would make too much surplus noise for a small vocabulary.
         """
-        both = 2 * self.g.burst
+        both = 2 * self.g.logit_burst
         block = both * ceil_div(ceil_div(self.g.vocab, both), self.m.layers)
         wasted = block * self.m.layers - self.g.vocab
-        return 0 if self.p.vocabulary.passes or wasted > NOISE_WASTE else block
+        return 0 if self.p.vocabulary.turns or wasted > NOISE_WASTE else block
 
     def _constants(self) -> None:
         t, config, g = self.p.tensors, self.config, self.g
-        kt = self.p.matrices["embedding"].acts
-        emb_steps = self.p.matrices["embedding"].steps
-        rows, lanes = g.lanes // emb_steps, np.arange(g.lanes)
+        lanes = np.arange(g.lanes)
         single = {
             "lanes": (1, 0xFFFF), "planes": (2, 15), "one": (0, 1), "one_lane": (1, 1), "one_plane": (2, 1),
-            "words": (0, g.words), "steps": (0, g.head_steps),
-            "emb_step": (0, kt), "emb_vector": (0, kt * emb_steps),
+            "words": (0, g.head_vectors), "steps": (0, g.head_entries),
         }
+        if self.p.vocabulary.turns:
+            single["turn"] = 0, 2 * self.p.vocabulary.body
+        if table := self.p.matrices.get("embedding"):
+            single |= {"emb_step": (0, table.acts), "emb_vector": (0, table.acts * table.vector_entries)}
+            if g.lanes // table.vector_entries != config.rows:
+                raise TspError("an int4 classifier or embedding is not supported: keep it at 8 bits")
         vectors = {name: np.where(lanes == lane, value, 0) for name, (lane, value) in single.items()}
         vectors["sign"] = np.where(lanes % 2, -1, 1)
-        valid = np.arange(g.vocab * g.lanes)[-g.lanes :] < self.m.vocab
-        vectors["padding"] = np.where(valid, 0, MASKED // 2)
+        if g.classifies:
+            valid = np.arange(g.vocab * g.lanes)[-g.lanes :] < self.m.vocab
+            vectors["padding"] = np.where(valid, 0, MASKED // 2)
         for name, vector in vectors.items():
             t[f"c_{name}"] = self._add("constants", "W0" if name in WEST else "E0", 1)
             self._fills.append((t[f"c_{name}"], quads_of_int32(vector[None])))
-        if rows != config.rows:
-            raise TspError("an int4 classifier or embedding is not supported: keep it at 8 bits")
 
 
 def _within(channels: np.ndarray, count: int) -> np.ndarray:
@@ -437,19 +485,20 @@ def _within(channels: np.ndarray, count: int) -> np.ndarray:
     return np.where(channels < count, channels, -1).astype("<i4")
 
 
-def _halved(words: np.ndarray, more: int = 0) -> dict[str, list[np.ndarray]]:
-    """The words of both sides. The west has about `more` more than the east."""
-    middle = min(max(ceil_div(len(words) + more, 2), 1), len(words) - 1)
-    return {"W": list(words[:middle]), "E": list(words[middle:])}
+def _halved(vectors: np.ndarray, more: int = 0) -> dict[str, list[np.ndarray]]:
+    """The vectors of both sides. The west has about `more` more than the east."""
+    middle = min(max(ceil_div(len(vectors) + more, 2), 1), len(vectors) - 1)
+    return {"W": list(vectors[:middle]), "E": list(vectors[middle:])}
 
 
-def qkv_words(g: Geometry) -> list[tuple[str, tuple[str, int, int, int]]]:
-    """(side, (kind, unit, rep, word)) of the QKV projection's output words, in each side's order of computation."""
-    kv = [(SIDES[u % 2], u, w) for u in range(g.units) for w in range(g.words)]
-    found = [(side, ("k", u, 0, w)) for side, u, w in kv]
-    load = {side: sum(1 for s, *_ in kv if s == side) * min(2, g.units) for side in SIDES}
-    for u, r, w in g.q_words():
-        side = min(SIDES, key=lambda s: load[s]) if g.units % 2 else SIDES[u % 2]
+def qkv_vectors(g: Geometry) -> list[tuple[str, tuple[str, int, int, int]]]:
+    """(side, (kind, head set, query, vector of the head)) of the QKV projection's output vectors, in each side's order
+    of computation."""
+    kv = [(SIDES[s % 2], s, v) for s in range(g.head_sets) for v in range(g.head_vectors)]
+    found = [(side, ("k", s, 0, v)) for side, s, v in kv]
+    load = {side: sum(1 for other, *_ in kv if other == side) * min(2, g.head_sets) for side in SIDES}
+    for s, q, v in g.query_vectors():
+        side = min(SIDES, key=lambda each: load[each]) if g.head_sets % 2 else SIDES[s % 2]
         load[side] += 1
-        found.append((side, ("q", u, r, w)))
-    return found + [(side, ("v", u, 0, w)) for side, u, w in kv]
+        found.append((side, ("q", s, q, v)))
+    return found + [(side, ("v", s, 0, v)) for side, s, v in kv]

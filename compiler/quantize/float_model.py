@@ -100,7 +100,7 @@ class FloatModel:
             raise ValueError(f"prompt must hold a token and temperature be >= 0, not {prompt!r} and {temperature!r}")
         if len(prompt) + n - 1 > self.config.seq_len:
             raise TspError(
-                f"context overflow: {len(prompt)} prompt tokens and {n} new ones need {len(prompt) + n - 1} positions,"
+                f"{len(prompt)} prompt tokens and {n} new ones need {len(prompt) + n - 1} positions,"
                 f" the model has {self.config.seq_len}: ask for fewer tokens"
             )
         rng = np.random.default_rng(seed)

@@ -16,29 +16,28 @@ from dataclasses import dataclass
 import numpy as np
 
 from arch.config import MAX_LANES
-from arch.lanes import ceil_div
+from arch.vectors import ceil_div
 from base.errors import TspError
 from compiler.frontend.checkpoint import Checkpoint
 from compiler.place.geometry import native_head_size
+from program.arithmetic import ROPE_FRACTION, rope_tables
 from program.integer import (
     FLAGS,
     GATE_FRACTION,
     LOGIT_FRACTION,
     Q_SHIFT,
     RESIDUAL,
-    ROPE_FRACTION,
     SCORE_FRACTION,
     IntegerModel,
     Shifts,
     groups,
-    rope_tables,
 )
 from program.quality import Quality
 from program.reference import MOST_ROWS, IntegerState
 
 from .calibrate import CALIBRATION_SEEDS, INPUT_SITES, Statistics, calibrate, check_peaks, sample_sequences, text_length
+from .distance import kl_top1
 from .float_model import FINAL_NORM, X_FINAL, FloatModel
-from .quality import kl_top1
 from .rounding import Rows, compensated, integer_scales, nearest, row_steps, searched_steps, total_shift
 
 RESIDUAL_BITS = 20
@@ -147,8 +146,8 @@ def check_shifts(shifts: Shifts, dynamic: frozenset[str]) -> None:
             low, high = LEAST_GATE_FRACTION - GATE_FRACTION, 0
         if not low <= value <= high:
             raise TspError(
-                f"quantize: shift {name} must be {low}..{high}, not {value}: scales of {SCALED[name]} are too far from "
-                "those around them; try other --scales, or export the model with weights of ordinary size"
+                f"quantize: shift {name} must be {low}..{high}, not {value}: scales of {SCALED[name]} differ too much "
+                "from those around them; try other --scales, or export the model with weights of ordinary size"
             )
 
 
@@ -407,7 +406,7 @@ class _Quantiser:
             most = c.norm_eps * MAX_EPS / eps
             raise TspError(f"quantize: the epsilon of the norms (rms_norm_eps) must be at most {most:.2g} for a "
                            f"residual that reaches only {self.residual:.2g}, not {c.norm_eps:g}: export the model with "
-                           "a smaller one or with larger tok_emb, wo and w2")
+                           "a smaller epsilon or with larger tok_emb, wo and w2")
         arrays["eps"] = np.array(round(eps))
         shifts = {name: totals[gain] + 15 - norm_g
                   for name, gain in (("norm_att", "g_att"), ("norm_ffn", "g_ffn"), ("norm_f", "g_final"))}

@@ -14,8 +14,8 @@ from compiler.frontend.checkpoint import Checkpoint
 from program.integer import RESIDUAL, SITES, IntegerModel
 from program.quality import Trial
 
+from .distance import kl_top1
 from .float_model import FloatModel
-from .quality import kl_top1
 from .quantizer import ROBUST_RECIPE, integer_logits, quantize
 from .rotate import rotated
 

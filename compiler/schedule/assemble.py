@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from arch import isa, row
 from arch.config import ChipConfig
-from arch.isa import Instr, Op
+from arch.isa import AnyOp, Instr, Op
 from arch.queue_store import store_of
 from program.program import Bucket, Segment
 
@@ -29,13 +29,15 @@ class Code:
 
 def assemble(config: ChipConfig, schedules: Sequence[Schedule], chunks: int) -> Code:
     """Instruction words of all queues for the blocks of a bucket that ends at `chunks` vectors of positions."""
-    starts = [0, *itertools.accumulate(schedule.length * schedule.block.passes for schedule in schedules)]
+    starts = [0, *itertools.accumulate(schedule.length * schedule.block.turns for schedule in schedules)]
     words = {queue.name: _queue(queue, schedules, starts, store_of(config, queue).max_delay)
              for queue in row.queues(config)}
-    segments = (Segment(s.block.name, isa.START + start, s.length, s.block.passes,
+    segments = (Segment(s.block.name, isa.START + start, s.length, s.block.turns,
                         s.block.weight_quads * config.quad_bytes)
                 for s, start in zip(schedules, starts, strict=False))
-    bucket = Bucket(chunks * config.lanes, isa.START + starts[-1] + FIRST + 1, chunks, tuple(segments))
+    period = isa.START + starts[-1] + FIRST + 1
+    period += -period % (config.slot if any(config.ports) else 1)
+    bucket = Bucket(chunks * config.lanes, period, chunks, tuple(segments))
     return Code(bucket=bucket, schedules=tuple(schedules), words=words)
 
 
@@ -45,24 +47,25 @@ def _queue(queue: row.Queue, schedules: Sequence[Schedule], starts: Sequence[int
     starts: first cycle of each block, and the end of the last one, in cycles after the first dispatch.
     longest: the queue's longest delay.
     """
-    events: list[tuple[int, Op, dict]] = [(0, Op.NOP, {})]
+    events: list[tuple[int, AnyOp, dict]] = [(0, Op.NOP, {})]
     for schedule, start in zip(schedules, starts, strict=False):
-        own = sorted((p.dispatch, p.burst.op, p.fields) for p in schedule.placed if p.burst.queue == queue)
+        own: list[tuple[int, AnyOp, dict]] = sorted((p.dispatch, p.burst.op, p.fields) for p in schedule.placed
+                                                    if p.burst.queue == queue)
         if not own:
             continue
-        body, passes = [(start + at, op, fields) for at, op, fields in own], schedule.block.passes
-        if passes > 1:
+        body, turns = [(start + at, op, fields) for at, op, fields in own], schedule.block.turns
+        if turns > 1:
             end, stride = start + schedule.length, schedule.block.strides.get(queue.slice_name, 0)
-            body = [(start - isa.MIN_DELAY, Op.LOOP, {"count": passes, "stride": stride}), (start, Op.NOP, {}),
+            body = [(start - isa.MIN_DELAY, Op.LOOP, {"count": turns, "stride": stride}), (start, Op.NOP, {}),
                     *body, (end - isa.MIN_DELAY_JUMP, Op.END_LOOP, {}),
-                    (end + schedule.length * (passes - 1), Op.NOP, {})]
+                    (end + schedule.length * (turns - 1), Op.NOP, {})]
         events += body
     last = events[-1][0]
     events.append((max(last + isa.MIN_DELAY, min(starts[-1], last + longest)), Op.SYNC, {}))
     return _with_delays(events, longest)
 
 
-def _with_delays(events: list[tuple[int, Op, dict]], longest: int) -> list[int]:
+def _with_delays(events: list[tuple[int, AnyOp, dict]], longest: int) -> list[int]:
     """The words of events. END_LOOP always has the delay of the jump, however long its loop runs."""
     words = []
     for (at, op, fields), (following, *_) in itertools.pairwise(events):

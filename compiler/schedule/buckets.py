@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from arch import queue_store, row
 from arch.config import ChipConfig
-from arch.lanes import ceil_div
+from arch.vectors import ceil_div
 from base.errors import TspError
 from compiler.ir import Block
 from compiler.lower.token import lower_token
@@ -19,7 +19,7 @@ from .assemble import Code, assemble
 
 SHORT = 64
 """Most vectors of positions of a context whose buckets are evenly spaced."""
-WIDENING = 1.5
+WIDENING = 1.6
 """Exponent of a longer context's borders: border i of n is at chunks * (i / n) ** WIDENING."""
 TOLERANCE = 1.02
 """Ratio of predicted instructions to a queue's depth beyond which buckets are not scheduled."""
@@ -35,7 +35,7 @@ def build_buckets(placement: Placement, count: int | None = None) -> list[Code]:
     ready = functools.cache(lambda valid, size: build(config, lowered(valid, size), size))
 
     def built(number: int) -> list[Code]:
-        return [ready(*border) for border in _borders(chunks, number)]
+        return [ready(*border) for border in borders_of(chunks, number)]
 
     most = min(config.buckets, chunks)
     if count is not None:
@@ -44,8 +44,8 @@ def build_buckets(placement: Placement, count: int | None = None) -> list[Code]:
         _refuse(_overflow(config, built(count)), "fewer buckets, a larger config or a shorter --context")
         return built(count)
     hasty = check_queues(placement)
-    likely = _Likely(config, lowered, hasty)
-    numbers = (number for number in range(most, 1, -1) if likely.fits(_borders(chunks, number)))
+    likely = Likely(config, lowered, hasty)
+    numbers = (number for number in range(most, 1, -1) if likely.fits(borders_of(chunks, number)))
     return next((built(number) for number in numbers if not _overflow(config, built(number))), built(1))
 
 
@@ -58,7 +58,7 @@ def check_queues(placement: Placement) -> Code:
     return hasty
 
 
-def _borders(chunks: int, number: int) -> list[tuple[int, int]]:
+def borders_of(chunks: int, number: int) -> list[tuple[int, int]]:
     """(first chunk, end) of `number` buckets.
 
     A short context has evenly spaced buckets. In a long context later buckets are wider, because its first positions
@@ -69,7 +69,7 @@ def _borders(chunks: int, number: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(round(chunks * (i / number) ** WIDENING) for i in range(number + 1)))
 
 
-class _Likely:
+class Likely:
     """Predicts whether buckets fit the queues, so that few are scheduled in vain.
 
     A queue's instructions are its bursts, which are known without scheduling, and a few that only wait. The prediction

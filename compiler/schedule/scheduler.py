@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from arch import isa, row
-from arch.isa import Dir
+from arch.isa import Dir, LinkOp
 from compiler.ir import Block, Burst, Cell, Cluster, Stream
 
 FIRST = 1 + isa.MIN_DELAY
@@ -83,9 +83,10 @@ class _Need(NamedTuple):
 def _needs(cluster: Cluster) -> list[_Need]:
     needs = []
     for burst in cluster.bursts:
-        needs.append(_Need(("dispatch", burst.queue), burst.at - isa.ENGINE, (1 << isa.MIN_DELAY) - 1, True))
+        needs.append(_Need(("dispatch", burst.queue, burst.chip), burst.at - isa.ENGINE, (1 << isa.MIN_DELAY) - 1,
+                           True))
         span = burst.end - burst.at
-        needs.append(_Need(("engine", burst.queue, burst.engine), burst.at, (1 << span) - 1, True))
+        needs.append(_Need(("engine", burst.queue, burst.engine, burst.chip), burst.at, (1 << span) - 1, True))
     for stream in cluster.streams:
         needs += _stream_needs(stream)
     return needs
@@ -106,7 +107,7 @@ def _stream_needs(stream: Stream) -> list[_Need]:
     for direction, end in stream.reach.items():
         sign = 1 if direction is Dir.E else -1
         for position in range(stream.source + sign, end + sign, sign):
-            needs.append(_Need(("stream", direction, stream.group, position),
+            needs.append(_Need(("stream", direction, stream.group, position, stream.chip),
                                stream.drive + abs(position - stream.source), mask, stream.interval == 1))
     return needs
 
@@ -174,12 +175,13 @@ class _Graph:
         return found
 
 
-def schedule_block(block: Block, effort: int = EFFORT) -> Schedule:
+def schedule_block(block: Block, effort: int = EFFORT, mixes: Sequence[float] = MIXES) -> Schedule:
     """Place the clusters of a block.
 
     effort: most clusters placed in the search for a short schedule.
+    mixes: first priorities of the search, see `MIXES`.
     """
-    return _Scheduler(block.clusters).run(block, effort)
+    return _Scheduler(block.clusters).run(block, effort, mixes)
 
 
 class _Scheduler:
@@ -193,25 +195,27 @@ class _Scheduler:
         needs = [[need._replace(resource=numbers[need.resource]) for need in own] for own in needs]
         graph, self._ends = _Graph(clusters), [_end(cluster) for cluster in clusters]
         first = [FIRST - min(burst.at for burst in cluster.bursts) for cluster in clusters]
-        self._forward = _Placer(graph, needs, first, len(numbers))
-        self._backward = _Placer(graph.mirrored(), [_mirrored(own) for own in needs], self._ends, len(numbers))
+        slots = [_slot(cluster) for cluster in clusters]
+        self._forward = _Placer(graph, needs, first, len(numbers), slots)
+        self._backward = _Placer(graph.mirrored(), [_mirrored(own) for own in needs], self._ends, len(numbers),
+                                 [(every, -phase % every) for every, phase in slots])
         self._dispatched = [max(burst.at for burst in cluster.bursts) - isa.ENGINE for cluster in clusters]
 
-    def run(self, block: Block, effort: int) -> Schedule:
+    def run(self, block: Block, effort: int, mixes: Sequence[float]) -> Schedule:
         """See `schedule_block`."""
-        starts = self._shortest(effort)
+        starts = self._shortest(effort, mixes)
         placed = (Placed(burst, at + burst.at, _bind(burst), cluster.label)
                   for cluster, at in zip(block.clusters, starts, strict=True) for burst in cluster.bursts)
         return Schedule(block=block, starts=tuple(starts), placed=tuple(placed), length=self._length(starts))
 
-    def _shortest(self, effort: int) -> list[int]:
+    def _shortest(self, effort: int, mixes: Sequence[float]) -> list[int]:
         """Starts of the clusters in the shortest schedule found."""
         count = len(self._ends)
         earliest, rest = self._forward.earliest(), self._backward.earliest()
         bound = max((a + b for a, b in zip(earliest, rest, strict=True)), default=FIRST) - FIRST
         best = self._forward.place(range(count))
         left = effort // max(1, count)
-        for share in MIXES:
+        for share in mixes:
             starts = self._forward.place([share * a - (1 - share) * b for a, b in zip(earliest, rest, strict=True)])
             least, patience, left = self._length(starts), PATIENCE, left - 1
             while True:
@@ -244,12 +248,14 @@ class _Placer:
     needs: needs of each cluster. Their resources are numbers.
     first: least start of each cluster.
     resources: number of resources.
+    slots: (every, phase) of each cluster: it may start in cycles that are `phase` modulo `every`.
     """
 
     graph: _Graph
     needs: list[list[_Need]]
     first: list[int]
     resources: int
+    slots: list[tuple[int, int]]
 
     def earliest(self) -> list[int]:
         """Earliest start of each cluster if all resources were free."""
@@ -268,7 +274,7 @@ class _Placer:
             for other, distance in self.graph.before[number].items():
                 at = max(at, starts[other] + distance)
             needs = self.needs[number]
-            starts[number] = at = _free_from(busy, needs, at)
+            starts[number] = at = _free_from(busy, needs, at, *self.slots[number])
             for resource, start, mask, _ in needs:
                 busy[resource] |= mask << at + start
         return starts
@@ -277,13 +283,16 @@ class _Placer:
 # --- borders -------------------------------------------------------------------------------------------------------
 
 
-def overlap(schedules: Sequence[Schedule]) -> list[Schedule]:
-    """The same schedules, shortened: the next block, or the block's next turn, may begin while a block still ends."""
+def overlap(schedules: Sequence[Schedule], step: int = 1) -> list[Schedule]:
+    """The same schedules, shortened: the next block, or the block's next turn, may begin while a block still ends.
+
+    step: a divisor of all lengths, those that are returned too.
+    """
     traces, shorter = [_Trace(schedule) for schedule in schedules], []
     for schedule, (trace, next_trace) in zip(schedules, itertools.pairwise(traces), strict=False):
-        following, length = [next_trace, *([trace] if schedule.block.passes > 1 else [])], schedule.length
-        while length > trace.least and all(trace.may_meet(other, length - 1) for other in following):
-            length -= 1
+        following, length = [next_trace, *([trace] if schedule.block.turns > 1 else [])], schedule.length
+        while length - step >= trace.least and all(trace.may_meet(other, length - step) for other in following):
+            length -= step
         shorter.append(replace(schedule, length=length))
     return [*shorter, *schedules[len(shorter) :]]
 
@@ -327,17 +336,34 @@ def _mirrored(needs: list[_Need]) -> list[_Need]:
     return [need._replace(start=1 - need.start - need.mask.bit_length()) for need in needs]
 
 
-def _free_from(busy: Sequence[int], needs: Sequence[_Need], at: int) -> int:
-    """The first cycle, from `at` on, in which all needs of a cluster are free."""
+def _free_from(busy: Sequence[int], needs: Sequence[_Need], at: int, every: int, phase: int) -> int:
+    """The first cycle, from `at` on and `phase` modulo `every`, in which all needs of a cluster are free."""
+    at += (phase - at) % every
     free = 0
     for resource, start, mask, solid in itertools.cycle(needs):
         if free == len(needs):
             break
         while conflict := busy[resource] >> at + start & mask:
             at += conflict.bit_length() if solid else 1
+            at += (phase - at) % every
             free = 0
         free += 1
     return at
+
+
+def _slot(cluster: Cluster) -> tuple[int, int]:
+    """(every, phase) of the cycles of a block in which a cluster may start: its SENDs begin with slots.
+
+    Blocks begin isa.START cycles after the beginning of a slot, for their lengths are multiples of a slot.
+    Raises ValueError if its SENDs cannot begin with slots together.
+    """
+    every, sends = cluster.config.slot, [burst for burst in cluster.bursts if burst.op is LinkOp.SEND]
+    if not sends:
+        return 1, 0
+    phases = {-(burst.at + isa.START) % every for burst in sends}
+    if len(phases) > 1 or any(burst.count > 1 and burst.interval % every for burst in sends):
+        raise ValueError(f"cluster {cluster.label!r} sends flits that do not all begin with slots")
+    return every, phases.pop()
 
 
 def _bind(burst: Burst) -> dict:

@@ -2,8 +2,9 @@
 
 An index register takes three lanes of an index vector (`arch.isa.Op.INDEX`). All are computed at run time:
 
-- lane 0, the offset: (value >> shift) * scale, where value is the token or the position. `index_bounds` gives its
-  greatest value, `check_products` proves the arithmetic, and `verify` proves that the register has enough bits.
+- lane 0, the offset: (value >> shift) * scale, where value is the token, the position, or the number of a turn of the
+  classifier's loop times the lanes. `index_bounds` gives its greatest value, `check_products` proves the arithmetic,
+  and `verify` proves that the register has enough bits.
 - lane 1, the lane mask: 1 << (position mod lanes), or all ones. It has no bit beyond the chip's lanes.
 - lane 2, the plane mask: all ones, or 1 << (row number - first row of the weight group). The register keeps only 4
   bits. The program relies on that: for a row of another group or side, no plane is left.
@@ -15,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from arch.isa import Sat
-from arch.lanes import ceil_div
 from arch.numerics import INT32, SAT_LIMIT
+from arch.vectors import ceil_div
 from base.errors import TspError
 from compiler.lower.index import (
     INDEX_EMB_SCALE,
@@ -26,10 +27,11 @@ from compiler.lower.index import (
     INDEX_LOW,
     INDEX_SCALE,
     INDEX_TOKENS,
+    INDEX_TURN,
     INDEX_V,
 )
 from compiler.place.placement import Placement
-from program.integer import ROPE_STEP
+from program.arithmetic import ROPE_STEP
 
 
 def index_bounds(placement: Placement) -> dict[tuple[str, int], int]:
@@ -39,15 +41,20 @@ def index_bounds(placement: Placement) -> dict[tuple[str, int], int]:
     bounds = {
         ("E0", INDEX_SCALE): g.chunks - 1,
         ("W0", INDEX_SCALE): g.chunks - 1,
-        ("E0", INDEX_HIGH): (ceil_div(g.model.context, ROPE_STEP) - 1) * g.words,
-        ("E0", INDEX_EMB_SCALE): (g.model.vocab - 1) // g.lanes,
-        ("W0", INDEX_LOW): (ROPE_STEP - 1) * g.words,
+        ("E0", INDEX_HIGH): (ceil_div(g.model.context, ROPE_STEP) - 1) * g.head_vectors,
+        ("W0", INDEX_LOW): (ROPE_STEP - 1) * g.head_vectors,
         ("W0", INDEX_TOKENS): positions // g.lanes,
     }
-    bounds |= {(tensor.slice, INDEX_K): (positions - 1) // g.config.rows * g.words for tensor in placement.k.values()}
-    bounds |= {(tensor.slice, INDEX_V): (g.chunks - 1) * g.head_steps for tensor in placement.v.values()}
-    table, token = placement.matrices["embedding"], np.arange(g.model.vocab)
-    step = table.acts * (token // (2 * g.lanes) * table.steps + token % g.lanes // g.config.rows)
+    bounds |= {(tensor.slice, INDEX_K): (positions - 1) // g.config.rows * g.head_vectors
+               for tensor in placement.k.values()}
+    bounds |= {(tensor.slice, INDEX_V): (g.chunks - 1) * g.head_entries for tensor in placement.v.values()}
+    if placement.vocabulary.turns:
+        bounds["E0", INDEX_TURN] = (placement.vocabulary.turns - 1) * 2 * placement.vocabulary.body
+    if not g.embeds:
+        return bounds
+    bounds["E0", INDEX_EMB_SCALE] = (g.tokens - 1) // g.lanes
+    table, token = placement.matrices["embedding"], np.arange(g.tokens)
+    step = table.acts * (token // (2 * g.lanes) * table.vector_entries + token % g.lanes // g.config.rows)
     bounds |= {(tensor.slice, INDEX_EMBEDDING): int(step.max()) for side in table.tensors.values() for tensor in side}
     return bounds
 
@@ -59,8 +66,8 @@ def index_least(placement: Placement, valid: int) -> dict[tuple[str, int], int]:
     """
     g = placement.geometry
     least = {("E0", INDEX_SCALE): valid, ("W0", INDEX_SCALE): valid}
-    least |= {(tensor.slice, INDEX_K): valid * g.steps * g.words for tensor in placement.k.values()}
-    return least | {(tensor.slice, INDEX_V): valid * g.head_steps for tensor in placement.v.values()}
+    least |= {(tensor.slice, INDEX_K): valid * g.vector_entries * g.head_vectors for tensor in placement.k.values()}
+    return least | {(tensor.slice, INDEX_V): valid * g.head_entries for tensor in placement.v.values()}
 
 
 @dataclass(frozen=True)
@@ -79,16 +86,22 @@ class Product:
 
 def products(placement: Placement) -> Iterator[Product]:
     """Every multiplication that `compiler.lower` writes to make an offset, with its greatest operand."""
-    g, table = placement.geometry, placement.matrices["embedding"]
-    token, position = g.model.vocab - 1, g.chunks * g.lanes
-    yield Product("the key's offset", position // g.config.rows, g.words)
-    yield Product("the value's offset", position // g.lanes, g.head_steps)
+    g = placement.geometry
+    token, position = g.tokens - 1, g.chunks * g.lanes
+    yield Product("the key's offset", position // g.config.rows, g.head_vectors)
+    yield Product("the value's offset", position // g.lanes, g.head_entries)
     yield Product("the next token's offset", position // g.lanes, 1)
-    yield Product("the coarse rotation's offset", position // ROPE_STEP, g.words)
-    yield Product("the fine rotation's offset", ROPE_STEP - 1, g.words)
-    yield Product("the embedding's offset", token // (2 * g.lanes), table.acts * table.steps)
+    yield Product("the coarse rotation's offset", position // ROPE_STEP, g.head_vectors)
+    yield Product("the fine rotation's offset", ROPE_STEP - 1, g.head_vectors)
+    if not g.embeds:
+        return
+    table = placement.matrices["embedding"]
+    yield Product("the embedding's offset", token // (2 * g.lanes), table.acts * table.vector_entries)
     yield Product("the embedding's offset in a vector", g.lanes // g.config.rows - 1, table.acts)
     yield Product("the embedding scale's offset", token // g.lanes, 1)
+    if (loop := placement.vocabulary).turns:
+        yield Product("the offset of a turn's scores", loop.turns - 1, 2 * loop.body)
+        yield Product("the first token of a turn", g.lanes * (loop.turns - 1), 2 * loop.body)
 
 
 def check_products(placement: Placement) -> None:
@@ -101,5 +114,5 @@ def check_products(placement: Placement) -> None:
         for name, value, limit in (("operand", product.value, most), ("factor", product.scale, most),
                                    ("product", product.value * product.scale, INT32[1])):
             if value > limit:
-                raise TspError(f"{product.what}: the {name} must be at most {limit} on the chip, not {value}: use a "
+                raise TspError(f"{product.what}: its {name} must be at most {limit} on the chip, not {value}: use a "
                                "smaller model or context")

@@ -26,13 +26,13 @@ from arch import isa, row
 from arch.config import MEM_E, MXM_E, PLANES, SXM_E, ChipConfig
 from arch.host_map import Trap
 from arch.isa import Dir, ErUse, LinkOp, Op, Order, Red, Src, Wfmt
-from arch.legal import VerifyError
+from arch.legal import IllegalProgram
 from arch.queue_store import Numbers
 
+from .dispatches import Word, unroll
 from .streams import Flow, Lane, Streams
-from .words import Word, unroll
 
-__all__ = ["Flow", "VerifyError", "VerifyReport", "verify_bucket"]
+__all__ = ["Flow", "IllegalProgram", "VerifyReport", "verify_bucket"]
 
 ALL = (1 << PLANES) - 1
 VECTOR = 0
@@ -86,19 +86,19 @@ def verify_bucket(config: ChipConfig, words: Mapping[str, Sequence[int]], period
     `compiler.verify.index_reach.index_bounds`.
     index_least: least such offset, if not 0.
 
-    Raises VerifyError, a TspError of one line that names queue, word, cycle and offence, at the first offence.
+    Raises IllegalProgram, a TspError of one line that names queue, word, cycle and offence, at the first offence.
     """
     queues = row.queues(config)
     if set(words) != {queue.name for queue in queues}:
-        raise VerifyError(Trap.DRY, "program", -1, -1, f"queues must be those of config {config.name}")
+        raise IllegalProgram(Trap.DRY, "program", -1, -1, f"queues must be those of config {config.name}")
     least = isa.least_period(config)
     if period < least:
-        raise VerifyError(Trap.NOT_PARKED, "program", -1, -1, f"period must be at least {least}, not {period}")
+        raise IllegalProgram(Trap.NOT_PARKED, "program", -1, -1, f"period must be at least {least}, not {period}")
     proof = _Proof(config, period, index_bounds, index_least)
     for queue in queues:
         depth = row.queue_depth(config, queue)
         if len(words[queue.name]) > depth:
-            raise VerifyError(Trap.DRY, queue.name, depth, -1, f"the queue holds {depth} words")
+            raise IllegalProgram(Trap.DRY, queue.name, depth, -1, f"the queue holds {depth} words")
         for word in unroll(queue, words[queue.name], period):
             proof.add(word)
         _check_stored(config, queue, words[queue.name])
@@ -106,13 +106,13 @@ def verify_bucket(config: ChipConfig, words: Mapping[str, Sequence[int]], period
 
 
 def _check_stored(config: ChipConfig, queue: row.Queue, words: Sequence[int]) -> None:
-    """Raises VerifyError unless the queue can store all words: delays and distinct words have their limits."""
+    """Raises IllegalProgram unless the queue can store all words: delays and distinct words have their limits."""
     number_of = Numbers(config, queue)
     for number, word in enumerate(words):
         try:
             number_of(word)
         except ValueError as error:
-            raise VerifyError(Trap.OPCODE, queue.name, number, -1, str(error)) from None
+            raise IllegalProgram(Trap.OPCODE, queue.name, number, -1, str(error)) from None
 
 
 def _in_order(parts: Mapping[tuple[str, int], Sequence[np.ndarray]]) -> dict[tuple[str, int], np.ndarray]:
@@ -177,11 +177,11 @@ class _Proof:
         self.last = max(self.last, effect)
 
     def _end(self, word: Word) -> np.ndarray:
-        """Last cycle in which a word's engine works [passes]."""
+        """Last cycle in which a word's engine works [turns]."""
         return word.last + (self.late if word.instr.op is Op.ALU else 0)
 
     def _within(self, word: Word, values: int | np.ndarray, limit: int, what: str) -> None:
-        """Check that `values`, broadcast over passes and elements, are in 0..limit - 1."""
+        """Check that `values`, broadcast over turns and elements, are in 0..limit - 1."""
         low, high = (values, values) if isinstance(values, int) else (values.min(), values.max())
         if low >= 0 and high < limit:
             return
@@ -295,7 +295,7 @@ class _Proof:
                 self._within(word, instr.segment, self.config.lane_bits + 1, "segment")
             case Op.TRANSPOSE_IN | Op.TRANSPOSE_OUT:
                 if not self.config.sxm_transpose:
-                    raise word.error(Trap.OPCODE, word.cycles[0], f"the chip cannot {instr.op.name}")
+                    raise word.error(Trap.OPCODE, word.cycles[0], f"config {self.config.name} has no {instr.op.name}")
                 self._within(word, np.arange(instr.count), self.config.lanes, "transpose row")
         outward, inward = (Dir.E, Dir.W) if word.queue.position == SXM_E else (Dir.W, Dir.E)
         if instr.op is not Op.TRANSPOSE_OUT:
@@ -319,12 +319,12 @@ class _Proof:
         begins = word.elements + isa.C2C_SEND
         if (begins % slot).any():
             off = begins.ravel()[int(np.argmax(begins.ravel() % slot > 0))]
-            raise word.error(Trap.COLLISION, off, f"cycle must begin a slot: be a multiple of {slot}")
+            raise word.error(Trap.COLLISION, off, f"cycle must be a multiple of {slot}, the first of a slot")
         first, last = config.quiet_slots * slot, self.period - slot
         if begins.min() < first or begins.max() >= last:
             at = begins.min() if begins.min() < first else begins.max()
-            raise word.error(Trap.COLLISION, at, f"cycle must be in {first}..{last - 1}: slots at a token's begin, and "
-                                                 "its last one, are the links' own")
+            raise word.error(Trap.COLLISION, at, f"cycle must be in {first}..{last - 1}: the first slots of a token, "
+                                                 "and the last, belong to the links")
         for port in range(ports):
             if instr.ports >> port & 1:
                 self.sent[side, port].append(begins.ravel())

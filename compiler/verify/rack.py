@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from arch.host_map import Trap
-from arch.legal import VerifyError
+from arch.legal import IllegalProgram
 from arch.rack import Port, RackConfig
 
 from .proof import VerifyReport
@@ -16,36 +16,37 @@ def verify_links(rack: RackConfig, reports: Sequence[VerifyReport]) -> None:
 
     reports: one report for each chip, from `verify_bucket`.
 
-    Raises VerifyError, which names the port, if periods differ, if a port without a link is used, if a flit that
+    Raises IllegalProgram, which names the port, if periods differ, if a port without a link is used, if a flit that
     arrives is not taken in its token, or if a flit is taken that was not sent.
     """
     if len(reports) != len(rack.chips):
-        raise VerifyError(Trap.DRY, f"rack {rack.name}", -1, -1,
-                          f"there must be a program for each of {len(rack.chips)} chips, not {len(reports)}")
+        raise IllegalProgram(Trap.DRY, f"rack {rack.name}", -1, -1,
+                             f"there must be a program for each of {len(rack.chips)} chips, not {len(reports)}")
     periods = [report.period for report in reports]
     if len(set(periods)) > 1:
-        raise VerifyError(Trap.NOT_PARKED, f"rack {rack.name}", -1, -1,
-                          f"all chips must have the same period, not {', '.join(map(str, periods))}")
+        raise IllegalProgram(Trap.NOT_PARKED, f"rack {rack.name}", -1, -1,
+                             f"all chips must have the same period, not {', '.join(map(str, periods))}")
     nothing = np.empty(0, np.int64)
     for chip, report in enumerate(reports):
         for side, number in {**report.sent, **report.received}:
             if (port := Port(chip, side, number)) not in rack.across:
-                raise VerifyError(Trap.ADDRESS, _name(port), -1, -1, f"port {port} is not linked in rack {rack.name}")
+                raise IllegalProgram(Trap.ADDRESS, _name(port), -1, -1,
+                                     f"port {port} is not linked in rack {rack.name}")
     for near, (far, latency) in rack.across.items():
         sent = reports[near.chip].sent.get((near.side, near.number), nothing) + latency
         taken = reports[far.chip].received.get((far.side, far.number), nothing)
         _twice(near, sent - latency, "two flits are sent in one slot")
         _twice(far, taken, "a flit is taken twice")
         if (lost := np.setdiff1d(sent, taken)).size:
-            raise VerifyError(Trap.NOT_PARKED, _name(far), -1, int(lost[0]),
-                              f"a flit arrives at port {far} that is not taken")
+            raise IllegalProgram(Trap.NOT_PARKED, _name(far), -1, int(lost[0]),
+                                 f"no RECEIVE takes the flit that arrives at port {far}")
         if (missing := np.setdiff1d(taken, sent)).size:
-            raise VerifyError(Trap.EMPTY_READ, _name(far), -1, int(missing[0]), f"no flit arrives at port {far}")
+            raise IllegalProgram(Trap.EMPTY_READ, _name(far), -1, int(missing[0]), f"no flit arrives at port {far}")
 
 
 def _twice(port: Port, cycles: np.ndarray, what: str) -> None:
     if (same := np.flatnonzero(np.diff(np.sort(cycles)) == 0)).size:
-        raise VerifyError(Trap.COLLISION, _name(port), -1, int(np.sort(cycles)[same[0]]), f"port {port}: {what}")
+        raise IllegalProgram(Trap.COLLISION, _name(port), -1, int(np.sort(cycles)[same[0]]), f"port {port}: {what}")
 
 
 def _name(port: Port) -> str:

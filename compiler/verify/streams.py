@@ -15,7 +15,7 @@ from arch.config import PLANES, POSITIONS
 from arch.host_map import Trap
 from arch.isa import Dir
 
-from .words import Word
+from .dispatches import Word
 
 Lane = tuple[Dir, int]
 """(direction, group) of a stream."""
@@ -94,7 +94,7 @@ class Streams:
     def replay(self, words: Sequence[Word]) -> tuple[list[Flow], list[tuple[int, Dir, int]]]:
         """Flows, and (word, direction, group) of drives that are never sampled.
 
-        Raises VerifyError if two drives meet, or if a sample sees no drive.
+        Raises IllegalProgram if two drives meet, or if a sample sees no drive.
         """
         flows: list[Flow] = []
         for lane in sorted({**self._drives, **self._samples}, key=lambda lane: (lane[0].value, lane[1])):
@@ -153,4 +153,4 @@ def _collision(lane: Lane, drives: _Taps, lost: np.ndarray, winners: np.ndarray,
 def _empty_read(lane: Lane, samples: _Taps, at: int, words: Sequence[Word]) -> None:
     raise words[int(samples.words[at])].error(
         Trap.EMPTY_READ, samples.cycles[at],
-        f"samples plane {samples.planes[at]} of {lane[0].name} group {lane[1]}, which nobody drove")
+        f"samples plane {samples.planes[at]} of {lane[0].name} group {lane[1]}, which holds no value")

@@ -89,14 +89,14 @@ class Built(NamedTuple):
 
 def build(board: Board, seeds: list[int], console: Console) -> Built:
     """Build a board with each of the seeds. Returns the fastest."""
-    console.print(f"[bold]{board.name}[/]: synthesis (minutes where the cache has none)")
+    console.print(f"[bold]{board.name}[/]: synthesis (takes minutes unless it is in the cache)")
     if not (FOLDER / f"{board.name}.json").exists():
-        console.print(f"no bitstream of {board.name} has been routed yet: this may not come to an end "
+        console.print(f"no design for {board.name} has been routed yet: the router may not end "
                       "(docs/lab/routing.md)")
     netlist = synthesise(board)
     best: Built | None = None
     for seed in seeds:
-        console.print(f"place and route, seed {seed} (up to an hour where the cache has none)")
+        console.print(f"place and route, seed {seed} (takes up to an hour unless it is in the cache)")
         routed = FAMILIES[board.family].route(board, netlist, seed)
         built = Built(measure(board, netlist, routed, seed), routed)
         console.print(f"seed {seed}: {built.report.fmax_mhz:.1f} MHz")
@@ -111,7 +111,7 @@ def check_folder(folder: Path, target: Path) -> None:
     """Raises TspError unless the folder exists or can be made, and the file in it can be written."""
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
     if not there.is_dir():
-        raise TspError(f"--output {folder}: {there} is no folder: name another one")
+        raise TspError(f"--output {folder}: {there} is not a folder: name another one")
     if not os.access(there, os.W_OK | os.X_OK):
         raise TspError(f"--output {folder}: {there} cannot be written in: name another folder")
     if folder.is_dir():
@@ -129,8 +129,8 @@ def save(bitstream: Path, target: Path) -> None:
 
 def main(
     board: Annotated[str, typer.Argument(help=f"one of {', '.join(BOARDS)}")],
-    seed: Annotated[int | None, typer.Option(help="seed of the placer, in place of the board's")] = None,
-    sweep: Annotated[int, typer.Option(help="try so many seeds, from --seed on, and take the fastest")] = 1,
+    seed: Annotated[int | None, typer.Option(help="seed of the placer  [default: the board's]")] = None,
+    sweep: Annotated[int, typer.Option(help="number of seeds to try, from --seed on; the fastest is taken")] = 1,
     output: Annotated[Path, typer.Option("--output", "-o", help="folder of the bitstream")] = Path("build"),
 ) -> None:
     """Build a board's bitstream. Exits with 1 if the clock constraint is missed, with 2 if it cannot be built."""

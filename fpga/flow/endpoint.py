@@ -133,14 +133,14 @@ def _pins(link: LinkParameters, mhz: float) -> str:
 
 def main(
     lanes: Annotated[int, typer.Option(help="4 or 8")] = 8,
-    ratio: Annotated[int, typer.Option(help="clocks of the link in a core cycle: 1 or 2")] = 1,
-    mhz: Annotated[float, typer.Option(help="of the core")] = 50.0,
+    ratio: Annotated[int, typer.Option(help="link clocks in a core cycle: 1 or 2")] = 1,
+    mhz: Annotated[float, typer.Option(help="clock of the core")] = 50.0,
 ) -> None:
     """Synthesise and route one end of a link."""
     console = Console()
     try:
         link = LinkParameters(lanes=lanes, pins=lanes + 1, ratio=ratio, taps=16)
-        console.print("synthesis, place and route (a minute or two where the cache has none)")
+        console.print("synthesis, place and route (take a minute or two unless they are in the cache)")
         cells, clocks = synthesised(link), routed(link, mhz)
     except (TspError, ValueError) as error:
         print(f"fpga.flow.endpoint: {error}", file=sys.stderr)

@@ -58,7 +58,7 @@ def _outdated(board: Board, made: Netlist) -> bool:
 
 def main(
     board: Annotated[str, typer.Argument(help=f"one of {', '.join(BOARDS)}")],
-    rounds: Annotated[int, typer.Option(help="how often to place and exchange")] = 3,
+    rounds: Annotated[int, typer.Option(help="number of rounds of placing and exchanging")] = 3,
     seed: Annotated[int, typer.Option(help="seed of the placer and of the exchanges")] = 1,
 ) -> None:
     """Make or improve a board's floorplan, fpga/floorplans/BOARD.json. Exits with 2 if it cannot be made."""
@@ -67,14 +67,15 @@ def main(
         chosen = board_of(board)
         if chosen.family != "ecp5":
             raise TspError(f"board must be an ECP5 board for a floorplan, not {board!r}")
-        console.print(f"[bold]{board}[/]: synthesis (minutes where the cache has none)")
+        console.print(f"[bold]{board}[/]: synthesis (takes minutes unless it is in the cache)")
         made = synthesise(chosen)
         file = macro_placement.file_of(chosen)
         if _outdated(chosen, made):
-            console.print(f"{file} is of another netlist: it begins anew")
+            console.print(f"{file} belongs to another netlist: a new floorplan is made")
             file.unlink(missing_ok=True)
         for number in range(rounds):
-            console.print(f"round {number + 1} of {rounds}: place and exchange (minutes where the cache has none)")
+            console.print(f"round {number + 1} of {rounds}: place and exchange (takes minutes unless it is in the "
+                          "cache)")
             file.write_text(json.dumps(_round(chosen, made, seed, console), indent=0) + "\n")
     except TspError as error:
         print(f"fpga.flow.place_macros: {error}", file=sys.stderr)

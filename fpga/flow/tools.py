@@ -10,6 +10,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+from base.child import run_group
 from base.errors import TspError
 
 FORCE_WASM = "METRONOME_YOWASP"
@@ -67,11 +68,11 @@ def _version(name: str, path: str) -> str:
     try:
         answer = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
     except OSError as error:
-        raise TspError(f"`{path} --version` must work, but: {error}") from error
+        raise TspError(f"`{path} --version` failed: {error}") from error
     lines = [line for line in (answer.stdout + answer.stderr).splitlines()
              if any(c.isdigit() for c in line) and not line.startswith("Preparing to run")]
     if not lines:
-        raise TspError(f"`{path} --version` must name a version, but printed nothing like one")
+        raise TspError(f"`{path} --version` must print a version, but did not")
     return lines[0].replace('"', "").replace(f"{Path(path).name} -- ", "").strip()
 
 
@@ -79,10 +80,9 @@ def run(tool: Tool, arguments: list[str], folder: Path, log: str) -> Run:
     """Run a tool in a folder, with its output in `log` there. Raises TspError that names the log if it fails."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     with open(folder / log, "w") as out:
-        answer = subprocess.run([*tool.command, *arguments], cwd=folder, stdout=out, stderr=subprocess.STDOUT,
-                                check=False)
+        status = run_group([*tool.command, *arguments], folder, out)
     spent = Run(resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before)
-    if answer.returncode:
+    if status:
         raise TspError(f"{tool.name} failed: {_complaint(folder / log)}; see {folder / log}")
     return spent
 

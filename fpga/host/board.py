@@ -14,7 +14,7 @@ from arch.identity import chip_digest
 from base.errors import TspError
 from fpga.protocol import IDENTITY, OVERHEAD, PAYLOAD, TAGS, Identity, Reply, Status
 from program.image import Access
-from sim.device.device import ChipDevice
+from sim.device.chip_device import ChipDevice
 from sim.device.port_chip import PortChip
 
 from .frames import Read, Replies, Write, reads, writes
@@ -96,6 +96,10 @@ class Link:
         """Wait until all writes are done."""
         self._settle(0)
 
+    def check(self) -> None:
+        """Raises TspError if the board does not answer, or was restarted."""
+        self._read(Read(IDENTITY, 0, 1))
+
     def close(self) -> None:
         """Close the line, without waiting for answers."""
         self._line.close()
@@ -126,7 +130,7 @@ class Link:
         while (reply := self._probe()) is None:
             pass
         if (reply.expected - self._base) % TAGS > len(self._unanswered):
-            raise TspError(f"{self._name}: the board was restarted while it was being used")
+            raise TspError(f"{self._name}: the board was restarted while it ran")
         self._taken(reply)
         for n, frame in enumerate(self._unanswered):
             self._send(frame.frame((self._base + n) % TAGS))
@@ -224,6 +228,10 @@ class Board(ChipDevice):
         self.link, self.clock_mhz = link, link.identity.clock_khz / 1e3
         super().__init__(name, PortChip(config, link))
 
+    def check(self) -> None:
+        """Raises TspError if the board does not answer, or was restarted and has lost its program."""
+        self.link.check()
+
     def close(self) -> None:
         """Close the line."""
         self.link.close()
@@ -249,7 +257,7 @@ def open_board(port: str, config: ChipConfig) -> Board:
 
 def _check_identity(port: str, found: Identity, config: ChipConfig) -> None:
     if found.digest != chip_digest(config):
-        remedy = ("build its bitstream anew" if found.config == config.name
+        remedy = ("build its bitstream again" if found.config == config.name
                   else f"compile with --config {found.config}, or load the other bitstream")
         raise TspError(f"{port} is a board with config {found.config} ({found.digest}), the program is for config "
                        f"{config.name} ({chip_digest(config)}): {remedy}")
@@ -282,7 +290,7 @@ def _check_url(port: str) -> None:
     except ValueError:
         known = False
     if not known:
-        raise TspError(f"{port}: a line of the network has a host and a port in 1..65535: {kind}://localhost:4000")
+        raise TspError(f"{port}: a network line needs a host and a port in 1..65535, such as {kind}://localhost:4000")
 
 
 def _reason(error: Exception) -> str:
@@ -291,7 +299,7 @@ def _reason(error: Exception) -> str:
     if code in (errno.ENOENT, errno.ENXIO, errno.ENODEV):
         return "no such port: is the board connected? `ls /dev/ttyUSB* /dev/ttyACM*` shows those that there are"
     if code in (errno.EACCES, errno.EPERM):
-        return "not permitted: join the group that owns it (`sudo usermod -aG dialout $USER`), then log in anew"
+        return "not permitted: join the group that owns it (`sudo usermod -aG dialout $USER`), then log in again"
     if code in (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ETIMEDOUT):
         return "nobody answers there: is the server of the serial line running, and is this its host and port?"
     if code in (errno.EBUSY, errno.EWOULDBLOCK):

@@ -1,199 +1,56 @@
-// Byte-pair encoding of a Hugging Face tokenizer.json, as page/tokenizer.py prepares it: added tokens, normalizers,
-// pre-tokenizers, merges. Patterns come translated, so that they match what the library's match.
+// Byte-pair encoding of a word: a token a character, then merges.
 
-import { utf8Bytes, utf8Text } from "./payload.js";
+import { utf8Bytes } from "./payload.js";
 
-const LONE = /[\ud800-\udfff]/gu; // half of a character
-const SPACES_AFTER = /^[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*/u;
-const SPACES_BEFORE = /[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*$/u;
-
-export class BpeTokenizer {
-  // image: the JSON of page/tokenizer.py.
-  constructor(image) {
-    const spec = JSON.parse(utf8Text(image));
-    this.bos = spec.bos;
-    this.stops = spec.stops; // tokens that end a text
-    this.addsBos = spec.adds_bos;
-    this.normalizers = spec.normalizers;
-    this.preTokenizers = spec.pre_tokenizers;
-    this.model = spec.model;
-    this.first = new Map(spec.first); // pieces that differ at the beginning of a text
-    this.pieces = spec.pieces; // bytes of each token, as a binary string
-    this.raw = new AddedTokens(spec.added.filter((token) => !token.normalized));
-    this.normalized = new AddedTokens(spec.added.filter((token) => token.normalized));
-    this.vocab = new Map(spec.model.vocab.flatMap((text, token) => (text === null ? [] : [[text, token]])));
-    this.merges = new Map(spec.model.merges.map(([left, right, token], rank) => [pairKey(left, right), { rank, token }]));
-    this.bytes = Array.from({ length: 256 }, (_, byte) =>
-      this.vocab.get(`<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`));
+export class BpeModel {
+  // vocab: texts by id, or null. merges: [left, right, merged] ids, the first one the earliest. unk: the id of the unknown
+  // token, or null. prefix, suffix: of characters that go on with a word, and of its last one.
+  constructor({ vocab, merges, unk, fuse_unk, byte_fallback, ignore_merges, prefix, suffix }) {
+    Object.assign(this, { unk, fuses: fuse_unk, falls: byte_fallback, whole: ignore_merges, prefix, suffix });
+    this.vocab = idsOf(vocab);
+    this.merges = new Map(merges.map(([left, right, token], rank) => [pairKey(left, right), { rank, token }]));
+    this.bytes = byteTokens(this.vocab);
   }
 
-  // Token ids, BOS first where the tokenizer adds it; BOS alone for an empty text.
-  encode(text) {
-    const ids = this.addsBos ? [this.bos] : [];
-    for (const part of this.raw.split(text.replace(LONE, "\ufffd"))) {
-      if (part.token !== undefined) ids.push(part.token);
-      else this.#encodePart(part, ids);
-    }
-    return ids.length ? ids : [this.bos];
-  }
-
-  // The bytes that a token adds after another one; after BOS or null it begins the text.
-  piece(previous, token) {
-    const begins = previous === null || previous === this.bos;
-    const piece = (begins ? this.first.get(token) : undefined) ?? this.pieces[token] ?? "";
-    return Uint8Array.from(piece, (char) => char.charCodeAt(0));
-  }
-
-  #encodePart(part, ids) {
-    const normalized = this.normalizers.reduce((text, step) => NORMALIZERS[step.type](text, step), part.text);
-    for (const inner of this.normalized.split(normalized)) {
-      if (inner.token !== undefined) {
-        ids.push(inner.token);
-        continue;
-      }
-      let words = [{ text: inner.text, starts: part.starts && inner.starts }];
-      for (const step of this.preTokenizers) {
-        words = words.flatMap((word) => PRE_TOKENIZERS[step.type](word, step)).filter((word) => word.text);
-      }
-      for (const word of words) if (word.text) this.#encodeWord(word.text, ids);
-    }
-  }
-
-  #encodeWord(word, ids) {
-    const whole = this.model.ignore_merges ? this.vocab.get(word) : undefined;
-    if (whole !== undefined) ids.push(whole);
-    else for (const id of mergePairs(this.#symbols(word), this.merges)) ids.push(id);
+  tokens(word) {
+    const whole = this.whole ? this.vocab.get(word) : undefined;
+    return whole === undefined ? mergePairs(this.#symbols(word), this.merges) : [whole];
   }
 
   // A token a character; bytes, or the unknown token, where there is none. The unknown token waits behind bytes, as in
   // the library.
   #symbols(word) {
-    const { unk, fuse_unk: fuses, byte_fallback: falls } = this.model, found = [];
+    const found = [], chars = Array.from(word);
     let unknown = false;
-    for (const char of word) {
-      const token = this.vocab.get(char);
+    chars.forEach((char, n) => {
+      const text = (n ? this.prefix : "") + char + (n + 1 === chars.length ? this.suffix : "");
+      const token = this.vocab.get(text);
       if (token !== undefined) {
-        if (unknown) found.push(unk);
+        if (unknown) found.push(this.unk);
         unknown = false;
         found.push(token);
-        continue;
+        return;
       }
-      const bytes = falls ? utf8Bytes(char).map((byte) => this.bytes[byte]) : [undefined];
+      const bytes = this.falls ? utf8Bytes(text).map((byte) => this.bytes[byte]) : [undefined];
       if (!bytes.includes(undefined)) found.push(...bytes);
-      else if (unk !== null) {
-        if (unknown && !fuses) found.push(unk);
+      else if (this.unk !== null) {
+        if (unknown && !this.fuses) found.push(this.unk);
         unknown = true;
       }
-    }
-    if (unknown) found.push(unk);
+    });
+    if (unknown) found.push(this.unk);
     return found;
   }
 }
 
-// Tokens that are split off before anything else: the leftmost first, of those the longest.
-class AddedTokens {
-  constructor(tokens) {
-    const longest = [...tokens].sort((a, b) => b.text.length - a.text.length);
-    this.byText = new Map(tokens.map((token) => [token.text, token]));
-    const literal = (token) => token.text.replace(/[\\^$.*+?()[\]{}|\/]/g, (char) => `\\${char}`);
-    this.pattern = tokens.length ? new RegExp(longest.map(literal).join("|"), "gu") : null;
-  }
-
-  // Tokens, and the texts between them. starts: of a text that begins where the whole one does.
-  split(text) {
-    const parts = [];
-    let from = 0;
-    for (const match of this.pattern ? text.matchAll(this.pattern) : []) {
-      const added = this.byText.get(match[0]);
-      let start = match.index, stop = start + match[0].length;
-      if (added.lstrip) start = Math.max(start - SPACES_BEFORE.exec(text.slice(0, start))[0].length, from);
-      if (added.rstrip) stop += SPACES_AFTER.exec(text.slice(stop))[0].length;
-      if (from < start) parts.push({ text: text.slice(from, start), starts: from === 0 });
-      parts.push({ token: added.id });
-      from = stop;
-    }
-    if (from < text.length) parts.push({ text: text.slice(from), starts: from === 0 });
-    return parts;
-  }
+// Ids by text, of texts by id.
+export function idsOf(vocab) {
+  return new Map(vocab.flatMap((text, token) => (text === null ? [] : [[text, token]])));
 }
 
-const NORMALIZERS = {
-  Prepend: (text, { prepend }) => (text ? prepend + text : text),
-  Replace: (text, { pattern, content }) => text.replace(compiled(pattern), () => content),
-  Unicode: (text, { form }) => text.normalize(form),
-  Lowercase: (text) => Array.from(text, (char) => char.toLowerCase()).join(""),
-};
-
-const PRE_TOKENIZERS = {
-  Split: (word, { pattern, behavior, invert }) => splitWord(word, pattern, behavior, invert),
-  Metaspace(word, { replacement, scheme, split }) {
-    let text = word.text.replaceAll(" ", replacement);
-    const wanted = scheme === "always" || (scheme === "first" && word.starts);
-    if (wanted && !text.startsWith(replacement)) text = replacement + text;
-    const whole = { text, starts: word.starts };
-    return split ? splitWord(whole, literalPattern(replacement), "MergedWithNext", false) : [whole];
-  },
-  Prefix: (word) => [word.text.startsWith(" ") ? word : { ...word, text: " " + word.text }],
-  Bytes: (word) => [{ ...word, text: utf8Bytes(word.text).map((byte) => BYTE_CHARS[byte]).join("") }],
-};
-
-const patterns = new Map();
-
-function compiled(source) {
-  if (!patterns.has(source)) patterns.set(source, new RegExp(source, "gu"));
-  return patterns.get(source);
-}
-
-function literalPattern(char) {
-  return `\\u{${char.codePointAt(0).toString(16)}}`;
-}
-
-// Splits a word where a pattern matches; `behavior` says what becomes of the matches.
-function splitWord({ text, starts }, pattern, behavior, invert) {
-  const spans = [];
-  let from = 0;
-  for (const match of text.matchAll(compiled(pattern))) {
-    if (from < match.index) spans.push([from, match.index, invert]);
-    from = match.index + match[0].length;
-    spans.push([match.index, from, !invert]);
-  }
-  if (from < text.length) spans.push([from, text.length, invert]);
-  return BEHAVIORS[behavior](spans).map(([start, end]) =>
-    ({ text: text.slice(start, end), starts: starts && start === 0 }));
-}
-
-const BEHAVIORS = {
-  Removed: (spans) => spans.filter(([, , matched]) => !matched),
-  Isolated: (spans) => spans,
-  Contiguous: (spans) => joinSpans(spans, (matched, before) => matched === before),
-  MergedWithPrevious: (spans) => joinSpans(spans, (matched, before) => matched && !before),
-  MergedWithNext(spans) {
-    const back = spans.map(([start, end, matched]) => [-end, -start, matched]).reverse();
-    return joinSpans(back, (matched, before) => matched && !before)
-      .map(([start, end, matched]) => [-end, -start, matched]).reverse();
-  },
-};
-
-function joinSpans(spans, joins) {
-  const found = [];
-  let before = null;
-  for (const [start, end, matched] of spans) {
-    if (found.length && joins(matched, before)) found.at(-1)[1] = end;
-    else found.push([start, end, matched]);
-    before = matched;
-  }
-  return found;
-}
-
-// GPT-2's character for each byte: printable Latin-1 is itself, and the others count from U+0100 on.
-const BYTE_CHARS = byteChars();
-
-function byteChars() {
-  let others = 0;
-  return Array.from({ length: 256 }, (_, byte) => {
-    const printable = (byte > 0x20 && byte < 0x7f) || (byte > 0xa0 && byte !== 0xad);
-    return String.fromCharCode(printable ? byte : 0x100 + others++);
-  });
+// The token <0xXX> of each byte, or undefined.
+export function byteTokens(ids) {
+  return Array.from({ length: 256 }, (_, byte) => ids.get(`<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`));
 }
 
 function pairKey(left, right) {

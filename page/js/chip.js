@@ -58,6 +58,30 @@ export class Chip {
     this.f.sim_write(this.sim, this.room, BigInt((words.length * 4) / RECORD));
   }
 
+  // The first quads of a slice with deep banks, written into them: by the host port each plane would take a cycle.
+  #fill(slice, bytes) {
+    const { lanes, planes } = this.header.config, quad = lanes * planes;
+    let from = 0;
+    this.header.deep[`MEM_${slice}`].forEach((depth, bank) => {
+      const part = bytes.subarray(from, from + depth * quad);
+      const words = new Uint8Array(this.memory.buffer, this.#bank(`chip.unit_MEM_${slice}.banks.bank${bank}`), part.length);
+      for (let at = 0; at < part.length; at += quad) {
+        for (let plane = 0; plane < planes; plane++) {
+          for (let lane = 0; lane < lanes; lane++) words[at + lane * planes + plane] = part[at + plane * lanes + lane];
+        }
+      }
+      from += depth * quad;
+    });
+  }
+
+  #bank(scope) {
+    const name = new TextEncoder().encode(`${scope}\0`);
+    new Uint8Array(this.memory.buffer, this.room, name.length).set(name);
+    const place = this.f.sim_bank(this.room);
+    if (!place) throw new Error(`the chip has no bank ${scope}`);
+    return place;
+  }
+
   // One host read: four words.
   read(space, address) {
     this.f.sim_read(this.sim, space, address, 1n, this.room);
@@ -96,7 +120,9 @@ export class Chip {
     const tables = section("tables"), words = new Uint32Array(tables.slice().buffer);
     for (let at = 0; at < words.length; at += ROOM / 4) this.#write(words.subarray(at, at + ROOM / 4));
     for (const slice of Object.keys(header.mem_bases)) {
-      if (header.sections[`image/${slice}`]) this.writeMem(slice, section(`image/${slice}`));
+      if (!header.sections[`image/${slice}`]) continue;
+      if (header.deep[`MEM_${slice}`]) this.#fill(slice, section(`image/${slice}`));
+      else this.writeMem(slice, section(`image/${slice}`));
     }
     this.write([[this.space.CONTROL, this.control.ERRORS, 0]]);
   }

@@ -1,8 +1,9 @@
 // The chip from above: its units in a row, and the stream registers between them with what stands in them now.
 
-import { fitted } from "./chart.js";
-import { make, still } from "./dom.js";
+import { fitted, setHeight, sizeOf } from "./chart.js";
+import { make, setStyle, still, write } from "./dom.js";
 import { sentence } from "./describe.js";
+import { themeColour, themeFont, onTheme } from "./theme.js";
 
 const LINES = { MEM: ["read", "write", "index"], MXM: ["load", "mac", "drain"], SXM: ["lanes"], VXM: ["alu"], C2C: ["send", "receive"] };
 const WORDS = { read: "read", write: "write", index: "index", load: "load", mac: "multiply", drain: "drain", lanes: "switch", alu: "compute", send: "send", receive: "receive" };
@@ -16,10 +17,11 @@ export class ChipView {
     this.#build(cards);
     for (const [dir, canvas] of Object.entries(this.canvases)) this.#listen(dir, canvas);
     const fit = () => {
-      for (const canvas of [east, west]) canvas.style.height = `${this.#geometry("W", canvas).height}px`;
+      for (const canvas of [east, west]) setHeight(canvas, this.#geometry("W", canvas).height);
       this.draw(1);
     };
     new ResizeObserver(fit).observe(east);
+    onTheme(() => this.draw(1));
   }
 
   // Cards of the units, in columns by position.
@@ -66,23 +68,25 @@ export class ChipView {
     return [...this.active.values()].filter((burst) => burst.queue === queue);
   }
 
-  // Takes a state of the chip: `now` bursts at work, the drivers' table, probes.
+  // Takes a state of the chip, its bursts and the drivers' table; what each unit does is written by `tell`.
   show(view, bursts, drivers) {
     this.view = view;
     this.drivers = drivers;
     this.active = new Map();
-    for (const burst of bursts) {
-      if (burst.first > view.cycle) break;
-      if (burst.last >= view.cycle) this.active.set(`${burst.queue} ${burst.engine}`, burst);
+    for (const burst of bursts.length ? workingAt(bursts, view.cycle) : []) {
+      this.active.set(`${burst.queue} ${burst.engine}`, burst);
     }
+  }
+
+  tell() {
     for (const [key, line] of this.lines) this.#line(key, line);
     for (const [queue, grid] of this.grids ?? []) {
       const mac = this.active.get(`${queue} mac`);
       grid.classList.toggle("on", Boolean(mac));
-      grid.style.setProperty("--on", mac ? this.palette.colour(mac.label) : "transparent");
+      setStyle(grid, "--on", mac ? this.palette.colour(mac.label) : "transparent");
     }
     const alu = this.active.get("VXM alu");
-    this.formula.textContent = alu ? sentence(alu, this.header) : "";
+    write(this.formula, alu ? sentence(alu, this.header) : "");
     for (const [queue, card] of this.cards) card.classList.toggle("busy", this.working(queue).length > 0);
   }
 
@@ -90,11 +94,11 @@ export class ChipView {
     const burst = this.active.get(key);
     line.classList.toggle("on", Boolean(burst));
     const text = burst ? burst.label : "–";
-    if (line.lastChild.textContent !== text) line.lastChild.textContent = text;
-    line.style.setProperty("--on", burst ? this.palette.colour(burst.label) : "transparent");
+    write(line.lastChild, text);
+    setStyle(line, "--on", burst ? this.palette.colour(burst.label) : "transparent");
     const element = burst && burst.count > 1
       ? Math.floor((this.view.cycle - burst.first) / burst.interval) + 1 : 0;
-    line.style.setProperty("--done", element ? `${(100 * element) / burst.count}%` : burst ? "100%" : "0%");
+    setStyle(line, "--done", element ? `${(100 * element) / burst.count}%` : burst ? "100%" : "0%");
   }
 
   // --- streams -----------------------------------------------------------------------------------------------------
@@ -107,13 +111,13 @@ export class ChipView {
   // Places of a strip: {x, y, cell} of a register's group.
   #geometry(dir, canvas) {
     const { lanes, planes, positions, groups } = this.header.config;
-    const column = canvas.clientWidth / positions;
+    const [width, height] = sizeOf(canvas), column = width / positions;
     const cell = Math.max(2, Math.min(Math.floor((column - 14) / lanes), 11));
     const small = Math.max(2, cell * 0.62);
     const tall = cell * planes, short = small * planes;
     const y = (group) => {
       const away = group === 0 ? 0 : tall + 20 + (group - 1) * (short + 12);
-      return dir === "E" ? canvas.clientHeight - 16 - tall - away + (group ? tall - short : 0) : 16 + away;
+      return dir === "E" ? height - 16 - tall - away + (group ? tall - short : 0) : 16 + away;
     };
     return {
       column, y, groups, height: 32 + tall + (groups - 1) * (short + 12) + (groups > 1 ? 8 : 0),
@@ -123,13 +127,12 @@ export class ChipView {
   }
 
   #strip(dir, canvas, fraction) {
-    const g = fitted(canvas), style = getComputedStyle(canvas);
-    const colour = (name) => style.getPropertyValue(name).trim();
-    g.clearRect(0, 0, canvas.clientWidth, canvas.clientHeight);
+    const g = fitted(canvas);
+    g.clearRect(0, 0, ...sizeOf(canvas));
     const place = this.#geometry(dir, canvas), { positions, groups, lanes, planes } = this.header.config;
     const from = dir === "E" ? -1 : 1;
-    const paper = { ink: colour("--ink"), line: colour("--line"), dim: colour("--dim"), zero: colour("--zero"),
-      plus: colour("--plus"), minus: colour("--minus"), font: style.fontFamily };
+    const paper = { font: themeFont() };
+    for (const name of ["ink", "line", "dim", "zero", "plus", "minus"]) paper[name] = themeColour(name);
     for (let position = 0; position < positions; position++) {
       for (let group = 0; group < groups; group++) {
         if (!this.#exists(dir, position, group)) continue;
@@ -224,6 +227,32 @@ export class ChipView {
     });
     canvas.addEventListener("pointerleave", (event) => this.onHover(null, event));
   }
+}
+
+// Bursts at work in a cycle. Those of an engine follow each other, so that each engine has at most one.
+const byEngine = new WeakMap();
+
+function workingAt(bursts, cycle) {
+  if (!byEngine.has(bursts)) byEngine.set(bursts, [...engines(bursts).values()]);
+  return byEngine.get(bursts).flatMap((list) => {
+    let low = 0, high = list.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (list[middle].first <= cycle) low = middle + 1;
+      else high = middle;
+    }
+    return low && list[low - 1].last >= cycle ? [list[low - 1]] : [];
+  });
+}
+
+function engines(bursts) {
+  const found = new Map();
+  for (const burst of bursts) {
+    const key = `${burst.queue} ${burst.engine}`;
+    if (found.has(key)) found.get(key).push(burst);
+    else found.set(key, [burst]);
+  }
+  return found;
 }
 
 // Colours of the 256 bytes: positive ones towards one colour, negative ones towards another, the stronger the greater.

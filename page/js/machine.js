@@ -8,6 +8,8 @@ import { openTokenizer } from "./tokenizer.js";
 
 const FRESH = -1; // the snapshot of a chip that is loaded, and runs nothing
 const EVERY = 4; // tokens between snapshots of a story that runs at full speed
+const FAR = 2048; // cycles that going back should not run again ..
+const NEAR = 256; // .. and those before a cycle that somebody looks at
 
 export class Machine {
   constructor(wasm, bytes) {
@@ -70,6 +72,10 @@ export class Machine {
     while (!story.ended && story.position < position) this.forward(story.predicted(story.position) - story.cycle);
     if (!story.ended && cycle > 0) {
       if (keyOf(story.position, 0) > (this.snapshots.before(wanted)?.key ?? -1)) this.#atStart();
+      if (cycle - story.cycle > FAR) {
+        this.forward(cycle - NEAR - story.cycle);
+        this.#snapshot();
+      }
       this.forward(cycle - story.cycle);
     }
   }
@@ -88,7 +94,7 @@ export class Machine {
   }
 
   #snapshot() {
-    this.snapshots.take(keyOf(this.story.position, 0), this.story.save());
+    this.snapshots.take(keyOf(this.story.position, this.story.cycle), this.story.save());
   }
 }
 

@@ -1,6 +1,6 @@
 // The page: joins the chip in its worker, the story, the pictures and the controls.
 
-import { $, make, number, still } from "./dom.js";
+import { $, make, number, setStyle, still, write } from "./dom.js";
 import { Chart } from "./chart.js";
 import { ChipView } from "./chipview.js";
 import { dataOf } from "./data.js";
@@ -15,6 +15,8 @@ import { Tour } from "./tour.js";
 
 const WATCHABLE = 60; // cycles a second up to which the inside is drawn as it runs
 const READABLE = 15; // .. and streams carry names
+const TOLD = 30; // milliseconds between changes of texts that nobody can read: the chip's and the others in turn
+const COUNTED = 200; // .. and of the bars below
 
 class Page {
   constructor(wasm, program) {
@@ -44,9 +46,13 @@ class Page {
     this.#listen();
   }
 
+  bucket(position) {
+    return this.header.buckets.find((bucket) => position < bucket.limit);
+  }
+
   // Bursts and drivers of the token at a position.
   schedule(position) {
-    const n = this.header.buckets.findIndex((bucket) => position < bucket.limit);
+    const n = this.header.buckets.indexOf(this.bucket(position));
     if (!this.schedules.has(n)) {
       const list = bursts(this.payload, this.isa, n);
       this.schedules.set(n, { bucket: this.header.buckets[n], list, drivers: new Drivers(list, this.isa, this.header) });
@@ -136,11 +142,11 @@ class Page {
     else if (position > 0) await this.seek(position - 1, this.#begins(label, position - 1).at(-1));
   }
 
-  // Cycles in which an operation begins anew: in each pass of its segment.
+  // Cycles in which an operation begins anew: in each turn of its segment.
   #begins(label, position) {
     const starts = new Map();
     for (const burst of this.schedule(Math.min(position, this.last)).list) {
-      const key = `${burst.segment} ${burst.pass}`;
+      const key = `${burst.segment} ${burst.turn}`;
       if (burst.label === label && !starts.has(key)) starts.set(key, burst.first);
     }
     return [...starts.values()];
@@ -174,37 +180,55 @@ class Page {
   // --- what is seen --------------------------------------------------------------------------------------------------
 
   view(view) {
-    const { position, cycle, ended } = view;
-    const full = this.player.playing && this.player.speed > WATCHABLE;
+    const { position, cycle, ended } = view, { playing, speed } = this.player;
+    const full = playing && speed > WATCHABLE, now = performance.now();
+    const readable = !playing || speed <= READABLE, due = now - (this.told ?? 0) > TOLD;
+    if (readable || due) this.told = now;
+    if (due) this.odd = !this.odd;
     $("inside").classList.toggle("blurred", full);
     this.story.point(position);
     this.#pace(view);
     if (ended) {
-      $("where").textContent = "the story is told: choose a word to go back to it";
-      this.chip.show(view, [], this.schedule(this.last).drivers);
-    } else {
-      const { bucket, list, drivers } = this.schedule(position), at = segmentOf(bucket, cycle);
-      const layer = at.passes > 1 ? ` ${at.pass + 1}/${at.passes}` : "";
-      $("where").textContent = `token ${position + 1} · cycle ${number(cycle)} of ${number(bucket.period)}`
-        + (at.segment ? ` · ${at.segment}${layer}` : "");
+      const { bucket, list, drivers } = this.schedule(Math.max(position - 1, 0));
+      write($("where"), "the story is told: choose a word to go back to it");
       this.chart.show(bucket, list);
-      if (!full) {
+      this.#use(bucket, list, bucket.period);
+      this.chip.show(view, [], drivers);
+      this.chip.tell();
+    } else {
+      if (!full || !this.used) { // at full speed nothing is worked out that nobody can follow
+        const { bucket, list, drivers } = this.schedule(position);
+        this.chart.show(bucket, list);
         this.chip.show(view, list, drivers);
-        this.#hovered();
       }
-      this.#use(bucket, list, full ? bucket.period : cycle);
+      if (readable || (due && this.odd)) this.#tell(view, full, now);
+      if (!full && (readable || (due && !this.odd))) this.chip.tell();
     }
+    this.chart.point(ended || full ? null : cycle, playing);
     if (!full) {
-      this.chart.point(ended ? null : cycle, this.player.playing);
-      this.chip.labelled = !this.player.playing || this.player.speed <= READABLE;
-      if (!this.player.playing) this.chip.draw(1); // in slow motion every frame draws
-      if (document.activeElement !== $("cycle")) $("cycle").value = cycle;
-    } else this.chart.point(null);
+      this.chip.labelled = !playing || speed <= READABLE;
+      if (!playing) this.chip.draw(1); // in slow motion every frame draws
+    }
     this.mode();
   }
 
+  // In words and figures: where the chip stands, and how busy it is.
+  #tell({ position, cycle }, full, now) {
+    const bucket = this.bucket(position), at = segmentOf(bucket, cycle);
+    const layer = at.turns > 1 ? ` ${at.turn + 1}/${at.turns}` : "";
+    write($("where"), `token ${position + 1} · cycle ${number(cycle)} of ${number(bucket.period)}`
+      + (at.segment ? ` · ${at.segment}${layer}` : ""));
+    if (!full) {
+      this.#hovered();
+      if (document.activeElement !== $("cycle")) $("cycle").value = cycle;
+    }
+    if (this.used && (full || (this.player.playing && now - this.counted < COUNTED))) return;
+    this.counted = now;
+    this.#use(bucket, this.schedule(position).list, full ? bucket.period : cycle);
+  }
+
   #pace(view) {
-    const now = performance.now(), cycles = this.story.steps.reduce((total, step) => total + step.measured, 0) + (view.ended ? 0 : view.cycle);
+    const now = performance.now(), cycles = this.story.measured + (view.ended ? 0 : view.cycle);
     if (this.player.full || (this.paced?.open && view.ended)) {
       this.paced ??= { began: now, cycles, tokens: view.position, open: true };
       if (!this.paced.open) this.paced = { began: now, cycles, tokens: view.position, open: true };
@@ -230,21 +254,23 @@ class Page {
     }
     for (const use of this.uses) {
       const share = use.total / bucket.period, now = busy(use.intervals, cycle) / bucket.period;
-      use.bar.style.width = `${100 * share}%`;
-      use.mark.style.width = `${100 * now}%`;
-      use.figure.textContent = `${number(100 * share, 0)} %`;
+      setStyle(use.bar, "--share", share.toFixed(4));
+      setStyle(use.mark, "--share", now.toFixed(4));
+      write(use.figure, `${number(100 * share, 0)} %`);
     }
   }
 
   mode() {
-    const { playing, speed, view } = this.player;
+    const { playing, speed, view } = this.player, shown = `${playing} ${speed} ${view?.ended}`;
+    if (this.shown === shown) return;
+    this.shown = shown;
     document.body.classList.toggle("playing", playing);
     $("play").setAttribute("aria-label", playing ? "Pause" : "Run");
     $("play").title = playing ? "Pause (space)" : "Run (space)";
     $("play").disabled = Boolean(view?.ended);
     $("forward").disabled = Boolean(view?.ended);
     $("speed").value = SPEEDS.findLastIndex((one) => one <= speed);
-    $("speed-text").textContent = speed === Infinity ? "full speed" : `${number(speed)} cycle${speed > 1 ? "s" : ""}/s`;
+    write($("speed-text"), speed === Infinity ? "full speed" : `${number(speed)} cycle${speed > 1 ? "s" : ""}/s`);
   }
 
   // --- what the pointer is on ------------------------------------------------------------------------------------------
@@ -279,7 +305,7 @@ class Page {
     const { cycle } = this.player.view;
     const element = burst.first <= cycle && cycle <= burst.last && burst.count > 1
       ? `, now element ${Math.floor((cycle - burst.first) / burst.interval) + 1} of ${burst.count}` : "";
-    const layer = burst.passes > 1 ? `, ${burst.segment} ${burst.pass + 1} of ${burst.passes}` : `, ${burst.segment}`;
+    const layer = burst.turns > 1 ? `, ${burst.segment} ${burst.turn + 1} of ${burst.turns}` : `, ${burst.segment}`;
     const title = this.header.queues.find((one) => one.name === burst.queue).title;
     return [
       make("h4", {}, swatch(this.palette.colour(burst.label)), burst.label, make("code", {}, `${burst.op}`)),
@@ -365,10 +391,6 @@ class Page {
   #theme() {
     const dark = getComputedStyle(document.documentElement).colorScheme.includes("dark");
     document.documentElement.dataset.theme = dark ? "light" : "dark";
-    this.chart.still = null;
-    this.chart.draw();
-    this.chip.draw(1);
-    this.story.ledger();
   }
 
   #key(event) {

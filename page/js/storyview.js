@@ -1,15 +1,19 @@
 // The story as it comes, and the ledger beside it: what each token was to take, what it took, and how fast that is.
 
-import { $, make, number } from "./dom.js";
+import { $, make, number, write } from "./dom.js";
 import { Utf8Stream } from "./payload.js";
-import { fitted } from "./chart.js";
+import { fitted, sizeOf } from "./chart.js";
+import { onTheme, themeColour } from "./theme.js";
 
 export class StoryView {
   constructor({ header, player, onToken }) {
     Object.assign(this, { header, player, onToken });
     this.steps = [];
+    this.predicted = this.measured = 0;
+    this.equal = true;
     $("clock").addEventListener("input", () => this.ledger());
-    new ResizeObserver(() => this.#bars()).observe($("bars"));
+    new ResizeObserver(() => this.ledger()).observe($("bars"));
+    onTheme(() => this.ledger());
     $("bars").addEventListener("click", (event) => {
       const position = Math.floor((event.offsetX / $("bars").clientWidth) * this.header.context);
       if (position <= this.steps.length) this.onToken(position);
@@ -20,11 +24,11 @@ export class StoryView {
     this.steps = [];
     this.spans = [];
     this.stream = new Utf8Stream();
-    this.began = null;
-    this.spent = 0;
+    this.paced = null;
+    this.predicted = this.measured = 0;
+    this.equal = true;
     this.done = false;
     $("text").replaceChildren();
-    $("again").hidden = true;
     this.ledger();
   }
 
@@ -36,16 +40,16 @@ export class StoryView {
       return;
     }
     this.steps.push(step);
+    this.predicted += step.predicted;
+    this.measured += step.measured;
+    this.equal &&= step.predicted === step.measured;
     const text = this.stream.push(step.bytes) + (step.ends ? this.stream.end() : "");
     const span = make("span", { className: step.prompt ? "token given" : "token" }, text);
     span.dataset.position = step.position;
     span.title = `token ${step.position + 1}: ${number(step.predicted)} cycles predicted, ${number(step.measured)} measured`;
     this.spans.push(span);
     $("text").append(span);
-    if (step.ends) {
-      this.done = true;
-      $("again").hidden = false;
-    }
+    this.done ||= step.ends;
     this.ledger();
   }
 
@@ -60,40 +64,49 @@ export class StoryView {
     this.spans?.[this.pointed]?.classList.remove("now");
     this.spans?.[position]?.classList.add("now");
     this.pointed = position;
-    this.#bars();
+    this.ledger();
   }
 
+  // Brings figures and bars up to date, once a frame.
   ledger() {
-    const { steps } = this, last = steps.at(-1);
-    const predicted = sum(steps, "predicted"), measured = sum(steps, "measured");
-    const equal = steps.every((step) => step.predicted === step.measured);
-    $("token-predicted").textContent = last ? number(last.predicted) : "–";
-    $("token-measured").textContent = last ? number(last.measured) : "–";
-    $("all-predicted").textContent = steps.length ? number(predicted) : "–";
-    $("all-measured").textContent = steps.length ? number(measured) : "–";
-    $("count").textContent = steps.length;
-    $("verdict").textContent = !steps.length ? "" : equal ? "equal, every token" : "NOT EQUAL";
-    $("verdict").classList.toggle("bad", !equal);
+    if (this.waiting) return;
+    this.waiting = true;
+    requestAnimationFrame(() => {
+      this.waiting = false;
+      this.#figures();
+      this.#bars();
+    });
+  }
+
+  #figures() {
+    const { steps, predicted, measured, paced } = this, last = steps.at(-1);
+    write($("token-predicted"), last ? number(last.predicted) : "–");
+    write($("token-measured"), last ? number(last.measured) : "–");
+    write($("all-predicted"), last ? number(predicted) : "–");
+    write($("all-measured"), last ? number(measured) : "–");
+    write($("count"), steps.length);
+    write($("verdict"), !last ? "" : this.equal ? "equal, every token" : "NOT EQUAL");
+    $("verdict").classList.toggle("bad", !this.equal);
     const clock = Math.max(Number($("clock").value) || 0, 0);
-    $("chip-speed").textContent = steps.length && clock ? number((clock * 1e6 * steps.length) / predicted) : "–";
-    const { paced } = this;
-    $("sim-speed").textContent = paced?.milliseconds > 200 ? number((1000 * paced.tokens) / paced.milliseconds, 1) : "–";
-    $("sim-cycles").textContent = paced?.milliseconds > 200 ? number((1000 * paced.cycles) / paced.milliseconds) : "–";
-    this.#bars();
+    write($("chip-speed"), last && clock ? number((clock * 1e6 * steps.length) / predicted) : "–");
+    write($("sim-speed"), paced?.milliseconds > 200 ? number((1000 * paced.tokens) / paced.milliseconds, 1) : "–");
+    write($("sim-cycles"), paced?.milliseconds > 200 ? number((1000 * paced.cycles) / paced.milliseconds) : "–");
+    $("again").hidden = !this.done;
   }
 
   // Cycles of each token: what was promised for every position as a stair, what was measured as bars.
   #bars() {
-    const canvas = $("bars"), g = fitted(canvas), style = getComputedStyle(canvas);
-    const { context, buckets } = this.header, width = canvas.clientWidth, height = canvas.clientHeight;
+    const canvas = $("bars"), g = fitted(canvas);
+    const { context, buckets } = this.header, [width, height] = sizeOf(canvas);
+    const [now, given, other] = ["accent", "bar-given", "bar"].map(themeColour);
     const most = Math.max(...buckets.map((bucket) => bucket.period)) * 1.06;
     const x = (position) => (position / context) * width, y = (cycles) => height - 2 - (cycles / most) * (height - 6);
     g.clearRect(0, 0, width, height);
     for (const [position, step] of this.steps.entries()) {
-      g.fillStyle = style.getPropertyValue(position === this.pointed ? "--accent" : step.prompt ? "--bar-given" : "--bar").trim();
+      g.fillStyle = position === this.pointed ? now : step.prompt ? given : other;
       g.fillRect(x(position) + 0.2, y(step.measured), Math.max(x(1) - 0.5, 0.8), height - 2 - y(step.measured));
     }
-    g.strokeStyle = style.getPropertyValue("--ink").trim();
+    g.strokeStyle = themeColour("ink");
     g.lineWidth = 1.3;
     g.beginPath();
     let from = 0;
@@ -105,8 +118,4 @@ export class StoryView {
     }
     g.stroke();
   }
-}
-
-function sum(steps, key) {
-  return steps.reduce((total, step) => total + step[key], 0);
 }

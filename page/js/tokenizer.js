@@ -1,7 +1,7 @@
 // llama2.c's tokenizer.bin: text to token ids by its byte-pair merges, and tokens back to bytes.
 // The twin of the compiler's own tokenizer; a test compares the two on a thousand texts.
 
-import { BpeTokenizer } from "./bpe.js";
+import { HfTokenizer } from "./hf.js";
 import { utf8Bytes } from "./payload.js";
 
 const MAGIC_BYTES = 8; // bytes, before a line of JSON and the tokenizer.bin itself
@@ -10,7 +10,7 @@ const WORST_SCORE = -1e10;
 
 // The tokenizer of a program: llama2.c's, or the JSON of a tokenizer.json that Python has prepared.
 export function openTokenizer(image) {
-  return image[0] === "{".charCodeAt(0) ? new BpeTokenizer(image) : new Tokenizer(image);
+  return image[0] === "{".charCodeAt(0) ? new HfTokenizer(image) : new Tokenizer(image);
 }
 
 export class Tokenizer {

@@ -33,9 +33,9 @@ export const STOPS = [
   },
   {
     title: "A norm: square, add up, look up",
-    text: () => `Before a matrix sees the vector, it is brought to one length. The vector unit squares every number and adds the
-      squares up as they pass. The sum of all lanes is found by the <b>lane switch</b> in the east, the only place where lanes
-      meet. It sends the sum back, and the vector unit reads one ÷ √ from a table. Then it multiplies the vector by it.`,
+    text: (h) => `Before a matrix sees the vector, it is brought to one length. The vector unit squares every number and adds the
+      squares up as they pass. The sum of all lanes is found by ${h.row.includes("SXM_W") ? "a" : "the"} <b>lane switch</b>, the only place
+      where lanes meet. It sends the sum back, and the vector unit reads one ÷ √ from a table. Then it multiplies the vector by it.`,
     at: { label: "attention norm", op: "ALU" }, play: 24, speed: 8, units: ["VXM", "SXM_E"], zoom: 90,
   },
   {
@@ -73,7 +73,7 @@ export const STOPS = [
     title: "The same again, layer by layer",
     text: (h) => `A projection, a norm, and a feed-forward network of ${h.model.hidden} hidden numbers, whose three matrices are most of the
       weights. Then the next layer begins: the queues loop over the same instructions, and only the addresses move on. All
-      ${h.model.layers} passes take exactly as long. In the bar above the chart you see them side by side; a token is nothing else.`,
+      ${h.model.layers} turns of the loop take exactly as long. In the bar above the chart you see them side by side; a token is nothing else.`,
     at: { label: "w13 product", op: "MAC" }, ahead: 3, play: 120, speed: 30, units: ["MXM_W", "MXM_E"], whole: true, look: "chart",
   },
   {
@@ -138,7 +138,7 @@ export class Tour {
     this.target = 0;
     this.frame(stop.units, stop.look);
     if (at.start) return [0, 0];
-    const own = list.filter((burst) => burst.label === at.label && burst.op === at.op && burst.pass === 0);
+    const own = list.filter((burst) => burst.label === at.label && burst.op === at.op && burst.turn === 0);
     if (!own.length) return [0, 0];
     const burst = at.last ? own.at(-1) : at.most ? own.reduce((a, b) => (b.count > a.count ? b : a)) : own[0];
     const first = Math.max(burst.first - (stop.ahead ?? 1), 0);

@@ -3,6 +3,8 @@
 
 #include <cstdlib>
 
+void* deep_bank(const char* scope);  // of runtime.cpp
+
 extern "C" {
 
 // Passes cycles until `running` falls or `cycles` have passed; returns how many passed.
@@ -17,4 +19,7 @@ uint32_t sim_advance(Sim* sim, uint32_t cycles) {
 }
 
 void* sim_buffer(uint32_t bytes) { return std::malloc(bytes); }
+
+// The words of a deep bank, as sim/rtl/deep_banks.cpp gives them: uint8 [quad, lane, plane]; null if there is none.
+void* sim_bank(const char* scope) { return deep_bank(scope); }
 }

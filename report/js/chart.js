@@ -3,6 +3,7 @@
 
 import { driveSpan, drives } from "./schedule.js";
 import { rowsOf } from "./rows.js";
+import { onTheme, themeColour, themeFont } from "./theme.js";
 
 const ROW = 15; // pixels
 const GAP = 9; // between units
@@ -20,7 +21,11 @@ export class Chart {
     this.to = 1;
     this.period = 1;
     this.marked = null;
+    this.widths = new Map(); // of labels
+    this.hand = cursorOver(canvas, TOP - 10);
+    this.smallHand = overview && cursorOver(overview, 0);
     this.#listen();
+    onTheme(() => this.redraw());
   }
 
   // Shows a bucket's token: bursts of `schedule.bursts`.
@@ -52,7 +57,7 @@ export class Chart {
       this.middle.set(row.position, [Math.min(low, row.y), Math.max(high, row.y + ROW)]);
     }
     this.index = new Map(this.rows.map((row) => [`${row.queue} ${row.engine}`, row]));
-    this.canvas.style.height = `${this.height}px`;
+    setHeight(this.canvas, this.height);
   }
 
   fit() {
@@ -61,10 +66,10 @@ export class Chart {
 
   // A window of cycles; it stays within the token.
   window(from, to) {
-    const span = Math.min(Math.max(to - from, LEAST), this.period);
+    const span = Math.min(Math.max(to - from, LEAST), this.period), before = this.from;
     this.from = Math.min(Math.max(from, 0), this.period - span);
+    if (this.from !== before || this.to !== this.from + span) this.still = null;
     this.to = this.from + span;
-    this.still = null;
     this.draw();
   }
 
@@ -78,7 +83,7 @@ export class Chart {
     const span = this.to - this.from;
     if (follow && cycle !== null && (cycle < this.from + span * 0.1 || cycle > this.to - span * 0.25)) {
       this.window(cycle - span * 0.3, cycle + span * 0.7);
-    } else this.draw();
+    } else this.#pointHands();
   }
 
   mark(burst) {
@@ -87,9 +92,8 @@ export class Chart {
     this.draw();
   }
 
-  // As of the last painting: to ask the canvas for every bar makes the browser lay the page out again.
   get width() {
-    return this.painted ?? this.canvas.clientWidth;
+    return sizeOf(this.canvas)[0];
   }
 
   get left() {
@@ -106,6 +110,12 @@ export class Chart {
 
   // --- drawing -----------------------------------------------------------------------------------------------------
 
+  // Everything anew.
+  redraw() {
+    this.still = null;
+    this.draw();
+  }
+
   draw() {
     if (this.waiting || !this.rows) return;
     this.waiting = true;
@@ -116,24 +126,19 @@ export class Chart {
   }
 
   #paint() {
-    const style = getComputedStyle(this.canvas);
-    this.ink = style.getPropertyValue("--ink").trim() || "#1c2430";
-    this.dim = style.getPropertyValue("--dim").trim() || "#5a6474";
-    this.line = style.getPropertyValue("--line").trim() || "#dde2ea";
-    this.paper = style.getPropertyValue("--paper").trim() || "#fff";
-    this.stripe = style.getPropertyValue("--stripe").trim() || "#f4f6f9";
-    this.font = style.fontFamily || "system-ui, sans-serif";
+    for (const name of ["ink", "dim", "line", "stripe"]) this[name] = themeColour(name);
+    this.font = themeFont();
     const g = fitted(this.canvas);
-    this.painted = this.canvas.clientWidth;
-    if (!this.still || this.still.width !== this.canvas.width || this.still.height !== this.canvas.height
-        || this.stillInk !== this.ink) {
-      this.still = document.createElement("canvas");
-      this.still.width = this.canvas.width;
+    if (!this.still || this.still.width !== this.canvas.width || this.still.height !== this.canvas.height) {
+      const ratio = devicePixelRatio || 1;
+      this.still = this.picture ??= document.createElement("canvas");
+      this.still.width = this.canvas.width; // which also clears it
       this.still.height = this.canvas.height;
-      this.stillInk = this.ink;
       const s = this.still.getContext("2d");
-      s.scale(devicePixelRatio || 1, devicePixelRatio || 1);
+      s.scale(ratio, ratio);
       this.#scene(s);
+      s.setTransform(1, 0, 0, 1, 0, 0);
+      s.drawImage(this.#rowNames(ratio), 0, 0);
     }
     g.save();
     g.setTransform(1, 0, 0, 1, 0, 0);
@@ -141,8 +146,16 @@ export class Chart {
     g.drawImage(this.still, 0, 0);
     g.restore();
     if (this.marked) this.#outline(g, this.marked);
-    if (this.cursor !== null) this.#line(g, this.cursor, this.height);
     if (this.overview) this.#paintOverview();
+    this.#pointHands();
+  }
+
+  // The cursor lies over the pictures, so that it moves without painting them.
+  #pointHands() {
+    const { cursor } = this, [width] = this.overview ? sizeOf(this.overview) : [0];
+    const x = cursor === null ? 0 : this.x(cursor), wide = cursor === null ? 0 : Math.max(this.x(cursor + 1) - x, 2);
+    place(this.hand, cursor !== null && x + wide >= this.left && x <= this.width, x, wide);
+    if (this.smallHand) place(this.smallHand, cursor !== null, ((cursor ?? 0) / this.period) * width - 1, 2);
   }
 
   #scene(g) {
@@ -155,9 +168,24 @@ export class Chart {
     const seen = this.bursts.filter((burst) => burst.last >= this.from - 16 && burst.first <= this.to);
     const scale = this.x(1) - this.x(0);
     if (scale > 0.9) for (const burst of seen) this.#bands(g, burst, scale);
+    g.font = `10px ${this.font}`;
+    g.textAlign = "left";
     for (const burst of seen) this.#bar(g, burst, scale);
     g.restore();
+  }
+
+  // A picture of the rows' names, which stays while the window moves.
+  #rowNames(ratio) {
+    const { left, height, ink, rows } = this, known = this.named;
+    if (known && known.rows === rows && known.left === left && known.ink === ink && known.ratio === ratio) return known.picture;
+    const picture = document.createElement("canvas");
+    picture.width = Math.ceil(left * ratio);
+    picture.height = Math.ceil(height * ratio);
+    const g = picture.getContext("2d");
+    g.scale(ratio, ratio);
     this.#names(g);
+    this.named = { rows, left, ink, ratio, picture };
+    return picture;
   }
 
   #axis(g) {
@@ -184,8 +212,8 @@ export class Chart {
       g.fillText(cycle.toLocaleString("en"), x, 12);
     }
     for (const segment of this.bucket.segments) {
-      for (let pass = 0; pass < segment.passes; pass++) {
-        const x = this.x(segment.start + pass * segment.length);
+      for (let turn = 0; turn < segment.turns; turn++) {
+        const x = this.x(segment.start + turn * segment.length);
         g.strokeStyle = this.dim;
         g.setLineDash([3, 3]);
         g.beginPath();
@@ -203,15 +231,16 @@ export class Chart {
     g.fillStyle = this.palette.colour(burst.label);
     g.fillRect(x, row.y + 1.5, width, ROW - 3);
     if (width < 26) return;
-    g.save();
-    g.beginPath();
-    g.rect(x, row.y, width, ROW);
-    g.clip();
+    const begin = Math.max(x, this.left) + 3, text = this.#shortened(g, burst.label, x + width - begin);
     g.fillStyle = this.palette.ink(burst.label);
-    g.font = `10px ${this.font}`;
-    g.textAlign = "left";
-    g.fillText(burst.label, Math.max(x, this.left) + 3, row.y + 11);
-    g.restore();
+    g.fillText(text, begin, row.y + 11);
+  }
+
+  // As much of a text as fits, about: to measure a text takes longer than to draw it, so that each is measured once.
+  #shortened(g, text, room) {
+    if (!this.widths.has(text)) this.widths.set(text, g.measureText(text).width);
+    const width = this.widths.get(text);
+    return width <= room ? text : text.slice(0, Math.max(Math.floor((text.length * room) / width) - 1, 0)).trimEnd();
   }
 
   // What a burst drives, as bands from its row to the last unit that takes it.
@@ -276,46 +305,28 @@ export class Chart {
     g.strokeRect(x - 1, row.y + 0.5, Math.max(end - x, 2) + 1, ROW - 1);
   }
 
-  #line(g, cycle, height) {
-    const x = this.x(cycle), width = Math.max(this.x(cycle + 1) - x, 2);
-    if (x + width < this.left) return;
-    g.fillStyle = this.ink;
-    g.globalAlpha = width > 4 ? 0.16 : 0.9;
-    g.fillRect(x, TOP - 6, width, height);
-    g.globalAlpha = 1;
-    g.beginPath();
-    g.moveTo(x + width / 2 - 5, TOP - 10);
-    g.lineTo(x + width / 2 + 5, TOP - 10);
-    g.lineTo(x + width / 2, TOP - 2);
-    g.fill();
-  }
-
   // The whole token in small: segments, and what of it is shown above.
   #paintOverview() {
-    const g = fitted(this.overview), width = this.overview.clientWidth;
+    const g = fitted(this.overview), [width] = sizeOf(this.overview);
     const x = (cycle) => (cycle / this.period) * width;
     g.clearRect(0, 0, width, OVERVIEW);
     g.font = `10px ${this.font}`;
     g.textAlign = "left";
     this.bucket.segments.forEach((segment) => {
-      for (let pass = 0; pass < segment.passes; pass++) {
-        const from = x(segment.start + pass * segment.length), to = x(segment.start + (pass + 1) * segment.length);
+      for (let turn = 0; turn < segment.turns; turn++) {
+        const from = x(segment.start + turn * segment.length), to = x(segment.start + (turn + 1) * segment.length);
         g.fillStyle = this.stripe;
         g.fillRect(from + 0.5, 3, to - from - 1, OVERVIEW - 6);
         g.strokeStyle = this.line;
         g.strokeRect(from + 0.5, 3, to - from - 1, OVERVIEW - 6);
         g.fillStyle = this.dim;
-        const text = segment.passes > 1 ? `${segment.name} ${pass + 1}` : segment.name;
+        const text = segment.turns > 1 ? `${segment.name} ${turn + 1}` : segment.name;
         if (g.measureText(text).width < to - from - 6) g.fillText(text, from + 5, 17);
       }
     });
     g.strokeStyle = this.ink;
     g.lineWidth = 1.5;
     g.strokeRect(x(this.from) + 0.75, 1, Math.max(x(this.to) - x(this.from) - 1.5, 3), OVERVIEW - 2);
-    if (this.cursor !== null) {
-      g.fillStyle = this.ink;
-      g.fillRect(x(this.cursor) - 1, 0, 2, OVERVIEW);
-    }
   }
 
   // --- pointer -----------------------------------------------------------------------------------------------------
@@ -391,10 +402,7 @@ export class Chart {
       this.overview.addEventListener("pointerdown", jump);
       this.overview.addEventListener("pointermove", jump);
     }
-    new ResizeObserver(() => {
-      this.still = null;
-      this.draw();
-    }).observe(canvas);
+    new ResizeObserver(() => this.redraw()).observe(canvas);
   }
 }
 
@@ -408,10 +416,61 @@ function middleOf(pointers) {
   return (a + b) / 2;
 }
 
+// A bar over a canvas, from a height down, with a mark at its top if there is room; it takes no pointer.
+function cursorOver(canvas, top) {
+  const frame = document.createElement("div"), hand = document.createElement("div"), bar = document.createElement("div");
+  Object.assign(frame.style, { position: "relative", overflow: "hidden" });
+  Object.assign(hand.style, { position: "absolute", left: 0, top: `${top}px`, bottom: 0, pointerEvents: "none",
+    willChange: "transform", visibility: "hidden" });
+  Object.assign(bar.style, { position: "absolute", inset: 0, background: "var(--ink)" });
+  hand.append(bar);
+  if (top > 0) {
+    const mark = document.createElement("div");
+    Object.assign(mark.style, { position: "absolute", left: "50%", top: 0, margin: "0 -5px", borderTop: "8px solid var(--ink)",
+      borderLeft: "5px solid transparent", borderRight: "5px solid transparent" });
+    bar.style.top = "4px";
+    hand.append(mark);
+  }
+  canvas.replaceWith(frame);
+  frame.append(canvas, hand);
+  return { hand, bar };
+}
+
+function place({ hand, bar }, shown, x, width) {
+  const pixels = Math.round(width);
+  hand.style.visibility = shown ? "visible" : "hidden";
+  hand.style.transform = `translateX(${Math.round(x)}px)`;
+  if (hand.wide === pixels) return;
+  hand.wide = pixels;
+  hand.style.width = `${pixels}px`;
+  bar.style.opacity = width > 4 ? 0.16 : 0.9;
+}
+
+// Sizes of canvases as they are shown: to ask an element for its size makes the browser lay the page out at once.
+const shownSizes = new WeakMap();
+const sizeObserver = new ResizeObserver((entries) => {
+  for (const { target } of entries) shownSizes.set(target, [target.clientWidth, target.clientHeight]);
+});
+
+// [width, height] of a canvas.
+export function sizeOf(canvas) {
+  if (!shownSizes.has(canvas)) {
+    shownSizes.set(canvas, [canvas.clientWidth, canvas.clientHeight]);
+    sizeObserver.observe(canvas);
+  }
+  return shownSizes.get(canvas);
+}
+
+// Gives a canvas another height.
+export function setHeight(canvas, pixels) {
+  canvas.style.height = `${pixels}px`;
+  shownSizes.delete(canvas);
+}
+
 // The context of a canvas as large as it is shown, scaled to the screen's pixels.
 export function fitted(canvas) {
   const ratio = devicePixelRatio || 1;
-  const width = Math.round(canvas.clientWidth * ratio), height = Math.round(canvas.clientHeight * ratio);
+  const [width, height] = sizeOf(canvas).map((pixels) => Math.round(pixels * ratio));
   if (canvas.width !== width || canvas.height !== height) {
     canvas.width = width;
     canvas.height = height;

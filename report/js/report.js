@@ -34,7 +34,7 @@ function describe(burst) {
   const queue = header.queues.find((one) => one.name === burst.queue);
   box.replaceChildren(
     element("b", `${burst.label}: `), `the ${queue.title} ${sentence(burst, header)}.`, element("br"),
-    `cycles ${burst.first}..${burst.last}, ${burst.segment}${burst.passes > 1 ? ` ${burst.pass + 1} of ${burst.passes}` : ""}, `
+    `cycles ${burst.first}..${burst.last}, ${burst.segment}${burst.turns > 1 ? ` ${burst.turn + 1} of ${burst.turns}` : ""}, `
     + `instruction ${burst.pc} of queue ${burst.queue}: ${burst.op} `
     + fieldList(burst, isa).map(([name, value]) => `${name} ${value}`).join(", "));
 }

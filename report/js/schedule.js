@@ -3,7 +3,7 @@
 const ICU = new Set(["NOP", "LOOP", "END_LOOP", "SYNC"]);
 
 // All bursts of one bucket's token, in order of their first cycle, each
-// {queue, unit, position, engine, op, pc, instr, label, mark, first, last, count, interval, segment, pass, offset, reach}.
+// {queue, unit, position, engine, op, pc, instr, label, mark, first, last, count, interval, segment, turn, offset, reach}.
 // Cycles count from the start pulse; offset: quads that loops add to relative addresses; reach: by direction, the last
 // position where somebody takes what the burst drives, -1 if nobody does.
 export function bursts(payload, isa, number) {
@@ -60,13 +60,13 @@ function burstOf(header, isa, queue, pc, instr, cycle, mark, loops) {
   };
 }
 
-// The segment that a cycle belongs to, and which pass of it.
+// The segment that a cycle belongs to, and which turn of it.
 export function segmentOf(bucket, cycle) {
   for (const segment of bucket.segments) {
-    const pass = Math.floor((cycle - segment.start) / segment.length);
-    if (pass >= 0 && pass < segment.passes) return { segment: segment.name, pass, passes: segment.passes };
+    const turn = Math.floor((cycle - segment.start) / segment.length);
+    if (turn >= 0 && turn < segment.turns) return { segment: segment.name, turn, turns: segment.turns };
   }
-  return { segment: "", pass: 0, passes: 1 };
+  return { segment: "", turn: 0, turns: 1 };
 }
 
 // What a burst drives: {dir, group, latency: cycles from an element's own to its drive, once: only after the last}.
@@ -106,7 +106,12 @@ export function driveSpan(burst, drive) {
 // Who drove what stands in a register: a table by direction, group, position and cycle of the drive.
 export class Drivers {
   constructor(list, isa, header) {
-    this.header = header;
+    Object.assign(this, { list, isa, header });
+    this.table = null; // until somebody asks
+  }
+
+  #fill() {
+    const { list, isa, header } = this;
     this.table = new Map();
     for (const burst of list) {
       for (const drive of drives(burst, isa, header)) {
@@ -121,6 +126,7 @@ export class Drivers {
   // The last unit that drove the value in register `position` of a direction and group, in a cycle; null if none did.
   of(dir, group, position, cycle) {
     const step = dir === "E" ? -1 : 1;
+    if (!this.table) this.#fill();
     for (let from = position + step, hops = 1; from >= 0 && from < this.header.config.positions; from += step, hops++) {
       const found = this.table.get(key(dir, group, from, cycle - hops));
       if (found) return found;

@@ -179,7 +179,7 @@ def _public_ports(source: str, name: str) -> str:
     """A Verilator control file that makes only the ports of a module readable and writable."""
     header = re.search(rf"^module \\?{re.escape(name)}\s*\(([^)]*)\);", source, re.MULTILINE)
     if header is None:
-        raise TspError(f"the Verilog must hold a module {name}, but does not")
+        raise TspError(f"the Verilog has no module {name}")
     ports = [port.strip().lstrip("\\") for port in header[1].split(",")]
     return "`verilator_config\n" + "".join(f'public_flat_rw -module "{name}" -var "{port}"\n' for port in ports)
 

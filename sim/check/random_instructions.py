@@ -95,7 +95,7 @@ class Builder(Placement):
         rng, depth = self.rng, self.depth(queue)
         rel = rng.randrange(4)
         stride = rng.choice([0, 1, 1, -1, rng.randint(-8, 8)])
-        moves = [i * stride + sum(window.strides[k] * instance.passes[k] for k in (0, 1) if rel >> k & 1)
+        moves = [i * stride + sum(window.strides[k] * instance.turns[k] for k in (0, 1) if rel >> k & 1)
                  for instance in window.instances(offset) for i in range(burst["count"])]
         index = rng.randrange(self.config.index_regs) if self.bit(0.4) else 0
         low = (INDEX_QUADS if write else 0) - min(moves)
@@ -110,7 +110,7 @@ class Builder(Placement):
         found = []
         spread = MAX_OFFSET if instr.index else 0
         for instance, cycles in self.elements(window, offset, instr.count, instr.interval):
-            base = instr.addr + sum(window.strides[k] * instance.passes[k] for k in (0, 1) if instr.rel >> k & 1)
+            base = instr.addr + sum(window.strides[k] * instance.turns[k] for k in (0, 1) if instr.rel >> k & 1)
             found += [(cycle + delay, base + i * instr.stride, base + i * instr.stride + spread)
                       for i, cycle in enumerate(cycles)]
         return found

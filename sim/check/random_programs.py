@@ -13,9 +13,9 @@ import numpy as np
 
 from arch.config import ChipConfig
 from arch.isa import Instr, Op, encode
-from arch.lanes import quads_of_int32
 from arch.queue_store import store_of
 from arch.row import queues
+from arch.vectors import quads_of_int32
 from program.image import Image
 
 from .random_instructions import INDEX_QUADS, MAX_OFFSET, Builder

@@ -29,7 +29,7 @@ class Instance:
     """One dispatch of an instruction: its cycle, and the finished turns of loop levels 0 and 1."""
 
     cycle: int
-    passes: tuple[int, int]
+    turns: tuple[int, int]
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Window:
         return all(abs(offset - other) >= MIN_DELAY for other in self.words)
 
     def instances(self, offset: int) -> list[Instance]:
-        return [Instance(start.cycle + offset, start.passes) for start in self.starts]
+        return [Instance(start.cycle + offset, start.turns) for start in self.starts]
 
     def emit(self, max_delay: int) -> Iterator[Instr]:
         """The window's words with their delays, which fill it exactly."""
@@ -123,7 +123,7 @@ def layout(rng: Random, phases: Iterable[Phase], starts: list[Instance], strides
             nodes.append(Window(phase.length, starts, _two(strides)))
         else:
             nodes.append(_layout_loop(rng, phase, starts, strides, depth))
-        starts = [Instance(start.cycle + phase.length, start.passes) for start in starts]
+        starts = [Instance(start.cycle + phase.length, start.turns) for start in starts]
     return nodes
 
 
@@ -136,7 +136,7 @@ def _layout_loop(rng: Random, phase: Phase, starts: list[Instance], strides: tup
     stride = rng.randint(0, depth // 32)
     once = (phase.length - MIN_DELAY) // phase.count
     level = len(strides)
-    inside = [Instance(start.cycle + MIN_DELAY + k * once, (k, 0) if level == 0 else (start.passes[0], k))
+    inside = [Instance(start.cycle + MIN_DELAY + k * once, (k, 0) if level == 0 else (start.turns[0], k))
               for start in starts for k in range(phase.count)]
     return Loop(phase.count, stride, layout(rng, phase.body, inside, (*strides, stride), depth))
 

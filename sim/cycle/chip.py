@@ -16,7 +16,7 @@ from arch.isa import PC_BITS, START, least_period, routable, width
 from arch.row import Queue, queue_depth, queues
 from base.progress import Tell
 from program.image import Image, each
-from sim.device.chip import HostedChip
+from sim.device.hosted_chip import HostedChip
 
 from .core import ProgramError, Streams, Timeline, Unit
 from .icu import IcuModel
@@ -226,7 +226,7 @@ class ModelChip(HostedChip):
 
     def _check_idle(self, space: Space) -> None:
         if space is not Space.CONTROL and self.running:
-            raise RuntimeError(f"the host must touch {space.name} only while no token runs")
+            raise RuntimeError(f"the host must access {space.name} only while no token runs")
 
     def _mem_bytes(self, addr: int) -> np.ndarray:
         at = fields_of(Space.MEM, addr)

@@ -102,7 +102,7 @@ class Streams:
         slot = self._slot(direction, position)
         missing = planes & ~self._driven[direction][slot]
         if missing:
-            self._time.trap(Trap.EMPTY_READ, queue, f"{'EW'[direction]} vector: nobody drove planes {missing:04b}")
+            self._time.trap(Trap.EMPTY_READ, queue, f"{'EW'[direction]} vector: planes {missing:04b} hold no value")
         return self._packets[direction][slot][0]
 
     def sample_weights(self, direction: int, position: int, queue: str) -> np.ndarray:
@@ -111,7 +111,7 @@ class Streams:
         packet = self._packets[direction][slot]
         missing = (1 << PLANES * len(packet)) - 16 & ~self._driven[direction][slot]
         if missing:
-            self._time.trap(Trap.EMPTY_READ, queue, f"{'EW'[direction]} weights: nobody drove streams {missing:b}")
+            self._time.trap(Trap.EMPTY_READ, queue, f"{'EW'[direction]} weights: streams {missing:b} hold no value")
         return packet[1:]
 
     def drive(self, direction: int, position: int, planes: int, value: np.ndarray, queue: str, group: int = 0) -> None:
@@ -123,7 +123,8 @@ class Streams:
         if cycle != self._time.now:
             mask = 0
         elif mask & bits:
-            self._time.trap(Trap.COLLISION, queue, f"{'EW'[direction]} group {group}: planes {planes:04b} driven twice")
+            self._time.trap(Trap.COLLISION, queue,
+                            f"{'EW'[direction]} group {group}: planes {planes:04b} are driven twice")
         self._fresh[direction][slot] = self._time.now, mask | bits
         self._driven[direction][slot] |= bits
         lanes = self._packets[direction][slot][group]

@@ -40,7 +40,7 @@ def instruction(word: int, unit: str) -> Instr:
     except (EncodingError, ValueError) as error:
         raise IllegalWord(str(error)) from None
     if instr.op not in ICU_OPS and instr.op not in UNIT_OPS[unit]:
-        raise IllegalWord(f"{instr.op.name} is no operation of {unit}")
+        raise IllegalWord(f"{instr.op.name} is not an operation of {unit}")
     least = MIN_DELAY_JUMP if instr.op is Op.END_LOOP else MIN_DELAY
     if instr.delay < least:
         raise IllegalWord(f"{instr.op.name}: delay must be at least {least}, not {instr.delay}")
@@ -128,7 +128,7 @@ class IcuModel:
 
     def _close(self) -> None:
         if not self.levels:
-            self._trap(Trap.OPCODE, f"END_LOOP at {self.pc - 1} without LOOP")
+            self._trap(Trap.OPCODE, f"END_LOOP at {self.pc - 1} has no LOOP")
             return
         level = self.levels[-1]
         level.finished += 1

@@ -1,5 +1,7 @@
 """Links of the cycle model: the wires between chips, and the C2C units at their ends."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from arch.config import ChipConfig
@@ -14,14 +16,20 @@ class Wire:
     """One direction of a link: flits by the cycle of their arrival.
 
     latency: cycles from SEND to arrival.
+    changes: wrong bits of a flit, by its number since `sent` was 0.
     """
 
     def __init__(self, latency: int):
         self.latency = latency
         self.flits: dict[int, np.ndarray] = {}
+        self.sent = 0
+        self.changes: Mapping[int, int] = {}
 
     def send(self, cycle: int, flit: np.ndarray) -> None:
         """Send a flit whose slot begins in this cycle."""
+        if wrong := self.changes.get(self.sent):
+            flit = flit ^ np.frombuffer(wrong.to_bytes(len(flit), "little"), np.uint8)
+        self.sent += 1
         self.flits[cycle + C2C_SEND + self.latency] = flit
 
     def take(self, cycle: int) -> np.ndarray | None:
@@ -71,7 +79,7 @@ class C2cModel(Unit):
         self.check(ports.bit_length() - 1, self.ports, "port")
         if (now - self.began) % self.config.slot:
             self.trap(Trap.COLLISION, f"SEND must execute in the first cycle of a slot of {self.config.slot}, "
-                                      f"not {(now - self.began) % self.config.slot} later")
+                                      f"not {(now - self.began) % self.config.slot} cycles later")
         lanes = self.streams.sample(self._outward, self.position, 1 << plane, self.name)
         flit = (lanes >> 8 * plane).astype(np.uint8)
         for number, wire in enumerate(self.out):

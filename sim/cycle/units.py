@@ -102,7 +102,7 @@ class MemModel(Unit):
         address = self._address(address)
         now = self.time.now
         if self.commits[now & 1] == (now, address):
-            self.trap(Trap.BANK_CONFLICT, f"quad {address} is read in the cycle of its write's commit")
+            self.trap(Trap.BANK_CONFLICT, f"quad {address} is read in the cycle in which a write to it is committed")
         value = self.quads[address].copy() if keep is None else self.quads[address] & keep
         direction, position, planes, group = target
         self.time.write(now + MEM_READ, self.streams.drive, direction, position, planes, value, self.name, group)
@@ -168,7 +168,7 @@ class MxmModel(Unit):
         acts, accs, act, acc, clear = instr.acts, instr.accs, instr.act, instr.acc, instr.clear
         narrow = instr.wfmt is Wfmt.INT4
         if narrow and not self.config.int4:
-            self.trap(Trap.OPCODE, f"INT4 must not be used on config {self.config.name}")
+            self.trap(Trap.OPCODE, f"config {self.config.name} has no INT4")
         inner = acts if instr.order is Order.ROW else accs
 
         def work(i: int) -> None:
@@ -243,7 +243,7 @@ class SxmModel(Unit):
 
     def dispatch(self, instr: Instr, offsets: tuple[int, int]) -> None:
         if instr.op in (Op.TRANSPOSE_IN, Op.TRANSPOSE_OUT) and not self.config.sxm_transpose:
-            self.trap(Trap.OPCODE, f"the chip cannot {instr.op.name}")
+            self.trap(Trap.OPCODE, f"config {self.config.name} has no {instr.op.name}")
             return
         if instr.op is Op.TRANSPOSE_IN:
             plane = 1 << instr.plane

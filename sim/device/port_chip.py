@@ -15,7 +15,7 @@ from arch.host_map import Control, Space, fields_of
 from base.errors import TspError
 from program.image import Access, each
 
-from .chip import HostedChip
+from .hosted_chip import HostedChip
 
 STATE = (Control.RUN, Control.POSITION, Control.CYCLES, Control.TOKEN_CYCLES)
 """Registers 0..3. Once RUN reads 0, the others no longer change."""
@@ -75,7 +75,7 @@ class PortChip(HostedChip):
         end = time.monotonic() + self._timeout
         while (state := self._state())[Control.RUN]:
             if time.monotonic() > end:
-                raise TspError(f"the chip must end a token within {self._timeout} s, but did not")
+                raise TspError(f"the chip did not end a token within {self._timeout} s")
         return state
 
 

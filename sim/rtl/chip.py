@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from amaranth.hdl import Shape
@@ -18,13 +19,14 @@ from base.progress import Tell
 from hw.chip import Chip, probe_ports
 from hw.mem import DEEP, banks
 from program.image import ACCESS, Image
-from sim.device.chip import HostedChip
+from sim.device.hosted_chip import HostedChip
 
 from .build import TRACES, build, load
 from .verilog import RTL_SOURCES, verilog_by_key
 
 HARNESS = Path(__file__).with_name("harness.cpp")
 DEEP_BANKS = Path(__file__).with_name("deep_banks.cpp")
+LINKS = Path(__file__).with_name("links.cpp")
 
 
 class TimeoutExceeded(RuntimeError):
@@ -74,14 +76,18 @@ def library(config: ChipConfig, *, trace: str | None = None, verilog: str | None
     """
     cache.check_executable(cache.cache_root())
     deep = DEEP_BANKS.read_text() if deep_slices(config) and not verilog else ""
-    return build(verilog or chip_verilog(config), "chip", harness(config, trace=trace) + deep, trace=trace, opt=opt)
+    text = harness(config, trace=trace) + deep + (_links(config) if any(config.ports) else "")
+    return build(verilog or chip_verilog(config), "chip", text, trace=trace, opt=opt)
+
+
+def _links(config: ChipConfig) -> str:
+    """links.cpp, preceded by its macros."""
+    sides = " ".join(f"X({n}, {side}, {count})" for n, side in enumerate("WE") if (count := config.ports_of(side)))
+    return f"#define SIDES(X) {sides}\n#define PLANE {config.plane_bits // 8}\n" + LINKS.read_text()
 
 
 def harness(config: ChipConfig, *, trace: str | None = None) -> str:
     """The C++ that drives a chip: harness.cpp, preceded by its macros."""
-    if any(config.ports):
-        raise ValueError(f"config {config.name} must have no links: those that have are simulated in a rack "
-                         "(sim.rtl.rack)")
     probes = " ".join(f"X({name})" for name in probe_table(config))
     head = f"{c_defines()}#define PROBES(X) {probes}\n"
     if trace:
@@ -107,6 +113,7 @@ _SIM = ctypes.c_void_p
 _FUNCTIONS = {
     "sim_create": (_SIM, (ctypes.c_char_p,)),
     "sim_destroy": (None, (_SIM,)),
+    "sim_brief": (ctypes.c_int, (_SIM,)),
     "sim_cycle": (ctypes.c_uint64, (_SIM,)),
     "sim_write": (None, (_SIM, np.ctypeslib.ndpointer(ACCESS, flags="C"), ctypes.c_uint64)),
     "sim_read": (None, (_SIM, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_uint64, _U32P)),
@@ -119,11 +126,14 @@ _FUNCTIONS = {
 }
 
 
-def _bind(path: Path) -> ctypes.CDLL:
+def bind(path: Path) -> Any:
+    """The functions of a library."""
     lib = load(path)
     for name, (result, arguments) in _FUNCTIONS.items():
         function = getattr(lib, name)
         function.restype, function.argtypes = result, arguments
+    if hasattr(lib, "sim_bank"):
+        lib.sim_bank.restype, lib.sim_bank.argtypes = ctypes.c_void_p, (_SIM, ctypes.c_char_p)
     return lib
 
 
@@ -141,13 +151,17 @@ class VerilatedChip(HostedChip):
     def __init__(self, config: ChipConfig, debug: bool = False, trace: str | Path | None = None,
                  trace_format: str = "vcd", *, verilog: str | None = None, opt: str = "-O2"):
         self.config = replace(config, debug=debug)
-        self._lib = _bind(library(self.config, trace=trace_format if trace else None, verilog=verilog, opt=opt))
+        self._lib = self._bind(library(self.config, trace=trace_format if trace else None, verilog=verilog, opt=opt))
         self._deep = {} if verilog else deep_slices(config)
-        if self._deep:
-            self._lib.sim_bank.restype, self._lib.sim_bank.argtypes = ctypes.c_void_p, (_SIM, ctypes.c_char_p)
         self._probes = probe_table(self.config)
         self._sim = _SIM(self._lib.sim_create(str(trace).encode() if trace else None))
         self._buffer = np.zeros(self._lib.sim_probe_bytes(), np.uint8)
+
+    def _bind(self, path: Path) -> Any:
+        if any(self.config.ports):
+            raise ValueError(f"config {self.config.name} must have no links: chips with links are simulated in a rack "
+                             "(sim.rtl.linked)")
+        return bind(path)
 
     def close(self) -> None:
         """Free the chip and finish its waveforms."""
@@ -160,6 +174,11 @@ class VerilatedChip(HostedChip):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def brief(self) -> bool:
+        """Whether the simulation leaves out falling edges, at which nothing happens. With waveforms it does not."""
+        return bool(self._lib.sim_brief(self._sim))
 
     # --- host port -----------------------------------------------------------------------------------------------
 

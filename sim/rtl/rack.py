@@ -13,7 +13,7 @@ from arch.isa import HOST_READ
 from arch.rack import Link, Port, RackConfig
 from hw.chip import Chip, own_ports
 from program.image import each
-from sim.device.chip import HostedChip
+from sim.device.hosted_chip import HostedChip
 
 from .chip import probe_table
 from .ticked import Ticked

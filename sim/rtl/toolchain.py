@@ -16,7 +16,6 @@ folder and Python through links in the cache, whose own path has no spaces.
 import importlib.util
 import os
 import platform
-import shlex
 import shutil
 import subprocess
 import sys
@@ -25,7 +24,11 @@ from functools import cache
 from pathlib import Path
 
 from base.cache import cache_root, content_key, locked
+from base.cxx import cxx
 from base.errors import TspError
+
+OBJCACHE = Path(__file__).with_name("objcache.sh")
+"""Does for Verilator's run-time library what ccache does for all objects."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +39,8 @@ class Toolchain:
     cxx: tuple[str, ...]
     """The C++ compiler, and the arguments of every call."""
     make: str
-    objcache: str
-    """`ccache`, or ""."""
+    ccache: str
+    """`ccache`, or "". It is "" if `cxx` itself begins with ccache, which refuses to start itself."""
     verilator_version: str
     cxx_version: str
 
@@ -57,9 +60,13 @@ class Toolchain:
             f"LINK={' '.join(self.cxx)}",
             "AR=ar",
             f"PYTHON3={linked(Path(sys.executable))}",
-            f"OBJCACHE={self.objcache}",
+            f"OBJCACHE={self.ccache or self._own_objcache()}",
             "CFG_CXXFLAGS_PCH_I=-include",
         ]
+
+    def _own_objcache(self) -> str:
+        """The command that takes the place of ccache."""
+        return f"sh {linked(OBJCACHE)} {cache_root() / 'runtime' / content_key(*self.versions)}"
 
     def environment(self) -> dict[str, str]:
         """The environment for a child process that calls `verilator` or Verilator's makefile."""
@@ -77,15 +84,15 @@ class Toolchain:
 def find() -> Toolchain:
     """The tools of this machine. Raises TspError if one is missing."""
     root = _verilator_root()
-    compiler, *arguments = shlex.split(os.environ.get("CXX", "")) or ["g++"]
-    cxx = _need(compiler, "a C++ compiler", "apt-get install g++ (or set CXX)"), *arguments
+    command, *arguments = cxx()
+    compiler = _need(command, "a C++ compiler", "apt-get install g++ (or set CXX)"), *arguments
     return Toolchain(
         verilator_root=root,
-        cxx=cxx,
+        cxx=compiler,
         make=_need(os.environ.get("MAKE_COMMAND", "make"), "make", "apt-get install make"),
-        objcache=shutil.which("ccache") or "",
+        ccache="" if Path(command).name == "ccache" else shutil.which("ccache") or "",
         verilator_version=_first_line((str(root / "bin" / "verilator_bin"),), VERILATOR_ROOT=str(root)),
-        cxx_version=_first_line(cxx),
+        cxx_version=_first_line(compiler),
     )
 
 
@@ -109,10 +116,10 @@ def _first_line(command: tuple[str, ...], **env: str) -> str:
             [*command, "--version"], capture_output=True, text=True, check=True, env={**os.environ, **env}
         )
     except (OSError, subprocess.CalledProcessError) as error:
-        raise TspError(f"`{' '.join(command)} --version` must work, but: {error}") from error
+        raise TspError(f"`{' '.join(command)} --version` failed: {error}") from error
     lines = answer.stdout.splitlines()
     if not lines:
-        raise TspError(f"`{' '.join(command)} --version` must name a version, but printed nothing")
+        raise TspError(f"`{' '.join(command)} --version` must print a version, but printed nothing")
     return lines[0]
 
 

@@ -72,7 +72,7 @@ def check(before: dict, after: dict) -> None:
     wrong = [*missing, *(name for name, cell in new.items() if _original(name) not in old
                          or _meaning(cell, hears_new) != _meaning(old[_original(name)], hears_old))]
     if wrong:
-        raise TspError(f"placing copies must leave every cell what it is, but {wrong[0]} is another ({len(wrong)} are)")
+        raise TspError(f"placing copies must keep every cell, but it changed {wrong[0]} ({len(wrong)} cells in all)")
 
 
 def regions(sinks: list[Sink]) -> list[list[Sink]]:

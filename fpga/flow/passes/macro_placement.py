@@ -70,7 +70,7 @@ def constrain(netlist: dict, board: Board) -> bool:
     if places.keys() != macros.keys():
         wrong = min(places.keys() ^ macros.keys())
         raise TspError(f"{file} must name the block RAMs and multipliers of {board.name}, but {wrong} is only in one "
-                       f"of the two; make it anew: `python -m fpga.flow.place_macros {board.name}`")
+                       f"of the two; make a new floorplan: `python -m fpga.flow.place_macros {board.name}`")
     for name, cell in macros.items():
         cell["attributes"]["BEL"] = places[name]
     return True

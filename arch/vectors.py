@@ -1,4 +1,4 @@
-"""Values on lanes: rounding up, padding, and conversion to vectors and quads."""
+"""Vectors: rounding up, padding, and conversion of values to vectors and quads."""
 
 import numpy as np
 

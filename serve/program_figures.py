@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 
 from program.program import DEFAULT_CLOCK_MHZ, Program
-from report.figures import by_segment
+from program.rack import AnyProgram, RackProgram
+from report.breakdown import by_segment
 
-UNITS = ("MXM", "VXM", "SXM", "MEM")
+UNITS = ("MXM", "VXM", "SXM", "MEM", "C2C")
 
 
 @lru_cache(maxsize=1)
-def program_figures(program: Program) -> dict[str, Any]:
+def program_figures(program: AnyProgram) -> dict[str, Any]:
     """Chip, model and buckets; a bucket serves the positions below its limit."""
     model = program.model
     return {
@@ -26,18 +27,25 @@ def program_figures(program: Program) -> dict[str, Any]:
     }
 
 
-def utilisation(program: Program, number: int) -> dict[str, float]:
+def utilisation(program: AnyProgram, number: int) -> dict[str, float]:
     """The part of a token's cycles in which the queues of a unit are in a burst, in bucket `number`.
 
-    The mean over the unit's queues that the program uses at all.
+    The mean over the unit's queues that the program uses at all, on all chips of a rack.
     """
+    chips = program.chips if isinstance(program, RackProgram) else (program,)
+    period = program.buckets[number].period
+    busy = [(queue, cycles / period) for chip in chips for queue, cycles in busy_cycles(chip, number).items()]
+    parts = {unit: [part for queue, part in busy if queue.startswith(unit)] for unit in UNITS}
+    return {unit: min(1.0, sum(each) / len(each)) for unit, each in parts.items() if each}
+
+
+def busy_cycles(program: Program, number: int) -> dict[str, int]:
+    """Cycles of a token in which each queue of a chip is in a burst."""
     busy: dict[str, int] = defaultdict(int)
     for segment, events in by_segment(program, number):
         spans: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(program.buckets[number].period + 1, bool))
         for event in events:
             spans[event.queue][event.first : event.last + 1] = True
         for queue, cycles in spans.items():
-            busy[queue] += int(cycles.sum()) * segment.passes
-    period = program.buckets[number].period
-    parts = {unit: [cycles / period for queue, cycles in busy.items() if queue.startswith(unit)] for unit in UNITS}
-    return {unit: min(1.0, sum(each) / len(each)) for unit, each in parts.items() if each}
+            busy[queue] += int(cycles.sum()) * segment.turns
+    return busy

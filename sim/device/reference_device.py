@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from arch.host_map import Trap
-from program.program import Program
+from program.rack import AnyProgram
 from program.reference import MOST_ROWS, IntegerState, Prepared
 
-from .device import Counters, TokenResult, check_cached, check_prompt, check_run, sampler_of
+from .protocol import Counters, TokenResult, check_cached, check_prompt, check_run, sampler_of
 
 
 class ReferenceDevice:
@@ -16,7 +16,7 @@ class ReferenceDevice:
 
     name = "reference"
 
-    def load(self, program: Program) -> None:
+    def load(self, program: AnyProgram) -> None:
         """Load the integer model of a program."""
         self._program = program
         self._state = IntegerState(Prepared(program.integer_model()))

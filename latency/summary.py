@@ -1,4 +1,4 @@
-"""Figures of many samples, each with the number of values that it rests on.
+"""A summary of many samples, each with the number of values that it rests on.
 
 A percentile is interpolated linearly between the two values next to its rank (numpy's method "linear"). The 99th is
 given for 100 values and more. A standard deviation is the sample's (n - 1); the CV is it over the mean. Inter-token
@@ -19,7 +19,7 @@ METRICS = ("ttft", "itl", "tpot", "e2el", "tps")
 Figures = dict[str, float | int | None]
 
 
-def summary(values: Sequence[float]) -> Figures:
+def summarise(values: Sequence[float]) -> Figures:
     """n, mean, std, cv_percent, p50, p95 and p99; None for what so few values do not tell."""
     n = len(values)
     mean = float(np.mean(values)) if n else None
@@ -61,22 +61,22 @@ def _values(timed: Sample | OnChip, metric: str, tokens: int) -> list[float]:
 
 def table(samples: Sequence[Sample], *, on_chip: bool = False) -> dict[str, Figures]:
     """All metrics; times end in `_ms`."""
-    return {metric if metric == "tps" else f"{metric}_ms": summary(values_of(samples, metric, on_chip=on_chip))
+    return {metric if metric == "tps" else f"{metric}_ms": summarise(values_of(samples, metric, on_chip=on_chip))
             for metric in METRICS}
 
 
 def benchmark(samples: Sequence[Sample]) -> Figures:
     """The keys that published latency benchmarks have; cv_percent is of the tokens a second."""
-    latency, speed = (summary(values_of(samples, metric)) for metric in ("e2el", "tps"))
+    latency, speed = (summarise(values_of(samples, metric)) for metric in ("e2el", "tps"))
     return {"p50_latency_ms": latency["p50"], "p95_latency_ms": latency["p95"], "mean_tps": speed["mean"],
             "std_tps": speed["std"], "cv_percent": speed["cv_percent"]}
 
 
 def monitor(samples: Sequence[Sample]) -> Figures:
     """The keys that published monitors have."""
-    latency = summary(values_of(samples, "e2el"))
+    latency = summarise(values_of(samples, "e2el"))
     return {"p50_ms": latency["p50"], "p95_ms": latency["p95"], "p99_ms": latency["p99"],
-            "mean_tps": summary(values_of(samples, "tps"))["mean"]}
+            "mean_tps": summarise(values_of(samples, "tps"))["mean"]}
 
 
 def cycles(samples: Sequence[Sample]) -> dict[str, object] | None:

@@ -19,7 +19,8 @@ def kl_top1(float_logits: np.ndarray, int_logits: np.ndarray) -> Quality:
     Raises `ValueError` if the shapes differ or hold no token.
     """
     if float_logits.shape != int_logits.shape or float_logits.ndim != 2 or not len(float_logits):
-        raise ValueError(f"logits must be [T, vocab] twice alike, not {float_logits.shape} and {int_logits.shape}")
+        raise ValueError(f"both logits must have the same shape [T, vocab], not {float_logits.shape} and "
+                         f"{int_logits.shape}")
     log_p, log_q = log_softmax(float_logits), log_softmax(int_logits)
     p = np.exp(log_p)
     kl = float((p * (log_p - log_q)).sum(axis=-1).mean())

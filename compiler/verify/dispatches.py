@@ -9,7 +9,7 @@ import numpy as np
 from arch import isa
 from arch.host_map import Trap
 from arch.isa import ENGINE, Instr, Op
-from arch.legal import VerifyError, instruction
+from arch.legal import IllegalProgram, instruction
 from arch.row import Queue
 
 
@@ -20,8 +20,8 @@ class Word:
     queue: its queue.
     number: its index among the queue's words.
     instr: the instruction.
-    cycles: cycles of its dispatches [passes].
-    offsets: address offsets of loop levels 0 and 1 [passes, 2].
+    cycles: cycles of its dispatches [turns].
+    offsets: address offsets of loop levels 0 and 1 [turns, 2].
     """
 
     queue: Queue
@@ -47,48 +47,48 @@ class Word:
 
     @property
     def first(self) -> np.ndarray:
-        """Cycle of the first element [passes]."""
+        """Cycle of the first element [turns]."""
         return self.cycles + ENGINE
 
     @property
     def last(self) -> np.ndarray:
-        """Cycle of the last element [passes]."""
+        """Cycle of the last element [turns]."""
         count, interval = self.burst
         return self.first + (count - 1) * interval
 
     @cached_property
     def elements(self) -> np.ndarray:
-        """Cycle of every element [passes, count]. Check `last` first, because there may be very many elements."""
+        """Cycle of every element [turns, count]. Check `last` first, because there may be very many elements."""
         count, interval = self.burst
         return self.first[:, None] + np.arange(count) * interval
 
-    def error(self, rule: Trap, cycle: int, what: str) -> VerifyError:
+    def error(self, rule: Trap, cycle: int, what: str) -> IllegalProgram:
         """The error for an offence of this word."""
-        return VerifyError(rule, self.queue.name, self.number, int(cycle), f"{self.instr.op.name}: {what}")
+        return IllegalProgram(rule, self.queue.name, self.number, int(cycle), f"{self.instr.op.name}: {what}")
 
 
 def unroll(queue: Queue, words: Sequence[int], period: int) -> list[Word]:
     """The unit's words of a queue, with their dispatches. The last word must be a SYNC before `period` ends."""
     instrs = [instruction(queue, number, word) for number, word in enumerate(words)]
     dispatches: list[list[tuple[int, int, int]]] = [[] for _ in words]
-    levels: list[list[int]] = []  # first word of the body, finished passes, passes in all, stride
+    levels: list[list[int]] = []  # first word of the body, finished turns, turns in all, stride
     pc, cycle = 0, isa.START
     while True:
         number = pc
         if number >= len(words):
-            raise VerifyError(Trap.DRY, queue.name, number, cycle, "the queue ends without SYNC")
+            raise IllegalProgram(Trap.DRY, queue.name, number, cycle, "the queue ends without SYNC")
         instr, pc = instrs[number], pc + 1
         if cycle >= period:
-            raise VerifyError(Trap.NOT_PARKED, queue.name, number, cycle, f"dispatched after the period of {period}")
+            raise IllegalProgram(Trap.NOT_PARKED, queue.name, number, cycle, f"dispatched after the period of {period}")
         match instr.op:
             case Op.SYNC:
                 break
             case Op.LOOP:
                 if len(levels) == isa.LOOP_LEVELS:
-                    raise VerifyError(Trap.OPCODE, queue.name, number, cycle, "LOOP is nested too deep")
+                    raise IllegalProgram(Trap.OPCODE, queue.name, number, cycle, "LOOP is nested too deeply")
                 levels.append([pc, 0, instr.count, instr.stride])
             case Op.END_LOOP:
-                pc = _next_pass(queue, number, cycle, levels) or pc
+                pc = _next_turn(queue, number, cycle, levels) or pc
             case Op.NOP:
                 pass
             case _:
@@ -96,17 +96,17 @@ def unroll(queue: Queue, words: Sequence[int], period: int) -> list[Word]:
                 dispatches[number].append((cycle, passed[0], passed[1]))
         cycle += instr.delay
     if levels:
-        raise VerifyError(Trap.OPCODE, queue.name, number, cycle, "SYNC within a loop")
+        raise IllegalProgram(Trap.OPCODE, queue.name, number, cycle, "SYNC stands within a loop")
     if pc < len(words):
-        raise VerifyError(Trap.OPCODE, queue.name, pc, -1, "words behind SYNC")
+        raise IllegalProgram(Trap.OPCODE, queue.name, pc, -1, "words follow SYNC")
     found = [(number, np.array(times, np.int64)) for number, times in enumerate(dispatches) if times]
     return [Word(queue, number, instrs[number], times[:, 0], times[:, 1:]) for number, times in found]
 
 
-def _next_pass(queue: Queue, number: int, cycle: int, levels: list[list[int]]) -> int:
+def _next_turn(queue: Queue, number: int, cycle: int, levels: list[list[int]]) -> int:
     """END_LOOP: the first word of the body if a turn is left, else 0."""
     if not levels:
-        raise VerifyError(Trap.OPCODE, queue.name, number, cycle, "END_LOOP without LOOP")
+        raise IllegalProgram(Trap.OPCODE, queue.name, number, cycle, "END_LOOP has no LOOP")
     level = levels[-1]
     level[1] += 1
     if level[1] < level[2]:

@@ -14,8 +14,7 @@ from programs import small_program
 from base.errors import TspError
 from cli.main import app
 from program.file import save
-from report import figures as report
-from report import names, page, picture, streams, trace, web
+from report import breakdown, names, page, picture, streams, trace, web
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -41,22 +40,22 @@ def numbers(program) -> range:
 
 def test_every_cycle_of_the_period_is_accounted_for(program):
     for number in numbers(program):
-        totals = report.totals(program, number)
-        assert sum((t.mxm + t.exposed) * t.passes for t in totals) == program.buckets[number].period
-        exposed = sum(o.exposed * o.passes for o in report.operations(program, number))
-        assert exposed == sum(t.exposed * t.passes for t in totals if t.segment != report.BETWEEN)
+        totals = breakdown.totals(program, number)
+        assert sum((t.mxm + t.exposed) * t.turns for t in totals) == program.buckets[number].period
+        exposed = sum(o.exposed * o.turns for o in breakdown.operations(program, number))
+        assert exposed == sum(t.exposed * t.turns for t in totals if t.segment != breakdown.BETWEEN)
 
 
 def test_matrix_work_covers_the_weights(program):
     """No fewer MAC cycles than both matrix units need for the bytes they consume; idle intervals are the rest."""
-    for (segment, events), total in zip(report.by_segment(program, 0), report.totals(program, 0), strict=False):
-        assert total.mxm * total.passes * program.config.macs >= segment.weight_bytes
-        assert sum(last - first + 1 for first, last in report.idle(segment, events)) == total.exposed
+    for (segment, events), total in zip(breakdown.by_segment(program, 0), breakdown.totals(program, 0), strict=False):
+        assert total.mxm * total.turns * program.config.macs >= segment.weight_bytes
+        assert sum(last - first + 1 for first, last in breakdown.idle(segment, events)) == total.exposed
 
 
 def test_operations_are_those_of_the_schedule(program):
     for number in numbers(program):
-        found, events = report.operations(program, number), program.events(number)
+        found, events = breakdown.operations(program, number), program.events(number)
         assert {(o.segment, o.label) for o in found} == {(e.segment, e.label) for e in events}
         for name in {o.segment for o in found}:
             begins = [o.first for o in found if o.segment == name]
@@ -66,7 +65,7 @@ def test_operations_are_those_of_the_schedule(program):
 
 
 def test_the_memory_map_is_complete_and_free_of_overlaps(program):
-    found = report.sram_map(program)
+    found = breakdown.sram_map(program)
     assert {name: sum(t.quads for t in tensors) for name, tensors in found.items()} == {
         name: used for name, (used, _) in program.sram_use().items()}
     taken = set()
@@ -79,13 +78,13 @@ def test_the_memory_map_is_complete_and_free_of_overlaps(program):
 
 
 def test_rows_follow_the_chip(program):
-    names = list(dict.fromkeys(queue for queue, _ in report.tracks(program, program.events(0))))
+    names = list(dict.fromkeys(queue for queue, _ in breakdown.tracks(program, program.events(0))))
     assert names == ["MXM_W", "MEM_W1", "MEM_W0", "VXM", "MEM_E0", "MEM_E1", "SXM_E", "MXM_E"]
 
 
 def test_a_bucket_that_is_not_there_is_refused(program):
     with pytest.raises(TspError, match=re.escape(f"bucket must be in 0..{len(program.buckets) - 1}, not 99")):
-        report.operations(program, 99)
+        breakdown.operations(program, 99)
 
 
 # ---- trace ----
@@ -103,28 +102,28 @@ def test_the_trace_is_one_token_without_overlaps(program):
             assert all(end <= start for (_, end), (start, _) in pairwise(sorted(spans)))
         named = {(e["pid"], e["tid"]) for e in made["traceEvents"] if e["name"] == "thread_name"}
         assert named == set(by_track)
-        passes = {segment.name: segment.passes for segment in program.buckets[number].segments}
+        turns = {segment.name: segment.turns for segment in program.buckets[number].segments}
         bursts = [event for event in events if event["pid"] != trace.TOKEN]
-        assert len(bursts) == sum(passes[event.segment] for event in program.events(number))
+        assert len(bursts) == sum(turns[event.segment] for event in program.events(number))
 
 
 # ---- picture ----
 
 
 def test_the_drawings_hold_every_burst_within_their_borders(program):
-    for segment, events in report.by_segment(program, 0):
+    for segment, events in breakdown.by_segment(program, 0):
         root = ElementTree.fromstring(picture.segment_svg(program, 0, segment.name))
         width, height = float(root.attrib["width"]), float(root.attrib["height"])
         for box in root.iter(f"{SVG}rect"):
             x, y, w, h = (float(box.attrib.get(name, 0)) for name in ("x", "y", "width", "height"))
             assert min(x, y) >= 0 and x + w <= width and y + h <= height
         titles = [title.text or "" for title in root.iter(f"{SVG}title")]
-        assert len(titles) == len(events) + len(report.order(events))
+        assert len(titles) == len(events) + len(breakdown.order(events))
 
 
 def test_the_drawing_shows_every_value_on_its_way(program):
     """A band for each burst and direction of a segment that drives what somebody takes."""
-    for segment, events in report.by_segment(program, 0):
+    for segment, events in breakdown.by_segment(program, 0):
         begins = {(event.queue, event.first) for event in events}
         wanted = [band for band in streams.bands(program, 0) if (band.queue, band.start) in begins]
         root = ElementTree.fromstring(picture.segment_svg(program, 0, segment.name))
@@ -132,7 +131,7 @@ def test_the_drawing_shows_every_value_on_its_way(program):
 
 
 def test_rows_have_names_for_a_reader(program):
-    rows = {names.row_name(queue, engine) for queue, engine in report.tracks(program, program.events(0))}
+    rows = {names.row_name(queue, engine) for queue, engine in breakdown.tracks(program, program.events(0))}
     drawn = ElementTree.fromstring(picture.segment_svg(program, 0, "layer"))
     assert rows <= {text.text for text in drawn.iter(f"{SVG}text")}
     assert {"matrix unit west: multiply", "memory E0: read", "vector unit", "lane switch east: switch"} <= rows
@@ -140,13 +139,13 @@ def test_rows_have_names_for_a_reader(program):
 
 def test_every_operation_of_the_compiler_belongs_to_a_family(program):
     for number in numbers(program):
-        for label in report.order(program.events(number)):
+        for label in breakdown.order(program.events(number)):
             assert names.family(label) is not names.OTHER, label
 
 
 def test_the_page_names_every_operation_and_needs_nothing_else(program):
     text = page.page(program, 0, "small <&>")
-    for label in report.order(program.events(0)):
+    for label in breakdown.order(program.events(0)):
         assert f"</span>{label}</td>" in text
     assert "small &lt;&amp;&gt;" in text
     assert not re.search(r"<link|src=|href=|url\(|@import|^import ", text, re.MULTILINE)
@@ -173,7 +172,7 @@ def test_the_command_prints_and_writes(file: Path, program, tmp_path: Path, caps
     assert app(["report", str(file), "--bucket", "0", *options]) == 0
     printed = capsys.readouterr().out
     assert f"{program.buckets[0].period:,} cycles a token" in printed
-    assert all(label in printed for label in report.order(program.events(0)))
+    assert all(label in printed for label in breakdown.order(program.events(0)))
     assert json.loads(outputs["--trace"].read_text())["otherData"]["period_cycles"] == program.buckets[0].period
     assert outputs["--html"].read_text() == page.page(program, 0, "small.tsp")
     assert "layer" in outputs["--svg"].read_text()

@@ -1,13 +1,14 @@
 """Figures of a program before it runs: the cycles of each operation, and the map of the SRAM."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from arch import row
 from base.errors import TspError
 from program.program import Bucket, Event, Program, Segment
 
-ENGINES = {"MEM": ("read", "write", "index"), "VXM": ("alu",), "SXM": ("sxm",), "MXM": ("load", "mac", "drain")}
+ENGINES = {"MEM": ("read", "write", "index"), "VXM": ("alu",), "SXM": ("sxm",), "MXM": ("load", "mac", "drain"),
+           "C2C": ("send", "receive")}
 """Engines of a unit, in the order of the pictures. Other engines follow by name."""
 BETWEEN = "between tokens"
 """Name of the cycles before the first and after the last segment."""
@@ -20,7 +21,7 @@ BETWEEN = "between tokens"
 class Operation:
     """An operation of one segment. Cycles are those of one turn.
 
-    passes: turns of the segment.
+    turns: turns of the segment.
     first, last: first and last cycle of its bursts in the first turn, counted from the token's start pulse.
     mxm, vxm: cycles in which a matrix unit, or the vector unit, works for it.
     exposed: cycles in which no matrix unit works at all and this operation holds up the others. It is the active
@@ -29,7 +30,7 @@ class Operation:
 
     label: str
     segment: str
-    passes: int
+    turns: int
     first: int
     last: int
     mxm: int
@@ -44,11 +45,11 @@ class Operation:
 
 @dataclass(frozen=True)
 class Total:
-    """A segment, or the cycles between tokens. The sum of (mxm + exposed) * passes over a bucket's totals is its
+    """A segment, or the cycles between tokens. The sum of (mxm + exposed) * turns over a bucket's totals is its
     period."""
 
     segment: str
-    passes: int
+    turns: int
     length: int
     mxm: int
     vxm: int
@@ -69,7 +70,7 @@ def operations(program: Program, number: int) -> list[Operation]:
         for label in labels:
             own = [e for e in events if e.label == label]
             found.append(Operation(
-                label, segment.name, segment.passes, min(e.first for e in own), max(e.last for e in own),
+                label, segment.name, segment.turns, min(e.first for e in own), max(e.last for e in own),
                 len(_busy(own, "mac")), len(_busy(own, "alu")), exposed.get(label, 0)))
     return found
 
@@ -77,18 +78,23 @@ def operations(program: Program, number: int) -> list[Operation]:
 def totals(program: Program, number: int) -> list[Total]:
     """The segments of bucket `number`, and the cycles between tokens."""
     bucket = get_bucket(program, number)
-    found = [Total(segment.name, segment.passes, segment.length, len(_busy(events, "mac")),
+    found = [Total(segment.name, segment.turns, segment.length, len(_busy(events, "mac")),
                    len(_busy(events, "alu")), segment.weight_bytes)
              for segment, events in by_segment(program, number)]
-    between = bucket.period - sum(segment.length * segment.passes for segment in bucket.segments)
+    between = bucket.period - sum(segment.length * segment.turns for segment in bucket.segments)
     return [*found, Total(BETWEEN, 1, between, 0, 0, 0)]
 
 
 def get_bucket(program: Program, number: int) -> Bucket:
     """The bucket with this number. Raises TspError if there is none."""
-    if not 0 <= number < len(program.buckets):
-        raise TspError(f"bucket must be in 0..{len(program.buckets) - 1}, not {number}")
+    check_bucket(program.buckets, number)
     return program.buckets[number]
+
+
+def check_bucket(buckets: Sequence[Bucket], number: int) -> None:
+    """Raises TspError if there is no bucket with this number."""
+    if not 0 <= number < len(buckets):
+        raise TspError(f"bucket must be in 0..{len(buckets) - 1}, not {number}")
 
 
 def by_segment(program: Program, number: int) -> Iterator[tuple[Segment, list[Event]]]:

@@ -1,0 +1,184 @@
+"""What the chips of a rack send each other: each sends its part of a tensor, and takes the parts of all others.
+
+All chips write the same transfers in the same order. A transfer is a cluster of parts on several chips
+(`compiler.ir.Part`): the scheduler ties the SEND of one chip to the RECEIVEs of others by the latency of the links.
+"""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from arch import isa, row
+from arch.config import PLANES
+from arch.rack import Port, RackConfig
+from arch.vectors import SIDES
+from compiler.ir import Act, Cluster, Part, Stream
+
+from .builder import Builder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hop:
+    """A SEND of a chip to all chips that get these flits from it.
+
+    chip: the sender. side: end of its row. ports: mask of its ports. takers: ports that take the flits, and cycles from
+    the SEND to each RECEIVE.
+    """
+
+    chip: int
+    side: str
+    ports: int
+    takers: tuple[tuple[Port, int], ...]
+
+    @property
+    def chips(self) -> frozenset[int]:
+        """All chips of the hop."""
+        return frozenset({self.chip} | {port.chip for port, _ in self.takers})
+
+
+def route(rack: RackConfig, source: int) -> list[Hop]:
+    """The hops that bring a chip's flits to all others, each by the least number of links."""
+    reached, edge, hops = {source}, [source], list[Hop]()
+    while edge:
+        near = edge.pop(0)
+        for side in SIDES:
+            ports, takers = 0, list[tuple[Port, int]]()
+            for number in range(rack.chips[near].ports_of(side)):
+                far, latency = rack.across.get(Port(near, side, number), (Port(source, "E", 0), 0))
+                if far.chip not in reached:
+                    reached.add(far.chip)
+                    edge.append(far.chip)
+                    ports |= 1 << number
+                    takers.append((far, isa.C2C_SEND + latency))
+            if takers:
+                hops.append(Hop(chip=near, side=side, ports=ports, takers=tuple(takers)))
+    return hops
+
+
+def way(rack: RackConfig, hops: Sequence[Hop], target: int) -> list[Hop]:
+    """The hops of a route by which flits get to one chip, without the takers beside the way."""
+    found, wanted = list[Hop](), target
+    for hop in reversed(hops):
+        for port, late in hop.takers:
+            if port.chip == wanted:
+                near, _ = rack.across[port]
+                found.insert(0, replace(hop, ports=1 << near.number, takers=((port, late),)))
+                wanted = hop.chip
+                break
+    return found
+
+
+class Exchange:
+    """The transfers that one chip of a rack takes part in."""
+
+    def __init__(self, rack: RackConfig, chip: int) -> None:
+        self.rack, self.chip = rack, chip
+        self._transfers = 0
+
+    @cached_property
+    def routes(self) -> list[list[Hop]]:
+        """By source, the hops to all other chips."""
+        return [route(self.rack, chip) for chip in range(len(self.rack.chips))]
+
+    def number(self) -> int:
+        """A new number, equal on all chips, for they take the same numbers in the same order."""
+        self._transfers += 1
+        return self._transfers
+
+
+def gather(b: Builder, name: str, parts: Sequence[range], planes: int = 1, *, lift: int = 0,
+           acts: Mapping[int, Mapping[str, Act]] | None = None, own: Callable[[Cluster], Stream] | None = None) -> None:
+    """Give all chips the parts of a tensor that each of them has.
+
+    name: the tensor, which has a place for all parts on every chip. parts: by chip, the quads of it that the chip
+    sends; those of this chip are written before, if not by `own`. planes: the lower planes of the quads that are sent.
+    lift: on other chips than its own, a part lies so many planes higher: an arithmetic shift then gives it its sign.
+    acts: by chip, activation entries that its part, of one plane, is loaded into as well. own: adds to a cluster what
+    makes this chip's part, one plane; the flits are sent from the stream of it, of which SRAM holds nothing. Its
+    interval must be `sent_interval`.
+    """
+    exchange = b.exchange
+    assert exchange
+    number, acts = exchange.number(), acts or {}
+    for source, part in enumerate(parts):
+        if not part:
+            continue
+        hops = exchange.routes[source]
+        if own:
+            near, hops = [hop for hop in hops if hop.chip == source], [hop for hop in hops if hop.chip != source]
+            _at_once(b, (number, source), near, name, part, acts.get(source, {}), own)
+        for n, hop in enumerate(hops):
+            for plane in range(planes):
+                _pass(b, (number, source, n, plane), hop, name, part, plane + (lift if hop.chip != source else 0),
+                      plane + lift, acts.get(source, {}))
+
+
+def pass_on(b: Builder, name: str, quads: range, planes: int, source: int, target: int) -> None:
+    """Give a chip the lower planes of quads of another one's tensor. Chips on the way get them, too."""
+    exchange = b.exchange
+    assert exchange
+    number = exchange.number()
+    for n, hop in enumerate(way(exchange.rack, exchange.routes[source], target)):
+        for plane in range(planes):
+            _pass(b, (number, source, n, plane), hop, name, quads, plane, plane, {})
+
+
+def _pass(b: Builder, key: Hashable, hop: Hop, name: str, quads: range, sent: int, taken: int,
+          acts: Mapping[str, Act]) -> None:
+    """This chip's parts of a hop. sent, taken: the plane's number at the sender and at the takers."""
+    if hop.chip == b.chip:
+        _send(b, key, hop, name, quads, sent)
+    for port, late in hop.takers:
+        if port.chip == b.chip:
+            _take(b, key, hop.chips, name, quads, taken, port, late, acts)
+
+
+def sent_interval(b: Builder, count: int) -> int:
+    """Cycles between flits: one a slot."""
+    return b.config.slot if count > 1 else 1
+
+
+def _at_once(b: Builder, key: Hashable, hops: Sequence[Hop], name: str, quads: range, acts: Mapping[str, Act],
+             own: Callable[[Cluster], Stream]) -> None:
+    """The hops of a part that is sent as it is made."""
+    chips = frozenset[int]().union(*(hop.chips for hop in hops))
+    for hop in hops:
+        for port, late in hop.takers:
+            if port.chip == b.chip:
+                _take(b, key, chips, name, quads, 0, port, late, acts)
+    if any(hop.chip == b.chip for hop in hops):
+        part = _part(b, name, key, chips)
+        stream = own(part)
+        for hop in hops:
+            part.send(stream, hop.side, hop.ports, 0)
+
+
+def _part(b: Builder, label: str, key: Hashable, chips: frozenset[int], late: int = 0) -> Part:
+    part = Part(label, b.config, key=key, chips=chips, late=late)
+    b.blocks[-1].clusters.append(part)
+    return part
+
+
+def _send(b: Builder, key: Hashable, hop: Hop, name: str, quads: range, plane: int) -> None:
+    part, mem = _part(b, name, key, hop.chips), b.tensor(name, quads.start, len(quads))
+    stream = part.read(replace(mem, planes=1 << plane), row.C2C[hop.side], interval=sent_interval(b, len(quads)))
+    part.send(stream, hop.side, hop.ports, plane)
+
+
+def _take(b: Builder, key: Hashable, chips: frozenset[int], name: str, quads: range, plane: int, port: Port,
+          late: int, acts: Mapping[str, Act]) -> None:
+    """Into SRAM, and into the matrix unit at the other end of the row. The unit at this end, which what comes runs
+    away from, reads it from SRAM. The write has the cells of all planes: no plane of a quad may be read, to be sent on,
+    while another one is written."""
+    part, mem = _part(b, name, key, chips, late), b.tensor(name, quads.start, len(quads))
+    stream = part.receive(port.side, port.number, 1 << plane, len(quads), sent_interval(b, len(quads)))
+    part.write(stream, replace(mem, planes=1 << plane))
+    part.writes = [replace(write, cell=("mem", mem.slice, addr, each)) for write, addr in
+                   zip(part.writes, range(mem.addr, mem.addr + len(quads)), strict=True) for each in range(PLANES)]
+    for side, act in acts.items():
+        if side != port.side:
+            part.load(stream, act)
+        else:
+            cluster = b.cluster(f"{name} load")
+            cluster.load(cluster.read(replace(mem, planes=1), row.MXM[side], interval=stream.interval), act)
+

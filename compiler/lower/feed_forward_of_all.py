@@ -1,0 +1,203 @@
+"""Second half of a layer on a chip of a rack.
+
+Each chip computes its channels of the inner layer, and its rows of W2's product with the channels of all chips. W2's
+product with what is here runs while the rest is computed, or on its way.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from arch.isa import Alu, ErUse, Fmt, Func, Red, Sat
+from arch.vectors import SIDES
+from compiler.ir import Acc, Act, As, Cluster, Imm, Stream
+from compiler.place.geometry import DRAIN_BURST
+from compiler.place.share import Share
+
+from .builder import Builder, less
+from .exchange import gather, sent_interval
+from .feed_forward import Inner, gate, multiply_down, vector_groups
+from .norm import gain_of, norm
+from .product import add_to_residual, product
+from .state import TokenState
+
+ALIGN = 16
+"""Of the first activation entry."""
+EXPONENT_BITS = 7
+"""Bits that an exponent leaves of the greatest magnitude."""
+
+Pieces = list[tuple[range, dict[str, Act]]]
+"""Vectors of the inner layer, and the activation entries that they are in."""
+
+
+@dataclass(eq=False)
+class _Products:
+    """W1's and W3's products of the chip's vectors, DRAIN_BURST by DRAIN_BURST: one is computed ahead."""
+
+    b: Builder
+    inner: Inner
+    inputs: dict[str, Act]
+    first: int
+    chunks: list[range]
+
+    def __post_init__(self) -> None:
+        self._ready: list[list[Acc]] = []
+
+    def __call__(self, chunk: range) -> list[Acc]:
+        """Accumulators of a chunk, a side each. Chunks are asked for in order."""
+        number = self.chunks.index(chunk)
+        for part in self.chunks[len(self._ready) : number + 2]:
+            self._ready.append([product(self.b, self.inner.matrix, self.inputs[side], part.start - self.first,
+                                        len(part)) for side in SIDES])
+        return self._ready[number]
+
+
+def feed_forward_of_all(b: Builder, state: TokenState) -> None:
+    """residual += W2 (silu(W1 x) * W3 x), x = norm(residual)."""
+    share = _share(b)
+    room = _Entries(b)
+    inputs, er = norm(b, state, "ffn norm", gain=gain_of(b, "g_layer", 1), site="ffn_norm",
+                      post=b.shifts.norm_ffn, acts=room.take(b.geometry.dim))
+    inner = Inner(state=state, matrix=b.placement.matrices["w13"], er=er, gated=None)
+    dynamic = "silu" in b.model.dynamic
+    groups = [range(*group) for group in vector_groups(b)] if dynamic else [range(b.geometry.inner)]
+    own = share.hidden[b.chip]
+    chunks = [chunk for group in groups for chunk in _chunks(_common(own, group))]
+    products = _Products(b, inner, inputs, own.start, chunks)
+    for group in groups:
+        parts = [_common(hidden, group) for hidden in share.hidden]
+        if dynamic:
+            _dynamic_group(b, inner, products, parts, room, complete=group == groups[-1])
+        else:
+            _static(b, inner, products, parts, room)
+    b.free_exponent(er)
+
+
+class _Entries:
+    """The layer's entries in the activation buffers: neighbours from one of few places on, so that the buckets have few
+    distinct instructions. A buffer that does not hold all of them gives each value the next place."""
+
+    def __init__(self, b: Builder) -> None:
+        self._b, self._next, count = b, 0, b.geometry.dim + b.geometry.inner
+        fits = count <= min(ring.size for ring in b.activations.values())
+        self._block = b.acts(count, ALIGN) if fits else None
+
+    def take(self, count: int) -> dict[str, Act]:
+        """Entries of both sides, for a new value."""
+        if not self._block:
+            return self._b.acts(count)
+        first, self._next = self._next, self._next + count
+        return {side: Act(side, act.base + first, count) for side, act in self._block.items()}
+
+    def for_down(self, vectors: range) -> dict[str, Act]:
+        """Entries for vectors of the inner layer, of the sides that compute some of W2's product."""
+        return self._b.placement.matrices["w2"].inputs(self.take(len(vectors)))
+
+
+def _share(b: Builder) -> Share:
+    assert b.geometry.share
+    return b.geometry.share
+
+
+def _common(one: range, other: range) -> range:
+    start = max(one.start, other.start)
+    return range(start, max(start, min(one.stop, other.stop)))
+
+
+def _chunks(vectors: range) -> list[range]:
+    starts = range(vectors.start, vectors.stop, DRAIN_BURST)
+    return [range(start, min(start + DRAIN_BURST, vectors.stop)) for start in starts]
+
+
+# --- static input of W2 --------------------------------------------------------------------------------------------
+
+
+def _static(b: Builder, inner: Inner, products: _Products, parts: Sequence[range], room: "_Entries") -> None:
+    """The chips exchange their vectors chunk by chunk. The product with those of others is a chunk behind."""
+    chunks = [_chunks(part) for part in parts]
+    sums = dict[str, Acc]()
+    for k in range(max(map(len, chunks))):
+        now = [own[k] if k < len(own) else range(0) for own in chunks]
+        acts = {chip: room.for_down(part) for chip, part in enumerate(now) if part}
+        mine, op = now[b.chip], dict[str, Any]()
+        if mine:
+            op = gate(b, inner, mine.start - products.first, products(mine), sat=Sat.S8)
+        gather(b, "gates", now, acts=_others(b, acts), own=functools.partial(_load, b, op, acts.get(b.chip, {})))
+        sums = _down(b, [(mine, acts[b.chip])] if mine else [], sums)
+        sums = _down(b, [(now[chip], entries) for chip, entries in _others(b, acts).items()], sums)
+    _add(b, inner, sums, None)
+
+
+def _load(b: Builder, op: dict[str, Any], acts: dict[str, Act], cluster: Cluster) -> Stream:
+    """An operation whose results are loaded, and sent."""
+    stream, _ = cluster.alu(**op, interval=sent_interval(b, op["n"]))
+    b.load(cluster, stream, acts)
+    return stream
+
+
+def _others(b: Builder, acts: dict[int, dict[str, Act]]) -> dict[int, dict[str, Act]]:
+    return {chip: entries for chip, entries in acts.items() if chip != b.chip}
+
+
+def _down(b: Builder, pieces: Pieces, sums: dict[str, Acc]) -> dict[str, Acc]:
+    """W2's sums with the product of some pieces; the first of them makes new sums."""
+    matrix = b.placement.matrices["w2"]
+    for part, acts in pieces:
+        fresh = not sums
+        if fresh:
+            sums = {side: Acc(side, b.accumulators[side].take(count), count)
+                    for side in acts if (count := len(matrix.vectors[side]))}
+        multiply_down(b, part.start, acts, sums, fresh)
+    return sums
+
+
+def _add(b: Builder, inner: Inner, sums: dict[str, Acc], er: int | None, *, complete: bool = True) -> None:
+    add_to_residual(b, inner.state, b.placement.matrices["w2"], sums, pre=b.shifts.w2_pre, post=b.shifts.w2,
+                    complete=complete, **less(er))
+
+
+# --- input of W2 with exponents ------------------------------------------------------------------------------------
+
+
+def _dynamic_group(b: Builder, inner: Inner, products: _Products, parts: Sequence[range], room: "_Entries", *,
+                   complete: bool) -> None:
+    """A group of channels: its exponent is the greatest of all chips'. complete: it is the last group."""
+    mine = parts[b.chip]
+    f = b.tensor("f", mine.start - products.first, len(mine)) if mine else None
+    for chunk in _chunks(mine):
+        assert f
+        dst = f[chunk.start - mine.start : chunk.stop - mine.start]
+        op = gate(b, inner, chunk.start - products.first, products(chunk), dst=dst, sat=Sat.S32, red=Red.MAXABS,
+                  red_slot=3, red_keep=int(chunk.start > mine.start))
+        cluster = b.cluster("gate")
+        _, largest = b.alu(cluster, **op)
+        if chunk.stop == mine.stop:
+            _exponent(b, cluster, largest)
+    owners = [chip for chip, part in enumerate(parts) if part]
+    gather(b, "exponents", [range(chip, chip + bool(part)) for chip, part in enumerate(parts)])
+    er = _greatest_exponent(b, owners)
+    acts = {chip: room.for_down(parts[chip]) for chip in owners}
+    quantised = {"a": f, "er_use": ErUse.PRE, "er": er, "sat": Sat.S8, "n": len(mine)}
+    gather(b, "gates", parts, acts=_others(b, acts), own=functools.partial(_load, b, quantised, acts.get(b.chip, {})))
+    order = sorted(owners, key=lambda chip: chip != b.chip)
+    _add(b, inner, _down(b, [(parts[chip], acts[chip]) for chip in order], {}), er, complete=complete)
+    b.free_exponent(er)
+
+
+def _exponent(b: Builder, cluster: Cluster, largest: Stream) -> None:
+    """Into the chip's place: the shift that leaves EXPONENT_BITS of the largest lane."""
+    b.alu(cluster, a=b.across_lanes(cluster, largest, Red.MAX), func=Func.BITLEN, alu=Alu.ADD, c=Imm(-EXPONENT_BITS),
+          dst=b.tensor("exponents", b.chip, 1))
+
+
+def _greatest_exponent(b: Builder, owners: Sequence[int]) -> int:
+    """An exponent register with the greatest exponent of these chips. The caller returns it."""
+    er, greatest = b.exponents.take(), b.regs(1)
+    for n, chip in enumerate(owners):
+        exponent = As(replace(b.tensor("exponents", chip, 1), planes=1), Fmt.B0)
+        fields = {"alu": Alu.MAX, "c": greatest} if n else {}
+        last = {"er_dst": er} if n == len(owners) - 1 else {}
+        b.op("ffn exponent", a=exponent, **fields, **last, dst=greatest)
+    b.free(greatest)
+    return er

@@ -1,0 +1,33 @@
+"""What each chip of a rack computes of a model whose matrices are divided by their output rows (tensor parallel)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """The part of one chip. All chips of the rack know the parts of all.
+
+    Every chip holds the whole residual and computes the norms in full. Parts follow each other in the order of chips.
+
+    chip: number of the chip.
+    tokens: tokens of the whole vocabulary.
+    heads: by chip, its K/V heads.
+    whole: matrices ("wo", "w2") that every chip holds and computes in full: the residual needs no transfer then.
+    planes: by matrix ("wo", "w2"), the byte planes that every addend of the residual that it makes fits.
+    residual, hidden, vocab: by chip, its vectors of the residual (rows of Wo and W2), of the inner layer (rows of W1
+    and W3) and of the logits.
+    """
+
+    chip: int
+    tokens: int
+    whole: frozenset[str]
+    planes: Mapping[str, int]
+    heads: tuple[range, ...]
+    residual: tuple[range, ...]
+    hidden: tuple[range, ...]
+    vocab: tuple[range, ...]
+
+    def rows(self, matrix: str) -> range:
+        """Vectors of the residual that the chip computes the addends of by a matrix ("wo", "w2")."""
+        return range(self.residual[-1].stop) if matrix in self.whole else self.residual[self.chip]

@@ -1,0 +1,124 @@
+"""Divides a model among the chips of a rack by the output rows of its matrices (tensor parallel)."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from arch.config import PLANES
+from arch.rack import RackConfig
+from arch.vectors import ceil_div
+from base.errors import TspError
+from compiler.place.share import Share
+from compiler.quantize.quantizer import GREATEST_EXPONENT
+from program.integer import IntegerModel
+
+ACT_LIMIT = 127
+"""Greatest magnitude of an activation."""
+FACTOR_LIMIT = 131_071
+"""Greatest magnitude of what the VXM multiplies."""
+
+
+def shares(rack: RackConfig, model: IntegerModel, whole: frozenset[str] = frozenset()) -> list[Share]:
+    """What each chip holds: as equal parts as whole vectors, and whole K/V heads, allow.
+
+    whole: matrices that every chip holds in full, see `Share`.
+
+    Raises TspError that names what is too small to be divided.
+    """
+    chips, lanes = len(rack.chips), rack.chips[0].lanes
+    planes = {"wo": addend_planes(model.wo, model.mo, model.shifts.wo_pre, model.shifts.wo),
+              "w2": addend_planes(model.w2, model.m2, model.shifts.w2_pre, model.shifts.w2 - _gained(model))}
+    parts: dict[str, Any] = {
+        "heads": parts_of(rack, "K/V heads", model.kv_heads, 1),
+        "residual": parts_of(rack, f"vectors of {lanes} channels (dim)", ceil_div(model.dim, lanes), 1),
+        "hidden": parts_of(rack, f"vectors of {lanes} inner channels (hidden_dim)", ceil_div(model.hidden, lanes), 1),
+        "vocab": parts_of(rack, f"vectors of {lanes} tokens (vocab_size)", ceil_div(model.vocab, lanes), 2),
+    }
+    return [Share(chip=chip, tokens=model.vocab, whole=whole, planes=planes, **parts) for chip in range(chips)]
+
+
+def parts_of(rack: RackConfig, what: str, count: int, least: int) -> tuple[range, ...]:
+    """By chip, a part of `count` things. The parts differ by one at most. Raises TspError if one is below `least`."""
+    chips = len(rack.chips)
+    if count < least * chips:
+        raise TspError(f"rack {rack.name}: {count} {what} cannot be divided among {chips} chips, each of which takes "
+                       f"at least {least}: use fewer chips, or the partition by layers")
+    return tuple(range(count * chip // chips, count * (chip + 1) // chips) for chip in range(chips))
+
+
+def uneven(share: Share) -> list[str]:
+    """What does not divide evenly, and what the chip with the largest part does more than an even one."""
+    found = []
+    for what, parts in (("K/V heads", share.heads), ("vectors of inner channels", share.hidden),
+                        ("vectors of tokens", share.vocab)):
+        sizes = [len(part) for part in parts]
+        if max(sizes) > min(sizes):
+            found.append(f"{what}: {', '.join(map(str, sizes))} on the chips; the largest part is "
+                         f"{max(sizes) * len(sizes) / sum(sizes) - 1:.0%} more than an even one")
+    return found
+
+
+def addend_planes(weights: np.ndarray, scales: np.ndarray, pre: int, post: int) -> int:
+    """Byte planes that hold every addend of the residual that a matrix of layers can make, for any input.
+
+    A model without weights (`capacity.hollow_model`) stands for any: all planes.
+    """
+    if not scales.any():
+        return PLANES
+    sums = ACT_LIMIT * np.abs(weights.astype(np.int64)).sum(-1)
+    factors = np.minimum((sums >> max(pre, 0)) + 1 << max(-pre, 0), FACTOR_LIMIT)
+    most = int((factors * np.abs(scales.astype(np.int64))).max() >> max(post, 0)) + 1
+    return next((planes for planes in range(1, PLANES) if most < 1 << 8 * planes - 1), PLANES)
+
+
+def _gained(model: IntegerModel) -> int:
+    """The greatest exponent of W2's input."""
+    return GREATEST_EXPONENT["silu"] if "silu" in model.dynamic else 0
+
+
+# --- parts of a model ----------------------------------------------------------------------------------------------
+
+
+def own_model(model: IntegerModel, share: Share, lanes: int) -> IntegerModel:
+    """The rows of a model that a chip holds. Its sizes are those of these rows, but for the residual."""
+    rows = own_rows(model, share, lanes)
+    heads, hidden, vocab = share.heads[share.chip], rows["w1"], rows["classifier"]
+    found: dict[str, Any] = {
+        "heads": len(heads) * (model.heads // model.kv_heads), "kv_heads": len(heads), "hidden": len(hidden),
+        "vocab": len(vocab), "classifier": model.classifier[rows["classifier"]], "mc": model.mc[rows["classifier"]],
+    }
+    for name in ("wq", "wk", "wv", "wo", "w1", "w2", "w3"):
+        found |= {each: getattr(model, each)[:, rows[name]] for each in (name, "m" + name[1])}
+    for name in ("first_k", "first_m", "first_v"):
+        if (array := getattr(model, name)) is not None:
+            found[name] = array[:, heads.start : heads.stop]
+    return replace(model, **found)
+
+
+def own_rows(model: IntegerModel, share: Share, lanes: int) -> dict[str, np.ndarray]:
+    """The rows of each matrix that a chip holds, as the model counts them."""
+    size, rep, chip = model.head_size, model.heads // model.kv_heads, share.chip
+    heads = share.heads[chip]
+
+    def channels(part: range, count: int) -> np.ndarray:
+        return np.arange(part.start * lanes, min(part.stop * lanes, count))
+
+    kv, inner = np.arange(heads.start * size, heads.stop * size), channels(share.hidden[chip], model.hidden)
+    added = {name: channels(share.rows(name), model.dim) for name in ("wo", "w2")}
+    return {"wq": np.arange(heads.start * rep * size, heads.stop * rep * size), "wk": kv, "wv": kv,
+            "w1": inner, "w3": inner, **added, "classifier": channels(share.vocab[chip], model.vocab)}
+
+
+def padded_rows(rows: np.ndarray, count: int) -> np.ndarray:
+    """The rows, and -1 up to `count`."""
+    return np.pad(rows, (0, count - len(rows)), constant_values=-1).astype("<i4")
+
+
+def joined_rows(model: IntegerModel, share: Share, lanes: int) -> dict[str, np.ndarray]:
+    """The same rows as `program.weights.SOURCES` joins matrices: those of a joined matrix as it counts them."""
+    rows = own_rows(model, share, lanes)
+    queries, keys = model.heads * model.head_size, model.kv_heads * model.head_size
+    return {"qkv": np.concatenate([rows["wq"], queries + rows["wk"], queries + keys + rows["wv"]]),
+            "w13": np.concatenate([rows["w1"], model.hidden + rows["w3"]]), "wo": rows["wo"], "w2": rows["w2"],
+            "classifier": rows["classifier"], "embedding": np.arange(model.vocab)}

@@ -1,0 +1,99 @@
+"""The context that fits a rack with each plan, and what limits it. Only the model's shapes count, not its weights."""
+
+import functools
+from collections.abc import Sequence
+
+from arch.rack import RackConfig
+from base.errors import TspError
+from compiler.capacity import check_wanted, hollow_model, longest_context, rope_rate
+from compiler.place.lifetimes import check_lifetimes
+from compiler.place.placement import place
+from program.integer import IntegerModel
+from program.shape import ModelConfig
+
+from .buckets import Placements, check_queues
+from .by_layers import layers_of, stages
+from .by_rows import own_model, shares
+from .plan import LAYERS, Choice, Plan, plans
+
+
+def choose_plan(model: ModelConfig, rack: RackConfig, wanted: int | None, four_bit: frozenset[str],
+                kind: str | None) -> Choice:
+    """How to divide a model: with the context `wanted`, if it fits, or as much of the model's context as fits.
+
+    kind: a key of `plan.KINDS`; by default any.
+
+    Raises TspError that names what does not fit.
+    """
+    check_chips(rack, four_bit)
+    choice = best_plan(model, rack, wanted, four_bit, plans(kind))
+    if not choice.context:
+        raise TspError(f"rack {rack.name}: {choice.limit}")
+    if wanted is not None and choice.context < wanted:
+        raise TspError(f"rack {rack.name}: a context of {wanted} does not fit: {choice.limit} or --context "
+                       f"{choice.context}")
+    return choice
+
+
+def best_plan(model: ModelConfig, rack: RackConfig, wanted: int | None, four_bit: frozenset[str],
+              among: Sequence[Plan]) -> Choice:
+    """The plan with the greatest context and, of several, the fewest cycles. Its context is 0 if none fits. Raises
+    TspError if `wanted` is out of range."""
+    found = [(plan, *fitting_context(model, rack, wanted, four_bit, plan)) for plan in among]
+    most = max(context for _, context, _ in found)
+    able = [(plan, limit) for plan, context, limit in found if context == most]
+
+    def cycles(of: tuple[Plan, str]) -> int:
+        return check_queues(check_fit(model, rack, most, four_bit, of[0]))[0].bucket.period
+
+    plan, limit = min(able, key=cycles) if most and len(able) > 1 else able[0]
+    return Choice(plan=plan, context=most, limit=limit)
+
+
+def fitting_context(model: ModelConfig, rack: RackConfig, wanted: int | None, four_bit: frozenset[str], plan: Plan,
+                    ) -> tuple[int, str]:
+    """As `compiler.capacity.fitting_context`. Raises TspError if `wanted` is out of range."""
+    check_wanted(model, wanted)
+    return longest_context(model, wanted, rack.chips[0].lanes,
+                           functools.partial(_problem, model, rack, four_bit, plan, False),
+                           functools.partial(_problem, model, rack, four_bit, plan, True))
+
+
+def check_chips(rack: RackConfig, four_bit: frozenset[str]) -> None:
+    """Raises TspError if the chips of a rack cannot work on one model."""
+    if len({config.lanes for config in rack.chips}) > 1:
+        raise TspError(f"rack {rack.name}: all chips must have the same number of lanes")
+    for config in rack.chips:
+        if four_bit and not config.int4:
+            raise TspError(f"rack {rack.name}: config {config.name} has no int4 weights: use int8")
+
+
+def place_all(model: ModelConfig, rack: RackConfig, integer: IntegerModel, plan: Plan) -> Placements:
+    """Lay out what each chip of a rack holds. Raises TspError that names what does not fit."""
+    rate, lanes = rope_rate(model, integer), rack.chips[0].lanes
+    if plan.kind == LAYERS:
+        chips = [place(config, layers_of(integer, stage), rate, stage=stage)
+                 for config, stage in zip(rack.chips, stages(rack, integer), strict=True)]
+    else:
+        chips = [place(config, own_model(integer, share, lanes), rate, share)
+                 for config, share in zip(rack.chips, shares(rack, integer, plan.whole), strict=True)]
+    return Placements(rack=rack, chips=chips)
+
+
+def check_fit(model: ModelConfig, rack: RackConfig, context: int, four_bit: frozenset[str], plan: Plan) -> Placements:
+    """Place and lower the model's shapes, without weights. Raises TspError that names what does not fit."""
+    placements = place_all(model, rack, hollow_model(model, rack.chips[0].lanes, context, four_bit), plan)
+    for config, blocks in zip(rack.chips, placements.lower(0, placements.chunks), strict=True):
+        check_lifetimes(config, blocks)
+    return placements
+
+
+def _problem(model: ModelConfig, rack: RackConfig, four_bit: frozenset[str], plan: Plan, queues: bool,
+             context: int) -> str:
+    try:
+        placements = check_fit(model, rack, context, four_bit, plan)
+        if queues:
+            check_queues(placements)
+    except TspError as error:
+        return str(error)
+    return ""

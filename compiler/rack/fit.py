@@ -1,0 +1,89 @@
+"""Whether a model fits a rack, and how many chips of a kind it needs. Only the model's shapes count."""
+
+import math
+from dataclasses import dataclass
+
+from arch.config import MAX_PORTS, ChipConfig
+from arch.rack import RackConfig, mesh
+from compiler.capacity import four_bit_matrices
+from program.shape import ModelConfig
+
+from .buckets import build_buckets
+from .by_rows import uneven
+from .capacity import best_plan, check_fit
+from .plan import TENSOR, Choice, Plan, plans
+
+MOST_CHIPS = 2 * MAX_PORTS + 1
+"""Chips that may all be linked with each other."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RackFit:
+    """How a model fits a rack.
+
+    context, limit, cycles: as of `compiler.fit.Fit`.
+    sram: by chip, (quads used, quads in all) by slice.
+    plan: how the model is divided.
+    uneven: what does not divide evenly, a line each.
+    """
+
+    rack: RackConfig
+    context: int
+    limit: str
+    sram: tuple[dict[str, tuple[int, int]], ...]
+    cycles: tuple[tuple[int, int], ...]
+    plan: Plan
+    uneven: tuple[str, ...] = ()
+
+    @property
+    def fullness(self) -> list[float]:
+        """By chip, the part of its SRAM that is used."""
+        return [sum(used for used, _ in own.values()) / sum(there for _, there in own.values()) for own in self.sram]
+
+
+def fit_rack(model: ModelConfig, rack: RackConfig, *, context: int | None = None, weights: str = "int8",
+             cycles: bool = False, kind: str | None = None) -> RackFit:
+    """Fit a model to a rack.
+
+    cycles: also schedule its tokens, which takes seconds. kind: a key of `plan.KINDS`; by default any.
+
+    Raises TspError if the arguments are out of range.
+    """
+    four_bit = four_bit_matrices(weights)
+    choice = best_plan(model, rack, context, four_bit, plans(kind))
+    return _fit(model, rack, choice, four_bit, cycles)
+
+
+def _fit(model: ModelConfig, rack: RackConfig, choice: Choice, four_bit: frozenset[str], cycles: bool) -> RackFit:
+    served = choice.context
+    if not served:
+        return RackFit(rack=rack, context=0, limit=choice.limit, sram=(), cycles=(), plan=choice.plan)
+    placements = check_fit(model, rack, served, four_bit, choice.plan)
+    codes = [own[0] for own in build_buckets(placements)] if cycles else []
+    sram = tuple({name: (layout.depth(name) - layout.free(name), layout.depth(name)) for name in layout.strides}
+                 for layout in (placement.layout for placement in placements.chips))
+    periods = tuple((min(code.bucket.limit, served), code.bucket.period) for code in codes)
+    share = placements.chips[0].geometry.share
+    return RackFit(rack=rack, context=served, limit=choice.limit, sram=sram, cycles=periods, plan=choice.plan,
+                   uneven=tuple(uneven(share) if share else ()))
+
+
+def chips_needed(model: ModelConfig, config: ChipConfig, *, context: int | None = None,
+                 weights: str = "int8") -> RackFit | None:
+    """The smallest rack of chips of a named config, all linked with each other, that holds a model's context.
+
+    If there is none of up to `MOST_CHIPS`, it is the one with the longest context, whose `limit` says what is in the
+    way of more. None if the weights alone are too large for all of them.
+    """
+    wanted, four_bit = context or model.seq_len, four_bit_matrices(weights)
+    weight_bytes = sum(math.prod(shape) for shape in model.shapes().values()) / (2 if weights == "int4" else 1)
+    best: RackFit | None = None
+    for chips in range(max(2, int(weight_bytes / config.sram_bytes)), MOST_CHIPS + 1):
+        rack = mesh(f"{chips} x {config.name}", config.name, chips)
+        choice = best_plan(model, rack, context, four_bit, [Plan(kind=TENSOR)])
+        found = _fit(model, rack, choice, four_bit, cycles=False)
+        if best is None or found.context > best.context:
+            best = found
+        if found.context >= wanted:
+            break
+    return best

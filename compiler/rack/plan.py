@@ -1,0 +1,52 @@
+"""Ways to divide a model among the chips of a rack, and the choice between them by predicted cycles."""
+
+from dataclasses import dataclass
+
+from base.errors import TspError
+
+TENSOR = "tensor"
+"""All chips compute each layer together, each its rows of the matrices."""
+LAYERS = "layers"
+"""Each chip computes consecutive layers, one chip after the other."""
+KINDS = {TENSOR: "rows of the matrices", LAYERS: "consecutive layers"}
+"""Partitions by name, in words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A partition.
+
+    kind: a key of `KINDS`.
+    whole: matrices that every chip holds in full, see `compiler.place.share.Share`. They cost SRAM and cycles of the
+    matrix units, and save the transfers of the residual.
+    """
+
+    kind: str
+    whole: frozenset[str] = frozenset()
+
+    def __str__(self) -> str:
+        kept = f", {' and '.join(sorted(self.whole))} whole on each chip" if self.whole else ""
+        return f"{KINDS[self.kind]}{kept}"
+
+
+
+
+def plans(kind: str | None) -> list[Plan]:
+    """The plans of a kind, or all. Raises TspError that names the kinds."""
+    if kind is not None and kind not in KINDS:
+        raise TspError(f"partition must be one of {', '.join(KINDS)}, not {kind!r}")
+    every = [Plan(kind=TENSOR, whole=frozenset(whole)) for whole in (("wo", "w2"), ("wo",), ("w2",), ())]
+    return [plan for plan in [*every, Plan(kind=LAYERS)] if kind in (None, plan.kind)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The plan that is taken.
+
+    context: positions served; 0 if the model does not fit.
+    limit: what keeps them below what is wanted; "" if nothing does.
+    """
+
+    plan: Plan
+    context: int
+    limit: str
