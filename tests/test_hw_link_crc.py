@@ -81,5 +81,3 @@ def test_a_few_control_frames_show_every_wrong_crc(link: LinkParameters):
         rows = [other ^ row if other.bit_length() == row.bit_length() else other for other in rows]
         rank += 1
     assert rank == WIDTH
-    # Slots without flits around a token's beginning, as the compiler leaves them: its first ones, and the last one's.
-    assert crc_frames(link) <= -(-32 // (8 * link.lanes - 24)) + 2

@@ -58,6 +58,14 @@ def test_three_errors_in_a_row_on_a_pin_are_seen(code: Secded):
 
 
 @pytest.mark.parametrize("code", CODES, ids=lambda code: f"{code.bits},{code.data_bits}")
+def test_every_codeword_has_no_syndrome(code: Secded):
+    """Encoding is linear but for the inverted bits, so those of one bit each say it for all."""
+    nothing = code.encode(0)
+    assert code.syndrome(nothing) == 0
+    assert all(code.sum(code.encode(1 << n) ^ nothing) == 0 for n in range(code.data_bits))
+
+
+@pytest.mark.parametrize("code", CODES, ids=lambda code: f"{code.bits},{code.data_bits}")
 def test_no_training_word_nor_a_line_at_rest_is_taken_for_a_codeword(code: Secded):
     same = sum((WORDS[code.beats] >> bit // code.pins & 1) << bit for bit in range(code.bits))
     first, every = sum(1 << bit for bit in range(0, code.bits, code.pins)), (1 << code.bits) - 1
