@@ -3,11 +3,11 @@
 In the simulation of a rack a link is a number of cycles. Its endpoints (`hw.link`) are tested by themselves. So an
 error of the line is applied to the codeword of a flit, and the very code of the endpoints (`hw.link.secded`) says what
 comes out: the flit as it was and a corrected error, a failure, or a wrong flit that only the CRC-32 may notice.
-The code is linear. What it does to a codeword depends only on which bits are wrong.
+What the code does to a codeword depends only on which bits are wrong.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -16,10 +16,8 @@ from arch.rack import Port, RackConfig
 from base.errors import TspError
 from hw.link.crc import Crc32
 from hw.link.parameters import LinkParameters
-from hw.link.secded import Verdict
+from hw.link.secded import CODES, Decoded, Verdict
 
-PINS = {4: 5, 8: 9, 16: 18}
-"""Data pins of a link by the lanes of its chips (docs/reference/links.md)."""
 DRIFT = 1.0
 """Core cycles that the delay of a line may change after training (docs/reference/links.md)."""
 
@@ -114,6 +112,14 @@ class _Line:
             self.next += int(self.rng.geometric(rate))
 
 
+    def decoded(self, wrong: int) -> Decoded:
+        """What becomes of a flit with these bits of its codeword wrong; `data` are those that stay wrong.
+
+        Found on the flit 0, since what is wrong does not depend on the flit.
+        """
+        return self.link.code.decode(self.link.code.encode(0) ^ wrong)
+
+
 class Lines:
     """All lines of a rack with their faults.
 
@@ -151,7 +157,7 @@ class Lines:
                 changes[near] = {n: int.from_bytes(line.rng.bytes(line.link.flit_bits // 8)) for n in range(most)}
             elif self.faults.errors:
                 line.until(line.flits + most, self.faults.errors)
-                decoded = {n - line.flits: line.link.code.decode(bits) for n, bits in line.wrong.items()}
+                decoded = {n - line.flits: line.decoded(bits) for n, bits in line.wrong.items()}
                 changes[near] = {n: found.data for n, found in decoded.items() if found.data}
         return changes
 
@@ -175,31 +181,32 @@ class Lines:
 
     def _judge(self, line: _Line, count: int) -> list[Failure]:
         """Count what was corrected of a line's flits, and forget their errors."""
-        end, changes, failed = line.flits + count, {}, False
+        end, changes, failed = line.flits + count, list[int](), False
         for number in sorted(n for n in line.wrong if n < end):
-            found = line.link.code.decode(line.wrong.pop(number))
+            found = line.decoded(line.wrong.pop(number))
             self.corrected += found.verdict is Verdict.CORRECTED
             failed |= found.verdict is Verdict.FAILED
-            changes[number - line.flits] = found.data
+            changes.append(found.data)
         if failed:
             return [Failure(port=line.far, kind="FAILED")]
-        if any(changes.values()) and _crc_differs(line.link, changes, count):
+        if any(_crc_differs(line.link, wrong) for wrong in changes if wrong):
             return [Failure(port=line.far, kind="CRC")]
         return []
 
 
 def parameters(config: ChipConfig) -> LinkParameters:
-    """The links of a chip."""
-    link = LinkParameters(lanes=config.lanes, pins=PINS[config.lanes])
-    return replace(link, ratio=max(1, link.beats // config.slot))
+    """The links of a chip: those with as many cycles a slot, if there are some, and with the slower line."""
+    known = [LinkParameters(lanes=config.lanes, pins=pins, ratio=ratio)
+             for ratio in (1, 2) for bits, pins in CODES if bits == config.plane_bits]
+    return next((link for link in known if link.slot == config.slot), known[0])
 
 
-def _crc_differs(link: LinkParameters, changes: Mapping[int, int], flits: int) -> bool:
-    """Whether the CRC-32 of a link notices that these bits of a token's flits are wrong.
+def _crc_differs(link: LinkParameters, wrong: int) -> bool:
+    """Whether the CRC-32 of a link is another for these wrong bits of a flit.
 
-    It goes over codewords, cycle by cycle. It is linear, so what else the link carries does not matter.
+    It goes over codewords without their check bits, cycle by cycle. It is linear, so what else the link carries does
+    not matter. Control frames show it in parts; those behind a token show all of it.
     """
-    code, mask = link.code, (1 << link.cycle_bits) - 1
-    words = [(code.encode(changes.get(n, 0)) ^ code.encode(0)) >> at & mask
-             for n in range(min(changes), flits) for at in range(0, code.bits, link.cycle_bits)]
-    return Crc32(link.cycle_bits).compute(words, start=0) != 0
+    word = sum((wrong >> n & 1) << place for n, place in enumerate(link.code.data_places))
+    step = link.cycle_bits
+    return Crc32(step).compute([word >> at & (1 << step) - 1 for at in range(0, link.code.bits, step)], start=0) != 0

@@ -2,7 +2,7 @@
 
 from amaranth.asserts import AnyConst
 from amaranth.hdl import Cat, Const, DomainRenamer, EnableInserter, Module, Mux, Signal, Value
-from formal import Opened, Proof, Property, free, implies
+from formal import Opened, Proof, Property, free, implies, latched
 
 from hw.idioms import any_of
 from hw.link import counter, elastic, secded
@@ -16,78 +16,41 @@ synchroniser of two cycles. Clocks of one frequency keep it while their phase wa
 
 
 class SecdedProof(Proof):
-    """Three decoders, to which words come beat by beat: any word, the same word with one more bit wrong, a codeword.
+    """Three decoders, which get a word in one cycle: any word, the same word with one more bit wrong, a codeword.
 
     A wrong bit adds its column to the syndrome, whatever else is wrong; a codeword has none. So the syndrome of any
     errors in any codeword is the sum of their columns, and what a decoder does follows from its syndrome alone. That
-    no sum of two columns is a column is checked one by one in test_hw_link_secded.py.
+    no sum of two columns is a column, and that words which come in several cycles are treated the same, is tested in
+    test_hw_link_secded.py.
     """
 
-    def __init__(self, data_bits: int, pins: int, ratio: int, module=secded):
-        self._code, self._ratio = module.Secded(data_bits=data_bits, pins=pins), ratio
+    def __init__(self, data_bits: int, pins: int, module=secded):
+        self._code = module.Secded(data_bits=data_bits, pins=pins)
 
     def build(self, m):
         code = self._code
-        step, cycles = self._ratio * code.beat_bits, code_cycles(code, self._ratio)
+        any_word, one_more, codeword = (code.decoder(code.beats) for _ in range(3))
         word, wrong, data = Signal(code.bits), Signal(code.bits), Signal(code.data_bits)
         free(m, word, wrong, data)
         self.assume((wrong & (wrong - 1))[: code.bits] == 0)
-        phase, started, last = Signal(range(cycles)), Signal(), Signal()
-        m.d.comb += last.eq(phase == cycles - 1)
-        m.d.sync += phase.eq(Mux(last, 0, phase + 1))
-        with m.If(last):
-            m.d.sync += started.eq(1)
         body = code.placed(data)
-        whole = Cat(body[: code.bits - code.check_bits], code.after(Const(0, code.check_bits), body) ^ code.inverted)
-        decoders, befores = [], []
-        for name, given in (("any_word", word), ("one_more", word ^ wrong), ("codeword", whole)):
-            decoder, before = self._decoder(m, name, given, phase, last, started, step)
-            decoders.append(decoder)
-            befores.append(before)
-        any_word, one_more, codeword = decoders
-        was, error = befores[0], befores[0] ^ befores[1]
-        column = any_of([Mux(error[n], Const(column, code.check_bits), 0) for n, column in enumerate(code.columns)])
+        check = code.after(Const(0, code.check_bits), body) ^ code.inverted
+        for n, (decoder, given) in enumerate(((any_word, word), (one_more, word ^ wrong),
+                                              (codeword, Cat(body[: code.bits - code.check_bits], check)))):
+            self.tie(Opened(m, f"decoder{n}", decoder)["total"] == 0)
+            m.d.comb += [decoder.beats.eq(given), decoder.last.eq(1)]
+        was, came = (latched(m, value, Const(1), name) for value, name in ((word, "was"), (data, "came")))
+        column = latched(m, any_of([Mux(wrong[n], Const(column, code.check_bits), 0)
+                                    for n, column in enumerate(code.columns)]), Const(1), "column")
+        started = Signal()
+        m.d.sync += started.eq(1)
         hits = [any_word.syndrome == code.columns[place] for place in code.places]
         single = any_of([*hits, *(any_word.syndrome == code.columns[place] for place in code.check_places)])
-        shown = started & (phase == 0)
-        self.claim(any_word.arrived == shown, *(implies(shown, claim) for claim in (
-            any_word.corrected == single, any_word.failed == (any_word.syndrome.any() & ~single),
+        self.claim(*(implies(started, claim) for claim in (
+            any_word.arrived, any_word.corrected == single, any_word.failed == (any_word.syndrome.any() & ~single),
             any_word.word == was[: code.bits - code.check_bits] ^ Cat(hits),
             any_word.data == Cat(any_word.word[place] for place in code.data_places),
-            one_more.syndrome == any_word.syndrome ^ column,
-            codeword.syndrome == 0, codeword.data == Cat(befores[2][place] for place in code.data_places))))
-
-    def _decoder(self, m, name: str, given: Value, phase: Signal, last: Signal, started: Signal,
-                 step: int) -> tuple[secded.Decoder, Signal]:
-        """A decoder that gets a new word in every slot; the word of the previous slot."""
-        code, cycles = self._code, code_cycles(self._code, self._ratio)
-        unit = code.decoder(self._ratio)
-        opened = Opened(m, name, unit)
-        held, now, before = (Signal(code.bits, name=f"{name}_{what}", reset_less=True)
-                             for what in ("held", "now", "before"))
-        m.d.comb += now.eq(Mux(phase == 0, given, held))
-        m.d.sync += held.eq(now)
-        with m.If(last):
-            m.d.sync += before.eq(now)
-        m.d.comb += [unit.beats.eq(now.word_select(phase, step)), unit.last.eq(last)]
-        zero = Const(0, code.check_bits)
-        for n in range(cycles):
-            here = phase == n
-            self.tie(implies(here, opened["total"] == (code.after(zero, held[: n * step]) if n else zero)))
-            if n:
-                self.tie(implies(here, unit.syndrome == 0),
-                         implies(here, opened["kept"][code.bits - n * step :] == held[: n * step]))
-        shown = started & (phase == 0)
-        kept = opened["kept"]
-        self.tie(phase < cycles, implies(~shown, unit.syndrome == 0),
-                 implies(shown, unit.syndrome == code.after(zero, before) ^ code.inverted),
-                 implies(shown, kept == before[: code.bits - code.check_bits]))
-        return unit, before
-
-
-def code_cycles(code: secded.Secded, ratio: int) -> int:
-    """Cycles that a codeword takes."""
-    return code.beats // ratio
+            one_more.syndrome == any_word.syndrome ^ column, codeword.syndrome == 0, codeword.data == came)))
 
 
 def gray_of(number: Value, bits: int) -> Value:
@@ -192,11 +155,11 @@ class StartProof(Proof):
 
 
 PROPERTIES = [
-    *(Property(name=f"link: SECDED ({check + bits},{bits}), {ratio} beats a cycle", depth=2, long=bits > 32,
-               top=lambda bits=bits, pins=pins, ratio=ratio: SecdedProof(bits, pins, ratio),
+    *(Property(name=f"link: SECDED ({check + bits},{bits})", top=lambda bits=bits, pins=pins: SecdedProof(bits, pins),
+               depth=1, long=bits > 32,
                claim="the syndrome of any errors in any codeword is the sum of their columns; if that is the column of "
                      "a bit, this bit is corrected; else the codeword is refused")
-      for bits, check, pins, ratio in ((32, 7, 5, 1), (64, 8, 9, 1), (64, 8, 9, 2))),
+      for bits, check, pins in ((32, 7, 5), (64, 8, 9))),
     *(Property(name=f"link: elastic buffer, {ratio} beats a cycle", top=lambda ratio=ratio: ElasticProof(ratio),
                depth=3, claim="while its level is legal and the writer is one to four cycles ahead of what is seen of "
                               "it, each beat is read in its turn, after it was written and before it is written over")

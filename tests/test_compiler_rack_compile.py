@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from checkpoints import random_checkpoint, small_config
+from checkpoints import REPOSITORY, SHARED_MODELS, random_checkpoint, small_config
 from programs import TINY, random_tokenizer
 from rack_programs import EVEN, UNEVEN, rack_program
 from racks import ring
@@ -14,6 +14,7 @@ from compiler.compile import compile_checkpoint
 from compiler.rack.compile import compile_rack
 from program.rack import RackProgram
 from run.devices import open_device
+from run.programs import open_any
 
 CASES = {  # rack, scales, sizes
     "two chips": (ring(2), "static", EVEN),
@@ -31,15 +32,21 @@ NIGHTLY = {
 def check(compiled: RackProgram, tokens: int) -> None:
     """Two runs, greedy with a prompt and sampled, against the reference."""
     for prompt, temperature, seed in (([1, 5, 7], 0.0, 0), ([1], 0.8, 3)):
-        device, reference = (open_device(name, compiled.rack) for name in ("model", "reference"))
-        for each in (device, reference):
-            each.load(compiled)
-            each.start(prompt, temperature, seed)
-        for position in range(min(tokens, compiled.context)):
-            (found,), (wanted,) = device.run(1), reference.run(1)
-            assert (found.token, found.cycles) == (wanted.token, compiled.cycles(position))
-            assert np.array_equal(device.logits(), reference.logits())
-        assert not device.errors
+        check_run(compiled, "model", prompt, temperature, seed, min(tokens, compiled.context))
+
+
+def check_run(compiled: RackProgram, name: str, prompt: list[int], temperature: float, seed: int, tokens: int) -> None:
+    """Every token, cycle and logit of a run on a device against the reference and the prediction."""
+    device, reference = (open_device(each, compiled.rack) for each in (name, "reference"))
+    for each in (device, reference):
+        each.load(compiled)
+        each.start(prompt, temperature, seed)
+    for position in range(tokens):
+        (found,), (wanted,) = device.run(1), reference.run(1)
+        assert (found.token, found.cycles) == (wanted.token, compiled.cycles(position))
+        assert np.array_equal(device.logits(), reference.logits())
+    assert not device.errors
+    device.close()
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -68,6 +75,27 @@ def test_racks_of_many_kinds_over_the_whole_context(name: str):
 def test_racks_of_consecutive_layers_over_the_whole_context(scales: str):
     compiled = rack_program(mesh("three", "ulx3s", 3), scales, "layers", **EVEN, n_layers=4)
     check(compiled, compiled.context)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("partition", ["tensor", "layers"])
+@pytest.mark.parametrize(("temperature", "seed"), [(0.0, 0), (0.8, 5)])
+def test_the_shipped_model_on_the_rtl_of_a_pair_over_the_whole_context(partition: str, temperature: float, seed: int):
+    compiled = open_any(REPOSITORY / "models" / "stories263k.bin", rack="pair", partition=partition)
+    assert isinstance(compiled, RackProgram)
+    check_run(compiled, "rtl", [1], temperature, seed, compiled.context)
+
+
+if SHARED_MODELS.is_dir():  # an extra where the project's shared models lie beside the repository
+
+    @pytest.mark.shared
+    @pytest.mark.nightly
+    def test_two_chips_are_faster_than_one():
+        """The goal is 1.3, in the mean of positions 0..255 (docs/decisions/0025-models-on-racks.md)."""
+        path = SHARED_MODELS / "stories260K.bin"
+        one = open_any(path, config="ulx3s", context=256, scales="static")
+        two = open_any(path, rack="pair", context=256, scales="static")
+        assert one.mean_cycles > 1.38 * two.mean_cycles
 
 
 def test_the_model_is_put_together_from_all_chips():

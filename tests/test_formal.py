@@ -61,7 +61,7 @@ def c2c(module: ModuleType) -> Proof:
 
 
 def code(module: ModuleType) -> Proof:
-    return SecdedProof(32, 5, 2, module)
+    return SecdedProof(32, 5, module)
 
 
 def elastic(module: ModuleType) -> Proof:
@@ -117,8 +117,7 @@ FAULTS = [
     (c2c, "hw.c2c", "Mux(receiver.active, receiver.op.planes, 0)", "Mux(receiver.active, 15, 0)"),
     (code, "hw.link.secded", "kept ^ Cat(hits)", "kept"),
     (code, "hw.link.secded", "syndrome.any() & ~single", "syndrome.any()"),
-    (code, "hw.link.secded", "total.eq(0), kept", "kept"),
-    (code, "hw.link.secded", "self.syndrome.eq(0)", "self.syndrome.eq(after)"),
+    (code, "hw.link.secded", "self.syndrome.eq(after ^ code.inverted)", "self.syndrome.eq(after)"),
     (elastic, "hw.link.elastic", "self.entry.eq(self.entry + 1)", "self.entry.eq(self.entry + 2)"),
     (elastic, "hw.link.elastic", "read.addr.eq(self.entry)", "read.addr.eq(self.entry + 1)"),
     (elastic, "hw.link.elastic", "write.addr.eq(place[part_bits:])", "write.addr.eq(place)"),

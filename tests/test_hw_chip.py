@@ -155,6 +155,7 @@ def test_every_cycle_equals_the_model():
     quads = rng.integers(0, 256, (3, 96, PLANES, LANES), dtype=np.uint8)
     schedule = add_program()
     with VerilatedChip(TINY, debug=True) as chip:
+        assert chip.brief
         model = ModelChip(TINY)
         for device in (chip, model):
             for name, data in zip(("MEM_W0", "MEM_E0", "MEM_E1"), quads, strict=True):

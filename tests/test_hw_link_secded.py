@@ -53,7 +53,8 @@ def test_single_errors_are_corrected_and_double_errors_seen(code: Secded):
 @pytest.mark.parametrize("code", CODES, ids=lambda code: f"{code.bits},{code.data_bits}")
 def test_three_errors_in_a_row_on_a_pin_are_seen(code: Secded):
     triples = [(bit, bit + code.pins, bit + 2 * code.pins) for bit in range(code.bits - 2 * code.pins)]
-    assert all(code.decode(sum(1 << bit for bit in triple)).verdict is Verdict.FAILED for triple in triples)
+    word = code.encode(0)
+    assert all(code.decode(word ^ sum(1 << bit for bit in triple)).verdict is Verdict.FAILED for triple in triples)
 
 
 @pytest.mark.parametrize("code", CODES, ids=lambda code: f"{code.bits},{code.data_bits}")

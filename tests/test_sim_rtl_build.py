@@ -75,6 +75,22 @@ def test_only_the_harness_is_visible():
         library._ZN9Verilated7timeFormatUnitsEi  # noqa: B018
 
 
+def test_the_run_time_library_is_compiled_once(monkeypatch: pytest.MonkeyPatch):
+    """Without ccache, a simulator takes its objects from those of another one."""
+    which = toolchain.shutil.which
+    monkeypatch.setattr(toolchain.shutil, "which", lambda name: None if name == "ccache" else which(name))
+    toolchain.find.cache_clear()
+    try:
+        found = []
+        for step in ("3", "4"):
+            path = build(COUNTER.replace("+ step", f"+ {step} * step"), "counter", HARNESS, opt="-O1")
+            assert ctypes.CDLL(str(path)).count(1, 10) == 10 * int(step)
+            found.append({path: path.stat().st_mtime_ns for path in (cache.cache_root() / "runtime").rglob("*.o")})
+    finally:
+        toolchain.find.cache_clear()
+    assert found[0] == found[1] and len(found[0]) >= 2
+
+
 def test_two_builders_at_once_make_one_library(monkeypatch: pytest.MonkeyPatch):
     runs: list[Path] = []
     run = build.__globals__["_verilate"]

@@ -2,6 +2,7 @@
 # pyright: reportInvalidTypeForm=false, reportAttributeAccessIssue=false
 
 import os
+import re
 import subprocess
 import sys
 
@@ -11,7 +12,9 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from sim.rtl.verilog import fold_memories, verilog_by_key, verilog_of
+from arch.config import CONFIGS
+from sim.rtl.chip import chip_verilog
+from sim.rtl.verilog import fold_memories, fold_writes, verilog_by_key, verilog_of
 
 
 class Rom(wiring.Component):
@@ -52,6 +55,45 @@ def test_other_contents_stay_word_by_word():
 def test_folding_twice_changes_nothing():
     text = verilog_of(Rom([]), "rom")
     assert fold_memories(text) == text
+
+
+WRITES = """module top(clk, we, address, data);
+  reg [15:0] words [3:0];
+  always @(posedge clk) begin
+    if (we[0])
+      words[address[1:0]][7:0] <= data[7:0];
+    if (we[1])
+      words[address[1:0]][15:8] <= data[23:16];
+  end
+endmodule
+"""
+
+
+def test_the_parts_of_a_word_are_written_at_once():
+    assert fold_writes(WRITES) == """module top(clk, we, address, data);
+  reg [15:0] words [3:0];
+  always @(posedge clk)
+    if (|(we))
+      words[address[1:0]] <= {
+        we[1] ? data[23:16] : words[address[1:0]][15:8],
+        we[0] ? data[7:0] : words[address[1:0]][7:0] };
+endmodule
+"""
+
+
+@pytest.mark.parametrize("text", [
+    WRITES.replace("[15:8] <=", "[15:9] <="),
+    WRITES.replace("reg [15:0]", "reg [16:0]"),
+    WRITES.replace("      words[address[1:0]][15:8]", "      words[other][15:8]"),
+    WRITES.replace("      words[address[1:0]][15:8]", "      others[address[1:0]][15:8]"),
+    WRITES.replace("endmodule", "  always @(posedge clk)\n    words[0][7:0] <= 0;\nendmodule"),
+], ids=["hole", "wider", "address", "memory", "second port"])
+def test_other_writes_stay_as_they_are(text: str):
+    assert fold_writes(text) == text
+
+
+def test_no_chip_writes_parts_of_words():
+    assert re.search(r"\]\[\d+:\d+\] <=", chip_verilog(CONFIGS["ulx3s"])) is None
 
 
 def test_the_second_call_neither_elaborates_nor_converts():

@@ -26,6 +26,8 @@ from .state import TokenState
 
 MASKS = 6
 """Masks that registers are spared for."""
+ROW_REGISTERS = 6
+"""Vectors of a row of the embedding that registers are spared for."""
 MASK_SHIFT = 23
 """A masked score is at least 2**23 below: see `integer.MASKED`."""
 
@@ -43,6 +45,8 @@ def begin(b: Builder) -> TokenState:
     b.op("position", a=b.tensor("position"), dst=position)
     if g.embeds:
         _embedding(b, token, residual, shift)
+    else:
+        _without_embedding(b)
     b.free(token)
     _index_position(b, position)
     _rotation(b, position, cos, sin)
@@ -181,6 +185,15 @@ def _embedding(b: Builder, token: Reg, residual: Reg | Mem, shift: int | None) -
     b.exponents.give(er)
 
 
+def _without_embedding(b: Builder) -> None:
+    """Take and return the registers that `_embedding` does. What follows then finds the same ones free: neighbours that
+    a model has on one chip, it has on every chip of a rack."""
+    low, offset, mine, scale = (b.regs(1) for _ in range(4))
+    b.free(mine)
+    rows = [b.regs(b.geometry.dim) for _ in range(2)] if b.geometry.dim <= ROW_REGISTERS else []
+    b.free(scale, *rows, low, offset)
+
+
 def _embedding_scale(b: Builder, token: Reg, low: Reg) -> Reg:
     """The row's scale in every lane. low: the lane in which its vector of scales holds it."""
     label, mine, scale = "embedding", b.regs(1), b.regs(1)
@@ -201,7 +214,7 @@ def _unpack_row(b: Builder, token: Reg, scale: Reg, residual: Reg | Mem, shift: 
     label, n, er = "embedding", b.geometry.dim, b.exponents.take()
     table = b.placement.matrices["embedding"]
     b.op(label, a=token, pre=-3, alu=Alu.AND, c=Imm(8 * (PLANES - 1)), er_dst=er)
-    work, other = (b.tensor("xg"), b.tensor("h16")) if n > 6 else (b.regs(n), b.regs(n))
+    work, other = (b.tensor("xg"), b.tensor("h16")) if n > ROW_REGISTERS else (b.regs(n), b.regs(n))
     for group in range(b.config.weight_groups):
         west, east = (table.tensors[side][group].mem(0, n, index=INDEX_EMBEDDING, cells=()) for side in SIDES)
         b.op(label, a=west, alu=Alu.OR, c=east, n=n, dst=other if group else work)

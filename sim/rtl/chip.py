@@ -113,6 +113,7 @@ _SIM = ctypes.c_void_p
 _FUNCTIONS = {
     "sim_create": (_SIM, (ctypes.c_char_p,)),
     "sim_destroy": (None, (_SIM,)),
+    "sim_brief": (ctypes.c_int, (_SIM,)),
     "sim_cycle": (ctypes.c_uint64, (_SIM,)),
     "sim_write": (None, (_SIM, np.ctypeslib.ndpointer(ACCESS, flags="C"), ctypes.c_uint64)),
     "sim_read": (None, (_SIM, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_uint64, _U32P)),
@@ -173,6 +174,11 @@ class VerilatedChip(HostedChip):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def brief(self) -> bool:
+        """Whether the simulation leaves out falling edges, at which nothing happens. With waveforms it does not."""
+        return bool(self._lib.sim_brief(self._sim))
 
     # --- host port -----------------------------------------------------------------------------------------------
 

@@ -27,6 +27,9 @@ from base.cache import cache_root, content_key, locked
 from base.cxx import cxx
 from base.errors import TspError
 
+OBJCACHE = Path(__file__).with_name("objcache.sh")
+"""Does for Verilator's run-time library what ccache does for all objects."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Toolchain:
@@ -36,7 +39,7 @@ class Toolchain:
     cxx: tuple[str, ...]
     """The C++ compiler, and the arguments of every call."""
     make: str
-    objcache: str
+    ccache: str
     """`ccache`, or "". It is "" if `cxx` itself begins with ccache, which refuses to start itself."""
     verilator_version: str
     cxx_version: str
@@ -57,9 +60,13 @@ class Toolchain:
             f"LINK={' '.join(self.cxx)}",
             "AR=ar",
             f"PYTHON3={linked(Path(sys.executable))}",
-            f"OBJCACHE={self.objcache}",
+            f"OBJCACHE={self.ccache or self._own_objcache()}",
             "CFG_CXXFLAGS_PCH_I=-include",
         ]
+
+    def _own_objcache(self) -> str:
+        """The command that takes the place of ccache."""
+        return f"sh {linked(OBJCACHE)} {cache_root() / 'runtime' / content_key(*self.versions)}"
 
     def environment(self) -> dict[str, str]:
         """The environment for a child process that calls `verilator` or Verilator's makefile."""
@@ -83,7 +90,7 @@ def find() -> Toolchain:
         verilator_root=root,
         cxx=compiler,
         make=_need(os.environ.get("MAKE_COMMAND", "make"), "make", "apt-get install make"),
-        objcache="" if Path(command).name == "ccache" else shutil.which("ccache") or "",
+        ccache="" if Path(command).name == "ccache" else shutil.which("ccache") or "",
         verilator_version=_first_line((str(root / "bin" / "verilator_bin"),), VERILATOR_ROOT=str(root)),
         cxx_version=_first_line(compiler),
     )

@@ -26,7 +26,7 @@ def verilog_of(component: Elaboratable, name: str) -> str:
     """
     text = rtlil.convert(component, name=name, emit_src=False)
     key = cache.content_key(text, *_versions())
-    return complete(cache.cached_text("verilog", key, lambda: _convert(component, name)))
+    return fold_writes(complete(cache.cached_text("verilog", key, lambda: _convert(component, name))))
 
 
 def verilog_by_key(make: Callable[[], Elaboratable], name: str, *key: str) -> str:
@@ -37,7 +37,7 @@ def verilog_by_key(make: Callable[[], Elaboratable], name: str, *key: str) -> st
     For the chip: `verilog_by_key(lambda: Chip(config), "chip", cache.source_digest(*RTL_SOURCES), repr(config))`.
     """
     key_text = cache.content_key(name, *key, *_versions())
-    return complete(cache.cached_text("verilog", key_text, lambda: _convert(make(), name)))
+    return fold_writes(complete(cache.cached_text("verilog", key_text, lambda: _convert(make(), name))))
 
 
 def _convert(component: Elaboratable, name: str) -> str:
@@ -65,6 +65,39 @@ def fold_memories(text: str) -> str:
         )
 
     return _FILL.sub(loop, text)
+
+
+_MODULE = re.compile(r"^module .*?^endmodule$", re.MULTILINE | re.DOTALL)
+_WRITES = re.compile(r"  always @\(posedge clk\) begin\n"
+                     r"((?:    if \([^\n]*\)\n      [^\s\[]+ ?\[[^\n]*\]\[\d+:\d+\] <= [^\n]*;\n){2,})  end\n")
+_WRITE = re.compile(r"    if \(([^\n]*)\)\n      ([^\s\[]+ ?)\[([^\n]*)\]\[(\d+):(\d+)\] <= ([^\n]*);\n")
+
+
+def fold_writes(text: str) -> str:
+    """The same Verilog, with one conditional write in place of those of all parts of a memory's word.
+
+    The simulator tests all conditions and remembers all parts in every cycle. Few cycles write anything.
+    """
+    return _MODULE.sub(lambda module: _WRITES.sub(lambda block: _one_write(module[0], block), module[0]), text)
+
+
+def _one_write(module: str, block: re.Match[str]) -> str:
+    """One write of a whole word for a block of writes of its parts. The block itself if they are not all of the word,
+    or if another block also writes the memory."""
+    writes = _WRITE.findall(block[1])
+    (_, memory, address, *_), parts = writes[0], [(int(low), int(high)) for *_, high, low, _ in writes]
+    starts = [0, *(high + 1 for _, high in parts)]
+    name = re.escape(memory)
+    whole = re.search(rf"^  reg \[{starts[-1] - 1}:0\] {name} *\[", module, re.MULTILINE)
+    written = len(re.findall(rf"^ +{name}\[[^\n]*<=", module, re.MULTILINE))
+    if (not whole or {write[1:3] for write in writes} != {(memory, address)} or written != len(writes)
+            or [low for low, _ in parts] != starts[:-1]):
+        return block[0]
+    vectors = sorted({re.sub(r"\[\d+\]$", "", enable) for enable, *_ in writes})
+    enables = " || ".join(f"|({vector})" for vector in vectors)
+    values = ",\n        ".join(f"{enable} ? {value} : {memory}[{address}][{high}:{low}]"
+                               for enable, _, _, high, low, value in reversed(writes))
+    return f"  always @(posedge clk)\n    if ({enables})\n      {memory}[{address}] <= {{\n        {values} }};\n"
 
 
 def _versions() -> tuple[str, str]:
