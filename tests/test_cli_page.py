@@ -45,7 +45,7 @@ def test_the_same_program_gives_the_same_bytes(file: Path, tmp_path: Path):
     ([], "give --output page.html, or --folder site"),
     (["-o", "/nowhere/page.html"], "there is no folder"),
     (["--folder", "/nowhere/site/there"], "there is no folder"),
-    (["--folder", MODEL], "it is a file"),
+    (["--folder", MODEL], "this is a file"),
     (["--folder", str(REPOSITORY / "docs")], "the folder holds files that are not of a page"),
 ])
 def test_places_that_it_refuses(file: Path, options: list[str], why: str, capsys: pytest.CaptureFixture[str]):
