@@ -131,9 +131,8 @@ def test_tokens_of_two_chips_are_those_of_the_model_with_wrong_bits_too():
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("chips", [2, 3])
-def test_many_programs(chips: int):
-    programs(ring(chips), range(100, 300))
+def test_many_programs():
+    programs(PAIR, range(100, 300))
 
 
 def test_a_worked_example():
