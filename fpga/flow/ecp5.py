@@ -40,8 +40,12 @@ FOLDER = Path(__file__).with_name("passes")
 SOURCES = tuple((FOLDER / f"{name}.py").read_text() for name in ("carry", "multiplier", "netlist"))
 LUT_PRODUCT = FOLDER / "lut_product.v"
 
+NO_COLLISION = "setparam -set RD_COLLISION_X_MASK 1'1"
+ONE_PORT_READ = "t:$mem_v2 r:RD_CLK_ENABLE=1'1 %i"
+"""Memories with one read port, which has a clock."""
 
-def yosys_script(name: str, lut_products: str = "") -> str:
+
+def yosys_script(name: str, lut_products: str = "", *, two_clocks: bool = False) -> str:
     """The script from RTLIL to an ECP5 netlist.
 
     Wide multiplexers are made of LUT4s. They are smaller than with PFUMX cells, which hide logic from the mapper. Block
@@ -50,15 +54,20 @@ def yosys_script(name: str, lut_products: str = "") -> str:
 
     lut_products: registers whose products fpga/flow/passes/lut_product.v makes before yosys infers multipliers (see
     `Board`). A product is found by the register's name, through its cell and the cell's input.
+    two_clocks: some memories are written by one clock and read by another, such as a link's elastic buffer. yosys knows
+    collisions only within one clock and aborts at other memories. So only memories whose write clock also reads a
+    memory get the setting.
     """
     synth = f"synth_ecp5 -nowidelut -top {name}"
     adders = (f"hierarchy -top {name}", "proc", "flatten",
               f"techmap -map {LUT_PRODUCT.name} w:{lut_products} %ci4 t:$mul %i")
+    collisions = (f"select -set one_port {ONE_PORT_READ}", "select -set read_clocks @one_port %ci1:+[RD_CLK] w:* %i",
+                  f"{NO_COLLISION} @one_port @read_clocks %co1:+[WR_CLK] %i")
     return "\n".join((
         f"read_rtlil {name}.il", *(adders if lut_products else ()),
         f"scratchpad -set abc9.D {LOGIC_PS}", f"scratchpad -copy {MAPPER} abc9.script",
         f"{synth} -run begin:map_ram",
-        "setparam -set RD_COLLISION_X_MASK 1'1 t:$mem_v2 r:RD_CLK_ENABLE=1'1 %i",
+        *(collisions if two_clocks else (f"{NO_COLLISION} {ONE_PORT_READ}",)),
         f"{synth} -run map_ram:", f"write_json {name}.json", "",
     ))
 

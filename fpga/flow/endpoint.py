@@ -76,14 +76,9 @@ def synthesised(link: LinkParameters) -> dict[str, int]:
 
 
 def _synthesise(component: Elaboratable, name: str, ports: list[Signal] | None) -> Path:
-    """The folder of the netlist NAME.json and of `cells.json`.
-
-    The elastic buffer is a memory with two clocks, so the option of `yosys_script` for collisions within one clock is
-    left out.
-    """
+    """The folder of the netlist NAME.json and of `cells.json`."""
     text = rtlil.convert(component, name=name, emit_src=False, **({"ports": ports} if ports else {}))
-    lines = [line for line in yosys_script(name).splitlines() if "RD_COLLISION" not in line]
-    script = "\n".join((*lines, "tee -q -o stat.txt stat", ""))
+    script = yosys_script(name, two_clocks=True) + "tee -q -o stat.txt stat\n"
     yosys = tools.find("yosys")
 
     def make(folder: Path) -> None:
