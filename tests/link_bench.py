@@ -24,10 +24,11 @@ class Bench:
     """A rig behind its reset; times in ticks.
 
     skews: ticks of the lines from side a, and from side b: the data pins' and the clock's. phases: of the clocks.
+    apart: core cycles by which side b's counter begins later than side a's.
     """
 
     def __init__(self, link: LinkParameters, *, skews: Sequence[Sequence[int]] | None = None,
-                 phases: Sequence[int] = (0, 5), latency: int | None = None, **inputs: int):
+                 phases: Sequence[int] = (0, 5), latency: int | None = None, apart: int = 0, **inputs: int):
         self.link, self.model = link, _model(link)
         self.core = BEAT * link.ratio
         self.slot = self.core * link.slot
@@ -42,7 +43,9 @@ class Bench:
                      f"{side}_skew": sum(int(ticks) << LINE_BITS * n for n, ticks in enumerate(skew))}
         self.put(**(rest | inputs))
         self.run(4)
-        self.put(reset=0)
+        self.put(reset=0, b_off=1)
+        self.run(apart)
+        self.put(b_off=inputs.get("b_off", 0))
 
     def put(self, **inputs: int) -> None:
         for name, value in inputs.items():

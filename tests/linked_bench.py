@@ -34,42 +34,57 @@ CHIP = replace(CONFIGS["micro"], name="micro_linked", mem_depths=(64, 64), icu_d
                ports=(1, 1), slot=4, icu_words=())
 LINK = LinkParameters(lanes=4, pins=5)
 LATENCY = 13
+CLOSING = 16
+"""Latency of a link between two chips that both follow another one."""
 MOST = 6000
 """Core cycles in which links come up, and in which runs end."""
 RISE = 4
 """Cycles from RUN to `running`."""
 
 
-def ring(chips: int, latency: int = LATENCY) -> RackConfig:
+def ring(chips: int, *latencies: int) -> RackConfig:
     """Each chip's eastern port is linked with the next one's western port, the last one's with the first one's."""
-    links = tuple(Link(ports=(Port(n, "E", 0), Port((n + 1) % chips, "W", 0)), latency=latency + n % 2)
-                  for n in range(chips))
+    given = latencies or tuple(LATENCY + n % 2 for n in range(chips))
+    links = tuple(Link(ports=(Port(n, "E", 0), Port((n + 1) % chips, "W", 0)), latency=latency)
+                  for n, latency in enumerate(given))
     return RackConfig(name=f"linked ring of {chips}", chips=(CHIP,) * chips, links=links)
 
 
 @cache
 def _model(rack: RackConfig) -> Ticked:
+    """One for all latencies: they are in registers."""
     return Ticked(LinkedRack(rack, LINK), "linked_rack")
 
 
 class LinkedBench:
-    """A rack behind its reset. late: ticks of each chip's clock. lengths: of each port's outgoing lines, in ticks."""
+    """A rack behind its reset. late: ticks of each chip's clock. lengths: of each port's outgoing lines, in ticks.
 
-    def __init__(self, rack: RackConfig, *, late: Sequence[int] | None = None, lengths: Sequence[int] | None = None,
-                 skew: int = 0, seed: int = 0):
-        self.rack, self.model = rack, _model(rack)
+    wired: has the rack's links, and others, which no host enables. parents: the port that each chip's counter follows;
+    W0 by default. apart: the reset of each chip ends some cycles after the one of the chip before, so that slots begin
+    in different cycles until counters follow the root's.
+    """
+
+    def __init__(self, rack: RackConfig, *, wired: RackConfig | None = None,
+                 parents: Sequence[Port | None] | None = None, late: Sequence[int] | None = None,
+                 lengths: Sequence[int] | None = None, skew: int = 0, seed: int = 0, apart: bool = False):
+        self.rack, self.wired, self.parents = rack, wired or rack, parents
+        self.model = _model(replace(self.wired, links=tuple(replace(link, latency=1) for link in self.wired.links)))
         self.core = 2 * UNIT_INTERVAL * LINK.ratio
         self.hosts = [Host(self, n) for n in range(len(rack.chips))]
         self.model.restart()
         rng = np.random.default_rng(seed)
         for n in range(len(rack.chips)):
             self.put(n, late=late[n] if late else int(rng.integers(256)), off=0, host_write=0, host_read=0)
-        for n, port in enumerate(rack.across):
+        for n, port in enumerate(self.wired.across):
             base = lengths[n] if lengths else int(rng.integers(skew, 20))
             line = [base + int(rng.integers(-skew, skew + 1)) for _ in range(LINK.pins)] + [base]
             self.lines(port, skew=sum(ticks << LINE_BITS * k for k, ticks in enumerate(line)), cut=0, flip=0)
-        self.model.reset = -1 & (1 << len(rack.chips)) - 1
+        held = (1 << len(rack.chips)) - 1
+        self.model.reset = held
         self.step(4)
+        for n in range(len(rack.chips) if apart else 0):
+            self.model.reset = held & -2 << n
+            self.step(int(rng.integers(CHIP.slot)))
         self.model.reset = 0
 
     def put(self, chip: int, **inputs: int) -> None:
@@ -86,12 +101,13 @@ class LinkedBench:
     def step(self, cycles: int = 1) -> None:
         self.model.run(cycles * self.core)
 
-    def set_up(self, parents: Sequence[Port | None] | None = None) -> None:
-        """Every host writes its registers; chip n > 0 follows the link of its port `parents[n]`, W0 by default."""
+    def set_up(self) -> None:
+        """Every host writes its registers."""
         for host in self.hosts:
             host.register(RACK, pack(RACK_SETUP, root=host.number == 0, ahead=32))
         for port, (_, latency) in self.rack.across.items():
-            parent = (parents[port.chip] if parents else Port(port.chip, "W", 0)) == port and port.chip > 0
+            followed = self.parents[port.chip] if self.parents else Port(port.chip, "W", 0)
+            parent = followed == port and port.chip > 0
             self.hosts[port.chip].link(port, LinkRegister.SETUP, pack(SETUP, latency=latency, enabled=1, parent=parent))
 
     def up(self) -> bool:

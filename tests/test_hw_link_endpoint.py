@@ -62,12 +62,13 @@ def test_worked_examples(link: LinkParameters, length: int, phase: int, latency:
 
 
 def resets(link: LinkParameters, count: int) -> None:
-    """Any phases, lines and drifts of the phase by most of a bit: frames arrive at the declared latency, never else."""
+    """Any phases, begins of slots, lines, drifts of the phase: frames arrive at the declared latency, never else."""
     rng = np.random.default_rng(0)
     for run in range(count):
         skew = 3 if link.taps > 1 else 1
         phases = rng.integers(0, 256, 2).tolist()
-        bench, drift = Bench(link, skews=random_lines(rng, link, skew), phases=phases), 0
+        apart = int(rng.integers(link.slot))
+        bench, drift = Bench(link, skews=random_lines(rng, link, skew), phases=phases, apart=apart), 0
         bench.start()
         before = bench.both("taken")
         end = bench.traffic(1 + run % 2, TOKEN)

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import combinations
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
-from linked_bench import CHIP, LATENCY, LINK, LinkedBench, ring
+from linked_bench import CHIP, CLOSING, LATENCY, LINK, LinkedBench, ring
 
 from arch.host_map import Control
 from arch.isa import Dir, Instr, LinkOp, Op, encode
@@ -24,6 +24,10 @@ from sim.rack import RackModel
 from sim.rtl.rack import RackChip, RackSimulator
 
 PAIR = ring(2)
+RING = ring(3, LATENCY, CLOSING, LATENCY)
+CHAIN = replace(RING, name="chain of three", links=RING.links[:2])
+BOTH = None, Port(1, "W", 0), Port(2, "E", 0)
+"""Parents: both other chips of a ring of three follow the root."""
 EAST, WEST = Port(0, "E", 0), Port(1, "W", 0)
 BITS = sorted((*LINK.code.data_places, *LINK.code.check_places))
 LINK_ERROR, START_ERROR = (1 << trap.value for trap in (LinkTrap.LINK, LinkTrap.START))
@@ -112,10 +116,10 @@ class Noise:
             self.bench.lines(port, flip=0)
 
 
-def programs(rack: RackConfig, seeds: Sequence[int]) -> None:
+def programs(rack: RackConfig, seeds: Sequence[int], **wiring: Any) -> None:
     """Random legal programs, every other one with a wrong bit in every slot."""
     for seed in seeds:
-        bench = LinkedBench(rack, seed=seed, skew=seed % 3)
+        bench = LinkedBench(rack, seed=seed, skew=seed % 3, apart=True, **wiring)
         images, tokens = random_images(rack, seed)
         bench.start(images)
         noise = Noise(bench, seed) if seed % 2 else None
@@ -133,6 +137,31 @@ def test_tokens_of_two_chips_are_those_of_the_model_with_wrong_bits_too():
 @pytest.mark.nightly
 def test_many_programs():
     programs(PAIR, range(100, 300))
+
+
+@pytest.mark.nightly
+def test_programs_of_a_chain_of_three_chips():
+    """The last chip's counter follows one that follows the root's. Of a ring's links the last one is not used."""
+    programs(CHAIN, range(10), wired=RING)
+
+
+@pytest.mark.nightly
+def test_programs_of_a_ring_of_three_chips():
+    """Both other chips follow the root; the link between them closes the ring."""
+    programs(RING, range(10), parents=BOTH)
+
+
+@pytest.mark.nightly
+def test_a_link_that_closes_a_ring_needs_more_latency():
+    """With that of the others it comes up on some resets, and says LATENCY on others."""
+    down = 0
+    for seed in range(8):
+        bench = LinkedBench(ring(3, *[LATENCY] * 3), parents=BOTH, seed=seed, apart=True)
+        bench.set_up()
+        if not bench.up():
+            down += 1
+            assert any(Fault.LATENCY in faults(bench, port) for port in (Port(1, "E", 0), Port(2, "W", 0)))
+    assert down
 
 
 def test_a_worked_example():
