@@ -34,8 +34,9 @@ CHIP = replace(CONFIGS["micro"], name="micro_linked", mem_depths=(64, 64), icu_d
                ports=(1, 1), slot=4, icu_words=())
 LINK = LinkParameters(lanes=4, pins=5)
 LATENCY = 13
+"""Of links that counters follow."""
 CLOSING = 16
-"""Latency of a link between two chips that both follow another one."""
+"""Of links that close a ring."""
 MOST = 6000
 """Core cycles in which links come up, and in which runs end."""
 RISE = 4
@@ -43,8 +44,11 @@ RISE = 4
 
 
 def ring(chips: int, *latencies: int) -> RackConfig:
-    """Each chip's eastern port is linked with the next one's western port, the last one's with the first one's."""
-    given = latencies or tuple(LATENCY + n % 2 for n in range(chips))
+    """Each chip's eastern port is linked with the next one's western port, the last one's with the first one's.
+
+    latencies: of the links of chip 0's eastern port and so on; by default the last link closes the ring.
+    """
+    given = latencies or (LATENCY,) * (chips - 1) + (CLOSING,)
     links = tuple(Link(ports=(Port(n, "E", 0), Port((n + 1) % chips, "W", 0)), latency=latency)
                   for n, latency in enumerate(given))
     return RackConfig(name=f"linked ring of {chips}", chips=(CHIP,) * chips, links=links)
