@@ -36,7 +36,7 @@ LINK = LinkParameters(lanes=4, pins=5)
 LATENCY = 13
 """Of links that counters follow."""
 CLOSING = 16
-"""Of links that close a ring."""
+"""Of links that close a ring, between chips whose counters follow the same one."""
 MOST = 6000
 """Core cycles in which links come up, and in which runs end."""
 RISE = 4
