@@ -33,9 +33,9 @@ from sim.rtl.ticked import Ticked
 CHIP = replace(CONFIGS["micro"], name="micro_linked", mem_depths=(64, 64), icu_depth=256, vxm_icu_depth=256,
                ports=(1, 1), slot=4, icu_words=())
 LINK = LinkParameters(lanes=4, pins=5)
-LATENCY = 13
+LATENCY = 14
 """Of links that counters follow."""
-CLOSING = 16
+CLOSING = 15
 """Of links that close a ring, between chips whose counters follow the same one."""
 MOST = 6000
 """Core cycles in which links come up, and in which runs end."""
