@@ -1,6 +1,7 @@
 """The script for ECP5 netlists: memories with one clock and with two."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from amaranth.back import rtlil
@@ -23,7 +24,8 @@ def two_memories() -> str:
         m.d.comb += ClockSignal(domain).eq(clock)
     for name, domain, depth in (("own", "sync", 512), ("far", "rx", 16)):
         m.submodules[name] = memory = Memory(shape=8, depth=depth, init=[])
-        write, read = memory.write_port(domain=domain), memory.read_port(domain="comb")
+        write: Any = memory.write_port(domain=domain)
+        read: Any = memory.read_port(domain="comb")
         found = Signal(8, name=f"{name}_seen")
         m.d.comb += [write.addr.eq(place), write.data.eq(given), write.en.eq(write_enable), read.addr.eq(place)]
         m.d.sync += found.eq(read.data)  # which yosys makes a read port with a clock
