@@ -112,7 +112,7 @@ def _may_be_bulk(fields: dict[str, int]) -> bool:
     if fields["read"] or fields["space"] not in CONTENTS or count < 2 or _data_bytes(fields) > LONGEST:
         return False
     in_page = fields["addr"] % PAGE + count <= PAGE and (width or count <= FILL)
-    return width <= WORD_BYTES and (fields["scattered"] or in_page)
+    return width <= WORD_BYTES and bool(fields["scattered"] or in_page)
 
 
 def _bulk(fields: dict[str, int], frame: bytes) -> Bulk | None:

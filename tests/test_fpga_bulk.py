@@ -9,7 +9,7 @@ from fake_board import FakeBoard, Memory
 from arch.host_map import Control, Space, address
 from fpga.bulk import LONGEST, Bulk, Splitter
 from fpga.host.frames import Read, writes
-from fpga.protocol import PAGE, header, with_crc
+from fpga.protocol import FILL, PAGE, header, with_crc
 from program.image import Access, each
 
 RUN = [(Space.MEM, 0x400 + n, n * 0x0123456789ABCDEF % (1 << 128)) for n in range(300)]
@@ -93,10 +93,9 @@ def test_a_damaged_frame_is_no_bulk_and_the_next_one_is(at: int):
 
 def test_frames_that_the_host_never_sends_are_no_bulk():
     """No word, an unknown space, too many words, a width beyond a word, and a run beyond its page."""
-    for fields in (dict(space=0, width=4, count=0, addr=0), dict(space=6, width=1, count=2, addr=0),
-                   dict(space=0, width=8, count=LONGEST // 8 + 1, addr=0), dict(space=0, width=17, count=2, addr=0),
-                   dict(space=0, width=1, count=2, addr=PAGE - 1), dict(space=0, width=0, count=129, addr=0)):
-        data = header(tag=0, **fields) + with_crc(bytes(fields["width"] * fields["count"]))
+    for space, width, count, addr in ((0, 4, 0, 0), (6, 1, 2, 0), (0, 8, LONGEST // 8 + 1, 0), (0, 17, 2, 0),
+                                      (0, 1, 2, PAGE - 1), (0, 0, FILL + 1, 0)):
+        data = header(tag=0, space=space, width=width, count=count, addr=addr) + with_crc(bytes(width * count))
         pieces = split(data)
         assert not any(isinstance(piece, Bulk) for piece in pieces) and joined(pieces) == data
 
