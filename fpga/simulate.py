@@ -14,6 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
 from arch.config import CONFIGS, DEFAULT_CONFIG, ChipConfig, config_of
@@ -21,14 +22,16 @@ from base.cache import cache_root, check_executable, source_digest
 from base.command import run
 from base.errors import TspError
 from fpga.gateware.uart import divisor_of
+from program.image import ACCESS
 from sim.rtl.build import build, load
 from sim.rtl.verilog import RTL_SOURCES, verilog_by_key
 
+from .back_door import BackDoorLine
 from .boards import BOARDS, board_of
 
 HARNESS = Path(__file__).with_name("harness.cpp")
 FOLDER = Path(__file__).parent
-SOURCES = ("gateware/bridge.py", "gateware/top.py", "gateware/uart.py", "protocol.py")
+SOURCES = ("gateware/back_door.py", "gateware/bridge.py", "gateware/top.py", "gateware/uart.py", "protocol.py")
 """Sources of the simulated logic in addition to `RTL_SOURCES`."""
 FAST = 4
 """Fewest cycles a bit."""
@@ -45,21 +48,26 @@ _FUNCTIONS = {
     "board_create": (_BOARD, ()),
     "board_destroy": (None, (_BOARD,)),
     "board_cycle": (ctypes.c_uint64, (_BOARD,)),
-    "board_run": (ctypes.c_int, (_BOARD, ctypes.c_int, ctypes.c_uint64)),
+    "board_running": (ctypes.c_int, (_BOARD,)),
+    "board_run": (ctypes.c_int, (_BOARD, ctypes.c_int, ctypes.c_int, ctypes.c_uint64)),
 }
+_BACK_DOOR = {"board_write": (None, (_BOARD, np.ctypeslib.ndpointer(ACCESS, flags="C"), ctypes.c_uint64))}
 
 
-def library(config: ChipConfig, divisor: Fraction, mhz: float) -> ctypes.CDLL:
+def library(config: ChipConfig, divisor: Fraction, mhz: float, back_door: bool) -> ctypes.CDLL:
     """The simulator of a board, built if it is not in the cache. Raises TspError."""
+    from fpga.gateware.back_door import BackDoor
     from fpga.gateware.top import Core
 
     check_executable(cache_root())
     key = source_digest(*RTL_SOURCES), *((FOLDER / name).read_text() for name in SOURCES)
-    text = verilog_by_key(lambda: Core(config=config, divisor=divisor, mhz=mhz), "board", *key, repr(config),
-                          str(divisor), str(mhz))
-    head = f"#define BIT_PARTS {divisor.numerator}\n#define CYCLE_PARTS {divisor.denominator}\n"
+    top = BackDoor if back_door else Core
+    text = verilog_by_key(lambda: top(config=config, divisor=divisor, mhz=mhz), "board", *key, repr(config),
+                          str(divisor), str(mhz), top.__name__)
+    head = "#define BACK_DOOR\n" if back_door else ""
+    head += f"#define BIT_PARTS {divisor.numerator}\n#define CYCLE_PARTS {divisor.denominator}\n"
     lib = load(build(text, "board", head + HARNESS.read_text()))
-    for name, (result, arguments) in _FUNCTIONS.items():
+    for name, (result, arguments) in {**_FUNCTIONS, **(_BACK_DOOR if back_door else {})}.items():
         function = getattr(lib, name)
         function.restype, function.argtypes = result, arguments
     return lib
@@ -71,16 +79,19 @@ class SimulatedBoard:
     config: its chip.
     divisor: cycles a bit of its line.
     mhz: the clock that it reports.
+    back_door: frames that load the chip take a cycle a word (`fpga.back_door`).
     """
 
-    def __init__(self, config: ChipConfig, *, divisor: int | Fraction = FAST, mhz: float = CLOCK_MHZ) -> None:
-        self._lib = library(config, Fraction(divisor), mhz)
+    def __init__(self, config: ChipConfig, *, divisor: int | Fraction = FAST, mhz: float = CLOCK_MHZ,
+                 back_door: bool = False) -> None:
+        self._lib = library(config, Fraction(divisor), mhz, back_door)
         self._board = _BOARD(self._lib.board_create())
         self._master, self._slave = os.openpty()  # the slave stays open: otherwise the master ends with its last user
         os.set_blocking(self._master, False)
         tty.setraw(self._slave)
         self.path = os.ttyname(self._slave)
         self._stop = threading.Event()
+        self._line = BackDoorLine(self._lib, self._board, self._master, self._stop) if back_door else None
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     @property
@@ -95,13 +106,17 @@ class SimulatedBoard:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
+        if self._line:
+            self._line.close()
         self._lib.board_destroy(self._board)
         os.close(self._master)
         os.close(self._slave)
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            if self._lib.board_run(self._board, self._master, SLICE):
+            at_rest = (self._line.step() if self._line
+                       else self._lib.board_run(self._board, self._master, self._master, SLICE))
+            if at_rest:
                 select.select([self._master], [], [], 0.05)
 
 
@@ -132,13 +147,14 @@ def main(
     config: Annotated[str | None, typer.Option(help=f"The board's chip: {', '.join(CONFIGS)}.  [default: "
                                                     f"{DEFAULT_CONFIG}]")] = None,
     mhz: Annotated[float | None, typer.Option(help=f"Clock that the board reports.  [default: {CLOCK_MHZ:g}]")] = None,
-    baud: Annotated[int, typer.Option(help="Baud rate of its line.  [default: 4 cycles a bit]")] = 0,
+    baud: Annotated[int, typer.Option(help="Baud rate of its line. Programs are then loaded bit by bit.  "
+                                           "[default: 4 cycles a bit, and a back door for programs]")] = 0,
     board: Annotated[str, typer.Option(help=f"Board whose chip and clock to take: {', '.join(BOARDS)}.")] = "",
 ) -> None:
     """Simulate a board until ctrl-C. Exits with 2 if it cannot be built."""
     try:
         chip, clock = chip_and_clock(config, mhz, board)
-        simulated = SimulatedBoard(chip, divisor=divisor(clock, baud), mhz=clock)
+        simulated = SimulatedBoard(chip, divisor=divisor(clock, baud), mhz=clock, back_door=not baud)
     except (TspError, ValueError) as error:
         print(f"fpga.simulate: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -110,13 +110,14 @@ class Verdict:
 
 
 class Opened:
-    """A component, added as a submodule of which everything can be seen.
+    """A component, added as a submodule of which everything can be seen. m: the module it is added to, or None if the
+    proof adds it itself.
 
     `self[name]` is the local variable of that name in its `elaborate`, or the one signal of that name that it drives;
     `submodules` are its parts.
     """
 
-    def __init__(self, m: Module, name: str, component: Any):
+    def __init__(self, m: Module | None, name: str, component: Any):
         self._locals: dict[str, Any] = {}
 
         def watch(frame: Any, event: str, _: Any) -> None:
@@ -130,7 +131,8 @@ class Opened:
         finally:
             sys.setprofile(before)
         component._MustUse__used = True
-        m.submodules[name] = self._body
+        if m is not None:
+            m.submodules[name] = self._body
         self.submodules = self._body.submodules
 
     def all(self, name: str) -> list[Signal]:

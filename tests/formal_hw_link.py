@@ -1,7 +1,7 @@
 """Proofs of the link: its code for all data and errors, its elastic buffer, the start of tokens."""
 
 from amaranth.asserts import AnyConst
-from amaranth.hdl import Cat, Const, DomainRenamer, EnableInserter, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, DomainRenamer, EnableInserter, Mux, Signal, Value
 from formal import Opened, Proof, Property, free, implies, latched
 
 from hw.idioms import any_of
@@ -70,7 +70,7 @@ class ElasticProof(Proof):
         free(m, writes, reads)
         writer = self._module.Writer(width=width, ratio=ratio)
         reader = self._module.Reader(width=width * ratio, ratio=ratio)
-        inside, outside = Opened(Module(), "writer", writer), Opened(Module(), "reader", reader)
+        inside, outside = Opened(None, "writer", writer), Opened(None, "reader", reader)
         kept = [inside.submodules[f"part{part}"].read_port(domain="comb") for part in range(ratio)]
         stages, slips = (self._open_synchronizer(*which) for which in ((outside, "gray"), (inside, "slip")))
         m.submodules.writer = DomainRenamer({"rx": "sync"})(EnableInserter({"rx": writes})(inside._body))
@@ -117,7 +117,7 @@ class ElasticProof(Proof):
 
     def _open_synchronizer(self, unit: Opened, name: str) -> list[Signal]:
         """The registers of a unit's synchroniser."""
-        synchronizer = Opened(Module(), name, unit.submodules[name])
+        synchronizer = Opened(None, name, unit.submodules[name])
         unit._body._named_submodules[name] = synchronizer._body, None
         return synchronizer["flops"]
 

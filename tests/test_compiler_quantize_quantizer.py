@@ -155,8 +155,8 @@ MATRICES_OF_LAYERS = ("wq", "wk", "wv", "wo", "w1", "w2", "w3")
         (("tok_emb",), 1e20, r"activations at embedding reach \d.*e\+19 .* in 1e-18\.\.1e\+15: tok_emb may be"),
         (("tok_emb",), 1e-30, "activations at embedding reach .*e-31 .*: tok_emb may be"),
         (("tok_emb",), 1e-10, r"epsilon of the norms \(rms_norm_eps\) must be at most .*, not 1e-05: export the model"),
-        (("wo",), 0, r"shift wo must be 0\.\.47, not 60: scales of wo are .*; try other --scales, or export"),
-        (("wk",), 1e10, r"shift score must be 0\.\.47, not -\d+: scales of wq and wk are"),
+        (("wo",), 0, r"shift wo must be 0\.\.47, not 60: scales of wo differ .*; try other --scales, or export"),
+        (("wk",), 1e10, r"shift score must be 0\.\.47, not -\d+: scales of wq and wk differ"),
     ],
 )
 def test_weights_that_cannot_be_quantised_are_named(names, factor, message):

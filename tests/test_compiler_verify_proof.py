@@ -332,8 +332,8 @@ def test_bounds_are_the_greatest_offsets(name, changes, monkeypatch: pytest.Monk
 def test_a_product_that_saturates_is_refused(monkeypatch: pytest.MonkeyPatch):
     placement, _ = compiled(*MODELS["small"][:1])
     check_products(placement)
-    for value, scale, text in ((1 << 17, 1, "the operand must be at most 131071"), (1, 1 << 17, "the factor must be"),
-                               (1 << 16, 1 << 15, "the product must be at most 2147483647 .* not 2147483648")):
+    for value, scale, text in ((1 << 17, 1, "its operand must be at most 131071"), (1, 1 << 17, "its factor must be"),
+                               (1 << 16, 1 << 15, "its product must be at most 2147483647 .* not 2147483648")):
         monkeypatch.setattr(index_reach, "products", lambda _, given=Product("it", value, scale): [given])
         with pytest.raises(TspError, match=f"it: {text}"):
             check_products(placement)

@@ -14,14 +14,16 @@ from programs import small_program
 
 from arch.config import CONFIGS
 from arch.identity import chip_digest
+from arch.row import queues
 from cli.main import app
 from fpga.boards import BOARDS
 from fpga.gateware.uart import BITS, divisor_of
 from fpga.host.board import Board, Link, open_board, open_line
-from fpga.simulate import SimulatedBoard
+from fpga.simulate import FAST, SimulatedBoard
 from program.file import save
 from run.devices import open_device
 from run.programs import open_program
+from sim.device.chip_device import ChipDevice
 from sim.device.protocol import Device
 
 SHIPPED = REPOSITORY / "models" / "stories263k.bin"
@@ -64,6 +66,52 @@ def test_a_story_on_the_board_of_four_lanes():
         alike((device, rtl), [1, 2, 12])
         for each in (rtl, device):
             each.close()
+
+
+def test_a_program_loaded_by_the_back_door_is_the_same():
+    """All memories and a story are those of the RTL. Loading takes a tenth of the line's time."""
+    program = small_program()
+    rtl = open_device("rtl", program.config)
+    assert isinstance(rtl, ChipDevice)
+    rtl.load(program)
+    with SimulatedBoard(program.config, mhz=62.5, back_door=True) as simulated:
+        device = open_board(simulated.path, program.config)
+        began, sent = simulated.cycles, device.link.sent
+        device.load(program)
+        device.link.settle()
+        assert simulated.cycles - began < (device.link.sent - sent) * BITS * FAST / 10
+        same_memories(device, rtl)
+        alike((device, rtl), [1, 2, 12])
+        device.close()
+    rtl.close()
+
+
+@pytest.mark.nightly
+def test_a_program_loaded_by_the_back_door_over_a_line_with_noise():
+    """Small frames, two programs."""
+    there, back = Noise(5, 3000, spared=3000), Noise(6, 1000, spared=100)
+    with SimulatedBoard(CONFIGS["tiny"], mhz=62.5, back_door=True) as simulated:
+        device = Board(Link(NoisyLine(open_line(simulated.path), there, back), "noisy", payload=128), "noisy",
+                       CONFIGS["tiny"])
+        rtl = open_device("rtl", CONFIGS["tiny"])
+        assert isinstance(rtl, ChipDevice)
+        for program in (small_program(), small_program(n_layers=1, vocab_size=50)):
+            for each in (device, rtl):
+                each.load(program)
+            alike((device, rtl), [1, 2, 7])
+        device.close()
+        assert there.events > 10 and back.events > 3
+        quiet = open_board(simulated.path, CONFIGS["tiny"])
+        same_memories(quiet, rtl)
+        for each in (quiet, rtl):
+            each.close()
+
+
+def same_memories(one: ChipDevice, other: ChipDevice) -> None:
+    """Every word of every slice."""
+    for queue in queues(one.chip.config):
+        if queue.unit == "MEM":
+            assert np.array_equal(one.chip.read_mem(queue.name), other.chip.read_mem(queue.name)), queue.name
 
 
 def test_a_story_over_a_line_with_noise(board: SimulatedBoard):
@@ -137,9 +185,10 @@ def test_the_simulated_board_is_a_command(board: SimulatedBoard, tmp_path: Path,
 
 
 @pytest.mark.nightly
-def test_the_shipped_model_on_a_board():
+@pytest.mark.parametrize("back_door", [False, True], ids=["line", "back door"])
+def test_the_shipped_model_on_a_board(back_door: bool):
     program = open_program(SHIPPED)
-    with SimulatedBoard(program.config) as simulated:
+    with SimulatedBoard(program.config, back_door=back_door) as simulated:
         device, rtl = open_board(simulated.path, program.config), open_device("rtl", program.config)
         for each in (device, rtl):
             each.load(program)

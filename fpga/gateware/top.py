@@ -1,8 +1,9 @@
 """The top of a board: clock and reset, the serial line, and the chip."""
 
 from fractions import Fraction
+from types import MappingProxyType
 
-from amaranth.hdl import Module
+from amaranth.hdl import Module, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Elaboratable, In, Out
 
@@ -28,19 +29,25 @@ class Core(wiring.Component):
     errors: the chip's sticky trap bits.
     """
 
+    PORTS = MappingProxyType({"rx": In(1, init=1), "tx": Out(1, init=1), "running": Out(1), "errors": Out(len(Trap))})
+
     def __init__(self, *, config: ChipConfig, divisor: int | Fraction, mhz: float):
         self._config, self._divisor, self._identity = config, divisor, Identity.of(config, mhz).pack()
-        super().__init__({"rx": In(1, init=1), "tx": Out(1, init=1), "running": Out(1), "errors": Out(len(Trap))})
+        super().__init__(dict(self.PORTS))
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.bridge = bridge = Bridge(divisor=self._divisor, identity=self._identity)
         m.submodules.chip = chip = Chip(config=self._config)
         for name in HOST_PORT[:-1]:
-            m.d.comb += getattr(chip, name).eq(getattr(bridge, name))
+            m.d.comb += getattr(chip, name).eq(self._host(name, bridge))
         m.d.comb += [bridge.host_rdata.eq(chip.host_rdata), bridge.rx.eq(self.rx), self.tx.eq(bridge.tx),
                      self.running.eq(chip.running), self.errors.eq(chip.errors)]
         return m
+
+    def _host(self, name: str, bridge: Bridge) -> Value:
+        """The source of an input of the chip's host port."""
+        return getattr(bridge, name)
 
 
 class Top(Elaboratable):
