@@ -10,7 +10,6 @@ from linked_rig import LINE_BITS, UNIT_INTERVAL, LinkedRack, name_of, number_of
 
 from arch.config import CONFIGS
 from arch.host_map import Control, Space
-from arch.isa import HOST_READ
 from arch.link_map import (
     COMMAND,
     RACK,
@@ -25,9 +24,8 @@ from arch.link_map import (
 )
 from arch.rack import Link, Port, RackConfig
 from hw.link.parameters import SLOT_BITS, LinkParameters
-from program.image import Image, each
-from sim.device.hosted_chip import HostedChip
-from sim.rtl.rack import prefix
+from program.image import Image
+from sim.rtl.rack import SteppedHost, prefix
 from sim.rtl.ticked import Ticked
 
 CHIP = replace(CONFIGS["micro"], name="micro_linked", mem_depths=(64, 64), icu_depth=256, vxm_icu_depth=256,
@@ -78,7 +76,7 @@ class LinkedBench:
         self.model.restart()
         rng = np.random.default_rng(seed)
         for n in range(len(rack.chips)):
-            self.put(n, late=late[n] if late else int(rng.integers(256)), off=0, host_write=0, host_read=0)
+            self.drive(n, late=late[n] if late else int(rng.integers(256)), off=0, host_write=0, host_read=0)
         for n, port in enumerate(self.wired.across):
             base = lengths[n] if lengths else int(rng.integers(skew, 20))
             line = [base + int(rng.integers(-skew, skew + 1)) for _ in range(LINK.pins)] + [base]
@@ -91,11 +89,11 @@ class LinkedBench:
             self.step(int(rng.integers(CHIP.slot)))
         self.model.reset = 0
 
-    def put(self, chip: int, **inputs: int) -> None:
+    def drive(self, chip: int, **inputs: int) -> None:
         for name, value in inputs.items():
             setattr(self.model, prefix(self.rack, chip) + name, value)
 
-    def get(self, chip: int, name: str) -> int:
+    def port(self, chip: int, name: str) -> int:
         return getattr(self.model, prefix(self.rack, chip) + name)
 
     def lines(self, port: Port, **inputs: int) -> None:
@@ -141,9 +139,9 @@ class LinkedBench:
         begun: list[list[tuple[int, int]]] = [[] for _ in self.hosts]
         for now in range(MOST):
             for n, found in enumerate(begun):
-                if self.get(n, "token_start"):
-                    found.append((self.get(n, "counter") % (1 << SLOT_BITS + LINK.phase_bits), now))
-            if now > RISE and not any(self.get(n, "running") for n in range(len(self.hosts))):
+                if self.port(n, "token_start"):
+                    found.append((self.port(n, "counter") % (1 << SLOT_BITS + LINK.phase_bits), now))
+            if now > RISE and not any(self.port(n, "running") for n in range(len(self.hosts))):
                 break
             each_step()
             self.step()
@@ -176,30 +174,12 @@ class LinkedBench:
         return "; ".join(f"{port}: {self.hosts[port.chip].status(port)}" for port in self.rack.across)
 
 
-class Host(HostedChip):
-    """A chip's host; every access takes a cycle of all chips."""
+class Host(SteppedHost):
+    """A chip's host, with the registers of its links."""
 
     def __init__(self, bench: LinkedBench, number: int):
-        self.bench, self.number, self.config = bench, number, bench.rack.chips[number]
-
-    def write(self, accesses: np.ndarray) -> None:
-        for space, addr, data in each(accesses):
-            self.bench.put(self.number, host_space=space.value, host_addr=addr, host_wdata=data, host_write=1)
-            self.bench.step()
-        self.bench.put(self.number, host_write=0)
-
-    def read(self, space: Space, addrs: Sequence[int]) -> list[int]:
-        found = []
-        for addr in addrs:
-            self.bench.put(self.number, host_space=space.value, host_addr=addr, host_read=1)
-            self.bench.step()
-            self.bench.put(self.number, host_read=0)
-            self.bench.step(HOST_READ - 1)
-            found.append(self.bench.get(self.number, "host_rdata"))
-        return found
-
-    def run(self, n_tokens: int) -> list[int]:
-        raise NotImplementedError("the chips run together: see `LinkedBench.launch`")
+        super().__init__(bench, number)
+        self.rack = bench.rack
 
     def register(self, address: int, value: int | None = None) -> int:
         """Read a register of CONTROL, or write it."""
@@ -209,7 +189,7 @@ class Host(HostedChip):
         return value
 
     def link(self, port: Port, register: LinkRegister, value: int | None = None) -> int:
-        return self.register(link_address(number_of(self.bench.rack, port), register), value)
+        return self.register(link_address(number_of(self.rack, port), register), value)
 
     def status(self, port: Port) -> dict[str, int]:
         return unpack(STATUS, self.link(port, LinkRegister.STATUS))

@@ -178,7 +178,7 @@ def at(bench: LinkedBench, when: int, what) -> Iterator[None]:
     """Does something so many cycles after the token's start on chip 0."""
     since = -1
     while True:
-        since = 0 if bench.get(0, "token_start") else since + (since >= 0)
+        since = 0 if bench.port(0, "token_start") else since + (since >= 0)
         if since == when:
             what()
         elif since == when + CHIP.slot:
@@ -215,7 +215,7 @@ def test_what_the_code_does_not_see_the_crc_has_seen_when_the_run_ends():
     bench.start(images)
     step = at(bench, SENT + 2 * CHIP.slot + 1, lambda: bench.lines(EAST, flip=silent))
     bench.run(1, lambda: next(step))
-    assert bench.get(1, "errors") == LINK_ERROR and faults(bench, WEST) == {Fault.CRC}, bench.status()
+    assert bench.port(1, "errors") == LINK_ERROR and faults(bench, WEST) == {Fault.CRC}, bench.status()
     again(bench, images)
 
 
@@ -261,7 +261,7 @@ def test_a_chip_that_is_not_ready_for_the_start_says_so():
     bench.step(64 * CHIP.slot)
     bench.hosts[1].register(Control.RUN.value, 1)
     bench.step(4 * PERIOD)
-    assert [bench.get(n, "running") for n in (0, 1)] == [0, 0]
+    assert [bench.port(n, "running") for n in (0, 1)] == [0, 0]
     assert bench.errors()[1] & START_ERROR
     again(bench, images)
 
@@ -344,8 +344,8 @@ def test_every_cycle_is_the_models():
         def record(bench=bench, noise=noise, frames=frames) -> None:
             noise()
             for n, kept in enumerate(frames):
-                if kept or bench.get(n, "token_start"):
-                    kept.append({name: bench.get(n, name) for name in names})
+                if kept or bench.port(n, "token_start"):
+                    kept.append({name: bench.port(n, name) for name in names})
 
         bench.run(tokens, record)
         for _ in range(64):

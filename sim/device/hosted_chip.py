@@ -1,4 +1,4 @@
-"""A chip as its host sees it: it takes accesses and runs tokens. Each way to run a chip is a subclass."""
+"""A chip as its host sees it: its host port, and the tokens that it runs. Each way to run a chip is a subclass."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -25,10 +25,10 @@ BLOCK = 4096
 """Quads of an image between two reports of progress."""
 
 
-class HostedChip(ABC):
-    """One chip.
+class HostPort(ABC):
+    """The host port of a chip.
 
-    A subclass defines how accesses and tokens reach the chip. All other methods use these.
+    A subclass defines how accesses reach the chip. All other methods use these.
 
     config: the chip's config.
     """
@@ -43,14 +43,8 @@ class HostedChip(ABC):
     def read(self, space: Space, addrs: Sequence[int]) -> list[int]:
         """The host words at these addresses, after all writes so far."""
 
-    @abstractmethod
-    def run(self, n_tokens: int) -> Iterable[int]:
-        """Run tokens from the current position. Returns the cycles of each, from its start pulse to the next."""
-
     def close(self) -> None:  # noqa: B027  most chips hold nothing
         """Free the chip's resources."""
-
-    # --- by the host port ----------------------------------------------------------------------------------------
 
     def load(self, image: Image, tell: Tell = lambda done: None) -> None:
         """Write an image, and position 0.
@@ -101,3 +95,11 @@ class HostedChip(ABC):
     def load_map(self, number: int, lanes: Sequence[int]) -> None:
         """Write a permutation map: output lane l takes input lane lanes[l]."""
         self.write(map_accesses(number, lanes))
+
+
+class HostedChip(HostPort):
+    """A chip that runs tokens by itself. The chips of a rack run together: see `sim.device.rack.HostedRack`."""
+
+    @abstractmethod
+    def run(self, n_tokens: int) -> Iterable[int]:
+        """Run tokens from the current position. Returns the cycles of each, from its start pulse to the next."""

@@ -13,7 +13,7 @@ from base.progress import progress
 from program.rack import AnyProgram, RackProgram
 from sim.lines import Lines
 
-from .hosted_chip import HostedChip
+from .hosted_chip import HostPort
 from .protocol import (
     BrokenPromise,
     ChipFault,
@@ -47,7 +47,7 @@ class HostedRack(ABC):
     """
 
     rack: RackConfig
-    chips: Sequence[HostedChip]
+    chips: Sequence[HostPort]
 
     @abstractmethod
     def run(self, n_tokens: int, changes: Changes | None = None) -> Ran:

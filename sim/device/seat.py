@@ -14,7 +14,7 @@ from program.image import image_of
 from program.program import Program, Symbol
 from program.sampler import Sampler
 
-from .hosted_chip import HostedChip
+from .hosted_chip import HostPort
 
 UNKNOWN = -1
 """Entry of the token table for a token that the chip chooses."""
@@ -28,7 +28,7 @@ class Seat:
     program: for that chip; perhaps one of a rack's.
     """
 
-    def __init__(self, device: str, chip: HostedChip, program: Program) -> None:
+    def __init__(self, device: str, chip: HostPort, program: Program) -> None:
         self._device, self.chip, self.program = device, chip, program
         self._logits = program.logit_tokens()
 

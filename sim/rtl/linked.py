@@ -100,7 +100,8 @@ class LinkedChip(VerilatedChip):
         self._lib.link_changes(self._linked, SIDES.index(side), port, found.ctypes.data, len(found))
 
     def run(self, n_tokens: int, max_cycles: int = 1 << 40) -> np.ndarray:
-        raise NotImplementedError("the chips of a rack run together")
+        """Not by itself: a RECEIVE waits for another chip. See `VerilatedRack.run`."""
+        raise TypeError("a chip of a rack runs with the others: call VerilatedRack.run")
 
     def prepare(self, n_tokens: int) -> int:
         """Let tokens wait for those of the other chips: 1 once the first is ready, 0 if it never will be, or LATE."""

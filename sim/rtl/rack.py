@@ -1,7 +1,7 @@
 """The RTL of a rack for simulation. A delay of some cycles stands for each link."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from amaranth.hdl import Cat, Module, Signal
@@ -13,7 +13,7 @@ from arch.isa import HOST_READ
 from arch.rack import Link, Port, RackConfig
 from hw.chip import Chip, own_ports
 from program.image import each
-from sim.device.hosted_chip import HostedChip
+from sim.device.hosted_chip import HostPort
 
 from .chip import probe_table
 from .ticked import Ticked
@@ -113,32 +113,55 @@ class RackSimulator:
         self._model.close()
 
 
-class RackChip(HostedChip):
-    """One chip of a `RackSimulator`. Every access takes a cycle of the whole rack."""
+class SteppedChips(Protocol):
+    """Simulated chips that are stepped together.
 
-    def __init__(self, simulator: RackSimulator, number: int):
+    rack: the chips and their links.
+    """
+
+    rack: RackConfig
+
+    def step(self, cycles: int = 1) -> None:
+        """Advance all chips by `cycles` cycles."""
+
+    def port(self, chip: int, name: str) -> int:
+        """Current value of a port."""
+        ...
+
+    def drive(self, chip: int, **values: int) -> None:
+        """Drive inputs of a chip from the current cycle on."""
+
+
+class SteppedHost(HostPort):
+    """The host port of one of the chips that are stepped together. Every access takes a cycle of all of them."""
+
+    def __init__(self, simulator: SteppedChips, number: int):
         self.config = simulator.rack.chips[number]
-        self._simulator, self._number = simulator, number
-        self._probes = probe_table(self.config)
+        self._simulator, self.number = simulator, number
 
     def write(self, accesses: np.ndarray) -> None:
         for space, addr, data in each(accesses):
-            self._simulator.drive(self._number, host_space=space.value, host_addr=addr, host_wdata=data, host_write=1)
+            self._simulator.drive(self.number, host_space=space.value, host_addr=addr, host_wdata=data, host_write=1)
             self._simulator.step()
-        self._simulator.drive(self._number, host_write=0)
+        self._simulator.drive(self.number, host_write=0)
 
     def read(self, space: Space, addrs: Sequence[int]) -> list[int]:
         found = []
         for addr in addrs:
-            self._simulator.drive(self._number, host_space=space.value, host_addr=addr, host_read=1)
+            self._simulator.drive(self.number, host_space=space.value, host_addr=addr, host_read=1)
             self._simulator.step()
-            self._simulator.drive(self._number, host_read=0)
+            self._simulator.drive(self.number, host_read=0)
             self._simulator.step(HOST_READ - 1)
-            found.append(self.probe("host_rdata"))
+            found.append(self._simulator.port(self.number, "host_rdata"))
         return found
 
-    def run(self, n_tokens: int) -> list[int]:
-        raise NotImplementedError("the chips of a rack run together: see `sim.rack.Rack`")
+
+class RackChip(SteppedHost):
+    """One chip of a `RackSimulator`."""
+
+    def __init__(self, simulator: RackSimulator, number: int):
+        super().__init__(simulator, number)
+        self._probes = probe_table(self.config)
 
     def step(self, cycles: int = 1) -> None:
         """Advance all chips by `cycles` cycles."""
@@ -146,7 +169,7 @@ class RackChip(HostedChip):
 
     def probe(self, name: str) -> int:
         """Current value of a port."""
-        return self._simulator.port(self._number, name)
+        return self._simulator.port(self.number, name)
 
     def writes(self, queue: str) -> Mapping[str, int]:
         """A unit's writes to its state at the end of the current cycle, field by field (debug builds)."""
