@@ -1,6 +1,7 @@
 """What is known of every token before anything runs, of a program for one chip or for a rack."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Annotated
@@ -61,7 +62,7 @@ def bytes_read(model: ModelConfig, position: float, four_bit: Collection[str] = 
     return weights + model.dim + 2 * model.n_layers * model.n_kv_heads * model.head_dim * (position + 1)
 
 
-class Predicted:
+class Predicted(ABC):
     """Cycles of every position. A subclass has the fields of `Program` that are named here."""
 
     model: ModelConfig
@@ -71,9 +72,9 @@ class Predicted:
     arrays: dict[str, np.ndarray]
 
     @property
+    @abstractmethod
     def macs(self) -> int:
         """Weight bytes that all matrix units of the machine could take in a cycle."""
-        raise NotImplementedError
 
     @property
     def first_token(self) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -101,7 +102,7 @@ def cycles_of(piece: Message) -> Json:
                                                ("predicted_cycles", "predicted"), ("measured_cycles", "measured"))}
 
 
-class Shape:
+class Shape(ABC):
     """The objects of one endpoint. kind: prefix of ids; whole, chunk: names of objects.
 
     path: of the request. Groq's clients know the service tier "on_demand", OpenAI's know "default".
@@ -126,17 +127,17 @@ class Shape:
                                         "usage": usage(choices), "x_groq": {"id": self.request_id},
                                         "x_tsp": x_tsp(choices)}
 
+    @abstractmethod
     def choice(self, choice: Progress) -> Json:
         """A finished choice."""
-        raise NotImplementedError
 
+    @abstractmethod
     def opening(self, choice: Progress) -> Json | None:
         """What a choice of a stream begins with."""
-        raise NotImplementedError
 
+    @abstractmethod
     def part(self, choice: Progress, piece: Message | None) -> Json:
         """A choice within a chunk; without a piece, its end."""
-        raise NotImplementedError
 
 
 class Chat(Shape):

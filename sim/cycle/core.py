@@ -5,6 +5,7 @@ In the second, everything that *writes* registers at the end of t runs: drives, 
 within a half does not matter, as in hardware.
 """
 
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -164,7 +165,7 @@ class Burst:
         self.interval = interval
 
 
-class Unit:
+class Unit(ABC):
     """A functional unit with named engines. Each engine executes one burst at a time.
 
     Subclasses implement `dispatch`, which starts engines. The work of an element is a function of its number.
@@ -178,16 +179,16 @@ class Unit:
         self.streams = streams
         self._last: dict[str, int] = {}
 
+    @abstractmethod
     def dispatch(self, instr: Instr, offsets: tuple[int, int]) -> None:
         """Start an instruction.
 
         offsets: relative-address offsets of the two loop levels.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def state(self) -> dict[str, np.ndarray]:
         """Architectural state by name, copied."""
-        raise NotImplementedError
 
     @property
     def busy(self) -> bool:
