@@ -5,34 +5,21 @@ reports the pin that has none.
 """
 
 from amaranth.hdl import ClockSignal, Const, DomainRenamer, Instance, Module, Signal, Value
-from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
 
-from hw.link.parameters import LinkParameters
+from .serdes import Pins
 
 TAP_STEPS = 8
 """Steps of a DELAYF (25 ps each, 127 at most) in one step of training. 16 settings span 3 ns."""
 
 
-class Ecp5Pins(wiring.Component):
-    """The pins of a `hw.link.endpoint.Endpoint`.
+class Ecp5Pins(Pins):
+    """`Pins` of ODDRX1F, DELAYF and IDDRX1F.
 
-    The clock changes together with the data. The receiver delays the data, so that it samples the middle of a bit.
+    With ratio 2, domain `fast` has twice the clock of `sync`, in phase.
 
-    link: parameters of the link. With ratio 2, domain `fast` has twice the clock of `sync`, in phase.
-    index: number of the link. Its receiving domain is rx<index>, without reset, which a parent defines; here it gets
-    its clock.
-    beats, sampled, delay_load, delay_step: ports of the endpoint.
-    out_data, out_clock, in_data, in_clock: to the buffers of the pins.
+    The forwarded clock changes together with the data. The receiver delays the data, so that it samples the middle of
+    a bit.
     """
-
-    def __init__(self, link: LinkParameters, index: int = 0):
-        self._link, self._index = link, index
-        super().__init__({
-            "beats": In(link.ratio * link.beat_bits), "sampled": Out(link.beat_bits),
-            "delay_load": In(link.pins), "delay_step": In(link.pins),
-            "out_data": Out(link.pins), "out_clock": Out(1), "in_data": In(link.pins), "in_clock": In(1),
-        })
 
     def elaborate(self, platform):
         m, link, rx = Module(), self._link, f"rx{self._index}"

@@ -1,33 +1,21 @@
 """The pins of a link on any FPGA and in simulation: flip-flops at both edges of clocks, no cells of a technology."""
 
 from amaranth.hdl import Cat, ClockDomain, ClockSignal, Module, Mux, Signal
-from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
 
-from hw.link.parameters import BEAT, LinkParameters
+from hw.link.parameters import BEAT
+
+from .serdes import Pins
 
 
-class PlainPins(wiring.Component):
-    """The pins of a `hw.link.endpoint.Endpoint`, one bit a clock of domain `bit`.
+class PlainPins(Pins):
+    """`Pins` that send a bit in each clock of domain `bit`.
 
-    The clock changes in the middle of the data's bits, so a receiver samples them there without a delay: it needs no
-    training of delays (`LinkParameters.taps` 1), and lines of one length to a third of a bit.
+    Domain `bit` has 2 * ratio times the clock of `sync`, in phase or late by less than a bit.
 
-    link: parameters of the link. Domain `bit` has 2 * ratio times the clock of `sync`, in phase or late by less than a
-    bit.
-    index: number of the link. Its receiving domain is rx<index>, without reset, which a parent defines; here it gets
-    its clock.
-    beats, sampled, delay_load, delay_step: ports of the endpoint; the last two do nothing.
-    out_data, out_clock, in_data, in_clock: to the buffers of the pins.
+    The forwarded clock changes in the middle of the data's bits. A receiver samples them there without a delay. The
+    lines must have one length to a third of a bit. Delays are not trained (`LinkParameters.taps` is 1): `delay_load`
+    and `delay_step` do nothing.
     """
-
-    def __init__(self, link: LinkParameters, index: int = 0):
-        self._link, self._index = link, index
-        super().__init__({
-            "beats": In(link.ratio * link.beat_bits), "sampled": Out(link.beat_bits),
-            "delay_load": In(link.pins), "delay_step": In(link.pins),
-            "out_data": Out(link.pins), "out_clock": Out(1), "in_data": In(link.pins), "in_clock": In(1),
-        })
 
     def elaborate(self, platform):
         m = Module()
