@@ -6,6 +6,7 @@ comes out: the flit as it was and a corrected error, a failure, or a wrong flit 
 What the code does to a codeword depends only on which bits are wrong.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -46,19 +47,26 @@ class LineFaults:
             raise TspError(f"link faults: errors must be a probability in 0..0.5, not {self.errors:g}")
         if self.seed < 0 or self.at < 0:
             raise TspError("link faults: seed and at must be 0 or more")
+        if not math.isfinite(self.delay):
+            raise TspError(f"link faults: delay must be a number of cycles, not {self.delay:g}")
 
     @classmethod
     def parse(cls, text: str) -> "LineFaults":
         """The faults of "errors=1e-6,seed=3" or "cut,link=0.E0,at=20". Raises TspError."""
         found: dict[str, object] = {}
-        for part in filter(None, text.split(",")):
+        for part in text.split(","):
             name, _, value = part.partition("=")
             if name not in _READ:
                 raise TspError(f"link faults must be of {', '.join(_READ)}, such as errors=1e-6,seed=3, not {part!r}")
+            if name in found:
+                raise TspError(f"link faults: {name} must be given once")
             try:
                 found[name] = _READ[name](value)
             except ValueError:
                 raise TspError(f"link faults: {name} must be a number, not {value!r}") from None
+        for name, owners in _OF.items():
+            if name in found and not owners & found.keys():
+                raise TspError(f"link faults: {name} has no effect without {' or '.join(sorted(owners))}")
         return cls(**found)  # type: ignore[arg-type]
 
 
@@ -69,6 +77,8 @@ def _flag(value: str) -> bool:
 
 
 _READ = {"errors": float, "seed": int, "delay": float, "cut": _flag, "link": Port.parse, "at": int}
+_OF = {"seed": {"errors"}, "link": {"delay", "cut"}, "at": {"delay", "cut"}}
+"""Fields that say more of others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +120,6 @@ class _Line:
             flit, bit = divmod(self.next, size)
             self.wrong[flit] = self.wrong.get(flit, 0) ^ 1 << bit
             self.next += int(self.rng.geometric(rate))
-
 
     def decoded(self, wrong: int) -> Decoded:
         """What becomes of a flit with these bits of its codeword wrong; `data` are those that stay wrong.
