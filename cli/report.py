@@ -37,23 +37,24 @@ def report(
     compiled = _chosen(open_any(program, rack=rack), chip)
     number = len(compiled.buckets) - 1 if bucket is None else bucket
     breakdown.check_bucket(compiled.buckets, number)
-    texts: dict[Path, str] = {}
-    if trace_file:
-        found = (trace.rack_trace(compiled, number) if isinstance(compiled, RackProgram)
-                 else trace.chrome_trace(compiled, number))
-        texts[trace_file] = json.dumps(found, separators=(",", ":")) + "\n"
-    if html:
-        texts[html] = (rack_page.page(compiled, number, program.name) if isinstance(compiled, RackProgram)
-                       else page.page(compiled, number, program.name))
-    if svg:
-        longest = picture.longest_segment(compiled, number)
-        texts[svg] = (picture.rack_svg(compiled, number, longest) if isinstance(compiled, RackProgram)
-                      else picture.segment_svg(compiled, number, longest))
-    write_whole({path: text.encode(errors="replace") for path, text in texts.items()})
+    longest = picture.longest_segment(compiled, number)
+    if isinstance(compiled, RackProgram):
+        makers = {trace_file: lambda: _json(trace.rack_trace(compiled, number)),
+                  html: lambda: rack_page.page(compiled, number, program.name),
+                  svg: lambda: picture.rack_svg(compiled, number, longest)}
+    else:
+        makers = {trace_file: lambda: _json(trace.chrome_trace(compiled, number)),
+                  html: lambda: page.page(compiled, number, program.name),
+                  svg: lambda: picture.segment_svg(compiled, number, longest)}
+    write_whole({path: make().encode(errors="replace") for path, make in makers.items() if path})
     if isinstance(compiled, RackProgram):
         _print_rack(compiled, number)
     else:
         _print(compiled, number)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":")) + "\n"
 
 
 def _chosen(program: AnyProgram, chip: int | None) -> AnyProgram:

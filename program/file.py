@@ -89,7 +89,11 @@ def load(path: str | Path, config: ChipConfig | None = None) -> Program:
     Raises TspError if the file is not a program, has another version, is truncated or altered, is for another chip, or
     is for a rack.
     """
-    program = load_any(path, config)
+    return of_one_chip(load_any(path, config), path)
+
+
+def of_one_chip(program: AnyProgram, path: str | Path) -> Program:
+    """The program of a file if it is for one chip. Raises TspError."""
     if isinstance(program, RackProgram):
         raise TspError(f"{path} is for rack {program.rack.name}, not for one chip: compile its checkpoint "
                        "without --rack")

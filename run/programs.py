@@ -23,7 +23,7 @@ from compiler.rack.compile import compile_rack
 from compiler.rack.plan import plans
 from program import file as program_file
 from program.program import Program
-from program.rack import AnyProgram, RackProgram
+from program.rack import AnyProgram
 from program.shape import ModelConfig
 from program.tokenizer import Tokenizer
 
@@ -32,11 +32,7 @@ FILE = "program" + program_file.SUFFIX
 
 def open_program(path: Path, **options: Any) -> Program:
     """`open_any`, of one chip. Raises TspError if the program is for a rack."""
-    program = open_any(path, **options)
-    if isinstance(program, RackProgram):
-        raise TspError(f"{path} is for rack {program.rack.name}, not for one chip: compile its checkpoint "
-                       "without --rack")
-    return program
+    return program_file.of_one_chip(open_any(path, **options), path)
 
 
 def open_any(

@@ -15,13 +15,15 @@ from compiler.place.lifetimes import check_lifetimes
 from compiler.place.placement import Placement
 from compiler.schedule import scheduler
 from compiler.schedule.assemble import Code, assemble
-from compiler.schedule.buckets import Likely, borders_of
+from compiler.schedule.buckets import Borders, Likely, choose, refuse
 
 from .merge import merged
 
 EFFORT = 80_000
 MIXES = tuple(n / 16 for n in range(16))
 """Of the scheduler: more first priorities than for one chip. They save up to 1 % of the cycles of stories260K."""
+LARGER = "more or larger chips"
+"""What has larger queues, for messages."""
 Blocks = list[list[Block]]
 """By chip, the blocks of a token."""
 
@@ -51,24 +53,20 @@ def build_buckets(placements: Placements, count: int | None = None) -> list[list
     """
     rack, chunks = placements.rack, placements.chunks
     lowered = functools.cache(placements.lower)
-    ready = functools.cache(lambda valid, size: build(rack, lowered(valid, size), size))
 
-    def built(number: int) -> list[list[Code]]:
-        return [ready(*border) for border in borders_of(chunks, number)]
+    def likely() -> Callable[[Borders], bool]:
+        hasty = check_queues(placements)
+        chips = [Likely(config, _of_chip(lowered, chip), hasty[chip]) for chip, config in enumerate(rack.chips)]
+        return functools.partial(_may_fit, chips)
 
-    most = min(chunks, *(config.buckets for config in rack.chips))
-    if count is not None:
-        if not 1 <= count <= most:
-            raise TspError(f"buckets must be in 1..{most}, not {count}")
-        _refuse(_overflow(rack, built(count)), "fewer buckets, more or larger chips or a shorter --context")
-        return built(count)
-    hasty = check_queues(placements)
-    likely = [Likely(config, _of_chip(lowered, chip), hasty[chip]) for chip, config in enumerate(rack.chips)]
-    numbers = (n for n in range(most, 1, -1) if _may_fit(likely, borders_of(chunks, n)))
-    return next((built(number) for number in numbers if not _overflow(rack, built(number))), built(1))
+    return choose(
+        chunks, min(chunks, *(config.buckets for config in rack.chips)), count,
+        build=lambda valid, size: build(rack, lowered(valid, size), size),
+        overflow=lambda built: _overflow(rack, built), likely=likely, larger=LARGER,
+    )
 
 
-def _may_fit(likely: Sequence[Likely], borders: list[tuple[int, int]]) -> bool:
+def _may_fit(likely: Sequence[Likely], borders: Borders) -> bool:
     """Whether buckets with these borders should fit all chips. A bucket between others may need more registers than
     that of the whole context, which fits: it has its mask in registers."""
     try:
@@ -85,7 +83,7 @@ def check_queues(placements: Placements) -> list[Code]:
     """The whole context as one bucket, by chip, scheduled without search. Raises TspError that names the queue if it
     does not fit."""
     hasty = build(placements.rack, placements.lower(0, placements.chunks), placements.chunks, effort=0)
-    _refuse(_overflow(placements.rack, [hasty]), "more or larger chips")
+    refuse(_overflow(placements.rack, [hasty]), LARGER)
     return hasty
 
 
@@ -117,8 +115,3 @@ def _overflow(rack: RackConfig, built: list[list[Code]]) -> str:
         if found := queue_store.overflow(config, words):
             return f"chip {chip}: {found}"
     return ""
-
-
-def _refuse(overflow: str, remedy: str) -> None:
-    if overflow:
-        raise TspError(f"{overflow}: use {remedy}")

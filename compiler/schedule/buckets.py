@@ -4,6 +4,7 @@ import functools
 import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from arch import queue_store, row
 from arch.config import ChipConfig
@@ -23,6 +24,9 @@ WIDENING = 1.6
 """Exponent of a longer context's borders: border i of n is at chunks * (i / n) ** WIDENING."""
 TOLERANCE = 1.02
 """Ratio of predicted instructions to a queue's depth beyond which buckets are not scheduled."""
+T = TypeVar("T")
+Borders = list[tuple[int, int]]
+"""(first chunk, end) of each bucket."""
 
 
 def build_buckets(placement: Placement, count: int | None = None) -> list[Code]:
@@ -32,21 +36,39 @@ def build_buckets(placement: Placement, count: int | None = None) -> list[Code]:
     """
     config, chunks = placement.geometry.config, placement.geometry.chunks
     lowered = functools.cache(lambda valid, size: lower_token(placement, size, valid))
-    ready = functools.cache(lambda valid, size: build(config, lowered(valid, size), size))
+    return choose(
+        chunks, min(config.buckets, chunks), count,
+        build=lambda valid, size: build(config, lowered(valid, size), size),
+        overflow=lambda built: _overflow(config, built),
+        likely=lambda: Likely(config, lowered, check_queues(placement)).fits,
+        larger="a larger config",
+    )
 
-    def built(number: int) -> list[Code]:
+
+def choose(chunks: int, most: int, count: int | None, *, build: Callable[[int, int], T],
+           overflow: Callable[[list[T]], str], likely: Callable[[], Callable[[Borders], bool]],
+           larger: str) -> list[T]:
+    """The programs of `count` buckets of `chunks` vectors. By default there are as many as fit, at most `most`.
+
+    build: the program of a bucket, by its borders. overflow: what does not fit the queues; "" if all fits. likely:
+    makes a prediction of that from borders. It raises TspError if a single bucket does not fit. larger: what would have
+    larger queues, for messages.
+
+    Raises TspError.
+    """
+    ready = functools.cache(build)
+
+    def built(number: int) -> list[T]:
         return [ready(*border) for border in borders_of(chunks, number)]
 
-    most = min(config.buckets, chunks)
     if count is not None:
         if not 1 <= count <= most:
             raise TspError(f"buckets must be in 1..{most}, not {count}")
-        _refuse(_overflow(config, built(count)), "fewer buckets, a larger config or a shorter --context")
+        refuse(overflow(built(count)), f"fewer buckets, {larger} or a shorter --context")
         return built(count)
-    hasty = check_queues(placement)
-    likely = Likely(config, lowered, hasty)
-    numbers = (number for number in range(most, 1, -1) if likely.fits(borders_of(chunks, number)))
-    return next((built(number) for number in numbers if not _overflow(config, built(number))), built(1))
+    fits = likely()
+    numbers = (number for number in range(most, 1, -1) if fits(borders_of(chunks, number)))
+    return next((built(number) for number in numbers if not overflow(built(number))), built(1))
 
 
 def check_queues(placement: Placement) -> Code:
@@ -54,12 +76,12 @@ def check_queues(placement: Placement) -> Code:
     fit."""
     config, chunks = placement.geometry.config, placement.geometry.chunks
     hasty = build(config, lower_token(placement, chunks), chunks, effort=0)
-    _refuse(_overflow(config, [hasty]), "a larger config")
+    refuse(_overflow(config, [hasty]), "a larger config")
     return hasty
 
 
-def borders_of(chunks: int, number: int) -> list[tuple[int, int]]:
-    """(first chunk, end) of `number` buckets.
+def borders_of(chunks: int, number: int) -> Borders:
+    """The borders of `number` buckets.
 
     A short context has evenly spaced buckets. In a long context later buckets are wider, because its first positions
     are used more often than its last ones.
@@ -82,7 +104,7 @@ class Likely:
         bursts = self._bursts(0, full.bucket.chunks)
         self._rest = Counter({name: len(words) - bursts[name] for name, words in full.words.items()})
 
-    def fits(self, borders: list[tuple[int, int]]) -> bool:
+    def fits(self, borders: Borders) -> bool:
         """Whether buckets with these borders should fit. It counts the largest first, so few are lowered in vain."""
         words = Counter[str]()
         for border in reversed(borders):
@@ -111,6 +133,7 @@ def _overflow(config: ChipConfig, built: list[Code]) -> str:
                                          for queue in row.queues(config)})
 
 
-def _refuse(overflow: str, remedy: str) -> None:
+def refuse(overflow: str, remedy: str) -> None:
+    """Raises TspError if something overflows."""
     if overflow:
         raise TspError(f"{overflow}: use {remedy}")
