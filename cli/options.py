@@ -14,7 +14,7 @@ Rack = Annotated[str | None, typer.Option(help=f"Several chips as one: {', '.joi
                                                "NAME.json.")]
 Partition = Annotated[str | None, typer.Option(help="Partition of the model among a rack's chips: "
                                                     f"{', '.join(KINDS)}.  "
-                                                    "[default: the fewest cycles]")]
+                                                    "[default: the longest context, then the fewest cycles]")]
 LinkFaults = Annotated[str | None, typer.Option(
     help="Faults of a simulated rack's links: errors=RATE,seed=N for wrong bits; delay=CYCLES or cut, with "
          "link=PORT,at=POSITION.")]

@@ -75,8 +75,7 @@ class LinkedChip(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.chip = self._chip = chip = Chip(config=self._config)
-        m.submodules.counter = self._counter = Counter(
-            phase_bits=self._link.phase_bits)
+        m.submodules.counter = self._counter = Counter(phase_bits=self._link.phase_bits)
         self._ends = [Endpoint(self._link) for _ in range(self._count)]
         for n, end in enumerate(self._ends):
             m.submodules[f"end{n}"] = DomainRenamer({"rx": f"rx{n}"})(end)

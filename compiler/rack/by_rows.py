@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 
 from arch.config import PLANES
+from arch.isa import Sat
+from arch.numerics import SAT_LIMIT
 from arch.rack import RackConfig
 from arch.vectors import ceil_div
 from base.errors import TspError
@@ -13,9 +15,9 @@ from compiler.place.share import Share
 from compiler.quantize.quantizer import GREATEST_EXPONENT
 from program.integer import IntegerModel
 
-ACT_LIMIT = 127
+ACT_LIMIT = SAT_LIMIT[Sat.S8]
 """Greatest magnitude of an activation."""
-FACTOR_LIMIT = 131_071
+FACTOR_LIMIT = SAT_LIMIT[Sat.S18]
 """Greatest magnitude of what the VXM multiplies."""
 
 

@@ -41,7 +41,8 @@ def compile_rack(
 ) -> RackProgram:
     """Compile for a rack. The arguments are those of `compiler.compile.compile_checkpoint`.
 
-    partition: a key of `plan.KINDS`; by default the one with the fewest predicted cycles.
+    partition: a key of `plan.KINDS`; by default the one with the longest context and, of several, the fewest
+    predicted cycles.
 
     Every logit is that of the model on one chip with as many lanes, if the context is the same.
 

@@ -29,8 +29,6 @@ class Plan:
         return f"{KINDS[self.kind]}{kept}"
 
 
-
-
 def plans(kind: str | None) -> list[Plan]:
     """The plans of a kind, or all. Raises TspError that names the kinds."""
     if kind is not None and kind not in KINDS:

@@ -70,8 +70,6 @@ struct Linked {
 
     // Of the present cycle; false if a channel is full.
     bool send_all() {
-        uint64_t done = 0;
-        (void)done;
 #define SEND(side, name, count) \
     if (sim->top.send_##name) { \
         for (int n = 0; n < count; ++n) \
