@@ -348,14 +348,16 @@ class _Placer:
         tokens = np.arange(g.vocab * g.lanes).reshape(-1, g.lanes)
         out = {side: list(tokens[i::2]) for i, side in enumerate(SIDES)}
         if g.classifies:
-            self.p.vocabulary = self._vocabulary(len(out["E"]))
+            least = min(map(len, g.share.vocab)) // 2 if g.share else len(out["E"])
+            self.p.vocabulary = self._vocabulary(least)
             self._by_channels("classifier", m.classifier, m.mc, out, dim, per_layer=False)
         if not g.embeds:
             return
-        if m.embedding is not m.classifier or not g.classifies:
+        if g.share or m.embedding is not m.classifier or not g.classifies:
             every = np.arange(ceil_div(g.tokens, g.lanes) * g.lanes).reshape(-1, g.lanes)
             table = {side: list(every[i::2]) for i, side in enumerate(SIDES)}
-            self._by_channels("embedding", m.embedding, m.emb_scale, table, dim, per_layer=False)
+            columns = dim[g.embedded.start * g.lanes : g.embedded.stop * g.lanes]
+            self._by_channels("embedding", m.embedding, m.emb_scale, table, columns, per_layer=False)
         else:
             self.p.matrices["embedding"] = self.p.matrices["classifier"]
         scale = vectors_of(m.emb_scale, g.lanes)
@@ -364,7 +366,8 @@ class _Placer:
         self.p.tensors["emb_scale"] = tensor
 
     def _vocabulary(self, vectors: int) -> Vocabulary:
-        """The loop over a side's `vectors`, if there are many. The loop advances nothing else in its slices.
+        """The loop over a side's `vectors`, if there are many. The loop advances nothing else in its slices. On a rack
+        `vectors` are those of the chip with the fewest, for the chips take turns together.
 
         At least one burst comes after the loop, because the last turn multiplies it. Of the possible lengths of a turn,
         the one that leaves the fewest vectors is taken.
@@ -441,6 +444,9 @@ class _Placer:
         for name, quads in (("outputs", len(g.attention_vectors())), ("gates", g.inner), ("addends", g.dim),
                             ("best", 2 * chips), ("exponents", chips)):
             t[name] = self._add(f"{name} of all chips", "E0", quads)
+        if "silu" in self.m.dynamic:
+            t["part"] = self._add("addends of a group", "E0", g.added("w2"))
+            t["part_sums"] = self._add("sums of addends", "W0", g.added("w2"))
 
     def _until_finish(self, name: str, later: str, home: str, quads: int) -> Tensor:
         """A tensor that is no longer needed when `later` gets its values. It shares the place of `later` if it fits."""

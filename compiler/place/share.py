@@ -4,6 +4,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 
+@dataclass(frozen=True)
+class Heads:
+    """The heads of one chip, which numbers them by itself.
+
+    kv: of each of its K/V heads, the number of that head in the model. A head may be there twice, once in each
+    hemisphere, and on several chips. queries: the same of its query heads: equally many for each K/V head, one after
+    the other.
+    """
+
+    kv: tuple[int, ...]
+    queries: tuple[int, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Share:
     """The part of one chip. All chips of the rack know the parts of all.
@@ -12,7 +25,7 @@ class Share:
 
     chip: number of the chip.
     tokens: tokens of the whole vocabulary.
-    heads: by chip, its K/V heads.
+    heads: by chip, its heads.
     whole: matrices ("wo", "w2") that every chip holds and computes in full: the residual needs no transfer then.
     planes: by matrix ("wo", "w2"), the byte planes that every addend of the residual that it makes fits.
     residual, hidden, vocab: by chip, its vectors of the residual (rows of Wo and W2), of the inner layer (rows of W1
@@ -23,7 +36,7 @@ class Share:
     tokens: int
     whole: frozenset[str]
     planes: Mapping[str, int]
-    heads: tuple[range, ...]
+    heads: tuple[Heads, ...]
     residual: tuple[range, ...]
     hidden: tuple[range, ...]
     vocab: tuple[range, ...]
