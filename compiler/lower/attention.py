@@ -39,7 +39,7 @@ class Scores:
 def attention(b: Builder, state: TokenState) -> None:
     """residual += attention(norm(residual)), with the token's keys and values added to the cache."""
     queries, outputs = Queries(), Outputs()
-    if b.model.heads:  # as all but some chips of a rack have
+    if b.model.heads or b.model.wk.size or b.model.wv.size:  # as all but some chips of a rack have
         acts, er = norm(b, state, "attention norm", gain=gain_of(b, "g_layer", 0), site="att_norm",
                         post=b.shifts.norm_att)
         queries = project(b, state, acts, er)

@@ -304,7 +304,10 @@ class _Placer:
         scales = np.concatenate([m.mq, m.mk, m.mv], axis=1)
         out: dict[str, list[np.ndarray]] = {"W": [], "E": []}
         for side, (kind, head_set, query, vector) in qkv_vectors(g):
-            channels = g.channels(head_set, query, vector, g.queries_per_kv if kind == "q" else 1)
+            if kind != "q" and g.share and g.share.dealt:
+                channels = head_set * m.head_size + vector * g.lanes + np.arange(g.lanes)
+            else:
+                channels = g.channels(head_set, query, vector, g.queries_per_kv if kind == "q" else 1)
             base = {"q": 0, "k": m.wq.shape[1], "v": m.wq.shape[1] + m.wk.shape[1]}[kind]
             out[side].append(np.where(channels >= 0, channels + base, -1))
         self._by_channels("qkv", qkv, scales, out, dim, per_layer=True)
@@ -444,6 +447,8 @@ class _Placer:
         for name, quads in (("outputs", len(g.attention_vectors())), ("gates", g.inner), ("addends", g.dim),
                             ("best", 2 * chips), ("exponents", chips)):
             t[name] = self._add(f"{name} of all chips", "E0", quads)
+        if g.share and g.share.dealt and (values := g.share.heads[g.share.chip].values):
+            t["vsent"] = self._add("values for chips", "E0", len(values) * g.head_vectors)
         if "silu" in self.m.dynamic:
             t["part"] = self._add("addends of a group", "E0", g.added("w2"))
             t["part_sums"] = self._add("sums of addends", "W0", g.added("w2"))
@@ -499,7 +504,13 @@ def _halved(vectors: np.ndarray, more: int = 0) -> dict[str, list[np.ndarray]]:
 
 def qkv_vectors(g: Geometry) -> list[tuple[str, tuple[str, int, int, int]]]:
     """(side, (kind, head set, query, vector of the head)) of the QKV projection's output vectors, in each side's order
-    of computation."""
+    of computation. Keys and values that are dealt have their number among the chip's in place of a head set."""
+    if g.share and g.share.dealt:
+        own, vectors = g.share.heads[g.share.chip], range(g.head_vectors)
+        outputs = [*(("k", n, 0, v) for n in range(len(own.keys)) for v in vectors),
+                   *(("q", *place) for place in g.query_vectors()),
+                   *(("v", n, 0, v) for n in range(len(own.values)) for v in vectors)]
+        return [(SIDES[n % 2], output) for n, output in enumerate(outputs)]
     kv = [(SIDES[s % 2], s, v) for s in range(g.head_sets) for v in range(g.head_vectors)]
     found = [(side, ("k", s, 0, v)) for side, s, v in kv]
     load = {side: sum(1 for other, *_ in kv if other == side) * min(2, g.head_sets) for side in SIDES}

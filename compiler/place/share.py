@@ -10,11 +10,13 @@ class Heads:
 
     kv: of each of its K/V heads, the number of that head in the model. A head may be there twice, once in each
     hemisphere, and on several chips. queries: the same of its query heads: equally many for each K/V head, one after
-    the other.
+    the other. keys, values: the K/V heads of the model whose keys or values this chip computes.
     """
 
     kv: tuple[int, ...]
     queries: tuple[int, ...]
+    keys: tuple[int, ...]
+    values: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,11 @@ class Share:
     residual: tuple[range, ...]
     hidden: tuple[range, ...]
     vocab: tuple[range, ...]
+
+    @property
+    def dealt(self) -> bool:
+        """Whether chips compute keys and values for each other, rather than each those of its own K/V heads."""
+        return any((heads.keys, heads.values) != (heads.kv, heads.kv) for heads in self.heads)
 
     def rows(self, matrix: str) -> range:
         """Vectors of the residual that the chip computes the addends of by a matrix ("wo", "w2")."""

@@ -34,7 +34,7 @@ def shares(rack: RackConfig, model: IntegerModel, whole: frozenset[str] = frozen
     planes = {"wo": addend_planes(model.wo, model.mo, model.shifts.wo_pre, model.shifts.wo),
               "w2": addend_planes(model.w2, model.m2, model.shifts.w2_pre, model.shifts.w2 - _gained(model))}
     parts: dict[str, Any] = {
-        "heads": tuple(heads_of(len(rack.chips), model, chip) for chip in range(chips)),
+        "heads": heads_of_all(rack, model),
         "residual": parts_of(rack, f"vectors of {lanes} channels (dim)", ceil_div(model.dim, lanes), 1),
         "hidden": parts_of(rack, f"vectors of {lanes} inner channels (hidden_dim)", ceil_div(model.hidden, lanes), 1),
         "vocab": parts_of(rack, f"vectors of {lanes} tokens (vocab_size)", ceil_div(model.vocab, lanes), 2),
@@ -51,6 +51,27 @@ def parts_of(rack: RackConfig, what: str, count: int, least: int) -> tuple[range
     return tuple(range(count * chip // chips, count * (chip + 1) // chips) for chip in range(chips))
 
 
+def heads_of_all(rack: RackConfig, model: IntegerModel) -> tuple[Heads, ...]:
+    """By chip, its heads.
+
+    Where several chips have copies of a K/V head, its keys and values are computed by one of them all, which sends them
+    to those that need them: outputs of the projections are dealt so that the chip with the most has as few as possible.
+    Heads that share a vector are not dealt, and all chips must be linked with each other.
+    """
+    chips = len(rack.chips)
+    found = [heads_of(chips, model, chip) for chip in range(chips)]
+    meshed = len(rack.across) == chips * (chips - 1)
+    if model.kv_heads >= chips or not meshed or model.head_size < rack.chips[0].lanes:
+        return tuple(found)
+    outputs = [[list(heads.queries), [], []] for heads in found]
+    for kv in range(model.kv_heads):
+        for kind in (1, 2):
+            chip = min(range(chips), key=lambda n: (sum(map(len, outputs[n])), kv not in found[n].kv, n))
+            outputs[chip][kind].append(kv)
+    return tuple(replace(heads, keys=tuple(keys), values=tuple(values))
+                 for heads, (_, keys, values) in zip(found, outputs, strict=True))
+
+
 def heads_of(chips: int, model: IntegerModel, chip: int) -> Heads:
     """The heads of a chip: K/V heads with all their query heads, if there are enough for all chips.
 
@@ -61,14 +82,14 @@ def heads_of(chips: int, model: IntegerModel, chip: int) -> Heads:
     each = model.heads // model.kv_heads
     if model.kv_heads >= chips:
         kv = range(model.kv_heads * chip // chips, model.kv_heads * (chip + 1) // chips)
-        return Heads(tuple(kv), tuple(range(kv.start * each, kv.stop * each)))
+        return Heads(tuple(kv), tuple(range(kv.start * each, kv.stop * each)), tuple(kv), tuple(kv))
     queries = range(ceil_div(model.heads * chip, chips), ceil_div(model.heads * (chip + 1), chips))
     counts = Counter(query // each for query in queries)
     most = math.gcd(*counts.values())
     if len(counts) == 1 and most % 2 == 0:
         most //= 2
     kv = tuple(head for head, count in counts.items() for _ in range(count // most))
-    return Heads(kv, tuple(queries))
+    return Heads(kv, tuple(queries), kv, kv)
 
 
 def uneven(share: Share) -> list[str]:
@@ -132,9 +153,10 @@ def own_rows(model: IntegerModel, share: Share, lanes: int) -> dict[str, np.ndar
     def of_heads(numbers: tuple[int, ...]) -> np.ndarray:
         return (size * np.array(numbers, int)[:, None] + np.arange(size)).ravel()
 
-    kv, inner = of_heads(heads.kv), channels(share.hidden[chip], model.hidden)
+    inner = channels(share.hidden[chip], model.hidden)
     added = {name: channels(share.rows(name), model.dim) for name in ("wo", "w2")}
-    return {"wq": of_heads(heads.queries), "wk": kv, "wv": kv,
+    return {"wq": of_heads(heads.queries), "wk": of_heads(heads.keys),
+            "wv": of_heads(heads.values),
             "w1": inner, "w3": inner, **added, "classifier": channels(share.vocab[chip], model.vocab)}
 
 
