@@ -40,7 +40,7 @@ def begin(b: Builder) -> TokenState:
     g = b.geometry
     cos, sin = b.regs(g.head_vectors), b.regs(g.head_vectors)
     head_lanes = tuple(b.regs(1) for _ in range(g.heads_per_vector)) if g.heads_per_vector > 1 else ()
-    residual = b.regs(g.dim) if g.residual_in_registers else b.tensor("x")
+    residual = b.regs(len(g.resident)) if g.residual_in_registers else b.tensor("x")
     shift = b.exponents.take() if RESIDUAL in b.model.dynamic else None
     position, token = b.regs(1), b.regs(1)
     if g.embeds:
@@ -215,7 +215,7 @@ def _unpack_row(b: Builder, token: Reg, scale: Reg, residual: Reg | Mem, shift: 
     """residual = the bytes of the gathered row * its scale, and its shift. The row lies in the plane that the token's
     last two bits name, and zeros come from everywhere else."""
     label, n, er = "embedding", len(b.geometry.embedded), b.exponents.take()
-    table, row, whole = b.placement.matrices["embedding"], Fmt.B3, b.geometry.dim
+    table, row, whole = b.placement.matrices["embedding"], Fmt.B3, len(b.geometry.resident)
     b.op(label, a=token, pre=-3, alu=Alu.AND, c=Imm(8 * (PLANES - 1)), er_dst=er)
     work, other = (b.tensor("xg", 0, n), b.tensor("h16", 0, n)) if n > ROW_REGISTERS else (b.regs(n), b.regs(n))
     for group in range(b.config.weight_groups):
@@ -224,7 +224,7 @@ def _unpack_row(b: Builder, token: Reg, scale: Reg, residual: Reg | Mem, shift: 
         if group:
             b.op(label, a=work, alu=Alu.OR, c=other, n=n, dst=work)
     bytes_ = work
-    if b.geometry.share:
+    if whole > n:
         bytes_, row = _row_of_all(b, work, er), Fmt.B0
     else:
         b.op(label, a=work, pre=-8 * (PLANES - 1), er_use=ErUse.PRE, er=er, n=n, dst=work)  # into the upper plane

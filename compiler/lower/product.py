@@ -53,7 +53,7 @@ def add_to_residual(b: Builder, state: TokenState, matrix: Matrix, accs: dict[st
     """
     label, residual, whole = f"{matrix.name} residual", state.residual, []
     share = b.geometry.share
-    if share and matrix.name not in share.whole:
+    if share and not share.scattered and matrix.name not in share.whole:
         _add_to_part(b, residual, matrix, accs, pre=pre, fresh=fresh, complete=complete, **fields)
         if complete:
             _add_of_all(b, state, matrix)

@@ -113,6 +113,11 @@ class Geometry:
         return self.share.residual[self.share.chip] if self.share else range(self.dim)
 
     @property
+    def resident(self) -> range:
+        """Vectors of the residual that this chip has."""
+        return self.embedded if self.share and self.share.scattered else range(self.dim)
+
+    @property
     def vocab(self) -> int:
         """Vectors of the logits."""
         return ceil_div(self.model.vocab, self.lanes)
@@ -202,12 +207,13 @@ class Geometry:
     @property
     def residual_in_registers(self) -> bool:
         """Whether the residual stays in the VXM's registers: it is short, or there are few query vectors beside it."""
-        return self.dim <= 6 or (self.dim <= 8 and self.dim + len(self.query_vectors()) <= 16)
+        vectors = len(self.resident)
+        return vectors <= 6 or (vectors <= 8 and vectors + len(self.query_vectors()) <= 16)
 
     @property
     def queries_in_registers(self) -> bool:
         """Whether a token's queries stay in the VXM's registers: the other contents leave room for them."""
-        residual = self.dim if self.residual_in_registers else 0
+        residual = len(self.resident) if self.residual_in_registers else 0
         masks = self.heads_per_vector if self.heads_per_vector > 1 else 0
         return (len(self.query_vectors()) + residual + 2 * self.head_vectors + masks + WORKING
                 <= self.config.rf_depth)

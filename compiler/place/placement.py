@@ -410,7 +410,7 @@ class _Placer:
         for name, home, quads in (
             ("position", "E0", 1), ("token", "E0", 1), ("temperature", "E0", 1),
             ("tokens", "W0", g.chunks + 1), ("logits", "W0", g.vocab), ("z", "E0", g.vocab),
-            ("xg", "W0", g.dim), ("f", "W0", g.hidden), ("h16", "E0", g.dim),
+            ("xg", "W0", len(g.resident)), ("f", "W0", g.hidden), ("h16", "E0", len(g.resident)),
             ("vtemp", "E0", g.head_sets * g.head_vectors), ("mtemp", "E0", 2),
         ):
             if quads:
@@ -423,11 +423,11 @@ class _Placer:
         if not g.queries_in_registers:
             t["q"] = self._add("queries", "W0", len(g.query_vectors()))
         if not g.residual_in_registers:
-            t["x"] = self._add("x", "W0", g.dim)
-            t["x_part"] = self._add("addends of x", "E0", g.dim)
+            t["x"] = self._add("x", "W0", len(g.resident))
+            t["x_part"] = self._add("addends of x", "E0", len(g.resident))
         self._constants()
         if g.share:
-            self._arrivals(len(g.share.heads))
+            self._arrivals(g.share)
         if g.head_vectors > 1:
             t["mask_E0"] = self._add("mask", "E0", g.chunks)
         for name, homes in (("t_W0", ("W0", "E0")), ("t_W1", ("W0", "E0")), ("t_E0", ("E0", "W0"))):
@@ -437,19 +437,22 @@ class _Placer:
         if g.heads_per_vector > 1:
             t |= {f"part_{side}": self._add("attention output", ACROSS[side], 1) for side in SIDES}
 
-    def _arrivals(self, chips: int) -> None:
+    def _arrivals(self, share: Share) -> None:
         """What the chips of a rack send each other, in the places of all chips.
 
-        outputs: attention's output. gates: the inner layer. addends: what is added to the residual. best: of each chip
-        the greatest score, then of each the token that has it. exponents: of each chip that of its channels of a group.
+        outputs: attention's output. gates: the inner layer. addends: what is added to the residual, or normed: the
+        normed residual, and squares: of each chip the sum of squares of its vectors. best: of each chip the greatest
+        score, then of each the token that has it. exponents: of each chip that of its channels of a group, or of its
+        residual.
         """
-        g, t = self.g, self.p.tensors
-        for name, quads in (("outputs", len(g.attention_vectors())), ("gates", g.inner), ("addends", g.dim),
-                            ("best", 2 * chips), ("exponents", chips)):
+        g, t, chips = self.g, self.p.tensors, len(share.heads)
+        residual = {"normed": g.dim, "squares": chips} if share.scattered else {"addends": g.dim}
+        for name, quads in {"outputs": len(g.attention_vectors()), "gates": g.inner, **residual, "best": 2 * chips,
+                            "exponents": chips}.items():
             t[name] = self._add(f"{name} of all chips", "E0", quads)
-        if g.share and g.share.dealt and (values := g.share.heads[g.share.chip].values):
+        if share.dealt and (values := share.heads[share.chip].values):
             t["vsent"] = self._add("values for chips", "E0", len(values) * g.head_vectors)
-        if "silu" in self.m.dynamic:
+        if "silu" in self.m.dynamic and not share.scattered:
             t["part"] = self._add("addends of a group", "E0", g.added("w2"))
             t["part_sums"] = self._add("sums of addends", "W0", g.added("w2"))
 

@@ -23,12 +23,14 @@ class Heads:
 class Share:
     """The part of one chip. All chips of the rack know the parts of all.
 
-    Every chip holds the whole residual and computes the norms in full. Parts follow each other in the order of chips.
+    Parts follow each other in the order of chips. Every chip holds the whole residual and computes the norms in full,
+    or each holds its vectors of the residual, and the chips exchange what the norms are made of.
 
     chip: number of the chip.
     tokens: tokens of the whole vocabulary.
     heads: by chip, its heads.
     whole: matrices ("wo", "w2") that every chip holds and computes in full: the residual needs no transfer then.
+    scattered: whether each chip holds its vectors of the residual only.
     planes: by matrix ("wo", "w2"), the byte planes that every addend of the residual that it makes fits.
     residual, hidden, vocab: by chip, its vectors of the residual (rows of Wo and W2), of the inner layer (rows of W1
     and W3) and of the logits.
@@ -37,6 +39,7 @@ class Share:
     chip: int
     tokens: int
     whole: frozenset[str]
+    scattered: bool
     planes: Mapping[str, int]
     heads: tuple[Heads, ...]
     residual: tuple[range, ...]

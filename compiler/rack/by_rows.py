@@ -23,10 +23,9 @@ FACTOR_LIMIT = SAT_LIMIT[Sat.S18]
 """Greatest magnitude of what the VXM multiplies."""
 
 
-def shares(rack: RackConfig, model: IntegerModel, whole: frozenset[str] = frozenset()) -> list[Share]:
-    """What each chip holds: as equal parts as whole vectors, and whole heads, allow.
-
-    whole: matrices that every chip holds in full, see `Share`.
+def shares(rack: RackConfig, model: IntegerModel, whole: frozenset[str] = frozenset(), scattered: bool = False,
+           ) -> list[Share]:
+    """What each chip holds: as equal parts as whole vectors, and whole heads, allow. whole, scattered: see `Share`.
 
     Raises TspError that names what is too small to be divided.
     """
@@ -39,7 +38,8 @@ def shares(rack: RackConfig, model: IntegerModel, whole: frozenset[str] = frozen
         "hidden": parts_of(rack, f"vectors of {lanes} inner channels (hidden_dim)", ceil_div(model.hidden, lanes), 1),
         "vocab": parts_of(rack, f"vectors of {lanes} tokens (vocab_size)", ceil_div(model.vocab, lanes), 2),
     }
-    return [Share(chip=chip, tokens=model.vocab, whole=whole, planes=planes, **parts) for chip in range(chips)]
+    return [Share(chip=chip, tokens=model.vocab, whole=whole, scattered=scattered, planes=planes, **parts)
+            for chip in range(chips)]
 
 
 def parts_of(rack: RackConfig, what: str, count: int, least: int) -> tuple[range, ...]:
