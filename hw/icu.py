@@ -13,13 +13,12 @@ from arch.isa import (
     ICU_OPS,
     LOOP_LEVELS,
     MIN_DELAY,
-    MIN_DELAY_JUMP,
     PC_BITS,
-    START,
     UNIT_OPS,
     Op,
     width,
 )
+from arch.latencies import latencies
 from arch.queue_store import SHALLOW, Part, store_of
 from arch.row import Queue, queue_depth
 
@@ -27,18 +26,18 @@ from .burst import fields, is_op
 from .idioms import any_of, named
 from .unit import trap
 
-AHEAD = 3
-"""Stages of the fetch."""
-FILL = AHEAD - 1
-"""Moves that a new program counter causes by itself. The next move, an issue, shows its word."""
+
+def stages(config: ChipConfig) -> int:
+    """Stages of the fetch."""
+    return 3 + ("fetch" in config.registers)
 
 
 class Icu(wiring.Component):
     """Instruction queue of one unit.
 
-    A `start` pulse in cycle t issues the word at the bucket's start PC in cycle t + START (4). Each word issues the
-    next one exactly `delay` cycles later: at least MIN_DELAY, or MIN_DELAY_JUMP after END_LOOP. SYNC parks the queue:
-    `parked` is high from the cycle after the SYNC to the next start pulse.
+    A `start` pulse in cycle t issues the word at the bucket's start PC in cycle t + `Latencies.start`. Each word issues
+    the next one exactly `delay` cycles later: at least MIN_DELAY, or `Latencies.min_delay_jump` after END_LOOP. SYNC
+    parks the queue: `parked` is high from the cycle after the SYNC to the next start pulse.
 
     config, queue: the chip, and which of its queues this is.
 
@@ -50,15 +49,19 @@ class Icu(wiring.Component):
     traps: DRY and OPCODE pulses (debug builds).
 
     The fetch has three stages: the queue's entry; the word that the entry names (`arch.queue_store`), with the entry's
-    delay; and a register that shows `word`, so that no unit waits for a block RAM. The stages advance together when a
-    word is issued, and FILL times after the program counter is set. So the program counter is AHEAD instructions ahead
-    of `word`. A SYNC is stored with a delay above MIN_DELAY: nothing is issued after it, so its operation need not be
-    known a cycle early.
+    delay; and a register that shows `word`, so that no unit waits for a block RAM. With the optional register "fetch"
+    (`ChipConfig.registers`) it has four: the entry is held before it names a word, so that no block RAM's output
+    addresses another memory. The stages advance together when a word is issued. When the program counter is set, they
+    advance by themselves until only the last one is left: the next move, an issue, shows the first word. So the program
+    counter is as many instructions ahead of `word` as there are stages. A SYNC is stored with a delay above MIN_DELAY:
+    nothing is issued after it, so its operation need not be known a cycle early.
     """
 
     def __init__(self, *, config: ChipConfig, queue: Queue):
         self._config = config
         self._queue = queue
+        self._ahead, self._fill = stages(config), stages(config) - 1
+        self._latencies = latencies(config)
         self._depth = queue_depth(config, queue)
         self._store = store_of(config, queue)
         ports = {
@@ -80,20 +83,23 @@ class Icu(wiring.Component):
         entry, set_entry = table.read_port(domain="comb"), table.write_port()
 
         word = Signal(width(self._queue.unit), reset_less=True)
-        pc = Signal(range(self._depth + 1 + AHEAD))  # one bit more than needed shows running dry
-        fill = Signal(FILL)  # so many ones as stages are to be filled behind a new pc
+        pc = Signal(range(self._depth + 1 + self._ahead))  # one bit more than needed shows running dry
+        fill = Signal(self._fill)  # so many ones as stages are to be filled behind a new pc
         issue = Signal()  # the next word is dispatched in the next cycle
         move = named(m, issue | fill[0], "move")
-        self._fetch(m, pc, move, word)
+        following_delay = self._fetch(m, pc, move, word)
         op = fields(Op.NOP, word).op
         delay = fields(Op.NOP, word).delay
         issued = Signal()  # `word` is dispatched in this cycle
         active = Signal()
         timer = Signal(self._store.delay_bits)  # delay of the last word; one less in each cycle from the second on
+        at_once, due = delay == MIN_DELAY, timer == MIN_DELAY + 1
+        if "fetch" in self._config.registers:
+            at_once, due = self._decoded(m, move, following_delay, issued, timer)
         m.d.comb += [
             entry.addr.eq(self.bucket),
             set_entry.en.eq(self.table_we), set_entry.addr.eq(self.table_addr), set_entry.data.eq(self.table_data),
-            issue.eq(active & Mux(issued, delay == MIN_DELAY, timer == MIN_DELAY + 1)),
+            issue.eq(active & Mux(issued, at_once, due)),
             self.word.eq(word),
             self.valid.eq(issued & any_of([is_op(op, unit_op) for unit_op in UNIT_OPS[self._queue.unit]])),
             self.parked.eq(~active),
@@ -105,32 +111,53 @@ class Icu(wiring.Component):
                 m.d.sync += active.eq(0)
         level = self._loops(m, word, issued, pc, fill)
         with m.If(self.start):
-            m.d.sync += [active.eq(1), pc.eq(entry.data), fill.eq(-1), timer.eq(START)]
+            m.d.sync += [active.eq(1), pc.eq(entry.data), fill.eq(-1), timer.eq(self._latencies.start)]
         if self._config.debug:
             self._traps(m, word, issued, pc, move, level)
         return m
 
-    def _fetch(self, m: Module, pc: Signal, move: Signal, word: Signal) -> None:
-        """The stages: `word` is the instruction that `pc` addressed three moves ago."""
+    def _decoded(self, m: Module, move: Signal, following_delay: Signal, issued: Signal,
+                 timer: Signal) -> tuple[Signal, Signal]:
+        """Whether the delay of `word` is MIN_DELAY, and whether `timer` is MIN_DELAY + 1, both from registers."""
+        at_once, soon = (Signal(name=name, reset_less=True) for name in ("at_once", "soon"))
+        due = Signal()
+        with m.If(move):
+            m.d.sync += [at_once.eq(following_delay == MIN_DELAY), soon.eq(following_delay == MIN_DELAY + 1)]
+        m.d.sync += due.eq(Mux(issued, soon, timer == MIN_DELAY + 2) & ~self.start)
+        return at_once, due
+
+    def _fetch(self, m: Module, pc: Signal, move: Signal, word: Signal) -> Signal:
+        """The stages: `word` is the instruction that `pc` addressed `stages` moves ago. Returns the next delay."""
         store = self._store
         shape = data.StructLayout({"number": store.number_bits, "delay": store.delay_bits})
         m.submodules.queue = queue = Memory(shape=shape, depth=store.depth, init=[])
         fetch, load = queue.read_port(), queue.write_port()
+        entry = self._entry(m, move, fetch.data)
         delay = Signal(store.delay_bits, name="following_delay", reset_less=True)
         bits = {HEADER["op"].bits + n: delay[n] for n in range(store.delay_bits)}
         at = 0
         for n, part in enumerate(store.parts):
             number = slice(at, at := at + part.number_bits)
-            bits |= self._part(m, n, part, move, fetch.data.number[number], self.load_number[number])
+            bits |= self._part(m, n, part, move, entry.number[number], self.load_number[number])
         following = named(m, Cat(bits.get(n, 0) for n in range(len(word))), "following")
         with m.If(move):
-            m.d.sync += [delay.eq(fetch.data.delay), word.eq(following)]
+            m.d.sync += [delay.eq(entry.delay), word.eq(following)]
         loaded = fields(Op.NOP, self.load_data)
         m.d.comb += [
             fetch.addr.eq(pc), fetch.en.eq(move),
             load.en.eq(self.load_we), load.addr.eq(self.load_addr), load.data.number.eq(self.load_number),
             load.data.delay.eq(loaded.delay | Mux((loaded.op == Op.SYNC) & (loaded.delay == MIN_DELAY), 2, 0)),
         ]
+        return delay
+
+    def _entry(self, m: Module, move: Signal, fetched: data.View) -> data.View:
+        """The entry that names the following word: the queue's output, or the optional register behind it."""
+        if "fetch" not in self._config.registers:
+            return fetched
+        held = Signal(fetched.shape(), reset_less=True)
+        with m.If(move):
+            m.d.sync += held.eq(fetched)
+        return held
 
     def _part(self, m: Module, n: int, part: Part, move: Signal, number: Value,
               load_number: Value) -> dict[int, Value]:
@@ -150,7 +177,7 @@ class Icu(wiring.Component):
         loop = fields(Op.LOOP, word)
         enter, close = issued & (loop.op == Op.LOOP), issued & (loop.op == Op.END_LOOP)
         level = Signal(range(LOOP_LEVELS + 1))
-        behind = named(m, (pc - FILL)[: len(pc)], "behind")  # where the word behind `word` is
+        behind = named(m, (pc - self._fill)[: len(pc)], "behind")  # where the word behind `word` is
         for k in range(LOOP_LEVELS):
             body = Signal.like(pc, name=f"body{k}", reset_less=True)
             left = Signal.like(loop.count, name=f"left{k}", reset_less=True)
@@ -176,11 +203,11 @@ class Icu(wiring.Component):
         loop = fields(Op.LOOP, word)
         known = any_of([is_op(loop.op, op) for op in (*ICU_OPS, *UNIT_OPS[self._queue.unit])])
         bad_loop = (loop.op == Op.LOOP) & ((level == LOOP_LEVELS) | (loop.count == 0))
-        bad_end = (loop.op == Op.END_LOOP) & ((level == 0) | (loop.delay < MIN_DELAY_JUMP))
+        bad_end = (loop.op == Op.END_LOOP) & ((level == 0) | (loop.delay < self._latencies.min_delay_jump))
         empty = word == 0
-        stages = Signal(AHEAD)  # whether pc was beyond the last word when a stage was fetched
+        behind = Signal(self._ahead, name="stages")  # whether pc was beyond the last word when a stage was fetched
         with m.If(move):
-            m.d.sync += stages.eq(Cat(pc >= self._depth, stages))
-        dry = stages[-1]
+            m.d.sync += behind.eq(Cat(pc >= self._depth, behind))
+        dry = behind[-1]
         trap(m, self, Trap.DRY, issued & (empty | dry))
         trap(m, self, Trap.OPCODE, issued & ~empty & ~dry & (~known | bad_loop | bad_end | (loop.delay < MIN_DELAY)))
