@@ -30,6 +30,7 @@ MAX_PORTS = 4
 """Links at one end of the row: the limit of instruction words."""
 REGISTERS: Mapping[str, str] = MappingProxyType({
     "fetch": "queues: between an entry and the word that it names",
+    "control": "queues and sequencer: decoded words, the load port, the end of a token",
 })
 """The optional pipeline registers, and where they are. `arch.latencies` says what each costs."""
 INDEX_BITS = 16

@@ -27,6 +27,7 @@ class Latencies:
 
 ADDED: dict[str, tuple[str, ...]] = {
     "fetch": ("start", "min_delay_jump"),
+    "control": (),
 }
 """The latencies that each optional register (`config.REGISTERS`) makes one cycle longer."""
 

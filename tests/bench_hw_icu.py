@@ -11,11 +11,11 @@ from arch import isa, row
 from arch.config import CONFIGS
 from arch.host_map import Trap
 from arch.isa import DELAY_BITS, HEADER, MIN_DELAY, Instr, Op, decode, encode
-from arch.latencies import latencies
+from arch.latencies import latencies as latencies_of
 from arch.queue_store import Numbers
 
 CONFIG = replace(CONFIGS["tiny"], registers=tuple(os.environ["REGISTERS"].split()))
-START, MIN_DELAY_JUMP = latencies(CONFIG).start, latencies(CONFIG).min_delay_jump
+START, MIN_DELAY_JUMP = latencies_of(CONFIG).start, latencies_of(CONFIG).min_delay_jump
 QUEUE = next(queue for queue in row.queues(CONFIG) if queue.name == "MEM_E1")
 INPUTS = ("start", "bucket", "load_we", "load_addr", "load_number", "load_data", "table_we", "table_addr", "table_data")
 ADDRESSES = 1 << isa.ADDR_BITS

@@ -27,7 +27,7 @@ from hw.idioms import any_of
 
 CONFIG = ChipConfig(name="formal", mem_depths=(16, 16), icu_depth=16, vxm_icu_depth=16, buckets=2, ports=(0, 1),
                     icu_words=((16,), (16,), (8, 16), (16, 8), (16,)))
-FETCH = replace(CONFIG, registers=("fetch",))
+FETCH = replace(CONFIG, registers=("fetch", "control"))
 QUEUES = {queue.name: queue for queue in queues(CONFIG)}
 
 
@@ -71,6 +71,7 @@ class IcuProof(Proof):
 
     def build(self, m):
         icu, store, times = self._icu(config=self._config, queue=self._queue), self._store, latencies(self._config)
+        early = "control" in self._config.registers
         body = Opened(m, "icu", icu)
         free(m, icu.start, icu.bucket, icu.load_we, icu.load_addr, icu.load_number, icu.load_data,
              icu.table_we, icu.table_addr, icu.table_data)
@@ -94,7 +95,7 @@ class IcuProof(Proof):
             m.d.sync += [running.eq(1), place.eq(entry.data), wait.eq(times.start - 1), level.eq(0)]
             m.d.sync += [it.offset.eq(0) for it in levels]
         self.assume(
-            implies(icu.load_we, ~running),
+            implies(icu.load_we, ~running), *([~(icu.load_we & icu.start)] if early else []),
             implies(icu.start, entry.data < store.depth),
             implies(issue, (place < store.depth) & (loop.delay >= MIN_DELAY)),
             implies(issue & (loop.op == Op.SYNC), loop.delay != MIN_DELAY),  # as the property of loading says
@@ -134,9 +135,15 @@ class IcuProof(Proof):
         fetched = [body.submodules.queue.read_ports[0].data]
         if "fetch" in self._config.registers:
             fetched.append(body["held"])
-            delay = fields(Op.NOP, icu.word).delay[: self._store.delay_bits]
-            self.tie(body["at_once"] == (delay == MIN_DELAY), body["soon"] == (delay == MIN_DELAY + 1),
-                     body["due"] == (body["timer"] == MIN_DELAY + 1))
+        if "control" in self._config.registers:
+            shown = fields(Op.NOP, icu.word)
+            delay, op = shown.delay[: self._store.delay_bits], shown.op
+            known = any_of([is_op(op, unit_op) for unit_op in UNIT_OPS[self._queue.unit]])
+            decoded = {"at_once": delay == MIN_DELAY, "soon": delay == MIN_DELAY + 1, "loop": op == Op.LOOP,
+                       "end_loop": op == Op.END_LOOP, "sync": op == Op.SYNC, "known": known,
+                       "due": body["timer"] == MIN_DELAY + 1, "last0": body["left0"] == 1,
+                       "last1": body["left1"] == 1}
+            self.tie(*[body.all(name)[0] == value for name, value in decoded.items()])
         self.tie(
             body["issued"] == issue, body["active"] == running,
             implies(running & issue, pc == (place + ahead)[:5]),
@@ -144,7 +151,7 @@ class IcuProof(Proof):
             implies(running, (fill & (fill + 1)) == 0), implies(running & fill[0], wait > left),
             *[implies(running & ~fill[-n], Value.cast(held) == Value.cast(content.entry.data))
               for n, (held, content) in enumerate(zip(fetched, contents, strict=False), 1)],
-            implies(running & (fill == 0), body["following"] == contents[-1].word),
+            implies(running & (fill == 0), body.all("following")[0] == contents[-1].word),
         )
 
     def _tie_loops(self, body: Opened, level: Signal, levels: list[Level]) -> None:

@@ -10,8 +10,17 @@ from hw.icu import Icu
 from sim.check.cocotb_runner import run_cocotb
 
 
-@pytest.mark.parametrize("registers", [(), ("fetch",)], ids=["plain", "fetch"])
-def test_icu(registers: tuple[str, ...]):
+def test_icu():
+    bench()
+
+
+@pytest.mark.parametrize("registers", [("fetch",), ("control",), ("fetch", "control")], ids=" ".join)
+def test_icu_with_optional_registers(registers: tuple[str, ...]):
+    bench(*registers)
+
+
+def bench(*registers: str) -> None:
+    """Run the bench on a queue of a chip with these optional registers; all its tests pass."""
     config = replace(CONFIGS["tiny"], registers=registers, debug=True)
     queue = next(queue for queue in queues(config) if queue.name == "MEM_E1")
     result = run_cocotb(Icu(config=config, queue=queue), "bench_hw_icu", toplevel_name="icu",
