@@ -31,6 +31,9 @@ MAX_PORTS = 4
 REGISTERS: Mapping[str, str] = MappingProxyType({
     "fetch": "queues: between an entry and the word that it names",
     "control": "queues and sequencer: decoded words, the load port, the end of a token",
+    "accumulate": "MXM: between the sums of a step's products and what becomes of them in INT4 and INT8",
+    "multiply": "VXM: behind the product, before its post shift",
+    "reduce": "VXM: before a result is added to a reduction",
 })
 """The optional pipeline registers, and where they are. `arch.latencies` says what each costs."""
 INDEX_BITS = 16

@@ -28,6 +28,9 @@ class Latencies:
 ADDED: dict[str, tuple[str, ...]] = {
     "fetch": ("start", "min_delay_jump"),
     "control": (),
+    "accumulate": ("mxm_acc",),
+    "multiply": ("vxm_drive", "vxm_rf", "vxm_reduce_drive"),
+    "reduce": ("vxm_reduce_drive",),
 }
 """The latencies that each optional register (`config.REGISTERS`) makes one cycle longer."""
 
