@@ -10,7 +10,7 @@ from base.errors import TspError
 from fpga.boards import Board
 
 from . import floorplan_picture, tools
-from .ecp5 import LOGIC_PS, MAPPER
+from .ecp5 import LOGIC_PS, MAPPER, no_collisions
 from .family import Cells, Family, Netlist, Routed, Used, Utilization, seconds
 from .passes import gowin_registers
 
@@ -37,7 +37,7 @@ def _script(series: str, brams: str, board: Board, name: str) -> str:
         f"read_rtlil {name}.il",
         f"scratchpad -set abc9.D {LOGIC_PS}", f"scratchpad -copy {MAPPER} abc9.script",
         f"{synth} -run begin:map_ram",
-        "setparam -set RD_COLLISION_X_MASK 1'1 t:$mem_v2 r:RD_CLK_ENABLE=1'1 %i",
+        *no_collisions(board.wires is not None),
         f"memory_libmap -lib +/gowin/lutrams.txt -lib {BRAMS.name}",
         f"techmap -map +/gowin/lutrams_map.v -map +/gowin/{brams}",
         f"{synth} -run map_ffram:", f"write_json {name}.json", "",
