@@ -29,9 +29,10 @@ from sim.rtl.verilog import RTL_SOURCES, verilog_by_key
 from .back_door import BackDoorLine
 from .boards import BOARDS, board_of
 
-HARNESS = Path(__file__).with_name("harness.cpp")
+HARNESS, SERIAL_LINE = (Path(__file__).with_name(name) for name in ("harness.cpp", "serial_line.h"))
 FOLDER = Path(__file__).parent
-SOURCES = ("gateware/back_door.py", "gateware/bridge.py", "gateware/top.py", "gateware/uart.py", "protocol.py")
+SOURCES = ("gateware/back_door.py", "gateware/bridge.py", "gateware/linked.py", "gateware/serdes.py",
+           "gateware/serdes_ecp5.py", "gateware/serdes_model.py", "gateware/top.py", "gateware/uart.py", "protocol.py")
 """Sources of the simulated logic in addition to `RTL_SOURCES`."""
 FAST = 4
 """Fewest cycles a bit."""
@@ -54,6 +55,12 @@ _FUNCTIONS = {
 _BACK_DOOR = {"board_write": (None, (_BOARD, np.ctypeslib.ndpointer(ACCESS, flags="C"), ctypes.c_uint64))}
 
 
+def serial_line(divisor: Fraction) -> str:
+    """What a harness needs of a serial line (serial_line.h). divisor: cycles a bit."""
+    return (f"#define BIT_PARTS {divisor.numerator}\n#define CYCLE_PARTS {divisor.denominator}\n"
+            + SERIAL_LINE.read_text())
+
+
 def library(config: ChipConfig, divisor: Fraction, mhz: float, back_door: bool) -> ctypes.CDLL:
     """The simulator of a board, built if it is not in the cache. Raises TspError."""
     from fpga.gateware.back_door import BackDoor
@@ -65,8 +72,7 @@ def library(config: ChipConfig, divisor: Fraction, mhz: float, back_door: bool) 
     text = verilog_by_key(lambda: top(config=config, divisor=divisor, mhz=mhz), "board", *key, repr(config),
                           str(divisor), str(mhz), top.__name__)
     head = "#define BACK_DOOR\n" if back_door else ""
-    head += f"#define BIT_PARTS {divisor.numerator}\n#define CYCLE_PARTS {divisor.denominator}\n"
-    lib = load(build(text, "board", head + HARNESS.read_text()))
+    lib = load(build(text, "board", head + serial_line(divisor) + HARNESS.read_text()))
     for name, (result, arguments) in {**_FUNCTIONS, **(_BACK_DOOR if back_door else {})}.items():
         function = getattr(lib, name)
         function.restype, function.argtypes = result, arguments

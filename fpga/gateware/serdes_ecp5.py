@@ -27,18 +27,26 @@ class Ecp5Pins(Pins):
         beat, domain = self._beat(m)
         pairs = [(beat[pin], beat[link.pins + pin], self.out_data[pin]) for pin in range(link.pins)]
         for n, (first, second, pin) in enumerate([*pairs, (Const(1), Const(0), self.out_clock)]):
-            m.submodules[f"out{n}"] = Instance(
-                "ODDRX1F", i_D0=first, i_D1=second, i_SCLK=ClockSignal(domain), i_RST=Const(0), o_Q=pin)
+            self._send(m, n, first, second, pin, domain)
         move = self._move(m) if link.taps > 1 else Const(0, link.pins)
         for pin in range(link.pins):
-            delayed = Signal(name=f"delayed{pin}")
-            m.submodules[f"delay{pin}"] = Instance(
-                "DELAYF", p_DEL_MODE="USER_DEFINED", p_DEL_VALUE=0, i_A=self.in_data[pin],
-                i_LOADN=~self.delay_load[pin], i_MOVE=move[pin], i_DIRECTION=Const(0), o_Z=delayed)
-            m.submodules[f"in{pin}"] = Instance(
-                "IDDRX1F", i_D=delayed, i_SCLK=ClockSignal(rx), i_RST=Const(0),
-                o_Q0=self.sampled[pin], o_Q1=self.sampled[link.pins + pin])
+            self._take(m, pin, move[pin])
         return m
+
+    def _send(self, m: Module, n: int, first: Value, second: Value, pin: Value, domain: str) -> None:
+        """The cell of an output."""
+        m.submodules[f"out{n}"] = Instance(
+            "ODDRX1F", i_D0=first, i_D1=second, i_SCLK=ClockSignal(domain), i_RST=Const(0), o_Q=pin)
+
+    def _take(self, m: Module, pin: int, move: Value) -> None:
+        """The cells of an input."""
+        delayed = Signal(name=f"delayed{pin}")
+        m.submodules[f"delay{pin}"] = Instance(
+            "DELAYF", p_DEL_MODE="USER_DEFINED", p_DEL_VALUE=0, i_A=self.in_data[pin],
+            i_LOADN=~self.delay_load[pin], i_MOVE=move, i_DIRECTION=Const(0), o_Z=delayed)
+        m.submodules[f"in{pin}"] = Instance(
+            "IDDRX1F", i_D=delayed, i_SCLK=ClockSignal(f"rx{self._index}"), i_RST=Const(0),
+            o_Q0=self.sampled[pin], o_Q1=self.sampled[self._link.pins + pin])
 
     def _beat(self, m: Module) -> tuple[Value, str]:
         """The bits on the pins in the next clock of the link, and the domain of that clock."""

@@ -42,7 +42,7 @@ class Core(wiring.Component):
         m.submodules.chip = chip = self._chip()
         for name in HOST_PORT[:-1]:
             m.d.comb += getattr(chip, name).eq(self._host(name, bridge))
-        m.d.comb += [bridge.host_rdata.eq(chip.host_rdata), bridge.rx.eq(self.rx), self.tx.eq(bridge.tx),
+        m.d.comb += [bridge.host_rdata.eq(self._read(chip, bridge)), bridge.rx.eq(self.rx), self.tx.eq(bridge.tx),
                      self.running.eq(chip.running), self.errors.eq(chip.errors)]
         return m
 
@@ -54,6 +54,10 @@ class Core(wiring.Component):
 
     def _chip(self) -> Any:
         return Chip(config=self._config)
+
+    def _read(self, chip: Any, bridge: Bridge) -> Value:
+        """What the bridge reads."""
+        return chip.host_rdata
 
     def _host(self, name: str, bridge: Bridge) -> Value:
         """The source of an input of the chip's host port."""
