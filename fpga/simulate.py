@@ -18,6 +18,7 @@ import numpy as np
 import typer
 
 from arch.config import CONFIGS, DEFAULT_CONFIG, ChipConfig, config_of
+from arch.rack import rack_of
 from base.cache import cache_root, check_executable, source_digest
 from base.command import run
 from base.errors import TspError
@@ -32,7 +33,7 @@ from .boards import BOARDS, board_of
 HARNESS, SERIAL_LINE = (Path(__file__).with_name(name) for name in ("harness.cpp", "serial_line.h"))
 FOLDER = Path(__file__).parent
 SOURCES = ("gateware/back_door.py", "gateware/bridge.py", "gateware/linked.py", "gateware/serdes.py",
-           "gateware/serdes_ecp5.py", "gateware/serdes_model.py", "gateware/top.py", "gateware/uart.py", "protocol.py")
+           "gateware/serdes_ddr.py", "gateware/serdes_model.py", "gateware/top.py", "gateware/uart.py", "protocol.py")
 """Sources of the simulated logic in addition to `RTL_SOURCES`."""
 FAST = 4
 """Fewest cycles a bit."""
@@ -143,6 +144,8 @@ def chip_and_clock(config: str | None, mhz: float | None, board: str) -> tuple[C
     if not board:
         return config_of(DEFAULT_CONFIG if config is None else config), CLOCK_MHZ if mhz is None else mhz
     chosen = board_of(board)
+    if chosen.rack:
+        raise TspError(f"board {board} is one of rack {chosen.rack}: simulate all of them with --rack {chosen.rack}")
     for option, value in (("--config", config), ("--mhz", mhz)):
         if value is not None:
             raise TspError(f"{option} must not be given together with --board, which sets it: leave one of them out")
@@ -156,9 +159,16 @@ def main(
     baud: Annotated[int, typer.Option(help="Baud rate of its line. Programs are then loaded bit by bit.  "
                                            "[default: 4 cycles a bit, and a back door for programs]")] = 0,
     board: Annotated[str, typer.Option(help=f"Board whose chip and clock to take: {', '.join(BOARDS)}.")] = "",
+    rack: Annotated[str, typer.Option(help="Boards that are joined at their pins: pair, or a file NAME.json.")] = "",
+    cable: Annotated[str, typer.Option(help="Lines between them: delay=PS,skew=PS,jitter=PS,errors=RATE,seed=N.")] = "",
 ) -> None:
-    """Simulate a board until ctrl-C. Exits with 2 if it cannot be built."""
+    """Simulate a board, or a rack of boards, until ctrl-C. Exits with 2 if it cannot be built."""
     try:
+        if rack:
+            _rack(rack, cable, {"--config": config, "--mhz": mhz, "--baud": baud or None, "--board": board or None})
+            return
+        if cable:
+            raise TspError("--cable is between boards of a rack: give --rack, too")
         chip, clock = chip_and_clock(config, mhz, board)
         simulated = SimulatedBoard(chip, divisor=divisor(clock, baud), mhz=clock, back_door=not baud)
     except (TspError, ValueError) as error:
@@ -171,6 +181,22 @@ def main(
             threading.Event().wait()
         except KeyboardInterrupt:
             print(f"{simulated.cycles:,} cycles")
+
+
+def _rack(name: str, cable: str, others: dict[str, object]) -> None:
+    """Simulate a rack of boards until ctrl-C. Raises TspError."""
+    from .simulate_rack import Cable, SimulatedRack
+
+    if given := [option for option, value in others.items() if value is not None]:
+        raise TspError(f"--rack sets the boards and their clock: leave out {' and '.join(given)}")
+    with SimulatedRack(rack_of(name), cable=Cable.parse(cable)) as boards:
+        ports = ",".join(boards.paths)
+        print(f"the boards of rack {boards.rack.name} at {ports}: tsp run PROGRAM --rack {name} --device {ports}",
+              flush=True)
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            print(f"{boards.cycles:,} cycles")
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ class LinkedBackDoor(BackDoor, LinkedCore):
 class LinkedBoard(wiring.Component):
     """A board with links up to its pins, with a back door.
 
-    fast: the clock of domain `fast`; see `fpga.gateware.serdes_ecp5.Ecp5Pins`.
+    fast: the clock of domain `fast`; see `fpga.gateware.serdes_ddr.DdrPins`.
     Of each link n: out_data_n, out_clock_n, in_data_n, in_clock_n: the pins. moves_n, loads_n: of its `ModelPins`.
     Other ports are those of `LinkedBackDoor` but for its links.
     """

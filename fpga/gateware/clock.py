@@ -136,7 +136,7 @@ class Clock(Elaboratable):
     def _make_doubled(self, m: Module, clock: Signal, locked: Signal, platform: Any) -> Instance:
         if self._pll is None or self._pll.doubled is None:
             raise ValueError("doubled must be False without a PLL that has a second output")
-        twice = Signal(name="fast_clk")
+        twice = Signal(name="doubled_clk")
         m.domains.fast = ClockDomain(reset_less=True)
         m.d.comb += ClockSignal("fast").eq(twice)
         if platform is not None:

@@ -20,6 +20,7 @@ from hw.linked_chip import LinkedChip
 from . import serdes
 from .clock import PLLS, Clock
 from .serdes_ecp5 import Ecp5Pins
+from .serdes_gowin import GowinPins
 from .top import Core
 from .uart import divisor_of
 
@@ -111,7 +112,7 @@ class LinkedTop(Elaboratable):
         return platform.request("link", 0)
 
 
-PINS = MappingProxyType({"ecp5": Ecp5Pins})
+PINS = MappingProxyType({"ecp5": Ecp5Pins, "gw2a": GowinPins})
 """The pins of a link by `Board.family`."""
 
 

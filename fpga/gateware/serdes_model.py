@@ -1,18 +1,18 @@
-"""`Ecp5Pins` with models in place of its cells, for simulation. What is between the pins and the cells is the same."""
+"""`DdrPins` with models of cells, for simulation. What lies between the endpoint and the cells is as on an FPGA."""
 
 from amaranth.hdl import ClockDomain, ClockSignal, Module, Mux, Signal, Value
 from amaranth.lib.wiring import In, Out
 
 from hw.link.parameters import LinkParameters
 
-from .serdes_ecp5 import Ecp5Pins
+from .serdes_ddr import DdrPins
 
 STEP_PS, LONGEST = 25, 127
 """Picoseconds of a step of a DELAYF, and its most steps."""
 
 
-class ModelPins(Ecp5Pins):
-    """`Ecp5Pins` whose DDR cells are flip-flops at both edges.
+class ModelPins(DdrPins):
+    """`DdrPins` whose cells are flip-flops at both edges.
 
     A delay of picoseconds is not for a simulation by clock edges. `moves` has the pulses that lengthen a pin's delay by
     a step, and `loads` those that make it 0. Who drives `in_data` delays it.
