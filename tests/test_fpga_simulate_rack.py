@@ -54,24 +54,6 @@ def alike(device: RackOfBoards, blocks: list[int]) -> None:
     assert not device.errors
 
 
-def test_a_story_on_two_boards_with_wrong_bits(boards: SimulatedRack, device: RackOfBoards):
-    """Each wrong bit is corrected, in the cycles that were predicted."""
-    alike(device, [1, 2, 5])
-    corrected, failed = device.link_errors
-    wrong = sum(boards.bits(port)[1] for port in BOARDS.across)
-    assert 0 < corrected <= wrong and failed == device.replays == 0
-
-
-def test_the_eye_of_a_pin_is_as_wide_as_its_bit(device: RackOfBoards):
-    """16 settings span 3 ns of a bit's 10: all are good but for those nearest to the bit's edge."""
-    test = LinkTest(device._boards.links)
-    eye = test._eye(device._boards.links.ends[OTHER], 3)
-    assert widest(eye) >= 10 and all(eye[4:])
-    test._restore(device._boards.links.ends[OTHER], 3, eye)
-    device._boards.links.clear()
-    assert device._boards.links.up()
-
-
 def refused(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert app(list(arguments)) == 2
     error = capfd.readouterr().err
@@ -89,6 +71,24 @@ def test_what_is_no_rack_of_boards_is_refused(boards: SimulatedRack, tmp_path: P
     assert "has 2 chips, so --device must name as many serial ports" in refused(capfd, *run, root)
     assert "must name each board's own port" in refused(capfd, *run, f"{root},{root}")
     assert "is a board with config small_linked" in refused(capfd, "link-test", f"{root},{other}")
+
+
+def test_a_story_on_two_boards_with_wrong_bits(boards: SimulatedRack, device: RackOfBoards):
+    """Each wrong bit is corrected, in the cycles that were predicted."""
+    alike(device, [1, 2, 5])
+    corrected, failed = device.link_errors
+    wrong = sum(boards.bits(port)[1] for port in BOARDS.across)
+    assert 0 < corrected <= wrong and failed == device.replays == 0
+
+
+def test_the_eye_of_a_pin_is_as_wide_as_its_bit(device: RackOfBoards):
+    """16 settings span 3 ns of a bit's 10: all are good but for those nearest to the bit's edge."""
+    test = LinkTest(device._boards.links)
+    eye = test._eye(device._boards.links.ends[OTHER], 3)
+    assert widest(eye) >= 10 and all(eye[4:])
+    test._restore(device._boards.links.ends[OTHER], 3, eye)
+    device._boards.links.clear()
+    assert device._boards.links.up()
 
 
 # --- nightly -------------------------------------------------------------------------------------------------------

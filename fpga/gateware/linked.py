@@ -107,8 +107,7 @@ class LinkedTop(Elaboratable):
         return m
 
     def _lines(self, platform: Any) -> Any:
-        """The pins of the link: out_data, out_clock, in_data, in_clock."""
-        platform.add_resources([_resource(self._wires)])
+        platform.add_resources([resource(self._wires)])
         return platform.request("link", 0)
 
 
@@ -116,7 +115,8 @@ PINS = MappingProxyType({"ecp5": Ecp5Pins, "gw2a": GowinPins})
 """The pins of a link by `Board.family`."""
 
 
-def _resource(wires: Wires) -> Resource:
+def resource(wires: Wires) -> Resource:
+    """The pins of a link: out_data, out_clock, in_data, in_clock."""
     names = {"out_data": wires.sends[:-1], "out_clock": wires.sends[-1:], "in_data": wires.takes[:-1],
              "in_clock": wires.takes[-1:]}
     signals = [Subsignal(name, Pins(" ".join(pins), dir=name[0] if name[0] == "i" else "o", conn=wires.connector))

@@ -135,7 +135,7 @@ class RackDevice:
 
     def _safe(self) -> Ran:
         """One token, run again as long as a link had an error that was not corrected."""
-        failures: Sequence[Failure] = ()
+        failures: Sequence[Failure] = []
         for attempt in range(REPLAYS + 1):
             if attempt:
                 self.replays += 1
