@@ -9,10 +9,10 @@ from dataclasses import replace
 import pytest
 from amaranth.hdl import Fragment, Signal
 from checkpoints import REPOSITORY
-from linked_bench import LINK, ring
+from linked_bench import CHIP, LATENCY, LINK
 
 from arch.config import CONFIGS
-from arch.rack import RACKS
+from arch.rack import RACKS, Link, Port, RackConfig
 from base.errors import TspError
 from fpga import boards
 from fpga.flow import (
@@ -34,7 +34,9 @@ from fpga.gateware import linked
 from fpga.gateware.clock import PLLS, Clock
 from hw.linked_chip import ports as linked_ports
 
-SMALL_PAIR = replace(ring(2), chips=(replace(ring(2).chips[0], ports=(1, 0)),) * 2, links=())
+SMALL_CHIP = replace(CHIP, ports=(0, 1))
+SMALL_PAIR = RackConfig(name="small pair", chips=(SMALL_CHIP,) * 2,
+                        links=(Link(ports=(Port(0, "E", 0), Port(1, "E", 0)), latency=LATENCY),))
 SMALL_LINK = replace(LINK, taps=16)
 
 
