@@ -37,6 +37,7 @@ from . import show
 from .bench import bench
 from .chat import chat
 from .latency import bench_api, watch_api
+from .link_test import link_test
 from .models import MODELS, Model, get
 from .options import Config, Context, LinkFaults, Partition, Rack, Scales, Text, TokenizerFile, Weights
 from .page import page
@@ -61,7 +62,8 @@ Clock = Annotated[float, typer.Option("--clock", help="MHz, for tokens/s.")]
 def run(
     program: Annotated[Path, typer.Argument(parser=find_model, metavar="PROGRAM",
                                             help=f"Program file, or a model: {MODELS}.")],
-    device: Annotated[str, typer.Option(help="reference, model, rtl, or a board's port: /dev/ttyUSB0.")] = "rtl",
+    device: Annotated[str, typer.Option(help="reference, model, rtl, or a board's port: /dev/ttyUSB0; of "
+                                             "linked boards all, with commas.")] = "rtl",
     prompt: Annotated[str, typer.Option(help="How the story begins.")] = "",
     tokens: Annotated[int | None, typer.Option(help="Most new tokens.  [default: up to the context]")] = None,
     temperature: Annotated[float, typer.Option(help="0..10; 0 is greedy.")] = 0.0,
@@ -210,6 +212,7 @@ commands.command()(bench)
 commands.command("plan")(plan_model)
 commands.command("bench-api")(bench_api)
 commands.command("watch")(watch_api)
+commands.command("link-test")(link_test)
 commands.command()(serve)
 commands.command()(chat)
 commands.command()(get)

@@ -23,8 +23,13 @@ def check_name(name: str) -> str:
 
 
 def is_port(name: str) -> bool:
-    """Whether this names a serial port: a path, or a URL of pyserial."""
+    """Whether this names a serial port, or several with commas between them: paths, or URLs of pyserial."""
     return os.sep in name
+
+
+def ports_of(name: str) -> list[str]:
+    """The serial ports that a device's name consists of."""
+    return name.split(",")
 
 
 def check_waveforms(name: str) -> None:
@@ -59,6 +64,9 @@ def open_device(name: str, config: ChipConfig | RackConfig, *, trace: Path | Non
     if is_port(name):
         from fpga.host.board import open_board
 
+        if len(ports_of(name)) > 1:
+            raise TspError(f"the program is for one chip, config {config.name}: name one port, not {name}; for linked "
+                           "boards, compile with --rack")
         return open_board(name, config)
     if name == "model":
         from sim.cycle.chip import ModelChip
@@ -77,8 +85,9 @@ def _rack(name: str, rack: RackConfig, trace: Path | None, faults: LineFaults | 
     if trace is not None:
         raise TspError(f"waveforms show one chip, not rack {rack.name}: leave out --vcd and --fst")
     if is_port(name):
-        raise TspError(f"a board is one chip, and the program is for rack {rack.name}: use --device rtl, model or "
-                       "reference")
+        from fpga.host.rack import open_rack
+
+        return open_rack(ports_of(name), rack)
     _check_memory(rack)
     lines = Lines(rack, faults) if faults else None
     if name == "model":
