@@ -9,11 +9,14 @@ import pytest
 from board_racks import BOARDS, OTHER, ROOT, shared
 
 from base.errors import TspError
+from cli.link_test import ranges
 from cli.main import app
+from fpga.host.board import Link, open_line
 from fpga.host.link_test import LinkTest, middle, widest
 from fpga.host.links import number_of, parents
 from fpga.host.rack import BoardChips, RackOfBoards, open_boards, open_rack
 from fpga.simulate_rack import Cable, SimulatedRack, link_of
+from hw.link.receive import Fault
 from program.file import save
 from run.devices import open_device
 from sim.device.protocol import ChipFault
@@ -166,6 +169,22 @@ def test_one_latency_at_all_phases():
             chips.links.bring_up()
             assert chips.links.up(), run
             chips.close()
+
+
+@pytest.mark.nightly
+def test_clocks_of_their_own_run_apart_and_the_elastic_buffer_says_so():
+    with SimulatedRack(BOARDS, ppm=[100.0, -100.0]) as boards:
+        chips = BoardChips(BOARDS, [Link(open_line(path), path) for path in boards.paths])
+        chips.links.bring_up()
+        seen: set[Fault] = set()
+        while not seen:
+            seen = {fault for end in chips.links.ends.values() for fault in end.status().faults}
+        assert seen <= {Fault.UNDERFLOW, Fault.OVERFLOW}
+        chips.close()
+
+
+def test_numbers_in_ranges():
+    assert ranges([10, 11, 12, 13, 15]) == "10..13, 15" and ranges([]) == ""
 
 
 # --- without boards ------------------------------------------------------------------------------------------------
