@@ -65,8 +65,8 @@ def summary(reports: list[EndReport]) -> Table:
         table.add_column(name, justify=side)  # type: ignore[arg-type]
     for report in reports:
         levels = ", ".join(f"{level} ({times} x)" for level, times in sorted(report.levels.items()))
-        table.add_row(str(report.far), str(report.port), f"{report.declared}", ranges(report.latencies) or "none around",
-                      f"{report.bits:,}",
+        table.add_row(str(report.far), str(report.port), f"{report.declared}",
+                      ranges(report.latencies) or "none around", f"{report.bits:,}",
                       f"{report.corrected:,}", ", ".join(fault.name for fault in report.faults) or "none", levels)
     return table
 
