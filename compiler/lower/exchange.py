@@ -7,6 +7,7 @@ All chips write the same transfers in the same order. A transfer is a cluster of
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import zip_longest
 
 from arch import isa, row
 from arch.config import PLANES
@@ -79,6 +80,18 @@ class Exchange:
     def routes(self) -> list[list[Hop]]:
         """By source, the hops to all other chips."""
         return [route(self.rack, chip) for chip in range(len(self.rack.chips))]
+
+    @cached_property
+    def order(self) -> list[int]:
+        """This chip, and the others in an order in which flits may come: both ends of the row take turns."""
+        ends: dict[str, list[int]] = {side: [] for side in SIDES}
+        for source in range(len(self.rack.chips)):
+            for hop in self.routes[source]:
+                for port, _ in hop.takers:
+                    if port.chip == self.chip:
+                        ends[port.side].append(source)
+        longest = sorted(ends.values(), key=len, reverse=True)
+        return [self.chip, *(chip for pair in zip_longest(*longest) for chip in pair if chip is not None)]
 
     def number(self) -> int:
         """A new number, equal on all chips, for they take the same numbers in the same order."""

@@ -1,11 +1,11 @@
 """Matrix products, and what becomes of their accumulators: requantised vectors, or additions to the residual."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from arch.config import PLANES
-from arch.isa import Alu, Func, Sat
+from arch.isa import Alu, Func, Order, Sat
 from compiler.ir import Acc, Act, Cluster, Mem, Reg, Stream
 from compiler.place.geometry import DRAIN_BURST
 from compiler.place.layout import Halves
@@ -31,6 +31,24 @@ def product(b: Builder, matrix: Matrix, act: Act, start: int, count: int, rel: i
     weights = [replace(mem, rel=mem.rel or rel) for mem in weights]
     b.cluster(f"{matrix.name} product").mac(weights, act, acc, vector_entries=matrix.vector_entries, wfmt=matrix.wfmt)
     return acc
+
+
+def product_as_it_comes(b: Builder, matrix: Matrix, acts: Mapping[str, Act]) -> dict[str, Acc]:
+    """Accumulators of all output vectors, by side, for an input whose parts come from the chips of a rack. Each part is
+    multiplied as soon as it and those before it are there: this chip's first, then of each port."""
+    share, exchange = b.geometry.share, b.exchange
+    assert share and exchange
+    accs = {side: Acc(side, b.accumulators[side].take(len(vectors)), len(vectors))
+            for side, vectors in matrix.vectors.items() if vectors}
+    for n, chip in enumerate(exchange.order):
+        part = share.residual[chip]
+        for side, acc in accs.items():
+            quads = acc.count * matrix.vector_entries
+            weights = [t.mem(part.start * quads, len(part) * quads, cells=()) for t in matrix.tensors[side]]
+            b.cluster(f"{matrix.name} product").mac(
+                weights, acts[side].entries(part.start, len(part)), acc, vector_entries=matrix.vector_entries,
+                wfmt=matrix.wfmt, order=Order.TILE, clear=int(not n))
+    return accs
 
 
 def requantise(b: Builder, cluster: Cluster, matrix: Matrix, acc: Acc, start: int, *, pre: int, post: int, sat: Sat,

@@ -310,7 +310,8 @@ class _Placer:
                 channels = g.channels(head_set, query, vector, g.queries_per_kv if kind == "q" else 1)
             base = {"q": 0, "k": m.wq.shape[1], "v": m.wq.shape[1] + m.wk.shape[1]}[kind]
             out[side].append(np.where(channels >= 0, channels + base, -1))
-        self._by_channels("qkv", qkv, scales, out, dim, per_layer=True)
+        scattered = bool(g.share and g.share.scattered)
+        self._by_channels("qkv", qkv, scales, out, dim, per_layer=True, act_major=scattered)
         halves = _halved(added["w2"])
         shares = _halved(added["wo"], self._less_work("W") - self._less_work("E"))
         ffn = {side: [c for c in hidden.reshape(-1, g.lanes)] for side in SIDES}
