@@ -256,7 +256,7 @@ def _project_outputs(b: Builder, state: TokenState, outputs: Outputs) -> None:
     matrix = b.placement.matrices["wo"]
     accs = {side: Acc(side, b.accumulators[side].take(len(matrix.vectors[side])), len(matrix.vectors[side]))
             for side in SIDES if matrix.vectors[side]}
-    for n, (number, acts) in enumerate(outputs.items()):
+    for n, (number, acts) in enumerate(_as_they_come(b, outputs)):
         for v in range(b.geometry.head_vectors):
             for side, acc in accs.items():
                 quads = acc.count * matrix.vector_entries
@@ -264,3 +264,13 @@ def _project_outputs(b: Builder, state: TokenState, outputs: Outputs) -> None:
                 b.cluster("wo product").mac(weights, acts[side].entries(v, 1), acc, wfmt=matrix.wfmt,
                                             vector_entries=matrix.vector_entries, clear=int(n == 0 and v == 0))
     add_to_residual(b, state, matrix, accs, pre=b.shifts.wo_pre, post=b.shifts.wo)
+
+
+def _as_they_come(b: Builder, outputs: Outputs) -> list[tuple[int, dict[str, Act]]]:
+    """Outputs in the order in which they are computed, or sent by all chips."""
+    if not b.exchange:
+        return list(outputs.items())
+    orders = {chip: [b.geometry.first_vector(chip) + n for n in _output_order(of)]
+              for chip, of in enumerate(_chips(b.geometry))}
+    ranks = {number: (k, b.exchange.order.index(chip)) for chip, order in orders.items() for k, number in enumerate(order)}
+    return sorted(outputs.items(), key=lambda output: ranks[output[0]])

@@ -447,9 +447,14 @@ class _Placer:
         residual.
         """
         g, t, chips = self.g, self.p.tensors, len(share.heads)
-        residual = {"normed": g.dim, "squares": chips} if share.scattered else {"addends": g.dim}
-        for name, quads in {"outputs": len(g.attention_vectors()), "gates": g.inner, **residual, "best": 2 * chips,
-                            "exponents": chips}.items():
+        loaded = {"outputs": len(g.attention_vectors()), "gates": g.inner} | ({"normed": g.dim} if share.scattered else {})
+        for name, quads in loaded.items():
+            t[f"{name} E"] = t[f"{name} W"] = self._add(f"{name} of all chips", "E0", quads)
+            if share.meshed:  # a chip passes nothing on
+                t[f"{name} W"] = self._add(f"{name} of all chips", "W0", quads)
+            t[name] = t[f"{name} E"]
+        residual = {"squares": chips} if share.scattered else {"addends": g.dim}
+        for name, quads in {**residual, "best": 2 * chips, "exponents": chips}.items():
             t[name] = self._add(f"{name} of all chips", "E0", quads)
         if share.dealt and (values := share.heads[share.chip].values):
             t["vsent"] = self._add("values for chips", "E0", len(values) * g.head_vectors)
