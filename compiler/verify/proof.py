@@ -25,7 +25,7 @@ import numpy as np
 from arch import isa, row
 from arch.config import MEM_E, MXM_E, PLANES, SXM_E, ChipConfig
 from arch.host_map import Trap
-from arch.isa import Dir, ErUse, LinkOp, Op, Order, Red, Src, Wfmt
+from arch.isa import Dir, DrainMax, ErUse, LinkOp, Op, Order, Red, Src, Wfmt
 from arch.legal import IllegalProgram
 from arch.queue_store import Numbers
 
@@ -38,7 +38,7 @@ ALL = (1 << PLANES) - 1
 VECTOR = 0
 """Number of the vector group."""
 EFFECT = {Op.READ: isa.MEM_READ, Op.WRITE: isa.MEM_WRITE_TO_READ, Op.INDEX: isa.MEM_INDEX, Op.LOAD: isa.MXM_LOAD,
-          Op.MAC: isa.MXM_ACC, Op.DRAIN: isa.MXM_DRAIN, Op.ALU: max(isa.VXM_RF, isa.VXM_REDUCE_DRIVE),
+          Op.MAC: isa.MXM_ACC, Op.DRAIN: max(isa.MXM_DRAIN, isa.MXM_MAX), Op.ALU: max(isa.VXM_RF, isa.VXM_REDUCE_DRIVE),
           Op.PERMUTE: isa.SXM_DRIVE, Op.SHIFT: isa.SXM_DRIVE, Op.REDUCE: isa.SXM_DRIVE,
           Op.TRANSPOSE_IN: isa.SXM_TRANSPOSE, Op.TRANSPOSE_OUT: isa.SXM_DRIVE,
           LinkOp.SEND: isa.C2C_SEND, LinkOp.RECEIVE: isa.C2C_RECEIVE}
@@ -245,6 +245,8 @@ class _Proof:
         instr = word.instr
         outward, inward = (Dir.E, Dir.W) if word.queue.position == MXM_E else (Dir.W, Dir.E)
         if instr.op is Op.DRAIN:
+            if instr.max is not DrainMax.NONE and not self.config.drain_max:
+                raise word.error(Trap.OPCODE, word.cycles[0], f"config {self.config.name} has no maximum in its drains")
             self._drive(word, (inward, VECTOR), ALL, word.elements + isa.MXM_DRAIN)
             return
         number = np.arange(word.burst[0])

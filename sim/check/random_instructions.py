@@ -18,6 +18,7 @@ from arch.isa import (
     VXM_REDUCE_DRIVE,
     Alu,
     Dir,
+    DrainMax,
     Fmt,
     Func,
     Instr,
@@ -252,7 +253,10 @@ class Builder(Placement):
 
     def add_drain(self) -> bool:
         queue = self.some("MXM")
-        instr = Instr(Op.DRAIN, fields=self.burst() | {"acc": self.rng.randrange(self.config.acc_depth)})
+        own = {"acc": self.rng.randrange(self.config.acc_depth)}
+        if self.config.drain_max:
+            own["max"] = self.rng.choice(list(DrainMax))
+        instr = Instr(Op.DRAIN, fields=self.burst() | own)
         return self.produce(queue, *self.place(queue), instr, MXM_DRAIN, 1 - outward(queue))
 
     # --- SXM -----------------------------------------------------------------------------------------------------
