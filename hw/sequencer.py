@@ -9,6 +9,8 @@ from arch.config import ChipConfig
 from arch.host_map import COUNTER, WORD, Control, Trap
 from arch.identity import chip_digest
 
+from .idioms import register
+
 
 class Sequencer(wiring.Component):
     """Runs tokens: start pulses whose distances are the periods of the static bucket table.
@@ -92,8 +94,10 @@ class Sequencer(wiring.Component):
         return launch if any(self._config.ports) else found
 
     def _errors(self, m: Module, over: Value, lost: Value) -> None:
-        own = Signal(len(Trap))
-        m.d.comb += [own[Trap.NOT_PARKED.value].eq(over & ~self.idle), own[Trap.ADDRESS.value].eq(lost)]
+        own, idle = Signal(len(Trap)), self.idle
+        if "control" in self._config.registers:
+            over, idle = register(m, over, "ended"), register(m, idle, "was_idle")
+        m.d.comb += [own[Trap.NOT_PARKED.value].eq(over & ~idle), own[Trap.ADDRESS.value].eq(lost)]
         kept = Mux(self.control_we[Control.ERRORS.value], 0, self.errors)
         m.d.sync += self.errors.eq(kept | own | self.traps)
 

@@ -105,7 +105,7 @@ def machine_of(config: str | None, rack: str | None) -> ChipConfig | RackConfig 
 def check_partition(machine: ChipConfig | RackConfig | None, partition: str | None) -> None:
     """Raises TspError unless a partition is one of a rack."""
     if partition is not None:
-        plans(partition)
+        plans(partition, 1)
         if not isinstance(machine, RackConfig):
             raise TspError("a partition divides a model among the chips of a rack: give --rack")
 

@@ -50,7 +50,7 @@ def fit_rack(model: ModelConfig, rack: RackConfig, *, context: int | None = None
     Raises TspError if the arguments are out of range.
     """
     four_bit = four_bit_matrices(weights)
-    choice = best_plan(model, rack, context, four_bit, plans(kind))
+    choice = best_plan(model, rack, context, four_bit, plans(kind, len(rack.chips)))
     return _fit(model, rack, choice, four_bit, cycles)
 
 
