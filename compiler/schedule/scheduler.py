@@ -190,6 +190,13 @@ def schedule_block(block: Block, effort: int = EFFORT, mixes: Sequence[float] = 
     return _Scheduler(block.clusters).run(block, effort, mixes)
 
 
+def schedule_at(block: Block, starts: Sequence[int], length: int) -> Schedule:
+    """The schedule of a block whose clusters start in known cycles."""
+    placed = (Placed(burst, at + burst.at, _bind(burst), cluster.label)
+              for cluster, at in zip(block.clusters, starts, strict=True) for burst in cluster.bursts)
+    return Schedule(block=block, starts=tuple(starts), placed=tuple(placed), length=length)
+
+
 class _Scheduler:
     """Searches for a short schedule of clusters."""
 
@@ -211,9 +218,7 @@ class _Scheduler:
     def run(self, block: Block, effort: int, mixes: Sequence[float]) -> Schedule:
         """See `schedule_block`."""
         starts = self._shortest(effort, mixes)
-        placed = (Placed(burst, at + burst.at, _bind(burst), cluster.label)
-                  for cluster, at in zip(block.clusters, starts, strict=True) for burst in cluster.bursts)
-        return Schedule(block=block, starts=tuple(starts), placed=tuple(placed), length=self._length(starts))
+        return schedule_at(block, starts, self._length(starts))
 
     def _shortest(self, effort: int, mixes: Sequence[float]) -> list[int]:
         """Starts of the clusters in the shortest schedule found."""

@@ -19,6 +19,7 @@ from .protocol import (
     ChipFault,
     Counters,
     TokenResult,
+    check_alone,
     check_cached,
     check_prompt,
     check_run,
@@ -64,21 +65,16 @@ class HostedRack(ABC):
         """Free all chips."""
 
 
-class RackDevice:
-    """A device that runs a rack.
-
-    All chips get the same prompt, position, temperature and seed, and choose the same tokens in the same cycles.
+class SeatedRack:
+    """The chips of a rack with their programs.
 
     name: the device's name.
     chip: the rack, just reset.
-    lines: errors of the links, if there are to be some. A token with an error that the code cannot correct is run again
-    from its position.
     """
 
-    def __init__(self, name: str, chip: HostedRack, lines: Lines | None = None) -> None:
-        self.name, self.chip, self.lines = name, chip, lines
-        self.replays = 0
-        self._position = self._tokens = self._cycles = 0
+    def __init__(self, name: str, chip: HostedRack) -> None:
+        self.name, self.chip = name, chip
+        self._tokens = self._cycles = 0
 
     def load(self, program: AnyProgram) -> None:
         """Write queues, tables and SRAM of all chips."""
@@ -95,7 +91,59 @@ class RackDevice:
         with progress(f"loading device {self.name}") as tell:
             for n, seat in enumerate(self._seats):
                 seat.load(lambda done, n=n: tell((n + done) / len(self._seats)))
-        self.replays = self._tokens = self._cycles = 0
+        self._tokens = self._cycles = 0
+
+    def _compare(self, what: str, first: int, found: Sequence[Sequence[int]]) -> None:
+        """Raises BrokenPromise, naming chip and position, unless all chips have the same list."""
+        for n, own in enumerate(found):
+            for at, (one, other) in enumerate(zip(found[0], own, strict=False)):
+                if one != other:
+                    raise BrokenPromise(f"device {self.name}: for position {first + at}, chip 0 {what.format(one)}, "
+                                        f"chip {n} {what.format(other)}")
+            if len(own) != len(found[0]):
+                raise BrokenPromise(f"device {self.name}: chip 0 ended {len(found[0])} tokens, chip {n} {len(own)}")
+
+    def logits(self) -> np.ndarray:
+        """Read from the SRAM of the chips that hold them."""
+        found = np.zeros(self._program.model.vocab_size, np.int32)
+        for seat in self._seats:
+            seat.add_logits(found)
+        return found
+
+    @property
+    def counters(self) -> Counters:
+        """Positions and cycles, as the chips count them."""
+        return Counters(self._tokens, self._cycles)
+
+    @property
+    def errors(self) -> set[Trap]:
+        """The ERRORS registers of all chips together."""
+        return {trap for seat in self._seats for trap in seat.errors()}
+
+    def close(self) -> None:
+        """Close the chips."""
+        self.chip.close()
+
+
+class RackDevice(SeatedRack):
+    """A device that runs a rack.
+
+    All chips get the same prompt, position, temperature and seed, and choose the same tokens in the same cycles.
+
+    lines: errors of the links, if there are to be some. A token with an error that the code cannot correct is run again
+    from its position.
+    """
+
+    def __init__(self, name: str, chip: HostedRack, lines: Lines | None = None) -> None:
+        super().__init__(name, chip)
+        self.lines, self.replays, self._position = lines, 0, 0
+
+    def load(self, program: AnyProgram) -> None:
+        """Write queues, tables and SRAM of all chips. Raises TspError if the program is for another machine, or for
+        several sequences."""
+        check_alone(program)
+        super().load(program)
+        self.replays = 0
 
     def start(self, prompt: Sequence[int], temperature: float = 0.0, seed: int = 0, *, cached: int = 0) -> None:
         """Write the tables of a run to all chips."""
@@ -160,38 +208,7 @@ class RackDevice:
         self._cycles += sum(ran.cycles[0][:count])
         return [TokenResult(token, cycles) for token, cycles in zip(tokens[0], ran.cycles[0], strict=False)]
 
-    def _compare(self, what: str, first: int, found: Sequence[Sequence[int]]) -> None:
-        """Raises BrokenPromise, naming chip and position, unless all chips have the same list."""
-        for n, own in enumerate(found):
-            for at, (one, other) in enumerate(zip(found[0], own, strict=False)):
-                if one != other:
-                    raise BrokenPromise(f"device {self.name}: for position {first + at}, chip 0 {what.format(one)}, "
-                                        f"chip {n} {what.format(other)}")
-            if len(own) != len(found[0]):
-                raise BrokenPromise(f"device {self.name}: chip 0 ended {len(found[0])} tokens, chip {n} {len(own)}")
-
-    def logits(self) -> np.ndarray:
-        """Read from the SRAM of the chips that hold them."""
-        found = np.zeros(self._program.model.vocab_size, np.int32)
-        for seat in self._seats:
-            seat.add_logits(found)
-        return found
-
-    @property
-    def counters(self) -> Counters:
-        """Positions and cycles, as the chips count them."""
-        return Counters(self._tokens, self._cycles)
-
-    @property
-    def errors(self) -> set[Trap]:
-        """The ERRORS registers of all chips together."""
-        return {trap for seat in self._seats for trap in seat.errors()}
-
     @property
     def link_errors(self) -> tuple[int, int]:
         """Errors of the links that were corrected, and those that were not."""
         return (self.lines.corrected, self.lines.failed) if self.lines else (0, 0)
-
-    def close(self) -> None:
-        """Close the chips."""
-        self.chip.close()
