@@ -205,7 +205,8 @@ def pack(model: ModelConfig, tokenizer: Tokenizer, integer_model: IntegerModel, 
         maps={number: tuple(lanes) for number, lanes in permutations(config).items()},
         symbols=_symbols(placement), image=placement.layout.image(), tokenizer=tokenizer.to_bytes(),
         arrays=integer.to_arrays(integer_model, weights=False), stored=_stored(placement),
-        channels=_channels(placement, *part), sequences=placement.geometry.sequences, texts=texts, schedule=events, trials=tuple(trials), quality=quality,
+        channels=_channels(placement, *part), sequences=placement.geometry.sequences, texts=texts,
+        schedule=events, trials=tuple(trials), quality=quality,
     )
 
 

@@ -141,7 +141,8 @@ def _image(program: Program) -> Iterator[str]:
 
 
 def _symbols(program: Program) -> Iterator[str]:
-    depths, layers = row.slice_depths(program.config), program.model.n_layers
+    depths = row.slice_depths(program.config)
+    layers = len(program.channels.get("layers", range(program.model.n_layers)))
     for name, symbol in program.symbols.items():
         if symbol.slice not in depths or symbol.slice not in program.image:
             yield f"tensor {name!r} lies in slice {symbol.slice!r}, which is not one of {', '.join(program.image)}"

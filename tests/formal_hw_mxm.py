@@ -60,7 +60,8 @@ class LoopsProof(Proof):
             implies(here, (body["act"] == act) & (body["acc"] == acc)),
             implies(begun, (inner < inners) & (outer <= outers) & (inners != 0) & (outers != 0)),
             implies(begun, base <= outer << COUNT_BITS),
-            *[implies(here, (body.all(f"{name}_end")[0] == (at + 1 == turns)) & (body.all(f"{name}_single")[0] == (turns == 1)))
+            *[implies(here, (body.all(f"{name}_end")[0] == (at + 1 == turns))
+                      & (body.all(f"{name}_single")[0] == (turns == 1)))
               for name, at, turns in (("acts", act, op.acts), ("accs", acc, op.accs)) if self._early],
         )
 
@@ -98,7 +99,7 @@ class FileProof(Proof):
         self._drained(m, mxm, drain, vector, known, held)
         at = body["drained_at_now"]
         if "control" in self._config.registers:
-            self.tie(implies(drain.busy, body["drained_at_more"] == (at + 1)[:len(at)]), body["drained_at_step"] | ~drain.busy)
+            self.tie(implies(drain.busy, (body["drained_at_more"] == (at + 1)[:len(at)]) & body["drained_at_step"]))
         self.tie(implies(drain.busy, at == (drain.op.acc + drain.index)[:len(at)]))
         content = acc.read_port(domain="comb")
         m.d.comb += content.addr.eq(vector)
