@@ -135,7 +135,7 @@ def _latencies() -> str:
 
 def _registers() -> str:
     return table(("register", "where", "one cycle longer"),
-                 *((f"`{name}`", where, ", ".join(f"`{latency.upper()}`" for latency in latencies.ADDED[name]) or "none")
+                 *((f"`{name}`", where, ", ".join(f"`{longer.upper()}`" for longer in latencies.ADDED[name]) or "none")
                    for name, where in REGISTERS.items()))
 
 
@@ -391,7 +391,8 @@ def _rack_run() -> str:
 RTL_BLOCKS = {"sim": lambda: _made("sim"), "bench": lambda: _made("bench"), "chat": _chat, "rack-run": _rack_run}
 """Blocks that `--rtl` alone renews."""
 BLOCKS: dict[str, Callable[[], str]] = {
-    "isa-latencies": _latencies, "registers": _registers, "isa-opcodes": _opcodes, "isa-icu": _icu, "isa-widths": _widths,
+    "isa-latencies": _latencies, "registers": _registers,
+    "isa-opcodes": _opcodes, "isa-icu": _icu, "isa-widths": _widths,
     "isa-fields": _fields, "isa-enums": _enums, "isa-queues": _queues, "isa-spaces": lambda: _enum(host_map.Space),
     "isa-control": lambda: _enum(host_map.Control), "isa-traps": lambda: _enum(host_map.Trap), "tables": _tables,
     "configs": _configs, "buckets": _buckets, "segments": _segments, "stories": _stories,
