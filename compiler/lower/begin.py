@@ -42,6 +42,7 @@ def begin(b: Builder) -> TokenState:
     head_lanes = tuple(b.regs(1) for _ in range(g.heads_per_vector)) if g.heads_per_vector > 1 else ()
     residual = b.regs(len(g.resident)) if g.residual_in_registers else b.tensor("x")
     shift = b.exponents.take() if RESIDUAL in b.model.dynamic else None
+    bytes_ = _bytes(b) if g.share and g.share.scattered else None
     position, token = b.regs(1), b.regs(1)
     if g.embeds:
         b.op("token", a=b.tensor("token"), dst=token)
@@ -56,7 +57,14 @@ def begin(b: Builder) -> TokenState:
     mask = _mask(b, position)
     _head_lanes(b, head_lanes)
     b.free(position)
-    return TokenState(residual=residual, shift=shift, cos=cos, sin=sin, head_lanes=head_lanes, mask=mask)
+    return TokenState(residual=residual, bytes=bytes_, shift=shift, cos=cos, sin=sin, head_lanes=head_lanes, mask=mask)
+
+
+def _bytes(b: Builder) -> int:
+    """The exponent register `TokenState.bytes`."""
+    er = b.exponents.take()
+    b.op("constants", a=Iota(), pre=-3, alu=Alu.AND, c=Imm(8 * (PLANES - 1)), er_dst=er)
+    return er
 
 
 # --- position ------------------------------------------------------------------------------------------------------

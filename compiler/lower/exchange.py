@@ -6,14 +6,14 @@ All chips write the same transfers in the same order. A transfer is a cluster of
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import zip_longest
 
 from arch import isa, row
 from arch.config import PLANES
 from arch.rack import Port, RackConfig
 from arch.vectors import SIDES, ceil_div
-from compiler.ir import Act, Cluster, Part, Stream
+from compiler.ir import Act, Cluster, Mem, Part, Stream
 
 from .builder import Builder
 
@@ -122,6 +122,25 @@ def gather(b: Builder, name: str, parts: Sequence[range], planes: int = 1, *, li
             for plane in range(planes):
                 _pass(b, (number, source, n, plane), hop, name, part, plane + (lift if hop.chip != source else 0),
                       plane + lift, acts.get(source, {}))
+
+
+def gather_one(b: Builder, name: str, sources: Sequence[int]) -> None:
+    """Give all chips the lowest plane of one quad of each of some chips: of a tensor with a place for each chip, in which
+    each of them has written its own. As `gather`, in fewer slots where all chips are linked with each other."""
+    exchange = b.exchange
+    assert exchange
+    chips = range(len(exchange.rack.chips))
+    if not exchange.rack.meshed:
+        gather(b, name, [range(chip, chip + (chip in sources)) for chip in chips])
+        return
+    for source in filter(sources.__contains__, exchange.order):
+        mem = b.tensor(name, source, 1)
+        hand(b, name, source, chips, count=1, planes=1, own=partial(_quad, mem),
+             take=lambda cluster, stream, mem=mem: cluster.write(stream, replace(mem, planes=1)))
+
+
+def _quad(mem: Mem, cluster: Cluster) -> Stream:
+    return cluster.alu(a=mem)[0]
 
 
 def hand(b: Builder, label: str, source: int, targets: Sequence[int], *, count: int, planes: int,

@@ -16,7 +16,7 @@ from compiler.place.geometry import DRAIN_BURST
 from compiler.place.share import Share
 
 from .builder import Builder, less
-from .exchange import gather, sent_interval
+from .exchange import gather, gather_one, sent_interval
 from .feed_forward import Inner, gate, multiply_down, vector_groups
 from .norm import gain_of, norm
 from .product import add_to_residual, last_of, product
@@ -194,8 +194,9 @@ def _dynamic(b: Builder, inner: Inner, products: _Products, groups: Sequence[Seq
             f[n] = _unquantised(b, inner, products, mine)
     exponents = list[int]()
     for parts in groups:
-        gather(b, "exponents", [range(chip, chip + bool(part)) for chip, part in enumerate(parts)])
-        exponents.append(_greatest_exponent(b, [chip for chip, part in enumerate(parts) if part]))
+        owners = [chip for chip, part in enumerate(parts) if part]
+        gather_one(b, "exponents", owners)
+        exponents.append(_greatest_exponent(b, owners))
     entries = list[dict[int, dict[str, Act]]]()
     for n, parts in enumerate(groups):
         acts = {chip: room.for_down(part) for chip, part in enumerate(parts) if part}

@@ -38,7 +38,7 @@ USUAL_POSITIONS = 320
 has so many, or somewhat fewer."""
 NOISE_WASTE = 16
 """Most surplus vectors of noise when the layers make the noise."""
-WEST = ("planes", "one_plane", "emb_step", "emb_vector")
+WEST = ("planes", "one_plane", "emb_step", "emb_vector", "bytes")
 """Constants in W0, for operations that take another operand from E0."""
 LAST = " last"
 """End of the name of a matrix that has the last output vector of one whose vectors both sides share."""
@@ -508,6 +508,8 @@ class _Placer:
                 raise TspError("an int4 classifier or embedding is not supported: keep it at 8 bits")
         vectors = {name: np.where(lanes == lane, value, 0) for name, (lane, value) in single.items()}
         vectors["sign"] = np.where(lanes % 2, -1, 1)
+        if g.share and g.share.scattered:
+            vectors["bytes"] = np.array([255, 255 << 8, 255 << 16, -(1 << 24)])[lanes % PLANES]
         if g.classifies:
             valid = np.arange(g.vocab * g.lanes)[-g.lanes :] < self.m.vocab
             vectors["padding"] = np.where(valid, 0, MASKED // 2)
