@@ -24,7 +24,7 @@ from .index import (
     one_hot_mask,
     shifted_one,
 )
-from .norm import largest_so_far, operand_shift
+from .product import write_residual
 from .state import TokenState
 
 MASKS = 6
@@ -236,11 +236,8 @@ def _unpack_row(b: Builder, token: Reg, scale: Reg, residual: Reg | Mem, shift: 
         bytes_, row = _row_of_all(b, work, er), Fmt.B0
     else:
         b.op(label, a=work, pre=-8 * (PLANES - 1), er_use=ErUse.PRE, er=er, n=n, dst=work)  # into the upper plane
-    cluster, largest = b.cluster(label), {} if shift is None else largest_so_far(first=True)
-    _, found = b.alu(cluster, a=As(bytes_, row), func=Func.MUL, b=scale, post=b.shifts.emb, n=whole, dst=residual,
-                     **largest)
-    if shift is not None:
-        operand_shift(b, cluster, found, shift)
+    write_residual(b, label, [{"a": As(bytes_, row), "func": Func.MUL, "b": scale, "post": b.shifts.emb, "n": whole,
+                               "dst": residual}], shift)
     b.free(scale)
     b.exponents.give(er)
     b.free(work, other)

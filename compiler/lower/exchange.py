@@ -124,23 +124,33 @@ def gather(b: Builder, name: str, parts: Sequence[range], planes: int = 1, *, li
                       plane + lift, acts.get(source, {}))
 
 
-def gather_one(b: Builder, name: str, sources: Sequence[int]) -> None:
-    """Give all chips the lowest plane of one quad of each of some chips: of a tensor with a place for each chip, in which
-    each of them has written its own. As `gather`, in fewer slots where all chips are linked with each other."""
+def gather_one(b: Builder, name: str, sources: Sequence[int], own: Callable[[Cluster], Stream]) -> None:
+    """Give all chips the lowest plane of one quad of each of some chips: of a tensor with a place for each chip.
+
+    own: adds to a cluster what makes this chip's in the VXM; where all chips are linked with each other, it is sent from
+    there.
+    """
     exchange = b.exchange
     assert exchange
     chips = range(len(exchange.rack.chips))
+
+    def made(cluster: Cluster) -> Stream:
+        stream = own(cluster)
+        cluster.write(stream, b.tensor(name, b.chip, 1))
+        return stream
+
     if not exchange.rack.meshed:
+        if b.chip in sources:
+            made(b.cluster(name))
         gather(b, name, [range(chip, chip + (chip in sources)) for chip in chips])
         return
     for source in filter(sources.__contains__, exchange.order):
-        mem = b.tensor(name, source, 1)
-        hand(b, name, source, chips, count=1, planes=1, own=partial(_quad, mem),
-             take=lambda cluster, stream, mem=mem: cluster.write(stream, replace(mem, planes=1)))
+        mem = replace(b.tensor(name, source, 1), planes=1)
+        hand(b, name, source, chips, count=1, planes=1, own=made, take=partial(_keep, mem))
 
 
-def _quad(mem: Mem, cluster: Cluster) -> Stream:
-    return cluster.alu(a=mem)[0]
+def _keep(mem: Mem, cluster: Cluster, stream: Stream) -> None:
+    cluster.write(stream, mem)
 
 
 def hand(b: Builder, label: str, source: int, targets: Sequence[int], *, count: int, planes: int,

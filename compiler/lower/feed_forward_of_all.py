@@ -184,14 +184,14 @@ def _dynamic(b: Builder, inner: Inner, products: _Products, groups: Sequence[Seq
 
     groups: of each group, the part of each chip. fresh, complete: it is the first or the last round.
     """
-    f = dict[int, Mem]()
+    f, largest = dict[int, Mem](), dict[int, dict[str, Any]]()
     for n, parts in enumerate(groups):
         if mine := parts[b.chip]:
-            f[n] = _unquantised(b, inner, products, mine)
+            f[n], largest[n] = _unquantised(b, inner, products, mine)
     exponents = list[int]()
-    for parts in groups:
+    for n, parts in enumerate(groups):
         owners = [chip for chip, part in enumerate(parts) if part]
-        gather_one(b, "exponents", owners)
+        gather_one(b, "exponents", owners, functools.partial(_exponent, b, largest.get(n, {})))
         exponents.append(_greatest_exponent(b, owners))
     entries = list[dict[int, dict[str, Act]]]()
     for n, parts in enumerate(groups):
@@ -210,24 +210,24 @@ def _dynamic(b: Builder, inner: Inner, products: _Products, groups: Sequence[Seq
         b.free_exponent(exponents[n])
 
 
-def _unquantised(b: Builder, inner: Inner, products: _Products, mine: range) -> Mem:
-    """This chip's channels of a group, before they are quantised. Their exponent goes to the chip's place."""
+def _unquantised(b: Builder, inner: Inner, products: _Products, mine: range) -> tuple[Mem, dict[str, Any]]:
+    """This chip's channels of a group, before they are quantised, and the operation, yet to be written, that ends the
+    last of them and reduces to the largest of all."""
+    op = dict[str, Any]()
     f = b.tensor("f", mine.start - products.first, len(mine))
     for chunk in chunks_of(mine, products.first):
         dst = f[chunk.start - mine.start : chunk.stop - mine.start]
         op = gate(b, *products(chunk), dst=dst, sat=Sat.S32, red=Red.MAXABS, red_slot=3,
                   red_keep=int(chunk.start > mine.start))
-        cluster = b.cluster("gate")
-        _, largest = b.alu(cluster, **op)
-        if chunk.stop == mine.stop:
-            _exponent(b, cluster, largest)
-    return f
+        if chunk.stop < mine.stop:
+            b.alu(b.cluster("gate"), **op)
+    return f, op
 
 
-def _exponent(b: Builder, cluster: Cluster, largest: Stream) -> None:
-    """Into the chip's place: the shift that leaves EXPONENT_BITS of the largest lane."""
-    b.alu(cluster, a=b.across_lanes(cluster, largest, Red.MAX), func=Func.BITLEN, alu=Alu.ADD, c=Imm(-EXPONENT_BITS),
-          dst=b.tensor("exponents", b.chip, 1))
+def _exponent(b: Builder, op: dict[str, Any], cluster: Cluster) -> Stream:
+    """The shift that leaves EXPONENT_BITS of the largest lane that an operation reduces to."""
+    largest = b.across_lanes(cluster, b.alu(cluster, **op)[1], Red.MAX)
+    return cluster.alu(a=largest, func=Func.BITLEN, alu=Alu.ADD, c=Imm(-EXPONENT_BITS))[0]
 
 
 def _greatest_exponent(b: Builder, owners: Sequence[int]) -> int:
