@@ -205,7 +205,8 @@ def pack(model: ModelConfig, tokenizer: Tokenizer, integer_model: IntegerModel, 
         maps={number: tuple(lanes) for number, lanes in permutations(config).items()},
         symbols=_symbols(placement), image=placement.layout.image(), tokenizer=tokenizer.to_bytes(),
         arrays=integer.to_arrays(integer_model, weights=False), stored=_stored(placement),
-        channels=_channels(placement, *part), texts=texts, schedule=events, trials=tuple(trials), quality=quality,
+        channels=_channels(placement, *part), sequences=placement.geometry.sequences, texts=texts,
+        schedule=events, trials=tuple(trials), quality=quality,
     )
 
 
@@ -241,7 +242,7 @@ def _symbols(placement: Placement) -> dict[str, Symbol]:
     own = {id(t) for t in placement.tensors.values()}
     named = {name: t for name, t in placement.tensors.items() if id(t) not in shared}
     named |= {f"{t.name} {t.slice}": t for t in placement.layout.tensors if id(t) not in own}
-    return {name: Symbol(t.slice, t.addr, t.quads, strides[t.slice] if t.per_layer else 0)
+    return {name: Symbol(t.slice, t.addr, t.size, strides[t.slice] if t.per_layer else 0)
             for name, t in sorted(named.items())}
 
 

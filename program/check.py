@@ -11,7 +11,7 @@ from arch.vectors import SIDES, ceil_div
 from base.errors import TspError
 
 from .integer import MATRICES, array_shapes, from_arrays, model_sizes
-from .program import EVENT_COLUMNS, Program, Symbol
+from .program import EVENT_COLUMNS, STATE, Program, Symbol
 from .rack import COMMON, AnyProgram, RackProgram
 from .weights import SOURCES, Stored, join, whole_shape
 
@@ -21,6 +21,8 @@ HOST_SYMBOLS = ("logits", "noise", "position", "temperature", "token", "tokens")
 """Tensors that the host reads and writes."""
 OF_LOGITS = ("logits", "noise")
 """Those that a chip of a rack has only if it holds rows of the classifier."""
+OF_CHOICE = (*OF_LOGITS, "temperature", "tokens")
+"""The same, of chips that work on several sequences."""
 
 
 def check_any(program: AnyProgram) -> None:
@@ -56,6 +58,8 @@ def _together(program: RackProgram) -> Iterator[str]:
             yield f"the program of chip {n} must be for config {program.rack.chips[n].name}, not {chip.config.name}"
         if [(b.limit, b.period) for b in chip.buckets] != [(b.limit, b.period) for b in first.buckets]:
             yield f"limits and periods of buckets must be the same on chip {n} as on chip 0"
+        if chip.sequences not in (1, len(program.chips)):
+            yield f"sequences must be 1 or {len(program.chips)}, one a chip, not {chip.sequences} on chip {n}"
         for name in COMMON:
             if name != "arrays" and getattr(chip, name) != getattr(first, name):
                 yield f"{name} must be the same on chip {n} as on chip 0"
@@ -73,8 +77,9 @@ def _buckets(program: Program) -> Iterator[str]:
     limits = [bucket.limit for bucket in buckets]
     if any(one >= other for one, other in pairwise([0, *limits])):
         yield f"limits of buckets must rise from 1 on, not be {limits}"
-    if not context <= limits[-1] < 1 << REGISTER:
-        yield f"the last bucket's limit must be in {context} (the context)..{(1 << REGISTER) - 1}, not {limits[-1]}"
+    most = ((1 << REGISTER) - 1) // max(1, program.sequences)
+    if not context <= limits[-1] <= most:
+        yield f"the last bucket's limit must be in {context} (the context)..{most}, not {limits[-1]}"
     if any(limit >= context for limit in limits[:-1]):
         yield f"only the last bucket may reach the context of {context}; limits are {limits}"
     least = isa.least_period(config)
@@ -110,7 +115,7 @@ def _queues(program: Program) -> Iterator[str]:
             first.setdefault(word, number)
         keep = queue_store.Numbers(program.config, queue)
         for word, number in first.items():
-            instruction(queue, number, word)
+            instruction(program.config, queue, number, word)
             try:
                 keep(word)
             except ValueError as error:
@@ -136,7 +141,8 @@ def _image(program: Program) -> Iterator[str]:
 
 
 def _symbols(program: Program) -> Iterator[str]:
-    depths, layers = row.slice_depths(program.config), program.model.n_layers
+    depths = row.slice_depths(program.config)
+    layers = len(program.channels.get("layers", range(program.model.n_layers)))
     for name, symbol in program.symbols.items():
         if symbol.slice not in depths or symbol.slice not in program.image:
             yield f"tensor {name!r} lies in slice {symbol.slice!r}, which is not one of {', '.join(program.image)}"
@@ -160,8 +166,10 @@ def _host_quads(program: Program) -> dict[str, int]:
     """Quads that the host touches, by tensor. The token table also has an entry after the last position."""
     lanes, logits = program.config.lanes, len(program.logit_tokens())
     found = dict.fromkeys(HOST_SYMBOLS, 1) | {"tokens": program.context // lanes + 1}
-    return found | dict.fromkeys(OF_LOGITS, ceil_div(logits, lanes)) if logits else {
-        name: quads for name, quads in found.items() if name not in OF_LOGITS}
+    found |= dict.fromkeys(OF_LOGITS, ceil_div(logits, lanes))
+    found |= {name: found[name] * program.sequences for name in STATE}
+    absent = () if logits else OF_LOGITS if program.sequences == 1 else OF_CHOICE
+    return {name: quads for name, quads in found.items() if name not in absent}
 
 
 def _schedule(program: Program) -> Iterator[str]:
@@ -243,6 +251,8 @@ def _complete(program: Program) -> Iterator[str]:
     """Faults of a chip that is alone: it must hold every matrix, all layers and all logits."""
     if set(program.stored) - {"embedding"} != set(SOURCES) - {"embedding"}:
         yield f"its stored matrices must be {', '.join(SOURCES)}, not {', '.join(program.stored)}"
+    if program.sequences != 1:
+        yield f"it must serve 1 sequence, not {program.sequences}, which takes a rack"
     if part := {"layers", "logits"} & set(program.channels):
         yield f"it must have no channels {min(part)}, which are those of a chip of a rack"
 

@@ -58,10 +58,10 @@ class Image:
 
 
 def image_of(program: Program) -> Image:
-    """The image of a program."""
+    """The image of a program. With several sequences, its limits are periods: a token of one takes so many."""
     names = {name: queue.name for name, queue in slices(program.config).items()}
     return Image(config=program.config, queues=program.queues, starts=program.starts, maps=program.maps,
-                 buckets=[(bucket.period, bucket.limit) for bucket in program.buckets],
+                 buckets=[(bucket.period, bucket.limit * program.sequences) for bucket in program.buckets],
                  mems={names[name]: quads for name, quads in program.image.items()})
 
 

@@ -15,7 +15,8 @@ from .quality import Quality, Trial
 from .shape import ModelConfig
 from .weights import Share, Stored, shares, unpack_all
 
-__all__ = ["DEFAULT_CLOCK_MHZ", "EVENT_COLUMNS", "Bucket", "Event", "Program", "Segment", "Symbol", "bytes_read"]
+__all__ = ["DEFAULT_CLOCK_MHZ", "EVENT_COLUMNS", "STATE", "Bucket", "Event", "Program", "Segment", "Symbol",
+           "bytes_read"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class Event(NamedTuple):
     last: int
 
 
+STATE = ("noise", "position", "temperature", "tokens")
+"""Tensors of the host of which each sequence has its own: of several, quad q of sequence s is at q * sequences + s."""
 EVENT_COLUMNS = ("bucket", *Event._fields)
 """Columns of `Program.schedule`: the bucket, then an event's fields. Texts are indices into `Program.texts`."""
 
@@ -56,7 +59,8 @@ class Program(Predicted):
 
     config: the only chip that it runs on.
     model: the checkpoint's sizes.
-    context: positions served.
+    context: positions served; of each sequence.
+    sequences: independent sequences whose states it holds. More than one only on a rack, see `RackProgram`.
     four_bit: names of matrices streamed as int4.
     starts: start PC of every queue in every bucket.
     maps: lane permutations by number.
@@ -82,6 +86,7 @@ class Program(Predicted):
     stored: dict[str, Stored]
     trials: tuple[Trial, ...] = ()
     quality: Quality | None = None
+    sequences: int = 1
     queues: dict[str, tuple[int, ...]] = field(repr=False)
     image: dict[str, np.ndarray] = field(repr=False)
     schedule: np.ndarray = field(repr=False)

@@ -14,7 +14,7 @@ from .quality import Quality, Trial
 from .shape import ModelConfig
 from .weights import join
 
-COMMON = ("model", "context", "four_bit", "trials", "quality", "tokenizer", "arrays")
+COMMON = ("model", "context", "four_bit", "trials", "quality", "tokenizer", "arrays", "sequences")
 """Fields of `Program` that are the same on all chips of a rack."""
 
 
@@ -24,6 +24,10 @@ class RackProgram(Predicted):
 
     All chips start a token in the same cycle and take the same period for it, bucket by bucket. Each of them is told
     every token. Each holds a part of the weights, and chooses the same next token as the others.
+
+    With a sequence for each chip, a bucket has the program of a period, in which chip i works on another sequence than
+    chip i + 1, and one token leaves the last chip (docs/decisions/0027-sequences-in-flight.md). Limits of buckets are
+    positions of the longest sequence in flight.
 
     rack: the only rack that it runs on.
     chips: the program of each chip, in the order of the rack's. The fields in `COMMON` are those of the whole model.
@@ -49,6 +53,11 @@ class RackProgram(Predicted):
     @property
     def context(self) -> int:
         return self.chips[0].context
+
+    @property
+    def sequences(self) -> int:
+        """Independent sequences in flight."""
+        return self.chips[0].sequences
 
     @property
     def four_bit(self) -> tuple[str, ...]:

@@ -19,6 +19,8 @@ HEADER = tuple(f.name for f in fields(Program) if f.name not in ("config", *_SEC
 COMMON_HEADER = tuple(name for name in HEADER if name in COMMON)
 OWN_HEADER = tuple(name for name in HEADER if name not in COMMON)
 """The same by whether all chips of a rack have one value together, or each its own."""
+OPTIONAL = {"sequences": 1}
+"""Fields that a file holds only if they have another value than this."""
 _ADAPTERS: dict[str, TypeAdapter] = {
     name: TypeAdapter(kind) for name, kind in get_type_hints(Program).items() if name in HEADER
 }
@@ -26,12 +28,15 @@ _ADAPTERS: dict[str, TypeAdapter] = {
 
 def header_of(program: Program, names: Iterable[str]) -> dict[str, Any]:
     """Fields as JSON."""
-    return {name: _ADAPTERS[name].dump_python(getattr(program, name), mode="json", by_alias=True) for name in names}
+    values = {name: getattr(program, name) for name in names}
+    return {name: _ADAPTERS[name].dump_python(value, mode="json", by_alias=True) for name, value in values.items()
+            if name not in OPTIONAL or value != OPTIONAL[name]}
 
 
 def from_header(header: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     """Fields of `header_of`. Raises KeyError or ValidationError."""
-    return {name: _ADAPTERS[name].validate_python(header[name]) for name in names}
+    return {name: _ADAPTERS[name].validate_python(header[name]) for name in names
+            if name in header or name not in OPTIONAL}
 
 
 def common_sections(program: Program) -> dict[str, np.ndarray]:

@@ -22,6 +22,7 @@ from .index import (
     INDEX_V,
     load_index,
     one_hot_mask,
+    own_masks,
     shifted_one,
 )
 from .product import write_residual
@@ -77,18 +78,18 @@ def _index_position(b: Builder, position: Reg) -> None:
     for group, slices in _slices_by_group(b.placement.k).items():
         masks = b.regs(1)
         one_hot_mask(b, label, position, rows - 1, one="one_plane", before=PLANES * (group - 1),
-                     rest=b.constant("lanes"), nothing=nothing, dst=masks)
+                     rest=own_masks(b, "lanes"), nothing=nothing, dst=masks)
         load_index(b, label, position, shift=rows.bit_length() - 1, scale="words", masks=masks, slices=sorted(slices),
-                   register=INDEX_K)
+                   register=INDEX_K, own=True)
         b.free(masks)
     masks = b.regs(1)
-    one_hot_mask(b, label, position, b.geometry.lanes - 1, one="one_lane", rest=b.constant("planes"),
+    one_hot_mask(b, label, position, b.geometry.lanes - 1, one="one_lane", rest=own_masks(b, "planes"),
                  nothing=nothing, dst=masks)
     load_index(b, label, position, shift=b.config.lane_bits, scale="one", masks=masks, slices=["E0", "W0"],
-               register=INDEX_SCALE)
+               register=INDEX_SCALE, own=True)
     slices = sorted(set().union(*_slices_by_group(b.placement.v).values()))
     load_index(b, label, position, shift=b.config.lane_bits, scale="steps", masks=masks, slices=slices,
-               register=INDEX_V)
+               register=INDEX_V, own=True)
     b.free(masks, nothing)
 
 

@@ -12,7 +12,7 @@ from compiler.ir import BURST_SLOT, Imm, Iota, Mem, Reg
 from .builder import Builder
 from .classifier import Best, classify, turn_greatest
 from .exchange import gather
-from .index import INDEX_TOKENS, INDEX_TURN, load_index, one_hot_mask
+from .index import INDEX_TOKENS, index_turn, load_index, one_hot_mask, own_masks
 from .norm import gain_of, norm
 from .state import TokenState
 
@@ -35,7 +35,7 @@ def finish(b: Builder, state: TokenState) -> None:
         _choose_in_turn(b, best, known)
     else:
         _choose(b, best)
-    b.op("choose", a=position, dst=b.tensor("position"))
+    keep_position(b, position)
     b.free(best.score)
     b.free(threshold, position)
     b.free_exponent(er)
@@ -64,6 +64,14 @@ def _known_token(b: Builder, least: Reg | None) -> tuple[Reg, Reg]:
     return position, threshold
 
 
+def keep_position(b: Builder, position: Reg) -> None:
+    """The sequence goes on at this position. One of several goes on at the cache's last one at most: it may have ended
+    long ago, and nothing stops it."""
+    g = b.geometry
+    last = {} if g.sequences == 1 else {"alu": Alu.MIN, "c": Imm(g.chunks * g.lanes - 1)}
+    b.op("choose", a=position, **last, dst=b.tensor("position"))
+
+
 def next_token(b: Builder) -> Mem:
     """The vector of the token table that holds the next position's."""
     return b.placement.tensors["tokens"].mem(0, 1, index=INDEX_TOKENS, cells=("tokens",))
@@ -72,9 +80,9 @@ def next_token(b: Builder) -> Mem:
 def index_next_token(b: Builder, position: Reg) -> None:
     """W0's index register of the token table, for the next position."""
     label, masks = "next position", b.regs(1)
-    one_hot_mask(b, label, position, b.geometry.lanes - 1, one="one_lane", rest=b.constant("planes"), dst=masks)
+    one_hot_mask(b, label, position, b.geometry.lanes - 1, one="one_lane", rest=own_masks(b, "planes"), dst=masks)
     load_index(b, label, position, shift=b.config.lane_bits, scale="one", masks=masks, slices=["W0"],
-               register=INDEX_TOKENS)
+               register=INDEX_TOKENS, own=True)
     b.free(masks)
 
 
@@ -117,14 +125,14 @@ def _find_turn(b: Builder, best: Best, turn: Reg, start: Reg) -> None:
                            red_slot=BURST_SLOT)
     b.alu(cluster, a=b.across_lanes(cluster, first, Red.MIN), alu=Alu.MIN, c=Imm(lanes * (best.turns - 1)), dst=turn)
     load_index(b, label, turn, shift=b.config.lane_bits, scale="turn", masks=b.constant("planes"), slices=["E0"],
-               register=INDEX_TURN)
+               register=index_turn(b.placement))
     b.op(label, a=turn, func=Func.MUL, b=Imm(vectors), dst=start)
 
 
 def _search_turn(b: Builder, best: Best, start: Reg, chosen: Reg) -> None:
     """chosen = the first token with the greatest score among those of the turn that begins with token `start`."""
     cluster, vectors = b.cluster("choose"), 2 * b.placement.vocabulary.body
-    scores = replace(b.tensor("z", 0, vectors), index=INDEX_TURN)
+    scores = replace(b.tensor("z", 0, vectors), index=index_turn(b.placement))
     _, least = cluster.alu(a=scores, alu=Alu.INDEX, b=Iota(), c=best.score, n=vectors, red=Red.MIN, red_slot=BURST_SLOT)
     b.alu(cluster, a=b.across_lanes(cluster, least, Red.MIN), alu=Alu.ADD, c=start, dst=chosen)
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from arch.isa import Alu, ErUse, Func
 from compiler.ir import Imm, Mem, Reg
+from compiler.place.layout import INDEX_SEQUENCE
+from compiler.place.placement import Placement
 
 from .builder import Builder
 
@@ -25,12 +27,41 @@ INDEX_LOW, INDEX_TOKENS = 5, 6
 """In W0: rotations by less than `ROPE_STEP`, known tokens."""
 
 
+def index_turn(placement: Placement) -> int:
+    """E0's index register of a turn's scores. Of several sequences, it is one that only the first part of a token
+    uses, for that of the sequence has its number."""
+    return INDEX_TURN if placement.geometry.sequences == 1 else INDEX_EMB_SCALE
+
+
 def load_index(b: Builder, label: str, value: Reg | Mem, *, shift: int = 0, scale: str, masks: Reg | Mem,
-               slices: Iterable[str], register: int) -> None:
-    """Index register of some slices = (value >> shift) * the constant `scale`, with the masks of a vector."""
-    cluster = b.cluster(label)
-    stream, _ = cluster.alu(a=value, pre=shift, round=0, func=Func.MUL, b=b.constant(scale), alu=Alu.OR, c=masks)
+               slices: Iterable[str], register: int, own: bool = False) -> None:
+    """Index register of some slices = (value >> shift) * the constant `scale`, with the masks of a vector.
+
+    own: it addresses a tensor of the sequence's state. Of several sequences, `masks` then holds the offset of the
+    present one, see `own_masks`.
+    """
+    cluster, several = b.cluster(label), own and b.geometry.sequences > 1
+    stream, _ = cluster.alu(a=value, pre=shift, round=0, func=Func.MUL,
+                            b=b.constant(f"own_{scale}" if several else scale),
+                            alu=Alu.ADD if several else Alu.OR, c=masks)
     cluster.index(stream, slices, register)
+
+
+def own_masks(b: Builder, name: str) -> Mem:
+    """The constant "lanes" or "planes"; of several sequences, with the present one's offset in lane 0."""
+    if b.geometry.sequences == 1:
+        return b.constant(name)
+    return b.placement.tensors[f"own_{name}"].mem(0, 1, index=INDEX_SEQUENCE, cells=())
+
+
+def choose_sequence(b: Builder) -> None:
+    """Index register of the present sequence, in all slices that hold states; the next token is of the next one."""
+    label, tensors = "sequence", b.placement.layout.tensors
+    slices = {"E0", "W0"} | {tensor.slice for tensor in tensors if tensor.copies > 1}
+    cluster = b.cluster(label)
+    stream, _ = cluster.alu(a=b.tensor("current"))
+    cluster.index(stream, sorted(slices), INDEX_SEQUENCE)
+    b.op(label, a=b.placement.tensors["next"].mem(0, 1, index=INDEX_SEQUENCE, cells=()), dst=b.tensor("current"))
 
 
 def one_hot_mask(b: Builder, label: str, value: Reg, mask: int, *, one: str, before: int = 0, rest: Mem,

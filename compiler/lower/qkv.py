@@ -142,8 +142,8 @@ def key_scales(b: Builder, kv: int, start: int, count: int, *, now: bool, index:
     side = SIDES[kv // g.heads_per_vector % 2]
     pair, half = divmod(g.kv_heads(side).index(kv), 2)
     mem = b.placement.tensors[f"kscale_{side}"].mem(
-        pair * g.chunks + start, count, planes=3 << 2 * half, index=index,
-        cells=(("kscale", side, pair),) if now else ())
+        pair * g.chunks + start, count, planes=3 << 2 * half, cells=(("kscale", side, pair),) if now else (),
+        **({"index": index} if index else {}))
     return As(mem, (Fmt.LO16, Fmt.HI16)[half])
 
 
@@ -180,8 +180,8 @@ def spread_values(b: Builder, head_set: int) -> None:
                 group, plane = row // 4 + 1, row % 4
                 for copy in _copies(b, kv):
                     tensor = b.placement.v[copy, group]
-                    cluster.write(lanes, Mem(tensor.slice, tensor.addr + v * g.vector_entries, span // rows, 1,
-                                             1 << plane, 1, INDEX_V, (("V", copy, v, row),)))
+                    cluster.write(lanes, tensor.mem(v * g.vector_entries, span // rows, planes=1 << plane,
+                                                    index=INDEX_V, cells=(("V", copy, v, row),)))
 
 
 def values(b: Builder, kv: int, group: int, chunks: int) -> Mem:

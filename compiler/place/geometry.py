@@ -129,6 +129,11 @@ class Geometry:
         return whole.tokens if whole else self.model.vocab
 
     @property
+    def sequences(self) -> int:
+        """Sequences whose states the chip holds."""
+        return self.stage.sequences if self.stage else 1
+
+    @property
     def embeds(self) -> bool:
         """Whether the chip has the embedding."""
         return not self.stage or self.stage.first

@@ -19,12 +19,16 @@ from arch.vectors import quads_of_int32
 from base.errors import TspError
 from compiler.ir import As, Mem
 
+INDEX_SEQUENCE = 7
+"""The index register, in all slices, whose offset is the number of a sequence."""
+
 
 @dataclass(eq=False)
 class Tensor:
     """A tensor in one slice.
 
-    quads: quads in each layer, or in all if the tensor is global.
+    quads: quads in each layer, or in all if the tensor is global; of one copy.
+    copies: independent copies, one for each sequence. They are interleaved: quad q of copy s is at q * copies + s.
     addr: first quad, once `Layout.place` has run.
     """
 
@@ -33,10 +37,23 @@ class Tensor:
     quads: int
     per_layer: bool
     addr: int = -1
+    copies: int = 1
+
+    @property
+    def size(self) -> int:
+        """Quads of all copies, in each layer or in all."""
+        return self.quads * self.copies
 
     def mem(self, start: int = 0, count: int = 0, **kwargs: Any) -> Mem:
-        """`count` quads from quad `start` of the tensor on. By default, all to its end."""
-        return Mem(self.slice, self.addr + start, count or self.quads - start, rel=int(self.per_layer), **kwargs)
+        """`count` quads from quad `start` of the tensor on. By default, all to its end.
+
+        Of several copies it is the present sequence's, unless another index register is named, which must hold that
+        sequence's offset, too.
+        """
+        if self.copies > 1:
+            kwargs = {"index": INDEX_SEQUENCE} | kwargs
+        return Mem(self.slice, self.addr + start * self.copies, count or self.quads - start, self.copies,
+                   rel=int(self.per_layer), **kwargs)
 
 
 @dataclass(frozen=True)
@@ -96,7 +113,7 @@ class Layout:
 
     def cost(self, tensor: Tensor) -> int:
         """Quads that a tensor takes in all."""
-        return tensor.quads * (self.layers if tensor.per_layer else 1)
+        return tensor.size * (self.layers if tensor.per_layer else 1)
 
     def _cost(self, name: str) -> int:
         return sum(self.cost(tensor) for tensor in self.tensors if tensor.slice == name)
@@ -105,10 +122,11 @@ class Layout:
         """Quads of a slice that are not allocated yet."""
         return self.depth(name) - self._cost(name)
 
-    def add(self, name: str, slices: str | tuple[str, ...], quads: int, *, per_layer: bool = False) -> Tensor:
+    def add(self, name: str, slices: str | tuple[str, ...], quads: int, *, per_layer: bool = False,
+            copies: int = 1) -> Tensor:
         """Reserve quads in the first of `slices` that has room. Raises TspError if none has."""
         options = (slices,) if isinstance(slices, str) else slices
-        tensor = Tensor(name, options[0], quads, per_layer)
+        tensor = Tensor(name, options[0], quads, per_layer, copies=copies)
         fitting = [option for option in options if self.free(option) >= self.cost(tensor)]
         if not fitting:
             raise self._full(tensor, self.free(options[0]))
@@ -116,9 +134,9 @@ class Layout:
         self.tensors.append(tensor)
         return tensor
 
-    def claim(self, name: str, slice_: str, quads: int, *, per_layer: bool = False) -> Tensor:
+    def claim(self, name: str, slice_: str, quads: int, *, per_layer: bool = False, copies: int = 1) -> Tensor:
         """Reserve quads in a slice, even if it has no room for them: see `relieve`."""
-        self.tensors.append(tensor := Tensor(name, slice_, quads, per_layer))
+        self.tensors.append(tensor := Tensor(name, slice_, quads, per_layer, copies=copies))
         return tensor
 
     def relieve(self, name: str, other: str, movable: Collection[str]) -> list[Tensor]:
@@ -168,17 +186,18 @@ class Layout:
             at = 0
             for tensor in self.tensors:
                 if tensor.slice == name and tensor.per_layer:
-                    tensor.addr, at = at, at + tensor.quads
+                    tensor.addr, at = at, at + tensor.size
             self.strides[name] = at
             at *= self.layers
             for tensor in self.tensors:
                 if tensor.slice == name and not tensor.per_layer:
-                    tensor.addr, at = at, at + tensor.quads
+                    tensor.addr, at = at, at + tensor.size
         for tensor, other in self.shared:
             tensor.addr = other.addr
 
     def fill(self, tensor: Tensor, data: np.ndarray) -> None:
-        """Set the initial bytes [layers if per_layer, quads, planes, lanes] of a tensor. They may have fewer quads."""
+        """Set the initial bytes [layers if per_layer, quads, planes, lanes] of a tensor, of all its copies. They may
+        have fewer quads."""
         self.contents.append((tensor, data if tensor.per_layer else data[None]))
 
     def image(self) -> dict[str, np.ndarray]:
@@ -188,7 +207,9 @@ class Layout:
         for tensor, data in self.contents:
             for layer, block in enumerate(data):
                 start = tensor.addr + layer * self.strides[tensor.slice]
-                image[tensor.slice][start : start + len(block)] = block
+                end = start + len(block) * tensor.copies
+                for copy in range(tensor.copies):
+                    image[tensor.slice][start + copy : end : tensor.copies] = block
         return image
 
 

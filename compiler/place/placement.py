@@ -12,6 +12,7 @@ from base.errors import TspError
 from compiler.ir import Act, As, Mem
 from program.arithmetic import rope_parts
 from program.integer import MASKED, IntegerModel
+from program.program import STATE
 from program.weights import base_of
 
 from .geometry import DRAIN_BURST, Geometry, gather
@@ -43,6 +44,8 @@ WEST = ("planes", "one_plane", "emb_step", "emb_vector", "bytes")
 """Constants in W0, for operations that take another operand from E0."""
 FIRST = " first"
 """End of the name of a matrix that has the output vectors of "w13" that are computed first."""
+OF_CHOICE = ("temperature", "tokens")
+"""State that a chip without the classifier has no use for, if it works on several sequences."""
 LAST = " last"
 """End of the name of a matrix that has the last output vector of one whose vectors both sides share."""
 KEYS = "K cache"
@@ -155,8 +158,9 @@ class _Placer:
         for tensor, data in self._fills:
             self.layout.fill(tensor, data)
 
-    def _add(self, name: str, slices: str | tuple[str, ...], quads: int, per_layer: bool = False) -> Tensor:
-        return self.layout.add(name, slices, quads, per_layer=per_layer)
+    def _add(self, name: str, slices: str | tuple[str, ...], quads: int, per_layer: bool = False,
+             copies: int = 1) -> Tensor:
+        return self.layout.add(name, slices, quads, per_layer=per_layer, copies=copies)
 
     def _relieve(self) -> None:
         """Move tensors that the slices of the weight groups have no room for to slice 0, which drives any group.
@@ -181,14 +185,15 @@ class _Placer:
             for group in range(1, self.config.weight_groups + 1):
                 self.p.k[head_set, group] = self.layout.claim(  # program files call a head set a unit
                     f"{KEYS} of unit {head_set}", f"{side}{group}", g.chunks * g.vector_entries * g.head_vectors,
-                    per_layer=True)
+                    per_layer=True, copies=g.sequences)
                 for member in range(g.heads_per_vector):
                     kv = head_set * g.heads_per_vector + member
                     self.p.v[kv, group] = self.layout.claim(
-                        f"V cache of head {kv}", f"{side}{group}", g.chunks * g.head_entries, per_layer=True)
+                        f"V cache of head {kv}", f"{side}{group}", g.chunks * g.head_entries, per_layer=True,
+                        copies=g.sequences)
         for side in SIDES:
             pairs = max(1, ceil_div(len(g.kv_heads(side)), 2))
-            self.p.tensors[f"kscale_{side}"] = self._add("K scales", ACROSS[side], pairs * g.chunks, True)
+            self.p.tensors[f"kscale_{side}"] = self._add("K scales", ACROSS[side], pairs * g.chunks, True, g.sequences)
         if self.m.first >= 0:
             self._first_token()
 
@@ -440,13 +445,16 @@ class _Placer:
             ("xg", "W0", len(g.resident)), ("f", "W0", g.hidden), ("h16", "E0", len(g.resident)),
             ("vtemp", "E0", g.head_sets * g.head_vectors), ("mtemp", "E0", 2),
         ):
-            if quads:
-                t[name] = self._add(name, home, quads)
+            if quads and (g.classifies or g.sequences == 1 or name not in OF_CHOICE):
+                t[name] = self._add(name, home, quads, copies=g.sequences if name in STATE else 1)
         block = self._noise_block()
         for name, home in (("noise", "E0"), ("gumbel", "W0")) if g.classifies else ():
-            t[name] = self._add(name, home, block or g.vocab, per_layer=block > 0)
+            t[name] = self._add(name, home, block or g.vocab, per_layer=block > 0,
+                                copies=g.sequences if name in STATE else 1)
         if g.stage:
             t["handed"] = self._add("handed over", "E0", g.dim)
+        if g.sequences > 1:
+            self._sequences()
         if not g.queries_in_registers:
             t["q"] = self._add("queries", "W0", len(g.query_vectors()))
         if not g.residual_in_registers:
@@ -463,6 +471,29 @@ class _Placer:
         t["t_E1"] = self._until_finish("scores", "z", "E0", g.chunks)
         if g.heads_per_vector > 1:
             t |= {f"part_{side}": self._add("attention output", ACROSS[side], 1) for side in SIDES}
+
+    def _sequences(self) -> None:
+        """The present sequence, and tables of what is constant for each.
+
+        current: an index vector with the number of the sequence, all lanes and planes. next: that of the sequence which
+        follows, by sequence. own_planes, own_lanes: offset and full mask, as the constants "planes" and "lanes".
+        """
+        stage, count, lanes = self.g.stage, self.g.sequences, np.arange(self.g.lanes)
+        assert stage
+
+        def vectors(numbers: np.ndarray, *, lane_mask: int = 0, planes: int = 0) -> np.ndarray:
+            masks = np.where(lanes == 1, lane_mask, np.where(lanes == 2, planes, 0))
+            return quads_of_int32(np.where(lanes == 0, numbers[:, None], masks))
+
+        every = np.arange(count)
+        for name, home, data in (
+            ("current", "E0", vectors(every[-stage.chip % count][None], lane_mask=0xFFFF, planes=15)),
+            ("next", "E0", vectors((every + 1) % count, lane_mask=0xFFFF, planes=15)),
+            ("own_lanes", "E0", vectors(every, lane_mask=0xFFFF)),
+            ("own_planes", "W0", vectors(every, planes=15)),
+        ):
+            self.p.tensors[name] = tensor = self._add(f"sequences, {name}", home, len(data))
+            self._fills.append((tensor, data))
 
     def _arrivals(self, share: Share) -> None:
         """What the chips of a rack send each other, in the places of all chips.
@@ -510,6 +541,9 @@ class _Placer:
             "lanes": (1, 0xFFFF), "planes": (2, 15), "one": (0, 1), "one_lane": (1, 1), "one_plane": (2, 1),
             "words": (0, g.head_vectors), "steps": (0, g.head_entries),
         }
+        if g.sequences > 1:
+            steps = {"words": g.head_vectors, "steps": g.head_entries, "one": 1}
+            single |= {f"own_{name}": (0, step * g.sequences) for name, step in steps.items()}
         if self.p.vocabulary.turns:
             single["turn"] = 0, 2 * self.p.vocabulary.body
         if table := self.p.matrices.get("embedding"):

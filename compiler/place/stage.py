@@ -10,11 +10,13 @@ class Stage:
     chip: number of the chip. The first one has the embedding, the last one the classifier.
     layers: by chip, its layers.
     tokens: tokens of the vocabulary.
+    sequences: independent sequences in flight, each on another chip; 1, or as many as chips.
     """
 
     chip: int
     layers: tuple[range, ...]
     tokens: int
+    sequences: int = 1
 
     @property
     def first(self) -> bool:

@@ -1,6 +1,8 @@
 """Divides a model among the chips of a rack into consecutive layers (a pipeline)."""
 
+import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +14,11 @@ from compiler.place.stage import Stage
 from program.integer import IntegerModel, array_shapes, first_shapes
 
 
-def stages(rack: RackConfig, model: IntegerModel) -> list[Stage]:
+def stages(rack: RackConfig, model: IntegerModel, sequences: int = 1, counts: Sequence[int] = ()) -> list[Stage]:
     """What each chip holds: consecutive layers, so that all chips hold about as many bytes with their keys and values,
     the embedding (on the first chip) and the classifier (on the last).
+
+    sequences: independent ones in flight. counts: how many layers each chip has, in place of that.
 
     Raises TspError if there are fewer layers than chips.
     """
@@ -24,12 +28,13 @@ def stages(rack: RackConfig, model: IntegerModel) -> list[Stage]:
                        "the partition by rows")
     table = model.vocab * model.dim
     matrices = sum(math.prod(shape[1:]) for shape in array_shapes(vars(model)).values() if len(shape) == 3)
-    layer = matrices + 2 * model.context * model.kv_heads * model.head_size
+    layer = matrices + 2 * model.context * model.kv_heads * model.head_size * sequences
     each = (layers * layer + 2 * table) / chips
     ends = [round((chip * each - table) / layer) for chip in range(1, chips)]
     ends = [max(chip, min(end, layers - chips + chip)) for chip, end in enumerate(ends, start=1)]
+    ends = list(itertools.accumulate(counts))[:-1] or ends
     parts = tuple(range(start, end) for start, end in zip([0, *ends], [*ends, layers], strict=True))
-    return [Stage(chip=chip, layers=parts, tokens=model.vocab) for chip in range(chips)]
+    return [Stage(chip=chip, layers=parts, tokens=model.vocab, sequences=sequences) for chip in range(chips)]
 
 
 def layers_of(model: IntegerModel, stage: Stage) -> IntegerModel:

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from dataclasses import replace
 
 from arch.rack import RackConfig
 from base.errors import TspError
@@ -18,15 +19,16 @@ from .plan import LAYERS, Choice, Plan, plans
 
 
 def choose_plan(model: ModelConfig, rack: RackConfig, wanted: int | None, four_bit: frozenset[str],
-                kind: str | None) -> Choice:
+                kind: str | None, sequences: int = 1) -> Choice:
     """How to divide a model: with the context `wanted`, if it fits, or as much of the model's context as fits.
 
-    kind: a key of `plan.KINDS`; by default any.
+    kind: a key of `plan.KINDS`; by default any. sequences: in flight; the context is that of each.
 
     Raises TspError that names what does not fit.
     """
     check_chips(rack, four_bit)
-    choice = best_plan(model, rack, wanted, four_bit, plans(kind, len(rack.chips)))
+    check_sequences(rack, sequences)
+    choice = best_plan(model, rack, wanted, four_bit, plans(kind, len(rack.chips), sequences))
     if not choice.context:
         raise TspError(f"rack {rack.name}: {choice.limit}")
     if wanted is not None and choice.context < wanted:
@@ -47,7 +49,39 @@ def best_plan(model: ModelConfig, rack: RackConfig, wanted: int | None, four_bit
         return check_queues(check_fit(model, rack, most, four_bit, of[0]))[0].bucket.period
 
     plan, limit = min(able, key=cycles) if most and len(able) > 1 else able[0]
+    if most and plan.sequences > 1:
+        plan = balanced(model, rack, most, four_bit, plan)
     return Choice(plan=plan, context=most, limit=limit)
+
+
+def balanced(model: ModelConfig, rack: RackConfig, context: int, four_bit: frozenset[str], plan: Plan) -> Plan:
+    """The plan with layers divided so that the slowest chip is as fast as can be, by predicted cycles; as it is, with
+    about as many bytes on all chips, where that is as fast or the other does not fit."""
+    codes = check_queues(check_fit(model, rack, context, four_bit, plan))
+    layer = max(code.schedules[1].length for code in codes)
+    other = [code.schedules[0].length + code.schedules[2].length for code in codes]
+    better = replace(plan, layers=tuple(divide(model.n_layers, layer, other)))
+    if _problem(model, rack, four_bit, better, True, context):
+        return plan
+    faster = check_queues(check_fit(model, rack, context, four_bit, better))
+    return better if faster[0].bucket.period < codes[0].bucket.period else plan
+
+
+def divide(layers: int, layer: int, other: Sequence[int]) -> list[int]:
+    """How many layers each chip gets, at least one, so that the slowest takes the fewest cycles. layer: cycles of one.
+    other: by chip, cycles of all else."""
+    counts = [1] * len(other)
+    for _ in range(layers - len(other)):
+        ends = [count * layer + more for count, more in zip(counts, other, strict=True)]
+        counts[ends.index(min(ends))] += 1
+    return counts
+
+
+def check_sequences(rack: RackConfig, sequences: int) -> None:
+    """Raises TspError unless a rack serves so many sequences in flight."""
+    if sequences not in (1, len(rack.chips)):
+        raise TspError(f"rack {rack.name}: sequences in flight must be as many as chips, {len(rack.chips)}, or 1, not "
+                       f"{sequences}")
 
 
 def fitting_context(model: ModelConfig, rack: RackConfig, wanted: int | None, four_bit: frozenset[str], plan: Plan,
@@ -73,7 +107,7 @@ def place_all(model: ModelConfig, rack: RackConfig, integer: IntegerModel, plan:
     rate, lanes = rope_rate(model, integer), rack.chips[0].lanes
     if plan.kind == LAYERS:
         chips = [place(config, layers_of(integer, stage), rate, stage=stage)
-                 for config, stage in zip(rack.chips, stages(rack, integer), strict=True)]
+                 for config, stage in zip(rack.chips, stages(rack, integer, plan.sequences, plan.layers), strict=True)]
     else:
         chips = [place(config, own_model(integer, share, lanes), rate, share)
                  for config, share in zip(rack.chips, shares(rack, integer, plan.whole, plan.scattered), strict=True)]

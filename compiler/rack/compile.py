@@ -30,6 +30,7 @@ def compile_rack(
     *,
     rack: RackConfig,
     partition: str | None = None,
+    sequences: int = 1,
     context: int | None = None,
     weights: str = "int8",
     scales: str = "measured",
@@ -42,7 +43,7 @@ def compile_rack(
     """Compile for a rack. The arguments are those of `compiler.compile.compile_checkpoint`.
 
     partition: a key of `plan.KINDS`; by default the one with the longest context and, of several, the fewest
-    predicted cycles.
+    predicted cycles. sequences: independent ones in flight, as many as chips, with the partition by layers; or 1.
 
     Every logit is that of the model on one chip with as many lanes, if the context is the same.
 
@@ -51,7 +52,7 @@ def compile_rack(
     four_bit, own = four_bit_matrices(weights), checkpoint.config
     check_arguments(own, tokenizer, scales)
     progress("context")
-    choice = choose_plan(own, rack, context, four_bit, partition)
+    choice = choose_plan(own, rack, context, four_bit, partition, sequences)
     context = choice.context
     progress("texts")
     texts = write_texts(checkpoint, context, tokenizer, text)
@@ -97,4 +98,4 @@ def verify(placements: Placements, codes: Sequence[Sequence[Code]]) -> None:
             proof.verify_bucket(config, code.words, code.bucket.period, index_bounds(placement),
                                 index_least(placement, valid))
             for config, placement, code in zip(placements.rack.chips, placements.chips, own, strict=True)])
-        valid = own[0].bucket.chunks
+        valid = placements.valid(own[0].bucket.chunks)

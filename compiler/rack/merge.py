@@ -17,28 +17,41 @@ def merged(blocks: Sequence[Block]) -> Block:
         if (block.name, block.turns) != (first.name, first.turns):
             raise TspError(f"chip {chip} takes {block.turns} turns of block {block.name!r}, chip 0 {first.turns} of "
                            f"{first.name!r}: the model divides too unevenly among the chips")
-    return Block(first.name, first.turns, {}, _in_order([block.clusters for block in blocks]))
+    return Block(first.name, first.turns, {}, [_joined(parts) for parts in _in_order(blocks)])
 
 
-def _in_order(chips: Sequence[Sequence[Cluster]]) -> list[Cluster]:
-    """All clusters, those of each chip in its order. A transfer comes when it is next on all chips that take part.
+def starts_of(blocks: Sequence[Block], starts: Sequence[int]) -> list[list[int]]:
+    """By chip, the starts of its clusters. starts: those of the clusters of `merged`."""
+    found: list[list[int]] = [[] for _ in blocks]
+    for parts, start in zip(_in_order(blocks), starts, strict=True):
+        for chip, late in _lateness(parts).items():
+            found[chip].append(start + late)
+    return found
+
+
+def _in_order(blocks: Sequence[Block]) -> list[dict[int, Cluster]]:
+    """All clusters, those of each chip in its order; by chip, those that go together. A transfer comes when it is next
+    on all chips that take part.
 
     Raises ValueError if the chips disagree about the order of their transfers.
     """
-    found, at = list[Cluster](), [0] * len(chips)
+    chips = [block.clusters for block in blocks]
+    found, at = list[dict[int, Cluster]](), [0] * len(chips)
     while any(n < len(own) for n, own in zip(at, chips, strict=True)):
         before = list(at)
-        waiting: dict[Hashable, dict[int, Part]] = {}
+        waiting: dict[Hashable, dict[int, Cluster]] = {}
+        wanted: dict[Hashable, frozenset[int]] = {}
         for chip, own in enumerate(chips):
             while at[chip] < len(own):
                 if isinstance(cluster := own[at[chip]], Part):
                     waiting.setdefault(cluster.key, {})[chip] = cluster
+                    wanted[cluster.key] = cluster.chips
                     break
-                found.append(_joined({chip: cluster}))
+                found.append({chip: cluster})
                 at[chip] += 1
-        for parts in waiting.values():
-            if parts.keys() == next(iter(parts.values())).chips:
-                found.append(_joined(parts))
+        for key, parts in waiting.items():
+            if parts.keys() == wanted[key]:
+                found.append(parts)
                 for chip in parts:
                     at[chip] += 1
         if at == before:
@@ -50,10 +63,16 @@ def _joined(parts: Mapping[int, Cluster]) -> Cluster:
     """One cluster of those of several chips, which are the parts of one transfer, or of a single chip."""
     whole = next(iter(parts.values()))
     found = Cluster(whole.label, whole.config, weight_quads=sum(part.weight_quads for part in parts.values()))
-    sent = next((part.anchor for part in parts.values() if isinstance(part, Part) and not part.late), 0)
-    for chip, part in parts.items():
-        _put(found, part, chip, sent + part.late - part.anchor if isinstance(part, Part) and part.late else 0)
+    for chip, late in _lateness(parts).items():
+        _put(found, parts[chip], chip, late)
     return found
+
+
+def _lateness(parts: Mapping[int, Cluster]) -> dict[int, int]:
+    """By chip, how many cycles later than the whole cluster its part begins."""
+    sent = next((part.anchor for part in parts.values() if isinstance(part, Part) and not part.late), 0)
+    return {chip: sent + part.late - part.anchor if isinstance(part, Part) and part.late else 0
+            for chip, part in parts.items()}
 
 
 def _put(whole: Cluster, part: Cluster, chip: int, late: int) -> None:

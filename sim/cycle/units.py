@@ -11,12 +11,10 @@ from arch.host_map import Trap
 from arch.isa import (
     ADDR_BITS,
     ENGINE,
-    MEM_READ,
-    MXM_ACC,
-    MXM_DRAIN,
-    SXM_DRIVE,
+    MXM_MAX,
     AnyOp,
     Dir,
+    DrainMax,
     Instr,
     Op,
     Order,
@@ -105,7 +103,8 @@ class MemModel(Unit):
             self.trap(Trap.BANK_CONFLICT, f"quad {address} is read in the cycle in which a write to it is committed")
         value = self.quads[address].copy() if keep is None else self.quads[address] & keep
         direction, position, planes, group = target
-        self.time.write(now + MEM_READ, self.streams.drive, direction, position, planes, value, self.name, group)
+        self.time.write(now + self.latencies.mem_read, self.streams.drive, direction, position, planes, value,
+                        self.name, group)
 
     def _write(self, address: int, mask: np.ndarray | None, source: tuple[int, int, int]) -> None:
         address = self._address(address)
@@ -137,6 +136,7 @@ class MxmModel(Unit):
         self._act = [np.zeros(config.lanes, np.int8) for _ in range(config.act_depth)]
         self._acc = np.zeros((config.acc_depth, config.lanes), np.int32)
         self._steps: list[tuple[int, np.ndarray, np.ndarray, int, bool, bool]] = []
+        self._greatest = self._following = np.zeros(config.lanes, np.int32)
         outward = Dir.E if queue.position == MXM_E else Dir.W
         self._outward, self._inward = outward.value, 1 - outward.value
 
@@ -159,8 +159,10 @@ class MxmModel(Unit):
             plane, act = instr.plane, instr.act
             self.start("load", instr, lambda i: self._load(act + i, plane), instr.count, instr.interval)
         elif instr.op is Op.DRAIN:
-            acc = instr.acc
-            self.start("drain", instr, lambda i: self._drain(acc + i), instr.count, instr.interval)
+            acc, what = instr.acc, instr.max
+            if what is not DrainMax.NONE and not self.config.drain_max:
+                self.trap(Trap.OPCODE, f"config {self.config.name} has no maximum in its drains")
+            self.start("drain", instr, lambda i: self._drain(acc + i, what, i == 0), instr.count, instr.interval)
         else:
             self._start_mac(instr)
 
@@ -186,7 +188,7 @@ class MxmModel(Unit):
     def _mac(self, act: int, acc: int, clear: bool, narrow: bool) -> None:
         entry = self._act[self.check(act, self.config.act_depth, "activation entry")]
         weights = self.streams.sample_weights(self._outward, self.position, self.name).copy()
-        self._steps.append((self.time.now + MXM_ACC, weights, entry, acc, clear, narrow))
+        self._steps.append((self.time.now + self.latencies.mxm_acc, weights, entry, acc, clear, narrow))
         if len(self._steps) >= _LAZY:
             self._settle()
 
@@ -221,11 +223,18 @@ class MxmModel(Unit):
         wide = np.concatenate([weights, np.zeros_like(weights)], axis=1)
         return np.einsum("srl,sl->sr", np.where(narrow[:, None, None], nibbles, wide), acts)
 
-    def _drain(self, vector: int) -> None:
+    def _drain(self, vector: int, what: DrainMax, first: bool) -> None:
         self._settle()
         value = self._acc[vector % self.config.acc_depth].copy()
-        self.time.write(self.time.now + MXM_DRAIN, self.streams.drive, self._inward, self.position, ALL, value,
-                        self.name)
+        if what is DrainMax.DRIVE:
+            value = self._greatest
+        elif what is not DrainMax.NONE:
+            begins = first and what is DrainMax.FIRST
+            following = value if begins else np.maximum(value, self._following)
+            self._following = following
+            self.time.write(self.time.now + MXM_MAX - 1, self.__setattr__, "_greatest", following)
+        self.time.write(self.time.now + self.latencies.mxm_drain, self.streams.drive, self._inward, self.position, ALL,
+                        value, self.name)
 
 
 class SxmModel(Unit):
@@ -262,8 +271,8 @@ class SxmModel(Unit):
         return self.streams.sample(self._outward, self.position, planes, self.name)
 
     def _drive(self, value: np.ndarray) -> None:
-        self.time.write(self.time.now + SXM_DRIVE, self.streams.drive, self._inward, self.position, ALL, value,
-                        self.name)
+        self.time.write(self.time.now + self.latencies.sxm_drive, self.streams.drive, self._inward, self.position, ALL,
+                        value, self.name)
 
     def _permute(self, instr: Instr):
         lanes = self._maps[self.check(instr.map, self.config.sxm_maps, "map")].copy()

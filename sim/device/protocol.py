@@ -110,6 +110,13 @@ def check_prompt(program: AnyProgram, prompt: Sequence[int]) -> None:
         raise TspError(f"prompt tokens must be in 0..{vocab - 1}, not {bad[0]}")
 
 
+def check_alone(program: AnyProgram) -> None:
+    """Raises TspError if a program serves several sequences."""
+    if program.sequences > 1:
+        raise TspError(f"the program serves {program.sequences} sequences in flight: run it with `tsp run --sequences "
+                       f"{program.sequences}`, or compile it without --sequences")
+
+
 def check_cached(prompt: Sequence[int], cached: int) -> None:
     """Raises ValueError unless at least the last token of a prompt runs."""
     if not 0 <= cached < len(prompt):

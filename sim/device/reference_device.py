@@ -8,7 +8,7 @@ from arch.host_map import Trap
 from program.rack import AnyProgram
 from program.reference import MOST_ROWS, IntegerState, Prepared
 
-from .protocol import Counters, TokenResult, check_cached, check_prompt, check_run, sampler_of
+from .protocol import Counters, TokenResult, check_alone, check_cached, check_prompt, check_run, sampler_of
 
 
 class ReferenceDevice:
@@ -17,7 +17,8 @@ class ReferenceDevice:
     name = "reference"
 
     def load(self, program: AnyProgram) -> None:
-        """Load the integer model of a program."""
+        """Load the integer model of a program. Raises TspError if it is for several sequences."""
+        check_alone(program)
         self._program = program
         self._state = IntegerState(Prepared(program.integer_model()))
         self._tokens = 0

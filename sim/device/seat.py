@@ -11,7 +11,7 @@ from arch.vectors import quads_of_int32, vectors_of
 from base.errors import TspError
 from base.progress import Tell
 from program.image import image_of
-from program.program import Program, Symbol
+from program.program import STATE, Program, Symbol
 from program.sampler import Sampler
 
 from .hosted_chip import HostPort
@@ -59,6 +59,27 @@ class Seat:
             self._write("noise", np.where(self._logits < 0, 0, sampler.state[self._logits]))
         self.chip.host_write(Space.CONTROL, Control.POSITION.value, position)
 
+    def begin(self, sequence: int, prompt: Sequence[int], sampler: Sampler, position: int) -> None:
+        """Write the state of one of several sequences, whose next period is on chip 0. Arguments as of `start`."""
+        lanes = self.program.config.lanes
+        self._write("position", np.full(lanes, position), sequence)
+        if not len(self._logits):
+            return
+        tokens = np.full(self._symbol("tokens").quads // self.program.sequences * lanes, UNKNOWN)
+        tokens[: len(prompt)] = prompt
+        self._write("tokens", tokens, sequence)
+        self._write("temperature", np.full(lanes, sampler.temperature_q), sequence)
+        self._write("noise", np.where(self._logits < 0, 0, sampler.state[self._logits]), sequence)
+        self.force(prompt[position])
+
+    def work_on(self, sequence: int) -> None:
+        """Let the next period be of one of several sequences."""
+        self._write("current", self._entry("next", (sequence - 1) % self.program.sequences))
+
+    def count_from(self, position: int) -> None:
+        """The sequencer's position: that of the sequence, or of several the number of a period."""
+        self.chip.host_write(Space.CONTROL, Control.POSITION.value, position)
+
     def force(self, token: int) -> None:
         """Write the token of the next position. The chip reads it when that position begins."""
         self._write("token", np.full(self.program.config.lanes, token))
@@ -67,6 +88,14 @@ class Seat:
         """The tokens at positions from `first` on, which the chip has chosen or was told."""
         lanes = self.program.config.lanes
         return self._read("tokens", first // lanes, (first + count) // lanes + 1)[first % lanes :][:count].tolist()
+
+    def token(self, sequence: int, position: int) -> int:
+        """The token at a position of one of several sequences."""
+        quad, lane = divmod(position, self.program.config.lanes)
+        return int(self._entry("tokens", quad * self.program.sequences + sequence)[lane])
+
+    def _entry(self, name: str, quad: int) -> np.ndarray:
+        return self._read(name, quad, quad + 1)
 
     def logits(self) -> np.ndarray:
         """Logits of the last position: int32 [vocab]; 0 of tokens that are on other chips."""
@@ -93,13 +122,18 @@ class Seat:
         """The queue name of a tensor's slice."""
         return slices(self.program.config)[symbol.slice].name
 
-    def _write(self, name: str, values: np.ndarray) -> None:
-        """Write int32 values to the beginning of a tensor, or of each of its layers."""
+    def _write(self, name: str, values: np.ndarray, sequence: int = 0) -> None:
+        """Write int32 values to the beginning of a tensor, or of each of its layers: of its copy for a sequence, if it
+        belongs to the state of one of several."""
         symbol, vectors = self._symbol(name), vectors_of(values, self.program.config.lanes)
-        quads = quads_of_int32(vectors)
-        for layer, start in enumerate(range(0, len(quads), symbol.quads)):
-            part = quads[start : start + symbol.quads]
-            self.chip.load_mem(self._slice(symbol), part, symbol.addr + layer * symbol.stride)
+        copies = self.program.sequences if name in STATE else 1
+        quads, own = quads_of_int32(vectors), symbol.quads // copies
+        for layer, start in enumerate(range(0, len(quads), own)):
+            part, at = quads[start : start + own], symbol.addr + layer * symbol.stride
+            if copies == 1:
+                self.chip.load_mem(self._slice(symbol), part, at)
+            for n in range(len(part) if copies > 1 else 0):
+                self.chip.load_mem(self._slice(symbol), part[n : n + 1], at + n * copies + sequence)
 
     def _read(self, name: str, first: int, end: int) -> np.ndarray:
         """int32 values of quads first..end-1 of a tensor, one after the other."""
