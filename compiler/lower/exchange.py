@@ -6,14 +6,14 @@ All chips write the same transfers in the same order. A transfer is a cluster of
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import zip_longest
 
 from arch import isa, row
 from arch.config import PLANES
 from arch.rack import Port, RackConfig
 from arch.vectors import SIDES, ceil_div
-from compiler.ir import Act, Cluster, Part, Stream
+from compiler.ir import Act, Cluster, Mem, Part, Stream
 
 from .builder import Builder
 
@@ -122,6 +122,35 @@ def gather(b: Builder, name: str, parts: Sequence[range], planes: int = 1, *, li
             for plane in range(planes):
                 _pass(b, (number, source, n, plane), hop, name, part, plane + (lift if hop.chip != source else 0),
                       plane + lift, acts.get(source, {}))
+
+
+def gather_one(b: Builder, name: str, sources: Sequence[int], own: Callable[[Cluster], Stream]) -> None:
+    """Give all chips the lowest plane of one quad of each of some chips: of a tensor with a place for each chip.
+
+    own: adds to a cluster what makes this chip's in the VXM; where all chips are linked with each other, it is sent from
+    there.
+    """
+    exchange = b.exchange
+    assert exchange
+    chips = range(len(exchange.rack.chips))
+
+    def made(cluster: Cluster) -> Stream:
+        stream = own(cluster)
+        cluster.write(stream, b.tensor(name, b.chip, 1))
+        return stream
+
+    if not exchange.rack.meshed:
+        if b.chip in sources:
+            made(b.cluster(name))
+        gather(b, name, [range(chip, chip + (chip in sources)) for chip in chips])
+        return
+    for source in filter(sources.__contains__, exchange.order):
+        mem = replace(b.tensor(name, source, 1), planes=1)
+        hand(b, name, source, chips, count=1, planes=1, own=made, take=partial(_keep, mem))
+
+
+def _keep(mem: Mem, cluster: Cluster, stream: Stream) -> None:
+    cluster.write(stream, mem)
 
 
 def hand(b: Builder, label: str, source: int, targets: Sequence[int], *, count: int, planes: int,
