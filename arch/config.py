@@ -13,7 +13,9 @@ rows of int8 weights. Group 0, the vector group, runs through the whole row in b
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from types import MappingProxyType
 
 from base.errors import TspError
 
@@ -21,11 +23,19 @@ MAX_LANES = 16
 """Lanes of the widest chip: the limit of instruction and host words."""
 PLANES = 4
 """Byte planes of a stream group, and of a MEM quad (PLANES bytes a lane)."""
-ADDED = ("vxm_fold", "ports", "slot")
+ADDED = ("vxm_fold", "ports", "slot", "registers")
 """Fields that were added after some chips were built. A digest includes them only where they differ from their default,
 so the older chips keep their identity."""
 MAX_PORTS = 4
 """Links at one end of the row: the limit of instruction words."""
+REGISTERS: Mapping[str, str] = MappingProxyType({
+    "fetch": "queues: between an entry and the word that it names",
+    "control": "queues and sequencer: decoded words, the load port, the end of a token",
+    "accumulate": "MXM: between the sums of a step's products and what becomes of them in INT4 and INT8",
+    "multiply": "VXM: behind the product, before its post shift",
+    "reduce": "VXM: before a result is added to a reduction",
+})
+"""The optional pipeline registers, and where they are. `arch.latencies` says what each costs."""
 INDEX_BITS = 16
 """Least bits of an offset in an index register; see `ChipConfig.index_bits`."""
 POSITIONS = 7
@@ -56,6 +66,7 @@ class ChipConfig:
     buckets: entries of the static table of context buckets.
     ports: links to other chips at the western and at the eastern end. An end without links has no C2C.
     slot: cycles that a flit takes on a link. All links of a chip begin their slots in the same cycles.
+    registers: optional pipeline registers, names of `REGISTERS`. Each costs cycles and shortens the longest paths.
     debug: carry a driven bit with each stream slot, and trap illegal programs. Bitstreams never have it.
     """
 
@@ -79,6 +90,7 @@ class ChipConfig:
     buckets: int = 8
     ports: tuple[int, int] = (0, 0)
     slot: int = 4
+    registers: tuple[str, ...] = ()
     debug: bool = False
 
     def __post_init__(self) -> None:
@@ -113,6 +125,10 @@ class ChipConfig:
             raise ValueError(f"ports must be two numbers in 0..{MAX_PORTS}, not {self.ports!r}")
         if self.slot not in (2, 4, 8):
             raise ValueError(f"slot must be 2, 4 or 8, not {self.slot!r}")
+        if unknown := [name for name in self.registers if name not in REGISTERS]:
+            raise ValueError(f"registers must be among {', '.join(REGISTERS)}, not {unknown[0]!r}")
+        if len(set(self.registers)) < len(self.registers):
+            raise ValueError(f"registers must name each register once, not {self.registers!r}")
         if not all(16 <= depth <= 1 << 20 for depth in self.mem_depths):
             raise ValueError(f"mem_depths must be in 16..1048576, not {self.mem_depths!r}")
 
@@ -219,6 +235,8 @@ CONFIGS = {
                    icu_words=((512,), (256,), (512, 8), (64, 64), (32, 48))),
         ChipConfig(name="large", weight_groups=2, mem_depths=(16384, 65536, 65536), act_depth=256, acc_depth=32,
                    icu_depth=2048, vxm_icu_depth=4096, sxm_west=True, buckets=16),
+        ChipConfig(name="sram28", weight_groups=2, mem_depths=(8192, 110592, 110592), act_depth=256, acc_depth=64,
+                   icu_depth=4096, vxm_icu_depth=4096, sxm_transpose=False, buckets=16),
         ChipConfig(name="sram220", weight_groups=2, mem_depths=(98304, 851968, 851968), act_depth=256, acc_depth=64,
                    icu_depth=4096, vxm_icu_depth=4096, sxm_transpose=False, buckets=16),
     )

@@ -3,8 +3,10 @@
 from base.errors import TspError
 
 from . import isa
+from .config import ChipConfig
 from .host_map import Trap
 from .isa import Instr, Op
+from .latencies import latencies
 from .row import Queue
 
 
@@ -24,7 +26,7 @@ class IllegalProgram(TspError):
         self.rule, self.queue, self.number, self.cycle, self.what = rule, queue, number, cycle, what
 
 
-def instruction(queue: Queue, number: int, word: int) -> Instr:
+def instruction(config: ChipConfig, queue: Queue, number: int, word: int) -> Instr:
     """Decode a word. All fields become plain attributes, because they are read often. Raises IllegalProgram."""
     try:
         instr = isa.decode(word, queue.unit)
@@ -33,7 +35,7 @@ def instruction(queue: Queue, number: int, word: int) -> Instr:
     if instr.op not in isa.ICU_OPS and instr.op not in isa.UNIT_OPS[queue.unit]:
         raise IllegalProgram(Trap.OPCODE, queue.name, number, -1,
                              f"{instr.op.name} is not an operation of {queue.unit}")
-    least = isa.MIN_DELAY_JUMP if instr.op is Op.END_LOOP else isa.MIN_DELAY
+    least = latencies(config).min_delay_jump if instr.op is Op.END_LOOP else isa.MIN_DELAY
     if instr.delay < least:
         raise IllegalProgram(Trap.OPCODE, queue.name, number, -1, f"delay must be at least {least}, not {instr.delay}")
     for name, spec in isa.FIELDS[instr.op].items():

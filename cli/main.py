@@ -39,6 +39,7 @@ from .bench import bench
 from .chat import chat
 from .in_flight import run_in_flight
 from .latency import bench_api, watch_api
+from .link_test import link_test
 from .models import MODELS, Model, get
 from .options import Config, Context, LinkFaults, Partition, Rack, Scales, Sequences, Text, TokenizerFile, Weights
 from .page import page
@@ -63,7 +64,8 @@ Clock = Annotated[float, typer.Option("--clock", help="MHz, for tokens/s.")]
 def run(
     program: Annotated[Path, typer.Argument(parser=find_model, metavar="PROGRAM",
                                             help=f"Program file, or a model: {MODELS}.")],
-    device: Annotated[str, typer.Option(help="reference, model, rtl, or a board's port: /dev/ttyUSB0.")] = "rtl",
+    device: Annotated[str, typer.Option(help="reference, model, rtl, or a board's port: /dev/ttyUSB0; of "
+                                             "linked boards all, with commas.")] = "rtl",
     prompt: Annotated[list[str] | None, typer.Option(help="How the story begins. Sequences in flight take several, and "
                                                           "each story the next seed.")] = None,
     tokens: Annotated[int | None, typer.Option(help="Most new tokens.  [default: up to the context]")] = None,
@@ -228,6 +230,7 @@ commands.command()(bench)
 commands.command("plan")(plan_model)
 commands.command("bench-api")(bench_api)
 commands.command("watch")(watch_api)
+commands.command("link-test")(link_test)
 commands.command()(serve)
 commands.command()(chat)
 commands.command()(get)

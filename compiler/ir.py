@@ -1,8 +1,8 @@
 """The compiler's intermediate form: bursts, the streams that tie them together, and clusters of them.
 
 - A *burst* is one instruction: a queue, an operation, and the cycle of its first element.
-- A *stream* ties a producing burst to its consumers. The latencies of `arch.isa` and the hops between their positions
-  fix their distance in time.
+- A *stream* ties a producing burst to its consumers. The chip's latencies (`arch.latencies`) and the hops between
+  their positions fix their distance in time.
 - A *cluster* is a set of bursts that streams tie together. It has one freedom, its start cycle. Only `schedule` chooses
   that cycle.
 - A *cell* is a storage place: a register, a plane of an SRAM quad, an entry of a buffer or of an accumulator file.
@@ -19,6 +19,7 @@ from typing import Any
 from arch import config as cfg
 from arch import isa, row
 from arch.isa import AnyOp, Dir, Fmt, LinkOp, Op, Red, Src
+from arch.latencies import Latencies, latencies
 
 Cell = Hashable
 BURST_SLOT = 2
@@ -226,6 +227,11 @@ class Cluster:
     writes: list[Write] = field(default_factory=list)
     weight_quads: int = 0
 
+    @property
+    def latencies(self) -> Latencies:
+        """The chip's latencies."""
+        return latencies(self.config)
+
     # -- producers and consumers --
 
     def _slice(self, name: str) -> row.Queue:
@@ -270,9 +276,9 @@ class Cluster:
     def _fetch(self, loc: Mem | Acc, to: int, at: int, count: int, interval: int, group: int = 0) -> Stream:
         """Add a READ or DRAIN whose values are sampled at position `to` from cycle `at` on."""
         if isinstance(loc, Acc):
-            queue, latency = row.MXM[loc.side], isa.MXM_DRAIN
+            queue, latency = row.MXM[loc.side], self.latencies.mxm_drain
         else:
-            queue, latency = self._slice(loc.slice), isa.MEM_READ
+            queue, latency = self._slice(loc.slice), self.latencies.mem_read
         drive = at - abs(queue.position - to)
         stream = self._drive(queue, drive, count, interval, group)
         direction, _ = stream.arrival(to)
@@ -394,13 +400,13 @@ class Cluster:
         self.bursts.append(burst)
         if dst is not None:
             burst.fields |= {"rf_we": 1, "rf": dst.base, "rf_inc": int(dst.count > 1)}
-            self._write_rf(dst, at + isa.VXM_RF, n, step)
+            self._write_rf(dst, at + self.latencies.vxm_rf, n, step)
         if er_dst is not None:
             burst.fields |= {"er_we": 1, "er_dst": er_dst}
-            self.writes.append(Write(("er", er_dst), *[at + isa.VXM_RF] * 2))
+            self.writes.append(Write(("er", er_dst), *[at + self.latencies.vxm_rf] * 2))
         if "er_use" in fields:
             self.reads.append(Read(("er", fields["er"]), at, burst.last))
-        result = self._drive(row.VXM, at + isa.VXM_DRIVE + isa.vxm_late(self.config), n, step)
+        result = self._drive(row.VXM, at + self.latencies.vxm_drive + isa.vxm_late(self.config), n, step)
         burst.drives["dst"] = result
         reduced = self._reduction(burst, red)
         return result, reduced
@@ -411,7 +417,7 @@ class Cluster:
             if burst.fields.get("red_keep"):
                 self.reads.append(Read(slot, burst.at, burst.last))
             self.writes.append(Write(slot, burst.at + 1, burst.last + 1))
-        reduced = self._drive(row.VXM, burst.last + isa.VXM_REDUCE_DRIVE + isa.vxm_late(self.config), 1, 1)
+        reduced = self._drive(row.VXM, burst.last + self.latencies.vxm_reduce_drive + isa.vxm_late(self.config), 1, 1)
         burst.drives["red"] = reduced
         return reduced
 
@@ -431,7 +437,7 @@ class Cluster:
         """
         at = stream.arrival(cfg.SXM_E)[1] + first * stream.interval
         count = stream.count - first if count is None else count
-        result = self._drive(row.SXM["E"], at + isa.SXM_DRIVE, count, stream.interval)
+        result = self._drive(row.SXM["E"], at + self.latencies.sxm_drive, count, stream.interval)
         self.bursts.append(Burst(
             row.SXM["E"], op, "sxm", at, count, stream.interval,
             {**fields, "count": count, "interval": stream.interval}, samples=[stream], drives={"": result}))
@@ -459,7 +465,7 @@ class Cluster:
         self.reads += [Read(("act", side, act.base + k), k * act_step, k * act_step + (accs - 1) * acc_step,
                             act.value) for k in range(acts)]
         for i in range(accs):
-            first = i * acc_step + isa.MXM_ACC
+            first = i * acc_step + self.latencies.mxm_acc
             cell = ("acc", side, (entry + i) // vector_entries)
             self.writes.append(Write(cell, first, first + (acts - 1) * act_step))
         self.weight_quads += total * len(weights)

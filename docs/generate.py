@@ -53,6 +53,7 @@ STATUS = {
     "wide": "16 lanes and as much of all else, for simulation and for int4; "
             "[too wide for an ECP5-85F](docs/lab/routing.md)",
     "large": "simulation of larger models only",
+    "sram28": "simulation of racks: 28 MiB of SRAM, the chip of `card` and `node` ([racks](docs/guide/racks.md))",
     "sram220": "simulation of a model of 135 million weights: the 220 MiB of SRAM of the published machine's chip",
 }
 

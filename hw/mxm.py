@@ -10,6 +10,7 @@ from amaranth.lib.wiring import In, Out
 from arch.config import MXM_E, PLANES, ChipConfig
 from arch.host_map import Trap
 from arch.isa import COUNT_BITS, Op, Order, Wfmt, layout
+from arch.latencies import latencies
 from arch.row import Queue
 
 from .burst import Burst, fields, stepping
@@ -75,8 +76,8 @@ class Mxm(wiring.Component):
     Three engines that work independently. Outward is E for MXM_E and W for MXM_W.
     LOAD: samples one plane of the outward vector stream in e; a MAC step in e + MXM_LOAD sees the entry.
     MAC: samples the weights (row r is byte plane r of `weights`) and the activation entry in e; the accumulators hold
-    the sum for a DRAIN element in e + MXM_ACC. Accumulator entry n is part n % p of vector n // p (modulo the file),
-    where a vector has p = lanes // rows parts. INT4 exists only where its 2 R rows fit a vector.
+    the sum for a DRAIN element in e + `Latencies.mxm_acc` (5). Accumulator entry n is part n % p of vector n // p
+    (modulo the file), where a vector has p = lanes // rows parts. INT4 exists only where its 2 R rows fit a vector.
     DRAIN: reads a vector in e, drives it inward in e + MXM_DRAIN.
 
     Each row and lane has one 18 x 8 multiplier. In both formats it multiplies an activation by high * 2**14 + low: the
@@ -85,6 +86,7 @@ class Mxm(wiring.Component):
     plus 8, so 8 times the sum of the activations is subtracted from the low sum. A chip without INT4 has 8 x 8
     multipliers and none of this.
     Pipeline of MAC: e factors; e + 1 multiply; e + 2 add fours; e + 3 split high and low, add all; e + 4 accumulate.
+    With the optional register "accumulate", a step's sums are split in e + 3, added in e + 4, accumulated in e + 5.
 
     word, valid: the instruction and its dispatch pulse. e_in, w_in / e_data, e_drive, w_data, w_drive: streams.
     weights: the weight groups of the hemisphere's outward streams.
@@ -94,6 +96,7 @@ class Mxm(wiring.Component):
 
     def __init__(self, *, config: ChipConfig, queue: Queue):
         self._config = config
+        self._last = latencies(config).mxm_acc - 1  # the stage that accumulates
         self._eastern = queue.position == MXM_E
         ports = {**unit_ports(config, "MXM", probe_layout(config)), "weights": In(config.plane_bits * config.rows)}
         if config.debug:
@@ -143,7 +146,7 @@ class Mxm(wiring.Component):
         m.d.comb += port.addr.eq(mac.act)
         lanes = range(self._config.lanes)
         held = [register(m, port.data[8 * lane : 8 * lane + 8], f"act1_{lane}").as_signed() for lane in lanes]
-        excess = self._excess(m, held) if self._config.int4 else Const(0)
+        excess = self._between(m, self._excess(m, held), "excess4") if self._config.int4 else Const(0)
         low, high = [], []
         for row in range(self._config.rows):
             weights = self.weights.word_select(row, self._config.plane_bits)
@@ -154,18 +157,18 @@ class Mxm(wiring.Component):
                 packed = Cat(factor[:4], Const(0, HIGH - 4 if self._config.int4 else 0), factor[4:]).as_signed()
                 products.append(register(m, packed * held[lane], f"product2_{row}_{lane}"))
             fours = [register(m, four, f"four3_{row}") for four in _fours(m, products, "products")]
-            lower, upper = self._part(m, fours, nibbles[3], excess)
+            lower, upper = self._part(m, fours, nibbles[self._last - 1], excess)
             low.append(lower)
             high.append(upper)
-        sums = [register(m, total, "sum4").as_signed() for total in self._outputs(low, high, nibbles[3])]
+        sums = [register(m, total, "sum4").as_signed() for total in self._outputs(low, high, nibbles[self._last - 1])]
         return self._accumulate(m, mac, acc, sums)
 
     def _nibbles(self, m: Module, mac: MacLoops) -> list[Value]:
-        """Whether the weights are INT4, in stages 0..3."""
+        """Whether the weights are INT4, in all stages but the last."""
         if not self._config.int4:
-            return [Const(0)] * 4
+            return [Const(0)] * self._last
         stages = [mac.op.wfmt == Wfmt.INT4]
-        for k in range(1, 4):
+        for k in range(1, self._last):
             stages.append(register(m, stages[-1], f"nibbles{k}"))
         return stages
 
@@ -181,14 +184,22 @@ class Mxm(wiring.Component):
         enter the adders as carries; the last one has no adder left and is added by itself.
         """
         if not self._config.int4:
-            return named(m, _total(m, fours, "rows"), "total3").as_signed(), Const(0)
+            return self._between(m, named(m, _total(m, fours, "rows"), "total3").as_signed(), "total4"), Const(0)
         low = named(m, _total(m, [four[:HIGH] for four in fours], "lows"), "low3")
         upper, carries = [four[HIGH:] for four in fours], [four[HIGH - 1] for four in fours]
         while len(upper) > 1:
             upper = [_add_carry(a, b, carries.pop(0)) for a, b in zip(upper[::2], upper[1::2], strict=True)]
         high = named(m, (upper[0] + carries[0])[:-1], "high3").as_signed()
+        low, high = self._between(m, low, "low4"), self._between(m, high, "high4")
         rest = Mux(nibbles, low[3:].as_signed() - excess, low[3:].as_signed() + (high << 1))
         return named(m, Cat(low[:3], rest), "total3").as_signed(), high
+
+    def _between(self, m: Module, value: Value, name: str) -> Value:
+        """A value of stage 3, behind the optional register."""
+        if "accumulate" not in self._config.registers:
+            return value
+        later = register(m, value, name)
+        return later.as_signed() if value.shape().signed else later
 
     def _outputs(self, low: list[Value], high: list[Value], nibbles: Value) -> list[Value]:
         """Stage 3: a step's sums by output row. Int8 rows repeat where an int4 step has more rows."""
@@ -198,11 +209,11 @@ class Mxm(wiring.Component):
         return [Mux(nibbles, packed[j], low[j % len(low)]) for j in range(len(packed))]
 
     def _accumulate(self, m: Module, mac: MacLoops, acc: Memory, sums: list[Value]):
-        """Stage 4: read, add, write the lanes of one step's rows; returns the write port."""
+        """The last stage: read, add, write the lanes of one step's rows; returns the write port."""
         lanes, rows = self._config.lanes, self._config.rows
         control = [Signal(data.StructLayout({"valid": 1, "clear": 1, "vector": 6, "lanes": lanes}), name=f"control{k}")
-                   for k in range(5)]
-        here, now = control[0], control[4]
+                   for k in range(self._last + 1)]
+        here, now = control[0], control[self._last]
         part8, vector8 = _split(mac.acc, lanes // rows)
         lanes8 = Cat(part8 == lane // rows for lane in range(lanes))
         if self._config.int4:

@@ -9,6 +9,8 @@ from arch.config import ChipConfig
 from arch.host_map import COUNTER, WORD, Control, Trap
 from arch.identity import chip_digest
 
+from .idioms import register
+
 
 class Sequencer(wiring.Component):
     """Runs tokens: start pulses whose distances are the periods of the static bucket table.
@@ -93,7 +95,10 @@ class Sequencer(wiring.Component):
 
     def _errors(self, m: Module, over: Value, lost: Value) -> None:
         own = Signal(len(Trap))
-        m.d.comb += [own[Trap.NOT_PARKED.value].eq(over & ~self.idle), own[Trap.ADDRESS.value].eq(lost)]
+        idle = self.idle
+        if "control" in self._config.registers:
+            over, idle = register(m, over, "ended"), register(m, idle, "was_idle")
+        m.d.comb += [own[Trap.NOT_PARKED.value].eq(over & ~idle), own[Trap.ADDRESS.value].eq(lost)]
         kept = Mux(self.control_we[Control.ERRORS.value], 0, self.errors)
         m.d.sync += self.errors.eq(kept | own | self.traps)
 

@@ -115,7 +115,7 @@ def _queues(program: Program) -> Iterator[str]:
             first.setdefault(word, number)
         keep = queue_store.Numbers(program.config, queue)
         for word, number in first.items():
-            instruction(queue, number, word)
+            instruction(program.config, queue, number, word)
             try:
                 keep(word)
             except ValueError as error:

@@ -85,7 +85,7 @@ def unpack(stored: Stored, image: Mapping[str, np.ndarray], channels: Mapping[st
         if not len(outputs):
             continue
         data = rows_of(stored, side, image, config, len(outputs), len(inputs))
-        if not (known.all() and (inputs == np.arange(columns)).all()):
+        if not np.array_equal(inputs, np.arange(columns)):
             sorted_columns = np.zeros((*data.shape[:2], columns), np.int8)
             sorted_columns[..., inputs[known]] = data[..., known]
             data = sorted_columns

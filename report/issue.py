@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from arch import isa
+from arch.config import ChipConfig
+from arch.latencies import latencies
 from program.program import Program
 
 NONE = 0
@@ -29,7 +31,8 @@ def marks(program: Program) -> dict[str, np.ndarray]:
     for number in range(len(program.buckets)):
         events = {(event.queue, event.first): event.label for event in program.events(number)}
         for queue, starts in program.starts.items():
-            for pc, cycle in dispatches(program.queues[queue], starts[number], queue.partition("_")[0]):
+            for pc, cycle in dispatches(program.config, program.queues[queue], starts[number],
+                                        queue.partition("_")[0]):
                 label = events.get((queue, cycle + isa.ENGINE))
                 if label is None:
                     raise ValueError(f"instruction {pc} of queue {queue}, dispatched in cycle {cycle}, is not in the "
@@ -38,13 +41,13 @@ def marks(program: Program) -> dict[str, np.ndarray]:
     return found
 
 
-def dispatches(words: Sequence[int], pc: int, unit: str) -> Iterator[tuple[int, int]]:
+def dispatches(config: ChipConfig, words: Sequence[int], pc: int, unit: str) -> Iterator[tuple[int, int]]:
     """(pc, cycle after the start pulse) of the bursts from a start PC to SYNC. Loops count in their first turn.
 
     words: the queue's words.
     unit: kind of the queue's unit.
     """
-    cycle = isa.START
+    cycle = latencies(config).start
     loops: list[tuple[int, int]] = []  # turns, and the cycle of the body's first dispatch
     while True:
         instr = isa.decode(words[pc], unit)

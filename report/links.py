@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from arch import isa, row
+from arch.config import ChipConfig
 from arch.isa import Instr, LinkOp
 from arch.rack import Port
 from program.program import Segment
@@ -45,7 +46,7 @@ def hops(program: RackProgram, number: int) -> list[Hop]:
         for queue in row.queues(own.config):
             if queue.unit != "C2C":
                 continue
-            for cycle, instr in _sends(own.queues[queue.name], own.starts[queue.name][number], queue):
+            for cycle, instr in _sends(own.config, own.queues[queue.name], own.starts[queue.name][number], queue):
                 event = events[queue.name, cycle]
                 for port in range(own.config.ports_of(queue.side)):
                     near = Port(chip, queue.side, port)
@@ -57,9 +58,9 @@ def hops(program: RackProgram, number: int) -> list[Hop]:
     return sorted(found, key=lambda hop: (hop.first, hop.near))
 
 
-def _sends(words: tuple[int, ...], start: int, queue: row.Queue) -> Iterator[tuple[int, Instr]]:
+def _sends(config: ChipConfig, words: tuple[int, ...], start: int, queue: row.Queue) -> Iterator[tuple[int, Instr]]:
     """(cycle of the first element, instruction) of the SENDs of a bucket."""
-    for pc, dispatched in issue.dispatches(words, start, queue.unit):
+    for pc, dispatched in issue.dispatches(config, words, start, queue.unit):
         instr = isa.decode(words[pc], queue.unit)
         if instr.op is LinkOp.SEND:
             yield dispatched + isa.ENGINE, instr

@@ -9,6 +9,7 @@ import numpy as np
 from arch import isa, row
 from arch.config import PLANES, VXM, ChipConfig
 from arch.isa import Dir, Instr, LinkOp, Op, Src
+from arch.latencies import latencies
 from program.program import Program
 
 from . import issue
@@ -37,22 +38,22 @@ class Tap:
 def drives(instr: Instr, queue: row.Queue, config: ChipConfig) -> list[Tap]:
     """The taps that an element of a burst drives."""
     inward, outward = (Dir.W, Dir.E) if queue.position > VXM else (Dir.E, Dir.W)
-    late = isa.vxm_late(config)
+    late, times = isa.vxm_late(config), latencies(config)
     match instr.op:
         case Op.READ:
             way = (outward, instr.weights) if instr.weights else (instr.dir, 0)
-            return [Tap(*way, instr.planes, isa.MEM_READ)]
+            return [Tap(*way, instr.planes, times.mem_read)]
         case Op.DRAIN:
-            return [Tap(inward, 0, ALL, isa.MXM_DRAIN)]
+            return [Tap(inward, 0, ALL, times.mxm_drain)]
         case LinkOp.RECEIVE:
             return [Tap(inward, 0, instr.planes, isa.C2C_RECEIVE)]
         case Op.PERMUTE | Op.SHIFT | Op.REDUCE | Op.TRANSPOSE_OUT:
-            return [Tap(inward, 0, ALL, isa.SXM_DRIVE)]
+            return [Tap(inward, 0, ALL, times.sxm_drive)]
         case Op.ALU:
-            found = [Tap(way, 0, ALL, isa.VXM_DRIVE + late)
+            found = [Tap(way, 0, ALL, times.vxm_drive + late)
                      for way, wanted in ((Dir.E, instr.dst_e), (Dir.W, instr.dst_w)) if wanted]
             reduces = instr.red is not isa.Red.NONE and instr.red_e
-            return found + [Tap(Dir.E, 0, ALL, isa.VXM_REDUCE_DRIVE + late, once=True)] * bool(reduces)
+            return found + [Tap(Dir.E, 0, ALL, times.vxm_reduce_drive + late, once=True)] * bool(reduces)
     return []
 
 
@@ -156,7 +157,7 @@ def _bursts(program: Program, number: int) -> Iterator[tuple[row.Queue, int, int
     """(queue, pc, cycle of the first element, instruction) of a bucket's bursts. Loops count in their first turn."""
     for queue in row.queues(program.config):
         words = program.queues[queue.name]
-        for pc, cycle in issue.dispatches(words, program.starts[queue.name][number], queue.unit):
+        for pc, cycle in issue.dispatches(program.config, words, program.starts[queue.name][number], queue.unit):
             yield queue, pc, cycle + isa.ENGINE, isa.decode(words[pc], queue.unit)
 
 

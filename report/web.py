@@ -18,6 +18,7 @@ import numpy as np
 
 from arch import config as chips
 from arch import isa, row
+from arch.latencies import latencies
 from base.errors import TspError
 from program.program import DEFAULT_CLOCK_MHZ, Program
 
@@ -80,7 +81,7 @@ def schedule_header(program: Program, name: str) -> dict[str, Any]:
         "labels": issue.labels(program),
         "families": [[f.name, f.colour, list(f.labels)] for f in (*names.FAMILIES, names.OTHER)],
         "engine_names": names.ENGINES,
-        "isa": _isa(),
+        "isa": _isa(config),
     }
 
 
@@ -104,19 +105,20 @@ def word_bytes(queue: row.Queue) -> int:
     return -(-isa.width(queue.unit) // (8 * WORD_BYTES)) * WORD_BYTES
 
 
-def _isa() -> dict[str, Any]:
-    """Operations with their engines and fields, from `arch.isa`. The operations of a link's queue are separate."""
+def _isa(config: chips.ChipConfig) -> dict[str, Any]:
+    """Operations with their engines and fields, and the chip's latencies. A link's queue has its own operations."""
     def operation(op: isa.AnyOp) -> list[Any]:
         fields = [[name, f.bits, int(f.signed), f.kind.__name__ if f.kind else "", f.doc]
                   for name, f in isa.FIELDS[op].items()]
         return [op.name, isa.ENGINES.get(op, ""), fields]
 
+    times = latencies(config)
     return {
         "ops": {op.value: operation(op) for op in isa.Op},
         "link_ops": {op.value: operation(op) for op in isa.LinkOp},
         "enums": {kind.__name__: {member.value: member.name for member in kind} for kind in ENUMS},
         "op_bits": isa.HEADER["op"].bits, "delay_bits": isa.DELAY_BITS,
-        "time": {key: getattr(isa, key) for key in LATENCIES},
+        "time": {key: getattr(times, key.lower(), getattr(isa, key)) for key in LATENCIES},
     }
 
 

@@ -25,8 +25,13 @@ def check_name(name: str) -> str:
 
 
 def is_port(name: str) -> bool:
-    """Whether this names a serial port: a path, or a URL of pyserial."""
+    """Whether this names a serial port, or several with commas between them: paths, or URLs of pyserial."""
     return os.sep in name
+
+
+def ports_of(name: str) -> list[str]:
+    """The serial ports that a device's name consists of."""
+    return name.split(",")
 
 
 def check_waveforms(name: str) -> None:
@@ -61,6 +66,9 @@ def open_device(name: str, config: ChipConfig | RackConfig, *, trace: Path | Non
     if is_port(name):
         from fpga.host.board import open_board
 
+        if len(ports_of(name)) > 1:
+            raise TspError(f"the program is for one chip, config {config.name}: name one port, not {name}; for linked "
+                           "boards, compile with --rack")
         return open_board(name, config)
     if name == "model":
         from sim.cycle.chip import ModelChip
@@ -96,8 +104,9 @@ def _rack(name: str, rack: RackConfig, trace: Path | None, faults: LineFaults | 
 def _check_rack(name: str, rack: RackConfig) -> None:
     """Raises TspError unless a rack can be simulated."""
     if is_port(name):
-        raise TspError(f"a board is one chip, and the program is for rack {rack.name}: use --device rtl, model or "
-                       "reference")
+        from fpga.host.rack import open_rack
+
+        return open_rack(ports_of(name), rack)
     _check_memory(rack)
 
 

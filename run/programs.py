@@ -111,7 +111,7 @@ def check_partition(machine: ChipConfig | RackConfig | None, partition: str | No
     if (sequences or 1) > 1 and not isinstance(machine, RackConfig):
         raise TspError("sequences in flight are on the chips of a rack: give --rack")
     if partition is not None:
-        plans(partition)
+        plans(partition, 1)
         if not isinstance(machine, RackConfig):
             raise TspError("a partition divides a model among the chips of a rack: give --rack")
 

@@ -1,6 +1,8 @@
 """cocotb bench of a queue: when it dispatches what, against a reference of a few lines; started by test_hw_icu.py."""
 
+import os
 import random
+from dataclasses import replace
 
 import cocotb
 from unit_bench import Bench
@@ -8,10 +10,12 @@ from unit_bench import Bench
 from arch import isa, row
 from arch.config import CONFIGS
 from arch.host_map import Trap
-from arch.isa import DELAY_BITS, HEADER, MIN_DELAY, MIN_DELAY_JUMP, START, Instr, Op, decode, encode
+from arch.isa import DELAY_BITS, HEADER, MIN_DELAY, Instr, Op, decode, encode
+from arch.latencies import latencies as latencies_of
 from arch.queue_store import Numbers
 
-CONFIG = CONFIGS["tiny"]
+CONFIG = replace(CONFIGS["tiny"], registers=tuple(os.environ["REGISTERS"].split()))
+START, MIN_DELAY_JUMP = latencies_of(CONFIG).start, latencies_of(CONFIG).min_delay_jump
 QUEUE = next(queue for queue in row.queues(CONFIG) if queue.name == "MEM_E1")
 INPUTS = ("start", "bucket", "load_we", "load_addr", "load_number", "load_data", "table_we", "table_addr", "table_data")
 ADDRESSES = 1 << isa.ADDR_BITS
@@ -113,7 +117,7 @@ PROGRAMS = [
     [loop(4, 5), read(1), end(), read(2), SYNC],
     [loop(3, 100), read(1), loop(2, 7), read(2), end(), read(3), end(), read(4), SYNC],
     [loop(2, 3), loop(3, 4), read(1), end(), end(), read(2), SYNC],
-    [loop(2, 3), loop(1, 4), read(1), end(9), loop(2, 1), read(2, 5), end(), end(4), SYNC],
+    [loop(2, 3), loop(1, 4), read(1), end(9), loop(2, 1), read(2, 5), end(), end(), SYNC],
     [loop(2, ADDRESSES - 1), read(1), end(), SYNC],
     [loop(2), end(), read(1), SYNC],
     [loop(300, ADDRESSES // 3), read(ADDRESSES - 1), end(), SYNC],

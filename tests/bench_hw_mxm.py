@@ -5,12 +5,12 @@ from collections import defaultdict
 
 import cocotb
 import numpy as np
-from unit_bench import CONFIG, LANES, Checked, UnitBench, elements, log, traps_of, unpack
+from unit_bench import CONFIG, LANES, TIMES, Checked, UnitBench, elements, log, traps_of, unpack
 
 from arch import numerics
 from arch.config import PLANES
 from arch.host_map import Trap
-from arch.isa import ENGINE, MXM_ACC, MXM_DRAIN, MXM_LOAD, AnyOp, Instr, Op, Order, Wfmt, encode
+from arch.isa import ENGINE, MXM_DRAIN, MXM_LOAD, AnyOp, Instr, Op, Order, Wfmt, encode
 
 OUT = int(os.environ["OUTWARD"])
 IN = 1 - OUT
@@ -91,7 +91,7 @@ class MxmBench(Checked):
         def commit() -> None:
             lanes[:] = sums if instr.clear and act == 0 else numerics.wrap32(lanes + sums)
 
-        self.events[self.now + MXM_ACC].append((commit,))
+        self.events[self.now + TIMES.mxm_acc].append((commit,))
 
     def drain_element(self, instr: Instr, i: int) -> None:
         vector = self.acc[(instr.acc + i) % CONFIG.acc_depth].copy()
@@ -201,7 +201,7 @@ async def latencies(dut):
     await bench.step(load(), ones, weights=steady)
     await bench.step(streams=ones, weights=steady)
     await bench.step(mac(clear=1), ones, weights=steady)
-    assert await first_drain(LANES) == MXM_ACC
+    assert await first_drain(LANES) == TIMES.mxm_acc
     # Steps in four successive cycles on an entry that a LOAD overwrites in the second of them (in e).
     await bench.step(load(), ones, weights=steady)
     await bench.step(streams=ones, weights=steady)

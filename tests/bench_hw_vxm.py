@@ -4,15 +4,12 @@ from collections import defaultdict
 
 import cocotb
 import numpy as np
-from unit_bench import CONFIG, LANES, Checked, E, UnitBench, W, elements, log, pack, traps_of, unpack
+from unit_bench import CONFIG, LANES, TIMES, Checked, E, UnitBench, W, elements, log, pack, traps_of, unpack
 
 from arch import numerics
 from arch.host_map import Trap
 from arch.isa import (
     HALVES,
-    VXM_DRIVE,
-    VXM_REDUCE_DRIVE,
-    VXM_RF,
     Alu,
     ErUse,
     Fmt,
@@ -29,6 +26,7 @@ from arch.isa import (
 )
 
 FOLD, LATE = CONFIG.vxm_fold, vxm_late(CONFIG)
+VXM_DRIVE, VXM_RF, VXM_REDUCE_DRIVE = TIMES.vxm_drive, TIMES.vxm_rf, TIMES.vxm_reduce_drive
 
 
 def alu(**fields) -> Instr:

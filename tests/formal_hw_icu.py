@@ -1,5 +1,6 @@
 """Proof of the instruction queues: which word is issued in which cycle."""
 
+from dataclasses import replace
 from itertools import accumulate
 
 from amaranth.asserts import AnyConst
@@ -13,20 +14,20 @@ from arch.isa import (
     HEADER,
     LOOP_LEVELS,
     MIN_DELAY,
-    MIN_DELAY_JUMP,
-    START,
     UNIT_OPS,
     Op,
     width,
 )
+from arch.latencies import latencies
 from arch.queue_store import Part, Store, store_of
 from arch.row import Queue, queues
 from hw.burst import fields, is_op
-from hw.icu import AHEAD, FILL, Icu
+from hw.icu import Icu, stages
 from hw.idioms import any_of
 
 CONFIG = ChipConfig(name="formal", mem_depths=(16, 16), icu_depth=16, vxm_icu_depth=16, buckets=2, ports=(0, 1),
                     icu_words=((16,), (16,), (8, 16), (16, 8), (16,)))
+FETCH = replace(CONFIG, registers=("fetch", "control"))
 QUEUES = {queue.name: queue for queue in queues(CONFIG)}
 
 
@@ -65,11 +66,12 @@ class IcuProof(Proof):
     The reference is one instruction: `place` is the address of the word that is issued `wait` cycles from now.
     """
 
-    def __init__(self, queue: Queue, icu=None):
-        self._queue, self._store, self._icu = queue, store_of(CONFIG, queue), icu or Icu
+    def __init__(self, queue: Queue, icu=None, config: ChipConfig = CONFIG):
+        self._queue, self._store, self._icu, self._config = queue, store_of(config, queue), icu or Icu, config
 
     def build(self, m):
-        icu, store = self._icu(config=CONFIG, queue=self._queue), self._store
+        icu, store, times = self._icu(config=self._config, queue=self._queue), self._store, latencies(self._config)
+        early = "control" in self._config.registers
         body = Opened(m, "icu", icu)
         free(m, icu.start, icu.bucket, icu.load_we, icu.load_addr, icu.load_number, icu.load_data,
              icu.table_we, icu.table_addr, icu.table_data)
@@ -90,15 +92,15 @@ class IcuProof(Proof):
         with m.Else():
             m.d.sync += wait.eq(wait - 1)
         with m.If(icu.start):
-            m.d.sync += [running.eq(1), place.eq(entry.data), wait.eq(START - 1), level.eq(0)]
+            m.d.sync += [running.eq(1), place.eq(entry.data), wait.eq(times.start - 1), level.eq(0)]
             m.d.sync += [it.offset.eq(0) for it in levels]
         self.assume(
-            implies(icu.load_we, ~running),
+            implies(icu.load_we, ~running), *([~(icu.load_we & icu.start)] if early else []),
             implies(icu.start, entry.data < store.depth),
             implies(issue, (place < store.depth) & (loop.delay >= MIN_DELAY)),
             implies(issue & (loop.op == Op.SYNC), loop.delay != MIN_DELAY),  # as the property of loading says
             implies(issue & (loop.op == Op.LOOP), (level < LOOP_LEVELS) & (loop.count != 0)),
-            implies(issue & (loop.op == Op.END_LOOP), (level > 0) & (loop.delay >= MIN_DELAY_JUMP)),
+            implies(issue & (loop.op == Op.END_LOOP), (level > 0) & (loop.delay >= times.min_delay_jump)),
         )
         self.claim(
             icu.parked == ~running,
@@ -106,7 +108,7 @@ class IcuProof(Proof):
             implies(issue, icu.word == word),
             *[icu.offsets[k] == it.offset for k, it in enumerate(levels) if self._queue.unit == "MEM"],
         )
-        self._tie(m, body, running, place, wait, issue)
+        self._tie(m, icu, body, running, place, wait, issue)
         self._tie_loops(body, level, levels)
 
     def _step(self, m: Module, issue: Signal, place: Signal, level: Signal, levels: list[Level], loop) -> None:
@@ -124,19 +126,32 @@ class IcuProof(Proof):
                 with m.Else():
                     m.d.sync += [place.eq(it.home), it.offset.eq(it.offset + it.stride)]
 
-    def _tie(self, m: Module, body: Opened, running: Signal, place: Signal, wait: Signal, issue: Signal) -> None:
+    def _tie(self, m: Module, icu: Icu, body: Opened, running: Signal, place: Signal, wait: Signal,
+             issue: Signal) -> None:
         """The stages of the fetch, by the reference."""
-        pc, fill = body["pc"], body["fill"]
-        fetched = body.submodules.queue.read_ports[0].data
-        entry, following = (Content(m, body, self._store, (pc - behind)[:5]) for behind in (1, 2))
+        pc, fill, ahead = body["pc"], body["fill"], stages(self._config)
+        left = sum(fill[1:], fill[0])  # moves that are still to be made
+        contents = [Content(m, body, self._store, (pc - behind)[:5]) for behind in range(1, ahead)]
+        fetched = [body.submodules.queue.read_ports[0].data]
+        if "fetch" in self._config.registers:
+            fetched.append(body["held"])
+        if "control" in self._config.registers:
+            shown = fields(Op.NOP, icu.word)
+            delay, op = shown.delay[: self._store.delay_bits], shown.op
+            known = any_of([is_op(op, unit_op) for unit_op in UNIT_OPS[self._queue.unit]])
+            decoded = {"at_once": delay == MIN_DELAY, "soon": delay == MIN_DELAY + 1, "loop": op == Op.LOOP,
+                       "end_loop": op == Op.END_LOOP, "sync": op == Op.SYNC, "known": known,
+                       "due": body["timer"] == MIN_DELAY + 1, "last0": body["left0"] == 1,
+                       "last1": body["left1"] == 1}
+            self.tie(*[body.all(name)[0] == value for name, value in decoded.items()])
         self.tie(
             body["issued"] == issue, body["active"] == running,
-            implies(running & issue, pc == (place + AHEAD)[:5]),
-            implies(running & ~issue, (pc == (place + FILL - fill[0] - fill[1])[:5])
-                    & (body["timer"] == wait + MIN_DELAY)),
-            implies(running, fill != 2), implies(running & fill[0], wait > 1 + fill[1]),
-            implies(running & ~fill[1], Value.cast(fetched) == Value.cast(entry.entry.data)),
-            implies(running & (fill == 0), body["following"] == following.word),
+            implies(running & issue, pc == (place + ahead)[:5]),
+            implies(running & ~issue, (pc == (place + ahead - 1 - left)[:5]) & (body["timer"] == wait + MIN_DELAY)),
+            implies(running, (fill & (fill + 1)) == 0), implies(running & fill[0], wait > left),
+            *[implies(running & ~fill[-n], Value.cast(held) == Value.cast(content.entry.data))
+              for n, (held, content) in enumerate(zip(fetched, contents, strict=False), 1)],
+            implies(running & (fill == 0), body.all("following")[0] == contents[-1].word),
         )
 
     def _tie_loops(self, body: Opened, level: Signal, levels: list[Level]) -> None:
@@ -194,6 +209,9 @@ PROPERTIES = [
                claim="every word is issued exactly `delay` cycles behind the one before, the first START behind the "
                      "start pulse; loops of both levels repeat `count` times and add `stride` a turn; SYNC parks; a "
                      "start pulse in any cycle starts anew") for name, words in _WORDS.items()],
+    Property(name="icu: two parts, register \"fetch\"", depth=2,
+             top=lambda: IcuProof(QUEUES["MEM_E0"], config=FETCH),
+             claim="the same with the optional register: its START and MIN_DELAY_JUMP are a cycle longer"),
     *[Property(name=f"icu: load, {words}", top=lambda queue=QUEUES[name]: LoadProof(queue), depth=2,
                claim="a word that was loaded is the word at its address, but for the delay of a SYNC")
       for name, words in _WORDS.items()],

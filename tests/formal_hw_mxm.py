@@ -1,16 +1,20 @@
 """Proofs of the MXM: the loops of a MAC burst, and the accumulator file, whatever the multipliers compute."""
 
+from dataclasses import replace
+
 from amaranth.asserts import AnyConst
 from amaranth.hdl import Cat, Mux, Signal, Value
 from formal import Opened, Proof, Property, free, implies, latched
 
 from arch.config import PLANES, ChipConfig
-from arch.isa import COUNT_BITS, ENGINE, MXM_ACC, Order, Wfmt
+from arch.isa import COUNT_BITS, ENGINE, Order, Wfmt
+from arch.latencies import latencies
 from arch.row import queues
 from hw.idioms import register
 from hw.mxm import ACC_BITS, MacLoops, Mxm
 
 CONFIG = ChipConfig(name="formal", mem_depths=(16, 16), act_depth=4, acc_depth=2)
+LATER = replace(CONFIG, registers=("accumulate",))
 LANES = CONFIG.lanes
 QUEUE = next(queue for queue in queues(CONFIG) if queue.name == "MXM_E")
 
@@ -63,14 +67,14 @@ class FileProof(Proof):
     """The accumulator file of a whole MXM, at one vector of it, any, and in all lanes; its queue sends anything.
 
     The reference keeps the vector from each lane's first clearing step on. It takes the steps from the MAC engine in e
-    and the sums as they come out of the adders in e + 4.
+    and the sums as they come out of the adders in e + 4, or a cycle later.
     """
 
-    def __init__(self, mxm=None):
-        self._mxm = mxm or Mxm
+    def __init__(self, mxm=None, config: ChipConfig = CONFIG):
+        self._mxm, self._config = mxm or Mxm, config
 
     def build(self, m):
-        mxm = self._mxm(config=CONFIG, queue=QUEUE)
+        mxm = self._mxm(config=self._config, queue=QUEUE)
         body = Opened(m, "mxm", mxm)
         free(m, mxm.word, mxm.valid, mxm.e_in, mxm.w_in, mxm.weights)
         mac, drain, acc = body.submodules.mac, body.submodules.drain, body.submodules.acc
@@ -79,7 +83,7 @@ class FileProof(Proof):
         lanes, clear = self._hit(mac, vector), Signal()
         m.d.comb += clear.eq(mac.first & mac.op.clear)
         stages = [(lanes, clear)]
-        for k in range(1, MXM_ACC):
+        for k in range(1, latencies(self._config).mxm_acc):
             stage = Signal(LANES, name=f"lanes{k}"), Signal(name=f"clear{k}")
             m.d.sync += [after.eq(before) for before, after in zip(stages[-1], stage, strict=True)]
             stages.append(stage)
@@ -123,4 +127,7 @@ PROPERTIES = [
     Property(name="accumulators", claim="a DRAIN element drives the sum of all MAC steps of MXM_ACC cycles and more "
                                         "before it, from the last clearing one on; other lanes are untouched",
              top=FileProof, depth=6, cut="t:$mul"),
+    Property(name="accumulators, register \"accumulate\"", claim="the same with the optional register: MXM_ACC is a "
+                                                               "cycle longer",
+             top=lambda: FileProof(config=LATER), depth=7, cut="t:$mul"),
 ]

@@ -9,7 +9,7 @@ from formal import Proof, Property, mutated, prove
 from formal_fpga_gateware_uart import UartProof
 from formal_hw_burst import BurstProof
 from formal_hw_c2c import C2cProof
-from formal_hw_icu import QUEUES, IcuProof, LoadProof
+from formal_hw_icu import FETCH, QUEUES, IcuProof, LoadProof
 from formal_hw_link import ElasticProof, SecdedProof, StartProof
 from formal_hw_mxm import FileProof, LoopsProof
 from formal_hw_stream import StreamProof
@@ -26,6 +26,10 @@ def test_proof(item: Property):
 
 def icu(module: ModuleType) -> Proof:
     return IcuProof(QUEUES["MEM_E0"], module.Icu)
+
+
+def fetch(module: ModuleType) -> Proof:
+    return IcuProof(QUEUES["MEM_E0"], module.Icu, FETCH)
 
 
 def load(module: ModuleType) -> Proof:
@@ -74,9 +78,10 @@ def start(module: ModuleType) -> Proof:
 
 FAULTS = [
     (icu, "hw.icu", "timer.eq(delay)", "timer.eq(delay + 1)"),
-    (icu, "hw.icu", "timer.eq(START)]", "timer.eq(START + 1)]"),
+    (icu, "hw.icu", "timer.eq(self._latencies.start)]", "timer.eq(self._latencies.start + 1)]"),
     (load, "hw.icu", "(loaded.delay == MIN_DELAY), 2, 0)", "(loaded.delay == MIN_DELAY), 0, 0)"),
-    (icu, "hw.icu", "with m.If(left == 1):", "with m.If(left == 2):"),
+    (icu, "hw.icu", "else left == 1", "else left == 2"),
+    (fetch, "hw.icu", "last.eq(left == 2)", "last.eq(left == 1)"),
     (icu, "hw.icu", "level == k + 1)", "level == 1)"),
     (icu, "hw.icu", "offset.eq(offset + stride), pc", "offset.eq(stride), pc"),
     (icu, "hw.icu", "m.d.sync += active.eq(0)", "pass"),
@@ -84,9 +89,11 @@ FAULTS = [
     (icu, "hw.icu", "pc.eq(pc + move)", "pc.eq(pc + issue)"),
     (icu, "hw.icu", "issue | fill[0]", "fill[0]"),
     (icu, "hw.icu", "body.eq(behind)", "body.eq(pc)"),
-    (icu, "hw.icu", "part, move, fetch.data.number[number]", "part, move, fetch.data.number"),
-    (load, "hw.icu", "enter.addr.eq(load_number)", "enter.addr.eq(self.load_addr)"),
-    (load, "hw.icu", "self.load_number[number]", "self.load_number"),
+    (icu, "hw.icu", "move, entry.number[number]", "move, entry.number"),
+    (load, "hw.icu", "load.addr.eq(loads.addr)", "load.addr.eq(loads.number)"),
+    (load, "hw.icu", "loads.number[where]", "loads.number"),
+    (fetch, "hw.icu", "timer == MIN_DELAY + 2) & ~self.start", "timer == MIN_DELAY + 2)"),
+    (fetch, "hw.icu", "soon.eq(following.delay == MIN_DELAY + 1)", "soon.eq(following.delay == MIN_DELAY)"),
     (burst, "hw.burst", "wait.eq(op.interval - self._fold)", "wait.eq(op.interval)"),
     (burst, "hw.burst", "else self.word.count)", "else self.word.count + 1)"),
     (burst, "hw.burst", "self.start & self.busy & ~self.last", "self.start & self.busy"),

@@ -23,11 +23,17 @@ def test_mxm_of_four_states(name: str, side: str, lanes: int):
     bench(name, side, lanes, "icarus")
 
 
-def bench(name: str, side: str, lanes: int, simulator: str | None = None) -> None:
+@pytest.mark.parametrize(("name", "side", "lanes"), [("tiny", "E", 4), ("ulx3s", "W", 8)])
+def test_mxm_with_a_register_before_the_accumulator(name: str, side: str, lanes: int):
+    bench(name, side, lanes, registers=("accumulate",))
+
+
+def bench(name: str, side: str, lanes: int, simulator: str | None = None, registers: tuple[str, ...] = ()) -> None:
     """Run the bench; all its tests pass."""
-    config = dataclasses.replace(CONFIGS[name], lanes=lanes, debug=True)
+    config = dataclasses.replace(CONFIGS[name], lanes=lanes, debug=True, registers=registers)
     queue = next(queue for queue in queues(config) if queue.name == f"MXM_{side}")
-    env = {"CONFIG": name, "LANES": str(lanes), "OUTWARD": str("EW".index(side))}
+    env = {"CONFIG": name, "LANES": str(lanes), "OUTWARD": str("EW".index(side)),
+           "REGISTERS": " ".join(registers)}
     result = run_cocotb(Mxm(config=config, queue=queue), "bench_hw_mxm", toplevel_name="mxm", env=env,
                         simulator=simulator)
     assert len(result.passed) == 4

@@ -12,15 +12,26 @@ from hw.vxm.unit import Vxm
 from sim.check.cocotb_runner import run_cocotb
 
 
-def vxm(lanes: int, fold: int, debug: bool) -> Vxm:
-    config = dataclasses.replace(CONFIGS["tiny"], lanes=lanes, vxm_fold=fold, debug=debug)
+def vxm(lanes: int, fold: int, debug: bool, registers: tuple[str, ...] = ()) -> Vxm:
+    config = dataclasses.replace(CONFIGS["tiny"], lanes=lanes, vxm_fold=fold, debug=debug, registers=registers)
     return Vxm(config=config, queue=next(queue for queue in queues(config) if queue.unit == "VXM"))
 
 
 @pytest.mark.parametrize(("lanes", "fold"), [(16, 1), (8, 1), (4, 1), (8, 2), (4, 4)])
 def test_vxm(lanes: int, fold: int):
-    env = {"LANES": str(lanes), "FOLD": str(fold)}
-    result = run_cocotb(vxm(lanes, fold, debug=True), "bench_hw_vxm", toplevel_name="vxm", env=env)
+    bench(lanes, fold)
+
+
+@pytest.mark.parametrize(("lanes", "fold", "registers"), [
+    (4, 1, ("multiply",)), (4, 1, ("reduce",)), (4, 4, ("multiply", "reduce"))])
+def test_vxm_with_optional_registers(lanes: int, fold: int, registers: tuple[str, ...]):
+    bench(lanes, fold, registers)
+
+
+def bench(lanes: int, fold: int, registers: tuple[str, ...] = ()) -> None:
+    """Run the bench; all its tests pass."""
+    env = {"LANES": str(lanes), "FOLD": str(fold), "REGISTERS": " ".join(registers)}
+    result = run_cocotb(vxm(lanes, fold, True, registers), "bench_hw_vxm", toplevel_name="vxm", env=env)
     assert len(result.passed) == 7
 
 

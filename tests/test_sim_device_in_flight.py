@@ -11,8 +11,10 @@ from programs import TINY, random_tokenizer
 from rack_programs import EVEN
 from racks import ring
 
+from arch.config import CONFIGS
 from arch.rack import RACKS, RackConfig, linked, mesh
 from base.errors import TspError
+from compiler.compile import compile_checkpoint
 from compiler.rack.compile import compile_rack
 from program.rack import RackProgram
 from run.devices import open_device, open_in_flight
@@ -177,6 +179,20 @@ def test_models_of_many_kinds(name: str):
 def test_the_rtl_over_the_whole_context(chips: int):
     program = in_flight(mesh(f"{chips} chips", "ulx3s", chips), **EVEN, n_layers=chips + 1)
     assert fly(program, open_in_flight("rtl", program.rack), some(chips), chips * (program.context + 2)) > 60
+
+
+@pytest.mark.nightly
+def test_eight_sequences_on_eight_chips_take_a_seventh_of_the_cycles():
+    """The goal is seven; a chip of the same kind is given the SRAM that all layers need."""
+    sizes = {"dim": 64, "hidden_dim": 96, "n_layers": 47, "n_heads": 8, "n_kv_heads": 4, "vocab_size": 256,
+             "seq_len": 24}
+    program = in_flight(ring(8, 12, linked("ulx3s", (1, 1), 2)), **sizes)
+    assert fly(program, open_in_flight("rtl", program.rack), some(8), 40) > 20
+    model, deep = small_config(**(TINY | sizes)), replace(CONFIGS["ulx3s"], mem_depths=(8192, 16384, 16384))
+    alone = compile_checkpoint(random_checkpoint(model), random_tokenizer(model.vocab_size), config=deep,
+                               scales="static", measure=False)
+    assert alone.context == program.context
+    assert alone.mean_cycles > 7.5 * program.mean_cycles
 
 
 def test_what_is_refused():

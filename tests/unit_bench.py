@@ -11,13 +11,16 @@ from cocotb.triggers import FallingEdge, RisingEdge
 from arch.config import CONFIGS, PLANES
 from arch.host_map import Trap
 from arch.isa import ENGINE, Instr, encode
+from arch.latencies import latencies
 
 CORNERS = (0, 1, -1, 2, 127, 128, -128, -129, 32767, 32768, -32768, -32769, 131071, 131072, -131072, -131073,
            8388607, -8388608, (1 << 31) - 1, -(1 << 31), -(1 << 31) + 1, 1 << 30)
 
 CONFIG = CONFIGS[os.environ.get("CONFIG", "tiny")]
 CONFIG = replace(CONFIG, lanes=int(os.environ.get("LANES", CONFIG.lanes)),
-                 vxm_fold=int(os.environ.get("FOLD", CONFIG.vxm_fold)))
+                 vxm_fold=int(os.environ.get("FOLD", CONFIG.vxm_fold)),
+                 registers=tuple(os.environ.get("REGISTERS", "").split()))
+TIMES = latencies(CONFIG)
 LANES = CONFIG.lanes
 ALL = (1 << PLANES) - 1
 

@@ -1,5 +1,7 @@
 """First part of a token: position and token become index registers, rotations, masks and a row of the embedding."""
 
+from dataclasses import replace
+
 from arch.config import PLANES
 from arch.isa import Alu, ErUse, Fmt, Func, Red
 from arch.vectors import SIDES
@@ -9,6 +11,7 @@ from program.arithmetic import ROPE_FRACTION, ROPE_STEP
 from program.integer import RESIDUAL
 
 from .builder import Builder
+from .exchange import gather
 from .index import (
     INDEX_EMB_SCALE,
     INDEX_EMBEDDING,
@@ -38,7 +41,7 @@ def begin(b: Builder) -> TokenState:
     g = b.geometry
     cos, sin = b.regs(g.head_vectors), b.regs(g.head_vectors)
     head_lanes = tuple(b.regs(1) for _ in range(g.heads_per_vector)) if g.heads_per_vector > 1 else ()
-    residual = b.regs(g.dim) if g.residual_in_registers else b.tensor("x")
+    residual = b.regs(len(g.resident)) if g.residual_in_registers else b.tensor("x")
     shift = b.exponents.take() if RESIDUAL in b.model.dynamic else None
     position, token = b.regs(1), b.regs(1)
     if g.embeds:
@@ -146,7 +149,7 @@ def _head_lanes(b: Builder, head_lanes: tuple[Reg, ...]) -> None:
     half = b.geometry.lanes // 2
     for reg, alu, border in zip(head_lanes, (Alu.LT, Alu.GT), (half, half - 1), strict=False):
         b.op("constants", a=Iota(), alu=alu, c=Imm(border), dst=reg)
-    if not head_lanes:
+    if not head_lanes or not b.model.heads:
         return
     label, entries = "clear", b.geometry.vector_entries
     cluster = b.cluster(label)
@@ -212,21 +215,36 @@ def _embedding_scale(b: Builder, token: Reg, low: Reg) -> Reg:
 def _unpack_row(b: Builder, token: Reg, scale: Reg, residual: Reg | Mem, shift: int | None) -> None:
     """residual = the bytes of the gathered row * its scale, and its shift. The row lies in the plane that the token's
     last two bits name, and zeros come from everywhere else."""
-    label, n, er = "embedding", b.geometry.dim, b.exponents.take()
-    table = b.placement.matrices["embedding"]
+    label, n, er = "embedding", len(b.geometry.embedded), b.exponents.take()
+    table, row, whole = b.placement.matrices["embedding"], Fmt.B3, len(b.geometry.resident)
     b.op(label, a=token, pre=-3, alu=Alu.AND, c=Imm(8 * (PLANES - 1)), er_dst=er)
-    work, other = (b.tensor("xg"), b.tensor("h16")) if n > ROW_REGISTERS else (b.regs(n), b.regs(n))
+    work, other = (b.tensor("xg", 0, n), b.tensor("h16", 0, n)) if n > ROW_REGISTERS else (b.regs(n), b.regs(n))
     for group in range(b.config.weight_groups):
         west, east = (table.tensors[side][group].mem(0, n, index=INDEX_EMBEDDING, cells=()) for side in SIDES)
         b.op(label, a=west, alu=Alu.OR, c=east, n=n, dst=other if group else work)
         if group:
             b.op(label, a=work, alu=Alu.OR, c=other, n=n, dst=work)
-    b.op(label, a=work, pre=-8 * (PLANES - 1), er_use=ErUse.PRE, er=er, n=n, dst=work)  # into the upper plane
+    bytes_ = work
+    if whole > n:
+        bytes_, row = _row_of_all(b, work, er), Fmt.B0
+    else:
+        b.op(label, a=work, pre=-8 * (PLANES - 1), er_use=ErUse.PRE, er=er, n=n, dst=work)  # into the upper plane
     cluster, largest = b.cluster(label), {} if shift is None else largest_so_far(first=True)
-    _, found = b.alu(cluster, a=As(work, Fmt.B3), func=Func.MUL, b=scale, post=b.shifts.emb, n=n, dst=residual,
+    _, found = b.alu(cluster, a=As(bytes_, row), func=Func.MUL, b=scale, post=b.shifts.emb, n=whole, dst=residual,
                      **largest)
     if shift is not None:
         operand_shift(b, cluster, found, shift)
     b.free(scale)
     b.exponents.give(er)
     b.free(work, other)
+
+
+def _row_of_all(b: Builder, part: Reg | Mem, er: int) -> Mem:
+    """The row, a byte a lane in the lowest plane, from the parts of all chips. part: this chip's, in any plane. er: the
+    shift to the lowest one."""
+    share = b.geometry.share
+    assert share
+    own, row = share.residual[b.chip], b.tensor("addends")  # which has nothing to hold yet
+    b.op("embedding", a=part, round=0, er_use=ErUse.PRE, er=er, n=len(own), dst=row[own.start : own.stop])
+    gather(b, "addends", share.residual)
+    return replace(row, planes=1)

@@ -113,7 +113,8 @@ def _turn(b: Builder, acts: dict[str, Act], er: int | None) -> dict[str, Acc]:
 def _vectors(b: Builder, acts: dict[str, Act], er: int | None, vectors: range, ready: dict[str, Acc]) -> None:
     """Product, logits and scores of some vectors of each side. ready: accumulators of the first bursts, if their
     products are computed."""
-    matrix, most = b.placement.matrices["classifier"], b.geometry.logit_burst
+    matrix = b.placement.matrices["classifier"]
+    most = b.geometry.burst if b.placement.vocabulary.turns else b.geometry.logit_burst
     todo = [(side, start, min(most, vectors.stop - start, len(matrix.vectors[side]) - start))
             for start in vectors[::most] for side in SIDES]
     todo = [item for item in todo if item[2] > 0]

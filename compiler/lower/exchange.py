@@ -113,6 +113,40 @@ def gather(b: Builder, name: str, parts: Sequence[range], planes: int = 1, *, li
                       plane + lift, acts.get(source, {}))
 
 
+def hand(b: Builder, label: str, source: int, targets: Sequence[int], *, count: int, planes: int,
+         own: Callable[[Cluster], Stream], take: Callable[[Cluster, Stream], None], plane: int = 0) -> None:
+    """Give some chips, each linked with the source, a byte plane of `count` vectors as they are made.
+
+    own: adds to a cluster what makes them, at a `sent_interval`. plane: the one that is sent. take: adds to a taker's
+    cluster what becomes of the flits, each on the planes of a mask.
+    """
+    exchange = b.exchange
+    assert exchange
+    hops = direct(exchange, source, targets)
+    key, chips = (exchange.number(), source), frozenset({source}).union(*(hop.chips for hop in hops))
+    for hop in hops:
+        for port, late in hop.takers:
+            if port.chip == b.chip:
+                part = _part(b, label, key, chips, late)
+                take(part, part.receive(port.side, port.number, planes, count, sent_interval(b, count)))
+    if b.chip == source:
+        part = _part(b, label, key, chips)
+        stream = own(part)
+        for hop in hops:
+            part.send(stream, hop.side, hop.ports, plane)
+
+
+def direct(exchange: Exchange, source: int, targets: Sequence[int]) -> list[Hop]:
+    """The hops from a chip to those among `targets` that are others, each linked with it."""
+    found = list[Hop]()
+    for hop in exchange.routes[source]:
+        takers = [(port, late) for port, late in hop.takers if port.chip in targets and hop.chip == source]
+        if takers:
+            ports = sum(1 << exchange.rack.across[port][0].number for port, _ in takers)
+            found.append(replace(hop, ports=ports, takers=tuple(takers)))
+    return found
+
+
 def pass_on(b: Builder, name: str, quads: range, planes: int, source: int, target: int, into: str = "") -> None:
     """Give a chip the lower planes of quads of another one's tensor. Chips on the way get them, too. into: the tensor
     that takes them, if the chips are linked; by default the same."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from arch.isa import Alu, ErUse, Fmt, Func, Red, Sat
 from arch.vectors import SIDES
-from compiler.ir import Acc, Act, As, Cluster, Imm, Stream
+from compiler.ir import Acc, Act, As, Cluster, Imm, Mem, Stream
 from compiler.place.geometry import DRAIN_BURST
 from compiler.place.share import Share
 
@@ -61,17 +61,34 @@ def feed_forward_of_all(b: Builder, state: TokenState) -> None:
                       post=b.shifts.norm_ffn, acts=room.take(b.geometry.dim))
     inner = Inner(state=state, matrix=b.placement.matrices["w13"], er=er, gated=None)
     dynamic = "silu" in b.model.dynamic
-    groups = [range(*group) for group in vector_groups(b)] if dynamic else [range(b.geometry.inner)]
+    rounds = _rounds(share, [range(*group) for group in vector_groups(b)] if dynamic else [range(b.geometry.inner)])
     own = share.hidden[b.chip]
-    chunks = [chunk for group in groups for chunk in _chunks(_common(own, group))]
+    chunks = [chunk for groups in rounds for group in groups for chunk in _chunks(_common(own, group), own.start)]
     products = _Products(b, inner, inputs, own.start, chunks)
-    for group in groups:
-        parts = [_common(hidden, group) for hidden in share.hidden]
+    for groups in rounds:
+        parts = [[_common(hidden, group) for hidden in share.hidden] for group in groups]
         if dynamic:
-            _dynamic_group(b, inner, products, parts, room, complete=group == groups[-1])
+            _dynamic(b, inner, products, parts, room, fresh=groups is rounds[0], complete=groups is rounds[-1])
         else:
-            _static(b, inner, products, parts, room)
+            _static(b, inner, products, *parts, room)
     b.free_exponent(er)
+
+
+def _rounds(share: Share, groups: Sequence[range]) -> list[list[range]]:
+    """Groups that the chips compute at the same time: in a round, each chip has some of one group at most. Those of
+    several chips come first, because their exponents take longer."""
+    def owners(group: range) -> set[int]:
+        return {chip for chip, part in enumerate(share.hidden) if _common(part, group)}
+
+    rounds: list[tuple[set[int], list[range]]] = []
+    for group in sorted(groups, key=lambda group: -len(owners(group))):
+        own = owners(group)
+        found = next((each for each in rounds if not each[0] & own), None)
+        if found is None:
+            rounds.append(found := (set(), []))
+        found[0].update(own)
+        found[1].append(group)
+    return [found for _, found in rounds]
 
 
 class _Entries:
@@ -105,9 +122,11 @@ def _common(one: range, other: range) -> range:
     return range(start, max(start, min(one.stop, other.stop)))
 
 
-def _chunks(vectors: range) -> list[range]:
-    starts = range(vectors.start, vectors.stop, DRAIN_BURST)
-    return [range(start, min(start + DRAIN_BURST, vectors.stop)) for start in starts]
+def _chunks(vectors: range, first: int) -> list[range]:
+    """Bursts of some vectors; first: vector that a burst may begin with, as each DRAIN_BURST-th from it on."""
+    begin = vectors.start - (vectors.start - first) % DRAIN_BURST
+    parts = [_common(range(start, start + DRAIN_BURST), vectors) for start in range(begin, vectors.stop, DRAIN_BURST)]
+    return [part for part in parts if part]
 
 
 # --- static input of W2 --------------------------------------------------------------------------------------------
@@ -115,7 +134,7 @@ def _chunks(vectors: range) -> list[range]:
 
 def _static(b: Builder, inner: Inner, products: _Products, parts: Sequence[range], room: "_Entries") -> None:
     """The chips exchange their vectors chunk by chunk. The product with those of others is a chunk behind."""
-    chunks = [_chunks(part) for part in parts]
+    chunks = [_chunks(part, part.start) for part in parts]
     sums = dict[str, Acc]()
     for k in range(max(map(len, chunks))):
         now = [own[k] if k < len(own) else range(0) for own in chunks]
@@ -152,21 +171,46 @@ def _down(b: Builder, pieces: Pieces, sums: dict[str, Acc]) -> dict[str, Acc]:
     return sums
 
 
-def _add(b: Builder, inner: Inner, sums: dict[str, Acc], er: int | None, *, complete: bool = True) -> None:
+def _add(b: Builder, inner: Inner, sums: dict[str, Acc], er: int | None, *, fresh: bool = True, complete: bool = True,
+         ) -> None:
     add_to_residual(b, inner.state, b.placement.matrices["w2"], sums, pre=b.shifts.w2_pre, post=b.shifts.w2,
-                    complete=complete, **less(er))
+                    fresh=fresh, complete=complete, **less(er))
 
 
 # --- input of W2 with exponents ------------------------------------------------------------------------------------
 
 
-def _dynamic_group(b: Builder, inner: Inner, products: _Products, parts: Sequence[range], room: "_Entries", *,
-                   complete: bool) -> None:
-    """A group of channels: its exponent is the greatest of all chips'. complete: it is the last group."""
-    mine = parts[b.chip]
-    f = b.tensor("f", mine.start - products.first, len(mine)) if mine else None
-    for chunk in _chunks(mine):
-        assert f
+def _dynamic(b: Builder, inner: Inner, products: _Products, groups: Sequence[Sequence[range]], room: "_Entries", *,
+             fresh: bool, complete: bool) -> None:
+    """A round of groups of channels. The exponent of each is the greatest of all chips that have some of it.
+
+    groups: of each group, the part of each chip. fresh, complete: it is the first or the last round.
+    """
+    f = dict[int, Mem]()
+    for n, parts in enumerate(groups):
+        if mine := parts[b.chip]:
+            f[n] = _unquantised(b, inner, products, mine)
+    exponents = list[int]()
+    for parts in groups:
+        gather(b, "exponents", [range(chip, chip + bool(part)) for chip, part in enumerate(parts)])
+        exponents.append(_greatest_exponent(b, [chip for chip, part in enumerate(parts) if part]))
+    entries = list[dict[int, dict[str, Act]]]()
+    for n, parts in enumerate(groups):
+        acts = {chip: room.for_down(part) for chip, part in enumerate(parts) if part}
+        op = {"a": f.get(n), "er_use": ErUse.PRE, "er": exponents[n], "sat": Sat.S8, "n": len(parts[b.chip])}
+        gather(b, "gates", parts, acts=_others(b, acts), own=functools.partial(_load, b, op, acts.get(b.chip, {})))
+        entries.append(acts)
+    for n, (parts, acts) in enumerate(zip(groups, entries, strict=True)):
+        order = sorted(acts, key=lambda chip: chip != b.chip)
+        _add(b, inner, _down(b, [(parts[chip], acts[chip]) for chip in order], {}), exponents[n],
+             fresh=fresh and not n, complete=complete and n == len(groups) - 1)
+        b.free_exponent(exponents[n])
+
+
+def _unquantised(b: Builder, inner: Inner, products: _Products, mine: range) -> Mem:
+    """This chip's channels of a group, before they are quantised. Their exponent goes to the chip's place."""
+    f = b.tensor("f", mine.start - products.first, len(mine))
+    for chunk in _chunks(mine, products.first):
         dst = f[chunk.start - mine.start : chunk.stop - mine.start]
         op = gate(b, inner, chunk.start - products.first, products(chunk), dst=dst, sat=Sat.S32, red=Red.MAXABS,
                   red_slot=3, red_keep=int(chunk.start > mine.start))
@@ -174,15 +218,7 @@ def _dynamic_group(b: Builder, inner: Inner, products: _Products, parts: Sequenc
         _, largest = b.alu(cluster, **op)
         if chunk.stop == mine.stop:
             _exponent(b, cluster, largest)
-    owners = [chip for chip, part in enumerate(parts) if part]
-    gather(b, "exponents", [range(chip, chip + bool(part)) for chip, part in enumerate(parts)])
-    er = _greatest_exponent(b, owners)
-    acts = {chip: room.for_down(parts[chip]) for chip in owners}
-    quantised = {"a": f, "er_use": ErUse.PRE, "er": er, "sat": Sat.S8, "n": len(mine)}
-    gather(b, "gates", parts, acts=_others(b, acts), own=functools.partial(_load, b, quantised, acts.get(b.chip, {})))
-    order = sorted(owners, key=lambda chip: chip != b.chip)
-    _add(b, inner, _down(b, [(parts[chip], acts[chip]) for chip in order], {}), er, complete=complete)
-    b.free_exponent(er)
+    return f
 
 
 def _exponent(b: Builder, cluster: Cluster, largest: Stream) -> None:

@@ -102,8 +102,22 @@ def _choose(b: Builder, best: Best) -> None:
 def _choose_in_turn(b: Builder, best: Best, known: Reg) -> None:
     """`_choose` with a loop: first the turn that found the greatest score is searched for, then its scores. If no turn
     found it, the last one is searched in vain. known: the known token, or INT_MAX; freed like the early choice."""
-    label, lanes, vectors = "choose", b.geometry.lanes, 2 * b.placement.vocabulary.body
+    label = "choose"
     turn, start, chosen = (b.regs(1) for _ in range(3))
+    _find_turn(b, best, turn, start)
+    if best.early:
+        b.op(label, a=known, alu=Alu.MIN, c=best.early, dst=known)
+    _search_turn(b, best, start, chosen)
+    cluster = b.cluster(label)
+    token, _ = b.alu(cluster, a=chosen, alu=Alu.MIN, c=known, dst=b.tensor("token"))
+    cluster.write(token, next_token(b))
+    b.free(turn, start, chosen, known, best.early)
+
+
+def _find_turn(b: Builder, best: Best, turn: Reg, start: Reg) -> None:
+    """turn, start = lanes times the number of the first turn that found the greatest score, and its first token. E0's
+    index register of the turn's scores is loaded."""
+    label, lanes, vectors = "choose", b.geometry.lanes, 2 * b.placement.vocabulary.body
     cluster = b.cluster(label)
     tops = replace(turn_greatest(b), count=best.turns, stride=vectors)
     _, first = cluster.alu(a=tops, alu=Alu.INDEX, b=Iota(), c=best.score, n=best.turns, red=Red.MIN,
@@ -112,16 +126,14 @@ def _choose_in_turn(b: Builder, best: Best, known: Reg) -> None:
     load_index(b, label, turn, shift=b.config.lane_bits, scale="turn", masks=b.constant("planes"), slices=["E0"],
                register=index_turn(b.placement))
     b.op(label, a=turn, func=Func.MUL, b=Imm(vectors), dst=start)
-    if best.early:
-        b.op(label, a=known, alu=Alu.MIN, c=best.early, dst=known)
-    cluster = b.cluster(label)
+
+
+def _search_turn(b: Builder, best: Best, start: Reg, chosen: Reg) -> None:
+    """chosen = the first token with the greatest score among those of the turn that begins with token `start`."""
+    cluster, vectors = b.cluster("choose"), 2 * b.placement.vocabulary.body
     scores = replace(b.tensor("z", 0, vectors), index=index_turn(b.placement))
     _, least = cluster.alu(a=scores, alu=Alu.INDEX, b=Iota(), c=best.score, n=vectors, red=Red.MIN, red_slot=BURST_SLOT)
     b.alu(cluster, a=b.across_lanes(cluster, least, Red.MIN), alu=Alu.ADD, c=start, dst=chosen)
-    cluster = b.cluster(label)
-    token, _ = b.alu(cluster, a=chosen, alu=Alu.MIN, c=known, dst=b.tensor("token"))
-    cluster.write(token, next_token(b))
-    b.free(turn, start, chosen, known, best.early)
 
 
 def _choose_of_all(b: Builder, best: Best) -> None:
@@ -156,10 +168,19 @@ def _first_of_chip(b: Builder, best: Best, sat: Sat, dst: Mem) -> None:
     format if there is none. It is positive, so that planes which are not sent are 0."""
     share, label = b.geometry.share, "choose"
     assert share
+    first = share.vocab[b.chip].start * b.geometry.lanes
+    if best.turns:
+        turn, start, chosen = (b.regs(1) for _ in range(3))
+        _find_turn(b, best, turn, start)
+        _search_turn(b, best, start, chosen)
+        if best.early:
+            b.op(label, a=chosen, alu=Alu.MIN, c=best.early, dst=chosen)
+        b.op(label, a=chosen, alu=Alu.ADD, c=Imm(first), sat=sat, dst=dst)
+        b.free(turn, start, chosen)
+        return
     if best.early:
         b.cluster(label).alu(a=best.early, red=Red.MIN, red_slot=BURST_SLOT)
     cluster = b.cluster(label)
     _, least = cluster.alu(a=b.tensor("z", 0, best.unsearched), alu=Alu.INDEX, b=Iota(), c=best.score,
                            n=best.unsearched, red=Red.MIN, red_slot=BURST_SLOT, red_keep=int(best.early is not None))
-    first = share.vocab[b.chip].start * b.geometry.lanes
     b.alu(cluster, a=b.across_lanes(cluster, least, Red.MIN), alu=Alu.ADD, c=Imm(first), sat=sat, dst=dst)

@@ -44,16 +44,19 @@ def requantise(b: Builder, cluster: Cluster, matrix: Matrix, acc: Acc, start: in
 
 
 def add_to_residual(b: Builder, state: TokenState, matrix: Matrix, accs: dict[str, Acc], *, pre: int,
-                    complete: bool = True, together: bool = False, **fields: Any) -> None:
-    """residual += accumulators * channel scales, those of each side to its vectors. fields: the shift behind. complete:
-    this is the last addition before a norm. together: both sides' products are ready at about the same time.
+                    fresh: bool = True, complete: bool = True, together: bool = False, **fields: Any) -> None:
+    """residual += accumulators * channel scales, those of each side to its vectors. fields: the shift behind. fresh,
+    complete: this is the first, or the last addition between two norms. together: both sides' products are ready at
+    about the same time.
 
     An operation takes three operands, and two of them from streams: a residual in SRAM is added to in a second one.
     """
     label, residual, whole = f"{matrix.name} residual", state.residual, []
     share = b.geometry.share
-    if share and matrix.name not in share.whole:
-        _add_of_all(b, state, matrix, accs, pre=pre, complete=complete, **fields)
+    if share and not share.scattered and matrix.name not in share.whole:
+        _add_to_part(b, residual, matrix, accs, pre=pre, fresh=fresh, complete=complete, **fields)
+        if complete:
+            _add_of_all(b, state, matrix)
         return
     for side, acc in accs.items():
         first = matrix.vectors[side][0]
@@ -80,16 +83,31 @@ def write_residual(b: Builder, label: str, operations: Sequence[dict[str, Any]],
             operand_shift(b, cluster, largest, shift)
 
 
-def _add_of_all(b: Builder, state: TokenState, matrix: Matrix, accs: dict[str, Acc], *, complete: bool, **fields: Any,
-                ) -> None:
+def _add_to_part(b: Builder, residual: Reg | Mem, matrix: Matrix, accs: dict[str, Acc], *, fresh: bool, complete: bool,
+                 **fields: Any) -> None:
+    """Sums of the addends of this chip's vectors: the last addition writes them to "addends"."""
+    share, label = b.geometry.share, f"{matrix.name} addends"
+    assert share
+    for side, acc in accs.items():
+        for start, count in _bursts(residual, matrix, side, acc.count):
+            at = matrix.vectors[side][0] + start
+            done = b.tensor("addends", share.residual[b.chip].start + at, count) if complete else None
+            scaled = {"a": Acc(side, acc.vector + start, count), "func": Func.MUL,
+                      "b": matrix.scales(side, start, count), **fields, "n": count}
+            if fresh and done:
+                b.op(label, **scaled, dst=done)
+                continue
+            sums = b.tensor("part_sums", at, count)
+            part = sums if fresh else b.tensor("part", at, count)
+            b.op(label, **scaled, dst=part)
+            if not fresh:
+                b.op(label, a=part, alu=Alu.ADD, c=sums, n=count, dst=done or sums)
+
+
+def _add_of_all(b: Builder, state: TokenState, matrix: Matrix) -> None:
     """The addends of this chip's vectors go to all chips, and each adds those of all."""
     share, residual, whole = b.geometry.share, state.residual, []
     assert share
-    for side, acc in accs.items():
-        first = share.residual[b.chip].start + matrix.vectors[side][0]
-        for start, count in _bursts(residual, matrix, side, acc.count):
-            b.op(f"{matrix.name} addends", a=Acc(side, acc.vector + start, count), func=Func.MUL,
-                 b=matrix.scales(side, start, count), **fields, n=count, dst=b.tensor("addends", first + start, count))
     lift = PLANES - share.planes[matrix.name]
     gather(b, "addends", share.residual, share.planes[matrix.name], lift=lift)
     for chip in sorted(range(len(share.residual)), key=lambda chip: chip != b.chip):
@@ -97,7 +115,7 @@ def _add_of_all(b: Builder, state: TokenState, matrix: Matrix, accs: dict[str, A
         x, sign = residual[part.start : part.stop], 0 if chip == b.chip else 8 * lift
         whole.append({"a": b.tensor("addends", part.start, len(part)), "pre": sign, "round": 0, "alu": Alu.ADD, "c": x,
                       "n": len(part), "dst": x})
-    write_residual(b, f"{matrix.name} residual", whole, state.shift if complete else None)
+    write_residual(b, f"{matrix.name} residual", whole, state.shift)
 
 
 def _bursts(residual: Reg | Mem, matrix: Matrix, side: str, count: int) -> list[tuple[int, int]]:

@@ -1,5 +1,7 @@
 """First part of attention: queries, keys and values of the token, and its entries of the K/V cache."""
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from arch.config import ChipConfig
@@ -11,10 +13,13 @@ from compiler.place.placement import Matrix, qkv_vectors
 from program.arithmetic import ROPE_FRACTION
 
 from .builder import FRAC, Builder, less
+from .exchange import hand, sent_interval
 from .index import INDEX_K, INDEX_SCALE, INDEX_V
 from .product import product, requantise
 from .state import TokenState
 
+Vectors = list[tuple[Acc, int]]
+"""Of each vector of a projected head, the accumulator and the number among its side's vectors."""
 Queries = dict[tuple[int, int], Reg | Mem]
 """Rotated queries by (head set, query), in registers or in the tensor "q"."""
 SWAP_MAP = 0
@@ -40,19 +45,24 @@ def project(b: Builder, state: TokenState, acts: dict[str, Act], er: int | None)
     accs = {(side, start): product(b, matrix, acts[side], start, 1)
             for places in heads.values() for side, start in places.values()}
     queries: Queries = {}
-    for (kind, head_set, query), places in heads.items():
-        vectors = [(accs[places[v]], places[v][1]) for v in range(b.geometry.head_vectors)]
-        if kind == "v":
-            _value(b, matrix, head_set, vectors, er)
-            continue
-        y = _requantised(b, matrix, f"{kind} rotate", vectors, er)
+    outputs = {head: [(accs[places[v]], places[v][1]) for v in range(b.geometry.head_vectors)]
+               for head, places in heads.items()}
+    dealt = b.geometry.share and b.geometry.share.dealt
+    if dealt:
+        _dealt_keys(b, state, matrix, outputs, er)
+    for (kind, head_set, query), vectors in outputs.items():
         if kind == "q":
+            y = _requantised(b, matrix, "q rotate", vectors, er)
             queries[head_set, query] = home = _query_home(b, head_set, query) or y
-            rotate(b, state, b.cluster(f"{kind} rotate"), y, dst=home)
+            rotate(b, state, b.cluster("q rotate"), y, dst=home)
             if home is not y:
                 b.free(y)
-        else:
-            _key(b, state, head_set, y)
+        elif kind == "k" and not dealt:
+            _key(b, state, head_set, _requantised(b, matrix, "k rotate", vectors, er))
+        elif not dealt:
+            _value(b, matrix, head_set, vectors, er)
+    if dealt:
+        _dealt_values(b, matrix, outputs, er)
     return queries
 
 
@@ -150,6 +160,8 @@ def _value_temp(b: Builder, head_set: int, vector: int) -> Mem:
 def spread_values(b: Builder, head_set: int) -> None:
     """Values of a head set lane by lane into the transposed cache; a burst fills one plane of one weight group."""
     g, rows = b.geometry, b.config.rows
+    if _copies(b, head_set * g.heads_per_vector)[0] < head_set * g.heads_per_vector:
+        return  # it goes with the first copy
     span = min(b.model.head_size, g.lanes)
     for v in range(g.head_vectors):
         for member in range(g.heads_per_vector):
@@ -162,9 +174,10 @@ def spread_values(b: Builder, head_set: int) -> None:
                 lanes = cluster.sxm(copies, Op.SHIFT, first=row * (span // rows), count=span // rows,
                                     lane=member * span + row, lane_inc=rows % g.lanes, distribute=1)
                 group, plane = row // 4 + 1, row % 4
-                tensor = b.placement.v[kv, group]
-                cluster.write(lanes, tensor.mem(v * g.vector_entries, span // rows, planes=1 << plane, index=INDEX_V,
-                                                cells=(("V", kv, v, row),)))
+                for copy in _copies(b, kv):
+                    tensor = b.placement.v[copy, group]
+                    cluster.write(lanes, tensor.mem(v * g.vector_entries, span // rows, planes=1 << plane,
+                                                    index=INDEX_V, cells=(("V", copy, v, row),)))
 
 
 def values(b: Builder, kv: int, group: int, chunks: int) -> Mem:
@@ -172,3 +185,112 @@ def values(b: Builder, kv: int, group: int, chunks: int) -> Mem:
     g = b.geometry
     cells = tuple(("V", kv, v, row) for v in range(g.head_vectors) for row in range(4 * (group - 1), 4 * group))
     return b.placement.v[kv, group].mem(0, chunks * g.head_entries, cells=cells)
+
+
+# --- keys and values that chips compute for each other -------------------------------------------------------------
+
+
+def _copies(b: Builder, kv: int) -> list[int]:
+    """This chip's K/V heads that are copies of one of them, itself among them."""
+    share = b.geometry.share
+    if not (share and share.dealt):
+        return [kv]
+    held = share.heads[b.chip].kv
+    return [n for n, head in enumerate(held) if head == held[kv]]
+
+
+def _held(b: Builder, head: int) -> list[int]:
+    """This chip's K/V heads that are a head of the model."""
+    assert b.geometry.share
+    return [n for n, each in enumerate(b.geometry.share.heads[b.chip].kv) if each == head]
+
+
+def _deals(b: Builder, kind: str) -> list[tuple[int, int, int, list[int]]]:
+    """(head, chip that computes it, its number there, chips that hold it) of the keys or values of all heads of the
+    model, in the order of the heads."""
+    share = b.geometry.share
+    assert share
+    own = [heads.keys if kind == "k" else heads.values for heads in share.heads]
+    return [(head, chip, numbers.index(head), [n for n, heads in enumerate(share.heads) if head in heads.kv])
+            for head in sorted(set().union(*own)) for chip, numbers in enumerate(own) if head in numbers]
+
+
+def _dealt_keys(b: Builder, state: TokenState, matrix: Matrix, outputs: dict[tuple[str, int, int], Vectors],
+                er: int | None) -> None:
+    """Keys and their scales into the caches of all chips that need them."""
+    for head, source, number, holders in _deals(b, "k"):
+        y, r, shift = None, None, 0
+        if source == b.chip:
+            y, r, shift = _requantised(b, matrix, "k rotate", outputs["k", number, 0], er), b.regs(1), b.exponents.take()
+            _key_scale(b, state, head, y, r, shift)
+        hand(b, "key", source, holders, count=b.geometry.head_vectors, planes=15,
+             own=partial(_made_key, b, head, y, r, shift), take=partial(_keep_key, b, head))
+        for plane in range(2):  # a scale has 16 bits, in each half of a quad
+            hand(b, "key", source, holders, count=1, planes=5 << plane, plane=plane,
+                 own=partial(_made_scale, b, head, 5 << plane), take=partial(_keep_scale, b, head, 5 << plane))
+        if source == b.chip:
+            b.free(y, r)
+            b.exponents.give(shift)
+
+
+def _key_scale(b: Builder, state: TokenState, head: int, y: Reg, r: Reg, er: int) -> None:
+    """y = the rotated key; its greatest magnitude, the key's scale, into a quad of "mtemp", and the reciprocal."""
+    cluster = b.cluster("key")
+    largest = rotate(b, state, cluster, y, dst=y, red=Red.MAXABS, red_slot=BURST_SLOT)
+    spread = b.across_lanes(cluster, largest, Red.MAX)
+    cluster.write(spread, b.tensor("mtemp", head % 2, 1))
+    b.alu(cluster, a=spread, func=Func.RECIP, post=FRAC[Func.RECIP], alu=Alu.ADD, dst=r, er_dst=er)
+
+
+def _made_key(b: Builder, head: int, y: Reg | None, r: Reg | None, er: int, cluster: Cluster) -> Stream:
+    """The int8 key, which this chip keeps if it holds the head."""
+    n = b.geometry.head_vectors
+    stream, _ = cluster.alu(a=y, func=Func.MUL, b=r, post=8, er_use=ErUse.POST, er=er, sat=Sat.S8, rep=Rep.REP8,
+                            n=n, interval=sent_interval(b, n))
+    _keep_key(b, head, cluster, stream)
+    return stream
+
+
+def _keep_key(b: Builder, head: int, cluster: Cluster, stream: Stream) -> None:
+    for copy in _held(b, head):
+        for group in range(1, b.config.weight_groups + 1):
+            cluster.write(stream, b.placement.k[copy, group].mem(0, b.geometry.head_vectors, index=INDEX_K,
+                                                                 cells=_key_cells(copy, group)))
+
+
+def _made_scale(b: Builder, head: int, planes: int, cluster: Cluster) -> Stream:
+    """The key's scale, of which this chip keeps the bytes of some planes if it holds the head."""
+    stream, _ = cluster.alu(a=b.tensor("mtemp", head % 2, 1), rep=Rep.REP16)
+    _keep_scale(b, head, planes, cluster, stream)
+    return stream
+
+
+def _keep_scale(b: Builder, head: int, planes: int, cluster: Cluster, stream: Stream) -> None:
+    for copy in _held(b, head):
+        mem = key_scales(b, copy, 0, 1, now=True, index=INDEX_SCALE).loc
+        cluster.write(stream, replace(mem, planes=mem.planes & planes))
+
+
+def _dealt_values(b: Builder, matrix: Matrix, outputs: dict[tuple[str, int, int], Vectors], er: int | None) -> None:
+    """Values into "vtemp" of all chips that need them."""
+    n = b.geometry.head_vectors
+    for head, source, number, holders in _deals(b, "v"):
+        sent = b.tensor("vsent", number * n, n) if source == b.chip else None
+        if sent:
+            for v, (acc, start) in enumerate(outputs["v", number, 0]):
+                requantise(b, b.cluster("value"), matrix, acc, start, pre=b.shifts.qkv_pre, post=b.shifts.v, sat=Sat.S8,
+                           rep=Rep.REP8, dst=sent[v : v + 1], **less(er))
+        hand(b, "value", source, holders, count=n, planes=15,
+             own=partial(_made_value, b, head, sent), take=partial(_keep_value, b, head))
+
+
+def _made_value(b: Builder, head: int, sent: Mem | None, cluster: Cluster) -> Stream:
+    assert sent
+    stream, _ = cluster.alu(a=sent, n=sent.count, interval=sent_interval(b, sent.count))
+    _keep_value(b, head, cluster, stream)
+    return stream
+
+
+def _keep_value(b: Builder, head: int, cluster: Cluster, stream: Stream) -> None:
+    for copy in _held(b, head)[:1]:  # of several, `spread_values` reads the first
+        cluster.write(stream, b.tensor("vtemp", copy * b.geometry.head_vectors, b.geometry.head_vectors))

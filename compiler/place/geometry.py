@@ -13,7 +13,7 @@ from arch.vectors import SIDES, ceil_div
 from base.errors import TspError
 from program.integer import IntegerModel
 
-from .share import Share
+from .share import Heads, Share
 from .stage import Stage
 
 DRAIN_BURST = 4
@@ -108,6 +108,16 @@ class Geometry:
         return len(self.share.rows(matrix)) if self.share else self.dim
 
     @property
+    def embedded(self) -> range:
+        """Vectors of the residual whose columns of the embedding this chip has."""
+        return self.share.residual[self.share.chip] if self.share else range(self.dim)
+
+    @property
+    def resident(self) -> range:
+        """Vectors of the residual that this chip has."""
+        return self.embedded if self.share and self.share.scattered else range(self.dim)
+
+    @property
     def vocab(self) -> int:
         """Vectors of the logits."""
         return ceil_div(self.model.vocab, self.lanes)
@@ -161,7 +171,7 @@ class Geometry:
     @property
     def queries_per_kv(self) -> int:
         """Query heads of a K/V head."""
-        return self.model.heads // self.model.kv_heads
+        return self.model.heads // max(1, self.model.kv_heads)
 
     @property
     def vector_entries(self) -> int:
@@ -202,12 +212,13 @@ class Geometry:
     @property
     def residual_in_registers(self) -> bool:
         """Whether the residual stays in the VXM's registers: it is short, or there are few query vectors beside it."""
-        return self.dim <= 6 or (self.dim <= 8 and self.dim + len(self.query_vectors()) <= 16)
+        vectors = len(self.resident)
+        return vectors <= 6 or (vectors <= 8 and vectors + len(self.query_vectors()) <= 16)
 
     @property
     def queries_in_registers(self) -> bool:
         """Whether a token's queries stay in the VXM's registers: the other contents leave room for them."""
-        residual = self.dim if self.residual_in_registers else 0
+        residual = len(self.resident) if self.residual_in_registers else 0
         masks = self.heads_per_vector if self.heads_per_vector > 1 else 0
         return (len(self.query_vectors()) + residual + 2 * self.head_vectors + masks + WORKING
                 <= self.config.rf_depth)
@@ -248,20 +259,20 @@ class Geometry:
         return np.where(kv < self.model.kv_heads, (kv * heads_per_kv + query) * size + within, -1)
 
 
-    def of_chip(self, heads: range) -> "Geometry":
-        """The geometry of a chip that has these K/V heads; its other sizes are those of this chip."""
-        model = replace(self.model, kv_heads=len(heads), heads=len(heads) * self.queries_per_kv)
+    def of_chip(self, heads: Heads) -> "Geometry":
+        """The geometry of a chip that has these heads; its other sizes are those of this chip."""
+        model = replace(self.model, kv_heads=len(heads.kv), heads=len(heads.queries))
         return replace(self, model=model, share=None)
 
     def attention_vectors(self) -> list[np.ndarray]:
         """Channels of the vectors of attention's output, of all chips one after the other."""
         if not self.share:
             return [self.channels(*place, self.queries_per_kv) for place in self.query_vectors()]
-        found = []
+        found, size = [], self.model.head_size
         for heads in self.share.heads:
-            first = heads.start * self.queries_per_kv * self.model.head_size
+            starts = size * np.array([*heads.queries, 0])
             own = self.of_chip(heads).attention_vectors()
-            found += [np.where(channels >= 0, channels + first, -1) for channels in own]
+            found += [np.where(channels >= 0, starts[channels // size] + channels % size, -1) for channels in own]
         return found
 
     def first_vector(self, chip: int) -> int:

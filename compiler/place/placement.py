@@ -309,7 +309,10 @@ class _Placer:
         scales = np.concatenate([m.mq, m.mk, m.mv], axis=1)
         out: dict[str, list[np.ndarray]] = {"W": [], "E": []}
         for side, (kind, head_set, query, vector) in qkv_vectors(g):
-            channels = g.channels(head_set, query, vector, g.queries_per_kv if kind == "q" else 1)
+            if kind != "q" and g.share and g.share.dealt:
+                channels = head_set * m.head_size + vector * g.lanes + np.arange(g.lanes)
+            else:
+                channels = g.channels(head_set, query, vector, g.queries_per_kv if kind == "q" else 1)
             base = {"q": 0, "k": m.wq.shape[1], "v": m.wq.shape[1] + m.wk.shape[1]}[kind]
             out[side].append(np.where(channels >= 0, channels + base, -1))
         self._by_channels("qkv", qkv, scales, out, dim, per_layer=True)
@@ -353,14 +356,16 @@ class _Placer:
         tokens = np.arange(g.vocab * g.lanes).reshape(-1, g.lanes)
         out = {side: list(tokens[i::2]) for i, side in enumerate(SIDES)}
         if g.classifies:
-            self.p.vocabulary = self._vocabulary(len(out["E"]))
+            least = min(map(len, g.share.vocab)) // 2 if g.share else len(out["E"])
+            self.p.vocabulary = self._vocabulary(least)
             self._by_channels("classifier", m.classifier, m.mc, out, dim, per_layer=False)
         if not g.embeds:
             return
-        if m.embedding is not m.classifier or not g.classifies:
+        if g.share or m.embedding is not m.classifier or not g.classifies:
             every = np.arange(ceil_div(g.tokens, g.lanes) * g.lanes).reshape(-1, g.lanes)
             table = {side: list(every[i::2]) for i, side in enumerate(SIDES)}
-            self._by_channels("embedding", m.embedding, m.emb_scale, table, dim, per_layer=False)
+            columns = dim[g.embedded.start * g.lanes : g.embedded.stop * g.lanes]
+            self._by_channels("embedding", m.embedding, m.emb_scale, table, columns, per_layer=False)
         else:
             self.p.matrices["embedding"] = self.p.matrices["classifier"]
         scale = vectors_of(m.emb_scale, g.lanes)
@@ -369,7 +374,8 @@ class _Placer:
         self.p.tensors["emb_scale"] = tensor
 
     def _vocabulary(self, vectors: int) -> Vocabulary:
-        """The loop over a side's `vectors`, if there are many. The loop advances nothing else in its slices.
+        """The loop over a side's `vectors`, if there are many. The loop advances nothing else in its slices. On a rack
+        `vectors` are those of the chip with the fewest, for the chips take turns together.
 
         At least one burst comes after the loop, because the last turn multiplies it. Of the possible lengths of a turn,
         the one that leaves the fewest vectors is taken.
@@ -409,7 +415,7 @@ class _Placer:
         for name, home, quads in (
             ("position", "E0", 1), ("token", "E0", 1), ("temperature", "E0", 1),
             ("tokens", "W0", g.chunks + 1), ("logits", "W0", g.vocab), ("z", "E0", g.vocab),
-            ("xg", "W0", g.dim), ("f", "W0", g.hidden), ("h16", "E0", g.dim),
+            ("xg", "W0", len(g.resident)), ("f", "W0", g.hidden), ("h16", "E0", len(g.resident)),
             ("vtemp", "E0", g.head_sets * g.head_vectors), ("mtemp", "E0", 2),
         ):
             if quads and (g.classifies or g.sequences == 1 or name not in OF_CHOICE):
@@ -426,11 +432,11 @@ class _Placer:
         if not g.queries_in_registers:
             t["q"] = self._add("queries", "W0", len(g.query_vectors()))
         if not g.residual_in_registers:
-            t["x"] = self._add("x", "W0", g.dim)
-            t["x_part"] = self._add("addends of x", "E0", g.dim)
+            t["x"] = self._add("x", "W0", len(g.resident))
+            t["x_part"] = self._add("addends of x", "E0", len(g.resident))
         self._constants()
         if g.share:
-            self._arrivals(len(g.share.heads))
+            self._arrivals(g.share)
         if g.head_vectors > 1:
             t["mask_E0"] = self._add("mask", "E0", g.chunks)
         for name, homes in (("t_W0", ("W0", "E0")), ("t_W1", ("W0", "E0")), ("t_E0", ("E0", "W0"))):
@@ -463,16 +469,24 @@ class _Placer:
             self.p.tensors[name] = tensor = self._add(f"sequences, {name}", home, len(data))
             self._fills.append((tensor, data))
 
-    def _arrivals(self, chips: int) -> None:
+    def _arrivals(self, share: Share) -> None:
         """What the chips of a rack send each other, in the places of all chips.
 
-        outputs: attention's output. gates: the inner layer. addends: what is added to the residual. best: of each chip
-        the greatest score, then of each the token that has it. exponents: of each chip that of its channels of a group.
+        outputs: attention's output. gates: the inner layer. addends: what is added to the residual, or normed: the
+        normed residual, and squares: of each chip the sum of squares of its vectors. best: of each chip the greatest
+        score, then of each the token that has it. exponents: of each chip that of its channels of a group, or of its
+        residual.
         """
-        g, t = self.g, self.p.tensors
-        for name, quads in (("outputs", len(g.attention_vectors())), ("gates", g.inner), ("addends", g.dim),
-                            ("best", 2 * chips), ("exponents", chips)):
+        g, t, chips = self.g, self.p.tensors, len(share.heads)
+        residual = {"normed": g.dim, "squares": chips} if share.scattered else {"addends": g.dim}
+        for name, quads in {"outputs": len(g.attention_vectors()), "gates": g.inner, **residual, "best": 2 * chips,
+                            "exponents": chips}.items():
             t[name] = self._add(f"{name} of all chips", "E0", quads)
+        if share.dealt and (values := share.heads[share.chip].values):
+            t["vsent"] = self._add("values for chips", "E0", len(values) * g.head_vectors)
+        if "silu" in self.m.dynamic and not share.scattered:
+            t["part"] = self._add("addends of a group", "E0", g.added("w2"))
+            t["part_sums"] = self._add("sums of addends", "W0", g.added("w2"))
 
     def _until_finish(self, name: str, later: str, home: str, quads: int) -> Tensor:
         """A tensor that is no longer needed when `later` gets its values. It shares the place of `later` if it fits."""
@@ -528,7 +542,13 @@ def _halved(vectors: np.ndarray, more: int = 0) -> dict[str, list[np.ndarray]]:
 
 def qkv_vectors(g: Geometry) -> list[tuple[str, tuple[str, int, int, int]]]:
     """(side, (kind, head set, query, vector of the head)) of the QKV projection's output vectors, in each side's order
-    of computation."""
+    of computation. Keys and values that are dealt have their number among the chip's in place of a head set."""
+    if g.share and g.share.dealt:
+        own, vectors = g.share.heads[g.share.chip], range(g.head_vectors)
+        outputs = [*(("k", n, 0, v) for n in range(len(own.keys)) for v in vectors),
+                   *(("q", *place) for place in g.query_vectors()),
+                   *(("v", n, 0, v) for n in range(len(own.values)) for v in vectors)]
+        return [(SIDES[n % 2], output) for n, output in enumerate(outputs)]
     kv = [(SIDES[s % 2], s, v) for s in range(g.head_sets) for v in range(g.head_vectors)]
     found = [(side, ("k", s, 0, v)) for side, s, v in kv]
     load = {side: sum(1 for other, *_ in kv if other == side) * min(2, g.head_sets) for side in SIDES}

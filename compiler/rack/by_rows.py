@@ -1,5 +1,7 @@
 """Divides a model among the chips of a rack by the output rows of its matrices (tensor parallel)."""
 
+import math
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +13,7 @@ from arch.numerics import SAT_LIMIT
 from arch.rack import RackConfig
 from arch.vectors import ceil_div
 from base.errors import TspError
-from compiler.place.share import Share
+from compiler.place.share import Heads, Share
 from compiler.quantize.quantizer import GREATEST_EXPONENT
 from program.integer import IntegerModel
 
@@ -21,10 +23,9 @@ FACTOR_LIMIT = SAT_LIMIT[Sat.S18]
 """Greatest magnitude of what the VXM multiplies."""
 
 
-def shares(rack: RackConfig, model: IntegerModel, whole: frozenset[str] = frozenset()) -> list[Share]:
-    """What each chip holds: as equal parts as whole vectors, and whole K/V heads, allow.
-
-    whole: matrices that every chip holds in full, see `Share`.
+def shares(rack: RackConfig, model: IntegerModel, whole: frozenset[str] = frozenset(), scattered: bool = False,
+           ) -> list[Share]:
+    """What each chip holds: as equal parts as whole vectors, and whole heads, allow. whole, scattered: see `Share`.
 
     Raises TspError that names what is too small to be divided.
     """
@@ -32,12 +33,13 @@ def shares(rack: RackConfig, model: IntegerModel, whole: frozenset[str] = frozen
     planes = {"wo": addend_planes(model.wo, model.mo, model.shifts.wo_pre, model.shifts.wo),
               "w2": addend_planes(model.w2, model.m2, model.shifts.w2_pre, model.shifts.w2 - _gained(model))}
     parts: dict[str, Any] = {
-        "heads": parts_of(rack, "K/V heads", model.kv_heads, 1),
+        "heads": heads_of_all(rack, model),
         "residual": parts_of(rack, f"vectors of {lanes} channels (dim)", ceil_div(model.dim, lanes), 1),
         "hidden": parts_of(rack, f"vectors of {lanes} inner channels (hidden_dim)", ceil_div(model.hidden, lanes), 1),
         "vocab": parts_of(rack, f"vectors of {lanes} tokens (vocab_size)", ceil_div(model.vocab, lanes), 2),
     }
-    return [Share(chip=chip, tokens=model.vocab, whole=whole, planes=planes, **parts) for chip in range(chips)]
+    return [Share(chip=chip, tokens=model.vocab, whole=whole, scattered=scattered, planes=planes, **parts)
+            for chip in range(chips)]
 
 
 def parts_of(rack: RackConfig, what: str, count: int, least: int) -> tuple[range, ...]:
@@ -49,10 +51,52 @@ def parts_of(rack: RackConfig, what: str, count: int, least: int) -> tuple[range
     return tuple(range(count * chip // chips, count * (chip + 1) // chips) for chip in range(chips))
 
 
+def heads_of_all(rack: RackConfig, model: IntegerModel) -> tuple[Heads, ...]:
+    """By chip, its heads.
+
+    Where several chips have copies of a K/V head, its keys and values are computed by one of them all, which sends them
+    to those that need them: outputs of the projections are dealt so that the chip with the most has as few as possible.
+    Heads that share a vector are not dealt, and all chips must be linked with each other.
+    """
+    chips = len(rack.chips)
+    found = [heads_of(chips, model, chip) for chip in range(chips)]
+    meshed = len(rack.across) == chips * (chips - 1)
+    if model.kv_heads >= chips or not meshed or model.head_size < rack.chips[0].lanes:
+        return tuple(found)
+    outputs = [[list(heads.queries), [], []] for heads in found]
+    for kv in range(model.kv_heads):
+        for kind in (1, 2):
+            chip = min(range(chips), key=lambda n: (sum(map(len, outputs[n])), kv not in found[n].kv, n))
+            outputs[chip][kind].append(kv)
+    return tuple(replace(heads, keys=tuple(keys), values=tuple(values))
+                 for heads, (_, keys, values) in zip(found, outputs, strict=True))
+
+
+def heads_of(chips: int, model: IntegerModel, chip: int) -> Heads:
+    """The heads of a chip: K/V heads with all their query heads, if there are enough for all chips.
+
+    Otherwise query heads are divided, and each chip that has some of a K/V head has a copy of it. A chip with several
+    query heads of one K/V head alone has it once in each hemisphere, so that both compute. Chips beyond the last query
+    head have none.
+    """
+    each = model.heads // model.kv_heads
+    if model.kv_heads >= chips:
+        kv = range(model.kv_heads * chip // chips, model.kv_heads * (chip + 1) // chips)
+        return Heads(tuple(kv), tuple(range(kv.start * each, kv.stop * each)), tuple(kv), tuple(kv))
+    queries = range(ceil_div(model.heads * chip, chips), ceil_div(model.heads * (chip + 1), chips))
+    counts = Counter(query // each for query in queries)
+    most = math.gcd(*counts.values())
+    if len(counts) == 1 and most % 2 == 0:
+        most //= 2
+    kv = tuple(head for head, count in counts.items() for _ in range(count // most))
+    return Heads(kv, tuple(queries), kv, kv)
+
+
 def uneven(share: Share) -> list[str]:
     """What does not divide evenly, and what the chip with the largest part does more than an even one."""
     found = []
-    for what, parts in (("K/V heads", share.heads), ("vectors of inner channels", share.hidden),
+    queries = [heads.queries for heads in share.heads]
+    for what, parts in (("query heads", queries), ("vectors of inner channels", share.hidden),
                         ("vectors of tokens", share.vocab)):
         sizes = [len(part) for part in parts]
         if max(sizes) > min(sizes):
@@ -87,28 +131,32 @@ def own_model(model: IntegerModel, share: Share, lanes: int) -> IntegerModel:
     rows = own_rows(model, share, lanes)
     heads, hidden, vocab = share.heads[share.chip], rows["w1"], rows["classifier"]
     found: dict[str, Any] = {
-        "heads": len(heads) * (model.heads // model.kv_heads), "kv_heads": len(heads), "hidden": len(hidden),
+        "heads": len(heads.queries), "kv_heads": len(heads.kv), "hidden": len(hidden),
         "vocab": len(vocab), "classifier": model.classifier[rows["classifier"]], "mc": model.mc[rows["classifier"]],
     }
     for name in ("wq", "wk", "wv", "wo", "w1", "w2", "w3"):
         found |= {each: getattr(model, each)[:, rows[name]] for each in (name, "m" + name[1])}
     for name in ("first_k", "first_m", "first_v"):
         if (array := getattr(model, name)) is not None:
-            found[name] = array[:, heads.start : heads.stop]
+            found[name] = array[:, list(heads.kv)]
     return replace(model, **found)
 
 
 def own_rows(model: IntegerModel, share: Share, lanes: int) -> dict[str, np.ndarray]:
     """The rows of each matrix that a chip holds, as the model counts them."""
-    size, rep, chip = model.head_size, model.heads // model.kv_heads, share.chip
+    size, chip = model.head_size, share.chip
     heads = share.heads[chip]
 
     def channels(part: range, count: int) -> np.ndarray:
         return np.arange(part.start * lanes, min(part.stop * lanes, count))
 
-    kv, inner = np.arange(heads.start * size, heads.stop * size), channels(share.hidden[chip], model.hidden)
+    def of_heads(numbers: tuple[int, ...]) -> np.ndarray:
+        return (size * np.array(numbers, int)[:, None] + np.arange(size)).ravel()
+
+    inner = channels(share.hidden[chip], model.hidden)
     added = {name: channels(share.rows(name), model.dim) for name in ("wo", "w2")}
-    return {"wq": np.arange(heads.start * rep * size, heads.stop * rep * size), "wk": kv, "wv": kv,
+    return {"wq": of_heads(heads.queries), "wk": of_heads(heads.keys),
+            "wv": of_heads(heads.values),
             "w1": inner, "w3": inner, **added, "classifier": channels(share.vocab[chip], model.vocab)}
 
 

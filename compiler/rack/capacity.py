@@ -28,7 +28,7 @@ def choose_plan(model: ModelConfig, rack: RackConfig, wanted: int | None, four_b
     """
     check_chips(rack, four_bit)
     check_sequences(rack, sequences)
-    choice = best_plan(model, rack, wanted, four_bit, plans(kind, sequences))
+    choice = best_plan(model, rack, wanted, four_bit, plans(kind, len(rack.chips), sequences))
     if not choice.context:
         raise TspError(f"rack {rack.name}: {choice.limit}")
     if wanted is not None and choice.context < wanted:
@@ -110,7 +110,7 @@ def place_all(model: ModelConfig, rack: RackConfig, integer: IntegerModel, plan:
                  for config, stage in zip(rack.chips, stages(rack, integer, plan.sequences, plan.layers), strict=True)]
     else:
         chips = [place(config, own_model(integer, share, lanes), rate, share)
-                 for config, share in zip(rack.chips, shares(rack, integer, plan.whole), strict=True)]
+                 for config, share in zip(rack.chips, shares(rack, integer, plan.whole, plan.scattered), strict=True)]
     return Placements(rack=rack, chips=chips)
 
 

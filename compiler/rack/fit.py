@@ -52,7 +52,7 @@ def fit_rack(model: ModelConfig, rack: RackConfig, *, context: int | None = None
     """
     four_bit = four_bit_matrices(weights)
     check_sequences(rack, sequences)
-    choice = best_plan(model, rack, context, four_bit, plans(kind, sequences))
+    choice = best_plan(model, rack, context, four_bit, plans(kind, len(rack.chips), sequences))
     return _fit(model, rack, choice, four_bit, cycles)
 
 

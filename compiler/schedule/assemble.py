@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from arch import isa, row
 from arch.config import ChipConfig
 from arch.isa import AnyOp, Instr, Op
+from arch.latencies import latencies
 from arch.queue_store import store_of
 from program.program import Bucket, Segment
 
@@ -30,22 +31,25 @@ class Code:
 def assemble(config: ChipConfig, schedules: Sequence[Schedule], chunks: int) -> Code:
     """Instruction words of all queues for the blocks of a bucket that ends at `chunks` vectors of positions."""
     starts = [0, *itertools.accumulate(schedule.length * schedule.block.turns for schedule in schedules)]
-    words = {queue.name: _queue(queue, schedules, starts, store_of(config, queue).max_delay)
+    first, jump = latencies(config).start, latencies(config).min_delay_jump
+    words = {queue.name: _queue(queue, schedules, starts, store_of(config, queue).max_delay, jump)
              for queue in row.queues(config)}
-    segments = (Segment(s.block.name, isa.START + start, s.length, s.block.turns,
+    segments = (Segment(s.block.name, first + start, s.length, s.block.turns,
                         s.block.weight_quads * config.quad_bytes)
                 for s, start in zip(schedules, starts, strict=False))
-    period = isa.START + starts[-1] + FIRST + 1
+    period = first + starts[-1] + FIRST + 1
     period += -period % (config.slot if any(config.ports) else 1)
     bucket = Bucket(chunks * config.lanes, period, chunks, tuple(segments))
     return Code(bucket=bucket, schedules=tuple(schedules), words=words)
 
 
-def _queue(queue: row.Queue, schedules: Sequence[Schedule], starts: Sequence[int], longest: int) -> list[int]:
+def _queue(queue: row.Queue, schedules: Sequence[Schedule], starts: Sequence[int], longest: int,
+           jump: int) -> list[int]:
     """Words of one queue: events (dispatch cycle, operation, fields), then their delays.
 
     starts: first cycle of each block, and the end of the last one, in cycles after the first dispatch.
     longest: the queue's longest delay.
+    jump: the delay of END_LOOP.
     """
     events: list[tuple[int, AnyOp, dict]] = [(0, Op.NOP, {})]
     for schedule, start in zip(schedules, starts, strict=False):
@@ -57,19 +61,19 @@ def _queue(queue: row.Queue, schedules: Sequence[Schedule], starts: Sequence[int
         if turns > 1:
             end, stride = start + schedule.length, schedule.block.strides.get(queue.slice_name, 0)
             body = [(start - isa.MIN_DELAY, Op.LOOP, {"count": turns, "stride": stride}), (start, Op.NOP, {}),
-                    *body, (end - isa.MIN_DELAY_JUMP, Op.END_LOOP, {}),
+                    *body, (end - jump, Op.END_LOOP, {}),
                     (end + schedule.length * (turns - 1), Op.NOP, {})]
         events += body
     last = events[-1][0]
     events.append((max(last + isa.MIN_DELAY, min(starts[-1], last + longest)), Op.SYNC, {}))
-    return _with_delays(events, longest)
+    return _with_delays(events, longest, jump)
 
 
-def _with_delays(events: list[tuple[int, AnyOp, dict]], longest: int) -> list[int]:
+def _with_delays(events: list[tuple[int, AnyOp, dict]], longest: int, jump: int) -> list[int]:
     """The words of events. END_LOOP always has the delay of the jump, however long its loop runs."""
     words = []
     for (at, op, fields), (following, *_) in itertools.pairwise(events):
-        gap = isa.MIN_DELAY_JUMP if op is Op.END_LOOP else following - at
+        gap = jump if op is Op.END_LOOP else following - at
         delay = _first_delay(gap, longest)
         words.append(isa.encode(Instr(op, delay, fields)))
         gap -= delay

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from arch import isa, row
 from arch.isa import Dir, LinkOp
+from arch.latencies import latencies
 from compiler.ir import Block, Burst, Cell, Cluster, Stream
 
 FIRST = 1 + isa.MIN_DELAY
@@ -59,6 +60,11 @@ class Schedule:
     starts: tuple[int, ...]
     placed: tuple[Placed, ...]
     length: int
+
+
+def _jump(clusters: Sequence[Cluster]) -> int:
+    """The delay of END_LOOP on the chips of these clusters."""
+    return max((latencies(cluster.config).min_delay_jump for cluster in clusters), default=isa.MIN_DELAY_JUMP)
 
 
 def _mask(count: int, interval: int) -> int:
@@ -206,6 +212,7 @@ class _Scheduler:
         self._forward = _Placer(graph, needs, first, len(numbers), slots)
         self._backward = _Placer(graph.mirrored(), [_mirrored(own) for own in needs], self._ends, len(numbers),
                                  [(every, -phase % every) for every, phase in slots])
+        self._jump = _jump(clusters)
         self._dispatched = [max(burst.at for burst in cluster.bursts) - isa.ENGINE for cluster in clusters]
 
     def run(self, block: Block, effort: int, mixes: Sequence[float]) -> Schedule:
@@ -242,7 +249,7 @@ class _Scheduler:
     def _length(self, starts: Sequence[int]) -> int:
         end = max(map(int.__add__, starts, self._ends), default=FIRST)
         dispatched = max(map(int.__add__, starts, self._dispatched), default=0)
-        return max(end - FIRST, dispatched + isa.MIN_DELAY + isa.MIN_DELAY_JUMP)
+        return max(end - FIRST, dispatched + isa.MIN_DELAY + self._jump)
 
 
 @dataclass(eq=False)
@@ -322,7 +329,7 @@ class _Trace:
                     first, last = known.get(access.cell, (at + access.first, at + access.last))
                     known[access.cell] = min(first, at + access.first), max(last, at + access.last)
         dispatched = max((placed.dispatch for placed in schedule.placed), default=0)
-        self.least = dispatched + isa.MIN_DELAY + isa.MIN_DELAY_JUMP
+        self.least = dispatched + isa.MIN_DELAY + _jump(schedule.block.clusters)
 
     def may_meet(self, other: "_Trace", length: int) -> bool:
         """Whether the other block may begin `length` cycles after the beginning of this one."""
@@ -359,13 +366,14 @@ def _free_from(busy: Sequence[int], needs: Sequence[_Need], at: int, every: int,
 def _slot(cluster: Cluster) -> tuple[int, int]:
     """(every, phase) of the cycles of a block in which a cluster may start: its SENDs begin with slots.
 
-    Blocks begin isa.START cycles after the beginning of a slot, for their lengths are multiples of a slot.
+    Blocks begin `Latencies.start` cycles after the beginning of a slot, for their lengths are multiples of a slot.
     Raises ValueError if its SENDs cannot begin with slots together.
     """
     every, sends = cluster.config.slot, [burst for burst in cluster.bursts if burst.op is LinkOp.SEND]
     if not sends:
         return 1, 0
-    phases = {-(burst.at + isa.START) % every for burst in sends}
+    start = latencies(cluster.config).start
+    phases = {-(burst.at + start) % every for burst in sends}
     if len(phases) > 1 or any(burst.count > 1 and burst.interval % every for burst in sends):
         raise ValueError(f"cluster {cluster.label!r} sends flits that do not all begin with slots")
     return every, phases.pop()

@@ -7,8 +7,10 @@ from functools import cached_property
 import numpy as np
 
 from arch import isa
+from arch.config import ChipConfig
 from arch.host_map import Trap
 from arch.isa import ENGINE, Instr, Op
+from arch.latencies import latencies
 from arch.legal import IllegalProgram, instruction
 from arch.row import Queue
 
@@ -67,12 +69,12 @@ class Word:
         return IllegalProgram(rule, self.queue.name, self.number, int(cycle), f"{self.instr.op.name}: {what}")
 
 
-def unroll(queue: Queue, words: Sequence[int], period: int) -> list[Word]:
+def unroll(config: ChipConfig, queue: Queue, words: Sequence[int], period: int) -> list[Word]:
     """The unit's words of a queue, with their dispatches. The last word must be a SYNC before `period` ends."""
-    instrs = [instruction(queue, number, word) for number, word in enumerate(words)]
+    instrs = [instruction(config, queue, number, word) for number, word in enumerate(words)]
     dispatches: list[list[tuple[int, int, int]]] = [[] for _ in words]
     levels: list[list[int]] = []  # first word of the body, finished turns, turns in all, stride
-    pc, cycle = 0, isa.START
+    pc, cycle = 0, latencies(config).start
     while True:
         number = pc
         if number >= len(words):

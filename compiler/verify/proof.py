@@ -26,6 +26,7 @@ from arch import isa, row
 from arch.config import MEM_E, MXM_E, PLANES, SXM_E, ChipConfig
 from arch.host_map import Trap
 from arch.isa import Dir, ErUse, LinkOp, Op, Order, Red, Src, Wfmt
+from arch.latencies import Latencies, latencies
 from arch.legal import IllegalProgram
 from arch.queue_store import Numbers
 
@@ -37,12 +38,15 @@ __all__ = ["Flow", "IllegalProgram", "VerifyReport", "verify_bucket"]
 ALL = (1 << PLANES) - 1
 VECTOR = 0
 """Number of the vector group."""
-EFFECT = {Op.READ: isa.MEM_READ, Op.WRITE: isa.MEM_WRITE_TO_READ, Op.INDEX: isa.MEM_INDEX, Op.LOAD: isa.MXM_LOAD,
-          Op.MAC: isa.MXM_ACC, Op.DRAIN: isa.MXM_DRAIN, Op.ALU: max(isa.VXM_RF, isa.VXM_REDUCE_DRIVE),
-          Op.PERMUTE: isa.SXM_DRIVE, Op.SHIFT: isa.SXM_DRIVE, Op.REDUCE: isa.SXM_DRIVE,
-          Op.TRANSPOSE_IN: isa.SXM_TRANSPOSE, Op.TRANSPOSE_OUT: isa.SXM_DRIVE,
-          LinkOp.SEND: isa.C2C_SEND, LinkOp.RECEIVE: isa.C2C_RECEIVE}
-"""Cycles from an element to its last effect, with an unfolded VXM."""
+
+
+def _effects(times: Latencies) -> dict[isa.AnyOp, int]:
+    """Cycles from an element to its last effect, with an unfolded VXM."""
+    return {Op.READ: times.mem_read, Op.WRITE: isa.MEM_WRITE_TO_READ, Op.INDEX: isa.MEM_INDEX, Op.LOAD: isa.MXM_LOAD,
+            Op.MAC: times.mxm_acc, Op.DRAIN: times.mxm_drain, Op.ALU: max(times.vxm_rf, times.vxm_reduce_drive),
+            Op.PERMUTE: times.sxm_drive, Op.SHIFT: times.sxm_drive, Op.REDUCE: times.sxm_drive,
+            Op.TRANSPOSE_IN: isa.SXM_TRANSPOSE, Op.TRANSPOSE_OUT: times.sxm_drive,
+            LinkOp.SEND: isa.C2C_SEND, LinkOp.RECEIVE: isa.C2C_RECEIVE}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +103,7 @@ def verify_bucket(config: ChipConfig, words: Mapping[str, Sequence[int]], period
         depth = row.queue_depth(config, queue)
         if len(words[queue.name]) > depth:
             raise IllegalProgram(Trap.DRY, queue.name, depth, -1, f"the queue holds {depth} words")
-        for word in unroll(queue, words[queue.name], period):
+        for word in unroll(config, queue, words[queue.name], period):
             proof.add(word)
         _check_stored(config, queue, words[queue.name])
     return proof.conclude()
@@ -125,7 +129,8 @@ class _Proof:
     def __init__(self, config: ChipConfig, period: int, bounds: Mapping[tuple[str, int], int],
                  least: Mapping[tuple[str, int], int]) -> None:
         self.config, self.period, self.bounds, self.least = config, period, bounds, least
-        self.late = isa.vxm_late(config)
+        self.late, self.times = isa.vxm_late(config), latencies(config)
+        self.effects = _effects(self.times)
         self.words: list[Word] = []
         self.streams = Streams(period)
         self.last = 0
@@ -171,7 +176,7 @@ class _Proof:
         last = int(self._end(word).max())
         if last >= self.period:
             raise word.error(Trap.NOT_PARKED, last, f"an element executes after the period of {self.period}")
-        effect = last + EFFECT[word.instr.op]  # `last` includes the delay of a folded VXM
+        effect = last + self.effects[word.instr.op]  # `last` includes the delay of a folded VXM
         if effect > self.period:
             raise word.error(Trap.NOT_PARKED, effect, f"its effect comes after the period of {self.period}")
         self.last = max(self.last, effect)
@@ -205,7 +210,7 @@ class _Proof:
             return
         low, spread = self._addresses(word)
         if instr.op is Op.READ:
-            self._drive(word, self._read_lane(word), instr.planes, word.elements + isa.MEM_READ)
+            self._drive(word, self._read_lane(word), instr.planes, word.elements + self.times.mem_read)
         else:
             self._sample(word, (instr.dir, VECTOR), instr.planes)
         busy = word.elements + (0 if instr.op is Op.READ else isa.MEM_WRITE_TO_READ - 1)
@@ -245,7 +250,7 @@ class _Proof:
         instr = word.instr
         outward, inward = (Dir.E, Dir.W) if word.queue.position == MXM_E else (Dir.W, Dir.E)
         if instr.op is Op.DRAIN:
-            self._drive(word, (inward, VECTOR), ALL, word.elements + isa.MXM_DRAIN)
+            self._drive(word, (inward, VECTOR), ALL, word.elements + self.times.mxm_drain)
             return
         number = np.arange(word.burst[0])
         if instr.op is Op.LOAD:
@@ -280,9 +285,9 @@ class _Proof:
             self._within(word, instr.rf + number * instr.rf_inc, rf, "register")
         for direction, enabled in ((Dir.E, instr.dst_e), (Dir.W, instr.dst_w)):
             if enabled:
-                self._drive(word, (direction, VECTOR), ALL, word.elements + isa.VXM_DRIVE + self.late)
+                self._drive(word, (direction, VECTOR), ALL, word.elements + self.times.vxm_drive + self.late)
         if instr.red is not Red.NONE and instr.red_e:
-            self._drive(word, (Dir.E, VECTOR), ALL, word.last + isa.VXM_REDUCE_DRIVE + self.late)
+            self._drive(word, (Dir.E, VECTOR), ALL, word.last + self.times.vxm_reduce_drive + self.late)
 
     def _sxm(self, word: Word) -> None:
         instr = word.instr
@@ -301,7 +306,7 @@ class _Proof:
         if instr.op is not Op.TRANSPOSE_OUT:
             self._sample(word, (outward, VECTOR), 1 << instr.plane if instr.op is Op.TRANSPOSE_IN else ALL)
         if instr.op is not Op.TRANSPOSE_IN:
-            self._drive(word, (inward, VECTOR), ALL, word.elements + isa.SXM_DRIVE)
+            self._drive(word, (inward, VECTOR), ALL, word.elements + self.times.sxm_drive)
 
     def _c2c(self, word: Word) -> None:
         instr, side, config = word.instr, word.queue.side, self.config

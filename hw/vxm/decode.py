@@ -4,7 +4,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data
 
 from arch import tables
-from arch.isa import HALVES, VXM_DRIVE, Alu, Fmt, Func, Sat, Src
+from arch.isa import HALVES, Alu, Fmt, Func, Sat, Src
 from arch.numerics import INT32, SAT_LIMIT
 
 from ..idioms import any_of
@@ -12,8 +12,6 @@ from ..idioms import any_of
 CARRIED = ("func", "logical", "round", "alu", "sat", "rep", "dst_e", "dst_w", "rf_we", "er_we", "er_dst",
            "red", "red_slot", "red_keep", "red_e")
 """Instruction fields that travel down the pipeline with an element."""
-LAST = VXM_DRIVE
-"""The stage that drives and writes results."""
 INTERPOLATED = (Func.RECIP, Func.RSQRT, Func.SIGMOID, Func.LOG2)
 
 
@@ -26,9 +24,12 @@ def fault(word: data.View) -> Value:
 
 
 def decode(m: Module, control: list[data.View]) -> data.View:
-    """The lanes' controls. Those of stage k are decoded from the fields in stage k - 1 and registered."""
+    """The lanes' controls. Those of stage k are decoded from the fields in stage k - 1 and registered.
+
+    control: the fields in all stages up to the last. The optional stage behind the product decodes nothing.
+    """
     decoded = Signal(DECODED, reset_less=True)
-    shift, normalise, choose, lookup, multiply, near, alu, saturate, write = control[:LAST]
+    shift, normalise, choose, lookup, *_, multiply, near, alu, saturate, write = control[:-1]
 
     def func(stage, *funcs):
         return any_of([stage.func == one for one in funcs])

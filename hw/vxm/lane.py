@@ -6,7 +6,7 @@ from amaranth.hdl import Module, Mux
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from arch.config import MAX_LANES
+from arch.config import MAX_LANES, ChipConfig
 from arch.isa import COUNT_BITS
 
 from ..idioms import register
@@ -44,6 +44,10 @@ class Lane(wiring.Component):
     least: Out(1)
     exponent: Out(8)
 
+    def __init__(self, config: ChipConfig):
+        self._config = config
+        super().__init__()
+
     def elaborate(self, platform):
         m = Module()
         decoded = self.decoded
@@ -57,7 +61,11 @@ class Lane(wiring.Component):
         s = registers(4, **choose(m, decoded, s), right=s.right, above=s.above, below=s.below, a=s.a, c=s.c,
                       post=s.post)
         s = registers(5, **look_up(m, decoded, s), left=s.left)
-        s = registers(6, p=multiply(m, decoded, s.left, s.right, s.passed, s.post), post=s.post[:FAR], c=s.c, k=s.k)
+        product = s.left.as_signed() * s.right.as_signed()
+        if "multiply" in self._config.registers:
+            product = register(m, product, "product6").as_signed()
+            s = registers(6, passed=s.passed, post=s.post, c=s.c, k=s.k)
+        s = registers(6, p=multiply(m, decoded, product, s.passed, s.post), post=s.post[:FAR], c=s.c, k=s.k)
         s = registers(7, **round_product(m, decoded, s.p, s.post), c=s.c, k=s.k)
         s = registers(8, **alu(m, decoded, s, self.iota), k=s.k)
         s = registers(9, **saturate(m, decoded, s.y, s.beyond), k=s.k)

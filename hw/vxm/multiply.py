@@ -12,14 +12,14 @@ FAR = 4
 """First bit of a post shift that acts in stage 5. Lower bits act in stage 6."""
 
 
-def multiply(m: Module, decoded: data.View, left: Value, right: Value, passed: Value, amount: Value) -> Value:
+def multiply(m: Module, decoded: data.View, product: Value, passed: Value, amount: Value) -> Value:
     """Stage 5: the product or the bypassed value, shifted right by the upper bits of the amount.
 
     The result has one more bit at its low end, for rounding.
     """
     p = Signal(signed(PRODUCT_BITS), name="product")
     by = Cat(decoded.s5_bypass.replicate(tables.CENTRE_BITS), decoded.s5_pass.replicate(32 - tables.CENTRE_BITS))
-    m.d.comb += p.eq((left.as_signed() * right.as_signed()) | (passed & by).as_signed())
+    m.d.comb += p.eq(product | (passed & by).as_signed())
     return _shifted(m, Cat(Const(0, 1), p), amount, range(FAR, len(amount)))
 
 

@@ -10,13 +10,14 @@ from amaranth.lib.memory import Memory
 from arch.config import PLANES, ChipConfig
 from arch.host_map import Trap
 from arch.isa import COUNT_BITS, ErUse, Op, Src
+from arch.latencies import latencies
 from arch.row import Queue
 
 from ..burst import Burst, fields, latched
 from ..idioms import group_lanes, lanes_group, named, register
 from ..unit import illegal, trap, unit_ports
 from .arithmetic import pick
-from .decode import CARRIED, LAST, decode, fault
+from .decode import CARRIED, decode, fault
 from .fold import part_of, parts, sampled, whole
 from .lane import Lane
 from .operands import planes_of, register_index, register_number, shift_amounts, take, take_half
@@ -32,9 +33,10 @@ def probe_layout(config: ChipConfig) -> data.StructLayout:
 class Vxm(wiring.Component):
     """The vector unit: y = sat(func(a >> pre, b) >> post alu c) on int32 lanes (`arch.numerics.vxm`).
 
-    The unit has one burst engine. An element that samples its operands in cycle e drives its result in e + VXM_DRIVE.
-    It writes the result at the end of that cycle, so the result is readable in e + VXM_RF. The reduction of a burst is
-    driven eastward in e(last) + VXM_REDUCE_DRIVE, as int32, to the SXM, which reduces over lanes.
+    The unit has one burst engine. An element that samples its operands in cycle e drives its result in
+    e + `Latencies.vxm_drive` (9). It writes the result at the end of that cycle, so the result is readable in
+    e + `vxm_rf` (10). The reduction of a burst is driven eastward in e(last) + `vxm_reduce_drive` (10), as int32, to
+    the SXM, which reduces over lanes.
 
     `rep` applies only to driven results. Register file, exponent file and reduction take y itself
     (`arch.numerics.exponent`). If `red` is NONE, the other `red_*` fields have no effect. The register file has one
@@ -55,6 +57,9 @@ class Vxm(wiring.Component):
         9   drive, write, reduce
         10  drive the reduction
 
+    The optional register "multiply" (`ChipConfig.registers`) makes a stage of the first part of the post shift, and
+    "reduce" one of the terms of a reduction. All stages behind them are a cycle later.
+
     A folded unit (`ChipConfig.vxm_fold`) computes an element in parts of `vxm_lanes` lanes, one a cycle, lowest lanes
     first. Part j is in stage k in cycle e + j + k. The stream values of cycle e are held for the later parts, and the
     result is driven after the last part (`isa.vxm_late`). The files hold one part in a word, so part j is read and
@@ -68,7 +73,7 @@ class Vxm(wiring.Component):
     """
 
     def __init__(self, *, config: ChipConfig, queue: Queue):
-        self._config = config
+        self._config, self._latencies = config, latencies(config)
         self._fold, self._lanes = config.vxm_fold, config.vxm_lanes
         super().__init__(unit_ports(config, "VXM", probe_layout(config)))
 
@@ -94,9 +99,9 @@ class Vxm(wiring.Component):
         amounts = shift_amounts(m, engine, er)
         decoded = decode(m, control)
         y, exponents, least = [], [], []
-        number = Cat(part_of(control[7]), control[7].element)
+        number = Cat(part_of(control[-3]), control[-3].element)
         for n, (a, b, c, pre, post) in enumerate(zip(*operands, *amounts, strict=True)):
-            m.submodules[f"lane{n}"] = lane = Lane()
+            m.submodules[f"lane{n}"] = lane = Lane(self._config)
             m.d.comb += [lane.decoded.eq(decoded), lane.a.eq(a), lane.b.eq(b), lane.c.eq(c), lane.pre.eq(pre),
                          lane.post.eq(post), lane.iota.eq(Cat(Const(n, self._own_bits), number))]
             y.append(lane.y)
@@ -104,10 +109,10 @@ class Vxm(wiring.Component):
             least.append(lane.least)
 
         result, laid = Signal(32 * self._lanes), Signal(32 * self._lanes)
-        before, now = control[LAST - 1 :]
+        before, now = control[-2:]
         m.d.comb += [result.eq(lanes_group(y)), laid.eq(lay(m, before, result))]
         driven = whole(m, laid, self._fold, "laid")
-        reduced = reduce(m, before, now, y, least, self._fold)
+        reduced = reduce(m, before, now, y, least, self._fold, split="reduce" in self._config.registers)
         write = self._write(m, rf, er, now, result, Cat(exponents))
         complete = now.valid & part_of(now).all() if self._fold > 1 else now.valid
         drives_e, drives_w = complete & now.dst_e, complete & now.dst_w
@@ -132,12 +137,12 @@ class Vxm(wiring.Component):
         return self._lanes.bit_length() - 1
 
     def _control(self, m: Module, engine: Burst) -> list[data.View]:
-        """The control fields that travel with an element, in stages 0..LAST."""
+        """The control fields that travel with an element, in all stages up to the last, which drives."""
         op = engine.op
         members = {"valid": 1, "first": 1, "last": 1, "element": COUNT_BITS, "rf": 5,
                    **({"part": range(self._fold)} if self._fold > 1 else {}),
                    **{name: op.shape().members[name] for name in CARRIED}}
-        control = [Signal(data.StructLayout(members), name=f"control{k}") for k in range(LAST + 1)]
+        control = [Signal(data.StructLayout(members), name=f"control{k}") for k in range(self._latencies.vxm_drive + 1)]
         here = control[0]
         m.d.comb += [getattr(here, name).eq(getattr(op, name)) for name in CARRIED]
         m.d.comb += [

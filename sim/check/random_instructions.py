@@ -9,13 +9,7 @@ from arch.isa import (
     ENGINE,
     FIELDS,
     HALVES,
-    MEM_READ,
-    MXM_DRAIN,
-    START,
-    SXM_DRIVE,
     SXM_TRANSPOSE,
-    VXM_DRIVE,
-    VXM_REDUCE_DRIVE,
     Alu,
     Dir,
     Fmt,
@@ -75,17 +69,18 @@ class Builder(Placement):
     def lay_out(self) -> Program | None:
         """A program with only loops and windows; None if the queues' stores have no room for the loops."""
         rng = self.rng
-        phases = random_phases(rng)
+        start = self.latencies.start
+        phases = random_phases(rng, self.latencies.min_delay_jump)
         nodes = {}
         for queue in self.queues:
             depth = self.depth(queue) if queue.unit == "MEM" else 1 << 12
-            nodes[queue.name] = layout(rng, phases, [Instance(START, (0, 0))], (), depth)
+            nodes[queue.name] = layout(rng, phases, [Instance(start, (0, 0))], (), depth)
             own = [Instr(Op.SYNC), *(instr for node in nodes[queue.name] for instr in node.emit(MAX_DELAY))]
             if not self.stocks[queue.name].add(own):
                 return None
         windows = {name: [w for node in tree for w in (node.windows() if isinstance(node, Loop) else [node])]
                    for name, tree in nodes.items()}
-        self.program = Program(nodes, windows, START + sum(phase.length for phase in phases))
+        self.program = Program(nodes, windows, start + sum(phase.length for phase in phases))
         return self.program
 
     # --- MEM -----------------------------------------------------------------------------------------------------
@@ -140,7 +135,7 @@ class Builder(Placement):
         instr = Instr(Op.READ, fields=fields | address)
         accesses = self.accesses(window, offset, instr, 0)
         if not self.banks_free(queue, True, accesses) or not self.produce(
-                queue, window, offset, instr, MEM_READ, instr.dir.value, instr.planes, instr.weights):
+                queue, window, offset, instr, self.latencies.mem_read, instr.dir.value, instr.planes, instr.weights):
             return False
         self.book(queue, True, accesses)
         return True
@@ -173,7 +168,8 @@ class Builder(Placement):
         window, offset = self.place(queue)
         vector = Instr(Op.READ, fields={"addr": self.rng.randrange(INDEX_QUADS), "dir": direction,
                                         "planes": 15})
-        hops = MEM_READ + abs(target.position - queue.position)
+        read = self.latencies.mem_read
+        hops = read + abs(target.position - queue.position)
         found = self.window_at(target, window.starts[0].cycle + offset + hops)
         load = Instr(Op.INDEX, fields={"index": self.rng.randint(1, self.config.index_regs - 1), "dir": direction})
         if not found or not self.fits(target, *found, load):
@@ -182,12 +178,12 @@ class Builder(Placement):
         if cycles != [instance.cycle + ENGINE + hops for instance in window.instances(offset)]:
             return False
         between = range(min(queue.position, target.position) + 1, max(queue.position, target.position))
-        if not all(self.program.taken.drivable(direction.value, 0, 15, queue.position, cycle - hops + MEM_READ)
+        if not all(self.program.taken.drivable(direction.value, 0, 15, queue.position, cycle - hops + read)
                    and not self._driven_between(direction.value, target.position, cycle, between)
                    for cycle in cycles):
             return False
         accesses = self.accesses(window, offset, vector, 0)
-        if not self.produce(queue, window, offset, vector, MEM_READ, direction.value):
+        if not self.produce(queue, window, offset, vector, self.latencies.mem_read, direction.value):
             return False
         self.book(queue, True, accesses)
         self.keep(target, *found, load)
@@ -239,7 +235,7 @@ class Builder(Placement):
         if not self.fits(queue, window, offset, instr):
             return False
         for group, source in enumerate(slices, 1):
-            cycle = arrival - abs(queue.position - source.position) - MEM_READ - ENGINE
+            cycle = arrival - abs(queue.position - source.position) - self.latencies.mem_read - ENGINE
             found = self.window_at(source, cycle)
             fields = {"count": acts * accs, "interval": 1, "dir": Dir(direction), "weights": group, "planes": 15}
             if not found or not self.read(source, *found, fields):
@@ -253,7 +249,7 @@ class Builder(Placement):
     def add_drain(self) -> bool:
         queue = self.some("MXM")
         instr = Instr(Op.DRAIN, fields=self.burst() | {"acc": self.rng.randrange(self.config.acc_depth)})
-        return self.produce(queue, *self.place(queue), instr, MXM_DRAIN, 1 - outward(queue))
+        return self.produce(queue, *self.place(queue), instr, self.latencies.mxm_drain, 1 - outward(queue))
 
     # --- SXM -----------------------------------------------------------------------------------------------------
 
@@ -271,7 +267,7 @@ class Builder(Placement):
         ])
         instr = Instr(op, fields=burst | own)
         return (self.sampled(queue, window, offset, instr, run.direction, 15)
-                and self.produce(queue, window, offset, instr, SXM_DRIVE, 1 - outward(queue)))
+                and self.produce(queue, window, offset, instr, self.latencies.sxm_drive, 1 - outward(queue)))
 
     def add_flits(self) -> bool:
         """A SEND, and the RECEIVE at the other end of the link."""
@@ -327,7 +323,7 @@ class Builder(Placement):
 
     def transpose_out(self, queue: Queue, window: Window, offset: int) -> bool:
         instr = Instr(Op.TRANSPOSE_OUT, fields=self.burst(self.config.lanes))
-        return self.produce(queue, window, offset, instr, SXM_DRIVE, 1 - outward(queue))
+        return self.produce(queue, window, offset, instr, self.latencies.sxm_drive, 1 - outward(queue))
 
     # --- VXM -----------------------------------------------------------------------------------------------------
 
@@ -365,8 +361,8 @@ class Builder(Placement):
     def _place_alu(self, queue: Queue, window: Window, offset: int, instr: Instr, every: list) -> bool:
         drives, late = [], vxm_late(self.config)
         for _, cycles in every:
-            last = cycles[-1] + VXM_REDUCE_DRIVE + late
-            results = [cycle + VXM_DRIVE + late for cycle in cycles]
+            last = cycles[-1] + self.latencies.vxm_reduce_drive + late
+            results = [cycle + self.latencies.vxm_drive + late for cycle in cycles]
             drives += [(d, 0, 15, results) for d, on in enumerate((instr.dst_e, instr.dst_w)) if on]
             drives += [(Dir.E.value, 0, 15, [last])] * instr.red_e
         if not self.drivable(queue, drives):

@@ -9,6 +9,7 @@ from random import Random
 
 from arch.config import VXM, ChipConfig
 from arch.isa import ENGINE, ENGINES, FMT_PLANES, Fmt, Instr, Op, encode
+from arch.latencies import latencies
 from arch.queue_store import Store
 from arch.row import Queue, queues
 
@@ -71,6 +72,7 @@ class Placement:
 
     def __init__(self, config: ChipConfig, rng: Random, stocks: dict[str, Stock]):
         self.config = config
+        self.latencies = latencies(config)
         self.stocks = stocks
         self.rng = rng
         self.queues = queues(config)

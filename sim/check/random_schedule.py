@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from arch.config import PLANES
-from arch.isa import MIN_DELAY, MIN_DELAY_JUMP, Instr, Op
+from arch.isa import MIN_DELAY, Instr, Op
 from arch.row import Queue
 
 Slot = tuple[int, int, int]
@@ -68,17 +68,18 @@ class Window:
 
 @dataclass
 class Loop:
-    """A loop of a queue: LOOP, the body's windows and inner loops, END_LOOP."""
+    """A loop of a queue: LOOP, the body's windows and inner loops, END_LOOP with the delay `jump`."""
 
     count: int
     stride: int
+    jump: int
     body: "list[Window | Loop]"
 
     def emit(self, max_delay: int) -> Iterator[Instr]:
         yield Instr(Op.LOOP, MIN_DELAY, {"count": self.count, "stride": self.stride})
         for node in self.body:
             yield from node.emit(max_delay)
-        yield Instr(Op.END_LOOP, MIN_DELAY_JUMP)
+        yield Instr(Op.END_LOOP, self.jump)
 
     def windows(self) -> Iterator[Window]:
         for node in self.body:
@@ -87,15 +88,19 @@ class Loop:
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of a token's time. With `count` it is a loop: that many turns of `body`."""
+    """A stretch of a token's time. With `count` it is a loop: that many turns of `body`, which ends with a `jump`."""
 
     length: int
     count: int = 0
+    jump: int = 0
     body: "tuple[Phase, ...]" = ()
 
 
-def random_phases(rng: Random) -> list[Phase]:
-    """Two to five phases. Some are loops, and some of the loops are nested."""
+def random_phases(rng: Random, jump: int) -> list[Phase]:
+    """Two to five phases. Some are loops, and some of the loops are nested.
+
+    jump: delay of END_LOOP.
+    """
     phases = []
     for _ in range(rng.randint(2, 5)):
         if rng.random() < 0.5:
@@ -104,14 +109,14 @@ def random_phases(rng: Random) -> list[Phase]:
         body = [Phase(rng.randint(8, 40))]
         if rng.random() < 0.5:
             inner = Phase(rng.randint(6, 20))
-            body += [_loop(rng.randint(1, 4), [inner]), Phase(rng.randint(4, 20))]
-        phases.append(_loop(rng.randint(1, 4), body))
+            body += [_loop(rng.randint(1, 4), jump, [inner]), Phase(rng.randint(4, 20))]
+        phases.append(_loop(rng.randint(1, 4), jump, body))
     return phases
 
 
-def _loop(count: int, body: list[Phase]) -> Phase:
-    once = sum(phase.length for phase in body) + MIN_DELAY_JUMP
-    return Phase(MIN_DELAY + count * once, count, tuple(body))
+def _loop(count: int, jump: int, body: list[Phase]) -> Phase:
+    once = sum(phase.length for phase in body) + jump
+    return Phase(MIN_DELAY + count * once, count, jump, tuple(body))
 
 
 def layout(rng: Random, phases: Iterable[Phase], starts: list[Instance], strides: tuple[int, ...],
@@ -138,7 +143,7 @@ def _layout_loop(rng: Random, phase: Phase, starts: list[Instance], strides: tup
     level = len(strides)
     inside = [Instance(start.cycle + MIN_DELAY + k * once, (k, 0) if level == 0 else (start.turns[0], k))
               for start in starts for k in range(phase.count)]
-    return Loop(phase.count, stride, layout(rng, phase.body, inside, (*strides, stride), depth))
+    return Loop(phase.count, stride, phase.jump, layout(rng, phase.body, inside, (*strides, stride), depth))
 
 
 class Reservations:

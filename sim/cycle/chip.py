@@ -12,7 +12,8 @@ import numpy as np
 from arch.config import ChipConfig
 from arch.host_map import WORD, Control, Space, Trap, bucket_of, fields_of, lanes_of
 from arch.identity import chip_digest
-from arch.isa import PC_BITS, START, least_period, routable, width
+from arch.isa import PC_BITS, least_period, routable, width
+from arch.latencies import latencies
 from arch.row import Queue, queue_depth, queues
 from base.progress import Tell
 from program.image import Image, each
@@ -57,6 +58,7 @@ class ModelChip(HostedChip):
 
     def __init__(self, config: ChipConfig, *, strict: bool = True):
         self.config = config
+        self._start = latencies(config).start
         self.time = Timeline(strict)
         self.streams = Streams(config, self.time)
         self.maps = np.zeros((config.sxm_maps, config.lanes), np.uint8)
@@ -148,7 +150,7 @@ class ModelChip(HostedChip):
         for unit in self._c2cs:
             unit.began = now
         for icu in self._queues:
-            icu.start(now + START, bucket)
+            icu.start(now + self._start, bucket)
 
     def _bucket(self) -> int | None:
         """The bucket of the current position; None if the position is beyond all buckets."""

@@ -15,6 +15,7 @@ import numpy as np
 from arch.config import PLANES, POSITIONS, ChipConfig
 from arch.host_map import Trap
 from arch.isa import ENGINE, Instr
+from arch.latencies import latencies
 from arch.row import Queue
 
 LANE_MASKS: tuple[np.int32, ...] = tuple(
@@ -175,6 +176,7 @@ class Unit(ABC):
         self.name = queue.name
         self.position = queue.position
         self.config = config
+        self.latencies = latencies(config)
         self.time = time
         self.streams = streams
         self._last: dict[str, int] = {}

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from arch.host_map import Trap
-from arch.isa import FIELDS, ICU_OPS, LOOP_LEVELS, MIN_DELAY, MIN_DELAY_JUMP, UNIT_OPS, EncodingError, Instr, Op, decode
+from arch.isa import FIELDS, ICU_OPS, LOOP_LEVELS, MIN_DELAY, UNIT_OPS, EncodingError, Instr, Op, decode
 from arch.row import Queue
 
 from .core import Timeline, Unit
@@ -33,15 +33,18 @@ class IllegalWord(ValueError):
     """A word that cannot be issued. Decoding raises it; dispatch turns it into a trap."""
 
 
-def instruction(word: int, unit: str) -> Instr:
-    """Decode a word for a queue of `unit`. All fields become plain attributes, because every element reads them."""
+def instruction(word: int, unit: str, jump: int) -> Instr:
+    """Decode a word for a queue of `unit`. All fields become plain attributes, because every element reads them.
+
+    jump: least delay of END_LOOP.
+    """
     try:
         instr = decode(word, unit)
     except (EncodingError, ValueError) as error:
         raise IllegalWord(str(error)) from None
     if instr.op not in ICU_OPS and instr.op not in UNIT_OPS[unit]:
         raise IllegalWord(f"{instr.op.name} is not an operation of {unit}")
-    least = MIN_DELAY_JUMP if instr.op is Op.END_LOOP else MIN_DELAY
+    least = jump if instr.op is Op.END_LOOP else MIN_DELAY
     if instr.delay < least:
         raise IllegalWord(f"{instr.op.name}: delay must be at least {least}, not {instr.delay}")
     for name, spec in FIELDS[instr.op].items():
@@ -73,7 +76,7 @@ class IcuModel:
         """Put a word into the queue and decode it."""
         self.words[address] = word
         try:
-            self._decoded[address] = instruction(word, self.queue.unit)
+            self._decoded[address] = instruction(word, self.queue.unit, self.unit.latencies.min_delay_jump)
         except IllegalWord as error:
             self._decoded[address] = error
 

@@ -11,10 +11,6 @@ from arch.host_map import Trap
 from arch.isa import (
     ADDR_BITS,
     ENGINE,
-    MEM_READ,
-    MXM_ACC,
-    MXM_DRAIN,
-    SXM_DRIVE,
     AnyOp,
     Dir,
     Instr,
@@ -105,7 +101,8 @@ class MemModel(Unit):
             self.trap(Trap.BANK_CONFLICT, f"quad {address} is read in the cycle in which a write to it is committed")
         value = self.quads[address].copy() if keep is None else self.quads[address] & keep
         direction, position, planes, group = target
-        self.time.write(now + MEM_READ, self.streams.drive, direction, position, planes, value, self.name, group)
+        self.time.write(now + self.latencies.mem_read, self.streams.drive, direction, position, planes, value,
+                        self.name, group)
 
     def _write(self, address: int, mask: np.ndarray | None, source: tuple[int, int, int]) -> None:
         address = self._address(address)
@@ -186,7 +183,7 @@ class MxmModel(Unit):
     def _mac(self, act: int, acc: int, clear: bool, narrow: bool) -> None:
         entry = self._act[self.check(act, self.config.act_depth, "activation entry")]
         weights = self.streams.sample_weights(self._outward, self.position, self.name).copy()
-        self._steps.append((self.time.now + MXM_ACC, weights, entry, acc, clear, narrow))
+        self._steps.append((self.time.now + self.latencies.mxm_acc, weights, entry, acc, clear, narrow))
         if len(self._steps) >= _LAZY:
             self._settle()
 
@@ -224,8 +221,8 @@ class MxmModel(Unit):
     def _drain(self, vector: int) -> None:
         self._settle()
         value = self._acc[vector % self.config.acc_depth].copy()
-        self.time.write(self.time.now + MXM_DRAIN, self.streams.drive, self._inward, self.position, ALL, value,
-                        self.name)
+        self.time.write(self.time.now + self.latencies.mxm_drain, self.streams.drive, self._inward, self.position, ALL,
+                        value, self.name)
 
 
 class SxmModel(Unit):
@@ -262,8 +259,8 @@ class SxmModel(Unit):
         return self.streams.sample(self._outward, self.position, planes, self.name)
 
     def _drive(self, value: np.ndarray) -> None:
-        self.time.write(self.time.now + SXM_DRIVE, self.streams.drive, self._inward, self.position, ALL, value,
-                        self.name)
+        self.time.write(self.time.now + self.latencies.sxm_drive, self.streams.drive, self._inward, self.position, ALL,
+                        value, self.name)
 
     def _permute(self, instr: Instr):
         lanes = self._maps[self.check(instr.map, self.config.sxm_maps, "map")].copy()

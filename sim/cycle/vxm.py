@@ -10,7 +10,7 @@ import numpy as np
 
 from arch import numerics
 from arch.config import PLANES, ChipConfig
-from arch.isa import FIELDS, FMT_PLANES, VXM_DRIVE, VXM_REDUCE_DRIVE, ErUse, Fmt, Instr, Op, Red, Src, vxm_late
+from arch.isa import FIELDS, FMT_PLANES, ErUse, Fmt, Instr, Op, Red, Src, vxm_late
 from arch.row import Queue
 
 from .core import Streams, Timeline, Unit
@@ -90,12 +90,12 @@ class VxmBurst:
         now = vxm.time.now
         exponent = vxm.er_vectors[self._er or 0]
         self._pending.append((*(source(i) for source in self._sources), exponent))
-        late = vxm_late(vxm.config)
-        vxm.time.write(now + VXM_DRIVE, self._finish, i)
+        late, times = vxm_late(vxm.config), vxm.latencies
+        vxm.time.write(now + times.vxm_drive, self._finish, i)
         if instr.dst_e or instr.dst_w:
-            vxm.time.write(now + VXM_DRIVE + late, self._drive_result, i)
+            vxm.time.write(now + times.vxm_drive + late, self._drive_result, i)
         if instr.red is not Red.NONE and instr.red_e and i == instr.count - 1:
-            vxm.time.write(now + VXM_REDUCE_DRIVE + late, self._finish_reduction)
+            vxm.time.write(now + times.vxm_reduce_drive + late, self._finish_reduction)
 
     def _compute(self) -> None:
         """Results of all pending elements."""
