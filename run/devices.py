@@ -88,7 +88,10 @@ def open_in_flight(name: str, rack: RackConfig) -> InFlight:
     check_name(name)
     if name == "reference":
         return ReferenceInFlight()
-    _check_rack(name, rack)
+    if is_port(name):
+        raise TspError(f"sequences in flight run on simulated racks only, not on {name}: use --device rtl, model or "
+                       "reference")
+    _check_memory(rack)
     return RackInFlight(name, _hosted(name, rack))
 
 
@@ -97,17 +100,12 @@ def _rack(name: str, rack: RackConfig, trace: Path | None, faults: LineFaults | 
 
     if trace is not None:
         raise TspError(f"waveforms show one chip, not rack {rack.name}: leave out --vcd and --fst")
-    _check_rack(name, rack)
-    return RackDevice(name, _hosted(name, rack), Lines(rack, faults) if faults else None)
-
-
-def _check_rack(name: str, rack: RackConfig) -> None:
-    """Raises TspError unless a rack can be simulated."""
     if is_port(name):
         from fpga.host.rack import open_rack
 
         return open_rack(ports_of(name), rack)
     _check_memory(rack)
+    return RackDevice(name, _hosted(name, rack), Lines(rack, faults) if faults else None)
 
 
 def _hosted(name: str, rack: RackConfig) -> HostedRack:
