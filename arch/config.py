@@ -23,7 +23,7 @@ MAX_LANES = 16
 """Lanes of the widest chip: the limit of instruction and host words."""
 PLANES = 4
 """Byte planes of a stream group, and of a MEM quad (PLANES bytes a lane)."""
-ADDED = ("vxm_fold", "ports", "slot", "registers")
+ADDED = ("vxm_fold", "ports", "slot", "registers", "drain_max")
 """Fields that were added after some chips were built. A digest includes them only where they differ from their default,
 so the older chips keep their identity."""
 MAX_PORTS = 4
@@ -67,6 +67,7 @@ class ChipConfig:
     ports: links to other chips at the western and at the eastern end. An end without links has no C2C.
     slot: cycles that a flit takes on a link. All links of a chip begin their slots in the same cycles.
     registers: optional pipeline registers, names of `REGISTERS`. Each costs cycles and shortens the longest paths.
+    drain_max: whether the MXMs find the greatest value of each lane among the vectors that they drain.
     debug: carry a driven bit with each stream slot, and trap illegal programs. Bitstreams never have it.
     """
 
@@ -91,6 +92,7 @@ class ChipConfig:
     ports: tuple[int, int] = (0, 0)
     slot: int = 4
     registers: tuple[str, ...] = ()
+    drain_max: bool = False
     debug: bool = False
 
     def __post_init__(self) -> None:
@@ -229,7 +231,7 @@ CONFIGS = {
         ChipConfig(name="small", lanes=4, mem_depths=(512, 1536), act_depth=32, vxm_icu_depth=2048, sxm_transpose=False,
                    icu_words=((512,), (32,), (512, 8), (256,), (256,))),
         ChipConfig(name="ulx3s", lanes=8, weight_groups=2, mem_depths=(1024, 2560, 2560), acc_depth=32,
-                   vxm_icu_depth=2048, sxm_transpose=False,
+                   vxm_icu_depth=2048, sxm_transpose=False, drain_max=True,
                    icu_words=((512,), (32,), (248, 8), (224,), (32, 64), (32, 64))),
         ChipConfig(name="wide", mem_depths=(512, 2560), act_depth=32, vxm_icu_depth=2048, sxm_transpose=False,
                    icu_words=((512,), (256,), (512, 8), (64, 64), (32, 48))),

@@ -58,6 +58,8 @@ MXM_ACC = 5
 """MAC samples weights in e; the accumulator holds the sum for a DRAIN element executing at e + MXM_ACC or later."""
 MXM_DRAIN = 1
 """DRAIN element executes -> accumulator vector driven."""
+MXM_MAX = 2
+"""DRAIN element executes in e; one that drives the greatest values counts it if it executes at e + MXM_MAX or later."""
 C2C_SEND = 0
 """SEND samples in e; the flit's slot begins in e + C2C_SEND."""
 C2C_RECEIVE = 0
@@ -239,6 +241,15 @@ class Wfmt(enum.Enum, shape=1):
     INT4 = 1  #: a byte holds two weights of neighbouring rows, low nibble first
 
 
+class DrainMax(enum.Enum, shape=2):
+    """What a DRAIN does with the greatest value of each lane, on a chip with `ChipConfig.drain_max`."""
+
+    NONE = 0  #: leaves the greatest values as they are
+    FIRST = 1  #: the greatest values become those of the burst
+    MORE = 2  #: the greatest values become those of the burst and of what was before
+    DRIVE = 3  #: drives the greatest values in place of accumulators, and leaves them as they are
+
+
 # --- fields --------------------------------------------------------------------------------------------------------
 
 DELAY_BITS = 12
@@ -250,13 +261,17 @@ PC_BITS = 12
 
 @dataclass(frozen=True)
 class Field:
-    """One field of an instruction: `bits` wide, two's complement if `signed`, or an enumeration."""
+    """One field of an instruction: `bits` wide, two's complement if `signed`, or an enumeration.
+
+    needs: name of the `ChipConfig` flag of chips that have the field; on all other chips it is 0.
+    """
 
     bits: int
     signed: bool = False
     kind: type | None = None
     low: int | None = None
     doc: str = ""
+    needs: str = ""
 
     @functools.cached_property
     def range(self) -> tuple[int, int]:
@@ -282,10 +297,10 @@ class Field:
         return self.kind or Shape(self.bits, self.signed)
 
 
-def _enum(kind: type, doc: str = "") -> Field:
+def _enum(kind: type, doc: str = "", needs: str = "") -> Field:
     from amaranth.hdl import Shape
 
-    return Field(Shape.cast(kind).width, kind=kind, doc=doc)
+    return Field(Shape.cast(kind).width, kind=kind, doc=doc, needs=needs)
 
 
 COUNT = Field(COUNT_BITS, low=1, doc="elements of the burst")
@@ -332,7 +347,8 @@ FIELDS: Mapping[AnyOp, Mapping[str, Field]] = MappingProxyType({
              "accs": Field(COUNT_BITS, low=1, doc="accumulator entries"),
              "order": _enum(Order), "wfmt": _enum(Wfmt),
              "clear": Field(1, doc="the first activation entry overwrites the accumulator instead of adding")},
-    Op.DRAIN: {**_BURST, "acc": Field(6, doc="first accumulator vector")},
+    Op.DRAIN: {**_BURST, "acc": Field(6, doc="first accumulator vector"),
+               "max": _enum(DrainMax, "what becomes of the greatest values", needs="drain_max")},
     Op.ALU: {
         **_BURST, **_operand("a"), **_operand("b"), **_operand("c"),
         "imm": Field(18, signed=True, doc="immediate of operands with source IMM"),
@@ -400,9 +416,13 @@ def routable(lanes: Sequence[int]) -> bool:
                for k in range((len(lanes) - 1).bit_length()) for lane in range(len(lanes)))
 
 
-def layout(op: AnyOp) -> data.StructLayout:
-    """Struct of a whole instruction word of `op`: the header, followed by the operation's fields."""
-    fields = {**HEADER, "op": _enum(type(op)), **FIELDS[op]}
+def layout(op: AnyOp, config: cfg.ChipConfig | None = None) -> data.StructLayout:
+    """Struct of a whole instruction word of `op`: the header, followed by the operation's fields.
+
+    config: of a chip that may have fields which not all chips have; they are the last ones.
+    """
+    own = {name: item for name, item in FIELDS[op].items() if not item.needs or getattr(config, item.needs, False)}
+    fields = {**HEADER, "op": _enum(type(op)), **own}
     return data.StructLayout({name: item.shape() for name, item in fields.items()})
 
 

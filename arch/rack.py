@@ -94,6 +94,12 @@ class RackConfig:
     def _wrong(self, what: str) -> TspError:
         return TspError(f"rack {self.name}: {what}")
 
+    @property
+    def meshed(self) -> bool:
+        """Whether each chip is linked with each other one."""
+        return len({(near.chip, far.chip) for near, (far, _) in self.across.items()}) == len(self.chips) * (
+            len(self.chips) - 1)
+
     @cached_property
     def across(self) -> Mapping[Port, tuple[Port, int]]:
         """What is at the other end of a port's link, and its latency."""

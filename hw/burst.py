@@ -4,12 +4,13 @@ from amaranth.hdl import Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from arch.config import ChipConfig
 from arch.isa import COUNT_BITS, INTERVAL, AnyOp, Op, layout
 
 
-def fields(op: AnyOp, word: Value) -> data.View:
-    """An instruction word seen as the fields of `op`."""
-    shape = layout(op)
+def fields(op: AnyOp, word: Value, config: ChipConfig | None = None) -> data.View:
+    """An instruction word seen as the fields of `op`. config: as `layout` takes it."""
+    shape = layout(op, config)
     return data.View(shape, Value.cast(word)[: shape.size])
 
 
@@ -29,13 +30,14 @@ class Burst(wiring.Component):
     start loses the old burst, and `conflict` pulses.
 
     op: the operation whose layout the engine latches. An operation without `count` and `interval` has one element.
+    config: of the chip, if `layout` is to know it.
     fold: cycles that an element takes. With fold > 1, `active` is high in all cycles of an element, `part` counts them,
     and `part_following` is its next value. `done` marks an element's last cycle, and `last` the last cycle of the last
     element. Intervals are then at least `fold`, unless the burst has one element.
     """
 
-    def __init__(self, op: Op, fold: int = 1):
-        shape = layout(op)
+    def __init__(self, op: Op, fold: int = 1, config: ChipConfig | None = None):
+        shape = layout(op, config)
         super().__init__({
             "start": In(1), "word": In(shape), "op": Out(shape),
             "active": Out(1), "index": Out(COUNT_BITS), "last": Out(1), "busy": Out(1), "conflict": Out(1),

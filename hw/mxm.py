@@ -2,14 +2,14 @@
 
 from itertools import pairwise
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from arch.config import MXM_E, PLANES, ChipConfig
 from arch.host_map import Trap
-from arch.isa import COUNT_BITS, Op, Order, Wfmt, layout
+from arch.isa import COUNT_BITS, DrainMax, Op, Order, Wfmt, layout
 from arch.latencies import latencies
 from arch.row import Queue
 
@@ -78,7 +78,8 @@ class Mxm(wiring.Component):
     MAC: samples the weights (row r is byte plane r of `weights`) and the activation entry in e; the accumulators hold
     the sum for a DRAIN element in e + `Latencies.mxm_acc` (5). Accumulator entry n is part n % p of vector n // p
     (modulo the file), where a vector has p = lanes // rows parts. INT4 exists only where its 2 R rows fit a vector.
-    DRAIN: reads a vector in e, drives it inward in e + MXM_DRAIN.
+    DRAIN: reads a vector in e, drives it inward in e + MXM_DRAIN. With `drain_max`, a register holds the greatest value
+    of each lane of what was drained: see `arch.isa.DrainMax`. It compares a vector in the cycle in which it drives it.
 
     Each row and lane has one 18 x 8 multiplier. In both formats it multiplies an activation by high * 2**14 + low: the
     signed upper nibble and the unsigned lower nibble (0..15) of a weight byte. So one product holds two, and four
@@ -108,12 +109,12 @@ class Mxm(wiring.Component):
         config = self._config
         m.submodules.load = load = Burst(Op.LOAD)
         m.submodules.mac = mac = MacLoops()
-        m.submodules.drain = drain = Burst(Op.DRAIN)
+        m.submodules.drain = drain = Burst(Op.DRAIN, config=config)
         m.submodules.act = act = Memory(shape=config.plane_bits, depth=config.act_depth, init=[],
                                         attrs={"ram_style": "distributed"})  # too shallow for block RAMs
         m.submodules.acc = acc = Memory(shape=ACC_BITS * config.lanes, depth=config.acc_depth, init=[])
         for engine, op in ((load, Op.LOAD), (mac, Op.MAC), (drain, Op.DRAIN)):
-            word = fields(op, self.word)
+            word = fields(op, self.word, config)
             m.d.comb += [engine.word.eq(word), engine.start.eq(self.valid & (word.op == op))]
         m.d.comb += self.busy.eq(load.busy | mac.active | drain.busy)
 
@@ -234,13 +235,27 @@ class Mxm(wiring.Component):
 
     def _drain(self, m: Module, engine: Burst, acc: Memory) -> None:
         port = acc.read_port(domain="comb")
-        vector = register(m, port.data, "drained")
+        vector = self._greatest(m, engine, port.data) if self._config.drain_max else register(m, port.data, "drained")
         lanes = [vector.word_select(lane, ACC_BITS) for lane in range(self._config.lanes)]
         data, drive = (self.w_data, self.w_drive) if self._eastern else (self.e_data, self.e_drive)
         m.d.comb += [
             port.addr.eq(stepping(m, engine, engine.word.acc, Const(1), "drained_at")[0]), data.eq(lanes_group(lanes)),
             drive.eq(register(m, engine.active, "drain_drive").replicate(PLANES)),
         ]
+
+    def _greatest(self, m: Module, engine: Burst, read: Value) -> Value:
+        """The vector to drive: what is `read`, or the greatest values so far. The next cycle counts it among them."""
+        mode, first = engine.op.max, engine.index == 0
+        names = [f"greatest_{lane}" for lane in range(self._config.lanes)]
+        greatest = [Signal(signed(ACC_BITS), name=name, reset_less=True) for name in names]
+        vector = register(m, Mux(mode == DrainMax.DRIVE, Cat(greatest), read), "drained")
+        counts = register(m, engine.active & ((mode == DrainMax.FIRST) | (mode == DrainMax.MORE)), "drain_counts")
+        begins = register(m, (mode == DrainMax.FIRST) & first, "drain_begins")
+        for lane, best in enumerate(greatest):
+            value = vector.word_select(lane, ACC_BITS).as_signed()
+            with m.If(counts & (begins | (value > best))):
+                m.d.sync += best.eq(value)
+        return vector
 
     def _check(self, m: Module, load: Burst, mac: MacLoops, drain: Burst) -> None:
         """The traps of a debug build."""
@@ -249,7 +264,7 @@ class Mxm(wiring.Component):
         trap(m, self, Trap.EMPTY_READ, (load.active & ~driven.bit_select(load.op.plane, 1))
              | (mac.active & ~self.weights_driven.all()))
         trap(m, self, Trap.ENGINE_BUSY, load.conflict | mac.conflict | drain.conflict)
-        wrong = [(self.word[:4] != op.value) | illegal(op, fields(op, self.word))
+        wrong = [(self.word[:4] != op.value) | illegal(op, fields(op, self.word, config))
                  for op in (Op.LOAD, Op.MAC, Op.DRAIN)]
         if not self._config.int4:
             wrong[1] |= fields(Op.MAC, self.word).wfmt == Wfmt.INT4

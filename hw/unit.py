@@ -34,7 +34,7 @@ def trap(m: Module, unit: wiring.Component, kind: Trap, condition: Value) -> Non
 
 
 def illegal(op: AnyOp, view: data.View) -> Value:
-    """Whether a field of the instruction holds no member of its enumeration."""
+    """Whether a field of the instruction, as far as the chip has it, holds no member of its enumeration."""
     wrong = [~any_of([getattr(view, name).as_value() == member.value for member in spec.kind])
-             for name, spec in FIELDS[op].items() if spec.kind]
+             for name, spec in FIELDS[op].items() if spec.kind and name in view.shape().members]
     return any_of(wrong)[0] if wrong else Const(0)

@@ -160,7 +160,7 @@ def _chip(header: Mapping[str, Any], config: ChipConfig | None) -> ChipConfig:
     chip = config or named
     if chip is None:
         raise TspError(f"the program is for config {name!r}, which is not one of {', '.join(CONFIGS)}")
-    made_for = digest_of(header["digest"], header["isa"], any((named or chip).ports))
+    made_for = digest_of(header["digest"], header["isa"], named or chip)
     if chip.digest() != header["digest"]:
         raise TspError(f"the program is for config {name} ({made_for}), not for {chip.name} ({chip_digest(chip)}): "
                        "compile it again")

@@ -10,7 +10,7 @@ from unit_bench import CONFIG, LANES, TIMES, Checked, UnitBench, elements, log, 
 from arch import numerics
 from arch.config import PLANES
 from arch.host_map import Trap
-from arch.isa import ENGINE, MXM_DRAIN, MXM_LOAD, AnyOp, Instr, Op, Order, Wfmt, encode
+from arch.isa import ENGINE, MXM_DRAIN, MXM_LOAD, MXM_MAX, AnyOp, DrainMax, Instr, Op, Order, Wfmt, encode
 
 OUT = int(os.environ["OUTWARD"])
 IN = 1 - OUT
@@ -48,6 +48,7 @@ class MxmBench(Checked):
         super().__init__(dut, seed, CONFIG.weight_groups)
         self.act = np.zeros((CONFIG.act_depth, LANES), np.int8)
         self.acc = np.zeros((CONFIG.acc_depth, LANES), np.int64)
+        self.greatest = np.zeros(LANES, np.int64)
         self.events: defaultdict[int, list[tuple]] = defaultdict(list)
         self.free: dict[AnyOp, int] = {Op.LOAD: 0, Op.MAC: 0, Op.DRAIN: 0}
 
@@ -95,6 +96,15 @@ class MxmBench(Checked):
 
     def drain_element(self, instr: Instr, i: int) -> None:
         vector = self.acc[(instr.acc + i) % CONFIG.acc_depth].copy()
+
+        def commit() -> None:
+            begins = instr.max is DrainMax.FIRST and i == 0
+            self.greatest = vector if begins else np.maximum(self.greatest, vector)
+
+        if instr.max is DrainMax.DRIVE:
+            vector = self.greatest
+        elif instr.max is not DrainMax.NONE:
+            self.events[self.now + MXM_MAX].append((commit,))
         self.expected.expected[self.now + MXM_DRAIN, IN] = vector
 
 
@@ -105,7 +115,8 @@ def random_instruction(rng: np.random.Generator) -> Instr:
             return load(count=count, interval=interval, act=int(rng.integers(CONFIG.act_depth - count + 1)),
                         plane=int(rng.integers(PLANES)))
         case 1:
-            return drain(count=count, interval=interval, acc=int(rng.integers(CONFIG.acc_depth)))
+            return drain(count=count, interval=interval, acc=int(rng.integers(CONFIG.acc_depth)),
+                         max=DrainMax(int(rng.integers(4)) * CONFIG.drain_max))
     acts, accs = int(rng.integers(1, 6)), int(rng.integers(1, 6))
     return mac(act=int(rng.integers(CONFIG.act_depth - acts + 1)), acc=int(rng.integers(16)), acts=acts, accs=accs,
                order=Order(int(rng.integers(2))), wfmt=Wfmt(int(rng.integers(1 + CONFIG.int4))),
@@ -216,6 +227,37 @@ async def latencies(dut):
         data, drive = bench.seen[IN]
         sums += [int(lane) for lane in unpack(data, 1)[0]] if drive else []
     assert sums[: 4 * CONFIG.rows : CONFIG.rows] == [LANES if k < 1 + MXM_LOAD else 3 * LANES for k in range(4)]
+
+
+async def greatest_values(dut):
+    """A maximum of two bursts, which a FIRST forgets; it is driven MXM_MAX cycles after its last vector, not before."""
+    bench = UnitBench(dut, weight_groups=CONFIG.weight_groups)
+    await bench.reset()
+    weights = np.full((CONFIG.weight_groups, LANES), 0x1010101)
+    steps = LANES // CONFIG.rows
+    for vector, act in enumerate((-5, 7, -128, 3)):
+        await bench.step(load())
+        await bench.step(streams=np.full((2, LANES), act & 255))
+        await bench.step(mac(acc=vector * steps, accs=steps, clear=1), weights=weights)
+        for _ in range(steps + TIMES.mxm_acc):
+            await bench.step(weights=weights)
+    driven = []
+
+    async def step(instr: Instr | None = None) -> None:
+        await bench.step(instr, weights=weights)
+        data, drive = bench.seen[IN]
+        driven.extend([int(unpack(data, 1)[0][0]) // LANES] if drive else [])
+
+    for instr in (drain(acc=2, max=DrainMax.FIRST), drain(acc=0, max=DrainMax.MORE), drain(max=DrainMax.DRIVE),
+                  drain(acc=1, max=DrainMax.MORE), drain(acc=3), drain(max=DrainMax.DRIVE),
+                  drain(acc=2, count=2, max=DrainMax.FIRST), None, drain(acc=0, max=DrainMax.MORE), None,
+                  drain(max=DrainMax.DRIVE), None, None, None):
+        await step(instr)
+    assert driven == [-128, -5, -128, 7, 3, 7, -128, 3, -5, 3]
+
+
+if CONFIG.drain_max:
+    greatest_values = cocotb.test()(greatest_values)
 
 
 @cocotb.test()

@@ -7,11 +7,12 @@ All chips write the same transfers in the same order. A transfer is a cluster of
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import zip_longest
 
 from arch import isa, row
 from arch.config import PLANES
 from arch.rack import Port, RackConfig
-from arch.vectors import SIDES
+from arch.vectors import SIDES, ceil_div
 from compiler.ir import Act, Cluster, Part, Stream
 
 from .builder import Builder
@@ -80,6 +81,16 @@ class Exchange:
         """By source, the hops to all other chips."""
         return [route(self.rack, chip) for chip in range(len(self.rack.chips))]
 
+    @cached_property
+    def order(self) -> list[int]:
+        """All chips in the order in which they send, the same on all chips. Where all are linked with each other, flits
+        of low and of high numbers come at different ends of the row, so these take turns."""
+        chips = range(len(self.rack.chips))
+        if not self.rack.meshed:
+            return list(chips)
+        middle = ceil_div(len(chips), 2)
+        return [chip for pair in zip_longest(chips[:middle], chips[middle:]) for chip in pair if chip is not None]
+
     def number(self) -> int:
         """A new number, equal on all chips, for they take the same numbers in the same order."""
         self._transfers += 1
@@ -100,8 +111,8 @@ def gather(b: Builder, name: str, parts: Sequence[range], planes: int = 1, *, li
     exchange = b.exchange
     assert exchange
     number, acts = exchange.number(), acts or {}
-    for source, part in enumerate(parts):
-        if not part:
+    for source in exchange.order:
+        if not (part := parts[source]):
             continue
         hops = exchange.routes[source]
         if own:
@@ -158,6 +169,12 @@ def pass_on(b: Builder, name: str, quads: range, planes: int, source: int, targe
             _pass(b, (number, source, n, plane), hop, name, quads, plane, plane, {}, into)
 
 
+def arrivals(name: str, side: str) -> str:
+    """The tensor that a port's flits of a tensor go to, if they are loaded into the matrix units. Those of both ends are
+    in slices of their own, where all chips are linked with each other."""
+    return f"{name} {side}"
+
+
 def _pass(b: Builder, key: Hashable, hop: Hop, name: str, quads: range, sent: int, taken: int,
           acts: Mapping[str, Act], into: str = "") -> None:
     """This chip's parts of a hop. sent, taken: the plane's number at the sender and at the takers. into: the tensor
@@ -206,7 +223,8 @@ def _take(b: Builder, key: Hashable, chips: frozenset[int], name: str, quads: ra
     """Into SRAM, and into the matrix unit at the other end of the row. The unit at this end, which what comes runs
     away from, reads it from SRAM. The write has the cells of all planes: no plane of a quad may be read, to be sent on,
     while another one is written."""
-    part, mem = _part(b, name, key, chips, late), b.tensor(name, quads.start, len(quads))
+    part = _part(b, name, key, chips, late)
+    mem = b.tensor(arrivals(name, port.side) if acts else name, quads.start, len(quads))
     stream = part.receive(port.side, port.number, 1 << plane, len(quads), sent_interval(b, len(quads)))
     part.write(stream, replace(mem, planes=1 << plane))
     part.writes = [replace(write, cell=("mem", mem.slice, addr, each)) for write, addr in
@@ -216,5 +234,4 @@ def _take(b: Builder, key: Hashable, chips: frozenset[int], name: str, quads: ra
             part.load(stream, act)
         else:
             cluster = b.cluster(f"{name} load")
-            cluster.load(cluster.read(replace(mem, planes=1), row.MXM[side], interval=stream.interval), act)
-
+            cluster.load(cluster.read(replace(mem, planes=1), row.MXM[side]), act)

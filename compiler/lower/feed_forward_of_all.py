@@ -19,7 +19,7 @@ from .builder import Builder, less
 from .exchange import gather, sent_interval
 from .feed_forward import Inner, gate, multiply_down, vector_groups
 from .norm import gain_of, norm
-from .product import add_to_residual, product
+from .product import add_to_residual, last_of, product
 from .state import TokenState
 
 ALIGN = 16
@@ -135,7 +135,7 @@ def _chunks(vectors: range, first: int) -> list[range]:
 def _static(b: Builder, inner: Inner, products: _Products, parts: Sequence[range], room: "_Entries") -> None:
     """The chips exchange their vectors chunk by chunk. The product with those of others is a chunk behind."""
     chunks = [_chunks(part, part.start) for part in parts]
-    sums = dict[str, Acc]()
+    sums, last, matrix = dict[str, Acc](), dict[str, Acc](), b.placement.matrices["w2"]
     for k in range(max(map(len, chunks))):
         now = [own[k] if k < len(own) else range(0) for own in chunks]
         acts = {chip: room.for_down(part) for chip, part in enumerate(now) if part}
@@ -145,7 +145,9 @@ def _static(b: Builder, inner: Inner, products: _Products, parts: Sequence[range
         gather(b, "gates", now, acts=_others(b, acts), own=functools.partial(_load, b, op, acts.get(b.chip, {})))
         sums = _down(b, [(mine, acts[b.chip])] if mine else [], sums)
         sums = _down(b, [(now[chip], entries) for chip, entries in _others(b, acts).items()], sums)
-    _add(b, inner, sums, None)
+        for n, (chip, entries) in enumerate(acts.items()):
+            last_of(b, matrix, entries, now[chip].start, SIDES[n % 2], last)
+    _add(b, inner, sums, None, last=last)
 
 
 def _load(b: Builder, op: dict[str, Any], acts: dict[str, Act], cluster: Cluster) -> Stream:
@@ -172,9 +174,9 @@ def _down(b: Builder, pieces: Pieces, sums: dict[str, Acc]) -> dict[str, Acc]:
 
 
 def _add(b: Builder, inner: Inner, sums: dict[str, Acc], er: int | None, *, fresh: bool = True, complete: bool = True,
-         ) -> None:
+         last: dict[str, Acc]) -> None:
     add_to_residual(b, inner.state, b.placement.matrices["w2"], sums, pre=b.shifts.w2_pre, post=b.shifts.w2,
-                    fresh=fresh, complete=complete, **less(er))
+                    fresh=fresh, complete=complete, last=last, **less(er))
 
 
 # --- input of W2 with exponents ------------------------------------------------------------------------------------
@@ -202,8 +204,11 @@ def _dynamic(b: Builder, inner: Inner, products: _Products, groups: Sequence[Seq
         entries.append(acts)
     for n, (parts, acts) in enumerate(zip(groups, entries, strict=True)):
         order = sorted(acts, key=lambda chip: chip != b.chip)
-        _add(b, inner, _down(b, [(parts[chip], acts[chip]) for chip in order], {}), exponents[n],
-             fresh=fresh and not n, complete=complete and n == len(groups) - 1)
+        pieces, last = [(parts[chip], acts[chip]) for chip in order], dict[str, Acc]()
+        sums = _down(b, pieces, {})
+        for part, entries_of in pieces:
+            last_of(b, b.placement.matrices["w2"], entries_of, part.start, SIDES[n % 2], last)
+        _add(b, inner, sums, exponents[n], fresh=fresh and not n, complete=complete and n == len(groups) - 1, last=last)
         b.free_exponent(exponents[n])
 
 

@@ -25,7 +25,7 @@ import numpy as np
 from arch import isa, row
 from arch.config import MEM_E, MXM_E, PLANES, SXM_E, ChipConfig
 from arch.host_map import Trap
-from arch.isa import Dir, ErUse, LinkOp, Op, Order, Red, Src, Wfmt
+from arch.isa import Dir, DrainMax, ErUse, LinkOp, Op, Order, Red, Src, Wfmt
 from arch.latencies import Latencies, latencies
 from arch.legal import IllegalProgram
 from arch.queue_store import Numbers
@@ -43,8 +43,8 @@ VECTOR = 0
 def _effects(times: Latencies) -> dict[isa.AnyOp, int]:
     """Cycles from an element to its last effect, with an unfolded VXM."""
     return {Op.READ: times.mem_read, Op.WRITE: isa.MEM_WRITE_TO_READ, Op.INDEX: isa.MEM_INDEX, Op.LOAD: isa.MXM_LOAD,
-            Op.MAC: times.mxm_acc, Op.DRAIN: times.mxm_drain, Op.ALU: max(times.vxm_rf, times.vxm_reduce_drive),
-            Op.PERMUTE: times.sxm_drive, Op.SHIFT: times.sxm_drive, Op.REDUCE: times.sxm_drive,
+            Op.MAC: times.mxm_acc, Op.DRAIN: max(times.mxm_drain, isa.MXM_MAX),
+            Op.ALU: max(times.vxm_rf, times.vxm_reduce_drive), Op.PERMUTE: times.sxm_drive, Op.SHIFT: times.sxm_drive, Op.REDUCE: times.sxm_drive,
             Op.TRANSPOSE_IN: isa.SXM_TRANSPOSE, Op.TRANSPOSE_OUT: times.sxm_drive,
             LinkOp.SEND: isa.C2C_SEND, LinkOp.RECEIVE: isa.C2C_RECEIVE}
 
@@ -250,6 +250,8 @@ class _Proof:
         instr = word.instr
         outward, inward = (Dir.E, Dir.W) if word.queue.position == MXM_E else (Dir.W, Dir.E)
         if instr.op is Op.DRAIN:
+            if instr.max is not DrainMax.NONE and not self.config.drain_max:
+                raise word.error(Trap.OPCODE, word.cycles[0], f"config {self.config.name} has no maximum in its drains")
             self._drive(word, (inward, VECTOR), ALL, word.elements + self.times.mxm_drain)
             return
         number = np.arange(word.burst[0])

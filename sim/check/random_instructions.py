@@ -12,6 +12,7 @@ from arch.isa import (
     SXM_TRANSPOSE,
     Alu,
     Dir,
+    DrainMax,
     Fmt,
     Func,
     Instr,
@@ -248,7 +249,10 @@ class Builder(Placement):
 
     def add_drain(self) -> bool:
         queue = self.some("MXM")
-        instr = Instr(Op.DRAIN, fields=self.burst() | {"acc": self.rng.randrange(self.config.acc_depth)})
+        own = {"acc": self.rng.randrange(self.config.acc_depth)}
+        if self.config.drain_max:
+            own["max"] = self.rng.choice(list(DrainMax))
+        instr = Instr(Op.DRAIN, fields=self.burst() | own)
         return self.produce(queue, *self.place(queue), instr, self.latencies.mxm_drain, 1 - outward(queue))
 
     # --- SXM -----------------------------------------------------------------------------------------------------

@@ -11,8 +11,10 @@ from arch.host_map import Trap
 from arch.isa import (
     ADDR_BITS,
     ENGINE,
+    MXM_MAX,
     AnyOp,
     Dir,
+    DrainMax,
     Instr,
     Op,
     Order,
@@ -134,6 +136,7 @@ class MxmModel(Unit):
         self._act = [np.zeros(config.lanes, np.int8) for _ in range(config.act_depth)]
         self._acc = np.zeros((config.acc_depth, config.lanes), np.int32)
         self._steps: list[tuple[int, np.ndarray, np.ndarray, int, bool, bool]] = []
+        self._greatest = self._following = np.zeros(config.lanes, np.int32)
         outward = Dir.E if queue.position == MXM_E else Dir.W
         self._outward, self._inward = outward.value, 1 - outward.value
 
@@ -156,8 +159,10 @@ class MxmModel(Unit):
             plane, act = instr.plane, instr.act
             self.start("load", instr, lambda i: self._load(act + i, plane), instr.count, instr.interval)
         elif instr.op is Op.DRAIN:
-            acc = instr.acc
-            self.start("drain", instr, lambda i: self._drain(acc + i), instr.count, instr.interval)
+            acc, what = instr.acc, instr.max
+            if what is not DrainMax.NONE and not self.config.drain_max:
+                self.trap(Trap.OPCODE, f"config {self.config.name} has no maximum in its drains")
+            self.start("drain", instr, lambda i: self._drain(acc + i, what, i == 0), instr.count, instr.interval)
         else:
             self._start_mac(instr)
 
@@ -218,9 +223,16 @@ class MxmModel(Unit):
         wide = np.concatenate([weights, np.zeros_like(weights)], axis=1)
         return np.einsum("srl,sl->sr", np.where(narrow[:, None, None], nibbles, wide), acts)
 
-    def _drain(self, vector: int) -> None:
+    def _drain(self, vector: int, what: DrainMax, first: bool) -> None:
         self._settle()
         value = self._acc[vector % self.config.acc_depth].copy()
+        if what is DrainMax.DRIVE:
+            value = self._greatest
+        elif what is not DrainMax.NONE:
+            begins = first and what is DrainMax.FIRST
+            following = value if begins else np.maximum(value, self._following)
+            self._following = following
+            self.time.write(self.time.now + MXM_MAX - 1, self.__setattr__, "_greatest", following)
         self.time.write(self.time.now + self.latencies.mxm_drain, self.streams.drive, self._inward, self.position, ALL,
                         value, self.name)
 
