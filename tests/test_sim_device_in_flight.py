@@ -1,18 +1,18 @@
 """Sequences in flight: every token and logit of each sequence alone, every period in the predicted cycles."""
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
 from checkpoints import random_checkpoint, small_config
+from flights import PAIR, SMALL, in_flight
 from programs import TINY, random_tokenizer
 from rack_programs import EVEN
 from racks import ring
 
 from arch.config import CONFIGS
-from arch.rack import RACKS, RackConfig, linked, mesh
+from arch.rack import linked, mesh
 from base.errors import TspError
 from compiler.compile import compile_checkpoint
 from compiler.rack.compile import compile_rack
@@ -21,23 +21,12 @@ from run.devices import open_device, open_in_flight
 from sim.device.in_flight import InFlight
 from sim.device.reference_device import ReferenceDevice
 
-PAIR = RACKS["pair"]
-SMALL = {**EVEN, "seq_len": 24}
 LONG = {**EVEN, "seq_len": 96}
 """So many vectors of positions that their masks are in SRAM."""
 TURNS = {**EVEN, "vocab_size": 1500}
 """The classifier takes a loop."""
 WIDE = {"n_heads": 4, "n_kv_heads": 2, "head_dim": 16, "dim": 64, "hidden_dim": 72}
 """Heads of several vectors, of a chip with eight lanes."""
-
-
-@functools.cache
-def in_flight(rack: RackConfig, scales: str = "static", buckets: int | None = None, weights: str = "int8",
-              **sizes: int) -> RackProgram:
-    """A random model of the sizes `TINY`, some changed, with a sequence for each chip of a rack."""
-    model = small_config(**(TINY | sizes))
-    return compile_rack(random_checkpoint(model), random_tokenizer(model.vocab_size), rack=rack, scales=scales,
-                        weights=weights, sequences=len(rack.chips), buckets=buckets, measure=False)
 
 
 @dataclass(frozen=True, kw_only=True)
