@@ -173,8 +173,8 @@ def test_the_rtl_over_the_whole_context(chips: int):
 @pytest.mark.nightly
 def test_eight_sequences_on_eight_chips_take_a_seventh_of_the_cycles():
     """The goal is seven; a chip of the same kind is given the SRAM that all layers need."""
-    sizes = {"dim": 64, "hidden_dim": 96, "n_layers": 47, "n_heads": 8, "n_kv_heads": 4, "vocab_size": 256,
-             "seq_len": 24}
+    sizes = {"dim": 64, "hidden_dim": 96, "n_layers": 47, "n_heads": 8, "n_kv_heads": 4, "head_dim": 8,
+             "vocab_size": 256, "seq_len": 24}
     program = in_flight(ring(8, 12, linked("ulx3s", (1, 1), 2)), **sizes)
     assert fly(program, open_in_flight("rtl", program.rack), some(8), 40) > 20
     model, deep = small_config(**(TINY | sizes)), replace(CONFIGS["ulx3s"], mem_depths=(8192, 16384, 16384))
