@@ -6,14 +6,14 @@ All chips write the same transfers in the same order. A transfer is a cluster of
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import zip_longest
 
 from arch import isa, row
 from arch.config import PLANES
 from arch.rack import Port, RackConfig
 from arch.vectors import SIDES, ceil_div
-from compiler.ir import Act, Cluster, Part, Stream
+from compiler.ir import Act, Cluster, Mem, Part, Stream
 
 from .builder import Builder
 
@@ -124,6 +124,35 @@ def gather(b: Builder, name: str, parts: Sequence[range], planes: int = 1, *, li
                       plane + lift, acts.get(source, {}))
 
 
+def gather_one(b: Builder, name: str, sources: Sequence[int], own: Callable[[Cluster], Stream]) -> None:
+    """Give all chips the lowest plane of one quad of each of some chips: of a tensor with a place for each chip.
+
+    own: adds to a cluster what makes this chip's in the VXM; where all chips are linked with each other, it is sent from
+    there.
+    """
+    exchange = b.exchange
+    assert exchange
+    chips = range(len(exchange.rack.chips))
+
+    def made(cluster: Cluster) -> Stream:
+        stream = own(cluster)
+        cluster.write(stream, b.tensor(name, b.chip, 1))
+        return stream
+
+    if not exchange.rack.meshed:
+        if b.chip in sources:
+            made(b.cluster(name))
+        gather(b, name, [range(chip, chip + (chip in sources)) for chip in chips])
+        return
+    for source in filter(sources.__contains__, exchange.order):
+        mem = replace(b.tensor(name, source, 1), planes=1)
+        hand(b, name, source, chips, count=1, planes=1, own=made, take=partial(_keep, mem))
+
+
+def _keep(mem: Mem, cluster: Cluster, stream: Stream) -> None:
+    cluster.write(stream, mem)
+
+
 def hand(b: Builder, label: str, source: int, targets: Sequence[int], *, count: int, planes: int,
          own: Callable[[Cluster], Stream], take: Callable[[Cluster, Stream], None], plane: int = 0) -> None:
     """Give some chips, each linked with the source, a byte plane of `count` vectors as they are made.
@@ -158,14 +187,15 @@ def direct(exchange: Exchange, source: int, targets: Sequence[int]) -> list[Hop]
     return found
 
 
-def pass_on(b: Builder, name: str, quads: range, planes: int, source: int, target: int) -> None:
-    """Give a chip the lower planes of quads of another one's tensor. Chips on the way get them, too."""
+def pass_on(b: Builder, name: str, quads: range, planes: int, source: int, target: int, into: str = "") -> None:
+    """Give a chip the lower planes of quads of another one's tensor. Chips on the way get them, too. into: the tensor
+    that takes them, if the chips are linked; by default the same."""
     exchange = b.exchange
     assert exchange
     number = exchange.number()
     for n, hop in enumerate(way(exchange.rack, exchange.routes[source], target)):
         for plane in range(planes):
-            _pass(b, (number, source, n, plane), hop, name, quads, plane, plane, {})
+            _pass(b, (number, source, n, plane), hop, name, quads, plane, plane, {}, into)
 
 
 def arrivals(name: str, side: str) -> str:
@@ -175,13 +205,14 @@ def arrivals(name: str, side: str) -> str:
 
 
 def _pass(b: Builder, key: Hashable, hop: Hop, name: str, quads: range, sent: int, taken: int,
-          acts: Mapping[str, Act]) -> None:
-    """This chip's parts of a hop. sent, taken: the plane's number at the sender and at the takers."""
+          acts: Mapping[str, Act], into: str = "") -> None:
+    """This chip's parts of a hop. sent, taken: the plane's number at the sender and at the takers. into: the tensor
+    there; by default the same."""
     if hop.chip == b.chip:
         _send(b, key, hop, name, quads, sent)
     for port, late in hop.takers:
         if port.chip == b.chip:
-            _take(b, key, hop.chips, name, quads, taken, port, late, acts)
+            _take(b, key, hop.chips, into or name, quads, taken, port, late, acts)
 
 
 def sent_interval(b: Builder, count: int) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from arch.config import PLANES
@@ -132,10 +133,16 @@ def _last_addition(b: Builder, state: TokenState, matrix: Matrix, accs: Mapping[
 def write_residual(b: Builder, label: str, operations: Sequence[dict[str, Any]], shift: int | None) -> None:
     """The operations that write all of the residual, and its shift; None if it has none, or not yet."""
     for n, operation in enumerate(operations):
-        cluster = b.cluster(label)
-        _, largest = b.alu(cluster, **operation, **({} if shift is None else largest_so_far(n == 0)))
+        found = partial(_found, operation | ({} if shift is None else largest_so_far(n == 0)))
         if shift is not None and n == len(operations) - 1:
-            operand_shift(b, cluster, largest, shift)
+            operand_shift(b, label, found, shift)
+        else:
+            found(b.cluster(label))
+
+
+def _found(operation: dict[str, Any], cluster: Cluster) -> Stream:
+    """An operation's reduction."""
+    return Builder.alu(cluster, **operation)[1]
 
 
 def _add_to_part(b: Builder, residual: Reg | Mem, matrix: Matrix, accs: dict[str, Acc], *, fresh: bool, complete: bool,

@@ -17,6 +17,7 @@ from program.weights import base_of
 
 from .geometry import DRAIN_BURST, Geometry, gather
 from .layout import Halves, Layout, Tensor, Weights, pack_weights, quads_of_halves
+from .rounds import own_chunks
 from .share import Share
 from .stage import Stage
 
@@ -39,8 +40,10 @@ USUAL_POSITIONS = 320
 has so many, or somewhat fewer."""
 NOISE_WASTE = 16
 """Most surplus vectors of noise when the layers make the noise."""
-WEST = ("planes", "one_plane", "emb_step", "emb_vector")
+WEST = ("planes", "one_plane", "emb_step", "emb_vector", "bytes")
 """Constants in W0, for operations that take another operand from E0."""
+FIRST = " first"
+"""End of the name of a matrix that has the output vectors of "w13" that are computed first."""
 OF_CHOICE = ("temperature", "tokens")
 """State that a chip without the classifier has no use for, if it works on several sequences."""
 LAST = " last"
@@ -328,6 +331,12 @@ class _Placer:
         halves = _halved(added["w2"])
         shares = _halved(added["wo"], self._less_work("W") - self._less_work("E"))
         ffn = {side: [c for c in hidden.reshape(-1, g.lanes)] for side in SIDES}
+        if scattered and len(early := own_chunks(g)) > 1:
+            first = g.share.hidden[g.share.chip].start if g.share else 0
+            begin, stop = early[0].start - first, early[0].stop - first
+            self._pair(f"w13{FIRST}", (m.w1, m.w3), (m.m1, m.m3), {side: c[begin:stop] for side, c in ffn.items()}, dim,
+                       act_major=True)
+            ffn = {side: c[:begin] + c[stop:] for side, c in ffn.items()}
         self._pair("w13", (m.w1, m.w3), (m.m1, m.m3), ffn, dim)
         self._by_channels("w2", m.w2, m.m2, halves, inner, per_layer=True, act_major=True)
         self._by_channels("wo", m.wo, m.mo, shares, attention, per_layer=True, act_major=True)
@@ -355,7 +364,8 @@ class _Placer:
         chunks = ceil_div(min(self.m.context // 2, USUAL_POSITIONS), g.lanes)
         return fewer * 2 * chunks * g.head_entries // (g.vector_entries * len(g.attention_vectors()))
 
-    def _pair(self, name: str, weights: tuple, scales: tuple, out: dict, inputs: np.ndarray) -> None:
+    def _pair(self, name: str, weights: tuple, scales: tuple, out: dict, inputs: np.ndarray, act_major: bool = False,
+              ) -> None:
         """W1 on the west side and W3 on the east side, so that gate and up arrive together."""
         rows = {side: gather(gather(w, 1, np.concatenate(out[side])), 2, inputs)
                 for side, w in zip(SIDES, weights, strict=True)}
@@ -364,8 +374,8 @@ class _Placer:
         joined = zip(SIDES, weights, strict=True)
         channels = {side: _within(np.concatenate(out[side]), w.shape[1]) for side, w in joined}
         channels["E"] = np.where(channels["E"] >= 0, channels["E"] + weights[0].shape[1], -1)
-        self.p.origins[name] = Origin(False, channels, _within(inputs, weights[0].shape[2]))
-        self._matrix(name, rows, scale, vectors, per_layer=True)
+        self.p.origins[name] = Origin(act_major, channels, _within(inputs, weights[0].shape[2]))
+        self._matrix(name, rows, scale, vectors, per_layer=True, act_major=act_major)
 
     def _classifier(self) -> None:
         g, m = self.g, self.m
@@ -444,6 +454,7 @@ class _Placer:
         if g.stage:
             t["handed"] = self._add("handed over", "E0", g.dim)
         if g.sequences > 1:
+            t["arrived"] = self._add("arrived residual", "W0", g.dim)
             self._sequences()
         if not g.queries_in_registers:
             t["q"] = self._add("queries", "W0", len(g.query_vectors()))
@@ -542,6 +553,8 @@ class _Placer:
                 raise TspError("an int4 classifier or embedding is not supported: keep it at 8 bits")
         vectors = {name: np.where(lanes == lane, value, 0) for name, (lane, value) in single.items()}
         vectors["sign"] = np.where(lanes % 2, -1, 1)
+        if g.share and g.share.scattered:
+            vectors["bytes"] = np.array([255, 255 << 8, 255 << 16, -(1 << 24)])[lanes % PLANES]
         if g.classifies:
             valid = np.arange(g.vocab * g.lanes)[-g.lanes :] < self.m.vocab
             vectors["padding"] = np.where(valid, 0, MASKED // 2)
