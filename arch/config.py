@@ -30,8 +30,8 @@ MAX_PORTS = 4
 """Links at one end of the row: the limit of instruction words."""
 REGISTERS: Mapping[str, str] = MappingProxyType({
     "fetch": "queues: between an entry and the word that it names",
-    "control": "queues and sequencer: decoded words, the load port, the end of a token",
-    "accumulate": "MXM: between the sums of a step's products and what becomes of them in INT4 and INT8",
+    "control": "queues, engines, sequencer: what a cycle needs is decoded in the cycle before",
+    "accumulate": "MXM: before the sums of low and high halves are joined",
     "multiply": "VXM: behind the product, before its post shift",
     "reduce": "VXM: before a result is added to a reduction",
 })

@@ -167,7 +167,8 @@ def mesh(name: str, config: str, chips: int, *, slot: int = 2, latency: int = 12
     return RackConfig(name=name, chips=(chip,) * chips, links=links)
 
 
-RACKS = {rack.name: rack for rack in (mesh("pair", "ulx3s", 2), mesh("card", "sram28", 2), mesh("node", "sram28", 8))}
+RACKS = {rack.name: rack for rack in (mesh("pair", "ulx3s", 2, latency=11), mesh("card", "sram28", 2),
+                                       mesh("node", "sram28", 8))}
 """The named racks: two boards, and two and eight chips that exist in simulation only."""
 
 

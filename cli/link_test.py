@@ -60,16 +60,26 @@ def link_test(
 def summary(reports: list[EndReport]) -> Table:
     """One line an end."""
     table = Table()
-    for name, side in (("from", "left"), ("to", "left"), ("latency", "right"), ("latencies that work", "right"),
-                       ("bits", "right"), ("corrected", "right"), ("other errors", "left"),
-                       ("buffer after training", "left")):
+    for name, side in (("from", "left"), ("to", "left"), ("latency", "right"), ("works at", "right"),
+                       ("bits", "right"), ("corrected", "right"), ("errors", "left"), ("buffer level", "left")):
         table.add_column(name, justify=side)  # type: ignore[arg-type]
     for report in reports:
         levels = ", ".join(f"{level} ({times} x)" for level, times in sorted(report.levels.items()))
         table.add_row(str(report.far), str(report.port), f"{report.declared}",
-                      ", ".join(map(str, report.latencies)) or "none around it", f"{report.bits:,}",
+                      ranges(report.latencies) or "none around", f"{report.bits:,}",
                       f"{report.corrected:,}", ", ".join(fault.name for fault in report.faults) or "none", levels)
     return table
+
+
+def ranges(numbers: list[int]) -> str:
+    """"10..13, 15" of [10, 11, 12, 13, 15]."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]}..{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
 def eyes_of(report: EndReport) -> list[str]:

@@ -56,6 +56,9 @@ class Board:
     made of LUTs, as a yosys pattern.
     wires: of the link, if the chip has one.
     prices (ECP5): the router's price of a congested wire, and its growth each iteration.
+    sinks (ECP5): most sinks of a net that is driven by one cell, wherever they are (`fpga.flow.passes.fanout`).
+    resubstitute (ECP5): whether the mapper may make a function out of signals of other places, such as another lane.
+    That takes fewer LUTs and longer wires.
     router_clock (ECP5): ratio of the clock that the router aims at to the board's clock.
 
     nextpnr 0.11 measures a connection's criticality by its slack relative to the worst slack. Once the constraint is
@@ -78,6 +81,8 @@ class Board:
     pack: str
     pack_for: tuple[str, ...] = ()
     prices: tuple[float, float] = (4.0, 0.15)
+    sinks: int = 24
+    resubstitute: bool = True
     router_clock: float = 2.0
     seed: int = 1
     pll: str = "EHXPLLL"

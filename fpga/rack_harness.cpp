@@ -130,7 +130,7 @@ struct Board {
     FromBoard tx;
 
     Time next() const { return edges.empty() ? kNever : edges.front().first; }
-    bool dead() const { return top.rst; }
+    bool dead() const;  // it has no clock, or is in reset
 
     void drive(Time now) {
 #define DRIVE(n)                                                                             \
@@ -206,6 +206,10 @@ struct Rack {
         return which->edge() && which == wanted;
     }
 };
+
+bool Board::dead() const {
+    return top.rst || (parent >= 0 && edges.empty() && rack->now - last_edge > 16 * half);
+}
 
 }  // namespace
 
@@ -283,7 +287,11 @@ int board_run(Board* board, int from, int to, uint64_t cycles) {
         ++passed;
         if (board->quiet > kQuiet) return 1;
     }
-    return board->dead();
+    if (!board->dead()) return 0;
+    board->rx = ToBoard{};  // what comes now is lost
+    board->tx = FromBoard{};
+    for (char byte; from >= 0 && read(from, &byte, 1) == 1;) {}
+    return 1;
 }
 
 struct Access {  // program.image.ACCESS

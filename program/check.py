@@ -163,11 +163,14 @@ def _quads(symbol: Symbol, layers: int) -> int:
 
 
 def _host_quads(program: Program) -> dict[str, int]:
-    """Quads that the host touches, by tensor. The token table also has an entry after the last position."""
+    """Quads that the host touches, by tensor. The token table also has an entry after the last position; of several
+    sequences, tables say which is the present one."""
     lanes, logits = program.config.lanes, len(program.logit_tokens())
     found = dict.fromkeys(HOST_SYMBOLS, 1) | {"tokens": program.context // lanes + 1}
     found |= dict.fromkeys(OF_LOGITS, ceil_div(logits, lanes))
     found |= {name: found[name] * program.sequences for name in STATE}
+    if program.sequences > 1:
+        found |= {"current": 1, "next": program.sequences}
     absent = () if logits else OF_LOGITS if program.sequences == 1 else OF_CHOICE
     return {name: quads for name, quads in found.items() if name not in absent}
 

@@ -68,6 +68,7 @@ def test_wires_of_another_number_are_refused():
         replace(wires, sends=wires.sends[:-1])
 
 
+@pytest.mark.filterwarnings("ignore:Domain '(sync|fast|rx0)' is used")  # Clock defines them, as for all boards
 @pytest.mark.parametrize("follows", [False, True], ids=["root", "follower"])
 def test_the_top_of_a_linked_board_has_its_cells_and_clocks(follows: bool, monkeypatch: pytest.MonkeyPatch):
     """A small chip in place of the pair's."""

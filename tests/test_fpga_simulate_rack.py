@@ -7,15 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 from board_racks import BOARDS, OTHER, ROOT, shared
+from checkpoints import REPOSITORY
 
+from arch.rack import RACKS
 from base.errors import TspError
+from cli.link_test import ranges
 from cli.main import app
+from fpga.host.board import Link, open_line
 from fpga.host.link_test import LinkTest, middle, widest
 from fpga.host.links import number_of, parents
 from fpga.host.rack import BoardChips, RackOfBoards, open_boards, open_rack
 from fpga.simulate_rack import Cable, SimulatedRack, link_of
+from hw.link.receive import Fault
 from program.file import save
 from run.devices import open_device
+from run.programs import open_any
 from sim.device.protocol import ChipFault
 
 LINK = link_of(BOARDS.chips[0])
@@ -166,6 +172,40 @@ def test_one_latency_at_all_phases():
             chips.links.bring_up()
             assert chips.links.up(), run
             chips.close()
+
+
+@pytest.mark.nightly
+def test_the_shipped_model_on_a_pair_of_boards():
+    """As the Verilated rack runs it."""
+    pair = RACKS["pair"]
+    program = open_any(REPOSITORY / "models" / "stories263k.bin", rack="pair")
+    with SimulatedRack(pair, cable=CABLE) as boards:
+        device, rtl = open_rack(boards.paths, pair), open_device("rtl", pair)
+        for each in (device, rtl):
+            each.load(program)
+            each.start([1, 5, 9], 1.0, 7)
+        assert device.run(8) == rtl.run(8)
+        assert np.array_equal(device.logits(), rtl.logits())
+        for each in (device, rtl):
+            each.close()
+
+
+@pytest.mark.nightly
+def test_clocks_of_their_own_run_apart_and_the_elastic_buffer_says_so():
+    with SimulatedRack(BOARDS, ppm=[100.0, -100.0]) as boards:
+        chips = BoardChips(BOARDS, [Link(open_line(path), path) for path in boards.paths])
+        chips.links.bring_up()
+        seen: set[Fault] = set()
+        for _ in range(1000):
+            if seen:
+                break
+            seen = {fault for end in chips.links.ends.values() for fault in end.status().faults}
+        assert seen and seen <= {Fault.UNDERFLOW, Fault.OVERFLOW}
+        chips.close()
+
+
+def test_numbers_in_ranges():
+    assert ranges([10, 11, 12, 13, 15]) == "10..13, 15" and ranges([]) == ""
 
 
 # --- without boards ------------------------------------------------------------------------------------------------

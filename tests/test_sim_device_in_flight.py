@@ -1,41 +1,32 @@
 """Sequences in flight: every token and logit of each sequence alone, every period in the predicted cycles."""
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
 from checkpoints import random_checkpoint, small_config
+from flights import PAIR, SMALL, in_flight
 from programs import TINY, random_tokenizer
 from rack_programs import EVEN
 from racks import ring
 
-from arch.rack import RACKS, RackConfig, linked, mesh
+from arch.config import CONFIGS
+from arch.rack import linked, mesh
 from base.errors import TspError
+from compiler.compile import compile_checkpoint
 from compiler.rack.compile import compile_rack
 from program.rack import RackProgram
 from run.devices import open_device, open_in_flight
 from sim.device.in_flight import InFlight
 from sim.device.reference_device import ReferenceDevice
 
-PAIR = RACKS["pair"]
-SMALL = {**EVEN, "seq_len": 24}
 LONG = {**EVEN, "seq_len": 96}
 """So many vectors of positions that their masks are in SRAM."""
 TURNS = {**EVEN, "vocab_size": 1500}
 """The classifier takes a loop."""
 WIDE = {"n_heads": 4, "n_kv_heads": 2, "head_dim": 16, "dim": 64, "hidden_dim": 72}
 """Heads of several vectors, of a chip with eight lanes."""
-
-
-@functools.cache
-def in_flight(rack: RackConfig, scales: str = "static", buckets: int | None = None, weights: str = "int8",
-              **sizes: int) -> RackProgram:
-    """A random model of the sizes `TINY`, some changed, with a sequence for each chip of a rack."""
-    model = small_config(**(TINY | sizes))
-    return compile_rack(random_checkpoint(model), random_tokenizer(model.vocab_size), rack=rack, scales=scales,
-                        weights=weights, sequences=len(rack.chips), buckets=buckets, measure=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +168,20 @@ def test_models_of_many_kinds(name: str):
 def test_the_rtl_over_the_whole_context(chips: int):
     program = in_flight(mesh(f"{chips} chips", "ulx3s", chips), **EVEN, n_layers=chips + 1)
     assert fly(program, open_in_flight("rtl", program.rack), some(chips), chips * (program.context + 2)) > 60
+
+
+@pytest.mark.nightly
+def test_eight_sequences_on_eight_chips_take_a_seventh_of_the_cycles():
+    """The goal is seven; a chip of the same kind is given the SRAM that all layers need."""
+    sizes = {"dim": 64, "hidden_dim": 96, "n_layers": 47, "n_heads": 8, "n_kv_heads": 4, "head_dim": 8,
+             "vocab_size": 256, "seq_len": 24}
+    program = in_flight(ring(8, 12, linked("ulx3s", (1, 1), 2)), **sizes)
+    assert fly(program, open_in_flight("rtl", program.rack), some(8), 40) > 20
+    model, deep = small_config(**(TINY | sizes)), replace(CONFIGS["ulx3s"], mem_depths=(8192, 16384, 16384))
+    alone = compile_checkpoint(random_checkpoint(model), random_tokenizer(model.vocab_size), config=deep,
+                               scales="static", measure=False)
+    assert alone.context == program.context
+    assert alone.mean_cycles > 7.5 * program.mean_cycles
 
 
 def test_what_is_refused():

@@ -187,14 +187,15 @@ def direct(exchange: Exchange, source: int, targets: Sequence[int]) -> list[Hop]
     return found
 
 
-def pass_on(b: Builder, name: str, quads: range, planes: int, source: int, target: int) -> None:
-    """Give a chip the lower planes of quads of another one's tensor. Chips on the way get them, too."""
+def pass_on(b: Builder, name: str, quads: range, planes: int, source: int, target: int, into: str = "") -> None:
+    """Give a chip the lower planes of quads of another one's tensor. Chips on the way get them, too. into: the tensor
+    that takes them, if the chips are linked; by default the same."""
     exchange = b.exchange
     assert exchange
     number = exchange.number()
     for n, hop in enumerate(way(exchange.rack, exchange.routes[source], target)):
         for plane in range(planes):
-            _pass(b, (number, source, n, plane), hop, name, quads, plane, plane, {})
+            _pass(b, (number, source, n, plane), hop, name, quads, plane, plane, {}, into)
 
 
 def arrivals(name: str, side: str) -> str:
@@ -204,13 +205,14 @@ def arrivals(name: str, side: str) -> str:
 
 
 def _pass(b: Builder, key: Hashable, hop: Hop, name: str, quads: range, sent: int, taken: int,
-          acts: Mapping[str, Act]) -> None:
-    """This chip's parts of a hop. sent, taken: the plane's number at the sender and at the takers."""
+          acts: Mapping[str, Act], into: str = "") -> None:
+    """This chip's parts of a hop. sent, taken: the plane's number at the sender and at the takers. into: the tensor
+    there; by default the same."""
     if hop.chip == b.chip:
         _send(b, key, hop, name, quads, sent)
     for port, late in hop.takers:
         if port.chip == b.chip:
-            _take(b, key, hop.chips, name, quads, taken, port, late, acts)
+            _take(b, key, hop.chips, into or name, quads, taken, port, late, acts)
 
 
 def sent_interval(b: Builder, count: int) -> int:

@@ -454,6 +454,7 @@ class _Placer:
         if g.stage:
             t["handed"] = self._add("handed over", "E0", g.dim)
         if g.sequences > 1:
+            t["arrived"] = self._add("arrived residual", "W0", g.dim)
             self._sequences()
         if not g.queries_in_registers:
             t["q"] = self._add("queries", "W0", len(g.query_vectors()))

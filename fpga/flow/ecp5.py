@@ -24,6 +24,10 @@ the VXM is 1 % smaller, but has chains of 17 LUTs instead of 11."""
 MAPPER = "abc9.script.flow2"
 """abc9's script. With it, a VXM lane takes 6 % fewer LUTs than with the default script, and the other units as many."""
 
+_ROUND = "&synch2,-K,6,-C,500;&if,-m,{W},{D},{R},-v;&save;&dch,-C,500;&if,-m,{W},{D},{R},-v;&save;"
+LOCAL_MAPPER = f"+&scorr;&sweep;{_ROUND}&load;&st;&sopb,-R,10,-C,4;{_ROUND}&load"
+"""The same without &mfs, for boards that do not `resubstitute`."""
+
 PLACER = "--placer", "static"
 """nextpnr's electrostatic placer. It spreads cells evenly over a full FPGA. There HeAP, which begins with all cells in
 one place, creates congestion that no router resolves."""
@@ -59,7 +63,7 @@ def no_collisions(two_clocks: bool = False) -> tuple[str, ...]:
             f"{NO_COLLISION} @one_port @read_clocks %co1:+[WR_CLK] %i")
 
 
-def yosys_script(name: str, lut_products: str = "", *, two_clocks: bool = False) -> str:
+def yosys_script(name: str, lut_products: str = "", *, two_clocks: bool = False, resubstitute: bool = True) -> str:
     """The script from RTLIL to an ECP5 netlist.
 
     Wide multiplexers are made of LUT4s. They are smaller than with PFUMX cells, which hide logic from the mapper.
@@ -67,13 +71,15 @@ def yosys_script(name: str, lut_products: str = "", *, two_clocks: bool = False)
     lut_products: registers whose products fpga/flow/passes/lut_product.v makes before yosys infers multipliers (see
     `Board`). A product is found by the register's name, through its cell and the cell's input.
     two_clocks: see `no_collisions`.
+    resubstitute: see `Board`.
     """
     synth = f"synth_ecp5 -nowidelut -top {name}"
     adders = (f"hierarchy -top {name}", "proc", "flatten",
               f"techmap -map {LUT_PRODUCT.name} w:{lut_products} %ci4 t:$mul %i")
     return "\n".join((
         f"read_rtlil {name}.il", *(adders if lut_products else ()),
-        f"scratchpad -set abc9.D {LOGIC_PS}", f"scratchpad -copy {MAPPER} abc9.script",
+        f"scratchpad -set abc9.D {LOGIC_PS}",
+        f"scratchpad -copy {MAPPER} abc9.script" if resubstitute else f"scratchpad -set abc9.script {LOCAL_MAPPER}",
         f"{synth} -run begin:map_ram",
         *no_collisions(two_clocks),
         f"{synth} -run map_ram:", f"write_json {name}.json", "",
@@ -107,7 +113,7 @@ def _copy_cells(board: Board, placed: Path) -> Path:
     nextpnr = tools.find(NEXTPNR)
     original, constraints = (placed / "placed.json").read_text(), (placed / "top.lpf").read_text()
     cells = json.loads(original)
-    fanout.split(cells)
+    fanout.split(cells, board.sinks)
     top(cells)["settings"] |= COPY_PLACER
     text = json.dumps(cells)
     arguments = [*board.nextpnr, "--json", "parted.json", "--lpf", "top.lpf", "--no-pack", "--no-route",
@@ -173,7 +179,8 @@ def _used(cells: Cells, utilization: Utilization) -> Used:
 
 
 def _script(board: Board, name: str) -> str:
-    return yosys_script(name, board.lut_products, two_clocks=board.wires is not None)
+    return yosys_script(name, board.lut_products, two_clocks=board.wires is not None,
+                        resubstitute=board.resubstitute)
 
 
 FAMILY = Family(

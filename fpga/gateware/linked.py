@@ -6,6 +6,7 @@ from typing import Any
 
 from amaranth.build import Attrs, Pins, Resource, Subsignal
 from amaranth.hdl import ClockDomain, Module, Signal
+from amaranth.lib import io
 from amaranth.lib.wiring import Elaboratable, Out
 
 from arch.config import ChipConfig
@@ -83,15 +84,17 @@ class LinkedTop(Elaboratable):
     def elaborate(self, platform):
         m, board, wires = Module(), self._board, self._wires
         link = wires.link
-        lines = self._lines(platform)
+        platform.add_resources([resource(wires)])
+        lines = platform.request("link", 0, dir="-")
         m.domains.rx0 = ClockDomain(reset_less=True)
         arriving = Signal(name="link_clk")
-        m.d.comb += arriving.eq(lines.in_clock.i)
+        m.d.comb += arriving.eq(_input(m, "in_clock", lines.in_clock))
         platform.add_clock_constraint(arriving, link.ratio * board.mhz * 1e6)
         if wires.follows:
             source, mhz_in = arriving, link.ratio * board.mhz
         else:
-            source, mhz_in = platform.request(platform.default_clk, dir="i").i, platform.default_clk_frequency / 1e6
+            own = platform.request(platform.default_clk, dir="-")
+            source, mhz_in = _input(m, "own_clock", own), platform.default_clk_frequency / 1e6
         m.submodules.clock = Clock(source, pll=PLLS[board.pll], mhz_in=mhz_in, mhz_out=board.mhz,
                                    doubled=link.ratio == 2)
         m.submodules.core = core = LinkedCore(
@@ -99,16 +102,28 @@ class LinkedTop(Elaboratable):
             clock_link=int(wires.follows))
         m.submodules.pins = pins = PINS[board.family](link)
         connect(m, core, pins, 0)
-        m.d.comb += [pins.in_data.eq(lines.in_data.i), pins.in_clock.eq(arriving),
-                     lines.out_data.o.eq(pins.out_data), lines.out_clock.o.eq(pins.out_clock)]
-        uart, run, error = platform.request("uart"), platform.request("led", 0), platform.request("led", 1)
-        m.d.comb += [core.rx.eq(uart.rx.i), uart.tx.o.eq(core.tx), run.o.eq(core.running),
-                     error.o.eq(core.errors.any())]
+        m.d.comb += [pins.in_data.eq(_input(m, "in_data", lines.in_data)), pins.in_clock.eq(arriving)]
+        uart = platform.request("uart", 0, dir="-")
+        m.d.comb += core.rx.eq(_input(m, "rx", uart.rx))
+        leds = (platform.request("led", n, dir="-") for n in range(2))
+        for name, port, level in zip(("out_data", "out_clock", "tx", "run", "error"),
+                                     (lines.out_data, lines.out_clock, uart.tx, *leds),
+                                     (pins.out_data, pins.out_clock, core.tx, core.running, core.errors.any()),
+                                     strict=True):
+            _output(m, name, port, level)
         return m
 
-    def _lines(self, platform: Any) -> Any:
-        platform.add_resources([resource(self._wires)])
-        return platform.request("link", 0)
+
+def _input(m: Module, name: str, port: Any) -> Signal:
+    """The level of a port's pins."""
+    m.submodules[f"{name}_buffer"] = buffer = io.Buffer("i", port)
+    return buffer.i
+
+
+def _output(m: Module, name: str, port: Any, level: Any) -> None:
+    """Drive a port's pins."""
+    m.submodules[f"{name}_buffer"] = buffer = io.Buffer("o", port)
+    m.d.comb += buffer.o.eq(level)
 
 
 PINS = MappingProxyType({"ecp5": Ecp5Pins, "gw2a": GowinPins})

@@ -1,5 +1,9 @@
 """Decoding: an instruction's fields travel with its elements, and registers hold the controls of each stage."""
 
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data
 
@@ -23,13 +27,26 @@ def fault(word: data.View) -> Value:
     return (word.b_src == Src.RF) & (word.c_src == Src.RF) & two | ~Cat(halves).all() | index
 
 
-def decode(m: Module, control: list[data.View]) -> data.View:
+def decode(m: Module, control: list[data.View], following: SimpleNamespace | None = None) -> data.View:
     """The lanes' controls. Those of stage k are decoded from the fields in stage k - 1 and registered.
 
     control: the fields in all stages up to the last. The optional stage behind the product decodes nothing.
+    following: fields that stage 0 has in the next cycle. With these, controls are decoded a cycle earlier and held in
+    one more register, so that what drives all lanes is a register behind a register.
     """
     decoded = Signal(DECODED, reset_less=True)
-    shift, normalise, choose, lookup, *_, multiply, near, alu, saturate, write = control[:-1]
+    if following is None:
+        m.d.sync += [getattr(decoded, name).eq(value) for name, value in _values(control[:-1]).items()]
+        return decoded
+    ahead = Signal(DECODED, name="decoded_ahead", reset_less=True)
+    m.d.sync += [decoded.eq(ahead),
+                 *(getattr(ahead, name).eq(value) for name, value in _values([following, *control[:-2]]).items())]
+    return decoded
+
+
+def _values(control: Sequence[Any]) -> dict[str, Value]:
+    """The controls of each stage, from the fields one stage earlier."""
+    shift, normalise, choose, lookup, *_, multiply, near, alu, saturate, write = control
 
     def func(stage, *funcs):
         return any_of([stage.func == one for one in funcs])
@@ -40,7 +57,7 @@ def decode(m: Module, control: list[data.View]) -> data.View:
     limits = {Sat.S32: INT32[1], **SAT_LIMIT}
     compares = ops(saturate, Alu.LT, Alu.GT, Alu.EQ)
     limit = any_of([Mux(saturate.sat == sat, Const(value, 31), 0) for sat, value in limits.items()])
-    m.d.sync += [getattr(decoded, name).eq(value) for name, value in {
+    return {
         "arithmetic": ~shift.logical, "round1": shift.round & ~shift.logical,
         **{f"{one.name.lower()}2": func(normalise, one) for one in (Func.MUL, Func.SQUARE, Func.SIGMOID)},
         "mantissa2": func(normalise, Func.RECIP, Func.RSQRT, Func.LOG2),
@@ -61,8 +78,7 @@ def decode(m: Module, control: list[data.View]) -> data.View:
         "limit": Mux(compares, 0, limit), "symmetric": saturate.sat != Sat.S32,
         "compare": compares, "equal": ops(saturate, Alu.EQ),
         "exponent_is_k": func(write, Func.RECIP, Func.RSQRT),
-    }.items()]
-    return decoded
+    }
 
 
 DECODED = data.StructLayout({
