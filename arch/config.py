@@ -30,8 +30,8 @@ MAX_PORTS = 4
 """Links at one end of the row: the limit of instruction words."""
 REGISTERS: Mapping[str, str] = MappingProxyType({
     "fetch": "queues: between an entry and the word that it names",
-    "control": "queues and sequencer: decoded words, the load port, the end of a token",
-    "accumulate": "MXM: between the sums of a step's products and what becomes of them in INT4 and INT8",
+    "control": "queues, engines, sequencer: what a cycle needs is decoded in the cycle before",
+    "accumulate": "MXM: before the sums of low and high halves are joined",
     "multiply": "VXM: behind the product, before its post shift",
     "reduce": "VXM: before a result is added to a reduction",
 })
@@ -237,7 +237,7 @@ CONFIGS = {
                    icu_words=((512,), (256,), (512, 8), (64, 64), (32, 48))),
         ChipConfig(name="large", weight_groups=2, mem_depths=(16384, 65536, 65536), act_depth=256, acc_depth=32,
                    icu_depth=2048, vxm_icu_depth=4096, sxm_west=True, buckets=16),
-        ChipConfig(name="sram28", weight_groups=2, mem_depths=(8192, 110592, 110592), act_depth=256, acc_depth=64,
+        ChipConfig(name="sram28", weight_groups=2, mem_depths=(10240, 109568, 109568), act_depth=256, acc_depth=64,
                    icu_depth=4096, vxm_icu_depth=4096, sxm_transpose=False, buckets=16),
         ChipConfig(name="sram220", weight_groups=2, mem_depths=(98304, 851968, 851968), act_depth=256, acc_depth=64,
                    icu_depth=4096, vxm_icu_depth=4096, sxm_transpose=False, buckets=16),

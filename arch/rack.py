@@ -94,6 +94,12 @@ class RackConfig:
     def _wrong(self, what: str) -> TspError:
         return TspError(f"rack {self.name}: {what}")
 
+    @property
+    def meshed(self) -> bool:
+        """Whether each chip is linked with each other one."""
+        return len({(near.chip, far.chip) for near, (far, _) in self.across.items()}) == len(self.chips) * (
+            len(self.chips) - 1)
+
     @cached_property
     def across(self) -> Mapping[Port, tuple[Port, int]]:
         """What is at the other end of a port's link, and its latency."""
@@ -142,7 +148,10 @@ def linked(name: str, ports: tuple[int, int], slot: int) -> ChipConfig:
 
 
 def mesh(name: str, config: str, chips: int, *, slot: int = 2, latency: int = 12) -> RackConfig:
-    """Chips of a named config, each linked with each other one. Raises TspError beyond 2 * MAX_PORTS + 1 chips."""
+    """Chips of a named config, each linked with each other one. Raises TspError beyond 2 * MAX_PORTS + 1 chips.
+
+    latency: of all links. Slots of 2 cycles take 11; links between chips that follow a third one take one more.
+    """
     if not 1 <= chips <= 2 * MAX_PORTS + 1:
         raise TspError(f"rack {name}: a chip has at most {2 * MAX_PORTS} ports, so 1..{2 * MAX_PORTS + 1} chips may "
                        f"all be linked with each other, not {chips}")
@@ -158,7 +167,8 @@ def mesh(name: str, config: str, chips: int, *, slot: int = 2, latency: int = 12
     return RackConfig(name=name, chips=(chip,) * chips, links=links)
 
 
-RACKS = {rack.name: rack for rack in (mesh("pair", "ulx3s", 2), mesh("card", "sram28", 2), mesh("node", "sram28", 8))}
+RACKS = {rack.name: rack for rack in (mesh("pair", "ulx3s", 2, latency=11), mesh("card", "sram28", 2),
+                                       mesh("node", "sram28", 8))}
 """The named racks: two boards, and two and eight chips that exist in simulation only."""
 
 
@@ -179,7 +189,7 @@ def rack_from_json(name: str, found: Any) -> RackConfig:
     """The rack of `as_json`. Raises TspError, ValueError, KeyError or TypeError if it is none.
 
     {"chips": [{"config": "ulx3s", "ports": [0, 1], "slot": 2}, ..], "links": [{"ports": ["0.E0", "1.E0"],
-    "latency": 12}, ..]}
+    "latency": 11}, ..]}
     """
     chips = []
     for chip in found["chips"]:

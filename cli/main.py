@@ -25,6 +25,7 @@ from compiler.frontend.load import load_checkpoint
 from compiler.rack.fit import chips_needed, fit_rack
 from program.file import check_checkpoint, save
 from program.program import DEFAULT_CLOCK_MHZ
+from program.rack import RackProgram
 from run.devices import check_name, check_waveforms, open_device
 from run.models import find_model
 from run.programs import compile_for, machine_of, open_any
@@ -36,9 +37,11 @@ from sim.lines import LineFaults
 from . import show
 from .bench import bench
 from .chat import chat
+from .in_flight import run_in_flight
 from .latency import bench_api, watch_api
+from .link_test import link_test
 from .models import MODELS, Model, get
-from .options import Config, Context, LinkFaults, Partition, Rack, Scales, Text, TokenizerFile, Weights
+from .options import Config, Context, LinkFaults, Partition, Rack, Scales, Sequences, Text, TokenizerFile, Weights
 from .page import page
 from .plan import plan as plan_model
 from .report import report
@@ -61,8 +64,10 @@ Clock = Annotated[float, typer.Option("--clock", help="MHz, for tokens/s.")]
 def run(
     program: Annotated[Path, typer.Argument(parser=find_model, metavar="PROGRAM",
                                             help=f"Program file, or a model: {MODELS}.")],
-    device: Annotated[str, typer.Option(help="reference, model, rtl, or a board's port: /dev/ttyUSB0.")] = "rtl",
-    prompt: Annotated[str, typer.Option(help="How the story begins.")] = "",
+    device: Annotated[str, typer.Option(help="reference, model, rtl, or a board's port: /dev/ttyUSB0; of "
+                                             "linked boards all, with commas.")] = "rtl",
+    prompt: Annotated[list[str] | None, typer.Option(help="How the story begins. Sequences in flight take several, and "
+                                                          "each story the next seed.")] = None,
     tokens: Annotated[int | None, typer.Option(help="Most new tokens.  [default: up to the context]")] = None,
     temperature: Annotated[float, typer.Option(help="0..10; 0 is greedy.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of the sampling noise; a seed gives the same story on every "
@@ -76,6 +81,7 @@ def run(
     config: Config = None,
     rack: Rack = None,
     partition: Partition = None,
+    sequences: Sequences = None,
     link_faults: LinkFaults = None,
     context: Context = None,
     weights: Weights = None,
@@ -90,10 +96,21 @@ def run(
     faults = LineFaults.parse(link_faults) if link_faults is not None else None
     waves = _waves(device, vcd, fst, sources(program, tokenizer))
     notes = Console(stderr=as_json, highlight=False, soft_wrap=True)
-    compiled = open_any(program, config=config, rack=rack, partition=partition, context=context, weights=weights,
-                        scales=scales, text=text, tokenizer=tokenizer,
+    compiled = open_any(program, config=config, rack=rack, partition=partition, sequences=sequences, context=context,
+                        weights=weights, scales=scales, text=text, tokenizer=tokenizer,
                         say=lambda line: notes.print(line, style="dim", markup=False))
-    wanted = plan(compiled, prompt, tokens=tokens, temperature=temperature, seed=seed)
+    prompts = prompt or [""]
+    if isinstance(compiled, RackProgram) and compiled.sequences > 1:
+        if waves or faults:
+            raise TspError("sequences in flight have no waveforms and no link faults yet: leave out --vcd, --fst and "
+                           "--link-faults")
+        run_in_flight(compiled, device, prompts, tokens=tokens, temperature=temperature, seed=seed,
+                      clock=clock or DEFAULT_CLOCK_MHZ, as_json=as_json)
+        return
+    if len(prompts) > 1:
+        raise TspError(f"{len(prompts)} prompts are for sequences in flight: give --rack and --sequences, or one "
+                       "prompt")
+    wanted = plan(compiled, prompts[0], tokens=tokens, temperature=temperature, seed=seed)
     with whole(waves, STOPPED) if waves else nullcontext() as trace:
         machine = open_device(device, compiled.config, trace=trace, trace_format="fst" if fst else "vcd",
                               faults=faults)
@@ -129,6 +146,7 @@ def compile(
     config: Config = None,
     rack: Rack = None,
     partition: Partition = None,
+    sequences: Sequences = None,
     context: Context = None,
     weights: Weights = None,
     scales: Scales = None,
@@ -145,9 +163,9 @@ def compile(
     with show.passes() as progress:
         model, tok = read_model(checkpoint, tokenizer)
         show.notes((*model.notes, *tok.notes))
-        program = compile_for(machine, model, tok, partition, context=context, weights=weights or "int8",
-                              scales=scales or "measured", text=text and read_text(text, tok),
-                              accept_quality=accept_quality, progress=progress)
+        program = compile_for(machine, model, tok, partition, sequences, context=context,
+                              weights=weights or "int8", scales=scales or "measured",
+                              text=text and read_text(text, tok), accept_quality=accept_quality, progress=progress)
         save(program, output)
     show.program(program, output, clock)
 
@@ -158,6 +176,7 @@ def fit(
     config: Annotated[str | None, typer.Option(help=f"One of {', '.join(CONFIGS)}.  [default: all]")] = None,
     rack: Rack = None,
     partition: Partition = None,
+    sequences: Sequences = None,
     context: Context = None,
     weights: Weights = None,
     cycles: Annotated[bool, typer.Option("--cycles", help="Also schedule its tokens, which takes seconds.")] = False,
@@ -171,7 +190,8 @@ def fit(
     show.notes(model.notes)
     sizes, wanted, weights = model.config, context or model.config.seq_len, weights or "int8"
     if isinstance(machine, RackConfig):
-        fitted = fit_rack(sizes, machine, context=context, weights=weights, cycles=cycles, kind=partition)
+        fitted = fit_rack(sizes, machine, context=context, weights=weights, cycles=cycles, kind=partition,
+                          sequences=1 if sequences is None else sequences)
         show.rack_fits([fitted], clock, wanted)
         return
     chips = [machine] if machine else list(CONFIGS.values())
@@ -210,6 +230,7 @@ commands.command()(bench)
 commands.command("plan")(plan_model)
 commands.command("bench-api")(bench_api)
 commands.command("watch")(watch_api)
+commands.command("link-test")(link_test)
 commands.command()(serve)
 commands.command()(chat)
 commands.command()(get)

@@ -14,7 +14,7 @@ from run.devices import check_name
 from run.models import find_model
 from run.programs import open_any
 
-from .options import Config, Context, Partition, Rack, Scales, Text, TokenizerFile, Weights
+from .options import Config, Context, Partition, Rack, Scales, Sequences, Text, TokenizerFile, Weights
 
 
 def serve(
@@ -44,6 +44,7 @@ def serve(
     config: Config = None,
     rack: Rack = None,
     partition: Partition = None,
+    sequences: Sequences = None,
     context: Context = None,
     weights: Weights = None,
     scales: Scales = None,
@@ -62,8 +63,9 @@ def serve(
                         drain=drain_seconds, requests=requests_per_minute, tokens=tokens_per_minute, body=max_body)
     if chat_template not in (None, PLAIN):
         read_template(Path(chat_template))  # before a compilation that may take minutes
-    compiled = open_any(program, config=config, rack=rack, partition=partition, any_chip=config is None,
-                        context=context, weights=weights, scales=scales, text=text, tokenizer=tokenizer, say=_say)
+    compiled = open_any(program, config=config, rack=rack, partition=partition, sequences=sequences,
+                        any_chip=config is None, context=context, weights=weights, scales=scales, text=text,
+                        tokenizer=tokenizer, say=_say)
     template = choose_template(chat_template, program, Tokenizer.from_bytes(compiled.tokenizer))
     run_server(settings, compiled, template, _say)
 

@@ -81,12 +81,13 @@ def summary(story: Story, clock: float, elapsed: float) -> str:
 
 
 def links(device: Device) -> str:
-    """Another line: what the links of a rack had to correct, if they were given faults; else nothing."""
-    if not isinstance(device, RackDevice) or device.lines is None:
+    """Another line: what the links of a rack had to correct, if they are lines or were given faults; else nothing."""
+    if not isinstance(device, RackDevice) or (device.lines is None and not device.chip.has_lines):
         return ""
-    lines = device.lines
-    return (f"\nlinks: {lines.flits:,} flits, {lines.corrected:,} wrong bits corrected without a cycle changed, "
-            f"{device.replays:,} tokens run again for {lines.failed:,} errors beyond that")
+    corrected, failed = device.link_errors
+    flits = f"{device.lines.flits:,} flits, " if device.lines else ""
+    return (f"\nlinks: {flits}{corrected:,} wrong bits corrected without a cycle changed, "
+            f"{device.replays:,} tokens run again for {failed:,} errors beyond that")
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from program.program import EVENT_COLUMNS, Program, Symbol
 from program.quality import Quality, Trial
 from program.shape import ModelConfig
 from program.tokenizer import Tokenizer
-from program.weights import Part, Stored
+from program.weights import Part, Stored, base_of
 
 from .capacity import check_fit, choose_context, four_bit_matrices, rope_rate
 from .lower.qkv import permutations
@@ -205,7 +205,8 @@ def pack(model: ModelConfig, tokenizer: Tokenizer, integer_model: IntegerModel, 
         maps={number: tuple(lanes) for number, lanes in permutations(config).items()},
         symbols=_symbols(placement), image=placement.layout.image(), tokenizer=tokenizer.to_bytes(),
         arrays=integer.to_arrays(integer_model, weights=False), stored=_stored(placement),
-        channels=_channels(placement, *part), sequences=placement.geometry.sequences, texts=texts, schedule=events, trials=tuple(trials), quality=quality,
+        channels=_channels(placement, *part), sequences=placement.geometry.sequences, texts=texts,
+        schedule=events, trials=tuple(trials), quality=quality,
     )
 
 
@@ -228,9 +229,9 @@ def _channels(placement: Placement, rows: Mapping[str, np.ndarray], more: Mappin
     """What the rows and columns of the stored matrices are. rows, more: as `pack` takes them."""
     found = {f"{name}/{part}": channels for name, origin in placement.origins.items()
              for part, channels in (origin.outputs | {"inputs": origin.inputs}).items()}
-    for name in rows.keys() & placement.origins.keys():
+    for name in placement.origins if rows else ():
         for side, own in placement.origins[name].outputs.items():
-            found[f"{name}/{side}"] = np.where(own >= 0, rows[name][own], -1).astype("<i4")
+            found[f"{name}/{side}"] = np.where(own >= 0, rows[base_of(name)][own], -1).astype("<i4")
     return found | dict(more)
 
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import cli.one_thread  # noqa: F401  before anything that imports numpy
-from arch import host_map, isa, row, tables
-from arch.config import CONFIGS, DEFAULT_CONFIG
+from arch import host_map, isa, latencies, row, tables
+from arch.config import CONFIGS, DEFAULT_CONFIG, REGISTERS
 from arch.isa import Field, LinkOp, Op
 from compiler.fit import fit
 from compiler.frontend.load import load_checkpoint
@@ -131,6 +131,12 @@ def _latencies() -> str:
     said = _docstrings()
     return table(("constant", "cycles", "from → to"),
                  *((f"`{name}`", str(getattr(isa, name)), said[name]) for name in names))
+
+
+def _registers() -> str:
+    return table(("register", "where", "one cycle longer"),
+                 *((f"`{name}`", where, ", ".join(f"`{longer.upper()}`" for longer in latencies.ADDED[name]) or "none")
+                   for name, where in REGISTERS.items()))
 
 
 def _opcodes() -> str:
@@ -385,7 +391,8 @@ def _rack_run() -> str:
 RTL_BLOCKS = {"sim": lambda: _made("sim"), "bench": lambda: _made("bench"), "chat": _chat, "rack-run": _rack_run}
 """Blocks that `--rtl` alone renews."""
 BLOCKS: dict[str, Callable[[], str]] = {
-    "isa-latencies": _latencies, "isa-opcodes": _opcodes, "isa-icu": _icu, "isa-widths": _widths,
+    "isa-latencies": _latencies, "registers": _registers,
+    "isa-opcodes": _opcodes, "isa-icu": _icu, "isa-widths": _widths,
     "isa-fields": _fields, "isa-enums": _enums, "isa-queues": _queues, "isa-spaces": lambda: _enum(host_map.Space),
     "isa-control": lambda: _enum(host_map.Control), "isa-traps": lambda: _enum(host_map.Trap), "tables": _tables,
     "configs": _configs, "buckets": _buckets, "segments": _segments, "stories": _stories,

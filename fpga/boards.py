@@ -1,20 +1,48 @@
 """The boards, with their chips and clocks. `python -m fpga.boards NAME` checks a name."""
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 
+from arch.config import CONFIGS, ChipConfig
+from arch.rack import RACKS
 from base.command import REFUSED, run
 from base.errors import TspError
+from hw.link.parameters import LinkParameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wires:
+    """A board's end of a link.
+
+    link: its parameters. connector: of amaranth-boards: its name and number.
+    sends, takes: pins of the connector: of the data in order, then the clock.
+    follows: the chip's clock is made of the one that comes over the link.
+    attributes: of the pins, as the vendor's tools name them.
+    """
+
+    link: LinkParameters
+    connector: tuple[str, int]
+    sends: tuple[str, ...]
+    takes: tuple[str, ...]
+    follows: bool
+    attributes: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        for name in ("sends", "takes"):
+            if len(pins := getattr(self, name)) != self.link.pins + 1:
+                raise ValueError(f"{name} must name {self.link.pins} pins and that of the clock, not {pins!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Board:
-    """A board and the named chip config that its bitstream contains.
+    """A board and the chip that its bitstream contains.
 
+    config: a named config. rack: the named rack whose chip `number` the board is, or "".
     platform: module and class of the board's definition in amaranth-boards.
     mhz: the chip's clock, which is the timing constraint.
     lut, ff, bram, dsp: resources of the FPGA (LUT4, flip-flops, 18-Kbit blocks, 18x18 multipliers).
@@ -26,7 +54,11 @@ class Board:
     seed: default seed of the placer.
     lut_products: if the chip has more products than the FPGA has multipliers, the registers of the products that are
     made of LUTs, as a yosys pattern.
+    wires: of the link, if the chip has one.
     prices (ECP5): the router's price of a congested wire, and its growth each iteration.
+    sinks (ECP5): most sinks of a net that is driven by one cell, wherever they are (`fpga.flow.passes.fanout`).
+    resubstitute (ECP5): whether the mapper may make a function out of signals of other places, such as another lane.
+    That takes fewer LUTs and longer wires.
     router_clock (ECP5): ratio of the clock that the router aims at to the board's clock.
 
     nextpnr 0.11 measures a connection's criticality by its slack relative to the worst slack. Once the constraint is
@@ -49,10 +81,20 @@ class Board:
     pack: str
     pack_for: tuple[str, ...] = ()
     prices: tuple[float, float] = (4.0, 0.15)
+    sinks: int = 24
+    resubstitute: bool = True
     router_clock: float = 2.0
     seed: int = 1
     pll: str = "EHXPLLL"
     lut_products: str = ""
+    rack: str = ""
+    number: int = 0
+    wires: Wires | None = None
+
+    @property
+    def chip(self) -> ChipConfig:
+        """The chip."""
+        return RACKS[self.rack].chips[self.number] if self.rack else CONFIGS[self.config]
 
     def make_platform(self) -> Any:
         """The board's Amaranth platform."""
@@ -64,13 +106,28 @@ class Board:
         return factory()
 
 
+ULX3S = Board(name="ulx3s", config="ulx3s", part="LFE5U-85F-6BG381C", platform=("ulx3s", "ULX3S_85F_Platform"),
+              family="ecp5", mhz=50.0, baud=3_000_000, lut=83_640, ff=83_640, bram=208, dsp=156,
+              nextpnr=("--85k", "--package", "CABGA381", "--speed", "6"), pack="ecppack",
+              prices=(0.5, 5.0), router_clock=1.0, seed=2)
+CLOCK_PIN = 8
+"""Number of the pins of header J1 that carry a link's clocks: gp8 can feed a PLL."""
+
+
+def _of_pair(number: int) -> Board:
+    """A ULX3S as a chip of rack `pair`. The root sends on gp0..9 of header J1 and receives on gn0..9."""
+    numbers = [*(n for n in range(10) if n != CLOCK_PIN), CLOCK_PIN]
+    plus, minus = (tuple(f"{n}{sign}" for n in numbers) for sign in "+-")
+    sends, takes = (minus, plus) if number else (plus, minus)
+    wires = Wires(link=LinkParameters(lanes=8, pins=9, ratio=2, taps=16), connector=("gpio", 0), sends=sends,
+                  takes=takes, follows=bool(number), attributes={"IO_TYPE": "LVCMOS33", "SLEWRATE": "FAST"})
+    return replace(ULX3S, name=f"ulx3s_pair{number}", rack="pair", number=number, wires=wires)
+
+
 BOARDS = {
     board.name: board
     for board in (
-        Board(name="ulx3s", config="ulx3s", part="LFE5U-85F-6BG381C", platform=("ulx3s", "ULX3S_85F_Platform"),
-              family="ecp5", mhz=50.0, baud=3_000_000, lut=83_640, ff=83_640, bram=208, dsp=156,
-              nextpnr=("--85k", "--package", "CABGA381", "--speed", "6"), pack="ecppack",
-              prices=(0.5, 5.0), router_clock=1.0, seed=2),
+        ULX3S,
         Board(name="ulx3s_45f", config="small", part="LFE5U-45F-6BG381C", platform=("ulx3s", "ULX3S_45F_Platform"),
               family="ecp5", mhz=50.0, baud=3_000_000, lut=43_848, ff=43_848, bram=108, dsp=72,
               nextpnr=("--45k", "--package", "CABGA381", "--speed", "6"), pack="ecppack"),
@@ -89,6 +146,7 @@ BOARDS = {
               mhz=50.0, baud=3_000_000, lut=138_240, ff=138_240, bram=340, dsp=298,
               nextpnr=("--device", "GW5AST-LV138FPG676AC1/I0", "--vopt", "family=GW5AST-138C"), pack="gowin_pack",
               pack_for=("-d", "GW5AST-138C")),
+        *(_of_pair(number) for number in (0, 1)),
     )
 }
 

@@ -102,35 +102,40 @@ class Identity:
     config: name of its chip.
     digest: `chip_digest` of the chip.
     clock_khz: the chip's clock.
+    clock_link: 0 if the board has a clock of its own; n + 1 if it takes the clock that comes over link n.
     """
 
     config: str
     digest: str
     clock_khz: int
+    clock_link: int = 0
 
-    FORMAT = "<4sH2x8sI12s"
+    FORMAT = "<4sHBx8sI12s"
     MAGIC = b"MTSP"
     WORDS = struct.calcsize(FORMAT) // WORD_BYTES
 
     @staticmethod
-    def of(config: ChipConfig, mhz: float) -> "Identity":
+    def of(config: ChipConfig, mhz: float, clock_link: int = 0) -> "Identity":
         """The identity of a board with this chip at this clock."""
-        return Identity(config=config.name, digest=chip_digest(config), clock_khz=round(mhz * 1e3))
+        return Identity(config=config.name, digest=chip_digest(config), clock_khz=round(mhz * 1e3),
+                        clock_link=clock_link)
 
     def pack(self) -> bytes:
         """WORDS words, as the board holds them. Raises ValueError if the name is too long."""
         name = self.config.encode()
         if len(name) > 12:
             raise ValueError(f"config must have a name of at most 12 bytes on a board, not {self.config!r}")
-        return struct.pack(self.FORMAT, self.MAGIC, VERSION, bytes.fromhex(self.digest), self.clock_khz, name)
+        return struct.pack(self.FORMAT, self.MAGIC, VERSION, self.clock_link, bytes.fromhex(self.digest),
+                           self.clock_khz, name)
 
     @classmethod
     def unpack(cls, raw: bytes) -> "Identity":
         """The identity in WORDS words. Raises TspError if another device, or a board of another protocol, answers."""
-        magic, version, digest, clock_khz, name = struct.unpack(cls.FORMAT, raw)
+        magic, version, clock_link, digest, clock_khz, name = struct.unpack(cls.FORMAT, raw)
         if magic != cls.MAGIC:
             raise TspError("the device that answers is not a Metronome board")
         if version != VERSION:
             raise TspError(f"the board speaks version {version} of the protocol, this tsp speaks version {VERSION}: "
                            "build its bitstream again")
-        return cls(config=name.rstrip(b"\0").decode(errors="replace"), digest=digest.hex(), clock_khz=clock_khz)
+        return cls(config=name.rstrip(b"\0").decode(errors="replace"), digest=digest.hex(), clock_khz=clock_khz,
+                   clock_link=clock_link)

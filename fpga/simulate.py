@@ -18,6 +18,7 @@ import numpy as np
 import typer
 
 from arch.config import CONFIGS, DEFAULT_CONFIG, ChipConfig, config_of
+from arch.rack import rack_of
 from base.cache import cache_root, check_executable, source_digest
 from base.command import run
 from base.errors import TspError
@@ -29,9 +30,10 @@ from sim.rtl.verilog import RTL_SOURCES, verilog_by_key
 from .back_door import BackDoorLine
 from .boards import BOARDS, board_of
 
-HARNESS = Path(__file__).with_name("harness.cpp")
+HARNESS, SERIAL_LINE = (Path(__file__).with_name(name) for name in ("harness.cpp", "serial_line.h"))
 FOLDER = Path(__file__).parent
-SOURCES = ("gateware/back_door.py", "gateware/bridge.py", "gateware/top.py", "gateware/uart.py", "protocol.py")
+SOURCES = ("gateware/back_door.py", "gateware/bridge.py", "gateware/linked.py", "gateware/serdes.py",
+           "gateware/serdes_ddr.py", "gateware/serdes_model.py", "gateware/top.py", "gateware/uart.py", "protocol.py")
 """Sources of the simulated logic in addition to `RTL_SOURCES`."""
 FAST = 4
 """Fewest cycles a bit."""
@@ -54,6 +56,12 @@ _FUNCTIONS = {
 _BACK_DOOR = {"board_write": (None, (_BOARD, np.ctypeslib.ndpointer(ACCESS, flags="C"), ctypes.c_uint64))}
 
 
+def serial_line(divisor: Fraction) -> str:
+    """What a harness needs of a serial line (serial_line.h). divisor: cycles a bit."""
+    return (f"#define BIT_PARTS {divisor.numerator}\n#define CYCLE_PARTS {divisor.denominator}\n"
+            + SERIAL_LINE.read_text())
+
+
 def library(config: ChipConfig, divisor: Fraction, mhz: float, back_door: bool) -> ctypes.CDLL:
     """The simulator of a board, built if it is not in the cache. Raises TspError."""
     from fpga.gateware.back_door import BackDoor
@@ -65,8 +73,7 @@ def library(config: ChipConfig, divisor: Fraction, mhz: float, back_door: bool) 
     text = verilog_by_key(lambda: top(config=config, divisor=divisor, mhz=mhz), "board", *key, repr(config),
                           str(divisor), str(mhz), top.__name__)
     head = "#define BACK_DOOR\n" if back_door else ""
-    head += f"#define BIT_PARTS {divisor.numerator}\n#define CYCLE_PARTS {divisor.denominator}\n"
-    lib = load(build(text, "board", head + HARNESS.read_text()))
+    lib = load(build(text, "board", head + serial_line(divisor) + HARNESS.read_text()))
     for name, (result, arguments) in {**_FUNCTIONS, **(_BACK_DOOR if back_door else {})}.items():
         function = getattr(lib, name)
         function.restype, function.argtypes = result, arguments
@@ -137,6 +144,8 @@ def chip_and_clock(config: str | None, mhz: float | None, board: str) -> tuple[C
     if not board:
         return config_of(DEFAULT_CONFIG if config is None else config), CLOCK_MHZ if mhz is None else mhz
     chosen = board_of(board)
+    if chosen.rack:
+        raise TspError(f"board {board} is one of rack {chosen.rack}: simulate all of them with --rack {chosen.rack}")
     for option, value in (("--config", config), ("--mhz", mhz)):
         if value is not None:
             raise TspError(f"{option} must not be given together with --board, which sets it: leave one of them out")
@@ -150,9 +159,16 @@ def main(
     baud: Annotated[int, typer.Option(help="Baud rate of its line. Programs are then loaded bit by bit.  "
                                            "[default: 4 cycles a bit, and a back door for programs]")] = 0,
     board: Annotated[str, typer.Option(help=f"Board whose chip and clock to take: {', '.join(BOARDS)}.")] = "",
+    rack: Annotated[str, typer.Option(help="Boards that are joined at their pins: pair, or a file NAME.json.")] = "",
+    cable: Annotated[str, typer.Option(help="Lines between them: delay=PS,skew=PS,jitter=PS,errors=RATE,seed=N.")] = "",
 ) -> None:
-    """Simulate a board until ctrl-C. Exits with 2 if it cannot be built."""
+    """Simulate a board, or a rack of boards, until ctrl-C. Exits with 2 if it cannot be built."""
     try:
+        if rack:
+            _rack(rack, cable, {"--config": config, "--mhz": mhz, "--baud": baud or None, "--board": board or None})
+            return
+        if cable:
+            raise TspError("--cable is between boards of a rack: give --rack, too")
         chip, clock = chip_and_clock(config, mhz, board)
         simulated = SimulatedBoard(chip, divisor=divisor(clock, baud), mhz=clock, back_door=not baud)
     except (TspError, ValueError) as error:
@@ -165,6 +181,22 @@ def main(
             threading.Event().wait()
         except KeyboardInterrupt:
             print(f"{simulated.cycles:,} cycles")
+
+
+def _rack(name: str, cable: str, others: dict[str, object]) -> None:
+    """Simulate a rack of boards until ctrl-C. Raises TspError."""
+    from .simulate_rack import Cable, SimulatedRack
+
+    if given := [option for option, value in others.items() if value is not None]:
+        raise TspError(f"--rack sets the boards and their clock: leave out {' and '.join(given)}")
+    with SimulatedRack(rack_of(name), cable=Cable.parse(cable)) as boards:
+        ports = ",".join(boards.paths)
+        print(f"the boards of rack {boards.rack.name} at {ports}: tsp run PROGRAM --rack {name} --device {ports}",
+              flush=True)
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            print(f"{boards.cycles:,} cycles")
 
 
 if __name__ == "__main__":

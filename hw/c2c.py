@@ -47,8 +47,9 @@ class C2c(wiring.Component):
 
     def elaborate(self, platform):
         m, ports, bits = Module(), self._ports, self._config.plane_bits
-        m.submodules.sender = sender = Burst(LinkOp.SEND)
-        m.submodules.receiver = receiver = Burst(LinkOp.RECEIVE)
+        early = "control" in self._config.registers
+        m.submodules.sender = sender = Burst(LinkOp.SEND, early=early)
+        m.submodules.receiver = receiver = Burst(LinkOp.RECEIVE, early=early)
         for engine, op in ((sender, LinkOp.SEND), (receiver, LinkOp.RECEIVE)):
             m.d.comb += [engine.word.eq(self.word),
                          engine.start.eq(self.valid & is_op(fields(op, self.word).op, op))]

@@ -123,9 +123,10 @@ class Mem(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        early = "control" in self._config.registers
         m.submodules.banks = memory = Banked(width=self._config.group_bits, depth=self._depth)
-        m.submodules.reader = reader = Burst(Op.READ)
-        m.submodules.writer = writer = Burst(Op.WRITE)
+        m.submodules.reader = reader = Burst(Op.READ, early=early)
+        m.submodules.writer = writer = Burst(Op.WRITE, early=early)
         word = fields(Op.READ, self.word)
         index = self._index_registers(m, word)
         base = Signal(self._addr_bits())
@@ -136,7 +137,7 @@ class Mem(wiring.Component):
             writer.word.eq(word), writer.start.eq(self.valid & (word.op == Op.WRITE)),
             self.busy.eq(reader.busy | writer.busy),
         ]
-        r_addr = self._address(m, "r_addr", reader, base)
+        r_addr = self._address(m, "r_addr", reader, base, host=early)
         w_addr = self._address(m, "w_addr", writer, base)
         self._read(m, memory, reader, r_addr, index)
         self._drive(m, reader)
@@ -149,9 +150,12 @@ class Mem(wiring.Component):
         """Addresses wrap. Only a debug build checks the bits above the memory's depth."""
         return ADDR_BITS if self._config.debug else (self._depth - 1).bit_length()
 
-    def _address(self, m: Module, name: str, engine: Burst, base: Value) -> Signal:
-        """The address of the element that an engine executes in this cycle."""
+    def _address(self, m: Module, name: str, engine: Burst, base: Value, *, host: bool = False) -> Signal:
+        """The address of the element that an engine executes in this cycle. With `host`, that of host reads, too."""
         addr = Signal.like(base, name=name, reset_less=True)
+        if host:
+            with m.If(self.host_re):
+                m.d.sync += addr.eq(self.host_addr)
         with m.If(engine.start):
             m.d.sync += addr.eq(base)
         with m.Elif(engine.active):
@@ -193,11 +197,12 @@ class Mem(wiring.Component):
         visible = Signal(PLANES, reset_less=True)
         with m.If(engine.start):
             m.d.sync += visible.eq(index.planes)
+        early = "control" in self._config.registers
         host_addr = Signal.like(memory.r_addr, reset_less=True)
         host_planes, hidden = Signal(PLANES), Signal(PLANES, init=(1 << PLANES) - 1)
         m.d.sync += [host_addr.eq(self.host_addr), host_planes.eq(Mux(self.host_re, self.host_planes, 0)),
                      hidden.eq(~Mux(engine.active, visible, host_planes))]
-        m.d.comb += memory.r_addr.eq(Mux(host_planes.any(), host_addr, addr))
+        m.d.comb += memory.r_addr.eq(addr if early else Mux(host_planes.any(), host_addr, addr))
         quad = Signal(self._config.group_bits, reset_less=True)
         read = lanes_group([memory.r_data.word_select(lane, 8 * PLANES) for lane in range(self._config.lanes)])
         planes, stored = ([word.word_select(p, self._config.plane_bits) for p in range(PLANES)]

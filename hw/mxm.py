@@ -34,9 +34,12 @@ class MacLoops(wiring.Component):
     `start` latches `word` in cycle t. `active` is high for acts * accs cycles from t + 1 on. In each step `act` is the
     activation entry, `acc` the accumulator entry, and `first` marks the burst's first activation entry. The engine may
     start again in the cycle of its `last` step. An earlier start pulses `conflict`.
+
+    early: whether a loop ends with this step is known from registers that are loaded a cycle earlier.
     """
 
-    def __init__(self):
+    def __init__(self, *, early: bool = False):
+        self._early = early
         shape = layout(Op.MAC)
         super().__init__({
             "start": In(1), "word": In(shape), "op": Out(shape), "active": Out(1), "last": Out(1), "conflict": Out(1),
@@ -51,9 +54,13 @@ class MacLoops(wiring.Component):
         act_at, acc_at = Signal.like(self.act, reset_less=True), Signal.like(self.acc, reset_less=True)
         act_last, acc_last = Signal(), Signal()
         by_row = op.order == Order.ROW
+        ends = (act + 1 == op.acts, acc + 1 == op.accs)
+        if self._early:
+            ends = (self._ends(m, running & (by_row | acc_last), "acts", act, act_last),
+                    self._ends(m, running & (~by_row | act_last), "accs", acc, acc_last))
         m.d.comb += [
             self.op.eq(op), self.active.eq(running),
-            act_last.eq(act + 1 == op.acts), acc_last.eq(acc + 1 == op.accs),
+            act_last.eq(ends[0]), acc_last.eq(ends[1]),
             self.last.eq(running & act_last & acc_last),
             self.conflict.eq(self.start & running & ~self.last),
             self.act.eq(act_at), self.acc.eq(acc_at), self.first.eq(act == 0),
@@ -68,6 +75,16 @@ class MacLoops(wiring.Component):
             with m.If(~by_row | act_last):
                 m.d.sync += [acc.eq(Mux(acc_last, 0, acc + 1)), acc_at.eq(Mux(acc_last, op.acc, acc_at + 1))]
         return m
+
+    def _ends(self, m: Module, steps: Value, name: str, at: Signal, last: Signal) -> Signal:
+        """Whether a loop of `name` turns is in its last one. `at` counts them and advances where `steps` is set."""
+        ends, single = (Signal(name=f"{name}_{what}", reset_less=True) for what in ("end", "single"))
+        turns = getattr(self.op, name)
+        with m.If(self.start):
+            m.d.sync += [ends.eq(getattr(self.word, name) == 1), single.eq(getattr(self.word, name) == 1)]
+        with m.Elif(steps):
+            m.d.sync += ends.eq(Mux(last, single, at + 2 == turns))
+        return ends
 
 
 class Mxm(wiring.Component):
@@ -107,9 +124,10 @@ class Mxm(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self._config
-        m.submodules.load = load = Burst(Op.LOAD)
-        m.submodules.mac = mac = MacLoops()
-        m.submodules.drain = drain = Burst(Op.DRAIN, config=config)
+        early = "control" in config.registers
+        m.submodules.load = load = Burst(Op.LOAD, early=early)
+        m.submodules.mac = mac = MacLoops(early=early)
+        m.submodules.drain = drain = Burst(Op.DRAIN, config=config, early=early)
         m.submodules.act = act = Memory(shape=config.plane_bits, depth=config.act_depth, init=[],
                                         attrs={"ram_style": "distributed"})  # too shallow for block RAMs
         m.submodules.acc = acc = Memory(shape=ACC_BITS * config.lanes, depth=config.acc_depth, init=[])

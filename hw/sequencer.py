@@ -94,7 +94,8 @@ class Sequencer(wiring.Component):
         return launch if any(self._config.ports) else found
 
     def _errors(self, m: Module, over: Value, lost: Value) -> None:
-        own, idle = Signal(len(Trap)), self.idle
+        own = Signal(len(Trap))
+        idle = self.idle
         if "control" in self._config.registers:
             over, idle = register(m, over, "ended"), register(m, idle, "was_idle")
         m.d.comb += [own[Trap.NOT_PARKED.value].eq(over & ~idle), own[Trap.ADDRESS.value].eq(lost)]

@@ -55,9 +55,10 @@ class Sxm(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.lanes = lanes = Burst(Op.SHIFT)
-        m.submodules.rows = rows = Burst(Op.TRANSPOSE_IN)
-        m.submodules.columns = columns = Burst(Op.TRANSPOSE_OUT)
+        early = "control" in self._config.registers
+        m.submodules.lanes = lanes = Burst(Op.SHIFT, early=early)
+        m.submodules.rows = rows = Burst(Op.TRANSPOSE_IN, early=early)
+        m.submodules.columns = columns = Burst(Op.TRANSPOSE_OUT, early=early)
         op, transposes = fields(Op.PERMUTE, self.word).op, self.valid & int(self._config.sxm_transpose)
         m.d.comb += [
             lanes.word.eq(self.word), lanes.start.eq(self.valid & any_of([op == one for one in LANE_OPS])),

@@ -141,7 +141,8 @@ def _image(program: Program) -> Iterator[str]:
 
 
 def _symbols(program: Program) -> Iterator[str]:
-    depths, layers = row.slice_depths(program.config), program.model.n_layers
+    depths = row.slice_depths(program.config)
+    layers = len(program.channels.get("layers", range(program.model.n_layers)))
     for name, symbol in program.symbols.items():
         if symbol.slice not in depths or symbol.slice not in program.image:
             yield f"tensor {name!r} lies in slice {symbol.slice!r}, which is not one of {', '.join(program.image)}"
@@ -162,11 +163,14 @@ def _quads(symbol: Symbol, layers: int) -> int:
 
 
 def _host_quads(program: Program) -> dict[str, int]:
-    """Quads that the host touches, by tensor. The token table also has an entry after the last position."""
+    """Quads that the host touches, by tensor. The token table also has an entry after the last position; of several
+    sequences, tables say which is the present one."""
     lanes, logits = program.config.lanes, len(program.logit_tokens())
     found = dict.fromkeys(HOST_SYMBOLS, 1) | {"tokens": program.context // lanes + 1}
     found |= dict.fromkeys(OF_LOGITS, ceil_div(logits, lanes))
     found |= {name: found[name] * program.sequences for name in STATE}
+    if program.sequences > 1:
+        found |= {"current": 1, "next": program.sequences}
     absent = () if logits else OF_LOGITS if program.sequences == 1 else OF_CHOICE
     return {name: quads for name, quads in found.items() if name not in absent}
 

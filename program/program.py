@@ -15,7 +15,8 @@ from .quality import Quality, Trial
 from .shape import ModelConfig
 from .weights import Share, Stored, shares, unpack_all
 
-__all__ = ["DEFAULT_CLOCK_MHZ", "EVENT_COLUMNS", "STATE", "Bucket", "Event", "Program", "Segment", "Symbol", "bytes_read"]
+__all__ = ["DEFAULT_CLOCK_MHZ", "EVENT_COLUMNS", "STATE", "Bucket", "Event", "Program", "Segment", "Symbol",
+           "bytes_read"]
 
 
 @dataclass(frozen=True)

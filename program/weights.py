@@ -20,6 +20,11 @@ SOURCES = {"qkv": ("wq", "wk", "wv"), "w13": ("w1", "w3"), "wo": ("wo",), "w2": 
 """For each stored matrix, the matrices of the integer model that it joins, one after the other."""
 
 
+def base_of(name: str) -> str:
+    """The key of `SOURCES` whose rows a stored matrix has. A chip may store some rows of "w2" as "w2 last"."""
+    return name.partition(" ")[0]
+
+
 @dataclass(frozen=True)
 class Part:
     """Consecutive quads of a slice ("E1"). The same part of the next layer is `stride` quads later."""
@@ -35,7 +40,7 @@ class Stored:
     """A matrix in the image. `Program.channels` has the output channel of each row of a side, and the input of each
     column; -1 for none.
 
-    name: a key of `SOURCES`.
+    name: a key of `SOURCES`, or that of some of its rows (`base_of`).
     layers: copies of it, one for each layer.
     four_bit: a byte holds two rows.
     act_major: the rows of a column are together, rather than the columns of a row.
@@ -114,11 +119,12 @@ def shares(stored: Mapping[str, Stored], image: Mapping[str, np.ndarray], channe
            config: ChipConfig, sizes: Mapping[str, int]) -> Iterator[Share]:
     """What a chip holds of each matrix. `channels["layers"]` has the numbers of its layers if it has not all."""
     for name, matrix in stored.items():
-        layers, rows, columns = whole_shape(name, sizes)
-        layered = len(array_shapes(sizes)[SOURCES[name][0]]) == 3
+        base = base_of(name)
+        layers, rows, columns = whole_shape(base, sizes)
+        layered = len(array_shapes(sizes)[SOURCES[base][0]]) == 3
         outputs = np.concatenate([channels[f"{name}/{side}"] for side in SIDES])
         inputs = channels[f"{name}/inputs"]
-        yield Share(name=name, layers=channels.get("layers", np.arange(layers)) if layered else np.arange(1),
+        yield Share(name=base, layers=channels.get("layers", np.arange(layers)) if layered else np.arange(1),
                     rows=np.unique(outputs[outputs >= 0]), columns=np.unique(inputs[inputs >= 0]),
                     data=unpack(matrix, image, channels, config, rows, columns))
 

@@ -8,7 +8,9 @@ from arch.rack import RackConfig
 from base.errors import TspError
 from base.files import check_output
 from sim.device.chip_device import ChipDevice
+from sim.device.in_flight import InFlight
 from sim.device.protocol import Device
+from sim.device.rack import HostedRack
 from sim.lines import LineFaults, Lines
 
 SIMULATED = "model", "rtl"
@@ -23,8 +25,13 @@ def check_name(name: str) -> str:
 
 
 def is_port(name: str) -> bool:
-    """Whether this names a serial port: a path, or a URL of pyserial."""
+    """Whether this names a serial port, or several with commas between them: paths, or URLs of pyserial."""
     return os.sep in name
+
+
+def ports_of(name: str) -> list[str]:
+    """The serial ports that a device's name consists of."""
+    return name.split(",")
 
 
 def check_waveforms(name: str) -> None:
@@ -59,6 +66,9 @@ def open_device(name: str, config: ChipConfig | RackConfig, *, trace: Path | Non
     if is_port(name):
         from fpga.host.board import open_board
 
+        if len(ports_of(name)) > 1:
+            raise TspError(f"the program is for one chip, config {config.name}: name one port, not {name}; for linked "
+                           "boards, compile with --rack")
         return open_board(name, config)
     if name == "model":
         from sim.cycle.chip import ModelChip
@@ -71,23 +81,41 @@ def open_device(name: str, config: ChipConfig | RackConfig, *, trace: Path | Non
     return ChipDevice(name, VerilatedChip(config, trace=trace, trace_format=trace_format))
 
 
+def open_in_flight(name: str, rack: RackConfig) -> InFlight:
+    """A device that runs a sequence for each chip of a rack, just reset. Raises TspError."""
+    from sim.device.in_flight import RackInFlight, ReferenceInFlight
+
+    check_name(name)
+    if name == "reference":
+        return ReferenceInFlight()
+    if is_port(name):
+        raise TspError(f"sequences in flight run on simulated racks only, not on {name}: use --device rtl, model or "
+                       "reference")
+    _check_memory(rack)
+    return RackInFlight(name, _hosted(name, rack))
+
+
 def _rack(name: str, rack: RackConfig, trace: Path | None, faults: LineFaults | None) -> Device:
     from sim.device.rack import RackDevice
 
     if trace is not None:
         raise TspError(f"waveforms show one chip, not rack {rack.name}: leave out --vcd and --fst")
     if is_port(name):
-        raise TspError(f"a board is one chip, and the program is for rack {rack.name}: use --device rtl, model or "
-                       "reference")
+        from fpga.host.rack import open_rack
+
+        return open_rack(ports_of(name), rack)
     _check_memory(rack)
-    lines = Lines(rack, faults) if faults else None
+    return RackDevice(name, _hosted(name, rack), Lines(rack, faults) if faults else None)
+
+
+def _hosted(name: str, rack: RackConfig) -> HostedRack:
     if name == "model":
         from sim.rack import ModelRack
 
-        return RackDevice(name, ModelRack(rack), lines)
+        return ModelRack(rack)
     from sim.rtl.linked import VerilatedRack
 
-    return RackDevice(name, VerilatedRack(rack), lines)
+    return VerilatedRack(rack)
 
 
 MEMORY_FACTOR, MEMORY_A_CHIP = 2, 64 << 20

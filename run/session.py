@@ -107,7 +107,8 @@ class Session:
                 if position + 1 < self.program.context:
                     self.device.force(token)
             self._next = token
-            step = Step(position, token, self.program.cycles(position), result.cycles)
+            predicted = self.program.cycles(position) if result.predicted is None else result.predicted
+            step = Step(position, token, predicted, result.cycles)
             _check_cycles(step)
             steps.append(step)
         return steps

@@ -13,7 +13,7 @@ from pathlib import Path
 from run.answer import Question
 
 from .fair import FairQueue
-from .handle import COMMAND, Handle, State
+from .handle import COMMAND, DeviceProcess, Handle, State, handles_of
 from .ticket import Ticket
 from .worker import Message
 
@@ -35,15 +35,18 @@ class QueueFull(Exception):
 class Engine:
     """All devices of a server.
 
-    devices: names as of `--device`. program: the file of their program. most: questions that may wait. seconds: that a
+    devices: names as of `--device`. program: the file of their program. sequences: that each of them answers at once.
+    most: questions that may wait. seconds: that a
     question may wait, and that its answer may take. observe: called with a ticket and what has become of it.
-    say: called with a line whenever a device comes or goes. command: as of `Handle`.
+    say: called with a line whenever a device comes or goes. command: as of `DeviceProcess`.
     """
 
     def __init__(self, devices: Sequence[str], program: Path, *, most: int, seconds: float,
                  observe: Callable[[Ticket, Message], None] = lambda ticket, message: None,
-                 say: Callable[[str], None] = lambda line: None, command: Sequence[str] = COMMAND) -> None:
-        self.handles = [Handle(name, program, self._changed, self._note, command) for name in devices]
+                 say: Callable[[str], None] = lambda line: None, command: Sequence[str] = COMMAND,
+                 sequences: int = 1) -> None:
+        self.handles = [handle for name in devices for handle in handles_of(
+            DeviceProcess(name, program, command), sequences, self._changed, self._note)]
         self._most, self.seconds, self._observe, self._say = most, seconds, observe, say
         self._queue: FairQueue[Ticket] = FairQueue()
         self._numbers = itertools.count(1)

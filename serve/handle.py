@@ -1,4 +1,7 @@
-"""The server's end of a device: a process of its own, which can be killed and started anew."""
+"""The server's end of a device: a process of its own, which can be killed and started anew.
+
+A device with sequences in flight has a handle for each of them, and all of these have one process.
+"""
 
 import asyncio
 import json
@@ -42,117 +45,65 @@ class State(StrEnum):
 
 
 class Handle:
-    """One device.
+    """One device, or one of its sequences.
 
-    name: as `--device` names it. program: the file of its program. changed: called when it can take a ticket, or has
-    left service. observe: called with a ticket and what has become of it. command: starts a worker; the number of its
-    socket is appended.
+    name: of the device or of the sequence, for messages. process: the device's. number: of the sequence, whose
+    questions it answers. changed: called when it can take a ticket, or has left service. observe: called with a ticket
+    and what has become of it.
     """
 
-    def __init__(self, name: str, program: Path, changed: Callable[["Handle"], None],
-                 observe: Callable[[Ticket, Message], None], command: Sequence[str] = COMMAND) -> None:
-        self.name, self._program, self._changed, self._observe = name, program, changed, observe
-        self._command = command
+    def __init__(self, name: str, process: "DeviceProcess", number: int, changed: Callable[["Handle"], None],
+                 observe: Callable[[Ticket, Message], None]) -> None:
+        self.name, self._process, self._number = name, process, number
+        self._changed, self._observe = changed, observe
         self.state, self.reason = State.STARTING, ""
         self.clock_mhz: float | None = None
         self.cached: list[int] = []
         self.ticket: Ticket | None = None
         self.faults: list[str] = []
-        self._process: Process | None = None
-        self._writer: asyncio.StreamWriter | None = None
-        self._task: asyncio.Task[None] | None = None
         self._watch: asyncio.TimerHandle | None = None
-        self.was_ready = self._lived = self.greeted = False
+        self.was_ready = self.greeted = False
 
     def start(self) -> None:
         """Start the process, and again where it is lost."""
-        self._task = asyncio.create_task(self._keep(), name=f"device {self.name}")
+        self._process.start()
 
     @property
     def pid(self) -> int | None:
         """Of the process, while there is one."""
-        return self._process.pid if self._process else None
+        return self._process.pid
 
     def ask(self, ticket: Ticket) -> None:
         """Give a ticket to a device that is ready."""
-        assert self.state is State.READY and self._writer
+        assert self.state is State.READY
         self.state, self.ticket, ticket.handle = State.BUSY, ticket, self
-        self._send({"do": "ask", "id": ticket.number, "question": question_line(ticket.question)})
+        self._process.send({"do": "ask", "id": ticket.number, "sequence": self._number,
+                            "question": question_line(ticket.question)})
 
     def stop(self, ticket: Ticket) -> None:
         """End a ticket after the present token; the device is killed if it does not obey."""
         if self.ticket is ticket and self._watch is None:
-            self._send({"do": "stop", "id": ticket.number})
+            self._process.send({"do": "stop", "id": ticket.number})
             self._watch = asyncio.get_running_loop().call_later(STOP_SECONDS, self.kill)
 
     def kill(self) -> None:
         """End the process now."""
-        if self._process:
-            with suppress(ProcessLookupError):
-                os.kill(self._process.pid, signal.SIGKILL)
+        self._process.kill()
 
     async def close(self) -> None:
         """End the process; what it is at comes to nothing."""
         self.state = State.CLOSED
-        if self._task:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await self._process.close()
 
-    def _send(self, message: Message) -> None:
-        assert self._writer
-        self._writer.write(json.dumps(message, separators=(",", ":")).encode() + b"\n")
+    def ready(self, clock_mhz: float) -> None:
+        """The process takes questions."""
+        self.clock_mhz, self.cached = clock_mhz, []
+        self.was_ready = True
+        self.state, self.reason = State.READY, ""
+        self._changed(self)
 
-    async def _keep(self) -> None:
-        failures = 0
-        while True:
-            self._lived = False
-            try:
-                await self._live()
-            except (OSError, ValueError) as error:  # no process can be had, or it sends what is no message
-                self._fail({"is": "fault", "kind": LOST, "message": f"device {self.name}: {error}"})
-            if self.state is State.FAULTY or not self.was_ready:
-                return
-            failures = 0 if self._lived else failures + 1
-            await asyncio.sleep(PAUSES[min(failures, len(PAUSES) - 1)])
-            self.state = State.STARTING
-
-    async def _live(self) -> None:
-        """From the start of a process to its end."""
-        near, far = socket.socketpair()
-        try:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command, str(far.fileno()), pass_fds=[far.fileno()], stdin=DEVNULL)
-        finally:
-            far.close()
-        reader, self._writer = await asyncio.open_connection(sock=near, limit=LINE_BYTES)
-        fault: Message = {"is": "fault", "kind": LOST}
-        try:
-            self._send({"program": str(self._program), "device": self.name})
-            async for line in reader:
-                message = json.loads(line)
-                if message["is"] == "fault":
-                    fault = message
-                    break
-                self._take(message)
-        except OSError:
-            pass
-        finally:
-            self._writer.close()
-            if self.state is State.CLOSED or fault["is"] == "fault":
-                self.kill()
-            code = await self._process.wait()
-            self._process = None
-        fault.setdefault("message", f"the process of device {self.name} ended ({_how(code)})")
-        self._fail(fault)
-
-    def _take(self, message: Message) -> None:
-        if message["is"] == "ready":
-            self.clock_mhz, self.cached = message["clock_mhz"], []
-            self.was_ready = self._lived = True
-            self.state, self.reason = State.READY, ""
-            self._changed(self)
-            return
+    def take(self, message: Message) -> None:
+        """A message of the process about a ticket, perhaps that of this handle."""
         ticket = self.ticket
         if ticket is None or ticket.number != message["id"]:
             return
@@ -171,7 +122,8 @@ class Handle:
         if last:
             self._changed(self)
 
-    def _fail(self, fault: Message) -> None:
+    def fail(self, fault: Message) -> None:
+        """The process has ended."""
         self.state = State.FAULTY if fault["kind"] in FATAL else State.LOST
         self.reason, self.cached = fault["message"], []
         self.faults.append(fault["kind"])
@@ -195,6 +147,116 @@ class Handle:
     def fits(self, prompt: list[int]) -> int:
         """Tokens of a prompt that are in the cache."""
         return common(self.cached, prompt)
+
+
+class DeviceProcess:
+    """The process of a device, and its handles: one for each sequence.
+
+    name: as `--device` names it. program: the file of its program. command: starts a worker; the number of its socket
+    is appended.
+    """
+
+    def __init__(self, name: str, program: Path, command: Sequence[str] = COMMAND) -> None:
+        self.name, self._program, self._command = name, program, command
+        self.handles: list[Handle] = []
+        self._process: Process | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._lived = self._closed = False
+
+    def start(self) -> None:
+        """Start it, and again where it is lost; once for all handles."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._keep(), name=f"device {self.name}")
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process, while there is one."""
+        return self._process.pid if self._process else None
+
+    def kill(self) -> None:
+        """End it now."""
+        if self._process:
+            with suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGKILL)
+
+    async def close(self) -> None:
+        """End it for good."""
+        self._closed = True
+        if self._task:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    def send(self, message: Message) -> None:
+        """A message to it."""
+        assert self._writer
+        self._writer.write(json.dumps(message, separators=(",", ":")).encode() + b"\n")
+
+    async def _keep(self) -> None:
+        failures = 0
+        while True:
+            self._lived = False
+            try:
+                await self._live()
+            except (OSError, ValueError) as error:  # no process can be had, or it sends what is no message
+                self._fail({"is": "fault", "kind": LOST, "message": f"device {self.name}: {error}"})
+            if any(handle.state is State.FAULTY or not handle.was_ready for handle in self.handles):
+                return
+            failures = 0 if self._lived else failures + 1
+            await asyncio.sleep(PAUSES[min(failures, len(PAUSES) - 1)])
+            for handle in self.handles:
+                handle.state = State.STARTING
+
+    async def _live(self) -> None:
+        """From the start of a process to its end."""
+        near, far = socket.socketpair()
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command, str(far.fileno()), pass_fds=[far.fileno()], stdin=DEVNULL)
+        finally:
+            far.close()
+        reader, self._writer = await asyncio.open_connection(sock=near, limit=LINE_BYTES)
+        fault: Message = {"is": "fault", "kind": LOST}
+        try:
+            self.send({"program": str(self._program), "device": self.name})
+            async for line in reader:
+                message = json.loads(line)
+                if message["is"] == "fault":
+                    fault = message
+                    break
+                self._take(message)
+        except OSError:
+            pass
+        finally:
+            self._writer.close()
+            if self._closed or fault["is"] == "fault":
+                self.kill()
+            code = await self._process.wait()
+            self._process = None
+        fault.setdefault("message", f"the process of device {self.name} ended ({_how(code)})")
+        self._fail(fault)
+
+    def _take(self, message: Message) -> None:
+        if message["is"] == "ready":
+            self._lived = True
+        for handle in self.handles:
+            if message["is"] == "ready":
+                handle.ready(message["clock_mhz"])
+            else:
+                handle.take(message)
+
+    def _fail(self, fault: Message) -> None:
+        for handle in self.handles:
+            handle.fail(fault)
+
+
+def handles_of(process: DeviceProcess, sequences: int, changed: Callable[[Handle], None],
+               observe: Callable[[Ticket, Message], None]) -> list[Handle]:
+    """A handle for each sequence of a device."""
+    names = [process.name] if sequences == 1 else [f"{process.name}, sequence {n}" for n in range(sequences)]
+    process.handles = [Handle(name, process, number, changed, observe) for number, name in enumerate(names)]
+    return process.handles
 
 
 def _how(code: int) -> str:

@@ -62,7 +62,7 @@ def serve(settings: Settings, program: AnyProgram, template: ChatTemplate | None
     metrics = Metrics(settings.name)
     with bind(settings.host, settings.port) as listener, nameless_file(program) as file:
         engine = Engine(settings.devices, file, most=settings.most, seconds=settings.seconds, observe=metrics.observe,
-                        say=say)
+                        say=say, sequences=program.sequences)
         app = application(Model.of(settings, program, template), engine, metrics)
         config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False, http=Protocol, ws="none",
                                 loop="uvloop", timeout_graceful_shutdown=int(settings.drain) + 2, lifespan="on")

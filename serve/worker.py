@@ -1,5 +1,7 @@
 """The process of one device: it takes questions from a socket and answers with a line of JSON a token.
 
+A device with sequences in flight answers as many questions at once, each in a thread of its own.
+
 `python -m serve.worker FD`; the first line that it reads says which program and which device. It ends when the other
 end of the socket is closed, between two tokens at the latest.
 """
@@ -10,7 +12,9 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -19,10 +23,11 @@ from typing import Any
 from base.errors import TspError
 from program import file as program_file
 from program.program import DEFAULT_CLOCK_MHZ
-from program.rack import AnyProgram
+from program.rack import AnyProgram, RackProgram
 from program.tokenizer import Tokenizer
 from run.answer import Answer, Piece, Question
-from run.devices import open_device
+from run.devices import open_device, open_in_flight
+from run.lanes import Lane, Lanes
 from run.sampling import Sampling
 from run.session import BrokenPromise, ChipFault, Session, check_prompt, self_test
 
@@ -41,12 +46,13 @@ class Wire:
     """Lines of JSON over a socket. socket: connected, and blocking."""
 
     def __init__(self, line: socket.socket) -> None:
-        self._line, self._held = line, b""
+        self._line, self._held, self._sending = line, b"", threading.Lock()
 
     def send(self, message: Message) -> None:
-        """Raises Gone."""
+        """From any thread. Raises Gone."""
         try:
-            self._line.sendall(json.dumps(message, separators=(",", ":")).encode() + b"\n")
+            with self._sending:
+                self._line.sendall(json.dumps(message, separators=(",", ":")).encode() + b"\n")
         except OSError as error:
             raise Gone from error
 
@@ -63,13 +69,18 @@ class Wire:
         line, _, self._held = self._held.partition(b"\n")
         return json.loads(line)
 
+    def hang_up(self) -> None:
+        """Let whoever receives raise Gone."""
+        with suppress(OSError):
+            self._line.shutdown(socket.SHUT_RD)
+
     def waiting(self, seconds: float = 0.0) -> bool:
         """Whether `receive` would return at once, or raise; waits for that, for so many seconds."""
         return b"\n" in self._held or bool(select.select([self._line], [], [], seconds)[0])
 
 
 class Worker:
-    """Answers questions, one at a time. session: loaded, tested."""
+    """Answers questions, one at a time. session: loaded."""
 
     def __init__(self, wire: Wire, session: Session) -> None:
         self._wire, self._session = wire, session
@@ -83,7 +94,7 @@ class Worker:
                 self._check()
             message = self._wire.receive()
             if message["do"] == "ask":
-                self._answer(message["id"], question_of(message["question"]))
+                self.answer(message["id"], question_of(message["question"]))
 
     def _check(self) -> None:
         """Raises TspError if the device is gone; only a board can go while its process stays."""
@@ -91,7 +102,8 @@ class Worker:
         if check:
             check()
 
-    def _answer(self, number: int, question: Question) -> None:
+    def answer(self, number: int, question: Question) -> None:
+        """Send all that becomes of a question."""
         try:
             check_prompt(self._session.program, question.prompt)
         except TspError as error:  # not the device's fault
@@ -129,6 +141,64 @@ class Worker:
         return False
 
 
+class LaneWorker(Worker):
+    """The same of one of several sequences, whose lane it is. stopped: numbers of questions whose answers nobody
+    wants."""
+
+    def __init__(self, wire: Wire, session: Session, lane: Lane, stopped: set[int]) -> None:
+        super().__init__(wire, session)
+        self._lane, self._unwanted, self._over = lane, stopped, False
+
+    def answer(self, number: int, question: Question) -> None:
+        """Send all that becomes of a question; the other sequences then go on without this one."""
+        try:
+            super().answer(number, question)
+        finally:
+            self._lane.rest()
+            self._unwanted.discard(number)
+
+    def end(self) -> None:
+        """End the present answer."""
+        self._over = True
+
+    def _stopped(self, number: int) -> bool:
+        return self._over or number in self._unwanted
+
+
+def serve_lanes(wire: Wire, workers: Sequence[LaneWorker], stopped: set[int]) -> None:
+    """Answer a question for each sequence at once, until the other end closes. Raises what `Worker.serve` does.
+
+    stopped: as all workers have it.
+    """
+    failed: list[BaseException] = []
+    askers = [ThreadPoolExecutor(1, thread_name_prefix=f"sequence {n}") for n in range(len(workers))]
+
+    def answer(worker: LaneWorker, number: int, question: Question) -> None:
+        try:
+            worker.answer(number, question)
+        except Exception as error:
+            failed.append(error)
+            wire.hang_up()
+
+    try:
+        while True:
+            message = wire.receive()
+            if message["do"] == "ask":
+                n = message["sequence"]
+                askers[n].submit(answer, workers[n], message["id"], question_of(message["question"]))
+            else:
+                stopped.add(message["id"])
+    except Gone:
+        if failed:
+            raise failed[0] from None
+        raise
+    finally:
+        for worker in workers:
+            worker.end()
+        for asker in askers:
+            asker.shutdown(cancel_futures=True)
+
+
 def line_of(piece: Piece) -> Message:
     """What is told of a token."""
     found: Message = {"text": piece.text, "token": piece.token, "position": piece.step.position,
@@ -156,6 +226,10 @@ def run(wire: Wire) -> None:
     order = wire.receive()
     try:
         program: AnyProgram = program_file.load_any(Path(order["program"]))
+        if program.sequences > 1:
+            assert isinstance(program, RackProgram)
+            _run_lanes(wire, program, order["device"])
+            return
         device = open_device(order["device"], program.config)
         try:
             session = Session(device, program)
@@ -171,6 +245,20 @@ def run(wire: Wire) -> None:
         wire.send({"is": "fault", "kind": MISMATCH, "message": str(error)})
     except (TspError, OSError) as error:
         wire.send({"is": "fault", "kind": LOST, "message": str(error)})
+
+
+def _run_lanes(wire: Wire, program: RackProgram, device: str) -> None:
+    lanes = Lanes(open_in_flight(device, program.rack), program)
+    try:
+        sessions = [Session(lane, program) for lane in lanes.lanes]
+        self_test(sessions[0])
+        wire.send({"is": "ready", "device": device, "clock_mhz": DEFAULT_CLOCK_MHZ})
+        stopped = set[int]()
+        workers = [LaneWorker(wire, session, lane, stopped)
+                   for session, lane in zip(sessions, lanes.lanes, strict=True)]
+        serve_lanes(wire, workers, stopped)
+    finally:
+        lanes.close()
 
 
 def main() -> None:

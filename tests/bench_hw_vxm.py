@@ -120,7 +120,8 @@ class VxmBench(Checked):
         for instr in instrs:
             await self.step(instr)
             last = self.now + (instr.count - 1) * instr.interval + FOLD - 1
-            for _ in range(max(last - self.now, 1) + gap + (instr.red is not Red.NONE)):
+            for _ in range(max(last - self.now, 1) + gap
+                           + (instr.red is not Red.NONE) * (VXM_REDUCE_DRIVE - VXM_DRIVE)):
                 await self.step()
 
     async def drain(self) -> None:
@@ -295,7 +296,8 @@ async def illegal_programs_trap(dut):
     for name in ("b_fmt", "c_fmt"):
         assert await traps_of(bench, same ^ Fmt.B0.value << bit_of(name)) == {Trap.OPCODE}
     # Folded, the next element is no earlier than behind the reduction.
-    total, collision = [alu(red=Red.SUM, red_e=1), *[None] * (FOLD - 1)], {Trap.COLLISION} if FOLD == 1 else set()
+    pause = [None] * (FOLD - 1 + VXM_REDUCE_DRIVE - VXM_DRIVE - 1)
+    total, collision = [alu(red=Red.SUM, red_e=1), *pause], {Trap.COLLISION} if FOLD == 1 else set()
     assert await traps_of(bench, *total, alu(**drive)) == collision
     assert await traps_of(bench, *total, alu(dst_w=1, rf_we=1)) == set()
     assert await traps_of(bench, alu(a_src=Src.RF, a_rf=CONFIG.rf_depth - 1, a_inc=1, count=2)) == {Trap.ADDRESS}

@@ -14,13 +14,14 @@ class BurstProof(Proof):
 
     Restarts in the midst of a burst are allowed: what is proven then speaks of the new burst, and of `conflict`.
     fold: cycles of an element.
+    early: the engine's state comes from registers of its own.
     """
 
-    def __init__(self, op: Op, burst=None, fold: int = 1):
-        self._op, self._burst, self._fold = op, burst or Burst, fold
+    def __init__(self, op: Op, burst=None, fold: int = 1, *, early: bool = False):
+        self._op, self._burst, self._fold, self._early = op, burst or Burst, fold, early
 
     def build(self, m):
-        fold, burst = self._fold, self._burst(self._op, self._fold)
+        fold, burst = self._fold, self._burst(self._op, self._fold, early=self._early)
         body = Opened(m, "burst", burst)
         free(m, burst.start, burst.word)
         op = burst.word.shape()(latched(m, burst.word, burst.start, "op"))
@@ -51,6 +52,10 @@ class BurstProof(Proof):
             implies(left != 0, age + wait == due + burst.part),
             implies((wait != 0) | (left == 0), burst.part == 0),
         )
+        if self._early:
+            state = {"busy": left != 0, "active": (left != 0) & (wait == 0), "final": left == 1}
+            self.tie(*[body.all(f"{name}_early")[0] == value for name, value in state.items()],
+                     implies(begun, body.all("dense_early")[0] == (1 if single else interval == 1)))
         if not single:
             new = burst.word
             self.assume(implies(burst.start, (new.count != 0) & (new.interval != 0)
@@ -65,6 +70,8 @@ class BurstProof(Proof):
 PROPERTIES = [
     Property(name="burst", claim="element i executes in dispatch + ENGINE + i * interval, and nothing else does; last, "
                                  "busy, conflict and op are exact", top=lambda: BurstProof(Op.DRAIN), depth=2),
+    Property(name="burst: registers \"control\"", claim="the same of an engine whose state is known a cycle earlier",
+             top=lambda: BurstProof(Op.DRAIN, early=True), depth=2),
     Property(name="burst: folded", claim="the same where an element takes four cycles: `part` counts them, `done` "
                                          "marks the last",
              top=lambda: BurstProof(Op.ALU, fold=4), depth=2),

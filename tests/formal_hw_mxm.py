@@ -14,7 +14,7 @@ from hw.idioms import register
 from hw.mxm import ACC_BITS, MacLoops, Mxm
 
 CONFIG = ChipConfig(name="formal", mem_depths=(16, 16), act_depth=4, acc_depth=2)
-LATER = replace(CONFIG, registers=("accumulate",))
+LATER = replace(CONFIG, registers=("accumulate", "control"))
 LANES = CONFIG.lanes
 QUEUE = next(queue for queue in queues(CONFIG) if queue.name == "MXM_E")
 
@@ -25,11 +25,11 @@ class LoopsProof(Proof):
     Step number `age - ENGINE` is turn `outer` and step `inner` of it; `base` is the steps of the turns before.
     """
 
-    def __init__(self, loops=None):
-        self._loops = loops or MacLoops
+    def __init__(self, loops=None, *, early: bool = False):
+        self._loops, self._early = loops or MacLoops, early
 
     def build(self, m):
-        loops = self._loops()
+        loops = self._loops(early=self._early)
         body = Opened(m, "loops", loops)
         free(m, loops.start, loops.word)
         op = loops.word.shape()(latched(m, loops.word, loops.start, "latched_op"))
@@ -60,6 +60,9 @@ class LoopsProof(Proof):
             implies(here, (body["act"] == act) & (body["acc"] == acc)),
             implies(begun, (inner < inners) & (outer <= outers) & (inners != 0) & (outers != 0)),
             implies(begun, base <= outer << COUNT_BITS),
+            *[implies(here, (body.all(f"{name}_end")[0] == (at + 1 == turns))
+                      & (body.all(f"{name}_single")[0] == (turns == 1)))
+              for name, at, turns in (("acts", act, op.acts), ("accs", acc, op.accs)) if self._early],
         )
 
 
@@ -95,6 +98,8 @@ class FileProof(Proof):
                              known[lane].eq(known[lane] | clear)]
         self._drained(m, mxm, drain, vector, known, held)
         at = body["drained_at_now"]
+        if "control" in self._config.registers:
+            self.tie(implies(drain.busy, (body["drained_at_more"] == (at + 1)[:len(at)]) & body["drained_at_step"]))
         self.tie(implies(drain.busy, at == (drain.op.acc + drain.index)[:len(at)]))
         content = acc.read_port(domain="comb")
         m.d.comb += content.addr.eq(vector)
@@ -124,10 +129,12 @@ class FileProof(Proof):
 PROPERTIES = [
     Property(name="mac loops", claim="steps follow one another in every cycle, acts * accs of them, in the order of "
                                      "ROW and of TILE; last, first and conflict are exact", top=LoopsProof, depth=2),
+    Property(name="mac loops, registers \"control\"", claim="the same of loops whose ends are known a cycle earlier",
+             top=lambda: LoopsProof(early=True), depth=2),
     Property(name="accumulators", claim="a DRAIN element drives the sum of all MAC steps of MXM_ACC cycles and more "
                                         "before it, from the last clearing one on; other lanes are untouched",
              top=FileProof, depth=6, cut="t:$mul"),
-    Property(name="accumulators, register \"accumulate\"", claim="the same with the optional register: MXM_ACC is a "
+    Property(name="accumulators, register \"accumulate\"", claim="the same with optional registers: MXM_ACC is a "
                                                                "cycle longer",
              top=lambda: FileProof(config=LATER), depth=7, cut="t:$mul"),
 ]

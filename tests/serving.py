@@ -128,7 +128,7 @@ def running(*, program: AnyProgram | None = None, template: str | None = "", com
     chosen = replace(Settings(name=NAME), **settings)
     metrics = Metrics(chosen.name)
     engine = Engine(chosen.devices, file, most=chosen.most, seconds=chosen.seconds, observe=metrics.observe,
-                    command=command)
+                    command=command, sequences=program.sequences)
     app = application(Model.of(chosen, program, None if source is None else ChatTemplate(source)), engine, metrics)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, http=Protocol, ws="none",
                                            timeout_graceful_shutdown=2, lifespan="on"))

@@ -16,14 +16,14 @@ from hw.link.parameters import LinkParameters
 PAIR = RACKS["pair"]
 FILE = {
     "chips": [{"config": "ulx3s", "ports": [0, 1], "slot": 2}] * 2,
-    "links": [{"ports": ["0.E0", "1.E0"], "latency": 12}],
+    "links": [{"ports": ["0.E0", "1.E0"], "latency": 11}],
 }
 
 
 def test_the_named_pair():
     assert rack_of("pair") is PAIR
     assert [chip.name for chip in PAIR.chips] == ["ulx3s_linked"] * 2
-    assert PAIR.across[Port(0, "E", 0)] == (Port(1, "E", 0), 12)
+    assert PAIR.across[Port(0, "E", 0)] == (Port(1, "E", 0), 11)
     assert dict(PAIR.depths) == {0: 0, 1: 1}
 
 
@@ -64,7 +64,7 @@ def test_refusals(chips: tuple, links: tuple[Link, ...], what: str):
 BAD_FILES = [
     ("{", "line 1"), ("[]", "list indices"), ('{"chips": []}', "links|1..64 chips"),
     (json.dumps(FILE | {"chips": [{"config": "huge", "ports": [0, 1], "slot": 2}]}), "config must be one of"),
-    (json.dumps(FILE | {"links": [{"ports": ["0.E0", "1"], "latency": 12}]}), "a port must be written like 0.E0"),
+    (json.dumps(FILE | {"links": [{"ports": ["0.E0", "1"], "latency": 11}]}), "a port must be written like 0.E0"),
     (json.dumps(FILE | {"chips": [{"config": "ulx3s", "ports": [0, 9], "slot": 2}] * 2}), r"ports must be two numbers"),
 ]
 
@@ -79,7 +79,7 @@ def test_bad_files(text: str, what: str, tmp_path: Path):
 
 
 def test_an_unknown_rack_is_refused():
-    with pytest.raises(TspError, match=r"a rack must be pair or a file NAME\.json, not 'trio'"):
+    with pytest.raises(TspError, match=r"a rack must be pair, card, node or a file NAME\.json, not 'trio'"):
         rack_of("trio")
 
 

@@ -112,7 +112,7 @@ FAULTS = [
     (StreamProof, "hw.stream", "p != (WEIGHTS", "p - 1 != (WEIGHTS"),
     (loops, "hw.mxm", "act + 1 == op.acts", "act == op.acts"),
     (loops, "hw.mxm", "with m.If(~by_row | act_last):", "with m.If(~by_row | acc_last):"),
-    (accumulators, "hw.mxm", "control[0], control[4]", "control[0], control[3]"),
+    (accumulators, "hw.mxm", "control[0], control[self._last]", "control[0], control[self._last - 1]"),
     (accumulators, "hw.mxm", "mac.op.clear & mac.first", "mac.op.clear"),
     (accumulators, "hw.mxm", "here.lanes.eq(Mux(mac.active, lanes8, 0))", "here.lanes.eq(lanes8)"),
     (accumulators, "hw.mxm", "engine.word.acc, Const(1)", "engine.word.acc, Const(0)"),

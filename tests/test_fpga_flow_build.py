@@ -1,6 +1,7 @@
 """The parts of the FPGA flow that need no synthesis: boards, clocks, tools, and reports."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,8 +9,10 @@ from dataclasses import replace
 import pytest
 from amaranth.hdl import Fragment, Signal
 from checkpoints import REPOSITORY
+from linked_bench import CHIP, LATENCY, LINK
 
 from arch.config import CONFIGS
+from arch.rack import RACKS, Link, Port, RackConfig
 from base.errors import TspError
 from fpga import boards
 from fpga.flow import (
@@ -27,13 +30,62 @@ from fpga.flow import (
 from fpga.flow import (
     place_macros as plan,
 )
+from fpga.gateware import linked
 from fpga.gateware.clock import PLLS, Clock
+from hw.linked_chip import ports as linked_ports
+
+SMALL_CHIP = replace(CHIP, ports=(0, 1))
+SMALL_PAIR = RackConfig(name="small pair", chips=(SMALL_CHIP,) * 2,
+                        links=(Link(ports=(Port(0, "E", 0), Port(1, "E", 0)), latency=LATENCY),))
+SMALL_LINK = replace(LINK, taps=16)
 
 
 def test_boards_name_a_config():
     for board in boards.BOARDS.values():
         assert board.config in CONFIGS
         assert board.baud < board.mhz * 1e6 / 4
+
+
+@pytest.mark.parametrize("name", ["ulx3s_pair0", "ulx3s_pair1"])
+def test_a_board_of_a_pair_has_its_chip_and_its_pins(name: str):
+    board, other = boards.BOARDS[name], boards.BOARDS["ulx3s_pair1" if name.endswith("0") else "ulx3s_pair0"]
+    assert board.wires and other.wires
+    assert board.chip == RACKS["pair"].chips[board.number]
+    linked_ports(board.chip, board.wires.link)  # lanes and slot fit
+    assert board.wires.sends == other.wires.takes and board.wires.follows != other.wires.follows
+    platform = board.make_platform()
+    platform.add_resources([linked.resource(board.wires)])
+    lines = platform.request("link", 0, dir="-")
+    assert len(lines.out_data) == len(lines.in_data) == board.wires.link.pins
+    mhz_in = board.wires.link.ratio * board.mhz if board.wires.follows else platform.default_clk_frequency / 1e6
+    assert PLLS[board.pll].dividers(mhz_in, board.mhz)[2] % 2 == 0
+
+
+def test_wires_of_another_number_are_refused():
+    wires = boards.BOARDS["ulx3s_pair0"].wires
+    assert wires
+    with pytest.raises(ValueError, match="sends must name 9 pins and that of the clock"):
+        replace(wires, sends=wires.sends[:-1])
+
+
+@pytest.mark.filterwarnings("ignore:Domain '(sync|fast|rx0)' is used")  # Clock defines them, as for all boards
+@pytest.mark.parametrize("follows", [False, True], ids=["root", "follower"])
+def test_the_top_of_a_linked_board_has_its_cells_and_clocks(follows: bool, monkeypatch: pytest.MonkeyPatch):
+    """A small chip in place of the pair's."""
+    monkeypatch.setitem(RACKS, "small pair", SMALL_PAIR)
+    pair = boards.BOARDS[f"ulx3s_pair{int(follows)}"]
+    assert pair.wires
+    wires = replace(pair.wires, link=SMALL_LINK, sends=pair.wires.sends[:5] + pair.wires.sends[-1:],
+                    takes=pair.wires.takes[:5] + pair.wires.takes[-1:])
+    board = replace(pair, rack="small pair", wires=wires)
+    plan = board.make_platform().prepare(linked.LinkedTop(board), "top", emit_src=False)
+    text, pins = (found if isinstance(found, str) else found.decode()
+                  for found in (plan.files["top.il"], plan.files["top.lpf"]))
+    for cell, count in (("ODDRX1F", 6), ("IDDRX1F", 5), ("DELAYF", 5), ("EHXPLLL", 1)):
+        assert text.count(f"cell \\{cell} ") == count, cell
+    assert ("FREQUENCY PORT" in pins) == (not follows)  # of the board's own clock
+    assert pins.count('SITE "A4"') == pins.count('SITE "A5"') == 1  # gp8 and gn8
+    assert len(re.findall(r"FREQUENCY NET \S*link_clk\S* 50000000\.0 HZ", pins)) == 1
 
 
 def test_an_unknown_board_is_one_line():

@@ -11,6 +11,7 @@ from base.errors import TspError
 from fpga.flow.passes import fanout
 
 PLACES = st.lists(st.tuples(st.integers(0, 120), st.integers(0, 90)), min_size=1, max_size=400)
+SINKS = 24
 CLK, ENABLE, DATA, LUT, FIRST, SECOND, FREE = range(1, 8)
 """Nets."""
 FAR = [(x, y) for x in range(0, 120, 10) for y in range(0, 90, 15)]
@@ -64,7 +65,7 @@ def meaning(netlist: dict) -> dict[str, tuple]:
 def test_every_sink_hears_what_it_heard(places: list[tuple[int, int]], pin: str):
     before = placed(places, pin)
     after = copy.deepcopy(before)
-    more = fanout.split(after)
+    more = fanout.split(after, SINKS)
     assert meaning(after) == meaning(before)
     assert len(cells_of(after)) == len(cells_of(before)) + more
     driven = [c["connections"][pin][0] for c in cells_of(after).values() for pin in "FQ" if pin in c["connections"]]
@@ -74,7 +75,7 @@ def test_every_sink_hears_what_it_heard(places: list[tuple[int, int]], pin: str)
 
 def test_what_all_hear_is_copied_and_so_is_what_the_copies_hear():
     netlist = placed(FAR)
-    fanout.split(netlist)
+    fanout.split(netlist, SINKS)
     copies = Counter(name.split("$copy")[0] for name in cells_of(netlist) if "$copy" in name)
     assert copies.keys() == {"lut", "first", "second"}
     assert all(number > 8 for number in copies.values())
@@ -86,7 +87,7 @@ def test_what_all_hear_is_copied_and_so_is_what_the_copies_hear():
 def test_copies_take_a_place_anew_and_a_wire_and_nothing_else_moves(places: list[tuple[int, int]]):
     before = placed(places)
     after = copy.deepcopy(before)
-    fanout.split(after)
+    fanout.split(after, SINKS)
     for name, c in cells_of(after).items():
         bel = c["attributes"].get("NEXTPNR_BEL")
         if "$copy" in name:
@@ -101,7 +102,7 @@ def test_a_lut_stays_for_the_register_that_has_no_wire_to_it():
     netlist = placed([(x, 9) for x in range(9, 120)], "M")
     cells_of(netlist)["own"] = cell("TRELLIS_FF", (9, 9), {}, CLK=CLK, DI=LUT, Q=1000)
     netlist["modules"]["top"]["netnames"]["own"] = {"bits": [1000]}
-    fanout.split(netlist)
+    fanout.split(netlist, SINKS)
     assert cells_of(netlist)["lut"]["connections"]["F"] == cells_of(netlist)["own"]["connections"]["DI"] == [LUT]
     assert [name for name, c in cells_of(netlist).items() if [LUT] in c["connections"].values()] == ["lut", "own"]
 
@@ -110,7 +111,7 @@ def test_a_copy_of_a_register_that_hears_itself_hears_itself():
     netlist = placed(FAR)
     cells_of(netlist)["first"]["connections"]["LSR"] = [FIRST]
     before = copy.deepcopy(netlist)
-    fanout.split(netlist)
+    fanout.split(netlist, SINKS)
     copies = [c["connections"] for name, c in cells_of(netlist).items() if name.startswith("first$copy")]
     assert len(copies) > 8 and all(pins["LSR"] == pins["Q"] for pins in copies)
     fanout.check(before, netlist)
@@ -118,14 +119,14 @@ def test_a_copy_of_a_register_that_hears_itself_hears_itself():
 
 def test_registers_that_are_not_in_step_are_not_copied():
     netlist = placed([(x, 9) for x in range(9, 120)], SRMODE="ASYNC")
-    fanout.split(netlist)
+    fanout.split(netlist, SINKS)
     assert "first" in cells_of(netlist) and "second" not in cells_of(netlist)
 
 
 def test_few_sinks_and_near_ones_keep_their_cells():
-    for places in ([(n, 90 - n) for n in range(fanout.SINKS - 1)], [(9 + n % 10, 9 + n // 10) for n in range(100)]):
+    for places in ([(n, 90 - n) for n in range(SINKS - 1)], [(9 + n % 10, 9 + n // 10) for n in range(100)]):
         netlist = placed(places)
-        assert fanout.split(netlist) == 0
+        assert fanout.split(netlist, SINKS) == 0
         assert cells_of(netlist).keys() == cells_of(placed(places)).keys()
 
 
@@ -148,7 +149,7 @@ def test_copies_pass_the_comparison_and_so_do_exchanged_inputs():
         sink = cells_of(netlist)["sink0"]
         sink["parameters"]["INITVAL"] = f"{table:016b}"
         sink["connections"] |= {pins[0]: [FIRST], pins[1]: [SECOND]}
-    fanout.split(after)
+    fanout.split(after, SINKS)
     fanout.check(before, after)
 
 
@@ -163,7 +164,7 @@ def test_copies_pass_the_comparison_and_so_do_exchanged_inputs():
 ], ids=["table", "input", "open input", "set", "enable", "missing", "more"])
 def test_a_cell_that_is_another_is_named(fault):
     before, after = placed(FAR), placed(FAR)
-    fanout.split(after)
+    fanout.split(after, SINKS)
     fault(cells_of(after))
     with pytest.raises(TspError, match=r"sink3|first\$copy1|second\$copy0|more"):
         fanout.check(before, after)

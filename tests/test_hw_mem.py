@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from arch.config import CONFIGS, ChipConfig
+from arch.config import CONFIGS, REGISTERS, ChipConfig
 from arch.row import queues
 from hw.mem import Mem, banks
 from sim.check.cocotb_runner import run_cocotb
@@ -21,6 +21,11 @@ def test_mem(name: str, ways: str, groups: str, deep: int, lanes: int, monkeypat
                      weight_groups=int(groups[-1]), debug=True)
     assert config.index_bits == 16
     assert len(bench(config, name, ways, groups)) == 6
+
+
+def test_mem_with_all_optional_registers():
+    config = replace(CONFIGS["tiny"], lanes=4, mem_depths=(64, 80), debug=True, registers=tuple(REGISTERS))
+    assert len(bench(config, "MEM_W1", "E", "1")) == 6
 
 
 def test_an_offset_of_more_than_16_bits():

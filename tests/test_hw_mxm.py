@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from arch.config import CONFIGS
+from arch.config import CONFIGS, REGISTERS
 from arch.row import queues
 from hw.mxm import Mxm
 from sim.check.cocotb_runner import run_cocotb
@@ -23,9 +23,9 @@ def test_mxm_of_four_states(name: str, side: str, lanes: int):
     bench(name, side, lanes, "icarus")
 
 
-@pytest.mark.parametrize(("name", "side", "lanes"), [("tiny", "E", 4), ("ulx3s", "W", 8)])
-def test_mxm_with_a_register_before_the_accumulator(name: str, side: str, lanes: int):
-    bench(name, side, lanes, registers=("accumulate",))
+@pytest.mark.parametrize(("name", "side", "lanes"), [("tiny", "E", 8), ("ulx3s", "W", 8)])
+def test_mxm_with_all_optional_registers(name: str, side: str, lanes: int):
+    bench(name, side, lanes, registers=tuple(REGISTERS))
 
 
 def bench(name: str, side: str, lanes: int, simulator: str | None = None, registers: tuple[str, ...] = ()) -> None:

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from arch.config import CONFIGS
+from arch.config import CONFIGS, REGISTERS
 from arch.row import queues
 from hw.verilog import convert
 from hw.vxm.unit import Vxm
@@ -22,10 +22,15 @@ def test_vxm(lanes: int, fold: int):
     bench(lanes, fold)
 
 
-@pytest.mark.parametrize(("lanes", "fold", "registers"), [
-    (4, 1, ("multiply",)), (4, 1, ("reduce",)), (4, 4, ("multiply", "reduce"))])
-def test_vxm_with_optional_registers(lanes: int, fold: int, registers: tuple[str, ...]):
-    bench(lanes, fold, registers)
+@pytest.mark.parametrize("fold", [1, pytest.param(4, marks=pytest.mark.nightly)])
+def test_vxm_with_all_optional_registers(fold: int):
+    bench(4, fold, tuple(REGISTERS))
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", ["control", "multiply", "reduce"])
+def test_vxm_with_an_optional_register(name: str):
+    bench(4, 1, (name,))
 
 
 def bench(lanes: int, fold: int, registers: tuple[str, ...] = ()) -> None:

@@ -1,6 +1,7 @@
 """Model and RTL agree in every cycle on random legal programs; and the comparison notices what is wrong."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_programs import ILLEGAL, image_of
 
-from arch.config import CONFIGS, ChipConfig
+from arch.config import CONFIGS, REGISTERS, ChipConfig
 from arch.host_map import Space
 from arch.row import queues
 from program.image import Image
@@ -18,6 +19,7 @@ from sim.check.random_programs import random_image
 from sim.cycle.chip import ModelChip
 
 TINY = CONFIGS["tiny"]
+ALL_REGISTERS = replace(CONFIGS["small"], registers=tuple(REGISTERS))
 QUICK = {"tiny": 12, "micro": 6, "small": 4, "ulx3s": 4}
 NIGHTLY = {"tiny": 1200, "micro": 200, "small": 200, "ulx3s": 250, "wide": 150, "large": 50}
 """Programs by config."""
@@ -142,11 +144,9 @@ def test_faults_are_found(fault, what):
     assert 60 <= mismatch.value.cycle <= 62 or what.startswith(("MEM", "e streams"))
 
 
-def rtl_agrees(name: str, examples: int, derandomize: bool) -> None:
+def rtl_agrees(config: ChipConfig, examples: int, derandomize: bool) -> None:
     """Random programs, until one differs: that one hypothesis makes as short as it can, and prints its arguments."""
     from sim.rtl.chip import VerilatedChip
-
-    config = CONFIGS[name]
 
     @settings(max_examples=examples, deadline=None, derandomize=derandomize)
     @given(attempts=st.integers(1, 800), seed=st.integers(0, 2**32 - 1))
@@ -163,14 +163,18 @@ def rtl_agrees(name: str, examples: int, derandomize: bool) -> None:
 
 @pytest.mark.parametrize("name", QUICK)
 def test_rtl_agrees_with_the_model_in_every_cycle(name):
-    rtl_agrees(name, QUICK[name], derandomize=True)
+    rtl_agrees(CONFIGS[name], QUICK[name], derandomize=True)
+
+
+def test_rtl_with_all_optional_registers_agrees():
+    rtl_agrees(ALL_REGISTERS, 4, derandomize=True)
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", NIGHTLY)
 def test_rtl_agrees_with_the_model_on_many_programs(name):
     """Other programs every night."""
-    rtl_agrees(name, NIGHTLY[name], derandomize=False)
+    rtl_agrees(CONFIGS[name], NIGHTLY[name], derandomize=False)
 
 
 @pytest.mark.parametrize("case", ILLEGAL.values(), ids=ILLEGAL)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from arch.config import CONFIGS, ChipConfig
+from arch.config import CONFIGS, REGISTERS, ChipConfig
 from arch.isa import FIELDS, AnyOp, Op, decode
 from program.image import Image
 from sim.check.random_programs import random_image
@@ -36,6 +36,13 @@ def test_random_programs_of_other_configs(name, attempts):
     for seed in range(3):
         image, tokens = random_image(CONFIGS[name], seed, attempts=attempts)
         loaded(CONFIGS[name], image).run(tokens)
+
+
+def test_random_programs_with_all_optional_registers():
+    config = replace(CONFIGS["tiny"], registers=tuple(REGISTERS))
+    for seed in range(3):
+        image, tokens = random_image(config, seed)
+        loaded(config, image).run(tokens)
 
 
 @pytest.mark.nightly

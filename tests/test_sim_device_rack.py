@@ -188,8 +188,10 @@ def test_faults_need_a_simulated_rack(name: str, config: RackConfig, words: str)
 
 
 def test_what_a_rack_is_not():
-    with pytest.raises(TspError, match="a board is one chip"):
+    with pytest.raises(TspError, match="rack twins has 2 chips, so --device must name as many serial ports"):
         open_device("/dev/ttyUSB0", PAIR)
+    with pytest.raises(TspError, match="name one port, not /dev/ttyUSB0,/dev/ttyUSB1; for linked boards"):
+        open_device("/dev/ttyUSB0,/dev/ttyUSB1", CONFIGS["tiny"])
 
 
 def test_memory_is_counted_before_it_is_taken(monkeypatch: pytest.MonkeyPatch):

@@ -56,9 +56,10 @@ def test_wrong_bits_arrive_as_the_line_has_them():
 
 
 @pytest.mark.nightly
+@pytest.mark.parametrize("first", range(0, 20, 5))
 @pytest.mark.parametrize("chips", [1, 2, 3, 5])
-def test_threads_are_equal_to_lockstep_in_many_programs(chips: int):
-    assert sum(compare(ring(chips), seed, threads=1 + seed % 2) for seed in range(20)) > 100
+def test_threads_are_equal_to_lockstep_in_many_programs(chips: int, first: int):
+    assert sum(compare(ring(chips), seed, threads=1 + seed % 2) for seed in range(first, first + 5)) > 10
 
 
 def image(period: int = PERIOD, **own: list[int]) -> Image:

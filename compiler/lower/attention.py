@@ -17,7 +17,7 @@ from program.integer import Q_SHIFT
 from .builder import FRAC, Builder
 from .exchange import gather, sent_interval
 from .norm import gain_of, norm
-from .product import add_to_residual
+from .product import add_to_residual, last_of
 from .qkv import Queries, key_scales, keys, project, spread_values, values
 from .state import TokenState
 
@@ -274,11 +274,23 @@ def _project_outputs(b: Builder, state: TokenState, outputs: Outputs) -> None:
     matrix = b.placement.matrices["wo"]
     accs = {side: Acc(side, b.accumulators[side].take(len(matrix.vectors[side])), len(matrix.vectors[side]))
             for side in SIDES if matrix.vectors[side]}
-    for n, (number, acts) in enumerate(outputs.items()):
+    last = dict[str, Acc]()
+    for n, (number, acts) in enumerate(_as_they_come(b, outputs)):
         for v in range(b.geometry.head_vectors):
             for side, acc in accs.items():
                 quads = acc.count * matrix.vector_entries
                 weights = [t.mem((number + v) * quads, quads, cells=()) for t in matrix.tensors[side]]
                 b.cluster("wo product").mac(weights, acts[side].entries(v, 1), acc, wfmt=matrix.wfmt,
                                             vector_entries=matrix.vector_entries, clear=int(n == 0 and v == 0))
-    add_to_residual(b, state, matrix, accs, pre=b.shifts.wo_pre, post=b.shifts.wo)
+        last_of(b, matrix, acts, number, SIDES[n % 2], last)
+    add_to_residual(b, state, matrix, accs, pre=b.shifts.wo_pre, post=b.shifts.wo, last=last)
+
+
+def _as_they_come(b: Builder, outputs: Outputs) -> list[tuple[int, dict[str, Act]]]:
+    """Outputs in the order in which they are computed, or sent by all chips."""
+    if not b.exchange:
+        return list(outputs.items())
+    orders = {chip: [b.geometry.first_vector(chip) + n for n in _output_order(of)]
+              for chip, of in enumerate(_chips(b.geometry))}
+    ranks = {number: (k, b.exchange.order.index(chip)) for chip, order in orders.items() for k, number in enumerate(order)}
+    return sorted(outputs.items(), key=lambda output: ranks[output[0]])

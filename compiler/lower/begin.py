@@ -25,7 +25,7 @@ from .index import (
     own_masks,
     shifted_one,
 )
-from .norm import largest_so_far, operand_shift
+from .product import write_residual
 from .state import TokenState
 
 MASKS = 6
@@ -43,6 +43,7 @@ def begin(b: Builder) -> TokenState:
     head_lanes = tuple(b.regs(1) for _ in range(g.heads_per_vector)) if g.heads_per_vector > 1 else ()
     residual = b.regs(len(g.resident)) if g.residual_in_registers else b.tensor("x")
     shift = b.exponents.take() if RESIDUAL in b.model.dynamic else None
+    bytes_ = _bytes(b) if g.share and g.share.scattered else None
     position, token = b.regs(1), b.regs(1)
     if g.embeds:
         b.op("token", a=b.tensor("token"), dst=token)
@@ -57,7 +58,14 @@ def begin(b: Builder) -> TokenState:
     mask = _mask(b, position)
     _head_lanes(b, head_lanes)
     b.free(position)
-    return TokenState(residual=residual, shift=shift, cos=cos, sin=sin, head_lanes=head_lanes, mask=mask)
+    return TokenState(residual=residual, bytes=bytes_, shift=shift, cos=cos, sin=sin, head_lanes=head_lanes, mask=mask)
+
+
+def _bytes(b: Builder) -> int:
+    """The exponent register `TokenState.bytes`."""
+    er = b.exponents.take()
+    b.op("constants", a=Iota(), pre=-3, alu=Alu.AND, c=Imm(8 * (PLANES - 1)), er_dst=er)
+    return er
 
 
 # --- position ------------------------------------------------------------------------------------------------------
@@ -231,11 +239,8 @@ def _unpack_row(b: Builder, token: Reg, scale: Reg, residual: Reg | Mem, shift: 
         bytes_, row = _row_of_all(b, work, er), Fmt.B0
     else:
         b.op(label, a=work, pre=-8 * (PLANES - 1), er_use=ErUse.PRE, er=er, n=n, dst=work)  # into the upper plane
-    cluster, largest = b.cluster(label), {} if shift is None else largest_so_far(first=True)
-    _, found = b.alu(cluster, a=As(bytes_, row), func=Func.MUL, b=scale, post=b.shifts.emb, n=whole, dst=residual,
-                     **largest)
-    if shift is not None:
-        operand_shift(b, cluster, found, shift)
+    write_residual(b, label, [{"a": As(bytes_, row), "func": Func.MUL, "b": scale, "post": b.shifts.emb, "n": whole,
+                               "dst": residual}], shift)
     b.free(scale)
     b.exponents.give(er)
     b.free(work, other)

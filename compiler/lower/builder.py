@@ -14,7 +14,7 @@ from arch.config import ChipConfig
 from arch.isa import Alu, ErUse, Func, Op, Red
 from arch.vectors import SIDES, ceil_div
 from base.errors import TspError
-from compiler.ir import Act, Block, Cluster, Imm, Mem, Reg, Stream
+from compiler.ir import Act, Block, Cluster, Imm, Mem, Read, Reg, Stream, Write
 from compiler.place.geometry import Geometry
 from compiler.place.placement import Placement
 from program.integer import IntegerModel
@@ -116,6 +116,17 @@ class Builder:
         cluster = Cluster(label, self.config)
         self.blocks[-1].clusters.append(cluster)
         return cluster
+
+    def in_order(self, first: int, *, chain: bool) -> None:
+        """Products that do not depend on each other: those from cluster `first` of the open block on start behind those
+        of a side that an earlier call has chained. chain: they also start one behind the other, and later ones behind
+        them. Without it a scheduler may begin with one that is less urgent."""
+        for cluster in self.blocks[-1].clusters[first:]:
+            for burst in (burst for burst in cluster.bursts if burst.op is Op.MAC):
+                cell = ("order", burst.queue.name)
+                cluster.reads.append(Read(cell, burst.at, burst.at))
+                if chain:
+                    cluster.writes.append(Write(cell, burst.at, burst.at))
 
     # -- operations of the VXM --
 

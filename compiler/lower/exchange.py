@@ -6,13 +6,14 @@ All chips write the same transfers in the same order. A transfer is a cluster of
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import zip_longest
 
 from arch import isa, row
 from arch.config import PLANES
 from arch.rack import Port, RackConfig
-from arch.vectors import SIDES
-from compiler.ir import Act, Cluster, Part, Stream
+from arch.vectors import SIDES, ceil_div
+from compiler.ir import Act, Cluster, Mem, Part, Stream
 
 from .builder import Builder
 
@@ -80,6 +81,16 @@ class Exchange:
         """By source, the hops to all other chips."""
         return [route(self.rack, chip) for chip in range(len(self.rack.chips))]
 
+    @cached_property
+    def order(self) -> list[int]:
+        """All chips in the order in which they send, the same on all chips. Where all are linked with each other, flits
+        of low and of high numbers come at different ends of the row, so these take turns."""
+        chips = range(len(self.rack.chips))
+        if not self.rack.meshed:
+            return list(chips)
+        middle = ceil_div(len(chips), 2)
+        return [chip for pair in zip_longest(chips[:middle], chips[middle:]) for chip in pair if chip is not None]
+
     def number(self) -> int:
         """A new number, equal on all chips, for they take the same numbers in the same order."""
         self._transfers += 1
@@ -100,8 +111,8 @@ def gather(b: Builder, name: str, parts: Sequence[range], planes: int = 1, *, li
     exchange = b.exchange
     assert exchange
     number, acts = exchange.number(), acts or {}
-    for source, part in enumerate(parts):
-        if not part:
+    for source in exchange.order:
+        if not (part := parts[source]):
             continue
         hops = exchange.routes[source]
         if own:
@@ -111,6 +122,35 @@ def gather(b: Builder, name: str, parts: Sequence[range], planes: int = 1, *, li
             for plane in range(planes):
                 _pass(b, (number, source, n, plane), hop, name, part, plane + (lift if hop.chip != source else 0),
                       plane + lift, acts.get(source, {}))
+
+
+def gather_one(b: Builder, name: str, sources: Sequence[int], own: Callable[[Cluster], Stream]) -> None:
+    """Give all chips the lowest plane of one quad of each of some chips: of a tensor with a place for each chip.
+
+    own: adds to a cluster what makes this chip's in the VXM; where all chips are linked with each other, it is sent from
+    there.
+    """
+    exchange = b.exchange
+    assert exchange
+    chips = range(len(exchange.rack.chips))
+
+    def made(cluster: Cluster) -> Stream:
+        stream = own(cluster)
+        cluster.write(stream, b.tensor(name, b.chip, 1))
+        return stream
+
+    if not exchange.rack.meshed:
+        if b.chip in sources:
+            made(b.cluster(name))
+        gather(b, name, [range(chip, chip + (chip in sources)) for chip in chips])
+        return
+    for source in filter(sources.__contains__, exchange.order):
+        mem = replace(b.tensor(name, source, 1), planes=1)
+        hand(b, name, source, chips, count=1, planes=1, own=made, take=partial(_keep, mem))
+
+
+def _keep(mem: Mem, cluster: Cluster, stream: Stream) -> None:
+    cluster.write(stream, mem)
 
 
 def hand(b: Builder, label: str, source: int, targets: Sequence[int], *, count: int, planes: int,
@@ -147,24 +187,32 @@ def direct(exchange: Exchange, source: int, targets: Sequence[int]) -> list[Hop]
     return found
 
 
-def pass_on(b: Builder, name: str, quads: range, planes: int, source: int, target: int) -> None:
-    """Give a chip the lower planes of quads of another one's tensor. Chips on the way get them, too."""
+def pass_on(b: Builder, name: str, quads: range, planes: int, source: int, target: int, into: str = "") -> None:
+    """Give a chip the lower planes of quads of another one's tensor. Chips on the way get them, too. into: the tensor
+    that takes them, if the chips are linked; by default the same."""
     exchange = b.exchange
     assert exchange
     number = exchange.number()
     for n, hop in enumerate(way(exchange.rack, exchange.routes[source], target)):
         for plane in range(planes):
-            _pass(b, (number, source, n, plane), hop, name, quads, plane, plane, {})
+            _pass(b, (number, source, n, plane), hop, name, quads, plane, plane, {}, into)
+
+
+def arrivals(name: str, side: str) -> str:
+    """The tensor that a port's flits of a tensor go to, if they are loaded into the matrix units. Those of both ends are
+    in slices of their own, where all chips are linked with each other."""
+    return f"{name} {side}"
 
 
 def _pass(b: Builder, key: Hashable, hop: Hop, name: str, quads: range, sent: int, taken: int,
-          acts: Mapping[str, Act]) -> None:
-    """This chip's parts of a hop. sent, taken: the plane's number at the sender and at the takers."""
+          acts: Mapping[str, Act], into: str = "") -> None:
+    """This chip's parts of a hop. sent, taken: the plane's number at the sender and at the takers. into: the tensor
+    there; by default the same."""
     if hop.chip == b.chip:
         _send(b, key, hop, name, quads, sent)
     for port, late in hop.takers:
         if port.chip == b.chip:
-            _take(b, key, hop.chips, name, quads, taken, port, late, acts)
+            _take(b, key, hop.chips, into or name, quads, taken, port, late, acts)
 
 
 def sent_interval(b: Builder, count: int) -> int:
@@ -204,7 +252,8 @@ def _take(b: Builder, key: Hashable, chips: frozenset[int], name: str, quads: ra
     """Into SRAM, and into the matrix unit at the other end of the row. The unit at this end, which what comes runs
     away from, reads it from SRAM. The write has the cells of all planes: no plane of a quad may be read, to be sent on,
     while another one is written."""
-    part, mem = _part(b, name, key, chips, late), b.tensor(name, quads.start, len(quads))
+    part = _part(b, name, key, chips, late)
+    mem = b.tensor(arrivals(name, port.side) if acts else name, quads.start, len(quads))
     stream = part.receive(port.side, port.number, 1 << plane, len(quads), sent_interval(b, len(quads)))
     part.write(stream, replace(mem, planes=1 << plane))
     part.writes = [replace(write, cell=("mem", mem.slice, addr, each)) for write, addr in
@@ -214,5 +263,4 @@ def _take(b: Builder, key: Hashable, chips: frozenset[int], name: str, quads: ra
             part.load(stream, act)
         else:
             cluster = b.cluster(f"{name} load")
-            cluster.load(cluster.read(replace(mem, planes=1), row.MXM[side], interval=stream.interval), act)
-
+            cluster.load(cluster.read(replace(mem, planes=1), row.MXM[side]), act)

@@ -12,14 +12,16 @@ from typing import Any
 from arch.isa import Alu, ErUse, Fmt, Func, Red, Sat
 from arch.vectors import SIDES
 from compiler.ir import Acc, Act, As, Cluster, Imm, Mem, Stream
-from compiler.place.geometry import DRAIN_BURST
+from compiler.place.placement import FIRST
+from compiler.place.rounds import chunks as chunks_of
+from compiler.place.rounds import common, own_chunks, rounds_of
 from compiler.place.share import Share
 
 from .builder import Builder, less
-from .exchange import gather, sent_interval
-from .feed_forward import Inner, gate, multiply_down, vector_groups
+from .exchange import gather, gather_one, sent_interval
+from .feed_forward import Inner, gate, multiply_down
 from .norm import gain_of, norm
-from .product import add_to_residual, product
+from .product import add_to_residual, last_of, product, product_as_it_comes
 from .state import TokenState
 
 ALIGN = 16
@@ -27,13 +29,21 @@ ALIGN = 16
 EXPONENT_BITS = 7
 """Bits that an exponent leaves of the greatest magnitude."""
 
+AHEAD = 3
+"""Bursts of W1's and W3's products that go before W2's, if the first of them takes its input as it comes: the exchange of
+their results hides behind W2's."""
+
 Pieces = list[tuple[range, dict[str, Act]]]
 """Vectors of the inner layer, and the activation entries that they are in."""
 
 
 @dataclass(eq=False)
 class _Products:
-    """W1's and W3's products of the chip's vectors, DRAIN_BURST by DRAIN_BURST: one is computed ahead."""
+    """W1's and W3's products of the chip's vectors, DRAIN_BURST by DRAIN_BURST: one or AHEAD of them are computed
+    ahead.
+
+    first: the chip's first vector.
+    """
 
     b: Builder
     inner: Inner
@@ -43,14 +53,31 @@ class _Products:
 
     def __post_init__(self) -> None:
         self._ready: list[list[Acc]] = []
+        self._early = self.b.placement.matrices.get(f"w13{FIRST}")
 
-    def __call__(self, chunk: range) -> list[Acc]:
-        """Accumulators of a chunk, a side each. Chunks are asked for in order."""
+    def __call__(self, chunk: range) -> tuple[Inner, int, list[Acc]]:
+        """(matrix, number of the chunk's first vector in it, accumulators of the chunk, a side each). Chunks are asked
+        for in order."""
         number = self.chunks.index(chunk)
-        for part in self.chunks[len(self._ready) : number + 2]:
-            self._ready.append([product(self.b, self.inner.matrix, self.inputs[side], part.start - self.first,
-                                        len(part)) for side in SIDES])
-        return self._ready[number]
+        for part in self.chunks[len(self._ready) : number + 1 + (AHEAD if self._early else 1)]:
+            inner, start = self._place(part)
+            before = len(self.b.blocks[-1].clusters)
+            if self._early and inner.matrix is self._early:
+                self._ready.append([*product_as_it_comes(self.b, self._early, self.inputs).values()])
+            else:
+                self._ready.append([product(self.b, inner.matrix, self.inputs[side], start, len(part))
+                                    for side in SIDES])
+            if self._early:
+                self.b.in_order(before, chain=True)
+        return *self._place(chunk), self._ready[number]
+
+    def _place(self, chunk: range) -> tuple[Inner, int]:
+        begin, start = self.chunks[0], chunk.start - self.first
+        if not self._early:
+            return self.inner, start
+        if chunk == begin:
+            return replace(self.inner, matrix=self._early), 0
+        return self.inner, start - (len(begin) if chunk.start > begin.start else 0)
 
 
 def feed_forward_of_all(b: Builder, state: TokenState) -> None:
@@ -61,34 +88,15 @@ def feed_forward_of_all(b: Builder, state: TokenState) -> None:
                       post=b.shifts.norm_ffn, acts=room.take(b.geometry.dim))
     inner = Inner(state=state, matrix=b.placement.matrices["w13"], er=er, gated=None)
     dynamic = "silu" in b.model.dynamic
-    rounds = _rounds(share, [range(*group) for group in vector_groups(b)] if dynamic else [range(b.geometry.inner)])
-    own = share.hidden[b.chip]
-    chunks = [chunk for groups in rounds for group in groups for chunk in _chunks(_common(own, group), own.start)]
-    products = _Products(b, inner, inputs, own.start, chunks)
+    rounds = rounds_of(b.geometry)
+    products = _Products(b, inner, inputs, share.hidden[b.chip].start, own_chunks(b.geometry))
     for groups in rounds:
-        parts = [[_common(hidden, group) for hidden in share.hidden] for group in groups]
+        parts = [[common(hidden, group) for hidden in share.hidden] for group in groups]
         if dynamic:
             _dynamic(b, inner, products, parts, room, fresh=groups is rounds[0], complete=groups is rounds[-1])
         else:
             _static(b, inner, products, *parts, room)
     b.free_exponent(er)
-
-
-def _rounds(share: Share, groups: Sequence[range]) -> list[list[range]]:
-    """Groups that the chips compute at the same time: in a round, each chip has some of one group at most. Those of
-    several chips come first, because their exponents take longer."""
-    def owners(group: range) -> set[int]:
-        return {chip for chip, part in enumerate(share.hidden) if _common(part, group)}
-
-    rounds: list[tuple[set[int], list[range]]] = []
-    for group in sorted(groups, key=lambda group: -len(owners(group))):
-        own = owners(group)
-        found = next((each for each in rounds if not each[0] & own), None)
-        if found is None:
-            rounds.append(found := (set(), []))
-        found[0].update(own)
-        found[1].append(group)
-    return [found for _, found in rounds]
 
 
 class _Entries:
@@ -117,35 +125,25 @@ def _share(b: Builder) -> Share:
     return b.geometry.share
 
 
-def _common(one: range, other: range) -> range:
-    start = max(one.start, other.start)
-    return range(start, max(start, min(one.stop, other.stop)))
-
-
-def _chunks(vectors: range, first: int) -> list[range]:
-    """Bursts of some vectors; first: vector that a burst may begin with, as each DRAIN_BURST-th from it on."""
-    begin = vectors.start - (vectors.start - first) % DRAIN_BURST
-    parts = [_common(range(start, start + DRAIN_BURST), vectors) for start in range(begin, vectors.stop, DRAIN_BURST)]
-    return [part for part in parts if part]
-
-
 # --- static input of W2 --------------------------------------------------------------------------------------------
 
 
 def _static(b: Builder, inner: Inner, products: _Products, parts: Sequence[range], room: "_Entries") -> None:
     """The chips exchange their vectors chunk by chunk. The product with those of others is a chunk behind."""
-    chunks = [_chunks(part, part.start) for part in parts]
-    sums = dict[str, Acc]()
+    chunks = [chunks_of(part, part.start) for part in parts]
+    sums, last, matrix = dict[str, Acc](), dict[str, Acc](), b.placement.matrices["w2"]
     for k in range(max(map(len, chunks))):
         now = [own[k] if k < len(own) else range(0) for own in chunks]
         acts = {chip: room.for_down(part) for chip, part in enumerate(now) if part}
         mine, op = now[b.chip], dict[str, Any]()
         if mine:
-            op = gate(b, inner, mine.start - products.first, products(mine), sat=Sat.S8)
+            op = gate(b, *products(mine), sat=Sat.S8)
         gather(b, "gates", now, acts=_others(b, acts), own=functools.partial(_load, b, op, acts.get(b.chip, {})))
         sums = _down(b, [(mine, acts[b.chip])] if mine else [], sums)
         sums = _down(b, [(now[chip], entries) for chip, entries in _others(b, acts).items()], sums)
-    _add(b, inner, sums, None)
+        for n, (chip, entries) in enumerate(acts.items()):
+            last_of(b, matrix, entries, now[chip].start, SIDES[n % 2], last)
+    _add(b, inner, sums, None, last=last)
 
 
 def _load(b: Builder, op: dict[str, Any], acts: dict[str, Act], cluster: Cluster) -> Stream:
@@ -172,9 +170,9 @@ def _down(b: Builder, pieces: Pieces, sums: dict[str, Acc]) -> dict[str, Acc]:
 
 
 def _add(b: Builder, inner: Inner, sums: dict[str, Acc], er: int | None, *, fresh: bool = True, complete: bool = True,
-         ) -> None:
+         last: dict[str, Acc]) -> None:
     add_to_residual(b, inner.state, b.placement.matrices["w2"], sums, pre=b.shifts.w2_pre, post=b.shifts.w2,
-                    fresh=fresh, complete=complete, **less(er))
+                    fresh=fresh, complete=complete, last=last, **less(er))
 
 
 # --- input of W2 with exponents ------------------------------------------------------------------------------------
@@ -186,14 +184,15 @@ def _dynamic(b: Builder, inner: Inner, products: _Products, groups: Sequence[Seq
 
     groups: of each group, the part of each chip. fresh, complete: it is the first or the last round.
     """
-    f = dict[int, Mem]()
+    f, largest = dict[int, Mem](), dict[int, dict[str, Any]]()
     for n, parts in enumerate(groups):
         if mine := parts[b.chip]:
-            f[n] = _unquantised(b, inner, products, mine)
+            f[n], largest[n] = _unquantised(b, inner, products, mine)
     exponents = list[int]()
-    for parts in groups:
-        gather(b, "exponents", [range(chip, chip + bool(part)) for chip, part in enumerate(parts)])
-        exponents.append(_greatest_exponent(b, [chip for chip, part in enumerate(parts) if part]))
+    for n, parts in enumerate(groups):
+        owners = [chip for chip, part in enumerate(parts) if part]
+        gather_one(b, "exponents", owners, functools.partial(_exponent, b, largest.get(n, {})))
+        exponents.append(_greatest_exponent(b, owners))
     entries = list[dict[int, dict[str, Act]]]()
     for n, parts in enumerate(groups):
         acts = {chip: room.for_down(part) for chip, part in enumerate(parts) if part}
@@ -202,29 +201,33 @@ def _dynamic(b: Builder, inner: Inner, products: _Products, groups: Sequence[Seq
         entries.append(acts)
     for n, (parts, acts) in enumerate(zip(groups, entries, strict=True)):
         order = sorted(acts, key=lambda chip: chip != b.chip)
-        _add(b, inner, _down(b, [(parts[chip], acts[chip]) for chip in order], {}), exponents[n],
-             fresh=fresh and not n, complete=complete and n == len(groups) - 1)
+        pieces, last, before = [(parts[chip], acts[chip]) for chip in order], dict[str, Acc](), len(b.blocks[-1].clusters)
+        sums = _down(b, pieces, {})
+        for part, entries_of in pieces:
+            last_of(b, b.placement.matrices["w2"], entries_of, part.start, SIDES[n % 2], last)
+        b.in_order(before, chain=False)
+        _add(b, inner, sums, exponents[n], fresh=fresh and not n, complete=complete and n == len(groups) - 1, last=last)
         b.free_exponent(exponents[n])
 
 
-def _unquantised(b: Builder, inner: Inner, products: _Products, mine: range) -> Mem:
-    """This chip's channels of a group, before they are quantised. Their exponent goes to the chip's place."""
+def _unquantised(b: Builder, inner: Inner, products: _Products, mine: range) -> tuple[Mem, dict[str, Any]]:
+    """This chip's channels of a group, before they are quantised, and the operation, yet to be written, that ends the
+    last of them and reduces to the largest of all."""
+    op = dict[str, Any]()
     f = b.tensor("f", mine.start - products.first, len(mine))
-    for chunk in _chunks(mine, products.first):
+    for chunk in chunks_of(mine, products.first):
         dst = f[chunk.start - mine.start : chunk.stop - mine.start]
-        op = gate(b, inner, chunk.start - products.first, products(chunk), dst=dst, sat=Sat.S32, red=Red.MAXABS,
-                  red_slot=3, red_keep=int(chunk.start > mine.start))
-        cluster = b.cluster("gate")
-        _, largest = b.alu(cluster, **op)
-        if chunk.stop == mine.stop:
-            _exponent(b, cluster, largest)
-    return f
+        op = gate(b, *products(chunk), dst=dst, sat=Sat.S32, red=Red.MAXABS, red_slot=3,
+                  red_keep=int(chunk.start > mine.start))
+        if chunk.stop < mine.stop:
+            b.alu(b.cluster("gate"), **op)
+    return f, op
 
 
-def _exponent(b: Builder, cluster: Cluster, largest: Stream) -> None:
-    """Into the chip's place: the shift that leaves EXPONENT_BITS of the largest lane."""
-    b.alu(cluster, a=b.across_lanes(cluster, largest, Red.MAX), func=Func.BITLEN, alu=Alu.ADD, c=Imm(-EXPONENT_BITS),
-          dst=b.tensor("exponents", b.chip, 1))
+def _exponent(b: Builder, op: dict[str, Any], cluster: Cluster) -> Stream:
+    """The shift that leaves EXPONENT_BITS of the largest lane that an operation reduces to."""
+    largest = b.across_lanes(cluster, b.alu(cluster, **op)[1], Red.MAX)
+    return cluster.alu(a=largest, func=Func.BITLEN, alu=Alu.ADD, c=Imm(-EXPONENT_BITS))[0]
 
 
 def _greatest_exponent(b: Builder, owners: Sequence[int]) -> int:

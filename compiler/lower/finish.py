@@ -24,6 +24,7 @@ def finish(b: Builder, state: TokenState) -> None:
                     post=b.shifts.norm_f)
     b.free(state.residual, state.cos, state.sin, state.mask)
     b.free_exponent(state.shift)
+    b.free_exponent(state.bytes)
     share = b.geometry.share
     known = b.regs(1) if b.placement.vocabulary.turns and not share else None
     position, threshold = _known_token(b, known)

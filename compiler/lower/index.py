@@ -11,7 +11,6 @@ from typing import Any
 
 from arch.isa import Alu, ErUse, Func
 from compiler.ir import Imm, Mem, Reg
-
 from compiler.place.layout import INDEX_SEQUENCE
 from compiler.place.placement import Placement
 

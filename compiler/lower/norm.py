@@ -4,6 +4,7 @@ Where each chip of a rack has its vectors of the residual only, it norms these. 
 squares, the exponents, and the result.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +14,11 @@ from compiler.ir import BURST_SLOT, Act, As, Cluster, Imm, Reg, Stream
 from program.integer import NORM_OPERAND_BITS
 
 from .builder import FRAC, Builder
-from .exchange import gather, sent_interval
+from .exchange import gather, gather_one, sent_interval
 from .state import TokenState
 
+SUM_LANES = PLANES.bit_length() - 1
+"""log2 of the lanes that hold the bytes of a sum of squares."""
 NORM_SLOT = 3
 """Reduction slot of a norm's sum of squares, if it goes on in a second burst, and of its operand's greatest
 magnitude."""
@@ -33,9 +36,9 @@ def norm(b: Builder, state: TokenState, label: str, *, gain: As, site: str, post
     r, er = _gained(b, state, label, gain)
     scaled = {"a": b.tensor("xg"), "func": Func.MUL, "b": r, "post": post, "er_use": ErUse.POST, "er": er, "n": n}
     if site in b.model.dynamic:
-        cluster, h16, exponent = b.cluster(label), b.tensor("h16"), b.exponents.take()
-        _, largest = b.alu(cluster, **scaled, sat=Sat.S16, dst=h16, red=Red.MAXABS, red_slot=BURST_SLOT)
-        exponent_of_all(b, cluster, largest, exponent)
+        h16, exponent = b.tensor("h16"), b.exponents.take()
+        rounded = {**scaled, "sat": Sat.S16, "dst": h16, "red": Red.MAXABS, "red_slot": BURST_SLOT}
+        exponent_of_all(b, label, lambda cluster: b.alu(cluster, **rounded)[1], exponent)
         scaled = {"a": h16, "er_use": ErUse.PRE, "er": exponent, "n": n}
     acts = acts or b.acts(b.geometry.dim)
     if _scattered(b):
@@ -61,23 +64,21 @@ def _gained(b: Builder, state: TokenState, label: str, gain: As) -> tuple[Reg, i
     r, er = b.regs(1), b.exponents.take()
     shift = {"pre": s.norm_x} if state.shift is None else {"er_use": ErUse.PRE, "er": state.shift}
     square = {**shift, "func": Func.SQUARE, "post": s.norm_sq}
-    eps = {"a": Imm(b.model.eps), **square, "red": Red.SUM, "red_slot": NORM_SLOT}
+    eps = {"a": Imm(b.model.eps), **square}
     if state.shift is None:
-        cluster = b.cluster(label)
-        _, total = cluster.alu(a=residual, **square, alu=Alu.ADD, c=Imm(b.model.eps), n=n, red=Red.SUM,
-                               red_slot=BURST_SLOT)
+        last = {"a": residual, **square, "alu": Alu.ADD, "c": Imm(b.model.eps), "n": n, "red_slot": BURST_SLOT}
     elif b.chip and _scattered(b):  # the first chip adds it for all
-        cluster = b.cluster(label)
-        _, total = cluster.alu(a=residual, **square, n=n, red=Red.SUM, red_slot=NORM_SLOT)
+        last = {"a": residual, **square, "n": n, "red_slot": NORM_SLOT}
     else:
         b.op(label, a=residual, **square, n=n, red=Red.SUM, red_slot=NORM_SLOT)
-        cluster = b.cluster(label)
-        _, total = cluster.alu(**eps, red_keep=1)
+        last = {**eps, "red_slot": NORM_SLOT, "red_keep": 1}
     if _scattered(b):
-        cluster.write(total, b.tensor("squares", b.chip, 1))
-        cluster, total = _sum_of_all(b, label)
-    b.alu(cluster, a=b.across_lanes(cluster, total, Red.SUM), func=Func.RSQRT, post=FRAC[Func.RSQRT], alu=Alu.ADD,
-          dst=r, er_dst=er)
+        cluster, total = _sum_of_all(b, state, last)
+    else:
+        cluster = b.cluster(label)
+        total = cluster.alu(**last, red=Red.SUM)[1]
+    b.alu(cluster, a=b.across_lanes(cluster, total, Red.SUM, SUM_LANES if _scattered(b) else None), func=Func.RSQRT,
+          post=FRAC[Func.RSQRT], alu=Alu.ADD, dst=r, er_dst=er)
     b.op(label, a=residual, **shift, func=Func.MUL, b=gain, post=s.norm_g, sat=Sat.S18, n=n, dst=b.tensor("xg"))
     return r, er
 
@@ -88,9 +89,9 @@ def largest_so_far(first: bool) -> dict[str, Any]:
     return {"red": Red.MAXABS, "red_slot": NORM_SLOT, "red_keep": int(not first)}
 
 
-def operand_shift(b: Builder, cluster: Cluster, largest: Stream, er: int) -> None:
+def operand_shift(b: Builder, label: str, largest: Callable[[Cluster], Stream], er: int) -> None:
     """Exponent register `er` = the shift that makes a norm's operand of a residual with this greatest magnitude."""
-    exponent_of_all(b, cluster, largest, er, NORM_OPERAND_BITS)
+    exponent_of_all(b, label, largest, er, NORM_OPERAND_BITS)
 
 
 # --- of all chips --------------------------------------------------------------------------------------------------
@@ -101,42 +102,56 @@ def _scattered(b: Builder) -> bool:
     return bool(b.geometry.share and b.geometry.share.scattered)
 
 
-def exponent_of_all(b: Builder, cluster: Cluster, largest: Stream, er: int, bits: int = 7) -> None:
-    """`Builder.exponent` of the largest lane of this chip and, if the residual is scattered, of all others."""
+def exponent_of_all(b: Builder, label: str, largest: Callable[[Cluster], Stream], er: int, bits: int = 7) -> None:
+    """`Builder.exponent` of the largest lane of this chip and, if the residual is scattered, of all others. largest:
+    adds to a cluster what reduces to it."""
     if not _scattered(b):
-        b.exponent(cluster, largest, er, bits)
+        cluster = b.cluster(label)
+        b.exponent(cluster, largest(cluster), er, bits)
         return
-    b.alu(cluster, a=b.across_lanes(cluster, largest, Red.MAX), func=Func.BITLEN, alu=Alu.ADD, c=Imm(-bits),
-          dst=b.tensor("exponents", b.chip, 1))
-    gather(b, "exponents", _each(b))
+
+    def own(cluster: Cluster) -> Stream:
+        return cluster.alu(a=b.across_lanes(cluster, largest(cluster), Red.MAX), func=Func.BITLEN, alu=Alu.ADD,
+                           c=Imm(-bits))[0]
+
+    gather_one(b, "exponents", range(len(_parts(b))), own)
     cluster, every = b.cluster("exponent"), replace(b.tensor("exponents"), planes=1)
     _, greatest = cluster.alu(a=As(every, Fmt.B0), n=every.count, red=Red.MAX, red_slot=BURST_SLOT)
     b.alu(cluster, a=b.across_lanes(cluster, greatest, Red.MAX), er_dst=er)
 
 
-def _each(b: Builder) -> list[range]:
-    """A quad of each chip."""
+def _parts(b: Builder) -> Sequence[range]:
+    """By chip, its vectors of the residual."""
     assert b.geometry.share
-    return [range(chip, chip + 1) for chip in range(len(b.geometry.share.heads))]
+    return b.geometry.share.residual
 
 
-def _sum_of_all(b: Builder, label: str) -> tuple[Cluster, Stream]:
-    """The sum of all chips' "squares", lane by lane."""
-    gather(b, "squares", _each(b), PLANES)
-    cluster, every = b.cluster(label), b.tensor("squares")
-    return cluster, cluster.alu(a=every, n=every.count, red=Red.SUM, red_slot=BURST_SLOT)[1]
+def _sum_of_all(b: Builder, state: TokenState, squares: dict[str, Any]) -> tuple[Cluster, Stream]:
+    """The sum of all chips' squares, as a vector whose neighbouring lanes, PLANES of them, add up to it. squares: the
+    operation of this chip that reduces to its own.
+
+    A sum has four bytes, which a single flit holds: a byte in each of four neighbouring lanes.
+    """
+    shift = {"er_use": ErUse.PRE, "er": state.bytes, "round": 0}
+
+    def own(cluster: Cluster) -> Stream:
+        total = cluster.alu(**squares, red=Red.SUM)[1]
+        return cluster.alu(a=b.across_lanes(cluster, total, Red.SUM), **shift)[0]
+
+    gather_one(b, "squares", range(len(_parts(b))), own)
+    cluster, every = b.cluster("sum of squares"), b.tensor("squares")
+    return cluster, cluster.alu(a=every, **shift, er_neg=1, alu=Alu.AND, c=b.constant("bytes"), n=every.count,
+                                red=Red.SUM, red_slot=BURST_SLOT)[1]
 
 
 def _load_of_all(b: Builder, op: dict[str, Any], acts: dict[str, Act]) -> None:
     """The results of an operation, one for each of this chip's vectors, into their entries of all chips."""
-    share = b.geometry.share
-    assert share
-    entries = [{side: act.entries(part.start, len(part)) for side, act in acts.items()} for part in share.residual]
+    entries = [{side: act.entries(part.start, len(part)) for side, act in acts.items()} for part in _parts(b)]
 
     def load(cluster: Cluster) -> Stream:
         stream, _ = cluster.alu(**op, interval=sent_interval(b, op["n"]))
         b.load(cluster, stream, entries[b.chip])
         return stream
 
-    gather(b, "normed", share.residual, own=load,
+    gather(b, "normed", _parts(b), own=load,
            acts={chip: entry for chip, entry in enumerate(entries) if chip != b.chip})

@@ -16,7 +16,7 @@ from program.integer import KEY_SHIFT
 from .builder import FRAC, Builder, less
 from .exchange import hand, sent_interval
 from .index import INDEX_K, INDEX_SCALE, INDEX_V
-from .product import product, requantise
+from .product import product, product_as_it_comes, requantise
 from .state import TokenState
 
 Vectors = list[tuple[Acc, int]]
@@ -43,8 +43,12 @@ def project(b: Builder, state: TokenState, acts: dict[str, Act], er: int | None)
     for side, output in outputs:
         kind, head_set, query, v = output
         heads.setdefault((kind, head_set, query), {})[v] = side, by_side[side].index(output)
-    accs = {(side, start): product(b, matrix, acts[side], start, 1)
-            for places in heads.values() for side, start in places.values()}
+    if b.geometry.share and b.geometry.share.scattered:
+        whole = product_as_it_comes(b, matrix, acts)
+        accs = {(side, start): Acc(side, acc.vector + start) for side, acc in whole.items() for start in range(acc.count)}
+    else:
+        accs = {(side, start): product(b, matrix, acts[side], start, 1)
+                for places in heads.values() for side, start in places.values()}
     queries: Queries = {}
     outputs = {head: [(accs[places[v]], places[v][1]) for v in range(b.geometry.head_vectors)]
                for head, places in heads.items()}

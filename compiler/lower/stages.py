@@ -62,13 +62,15 @@ def lower_in_flight(placement: Placement, chunks: int, exchange: Exchange) -> li
     b.open("begin")
     choose_sequence(b)
     pass_on(b, "token", range(1), token_planes(b), last, 0)
-    for chip in range(last, 0, -1):  # a chip sends what it has before it takes what comes
+    for chip in range(1, last + 1):
         check_linked(exchange.rack, chip - 1, chip)
-        pass_on(b, "handed", range(b.geometry.dim), PLANES, chip - 1, chip)
+        pass_on(b, "handed", range(b.geometry.dim), PLANES, chip - 1, chip, into="arrived")
     state = begin(b)
     if not stage.first:
-        write_residual(b, "hand over", [{"a": b.tensor("handed"), "n": b.geometry.dim, "dst": state.residual}],
+        write_residual(b, "hand over", [{"a": b.tensor("arrived"), "n": b.geometry.dim, "dst": state.residual}],
                        state.shift)
+    if not stage.last:
+        _next_position(b)
     b.open("layers", len(stage.layers[b.chip]), placement.layout.strides)
     attention(b, state)
     feed_forward(b, state)
@@ -77,11 +79,16 @@ def lower_in_flight(placement: Placement, chunks: int, exchange: Exchange) -> li
     if stage.last:
         finish(b, state)
     else:
-        position = b.regs(1)
         b.op("hand over", a=state.residual, n=b.geometry.dim, dst=b.tensor("handed"))
-        b.op("next position", a=b.tensor("position"), alu=Alu.ADD, c=Imm(1), dst=position)
-        keep_position(b, position)
     return b.blocks
+
+
+def _next_position(b: Builder) -> None:
+    """The sequence's next period is that of its next position."""
+    position = b.regs(1)
+    b.op("next position", a=b.tensor("position"), alu=Alu.ADD, c=Imm(1), dst=position)
+    keep_position(b, position)
+    b.free(position)
 
 
 def check_linked(rack: RackConfig, one: int, other: int) -> None:

@@ -19,7 +19,6 @@ from arch.vectors import quads_of_int32
 from base.errors import TspError
 from compiler.ir import As, Mem
 
-
 INDEX_SEQUENCE = 7
 """The index register, in all slices, whose offset is the number of a sequence."""
 
@@ -197,8 +196,8 @@ class Layout:
             tensor.addr = other.addr
 
     def fill(self, tensor: Tensor, data: np.ndarray) -> None:
-        """Set the initial bytes [layers if per_layer, quads, planes, lanes] of a tensor, of all its copies. They may have
-        fewer quads."""
+        """Set the initial bytes [layers if per_layer, quads, planes, lanes] of a tensor, of all its copies. They may
+        have fewer quads."""
         self.contents.append((tensor, data if tensor.per_layer else data[None]))
 
     def image(self) -> dict[str, np.ndarray]:

@@ -13,9 +13,11 @@ from compiler.ir import Act, As, Mem
 from program.arithmetic import rope_parts
 from program.integer import MASKED, IntegerModel
 from program.program import STATE
+from program.weights import base_of
 
 from .geometry import DRAIN_BURST, Geometry, gather
 from .layout import Halves, Layout, Tensor, Weights, pack_weights, quads_of_halves
+from .rounds import own_chunks
 from .share import Share
 from .stage import Stage
 
@@ -38,10 +40,14 @@ USUAL_POSITIONS = 320
 has so many, or somewhat fewer."""
 NOISE_WASTE = 16
 """Most surplus vectors of noise when the layers make the noise."""
-WEST = ("planes", "one_plane", "emb_step", "emb_vector")
+WEST = ("planes", "one_plane", "emb_step", "emb_vector", "bytes")
 """Constants in W0, for operations that take another operand from E0."""
+FIRST = " first"
+"""End of the name of a matrix that has the output vectors of "w13" that are computed first."""
 OF_CHOICE = ("temperature", "tokens")
 """State that a chip without the classifier has no use for, if it works on several sequences."""
+LAST = " last"
+"""End of the name of a matrix that has the last output vector of one whose vectors both sides share."""
 KEYS = "K cache"
 """Prefix of the names of keys."""
 
@@ -234,7 +240,8 @@ class _Placer:
     def _matrix(self, name: str, rows: dict[str, np.ndarray], scales: dict[str, np.ndarray],
                 vectors: dict[str, list[int]], *, per_layer: bool, act_major: bool = False) -> None:
         """rows[side]: int8 [(layers,) vectors * lanes, acts * lanes]; scales[side]: int16 [(layers,) outputs]."""
-        wfmt = Wfmt.INT4 if self.m.four_bit.issuperset(JOINED.get(name, {name})) else Wfmt.INT8
+        base = base_of(name)
+        wfmt = Wfmt.INT4 if self.m.four_bit.issuperset(JOINED.get(base, {base})) else Wfmt.INT8
         tensors: dict[str, list[Weights]] = {}
         most = 0
         entries = self.g.lanes // (self.config.rows * (2 if wfmt is Wfmt.INT4 else 1))
@@ -328,14 +335,33 @@ class _Placer:
                 channels = g.channels(head_set, query, vector, g.queries_per_kv if kind == "q" else 1)
             base = {"q": 0, "k": m.wq.shape[1], "v": m.wq.shape[1] + m.wk.shape[1]}[kind]
             out[side].append(np.where(channels >= 0, channels + base, -1))
-        self._by_channels("qkv", qkv, scales, out, dim, per_layer=True)
+        scattered = bool(g.share and g.share.scattered)
+        self._by_channels("qkv", qkv, scales, out, dim, per_layer=True, act_major=scattered)
+        attention = np.concatenate(g.attention_vectors())
+        if scattered:
+            added = {name: self._last(name, vectors, {"w2": inner, "wo": attention}[name])
+                     for name, vectors in added.items()}
         halves = _halved(added["w2"])
         shares = _halved(added["wo"], self._less_work("W") - self._less_work("E"))
         ffn = {side: [c for c in hidden.reshape(-1, g.lanes)] for side in SIDES}
+        if scattered and len(early := own_chunks(g)) > 1:
+            first = g.share.hidden[g.share.chip].start if g.share else 0
+            begin, stop = early[0].start - first, early[0].stop - first
+            self._pair(f"w13{FIRST}", (m.w1, m.w3), (m.m1, m.m3), {side: c[begin:stop] for side, c in ffn.items()}, dim,
+                       act_major=True)
+            ffn = {side: c[:begin] + c[stop:] for side, c in ffn.items()}
         self._pair("w13", (m.w1, m.w3), (m.m1, m.m3), ffn, dim)
         self._by_channels("w2", m.w2, m.m2, halves, inner, per_layer=True, act_major=True)
-        attention = np.concatenate(g.attention_vectors())
         self._by_channels("wo", m.wo, m.mo, shares, attention, per_layer=True, act_major=True)
+
+    def _last(self, name: str, vectors: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+        """The last of an odd number of a matrix's output vectors goes to both sides, as a matrix of its own: each of
+        them multiplies some of its inputs. Returns the other vectors."""
+        if len(vectors) % 2 == 0 or len(vectors) < 3:
+            return vectors
+        self._by_channels(f"{name}{LAST}", getattr(self.m, name), getattr(self.m, f"m{name[1]}"),
+                          {side: [vectors[-1]] for side in SIDES}, inputs, per_layer=True, act_major=True)
+        return vectors[:-1]
 
     def _less_work(self, side: str) -> int:
         """Output vectors of Wo that a side can compute while the other side has more attention heads to compute.
@@ -351,7 +377,8 @@ class _Placer:
         chunks = ceil_div(min(self.m.context // 2, USUAL_POSITIONS), g.lanes)
         return fewer * 2 * chunks * g.head_entries // (g.vector_entries * len(g.attention_vectors()))
 
-    def _pair(self, name: str, weights: tuple, scales: tuple, out: dict, inputs: np.ndarray) -> None:
+    def _pair(self, name: str, weights: tuple, scales: tuple, out: dict, inputs: np.ndarray, act_major: bool = False,
+              ) -> None:
         """W1 on the west side and W3 on the east side, so that gate and up arrive together."""
         rows = {side: gather(gather(w, 1, np.concatenate(out[side])), 2, inputs)
                 for side, w in zip(SIDES, weights, strict=True)}
@@ -360,8 +387,8 @@ class _Placer:
         joined = zip(SIDES, weights, strict=True)
         channels = {side: _within(np.concatenate(out[side]), w.shape[1]) for side, w in joined}
         channels["E"] = np.where(channels["E"] >= 0, channels["E"] + weights[0].shape[1], -1)
-        self.p.origins[name] = Origin(False, channels, _within(inputs, weights[0].shape[2]))
-        self._matrix(name, rows, scale, vectors, per_layer=True)
+        self.p.origins[name] = Origin(act_major, channels, _within(inputs, weights[0].shape[2]))
+        self._matrix(name, rows, scale, vectors, per_layer=True, act_major=act_major)
 
     def _classifier(self) -> None:
         g, m = self.g, self.m
@@ -440,6 +467,7 @@ class _Placer:
         if g.stage:
             t["handed"] = self._add("handed over", "E0", g.dim)
         if g.sequences > 1:
+            t["arrived"] = self._add("arrived residual", "W0", g.dim)
             self._sequences()
         if not g.queries_in_registers:
             t["q"] = self._add("queries", "W0", len(g.query_vectors()))
@@ -490,9 +518,14 @@ class _Placer:
         residual.
         """
         g, t, chips = self.g, self.p.tensors, len(share.heads)
-        residual = {"normed": g.dim, "squares": chips} if share.scattered else {"addends": g.dim}
-        for name, quads in {"outputs": len(g.attention_vectors()), "gates": g.inner, **residual, "best": 2 * chips,
-                            "exponents": chips}.items():
+        loaded = {"outputs": len(g.attention_vectors()), "gates": g.inner} | ({"normed": g.dim} if share.scattered else {})
+        for name, quads in loaded.items():
+            t[f"{name} E"] = t[f"{name} W"] = self._add(f"{name} of all chips", "E0", quads)
+            if share.meshed:  # a chip passes nothing on
+                t[f"{name} W"] = self._add(f"{name} of all chips", "W0", quads)
+            t[name] = t[f"{name} E"]
+        residual = {"squares": chips} if share.scattered else {"addends": g.dim}
+        for name, quads in {**residual, "best": 2 * chips, "exponents": chips}.items():
             t[name] = self._add(f"{name} of all chips", "E0", quads)
         if share.dealt and (values := share.heads[share.chip].values):
             t["vsent"] = self._add("values for chips", "E0", len(values) * g.head_vectors)
@@ -533,6 +566,8 @@ class _Placer:
                 raise TspError("an int4 classifier or embedding is not supported: keep it at 8 bits")
         vectors = {name: np.where(lanes == lane, value, 0) for name, (lane, value) in single.items()}
         vectors["sign"] = np.where(lanes % 2, -1, 1)
+        if g.share and g.share.scattered:
+            vectors["bytes"] = np.array([255, 255 << 8, 255 << 16, -(1 << 24)])[lanes % PLANES]
         if g.classifies:
             valid = np.arange(g.vocab * g.lanes)[-g.lanes :] < self.m.vocab
             vectors["padding"] = np.where(valid, 0, MASKED // 2)

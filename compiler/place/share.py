@@ -31,6 +31,7 @@ class Share:
     heads: by chip, its heads.
     whole: matrices ("wo", "w2") that every chip holds and computes in full: the residual needs no transfer then.
     scattered: whether each chip holds its vectors of the residual only.
+    meshed: whether each chip is linked with each other one.
     planes: by matrix ("wo", "w2"), the byte planes that every addend of the residual that it makes fits.
     residual, hidden, vocab: by chip, its vectors of the residual (rows of Wo and W2), of the inner layer (rows of W1
     and W3) and of the logits.
@@ -40,6 +41,7 @@ class Share:
     tokens: int
     whole: frozenset[str]
     scattered: bool
+    meshed: bool
     planes: Mapping[str, int]
     heads: tuple[Heads, ...]
     residual: tuple[range, ...]

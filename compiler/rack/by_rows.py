@@ -38,7 +38,8 @@ def shares(rack: RackConfig, model: IntegerModel, whole: frozenset[str] = frozen
         "hidden": parts_of(rack, f"vectors of {lanes} inner channels (hidden_dim)", ceil_div(model.hidden, lanes), 1),
         "vocab": parts_of(rack, f"vectors of {lanes} tokens (vocab_size)", ceil_div(model.vocab, lanes), 2),
     }
-    return [Share(chip=chip, tokens=model.vocab, whole=whole, scattered=scattered, planes=planes, **parts)
+    return [Share(chip=chip, tokens=model.vocab, whole=whole, scattered=scattered, planes=planes, meshed=rack.meshed,
+                  **parts)
             for chip in range(chips)]
 
 
@@ -60,8 +61,7 @@ def heads_of_all(rack: RackConfig, model: IntegerModel) -> tuple[Heads, ...]:
     """
     chips = len(rack.chips)
     found = [heads_of(chips, model, chip) for chip in range(chips)]
-    meshed = len(rack.across) == chips * (chips - 1)
-    if model.kv_heads >= chips or not meshed or model.head_size < rack.chips[0].lanes:
+    if model.kv_heads >= chips or not rack.meshed or model.head_size < rack.chips[0].lanes:
         return tuple(found)
     outputs = [[list(heads.queries), [], []] for heads in found]
     for kv in range(model.kv_heads):

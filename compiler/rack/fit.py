@@ -10,7 +10,7 @@ from program.shape import ModelConfig
 
 from .buckets import build_buckets
 from .by_rows import uneven
-from .capacity import best_plan, check_fit
+from .capacity import best_plan, check_fit, check_sequences
 from .plan import TENSOR, Choice, Plan, plans
 
 MOST_CHIPS = 2 * MAX_PORTS + 1
@@ -42,15 +42,17 @@ class RackFit:
 
 
 def fit_rack(model: ModelConfig, rack: RackConfig, *, context: int | None = None, weights: str = "int8",
-             cycles: bool = False, kind: str | None = None) -> RackFit:
+             cycles: bool = False, kind: str | None = None, sequences: int = 1) -> RackFit:
     """Fit a model to a rack.
 
     cycles: also schedule its tokens, which takes seconds. kind: a key of `plan.KINDS`; by default any.
+    sequences: in flight; the context is that of each, and the cycles are those of a period.
 
     Raises TspError if the arguments are out of range.
     """
     four_bit = four_bit_matrices(weights)
-    choice = best_plan(model, rack, context, four_bit, plans(kind, len(rack.chips)))
+    check_sequences(rack, sequences)
+    choice = best_plan(model, rack, context, four_bit, plans(kind, len(rack.chips), sequences))
     return _fit(model, rack, choice, four_bit, cycles)
 
 

@@ -4,8 +4,8 @@ An index register takes three lanes of an index vector (`arch.isa.Op.INDEX`). Al
 
 - lane 0, the offset: (value >> shift) * scale, where value is the token, the position, or the number of a turn of the
   classifier's loop times the lanes. Of several sequences, the number of one is added, or is the offset alone; it comes
-  from constant tables (`compiler.lower.index.choose_sequence`). `index_bounds` gives its greatest value, `check_products` proves the arithmetic,
-  and `verify` proves that the register has enough bits.
+  from constant tables (`compiler.lower.index.choose_sequence`). `index_bounds` gives its greatest value,
+  `check_products` proves the arithmetic, and `verify` proves that the register has enough bits.
 - lane 1, the lane mask: 1 << (position mod lanes), or all ones. It has no bit beyond the chip's lanes.
 - lane 2, the plane mask: all ones, or 1 << (row number - first row of the weight group). The register keeps only 4
   bits. The program relies on that: for a row of another group or side, no plane is left.

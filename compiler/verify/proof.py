@@ -44,8 +44,8 @@ def _effects(times: Latencies) -> dict[isa.AnyOp, int]:
     """Cycles from an element to its last effect, with an unfolded VXM."""
     return {Op.READ: times.mem_read, Op.WRITE: isa.MEM_WRITE_TO_READ, Op.INDEX: isa.MEM_INDEX, Op.LOAD: isa.MXM_LOAD,
             Op.MAC: times.mxm_acc, Op.DRAIN: max(times.mxm_drain, isa.MXM_MAX),
-            Op.ALU: max(times.vxm_rf, times.vxm_reduce_drive), Op.PERMUTE: times.sxm_drive,
-            Op.SHIFT: times.sxm_drive, Op.REDUCE: times.sxm_drive,
+            Op.ALU: max(times.vxm_rf, times.vxm_reduce_drive),
+            Op.PERMUTE: times.sxm_drive, Op.SHIFT: times.sxm_drive, Op.REDUCE: times.sxm_drive,
             Op.TRANSPOSE_IN: isa.SXM_TRANSPOSE, Op.TRANSPOSE_OUT: times.sxm_drive,
             LinkOp.SEND: isa.C2C_SEND, LinkOp.RECEIVE: isa.C2C_RECEIVE}
 

@@ -17,7 +17,6 @@ from typing import Annotated, NamedTuple
 import typer
 from rich.console import Console
 
-from arch.config import CONFIGS
 from arch.identity import chip_digest
 from base.cache import cached, content_key
 from base.command import run
@@ -25,6 +24,7 @@ from base.errors import TspError
 from base.files import cannot_write, check_output, write_whole
 from fpga.boards import BOARDS, Board, board_of
 from fpga.flow.passes.netlist import count
+from fpga.gateware.linked import LinkedTop
 from fpga.gateware.top import Top
 
 from . import build_report, ecp5, floorplan_picture, gowin, tools
@@ -47,7 +47,8 @@ def improve(folder: Path, name: str, passes: Iterable[Callable[[dict], object]])
 def synthesise(board: Board) -> Netlist:
     """Elaborate the board's top and synthesise it."""
     yosys, family = tools.find("yosys"), FAMILIES[board.family]
-    plan = board.make_platform().prepare(Top(board=board, config=CONFIGS[board.config]), "top", emit_src=False)
+    top = LinkedTop(board) if board.wires else Top(board=board, config=board.chip)
+    plan = board.make_platform().prepare(top, "top", emit_src=False)
     rtlil, pins = (text if isinstance(text, str) else text.decode()
                    for text in (plan.files["top.il"], plan.files[f"top.{family.pins}"]))
     script = family.script(board, "top")
@@ -68,7 +69,7 @@ def synthesise(board: Board) -> Netlist:
 
 def measure(board: Board, netlist: Netlist, routed: Routed, seed: int) -> Report:
     """The report of a routed board."""
-    config, family = CONFIGS[board.config], FAMILIES[board.family]
+    config, family = board.chip, FAMILIES[board.family]
     timing = (routed.folder / "report.json").read_text()
     used = family.used(json.loads((netlist.folder / "cells.json").read_text()), json.loads(timing)["utilization"])
     return Report(

@@ -24,6 +24,10 @@ the VXM is 1 % smaller, but has chains of 17 LUTs instead of 11."""
 MAPPER = "abc9.script.flow2"
 """abc9's script. With it, a VXM lane takes 6 % fewer LUTs than with the default script, and the other units as many."""
 
+_ROUND = "&synch2,-K,6,-C,500;&if,-m,{W},{D},{R},-v;&save;&dch,-C,500;&if,-m,{W},{D},{R},-v;&save;"
+LOCAL_MAPPER = f"+&scorr;&sweep;{_ROUND}&load;&st;&sopb,-R,10,-C,4;{_ROUND}&load"
+"""The same without &mfs, for boards that do not `resubstitute`."""
+
 PLACER = "--placer", "static"
 """nextpnr's electrostatic placer. It spreads cells evenly over a full FPGA. There HeAP, which begins with all cells in
 one place, creates congestion that no router resolves."""
@@ -45,29 +49,39 @@ ONE_PORT_READ = "t:$mem_v2 r:RD_CLK_ENABLE=1'1 %i"
 """Memories with one read port, which has a clock."""
 
 
-def yosys_script(name: str, lut_products: str = "", *, two_clocks: bool = False) -> str:
-    """The script from RTLIL to an ECP5 netlist.
+def no_collisions(two_clocks: bool = False) -> tuple[str, ...]:
+    """Commands that give block RAMs with one read and one write port no logic that gives the old data to a colliding
+    read, because the ISA forbids such reads.
 
-    Wide multiplexers are made of LUT4s. They are smaller than with PFUMX cells, which hide logic from the mapper. Block
-    RAMs with one read and one write port get no logic that gives the old data to a colliding read, because the ISA
-    forbids such reads.
-
-    lut_products: registers whose products fpga/flow/passes/lut_product.v makes before yosys infers multipliers (see
-    `Board`). A product is found by the register's name, through its cell and the cell's input.
     two_clocks: some memories are written by one clock and read by another, such as a link's elastic buffer. yosys knows
     collisions only within one clock and aborts at other memories. So only memories whose write clock also reads a
     memory get the setting.
     """
+    if not two_clocks:
+        return (f"{NO_COLLISION} {ONE_PORT_READ}",)
+    return (f"select -set one_port {ONE_PORT_READ}", "select -set read_clocks @one_port %ci1:+[RD_CLK] w:* %i",
+            f"{NO_COLLISION} @one_port @read_clocks %co1:+[WR_CLK] %i")
+
+
+def yosys_script(name: str, lut_products: str = "", *, two_clocks: bool = False, resubstitute: bool = True) -> str:
+    """The script from RTLIL to an ECP5 netlist.
+
+    Wide multiplexers are made of LUT4s. They are smaller than with PFUMX cells, which hide logic from the mapper.
+
+    lut_products: registers whose products fpga/flow/passes/lut_product.v makes before yosys infers multipliers (see
+    `Board`). A product is found by the register's name, through its cell and the cell's input.
+    two_clocks: see `no_collisions`.
+    resubstitute: see `Board`.
+    """
     synth = f"synth_ecp5 -nowidelut -top {name}"
     adders = (f"hierarchy -top {name}", "proc", "flatten",
               f"techmap -map {LUT_PRODUCT.name} w:{lut_products} %ci4 t:$mul %i")
-    collisions = (f"select -set one_port {ONE_PORT_READ}", "select -set read_clocks @one_port %ci1:+[RD_CLK] w:* %i",
-                  f"{NO_COLLISION} @one_port @read_clocks %co1:+[WR_CLK] %i")
     return "\n".join((
         f"read_rtlil {name}.il", *(adders if lut_products else ()),
-        f"scratchpad -set abc9.D {LOGIC_PS}", f"scratchpad -copy {MAPPER} abc9.script",
+        f"scratchpad -set abc9.D {LOGIC_PS}",
+        f"scratchpad -copy {MAPPER} abc9.script" if resubstitute else f"scratchpad -set abc9.script {LOCAL_MAPPER}",
         f"{synth} -run begin:map_ram",
-        *(collisions if two_clocks else (f"{NO_COLLISION} {ONE_PORT_READ}",)),
+        *no_collisions(two_clocks),
         f"{synth} -run map_ram:", f"write_json {name}.json", "",
     ))
 
@@ -99,7 +113,7 @@ def _copy_cells(board: Board, placed: Path) -> Path:
     nextpnr = tools.find(NEXTPNR)
     original, constraints = (placed / "placed.json").read_text(), (placed / "top.lpf").read_text()
     cells = json.loads(original)
-    fanout.split(cells)
+    fanout.split(cells, board.sinks)
     top(cells)["settings"] |= COPY_PLACER
     text = json.dumps(cells)
     arguments = [*board.nextpnr, "--json", "parted.json", "--lpf", "top.lpf", "--no-pack", "--no-route",
@@ -164,7 +178,12 @@ def _used(cells: Cells, utilization: Utilization) -> Used:
                 ff=utilization["TRELLIS_FF"]["used"], bram=cells.get("DP16KD", 0), dsp=cells.get("MULT18X18D", 0))
 
 
+def _script(board: Board, name: str) -> str:
+    return yosys_script(name, board.lut_products, two_clocks=board.wires is not None,
+                        resubstitute=board.resubstitute)
+
+
 FAMILY = Family(
-    nextpnr=NEXTPNR, pins="lpf", bitstream="bit", script=lambda board, name: yosys_script(name, board.lut_products),
+    nextpnr=NEXTPNR, pins="lpf", bitstream="bit", script=_script,
     files=(LUT_PRODUCT,), passes=PASSES, sources=SOURCES, route=_place_and_route, used=_used,
 )

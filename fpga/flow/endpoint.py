@@ -18,6 +18,7 @@ from rich.console import Console
 from base.cache import cached, content_key
 from base.command import run
 from base.errors import TspError
+from fpga.gateware.serdes_ddr import DdrPins
 from fpga.gateware.serdes_ecp5 import Ecp5Pins, renamed
 from hw.link.endpoint import Endpoint
 from hw.link.parameters import LinkParameters
@@ -33,10 +34,13 @@ PINS = {"beats", "sampled", "delay_load", "delay_step"}
 
 
 class Alone(Elaboratable):
-    """An endpoint with its pins. Ports: clk, fast, scan_in, scan_out, out, in."""
+    """An endpoint with its pins. Ports: clk, fast, scan_in, scan_out, out, in.
 
-    def __init__(self, link: LinkParameters):
-        self.link = link
+    pins: the pins of a technology.
+    """
+
+    def __init__(self, link: LinkParameters, pins: type[DdrPins] = Ecp5Pins):
+        self.link, self._pins = link, pins
         self.clk, self.fast, self.scan_in, self.scan_out = (Signal(name=name) for name in
                                                             ("clk", "fast", "scan_in", "scan_out"))
         self.out, self.into = Signal(link.pins + 1, name="link_out"), Signal(link.pins + 1, name="link_in")
@@ -48,7 +52,7 @@ class Alone(Elaboratable):
         m.d.comb += [ClockSignal().eq(self.clk), ClockSignal("fast").eq(self.fast)]
         end = Endpoint(self.link)
         m.submodules.end = renamed(end, 0)
-        m.submodules.pins = pins = Ecp5Pins(self.link)
+        m.submodules.pins = pins = self._pins(self.link)
         for name in PINS:
             ours, theirs = getattr(end, name), getattr(pins, name)
             m.d.comb += ours.eq(theirs) if name == "sampled" else theirs.eq(ours)

@@ -10,7 +10,7 @@ from base.errors import TspError
 from fpga.boards import Board
 
 from . import floorplan_picture, tools
-from .ecp5 import LOGIC_PS, MAPPER
+from .ecp5 import LOGIC_PS, MAPPER, no_collisions
 from .family import Cells, Family, Netlist, Routed, Used, Utilization, seconds
 from .passes import gowin_registers
 
@@ -21,7 +21,7 @@ PLACER = "--placer-heap-beta", "0.6"
 0.9, the first legal placement of `micro` on a GW5AST-138 takes a third longer."""
 
 
-def _script(series: str, brams: str, board: Board, name: str) -> str:
+def yosys_script(series: str, brams: str, name: str, *, two_clocks: bool = False) -> str:
     """The script from RTLIL to a netlist, as for ECP5 (`fpga.flow.ecp5.yosys_script`).
 
     Block RAMs are only those of gowin_brams.txt. Otherwise yosys makes some of them DPX9Bs, for which nextpnr has no
@@ -29,19 +29,24 @@ def _script(series: str, brams: str, board: Board, name: str) -> str:
 
     series: yosys' name of the series.
     brams: yosys' map of its block RAMs.
+    two_clocks: see `fpga.flow.ecp5.no_collisions`.
     """
-    if board.lut_products:
-        raise TspError(f"lut_products must be empty on a Gowin board, not {board.lut_products!r}: they are ECP5 cells")
     synth = f"synth_gowin -family {series} -nowidelut -top {name}"
     return "\n".join((
         f"read_rtlil {name}.il",
         f"scratchpad -set abc9.D {LOGIC_PS}", f"scratchpad -copy {MAPPER} abc9.script",
         f"{synth} -run begin:map_ram",
-        "setparam -set RD_COLLISION_X_MASK 1'1 t:$mem_v2 r:RD_CLK_ENABLE=1'1 %i",
+        *no_collisions(two_clocks),
         f"memory_libmap -lib +/gowin/lutrams.txt -lib {BRAMS.name}",
         f"techmap -map +/gowin/lutrams_map.v -map +/gowin/{brams}",
         f"{synth} -run map_ffram:", f"write_json {name}.json", "",
     ))
+
+
+def _script(series: str, brams: str, board: Board, name: str) -> str:
+    if board.lut_products:
+        raise TspError(f"lut_products must be empty on a Gowin board, not {board.lut_products!r}: they are ECP5 cells")
+    return yosys_script(series, brams, name, two_clocks=board.wires is not None)
 
 
 def _route(board: Board, netlist: Netlist, seed: int) -> Routed:

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from arch.config import CONFIGS
 from base.cache import cached, content_key
 from base.command import run
 from base.errors import TspError
@@ -35,7 +34,7 @@ def _round(board: Board, made: Netlist, seed: int, console: Console) -> dict[str
         (folder / "top.lpf").write_text(made.constraints)
         tools.run(nextpnr, arguments, folder, "nextpnr.log")
         placed = json.loads(written.read_text())
-        config = CONFIGS[board.config]
+        config = board.chip
         macro = (macro_placement.by_lanes(netlist, placed, config.lanes, config.vxm_lanes) if first
                  else macro_placement.by_nets(placed))
         (folder / "plan.json").write_text(json.dumps(macro_placement.anneal(macro, console, seed=seed)))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from amaranth.hdl import ClockDomain, ClockSignal, Const, Instance, Module, ResetSignal, Signal
 from amaranth.lib.cdc import ResetSynchronizer
@@ -18,6 +19,8 @@ class Pll:
     phase_detector: least MHz after the reference divider.
     feedbacks, outputs: allowed values of these dividers.
     cell: the instance, of (source, clock, locked, mhz_in, mhz_out).
+    doubled: the same, of (source, clock, twice, locked, mhz_in, mhz_out), with a second output of twice the clock, in
+    phase; None if there is no such.
     """
 
     vco: tuple[float, float]
@@ -25,6 +28,7 @@ class Pll:
     feedbacks: Sequence[int]
     outputs: Sequence[int]
     cell: Callable[[Signal, Signal, Signal, float, float], Instance]
+    doubled: Callable[[Signal, Signal, Signal, Signal, float, float], Instance] | None = None
 
     def dividers(self, mhz_in: float, mhz_out: float) -> tuple[int, int, int]:
         """(reference, feedback, output) for exactly this output clock. Raises ValueError if there are none."""
@@ -44,7 +48,7 @@ class Pll:
                     yield reference, feedback, output
 
 
-def _ehxplll(source: Signal, clock: Signal, locked: Signal, mhz_in: float, mhz_out: float) -> Instance:
+def _ehxplll(source: Signal, clock: Signal, locked: Signal, mhz_in: float, mhz_out: float, **more: Any) -> Instance:
     reference, feedback, output = PLLS["EHXPLLL"].dividers(mhz_in, mhz_out)
     return Instance(
         "EHXPLLL",
@@ -57,8 +61,19 @@ def _ehxplll(source: Signal, clock: Signal, locked: Signal, mhz_in: float, mhz_o
         i_CLKI=source, i_CLKFB=clock, i_RST=Const(0), i_STDBY=Const(0), i_PHASESEL0=Const(0),
         i_PHASESEL1=Const(0), i_PHASEDIR=Const(0), i_PHASESTEP=Const(0), i_PHASELOADREG=Const(0),
         i_PLLWAKESYNC=Const(0), i_ENCLKOP=Const(0),
-        o_CLKOP=clock, o_LOCK=locked,
+        o_CLKOP=clock, o_LOCK=locked, **more,
     )
+
+
+def _ehxplll_doubled(source: Signal, clock: Signal, twice: Signal, locked: Signal, mhz_in: float,
+                     mhz_out: float) -> Instance:
+    _, _, output = PLLS["EHXPLLL"].dividers(mhz_in, mhz_out)
+    if output % 2:
+        raise ValueError(f"mhz_out must leave the oscillator an even divider for its double, not {mhz_out!r}")
+    half = output // 2
+    return _ehxplll(source, clock, locked, mhz_in, mhz_out, p_CLKOS_ENABLE="ENABLED", p_CLKOS_DIV=half,
+                    p_CLKOS_CPHASE=half - 1, p_CLKOS_FPHASE=0, p_OUTDIVIDER_MUXB="DIVB", i_ENCLKOS=Const(0),
+                    o_CLKOS=twice)
 
 
 def _rpll(source: Signal, clock: Signal, locked: Signal, mhz_in: float, mhz_out: float) -> Instance:
@@ -74,7 +89,7 @@ def _rpll(source: Signal, clock: Signal, locked: Signal, mhz_in: float, mhz_out:
 
 PLLS = {
     "EHXPLLL": Pll(vco=(400.0, 800.0), phase_detector=3.125, feedbacks=range(1, 81), outputs=range(1, 129),
-                   cell=_ehxplll),
+                   cell=_ehxplll, doubled=_ehxplll_doubled),
     "rPLL": Pll(vco=(500.0, 1250.0), phase_detector=3.0, feedbacks=range(1, 65),
                 outputs=(2, 4, 8, 16, 32, 48, 64, 80, 96, 112, 128), cell=_rpll),  # of speed grade C8/I7
 }
@@ -91,10 +106,11 @@ class Clock(Elaboratable):
     source: the pin's signal, of mhz_in MHz.
     mhz_out: the chip's clock.
     pll: the PLL that makes it, or None if it is the board's clock.
+    doubled: also make domain `fast`, of twice the clock and in phase, without reset.
     """
 
-    def __init__(self, source: Signal, *, pll: Pll | None, mhz_in: float, mhz_out: float):
-        self._source, self._pll, self._in, self._out = source, pll, mhz_in, mhz_out
+    def __init__(self, source: Signal, *, pll: Pll | None, mhz_in: float, mhz_out: float, doubled: bool = False):
+        self._source, self._pll, self._in, self._out, self._doubled = source, pll, mhz_in, mhz_out, doubled
 
     def elaborate(self, platform):
         if self._pll is None and self._in != self._out:
@@ -103,7 +119,9 @@ class Clock(Elaboratable):
         clock, locked = Signal(name="chip_clk"), Signal(name="pll_locked")
         m.domains.sync = ClockDomain()
         m.domains.pll = ClockDomain(local=True)
-        if self._pll:
+        if self._doubled:
+            m.submodules.pll = self._make_doubled(m, clock, locked, platform)
+        elif self._pll:
             m.submodules.pll = self._pll.cell(self._source, clock, locked, self._in, self._out)
         else:
             m.d.comb += [clock.eq(self._source), locked.eq(1)]
@@ -114,3 +132,13 @@ class Clock(Elaboratable):
         if platform is not None:
             platform.add_clock_constraint(clock, self._out * 1e6)
         return m
+
+    def _make_doubled(self, m: Module, clock: Signal, locked: Signal, platform: Any) -> Instance:
+        if self._pll is None or self._pll.doubled is None:
+            raise ValueError("doubled must be False without a PLL that has a second output")
+        twice = Signal(name="doubled_clk")
+        m.domains.fast = ClockDomain(reset_less=True)
+        m.d.comb += ClockSignal("fast").eq(twice)
+        if platform is not None:
+            platform.add_clock_constraint(twice, 2 * self._out * 1e6)
+        return self._pll.doubled(self._source, clock, twice, locked, self._in, self._out)

@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 from types import MappingProxyType
+from typing import Any
 
 from amaranth.hdl import Module, Value
 from amaranth.lib import wiring
@@ -32,18 +33,31 @@ class Core(wiring.Component):
     PORTS = MappingProxyType({"rx": In(1, init=1), "tx": Out(1, init=1), "running": Out(1), "errors": Out(len(Trap))})
 
     def __init__(self, *, config: ChipConfig, divisor: int | Fraction, mhz: float):
-        self._config, self._divisor, self._identity = config, divisor, Identity.of(config, mhz).pack()
-        super().__init__(dict(self.PORTS))
+        self._config, self._divisor, self._mhz = config, divisor, mhz
+        super().__init__(self._ports())
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.bridge = bridge = Bridge(divisor=self._divisor, identity=self._identity)
-        m.submodules.chip = chip = Chip(config=self._config)
+        m.submodules.bridge = bridge = Bridge(divisor=self._divisor, identity=self._identity().pack())
+        m.submodules.chip = chip = self._chip()
         for name in HOST_PORT[:-1]:
             m.d.comb += getattr(chip, name).eq(self._host(name, bridge))
-        m.d.comb += [bridge.host_rdata.eq(chip.host_rdata), bridge.rx.eq(self.rx), self.tx.eq(bridge.tx),
+        m.d.comb += [bridge.host_rdata.eq(self._read(chip, bridge)), bridge.rx.eq(self.rx), self.tx.eq(bridge.tx),
                      self.running.eq(chip.running), self.errors.eq(chip.errors)]
         return m
+
+    def _ports(self) -> dict:
+        return dict(self.PORTS)
+
+    def _identity(self) -> Identity:
+        return Identity.of(self._config, self._mhz)
+
+    def _chip(self) -> Any:
+        return Chip(config=self._config)
+
+    def _read(self, chip: Any, bridge: Bridge) -> Value:
+        """What the bridge reads."""
+        return chip.host_rdata
 
     def _host(self, name: str, bridge: Bridge) -> Value:
         """The source of an input of the chip's host port."""
@@ -51,7 +65,7 @@ class Core(wiring.Component):
 
 
 class Top(Elaboratable):
-    """A board. Its first LED is lit while tokens run. Its second LED is lit if an error is latched."""
+    """A board without links. Its first LED is lit while tokens run. Its second LED is lit if an error is latched."""
 
     def __init__(self, *, board: Board, config: ChipConfig):
         self._board, self._config = board, config

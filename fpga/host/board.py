@@ -248,17 +248,19 @@ def open_board(port: str, config: ChipConfig) -> Board:
     line = open_line(port)
     try:
         link = Link(line, port)
-        _check_identity(port, link.identity, config)
+        check_identity(port, link.identity, config)
     except TspError:
         line.close()
         raise
     return Board(link, port, config)
 
 
-def _check_identity(port: str, found: Identity, config: ChipConfig) -> None:
+def check_identity(port: str, found: Identity, config: ChipConfig, option: str = "config") -> None:
+    """Raises TspError unless the board at a port has this chip. option: of `tsp compile` that names it."""
     if found.digest != chip_digest(config):
         remedy = ("build its bitstream again" if found.config == config.name
-                  else f"compile with --config {found.config}, or load the other bitstream")
+                  else f"compile with --{option} {found.config}, or load the other bitstream" if option == "config"
+                  else "load the bitstream of the rack's chip")
         raise TspError(f"{port} is a board with config {found.config} ({found.digest}), the program is for config "
                        f"{config.name} ({chip_digest(config)}): {remedy}")
 

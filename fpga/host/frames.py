@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from arch.host_map import Space, fields_of
+from arch.link_map import RACK
 from fpga.protocol import (
     ADDR_BYTES,
     CRC_BYTES,
@@ -28,7 +29,7 @@ word has an effect. A command has its own frame, so a repeated frame never conta
 ZEROS = 8
 """Least words of 0 that get a frame of their own."""
 REGISTER_BYTES = 8
-"""Bytes of a CONTROL register."""
+"""Bytes of a CONTROL register. Those of links, from RACK on, have as many as a word."""
 
 
 @dataclass(frozen=True)
@@ -171,13 +172,18 @@ class Read:
 
 def reads(space: Space, addrs: Sequence[int], payload: int = PAYLOAD) -> Iterator[Read]:
     """Frames that read these addresses in order."""
-    width, begin = REGISTER_BYTES if space is Space.CONTROL else WORD_BYTES, 0
+    begin = 0
     for n, addr in enumerate(addrs):
-        count = n + 1 - begin
+        count, width = n + 1 - begin, _width(space, addrs[begin])
         if (n + 1 == len(addrs) or addrs[n + 1] != addr + 1 or (addr + 1) % PAGE == 0
                 or (count + 1) * width > payload):
             yield Read(space.value, addrs[begin], count, width)
             begin = n + 1
+
+
+def _width(space: Space, addr: int) -> int:
+    """Bytes of a word that are read."""
+    return REGISTER_BYTES if space is Space.CONTROL and addr < RACK else WORD_BYTES
 
 
 class Replies:

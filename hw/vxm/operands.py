@@ -18,7 +18,7 @@ def register_number(m: Module, engine: Burst, first: Value, steps: Value, name: 
     first: register of the burst's first element.
     steps: whether each element takes the next register.
     """
-    return stepping(m, engine, first, latched(m, engine, steps, f"{name}_steps"), name)
+    return stepping(m, engine, first, steps, name)
 
 
 def planes_of(fmt: Value) -> Value:

@@ -79,7 +79,7 @@ class Vxm(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.engine = engine = Burst(Op.ALU, self._fold)
+        m.submodules.engine = engine = Burst(Op.ALU, self._fold, early="control" in self._config.registers)
         m.submodules.rf = rf = RegisterFile(self._config)
         m.submodules.er = er = Memory(shape=8 * self._lanes, depth=self._config.er_depth * self._fold, init=[])
         word = fields(Op.ALU, self.word)
@@ -97,7 +97,7 @@ class Vxm(wiring.Component):
         operands = [self._operand(m, engine, streams, registers[port], name)
                     for name, port in (("a", 0), ("b", 1), ("c", 1))]
         amounts = shift_amounts(m, engine, er)
-        decoded = decode(m, control)
+        decoded = decode(m, control, self._following(engine) if "control" in self._config.registers else None)
         y, exponents, least = [], [], []
         number = Cat(part_of(control[-3]), control[-3].element)
         for n, (a, b, c, pre, post) in enumerate(zip(*operands, *amounts, strict=True)):
@@ -153,6 +153,11 @@ class Vxm(wiring.Component):
         m.d.sync += [after.eq(before) for before, after in pairwise(control)]
         return control
 
+    def _following(self, engine: Burst) -> SimpleNamespace:
+        """The fields that stage 1 decodes, of the element that stage 0 works on in the next cycle."""
+        return SimpleNamespace(**{name: Mux(engine.start, getattr(engine.word, name), getattr(engine.op, name))
+                                  for name in ("logical", "round")})
+
     def _operand(self, m: Module, engine: Burst, streams: tuple[Value, Value], port: SimpleNamespace,
                  name: str) -> list[Value]:
         """Lanes of one operand in stage 0.
@@ -174,6 +179,8 @@ class Vxm(wiring.Component):
         imm = following(Mux(source == Src.IMM, word.imm, 0).as_unsigned(), "imm").as_signed()
         iota = named(m, following(source == Src.IOTA, "iota"), f"{name}_iota_following")
         index = Cat(engine.part_following, Mux(engine.start, 0, engine.index + engine.done))
+        if engine.early:
+            index = engine.following(m, Const(0, COUNT_BITS), Const(1), engine.index, f"{name}_index")
         odd = port.bank_following & Mux(engine.start, source == Src.RF, from_rf)
         constant = Signal(32, name=f"{name}_constant")
         m.d.comb += constant.eq(imm | Mux(iota, index << lane_bits, 0) | odd.replicate(32))

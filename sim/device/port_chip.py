@@ -57,23 +57,28 @@ class PortChip(HostedChip):
         Ends early if the chip starts no token: at a position beyond all buckets, with Trap.ADDRESS.
         """
         cycles: list[int] = []
-        before = self._state()[Control.POSITION]
+        before = self.state()[Control.POSITION]
         for _ in range(n_tokens):
-            self.host_write(Space.CONTROL, Control.RUN.value, 1)
-            state = self._wait()
+            self.begin()
+            state = self.wait()
             if state[Control.POSITION] == before:
                 break
             before = state[Control.POSITION]
             cycles.append(state[Control.TOKEN_CYCLES])
         return cycles
 
-    def _state(self) -> dict[Control, int]:
-        """The registers of a run, read in this order."""
+    def begin(self) -> None:
+        """Write RUN for one token."""
+        self.host_write(Space.CONTROL, Control.RUN.value, 1)
+
+    def state(self) -> dict[Control, int]:
+        """The registers of STATE."""
         return dict(zip(STATE, self._port.read(Space.CONTROL, [register.value for register in STATE]), strict=True))
 
-    def _wait(self) -> dict[Control, int]:
+    def wait(self) -> dict[Control, int]:
+        """The registers of STATE when the token has ended. Raises TspError if it does not."""
         end = time.monotonic() + self._timeout
-        while (state := self._state())[Control.RUN]:
+        while (state := self.state())[Control.RUN]:
             if time.monotonic() > end:
                 raise TspError(f"the chip did not end a token within {self._timeout} s")
         return state

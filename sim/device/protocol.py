@@ -31,10 +31,12 @@ class TokenResult:
 
     token: the token at the next position. Within the prompt, it is the prompt's token.
     cycles: from start pulse to start pulse; None on a device without time.
+    predicted: its cycles, if they are not those of its position: of a period, they are those of another sequence.
     """
 
     token: int
     cycles: int | None
+    predicted: int | None = None
 
 
 @dataclass(frozen=True)

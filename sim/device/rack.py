@@ -11,7 +11,7 @@ from arch.rack import Port, RackConfig
 from base.errors import TspError
 from base.progress import progress
 from program.rack import AnyProgram, RackProgram
-from sim.lines import Lines
+from sim.lines import Failure, Lines
 
 from .hosted_chip import HostPort
 from .protocol import (
@@ -35,20 +35,28 @@ Changes = Mapping[Port, Mapping[int, int]]
 
 @dataclass(frozen=True, kw_only=True)
 class Ran:
-    """A run of some tokens. cycles: of each token, by chip. sent: flits by the port that sent them."""
+    """A run of some tokens. cycles: of each token, by chip. sent: flits by the port that sent them.
+
+    failures: errors of links that were not corrected, as the chips report them. The last token is then invalid.
+    """
 
     cycles: list[list[int]]
     sent: dict[Port, int] = field(default_factory=dict)
+    failures: Sequence[Failure] = ()
 
 
 class HostedRack(ABC):
     """The chips of a rack, just reset, whose tokens start together. Each way to run a rack is a subclass.
 
     rack: the rack. chips: its chips, for host accesses.
+    has_lines: its links are lines that can fail, so tokens are run one by one, and again if need be.
+    link_errors: errors of the links that were corrected, and those that were not.
     """
 
     rack: RackConfig
     chips: Sequence[HostPort]
+    has_lines: bool = False
+    link_errors: tuple[int, int] = (0, 0)
 
     @abstractmethod
     def run(self, n_tokens: int, changes: Changes | None = None) -> Ran:
@@ -169,25 +177,33 @@ class RackDevice(SeatedRack):
         check_run(self._program, self._position, n)
         if not n:
             return []
-        if self.lines is None:
+        if self.lines is None and not self.chip.has_lines:
             return self._results(self.chip.run(n))
         return [result for _ in range(n) for result in self._results(self._safe())]
 
     def _safe(self) -> Ran:
         """One token, run again as long as a link had an error that was not corrected."""
-        assert self.lines
+        failures: Sequence[Failure] = []
         for attempt in range(REPLAYS + 1):
             if attempt:
                 self.replays += 1
                 self._rewind()
-            most = self._program.cycles(self._position) // min(chip.slot for chip in self.chip.rack.chips) + 1
-            ran = self.chip.run(1, self.lines.begin(self._position, most))
-            if not (failures := self.lines.end(ran.sent)):
+            ran, failures = self._try()
+            if not failures:
                 return ran
             if any(failure.lasting for failure in failures):
                 break
         raise ChipFault(f"device {self.name}: the token at position {self._position} is lost: {failures[0]}"
                         + (f", and {attempt} times before" if attempt else ""))
+
+    def _try(self) -> tuple[Ran, Sequence[Failure]]:
+        """One token, and the errors of links that were not corrected."""
+        if self.lines is None:
+            ran = self.chip.run(1)
+            return ran, ran.failures
+        most = self._program.cycles(self._position) // min(chip.slot for chip in self.chip.rack.chips) + 1
+        ran = self.chip.run(1, self.lines.begin(self._position, most))
+        return ran, self.lines.end(ran.sent)
 
     def _rewind(self) -> None:
         """Let the next token be that of the current position again. It writes the same places again."""
@@ -211,4 +227,4 @@ class RackDevice(SeatedRack):
     @property
     def link_errors(self) -> tuple[int, int]:
         """Errors of the links that were corrected, and those that were not."""
-        return (self.lines.corrected, self.lines.failed) if self.lines else (0, 0)
+        return (self.lines.corrected, self.lines.failed) if self.lines else self.chip.link_errors

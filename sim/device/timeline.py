@@ -33,6 +33,12 @@ class Timeline:
         """Whether a sequence has started and not ended."""
         return self._next[sequence] is not None
 
+    def position(self, sequence: int) -> int:
+        """The position with which an active sequence enters the first chip the next time."""
+        position = self._next[sequence]
+        assert position is not None
+        return position
+
     def start(self, sequence: int, position: int) -> None:
         """A sequence enters the first chip in the next period, with the token of this position."""
         if self.wait(sequence):

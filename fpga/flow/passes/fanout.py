@@ -15,8 +15,6 @@ from fpga.flow.floorplan_picture import places
 
 from .netlist import Bit, top
 
-SINKS = 24
-"""Most sinks of a net that is left unchanged."""
 EXTENT = 24
 """Most tiles of width plus height for a copy's sinks."""
 FEW = 4
@@ -43,8 +41,10 @@ class Sink(NamedTuple):
     pin: str
 
 
-def split(netlist: dict) -> int:
+def split(netlist: dict, most: int) -> int:
     """Change a placed netlist (nextpnr's --write). Copies have no place yet. All other cells keep theirs.
+
+    most: sinks of a net that is left unchanged (`Board.sinks`).
 
     Returns the number of cells added.
     """
@@ -53,7 +53,7 @@ def split(netlist: dict) -> int:
     for cell in cells.values():
         cell["attributes"]["BEL_STRENGTH"] = LOCKED
         cell["connections"] |= {pin: [OPEN] for pin, bits in cell["connections"].items() if not bits}
-    splitter = _Splitter(netlist)
+    splitter = _Splitter(netlist, most)
     while heavy := splitter.heavy():
         first = [name for name, sinks in heavy.items() if not any(sink.cell in heavy for sink in sinks)]
         for name in first or list(heavy)[:1]:  # cells without heavy sinks first; in a cycle, any cell
@@ -90,8 +90,8 @@ def regions(sinks: list[Sink]) -> list[list[Sink]]:
 class _Splitter:
     """A placed netlist, and the places of its cells. A copy counts as placed in the middle of its sinks."""
 
-    def __init__(self, netlist: dict) -> None:
-        module = top(netlist)
+    def __init__(self, netlist: dict, most: int) -> None:
+        module, self._most = top(netlist), most
         self._cells, self._names = module["cells"], module["netnames"]
         self._where: dict[str, tuple[float, float]] = {name: (x, y) for name, x, y in places(netlist)}
         self._copies: set[str] = set()
@@ -111,7 +111,8 @@ class _Splitter:
                 if (bit in drivers and pin != DIRECT and cell["port_directions"][pin] != "output"
                         and drivers[bit] != name):  # a register that feeds itself: so does each copy
                     sinks[bit].append(Sink(*self._where[name], name, pin))
-        return {drivers[bit]: found for bit, found in sinks.items() if len(found) > SINKS and len(regions(found)) > 1}
+        return {drivers[bit]: found for bit, found in sinks.items() if len(found) > self._most
+                and len(regions(found)) > 1}
 
     def copy(self, name: str, sinks: list[Sink]) -> None:
         """Replace a cell by copies, one for each region.

@@ -1,0 +1,170 @@
+"""What the host of a rack of boards refuses, and what it says of links that do not train, without a simulator."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import pytest
+from board_racks import BOARDS, OTHER, ROOT
+from fake_board import FakeBoard, FakeLine, Memory
+
+from arch.host_map import Control, Space
+from arch.link_map import COMMAND, STATUS, LinkRegister, link_address, pack, unpack
+from arch.rack import RackConfig
+from base.errors import TspError
+from fpga.host import board, links, rack
+from fpga.host.frames import reads
+from fpga.host.link_test import EndReport
+from fpga.host.links import Links, LinkStatus
+from fpga.protocol import WORD_BYTES, Identity
+from hw.link.receive import Fault
+from hw.link.train import State
+from sim.device.hosted_chip import HostPort
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(board, "HELLO", (0.01, 0.02))
+    monkeypatch.setattr(links, "PATIENCE", 0.05)
+
+
+# ---- which boards ----
+
+
+def fakes(monkeypatch: pytest.MonkeyPatch, *identities: Identity | None) -> list[str]:
+    """Ports of boards with these identities; None is silent."""
+    lines: dict[str, FakeLine] = {}
+    for n, identity in enumerate(identities):
+        fake = FakeBoard(Memory())
+        if identity:
+            fake.identity = identity.pack()
+        else:
+            fake.feed = lambda byte: b""  # type: ignore[method-assign]
+        lines[f"/dev/fake{n}"] = FakeLine(fake)
+    monkeypatch.setattr(rack, "open_line", lines.__getitem__)
+    return list(lines)
+
+
+ROOT_BOARD = Identity.of(BOARDS.chips[0], 50.0)
+OTHER_BOARD = Identity.of(BOARDS.chips[1], 50.0, 1)
+
+
+def test_boards_in_their_order(monkeypatch: pytest.MonkeyPatch):
+    ports = fakes(monkeypatch, ROOT_BOARD, OTHER_BOARD)
+    found, mhz = rack.open_boards(ports, BOARDS)
+    assert [one.identity for one in found] == [ROOT_BOARD, OTHER_BOARD] and mhz == 50.0
+
+
+@pytest.mark.parametrize(("boards", "words"), [
+    ((OTHER_BOARD, ROOT_BOARD), "fake0 is a board that takes its clock from a link, so it cannot be chip 0"),
+    ((ROOT_BOARD, ROOT_BOARD), "must take its clock from its link 0, but takes it from its own oscillator"),
+    ((ROOT_BOARD, replace(OTHER_BOARD, clock_link=2)), "must take its clock from its link 0, but takes it from its "
+                                                       "link 1"),
+    ((ROOT_BOARD, replace(OTHER_BOARD, clock_khz=45_000)), "must have one clock, not /dev/fake0 50 MHz, /dev/fake1 45"),
+    ((ROOT_BOARD, replace(OTHER_BOARD, config="tiny", digest="0" * 16)), "load the bitstream of the rack's chip"),
+    ((ROOT_BOARD, None), "no board answers .* takes the clock of the link"),
+    ((None, OTHER_BOARD), "fake0: no board answers"),
+    ((ROOT_BOARD,), "rack twins has 2 chips, so --device must name as many serial ports"),
+])
+def test_boards_that_are_refused(monkeypatch: pytest.MonkeyPatch, boards: Sequence[Identity | None], words: str):
+    with pytest.raises(TspError, match=words):
+        rack.open_boards(fakes(monkeypatch, *boards), BOARDS)
+
+
+def test_an_identity_says_whose_clock_the_board_has():
+    assert Identity.unpack(OTHER_BOARD.pack()) == OTHER_BOARD
+    assert ROOT_BOARD.pack()[6:8] == b"\0\0"  # as boards before links had it
+
+
+def test_registers_of_links_are_read_whole():
+    found = list(reads(Space.CONTROL, [Control.RUN.value, link_address(0, LinkRegister.STATUS)]))
+    assert [read.width for read in found] == [8, WORD_BYTES]
+    assert sum(STATUS.values()) <= 8 * WORD_BYTES
+
+
+# ---- training ----
+
+
+@dataclass
+class Wire:
+    """One end in a rack of ends that train as `hw.link.train` does, but for time. dead: a line that comes in here."""
+
+    state: State = State.FAILED
+    lane: int = 0
+    dead: int | None = None
+    clock: bool = True
+    late: bool = False
+
+
+class FakeChip(HostPort):
+    """A chip with one link. Its end trains when it is told to while the other end sends the training word."""
+
+    def __init__(self, wires: dict[int, Wire], number: int) -> None:
+        self.config, self.wires, self.number = BOARDS.chips[number], wires, number
+
+    def write(self, accesses) -> None:
+        for one in accesses:
+            address, word = int(one["addr"]), int(one["data"][0])
+            if address == link_address(0, LinkRegister.COMMAND) and unpack(COMMAND, word)["retrain"]:
+                self._retrain()
+
+    def _retrain(self) -> None:
+        mine, other = self.wires[self.number], self.wires[1 - self.number]
+        if not mine.clock:
+            mine.state = State.NO_CLOCK
+        elif mine.dead is not None:
+            mine.state, mine.lane = State.FAILED, mine.dead
+        elif other.state is State.LINKED:
+            mine.state = State.FAILED  # it hears frames
+        elif other.state is State.TRAINED:
+            mine.state = other.state = State.LINKED
+        else:
+            mine.state = State.TRAINED
+
+    def read(self, space: Space, addrs: Sequence[int]) -> list[int]:
+        mine = self.wires[self.number]
+        up = all(wire.state is State.LINKED for wire in self.wires.values()) and not mine.late
+        errors = 1 << Fault.LATENCY.value if mine.late else 0
+        return [pack(STATUS, state=mine.state.value, lane=mine.lane, up=up, errors=errors) for _ in addrs]
+
+
+def trained(one: Wire, other: Wire) -> None:
+    wires = {0: one, 1: other}
+    Links(BOARDS, [FakeChip(wires, n) for n in range(2)]).bring_up()
+
+
+@pytest.mark.parametrize("before", [(State.FAILED, State.FAILED), (State.LINKED, State.LINKED),
+                                    (State.LINKED, State.FAILED), (State.NO_CLOCK, State.TRAINED)])
+def test_links_come_up_from_any_state(before: tuple[State, State]):
+    wires = Wire(before[0]), Wire(before[1])
+    trained(*wires)
+    assert [wire.state for wire in wires] == [State.LINKED] * 2
+
+
+@pytest.mark.parametrize(("one", "other", "words"), [
+    (Wire(), Wire(dead=3), "the line of data pin 3 from port 0.E0 to port 1.E0 does not train"),
+    (Wire(dead=2), Wire(), "the line of data pin 2 from port 1.E0 to port 0.E0 does not train"),
+    (Wire(), Wire(clock=False), "no clock comes to port 1.E0 from port 0.E0: is the cable plugged in"),
+    (Wire(), Wire(late=True), r"port 1\.E0 cannot release frames 15 cycles after they were sent"),
+])
+def test_lines_that_do_not_train_are_named(one: Wire, other: Wire, words: str):
+    with pytest.raises(TspError, match=words) as refused:
+        trained(one, other)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_status_in_words():
+    status = LinkStatus.of(pack(STATUS, state=State.LINKED.value, up=1, errors=1 << Fault.CRC.value, corrected=7))
+    assert status.up and status.faults == (Fault.CRC,) and status.corrected == 7
+    assert links.words(status) == "CRC"
+
+
+def test_a_report_is_good_without_faults_and_narrow_eyes():
+    report = EndReport(port=OTHER, far=ROOT, declared=15, eyes=[[True] * 4, [False, True, False]])
+    assert report.narrow == [1] and not report.good
+    assert EndReport(port=OTHER, far=ROOT, declared=15).good
+
+
+def test_a_rack_is_of_this_many_ports():
+    alone = RackConfig(name="one", chips=BOARDS.chips[:1], links=())
+    with pytest.raises(TspError, match="rack one has 1 chips"):
+        rack.open_boards(["/dev/a", "/dev/b"], alone)
