@@ -205,8 +205,8 @@ class Geometry:
 
     @property
     def late_logits(self) -> int:
-        """Vectors of logits of each side that are computed last, while the others are searched."""
-        return 2 * self.logit_burst if self.share else self.logit_burst
+        """Vectors of logits of each side that are computed last, while the others are searched: two bursts."""
+        return 2 * self.logit_burst
 
     @property
     def position_burst(self) -> int:

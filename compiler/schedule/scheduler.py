@@ -223,10 +223,9 @@ class _Scheduler:
 
     def run(self, block: Block, effort: int, mixes: Sequence[float]) -> Schedule:
         """See `schedule_block`."""
-        left = effort // max(1, len(self._ends))
-        starts, left = self._shortest(left, mixes)
-        starts = self._varied(starts, left)
-        return schedule_at(block, starts, self._length(starts))
+        starts, left = self._shortest(effort // max(1, len(self._ends)), mixes)
+        found, varied = (schedule_at(block, each, self._length(each)) for each in (starts, self._varied(starts, left)))
+        return min(found, varied, key=_turn) if varied.length < found.length else found
 
     def _shortest(self, left: int, mixes: Sequence[float]) -> tuple[list[int], int]:
         """(starts of the clusters in the shortest schedule found, what is left of the placements)."""
@@ -325,6 +324,14 @@ def overlap(schedules: Sequence[Schedule], step: int = 1) -> list[Schedule]:
             length -= step
         shorter.append(replace(schedule, length=length))
     return [*shorter, *schedules[len(shorter) :]]
+
+
+def _turn(schedule: Schedule) -> int:
+    """Cycles from one turn of the block's loop to the next; its length if it is no loop."""
+    trace, length = _Trace(schedule), schedule.length
+    while schedule.block.turns > 1 and length > trace.least and trace.may_meet(trace, length - 1):
+        length -= 1
+    return length
 
 
 class _Trace:
