@@ -307,6 +307,25 @@ class Cluster:
         if loc.index:
             self.reads.append(Read(("index", loc.slice, loc.index), start, start))
 
+    def drain(self, acc: Acc, what: isa.DrainMax) -> Stream:
+        """DRAIN accumulators, the first in cycle 0. what: becomes of the greatest values of each lane.
+
+        With DRIVE the stream is the greatest values, and `acc` only says of which side.
+        """
+        queue, last = row.MXM[acc.side], acc.count - 1
+        stream = self._drive(queue, self.latencies.mxm_drain, acc.count, 1)
+        fields = {"acc": acc.vector, "count": acc.count, "interval": 1, "max": what}
+        self.bursts.append(Burst(queue, Op.DRAIN, "drain", 0, acc.count, 1, fields, drives={"": stream}))
+        cell = ("greatest", acc.side)
+        if what is isa.DrainMax.DRIVE:
+            self.reads.append(Read(cell, 0, last))
+            return stream
+        self.reads += [Read(("acc", acc.side, acc.vector + i), i, i) for i in range(acc.count)]
+        if what is isa.DrainMax.MORE:
+            self.reads.append(Read(cell, isa.MXM_MAX - 1, isa.MXM_MAX - 1 + last))
+        self.writes.append(Write(cell, isa.MXM_MAX, isa.MXM_MAX + last))
+        return stream
+
     def write(self, stream: Stream, loc: Mem) -> None:
         """WRITE the values of a stream to SRAM."""
         queue = self._slice(loc.slice)

@@ -2,11 +2,11 @@
 
 A file is two lines of text, a third line with a JSON header, and raw sections. `head -3` shows what a file is::
 
-    metronome-program 4
+    metronome-program 5
     <bytes of the whole file> <sha256 of all that follows this line>
     {"config": .., "sections": [[name, dtype, shape], ..], ..}
 
-The program of a rack begins with `metronome-rack 1`. What belongs to the model stands in it once. What belongs to
+The program of a rack begins with `metronome-rack 2`. What belongs to the model stands in it once. What belongs to
 chip n is in entry n of the header's "chips", and in the sections "chip<n>/..".
 
 Nothing in a file is executable. The same program always gives the same bytes.
@@ -31,8 +31,8 @@ from .frame import Data, Kind, framed, kind_of, opened, read_sections
 from .program import Program
 from .rack import AnyProgram, RackProgram
 
-CHIP = Kind(magic=b"metronome-program ", version=4)
-RACK = Kind(magic=b"metronome-rack ", version=1)
+CHIP = Kind(magic=b"metronome-program ", version=5)
+RACK = Kind(magic=b"metronome-rack ", version=2)
 KINDS = CHIP, RACK
 SUFFIX = ".tsp"
 _NONSENSE = (KeyError, TypeError, ValueError, OverflowError, ValidationError)

@@ -22,17 +22,26 @@ LOGIT_FRACTION = 8
 GATE_FRACTION = 12
 Q_SHIFT = 8
 """q is kept in 16 bits and enters the matrix unit in 8. Its static scale is 127 * 2**Q_SHIFT / clip."""
+KEY_SHIFT = 6
+"""The same of a key of a static scale, which has an offset subtracted behind the shift: it needs room for that."""
 GROUP = 64
 """Channels of the feed-forward's inner layer that are multiplied by W2 together. See `groups`."""
 NORM_OPERAND_BITS = 17
 """Bits of the greatest magnitude of a norm's operand, if the operand has an exponent for each token."""
-SITES = ("att_norm", "ffn_norm", "silu", "final_norm")
-"""Inputs of matrices, with the names of `compiler.quantize.calibrate`. Those in a model's `dynamic` get an exponent for
-each token. The scale of the others is static."""
+KEYS = "keys"
+SITES = ("att_norm", "ffn_norm", "silu", "final_norm", KEYS)
+"""Inputs of matrices, with the names of `compiler.quantize.calibrate`, and the keys. Those in a model's `dynamic` get
+an exponent for each token, keys a scale for each token and head. The scale of the others is static."""
 RESIDUAL = "residual"
 """In a model's `dynamic`: the residual, which is the operand of every norm, gets an exponent for each token."""
 MASKED = -(1 << 23)
-"""Added to the scores of positions that do not exist yet."""
+"""Added to the scores of positions that do not exist yet, if keys are dynamic."""
+MASKED_PRODUCT = -(1 << 26)
+"""Added to the products of query and key of such positions, if keys are static."""
+MOST_HEAD_SIZE = 1024
+"""Of static keys: products are then below 2**24, exact in float32, and a masked one is the least by far."""
+SCORE_SHIFTS = range(-4, 13)
+"""Shifts from products to scores, with which masked ones have weight 0 and none exceeds 32 bits."""
 
 
 def groups(hidden: int, size: int = 0) -> list[slice]:
@@ -61,7 +70,8 @@ class Shifts:
     norm_att, norm_ffn, norm_f: of (operand * gain) * rsqrt (+ exponent), in the norm before attention, before
     feed-forward, and in the final norm.
     qk, v: after the QKV channel scale.
-    score: after the score's K scale.
+    score: after the score's K scale. If keys are static, from the product of query and key to the score: perhaps a left
+    shift, and score_pre is 0.
     av_pre, av: of the attention output.
     wo, gate, up, w2, cls: after their channel scale.
     f: of gate * up.
@@ -106,6 +116,7 @@ class IntegerModel:
     classifier [V, D], embedding [V, D] (the same object as classifier when shared).
     int16 channel scales of their outputs: mq, mk, mv, mo, m1, m3, m2 [L, out], mc [V], emb_scale [V].
     int16 gains of the norms: g_att, g_ffn [L, D], g_final [D].
+    key_offset: int16 [L, K*hd], subtracted from static keys; 0 if keys are dynamic.
     rope_cos, rope_sin: int16 Q2.14 [context, hd/2].
     eps: integer added to every square. Lanes beyond D in the last vector of a chip with `lanes` lanes count too. If the
     residual is in `dynamic`, a norm adds the square of eps once in each lane instead.
@@ -114,7 +125,7 @@ class IntegerModel:
     group: channels of a group of W2's input (see `groups`).
     first: the token that begins every sequence, or -1 if any token may.
     first_k, first_v: its keys and values, int8 [L, K, hd].
-    first_m: scales of its keys, int16 [L, K].
+    first_m: scales of its keys, int16 [L, K]. Such a model's keys are dynamic.
     """
 
     dim: int
@@ -150,6 +161,7 @@ class IntegerModel:
     g_final: np.ndarray
     rope_cos: np.ndarray
     rope_sin: np.ndarray
+    key_offset: np.ndarray
     four_bit: frozenset[str] = frozenset()
     dynamic: frozenset[str] = frozenset()
     lanes: int = MAX_LANES
@@ -176,7 +188,8 @@ def array_shapes(sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {"embedding": (v, d), "emb_scale": (v,), "classifier": (v, d), "mc": (v,)}
     for name, (rows, columns) in outputs.items():
         shapes |= {name: (n, rows, columns), "m" + name[1]: (n, rows)}
-    return shapes | {"g_att": (n, d), "g_ffn": (n, d), "g_final": (d,), "rope_cos": rope, "rope_sin": rope}
+    return shapes | {"g_att": (n, d), "g_ffn": (n, d), "g_final": (d,), "rope_cos": rope, "rope_sin": rope,
+                     "key_offset": (n, kv)}
 
 
 def first_shapes(sizes: Mapping[str, int]) -> dict[str, tuple[tuple[int, ...], str]]:

@@ -34,8 +34,9 @@ class Quality:
 
 
 TOLERANCE = 0.0025
-"""Most that a site's static scale may add to the KL, as a fraction of the float model's cross-entropy. For all sites it
-is 1 %."""
+"""Most that a site's static scale may add to the KL, as a fraction of the float model's cross-entropy."""
+TOGETHER = 0.01
+"""The same for all sites together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ class Trial:
     @property
     def takes_static(self) -> bool:
         """Whether the static scales are good enough, or the only choice."""
-        return bool(self.refused) or self.static - self.dynamic <= TOLERANCE * len(self.sites)
+        return bool(self.refused) or self.static - self.dynamic <= min(TOLERANCE * len(self.sites), TOGETHER)
 
     def __str__(self) -> str:
         name = "all" if self.sites == SITES else " ".join(self.sites)

@@ -17,6 +17,8 @@ from .arithmetic import ROPE_FRACTION, clip, interpolate, rsr
 from .int8_sums import EXACT_COLUMNS, int8_sums
 from .integer import (
     GATE_FRACTION,
+    KEY_SHIFT,
+    KEYS,
     NORM_OPERAND_BITS,
     Q_SHIFT,
     SCORE_FRACTION,
@@ -159,6 +161,7 @@ class Prepared:
         cos, sin = (table * 0.5**ROPE_FRACTION for table in (m.rope_cos, m.rope_sin))
         self.cos = np.repeat(cos, 2, axis=1)
         self.sin = np.stack([-sin, sin], axis=2).reshape(self.cos.shape)
+        self.key_offset = m.key_offset.reshape(m.layers, m.kv_heads, m.head_size).astype(np.float64)
         self.recip_k = _reciprocals(SAT16_COUNT) * 0.5**8
         self.recip_z = _reciprocals(127 * m.context + 1) * 0.5**s.av
         self.score_saturates = m.head_size * 127 * 127 >> s.score_pre >= 131071
@@ -254,11 +257,15 @@ class IntegerState:
         """Store keys and values [rows, K, hd] of the current positions. A constant first token keeps its own."""
         own = int(self.position == 0 and self.model.first >= 0)
         here = slice(self.position + own, self.position + len(k))
+        self.v[layer, :, here] = v[own:].transpose(1, 0, 2)
+        if KEYS not in self.model.dynamic:
+            k8 = _sat(_scaled(k, SCALE[-KEY_SHIFT]) - self._p.key_offset[layer], SAT8)
+            self.k[layer, :, :, here] = k8.transpose(1, 2, 0)
+            return
         largest = np.maximum.reduce(np.abs(k), axis=2)[own:]
         k8 = _sat(_scaled(k[own:], self._p.recip_k[largest.astype(np.intp), None]), SAT8)
         self.k[layer, :, :, here] = k8.transpose(1, 2, 0)
         self.k_factor[layer, :, 0, here] = largest.T * SCALE[-self.model.shifts.score]
-        self.v[layer, :, here] = v[own:].transpose(1, 0, 2)
 
     def _weights(self, q: np.ndarray, layer: int, end: int) -> np.ndarray:
         """exp2 of (scores - their maximum), 0..127, float32 [K, query heads of a K/V head * rows, positions].
@@ -267,11 +274,14 @@ class IntegerState:
         """
         s, m, rows = self.model.shifts, self.model, q.shape[2]
         scores = np.matmul(q.reshape(m.kv_heads, -1, m.head_size), self.k[layer, :, :, :end])
-        if s.score_pre:
-            scores = _scaled(scores, SCALE[-s.score_pre])
-        if self._p.score_saturates:
-            _sat(scores, SAT18)
-        scores = _sat(_scaled(scores, self.k_factor[layer, :, :, :end]), SAT24)
+        if KEYS not in m.dynamic:
+            scores = _scaled(scores.astype(np.float64), SCALE[-s.score])
+        else:
+            if s.score_pre:
+                scores = _scaled(scores, SCALE[-s.score_pre])
+            if self._p.score_saturates:
+                _sat(scores, SAT18)
+            scores = _sat(_scaled(scores, self.k_factor[layer, :, :, :end]), SAT24)
         if rows > 1:
             later = np.arange(end) > np.arange(end - rows, end)[:, None]
             scores.reshape(m.kv_heads, -1, rows, end)[:, :, later] = -np.inf

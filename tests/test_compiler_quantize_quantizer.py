@@ -25,7 +25,7 @@ from compiler.quantize.quantizer import (
     quantize,
 )
 from compiler.quantize.rounding import compensated, integer_scales, nearest, row_steps, searched_steps, total_shift
-from program.integer import MATRICES, SITES
+from program.integer import KEYS, MATRICES, SITES
 
 # ---- the whole ----
 
@@ -116,10 +116,13 @@ def test_shifts_out_of_range_are_named():
     for change in ({"w2": 48}, {"w2": 16}, {"cls": 7}, {"norm_x": 32}, {"wo": -1}, {"sigmoid": 1}):
         with pytest.raises(TspError, match=f"shift {next(iter(change))} must be"):
             check_shifts(replace(shifts, **change), frozenset(SITES))
-    check_shifts(replace(shifts, w2=47, cls=7), frozenset())
+    check_shifts(replace(shifts, w2=47, cls=7), frozenset({KEYS}))
+    for score in (-5, 13):
+        with pytest.raises(TspError, match=rf"shift score must be -4\.\.12, not {score}"):
+            check_shifts(replace(shifts, score=score), frozenset())
 
 
-@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("site", BEHIND)
 def test_an_exponent_above_its_post_shift_is_refused(site: str):
     """The least shift that is accepted is the least at which no exponent of the chip's own operations is clamped."""
     largest = (131071 * 32767 + (1 << F_SHIFT - 1)) >> F_SHIFT if site == "silu" else 32767
@@ -156,7 +159,7 @@ MATRICES_OF_LAYERS = ("wq", "wk", "wv", "wo", "w1", "w2", "w3")
         (("tok_emb",), 1e-30, "activations at embedding reach .*e-31 .*: tok_emb may be"),
         (("tok_emb",), 1e-10, r"epsilon of the norms \(rms_norm_eps\) must be at most .*, not 1e-05: export the model"),
         (("wo",), 0, r"shift wo must be 0\.\.47, not 60: scales of wo differ .*; try other --scales, or export"),
-        (("wk",), 1e10, r"shift score must be 0\.\.47, not -\d+: scales of wq and wk differ"),
+        (("wk",), 1e10, r"shift score must be -4\.\.12, not -\d+: scales of wq and wk differ"),
     ],
 )
 def test_weights_that_cannot_be_quantised_are_named(names, factor, message):

@@ -207,7 +207,7 @@ def test_a_small_model_on_the_largest_chip(name: str):
 def test_a_model_of_millions_of_weights_compiles():
     checkpoint = fifteen_million(vocab_size=4096, n_layers=2, seq_len=64)
     assert checkpoint.n_parameters > MANY_PARAMETERS
-    program = compile_checkpoint(checkpoint, random_tokenizer(4096), config=CONFIGS["large"])
+    program = compile_checkpoint(checkpoint, random_tokenizer(4096), config=CONFIGS["large"], accept_quality=True)
     assert program.quality is not None and program.quality.ratio < 0.01, str(program.quality)
     assert program.context == 64
 

@@ -64,7 +64,7 @@ def test_what_is_saved_is_loaded(program, tmp_path: Path):
 
 def test_the_first_lines_say_what_it_is(image: bytes):
     first, second, header, _ = image.split(b"\n", 3)
-    assert first == b"metronome-program 4"
+    assert first == b"metronome-program 5"
     assert second.startswith(str(len(image)).encode())
     assert b'"config":"tiny"' in header
 
@@ -133,8 +133,8 @@ def test_another_instruction_set_is_refused(image: bytes, monkeypatch: pytest.Mo
 
 
 def test_another_version_is_refused(image: bytes):
-    for other in b"3", b"5":
-        assert f"version '{other.decode()}'" in refused(image.replace(b"program 4", b"program " + other, 1))
+    for other in b"4", b"6":
+        assert f"version '{other.decode()}'" in refused(image.replace(b"program 5", b"program " + other, 1))
 
 
 @pytest.mark.parametrize("data", [b"", b"\n", b"\n\n\n", b"metronome\n\n\n", b"\0" * 5000, b"PK\x03\x04" * 100])

@@ -16,6 +16,8 @@ from compiler.quantize.quantizer import Recipe, quantize
 from compiler.quantize.rotate import rotated
 from program.arithmetic import ROPE_FRACTION, rope_parts, rope_tables
 from program.integer import (
+    KEY_SHIFT,
+    KEYS,
     NORM_OPERAND_BITS,
     Q_SHIFT,
     RESIDUAL,
@@ -114,6 +116,10 @@ class Literal:
     def remember(self, layer, t, k, v):
         self.v[layer, t] = v.reshape(self.m.kv_heads, -1)
         k = self.rotate(k)
+        if KEYS not in self.m.dynamic:
+            offset = self.m.key_offset[layer].reshape(k.shape)
+            self.k[layer, t] = alu(k, c=offset, pre=KEY_SHIFT, alu=Alu.SUB, sat=Sat.S8)[0]
+            return
         largest = numerics.reduce(Red.MAXABS, k, 1)
         self.largest[layer, t] = largest
         r, e = (z[:, None] for z in table(Func.RECIP, largest))
@@ -122,9 +128,14 @@ class Literal:
     def head(self, layer, q8, kv):
         s, end = self.s, self.position + 1
         scores = self.k[layer, :end, kv] @ q8
-        factor = self.largest[layer, :end, kv]
-        scores, _ = alu(scores, factor, func=Func.MUL, pre=s.score_pre, post=s.score, sat=Sat.S24)
-        p, _ = alu(scores, c=numerics.reduce(Red.MAX, scores, 0), func=Func.EXP2, post=7, sat=Sat.S8)
+        shift = {}
+        if KEYS in self.m.dynamic:
+            factor = self.largest[layer, :end, kv]
+            scores, _ = alu(scores, factor, func=Func.MUL, pre=s.score_pre, post=s.score, sat=Sat.S24)
+        else:
+            shift = {"pre": s.score}
+        greatest, _ = alu(numerics.reduce(Red.MAX, scores, 0), **shift)
+        p, _ = alu(scores, c=greatest, func=Func.EXP2, post=7, sat=Sat.S8, **shift)
         r, e = table(Func.RECIP, numerics.reduce(Red.SUM, p, 0))
         o = p @ self.v[layer, :end, kv]
         return alu(o, r, er=e, func=Func.MUL, pre=s.av_pre, post=s.av, er_use=ErUse.POST, sat=Sat.S8)[0]
@@ -181,7 +192,7 @@ def test_scales_may_be_static_or_dynamic(dynamic):
 def test_a_robust_model_is_the_chips_operations(dynamic, group):
     """Rotated, with a constant first token, small groups and exponents of the norms' operands."""
     checkpoint = rotated(random_checkpoint(seed=3))
-    model = quantize(checkpoint, context=32, dynamic=dynamic, first=1, recipe=Recipe(group=group))
+    model = quantize(checkpoint, context=32, dynamic=dynamic | {KEYS}, first=1, recipe=Recipe(group=group))
     assert model.first == 1 and model.first_k is not None and model.first_k.any()
     assert model.embedding is not model.classifier
     assert_equal_to_literal(model, TOKENS)
@@ -220,6 +231,9 @@ def random_model(rng) -> IntegerModel:
     small |= {"f": 8, "sigmoid": 0, "w2_pre": 1, "w2": 12, "cls_pre": 1, "cls": 16}
     shifts = {name: max(0, n + int(rng.integers(-2, 3))) for name, n in small.items()}
     shifts |= {"norm_sq": small["norm_sq"], "sigmoid": -int(rng.integers(3))}
+    dynamic = frozenset(name for name in (*SITES, RESIDUAL) if rng.integers(2))
+    if KEYS not in dynamic:
+        shifts["score"] = int(rng.choice([-4, -1, 0, 3, 6, 12]))
     shifts = Shifts(**shifts)  # less, and the sum of squares would wrap
     layers, dim, hidden, heads, kv_heads, size, vocab = 2, 40, 200, 4, 2, 8, 512
 
@@ -239,7 +253,7 @@ def random_model(rng) -> IntegerModel:
         classifier=bytes_(vocab, dim), mq=scales(layers, q), mk=scales(layers, kv), mv=scales(layers, kv),
         mo=scales(layers, dim), m1=scales(layers, hidden), m3=scales(layers, hidden), m2=scales(layers, dim),
         mc=scales(vocab), g_att=scales(layers, dim), g_ffn=-scales(layers, dim), g_final=scales(dim),
-        rope_cos=cos, rope_sin=sin, dynamic=frozenset(name for name in (*SITES, RESIDUAL) if rng.integers(2)),
+        rope_cos=cos, rope_sin=sin, dynamic=dynamic, key_offset=rng.integers(-300, 301, (layers, kv)).astype(np.int16),
         group=int(rng.choice([0, 24, 50])),
     )  # fmt: skip
 

@@ -146,7 +146,7 @@ def test_another_machine_is_refused(image: bytes, tmp_path: Path):
 
 
 def test_another_version_is_refused(image: bytes):
-    assert "version '2'" in refused(image.replace(b"rack 1", b"rack 2", 1))
+    assert "version '1'" in refused(image.replace(b"rack 2", b"rack 1", 1))
     assert "not a Metronome program" in refused(image.replace(b"metronome-rack", b"metronome-bank", 1))
 
 

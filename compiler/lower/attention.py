@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from arch.isa import Alu, ErUse, Func, Order, Red, Sat
+from arch.isa import Alu, DrainMax, ErUse, Func, Order, Red, Sat
 from arch.vectors import SIDES
 from compiler.ir import Acc, Act, Cluster, Mem, Reg, Stream
 from compiler.place.geometry import DRAIN_BURST, Geometry, Head
@@ -30,7 +30,10 @@ Outputs = dict[int, dict[str, Act]]
 
 @dataclass(frozen=True)
 class Scores:
-    """Of a head: scores of all positions of the bucket in SRAM, and the largest, in every lane of a register."""
+    """Of a head: scores of all positions of the bucket in SRAM, and the largest, in every lane of a register.
+
+    With static keys, SRAM has the products of query and key, which EXP2 shifts to scores.
+    """
 
     scores: Mem
     largest: Reg
@@ -104,28 +107,42 @@ def _scores(b: Builder, state: TokenState, head: Head, query: Reg | Mem, number:
     q8, _ = cluster.alu(a=query, pre=Q_SHIFT, sat=Sat.S8, n=g.head_vectors, **own)
     cluster.load(q8, act)
     scores, largest = b.tensor(f"t_{side}{number % 2}"), b.regs(1)
-    for start, count in _bursts(b, state.mask):
+    drains = g.static_keys and b.config.drain_max and b.valid > 0
+    for start, count in _bursts(b, state.mask, drains):
         acc = Acc(side, b.accumulators[side].take(count, g.position_burst), count)
         now = start >= b.valid
         weights = [keys(b, head.head_set, group, start, count, now=now)
                    for group in range(1, b.config.weight_groups + 1)]
         b.cluster(label).mac(weights, act, acc, vector_entries=g.vector_entries)
-        scaled = {"a": acc, "b": key_scales(b, head.kv, start, count, now=now), "func": Func.MUL, "pre": s.score_pre,
-                  "post": s.score, "sat": Sat.S24, "n": count, "dst": scores[start : start + count]}
+        if drains and not now:
+            cluster = b.cluster(label)
+            products = cluster.drain(acc, DrainMax.MORE if start else DrainMax.FIRST)
+            cluster.write(products, scores[start : start + count])
+            continue
+        if drains and start == b.valid:
+            cluster = b.cluster(label)
+            cluster.alu(a=cluster.drain(Acc(side, 0), DrainMax.DRIVE), red=Red.MAX, red_slot=SIDES.index(side))
+        scaled = {"a": acc, "n": count, "dst": scores[start : start + count], "sat": Sat.S32}
+        if not g.static_keys:
+            scaled |= {"b": key_scales(b, head.kv, start, count, now=now), "func": Func.MUL, "pre": s.score_pre,
+                       "post": s.score, "sat": Sat.S24}
         if now:
             scaled = _masked(b, state.mask, label, scaled, start - b.valid, count)
         cluster = b.cluster(label)
         _, top = b.alu(cluster, **scaled, red=Red.MAX, red_slot=SIDES.index(side), red_keep=int(start > 0))
-    b.alu(cluster, a=b.across_lanes(cluster, top, Red.MAX), dst=largest)
+    shift = {"pre": s.score} if g.static_keys else {}
+    b.alu(cluster, a=b.across_lanes(cluster, top, Red.MAX), **shift, dst=largest)
     return Scores(scores, largest)
 
 
-def _bursts(b: Builder, mask: Reg | None) -> list[tuple[int, int]]:
+def _bursts(b: Builder, mask: Reg | None, drains: bool) -> list[tuple[int, int]]:
     """(first, count) of the vectors of positions whose scores are computed in a burst, all masked or none. Few masks
-    are in registers, and applied at once; others come from SRAM, a few at a time."""
+    are in registers, and applied at once; others come from SRAM, a few at a time. drains: those without a mask take no
+    operation of the VXM."""
     most = b.geometry.position_burst if b.geometry.head_vectors > 1 else DRAIN_BURST
     masked = max(most, mask.count) if mask else most
-    edges = sorted({*range(0, b.valid, most), b.valid, *range(b.valid, b.chunks, masked), b.chunks})
+    free = b.geometry.position_burst if drains else most
+    edges = sorted({*range(0, b.valid, free), b.valid, *range(b.valid, b.chunks, masked), b.chunks})
     return [(start, end - start) for start, end in itertools.pairwise(edges)]
 
 
@@ -136,7 +153,7 @@ def _masked(b: Builder, mask: Reg | None, label: str, scaled: dict[str, Any], fi
         return scaled | {"alu": Alu.ADD, "c": mask[first : first + count]}
     part = scaled["dst"]
     b.op(label, **scaled | {"sat": Sat.S32})
-    add = {"a": part, "alu": Alu.ADD, "sat": Sat.S24, "n": count, "dst": part}
+    add = {"a": part, "alu": Alu.ADD, "sat": scaled["sat"], "n": count, "dst": part}
     if b.geometry.head_vectors > 1:
         return add | {"c": b.tensor("mask_W0" if part.slice == "E0" else "mask_E0", first, count)}
     copy = b.regs(count)
@@ -169,10 +186,11 @@ def _numerators(b: Builder, found: Scores, act: Act, r: Reg, er: int) -> None:
     """2**(score - largest) of all positions in the activation buffer; r, er: the reciprocal of their sum."""
     label, side = "softmax", act.side
     most = b.geometry.position_burst
+    shift = {"pre": b.shifts.score} if b.geometry.static_keys else {}
     for start in range(0, act.count, most):
         count = min(most, act.count - start)
         cluster = b.cluster(label)
-        p, total = cluster.alu(a=found.scores[start : start + count], func=Func.EXP2, c=found.largest, post=7,
+        p, total = cluster.alu(a=found.scores[start : start + count], func=Func.EXP2, c=found.largest, post=7, **shift,
                                sat=Sat.S8, n=count, red=Red.SUM, red_slot=SUM_SLOT[side], red_keep=int(start > 0))
         cluster.load(p, act.entries(start, count))
     b.alu(cluster, a=b.across_lanes(cluster, total, Red.SUM), func=Func.RECIP, post=FRAC[Func.RECIP], alu=Alu.ADD,

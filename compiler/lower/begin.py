@@ -32,8 +32,8 @@ MASKS = 6
 """Masks that registers are spared for."""
 ROW_REGISTERS = 6
 """Vectors of a row of the embedding that registers are spared for."""
-MASK_SHIFT = 23
-"""A masked score is at least 2**23 below: see `integer.MASKED`."""
+MASK_SHIFT, PRODUCT_MASK_SHIFT = 23, 26
+"""Bits below the mask of scores, see `integer.MASKED`, and of products of static keys, see `MASKED_PRODUCT` there."""
 
 
 def begin(b: Builder) -> TokenState:
@@ -72,7 +72,7 @@ def _bytes(b: Builder) -> int:
 
 
 def _index_position(b: Builder, position: Reg) -> None:
-    """Index registers of keys, of their scales and of values."""
+    """Index registers of keys, of their scales if they have some, and of values."""
     rows, label = b.config.rows, "index vectors"
     nothing = _at_constant_position(b, position)
     for group, slices in _slices_by_group(b.placement.k).items():
@@ -85,8 +85,9 @@ def _index_position(b: Builder, position: Reg) -> None:
     masks = b.regs(1)
     one_hot_mask(b, label, position, b.geometry.lanes - 1, one="one_lane", rest=own_masks(b, "planes"),
                  nothing=nothing, dst=masks)
-    load_index(b, label, position, shift=b.config.lane_bits, scale="one", masks=masks, slices=["E0", "W0"],
-               register=INDEX_SCALE, own=True)
+    if not b.geometry.static_keys:
+        load_index(b, label, position, shift=b.config.lane_bits, scale="one", masks=masks, slices=["E0", "W0"],
+                   register=INDEX_SCALE, own=True)
     slices = sorted(set().union(*_slices_by_group(b.placement.v).values()))
     load_index(b, label, position, shift=b.config.lane_bits, scale="steps", masks=masks, slices=slices,
                register=INDEX_V, own=True)
@@ -133,7 +134,7 @@ def _rotation(b: Builder, position: Reg, cos: Reg, sin: Reg) -> None:
 
 
 def _mask(b: Builder, position: Reg) -> Reg | None:
-    """What masked scores are added to: 0, or at least 2**23 below. Returned if it is in registers.
+    """What scores, or products of static keys, are added to: 0, or far below. Returned if it is in registers.
 
     A few vectors stay in registers, where heads of one vector leave room for them; heads of several vectors have
     them in both inner slices.
@@ -144,7 +145,8 @@ def _mask(b: Builder, position: Reg) -> Reg | None:
     b.op(label, a=position, alu=Alu.SUB, c=Imm(b.valid * b.geometry.lanes), dst=start)
     b.op(label, a=Iota(), alu=Alu.GT, c=start, n=n, dst=mask)
     cluster = b.cluster(label)
-    stream, _ = b.alu(cluster, a=mask, pre=-MASK_SHIFT, n=n, dst=mask)
+    shift = PRODUCT_MASK_SHIFT if b.geometry.static_keys else MASK_SHIFT
+    stream, _ = b.alu(cluster, a=mask, pre=-shift, n=n, dst=mask)
     if several:
         cluster.write(stream, b.tensor("mask_E0", 0, n))
     b.free(start)

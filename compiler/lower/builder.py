@@ -173,6 +173,10 @@ class Builder:
         """`count` quads of a tensor (default: to its end) from `start` on."""
         return self.placement.tensors[name].mem(start, count)
 
+    def constants(self, name: str, start: int, count: int) -> Mem:
+        """`count` quads, from `start` on, of a tensor that no program writes."""
+        return self.placement.tensors[name].mem(start, count, cells=())
+
     def constant(self, name: str) -> Mem:
         """A vector that no program writes."""
         return self.placement.tensors[f"c_{name}"].mem(cells=())

@@ -11,6 +11,7 @@ from arch.vectors import SIDES
 from compiler.ir import BURST_SLOT, Acc, Act, As, Cell, Cluster, Mem, Reg, Stream
 from compiler.place.placement import Matrix, qkv_vectors
 from program.arithmetic import ROPE_FRACTION
+from program.integer import KEY_SHIFT
 
 from .builder import FRAC, Builder, less
 from .exchange import hand, sent_interval
@@ -63,7 +64,8 @@ def project(b: Builder, state: TokenState, acts: dict[str, Act], er: int | None)
             if home is not y:
                 b.free(y)
         elif kind == "k" and not dealt:
-            _key(b, state, head_set, _requantised(b, matrix, "k rotate", vectors, er))
+            key = _static_key if b.geometry.static_keys else _key
+            key(b, state, head_set, _requantised(b, matrix, "k rotate", vectors, er))
         elif not dealt:
             _value(b, matrix, head_set, vectors, er)
     if dealt:
@@ -99,6 +101,22 @@ def rotate(b: Builder, state: TokenState, cluster: Cluster, y: Reg, *, dst: Reg 
 # --- keys ----------------------------------------------------------------------------------------------------------
 
 
+def _static_key(b: Builder, state: TokenState, head_set: int, y: Reg) -> None:
+    """Rotated int8 keys of a static scale into the cache. Returns the registers of `y`."""
+    rotate(b, state, b.cluster("key"), y, dst=y)
+    cluster = b.cluster("key")
+    _write_keys(b, cluster, head_set, _less_offset(b, cluster, y, head_set))
+    b.free(y)
+
+
+def _less_offset(b: Builder, cluster: Cluster, y: Reg, number: int, **fields: Any) -> Stream:
+    """int8 keys of a static scale, from 16 bits. number: of the head set among the keys that this chip computes."""
+    n = b.geometry.head_vectors
+    k8, _ = cluster.alu(a=y, pre=KEY_SHIFT, alu=Alu.SUB, c=b.constants("key_offset", number * n, n), sat=Sat.S8,
+                        rep=Rep.REP8, n=n, **fields)
+    return k8
+
+
 def _key(b: Builder, state: TokenState, head_set: int, y: Reg) -> None:
     """Rotated int8 keys into the cache, their scales into its table. Returns the registers of `y`."""
     label, g, r, er = "key", b.geometry, b.regs(1), b.exponents.take()
@@ -111,9 +129,7 @@ def _key(b: Builder, state: TokenState, head_set: int, y: Reg) -> None:
     cluster = b.cluster(label)
     k8, _ = cluster.alu(a=y, func=Func.MUL, b=r, post=8, er_use=ErUse.POST, er=er, sat=Sat.S8, rep=Rep.REP8,
                         n=g.head_vectors)
-    for group in range(1, b.config.weight_groups + 1):
-        cluster.write(k8, b.placement.k[head_set, group].mem(0, g.head_vectors, index=INDEX_K,
-                                                             cells=_key_cells(head_set, group)))
+    _write_keys(b, cluster, head_set, k8)
     for member in range(g.heads_per_vector):
         kv = head_set * g.heads_per_vector + member
         if kv < b.model.kv_heads:
@@ -123,6 +139,13 @@ def _key(b: Builder, state: TokenState, head_set: int, y: Reg) -> None:
             cluster.write(lanes, key_scales(b, kv, 0, 1, now=True, index=INDEX_SCALE).loc)
     b.free(y, r)
     b.exponents.give(er)
+
+
+def _write_keys(b: Builder, cluster: Cluster, head_set: int, k8: Stream) -> None:
+    """int8 keys, each byte on all planes, into the cache."""
+    for group in range(1, b.config.weight_groups + 1):
+        cluster.write(k8, b.placement.k[head_set, group].mem(0, b.geometry.head_vectors, index=INDEX_K,
+                                                             cells=_key_cells(head_set, group)))
 
 
 def _key_cells(head_set: int, group: int) -> tuple[Cell, ...]:
@@ -222,7 +245,10 @@ def _deals(b: Builder, kind: str) -> list[tuple[int, int, int, list[int]]]:
 
 def _dealt_keys(b: Builder, state: TokenState, matrix: Matrix, outputs: dict[tuple[str, int, int], Vectors],
                 er: int | None) -> None:
-    """Keys and their scales into the caches of all chips that need them."""
+    """Keys, and their scales if they are dynamic, into the caches of all chips that need them."""
+    if b.geometry.static_keys:
+        _dealt_static_keys(b, state, matrix, outputs, er)
+        return
     for head, source, number, holders in _deals(b, "k"):
         y, r, shift = None, None, 0
         if source == b.chip:
@@ -237,6 +263,26 @@ def _dealt_keys(b: Builder, state: TokenState, matrix: Matrix, outputs: dict[tup
         if source == b.chip:
             b.free(y, r)
             b.exponents.give(shift)
+
+
+def _dealt_static_keys(b: Builder, state: TokenState, matrix: Matrix, outputs: dict[tuple[str, int, int], Vectors],
+                       er: int | None) -> None:
+    for head, source, number, holders in _deals(b, "k"):
+        y = None
+        if source == b.chip:
+            y = _requantised(b, matrix, "k rotate", outputs["k", number, 0], er)
+            rotate(b, state, b.cluster("key"), y, dst=y)
+        hand(b, "key", source, holders, count=b.geometry.head_vectors, planes=15,
+             own=partial(_made_static_key, b, head, y, number), take=partial(_keep_key, b, head))
+        b.free(y)
+
+
+def _made_static_key(b: Builder, head: int, y: Reg | None, number: int, cluster: Cluster) -> Stream:
+    """The int8 key, which this chip keeps if it holds the head."""
+    assert y
+    stream = _less_offset(b, cluster, y, number, interval=sent_interval(b, b.geometry.head_vectors))
+    _keep_key(b, head, cluster, stream)
+    return stream
 
 
 def _key_scale(b: Builder, state: TokenState, head: int, y: Reg, r: Reg, er: int) -> None:

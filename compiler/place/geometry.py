@@ -11,7 +11,7 @@ import numpy as np
 from arch.config import PLANES, ChipConfig
 from arch.vectors import SIDES, ceil_div
 from base.errors import TspError
-from program.integer import IntegerModel
+from program.integer import KEYS, IntegerModel
 
 from .share import Heads, Share
 from .stage import Stage
@@ -82,6 +82,11 @@ class Geometry:
         if min(size, self.lanes) % rows:
             raise TspError(f"head size {size} does not suit the {rows} weight rows of config {self.config.name}: "
                            f"use a config with at most {size} rows")
+
+    @property
+    def static_keys(self) -> bool:
+        """Whether keys have static scales."""
+        return KEYS not in self.model.dynamic
 
     @property
     def lanes(self) -> int:
@@ -200,8 +205,8 @@ class Geometry:
 
     @property
     def late_logits(self) -> int:
-        """Vectors of logits of each side that are computed last, while the others are searched."""
-        return 2 * self.logit_burst if self.share else self.logit_burst
+        """Vectors of logits of each side that are computed last, while the others are searched: two bursts."""
+        return 2 * self.logit_burst
 
     @property
     def position_burst(self) -> int:

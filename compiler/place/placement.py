@@ -191,11 +191,24 @@ class _Placer:
                     self.p.v[kv, group] = self.layout.claim(
                         f"V cache of head {kv}", f"{side}{group}", g.chunks * g.head_entries, per_layer=True,
                         copies=g.sequences)
-        for side in SIDES:
+        if g.static_keys:
+            self._key_offsets()
+        for side in SIDES if not g.static_keys else ():
             pairs = max(1, ceil_div(len(g.kv_heads(side)), 2))
             self.p.tensors[f"kscale_{side}"] = self._add("K scales", ACROSS[side], pairs * g.chunks, True, g.sequences)
         if self.m.first >= 0:
             self._first_token()
+
+    def _key_offsets(self) -> None:
+        """What is subtracted from the keys that this chip computes, vector by vector."""
+        g, offsets = self.g, self.m.key_offset.astype(np.int64)
+        if not (g.share and g.share.dealt):
+            vectors = [g.channels(head_set, 0, v, 1) for head_set in range(g.head_sets) for v in range(g.head_vectors)]
+            offsets = gather(offsets, 1, np.concatenate([np.empty(0, np.int64), *vectors]))
+        if offsets.size:
+            quads = quads_of_int32(vectors_of(offsets, g.lanes))
+            tensor = self.p.tensors["key_offset"] = self._add("key offsets", "E0", quads.shape[1], True)
+            self._fills.append((tensor, quads))
 
     def _first_token(self) -> None:
         """The constant keys, their scales and values of position 0."""
@@ -443,7 +456,7 @@ class _Placer:
             ("position", "E0", 1), ("token", "E0", 1), ("temperature", "E0", 1),
             ("tokens", "W0", g.chunks + 1), ("logits", "W0", g.vocab), ("z", "E0", g.vocab),
             ("xg", "W0", len(g.resident)), ("f", "W0", g.hidden), ("h16", "E0", len(g.resident)),
-            ("vtemp", "E0", g.head_sets * g.head_vectors), ("mtemp", "E0", 2),
+            ("vtemp", "E0", g.head_sets * g.head_vectors), ("mtemp", "E0", 0 if g.static_keys else 2),
         ):
             if quads and (g.classifies or g.sequences == 1 or name not in OF_CHOICE):
                 t[name] = self._add(name, home, quads, copies=g.sequences if name in STATE else 1)

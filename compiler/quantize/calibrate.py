@@ -71,23 +71,43 @@ def text_length(context: int, model_context: int) -> int:
     return max(context, min(LEAST_TOKENS, model_context))
 
 
+DIRECTIONS = 64
+"""In which the reach of a pair of channels is known."""
+SAMPLED = ("q", "k")
+"""Sites of which whole texts are kept."""
+SAMPLES = 2
+"""Texts that are kept."""
+_AROUND = 2 * np.pi * np.arange(DIRECTIONS) / DIRECTIONS
+
+
 @dataclass
 class Statistics:
     """Largest magnitude a channel [features] by site, and sum of x x^T [features, features] of sites asked for.
 
+    samples: by site of `SAMPLED`, the activations [T, features] of the first texts.
+    directions: by layer's "k_proj", how far its pairs reach in each direction [features / 2, DIRECTIONS].
     first: keys "k" and values "v" [layers, K * hd] of a first token that is a constant; it is in nothing else.
     """
 
     moments_of: Collection[str] = ()
     peaks: dict[str, np.ndarray] = field(default_factory=dict)
     moments: dict[str, np.ndarray] = field(default_factory=dict)
+    samples: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    directions: dict[str, np.ndarray] = field(default_factory=dict)
     first: dict[str, np.ndarray] = field(default_factory=dict)
 
     def observe(self, site: str, values: np.ndarray) -> None:
         """Take in activations [T, features]."""
         peak = np.abs(values).max(0).astype(np.float64)
         self.peaks[site] = np.maximum(self.peaks[site], peak) if site in self.peaks else peak
-        if site.rsplit(".", 1)[-1] in self.moments_of:
+        kind = site.rsplit(".", 1)[-1]
+        if kind in SAMPLED and len(texts := self.samples.setdefault(site, [])) < SAMPLES:
+            texts.append(values.astype(np.float32))
+        if kind == "k_proj":
+            along = values.reshape(-1, 2) @ np.stack([np.cos(_AROUND), np.sin(_AROUND)]).astype(values.dtype)
+            reach = along.reshape(len(values), -1, DIRECTIONS).max(0).astype(np.float64)
+            self.directions[site] = np.maximum(self.directions[site], reach) if site in self.directions else reach
+        if kind in self.moments_of:
             moment = (values.T @ values).astype(np.float64)
             self.moments[site] = self.moments[site] + moment if site in self.moments else moment
 

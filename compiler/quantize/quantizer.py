@@ -24,10 +24,14 @@ from program.arithmetic import ROPE_FRACTION, rope_tables
 from program.integer import (
     FLAGS,
     GATE_FRACTION,
+    KEY_SHIFT,
+    KEYS,
     LOGIT_FRACTION,
+    MOST_HEAD_SIZE,
     Q_SHIFT,
     RESIDUAL,
     SCORE_FRACTION,
+    SCORE_SHIFTS,
     IntegerModel,
     Shifts,
     groups,
@@ -38,6 +42,7 @@ from program.reference import MOST_ROWS, IntegerState
 from .calibrate import CALIBRATION_SEEDS, INPUT_SITES, Statistics, calibrate, check_peaks, sample_sequences, text_length
 from .distance import kl_top1
 from .float_model import FINAL_NORM, X_FINAL, FloatModel
+from .keys import key_scales
 from .rounding import Rows, compensated, integer_scales, nearest, row_steps, searched_steps, total_shift
 
 RESIDUAL_BITS = 20
@@ -144,6 +149,8 @@ def check_shifts(shifts: Shifts, dynamic: frozenset[str]) -> None:
         high = MAX_PRE if name.endswith("_pre") or name == "norm_x" else MAX_POST
         if name == "sigmoid":
             low, high = LEAST_GATE_FRACTION - GATE_FRACTION, 0
+        if name == "score" and KEYS not in dynamic:
+            low, high = SCORE_SHIFTS[0], SCORE_SHIFTS[-1]
         if not low <= value <= high:
             raise TspError(
                 f"quantize: shift {name} must be {low}..{high}, not {value}: scales of {SCALED[name]} differ too much "
@@ -204,6 +211,8 @@ def quantiser(
 
     def build(dynamic: frozenset[str]) -> IntegerModel:
         _check_names("dynamic", dynamic)
+        if first >= 0 and KEYS not in dynamic:
+            raise ValueError(f"dynamic must have {KEYS!r} if the first token is a constant")
         with _about(checkpoint):
             return _Quantiser(checkpoint, context, statistics, four_bit, dynamic, recipe or Recipe(), lanes,
                               first).build()
@@ -430,7 +439,8 @@ class _Quantiser:
     # -- attention --
 
     def _attention(self) -> tuple[dict, dict]:
-        q_gain, k_gain, score_total = self._score_scales()
+        static = KEYS not in self.dynamic
+        q_gain, k_gain, score_total, offset = self._static_keys() if static else (*self._score_scales(), None)
         v_scale = self._v_scale()
         self.k_gain, self.v_scale = k_gain, v_scale
         q, k = self._jointly({"wq": q_gain, "wk": k_gain}, self.att_scale)
@@ -438,7 +448,7 @@ class _Quantiser:
         pre = max(q.pre(), k.pre(), v.pre())
         o_scale = self._per_query_head(v_scale) * 2.0**-self.recipe.av_gain
         o = self._rows("wo", o_scale, 2.0**self.fraction)
-        score_pre = max(0, (self.head_size * 127 * 127).bit_length() - 17)
+        score_pre = 0 if static else max(0, (self.head_size * 127 * 127).bit_length() - 17)
         av_pre = max(0, (self.context * 127 * 127).bit_length() - 17)
         shifts = {
             "qkv_pre": pre,
@@ -453,7 +463,19 @@ class _Quantiser:
         }
         matrices = {"wq": q, "wk": k, "wv": v, "wo": o}
         arrays = {name: rows.weights for name, rows in matrices.items()}
+        arrays["key_offset"] = np.zeros(k.scale.shape, np.int16) if offset is None else offset
         return arrays | {"m" + name[1]: rows.scale for name, rows in matrices.items()}, shifts
+
+    def _static_keys(self) -> tuple[np.ndarray, np.ndarray, int, np.ndarray]:
+        """What the rows of Wq and Wk are multiplied by [L, rows], the shift of the score, and the offsets of keys."""
+        if self.head_size > MOST_HEAD_SIZE:
+            raise TspError(f"quantize: static keys have at most {MOST_HEAD_SIZE} channels, not {self.head_size}: "
+                           "compile with --scales dynamic")
+        found = key_scales(self.statistics, self.config, self.context)
+        gains = (self._pairs(gain * 2.0**shift) for gain, shift in ((found.query, Q_SHIFT), (found.key, KEY_SHIFT)))
+        query, key = gains
+        offset = self._padded(found.offset.reshape(self.config.n_layers, -1)).reshape(self.config.n_layers, -1)
+        return self._per_query_head(query), key, found.shift, offset
 
     def _score_scales(self) -> tuple[np.ndarray, np.ndarray, int]:
         """What the rows of Wq and Wk are multiplied by [L, rows], and the shifts of the score together.

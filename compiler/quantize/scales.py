@@ -11,7 +11,7 @@ import numpy as np
 
 from base.errors import TspError
 from compiler.frontend.checkpoint import Checkpoint
-from program.integer import RESIDUAL, SITES, IntegerModel
+from program.integer import KEYS, RESIDUAL, SITES, IntegerModel
 from program.quality import Trial
 
 from .distance import kl_top1
@@ -19,7 +19,7 @@ from .float_model import FloatModel
 from .quantizer import ROBUST_RECIPE, integer_logits, quantize
 from .rotate import rotated
 
-ROBUST = frozenset({RESIDUAL, "silu"})
+ROBUST = frozenset({RESIDUAL, "silu", KEYS})
 """Dynamic inputs of a robust model, see `robust`."""
 SCALES = {"measured": None, "static": frozenset[str](), "dynamic": frozenset(SITES), "robust": ROBUST}
 """What --scales may say: the dynamic inputs, or that they are to be chosen."""

@@ -136,6 +136,7 @@ def own_model(model: IntegerModel, share: Share, lanes: int) -> IntegerModel:
     }
     for name in ("wq", "wk", "wv", "wo", "w1", "w2", "w3"):
         found |= {each: getattr(model, each)[:, rows[name]] for each in (name, "m" + name[1])}
+    found["key_offset"] = model.key_offset[:, rows["wk"]]
     for name in ("first_k", "first_m", "first_v"):
         if (array := getattr(model, name)) is not None:
             found[name] = array[:, list(heads.kv)]

@@ -7,11 +7,13 @@ placed earlier. A reservation table is one Python integer for each resource, wit
 Program order defines the dependences (`_Graph`), but not the order of placement. That order is a priority. The first
 priority weighs how much must follow a cluster against how early it may start. Each schedule then gives the priorities
 of the next: its clusters are placed backward from the end, each as late as possible, and then forward in the order of
-these starts. The result is as long or shorter ("justification" in project scheduling). The shortest schedule is kept.
+these starts. The result is as long or shorter ("justification" in project scheduling). The shortest schedule is kept,
+and varied: its starts, each moved by a few random cycles, are priorities too. The random numbers are always the same.
 """
 
 import heapq
 import itertools
+import random
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,12 +26,16 @@ from compiler.ir import Block, Burst, Cell, Cluster, Stream
 
 FIRST = 1 + isa.MIN_DELAY
 """Earliest element of a block. In cycle 0 of a block each queue issues a NOP, to which a loop returns."""
-EFFORT = 12_000
+EFFORT = 60_000
 """Clusters placed in the search for a short schedule of one block. Each schedule places all clusters of the block."""
 MIXES = (0, 1 / 4, 1 / 2, 3 / 4)
 """First priorities: weight of a cluster's earliest start. The rest of the weight is on the work that must follow it."""
 PATIENCE = 2
 """Backward and forward placements without gain before the search leaves a schedule."""
+SPREADS = (3, 8, 15, 30)
+"""Standard deviations, in cycles, of the variations of a schedule."""
+VARIATIONS = 40
+"""Variations without gain before the search ends."""
 
 
 @dataclass(frozen=True)
@@ -217,28 +223,39 @@ class _Scheduler:
 
     def run(self, block: Block, effort: int, mixes: Sequence[float]) -> Schedule:
         """See `schedule_block`."""
-        starts = self._shortest(effort, mixes)
-        return schedule_at(block, starts, self._length(starts))
+        starts, left = self._shortest(effort // max(1, len(self._ends)), mixes)
+        found, varied = (schedule_at(block, each, self._length(each)) for each in (starts, self._varied(starts, left)))
+        return min(found, varied, key=_turn) if varied.length < found.length else found
 
-    def _shortest(self, effort: int, mixes: Sequence[float]) -> list[int]:
-        """Starts of the clusters in the shortest schedule found."""
+    def _shortest(self, left: int, mixes: Sequence[float]) -> tuple[list[int], int]:
+        """(starts of the clusters in the shortest schedule found, what is left of the placements)."""
         count = len(self._ends)
         earliest, rest = self._forward.earliest(), self._backward.earliest()
         bound = max((a + b for a, b in zip(earliest, rest, strict=True)), default=FIRST) - FIRST
         best = self._forward.place(range(count))
-        left = effort // max(1, count)
         for share in mixes:
             starts = self._forward.place([share * a - (1 - share) * b for a, b in zip(earliest, rest, strict=True)])
             least, patience, left = self._length(starts), PATIENCE, left - 1
             while True:
                 best = min(best, starts, key=self._length)
                 if self._length(best) <= bound or left <= 0:
-                    return best
+                    return best, 0
                 if not patience:
                     break
                 starts, left = self._turned(starts), left - 2
                 patience = PATIENCE if self._length(starts) < least else patience - 1
                 least = min(least, self._length(starts))
+        return best, left
+
+    def _varied(self, best: list[int], left: int) -> list[int]:
+        """The shortest schedule found among variations of one, with so many placements."""
+        chance, patience = random.Random(len(best)), VARIATIONS
+        while left >= 3 and patience:
+            spread = chance.choice(SPREADS)
+            starts = self._turned(self._forward.place([at + chance.gauss(0, spread) for at in best]))
+            gain, left = self._length(best) - self._length(starts), left - 3
+            patience = VARIATIONS if gain > 0 else patience - 1
+            best = starts if gain >= 0 else best
         return best
 
     def _turned(self, starts: Sequence[int]) -> list[int]:
@@ -307,6 +324,14 @@ def overlap(schedules: Sequence[Schedule], step: int = 1) -> list[Schedule]:
             length -= step
         shorter.append(replace(schedule, length=length))
     return [*shorter, *schedules[len(shorter) :]]
+
+
+def _turn(schedule: Schedule) -> int:
+    """Cycles from one turn of the block's loop to the next; its length if it is no loop."""
+    trace, length = _Trace(schedule), schedule.length
+    while schedule.block.turns > 1 and length > trace.least and trace.may_meet(trace, length - 1):
+        length -= 1
+    return length
 
 
 class _Trace:
