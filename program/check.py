@@ -13,7 +13,7 @@ from base.errors import TspError
 from .integer import MATRICES, array_shapes, from_arrays, model_sizes
 from .program import EVENT_COLUMNS, STATE, Program, Symbol
 from .rack import COMMON, AnyProgram, RackProgram
-from .weights import SOURCES, Stored, join, whole_shape
+from .weights import SOURCES, Stored, base_of, join, whole_shape
 
 REGISTER = 32
 """Bits of host registers for periods, limits and positions."""
@@ -233,12 +233,12 @@ def _weightless(sizes: dict[str, int]) -> dict[str, np.ndarray]:
 
 def _weights(program: Program, sizes: dict[str, int]) -> Iterator[str]:
     """Faults of the stored matrices: they must be the model's."""
-    if unknown := set(program.stored) - set(SOURCES):
+    if unknown := {name for name in program.stored if base_of(name) not in SOURCES}:
         yield f"its stored matrices must be {', '.join(SOURCES)}, not {min(unknown)}"
         return
     for name, stored in program.stored.items():
-        layers, rows, columns = whole_shape(name, sizes)
-        own = len(program.channels.get("layers", range(layers))) if _layered(name, sizes) else 1
+        layers, rows, columns = whole_shape(base_of(name), sizes)
+        own = len(program.channels.get("layers", range(layers))) if _layered(base_of(name), sizes) else 1
         if stored.layers != own or set(stored.groups) != {*SIDES}:
             yield f"matrix {name} must be stored once a layer, on both sides"
             return

@@ -10,12 +10,19 @@ from racks import ring
 from arch.config import CONFIGS
 from arch.rack import RACKS, mesh
 from base.errors import TspError
+from compiler.capacity import hollow_model
 from compiler.compile import compile_checkpoint
+from compiler.rack import capacity
+from compiler.rack.by_rows import shares
 from compiler.rack.compile import compile_rack
+from compiler.rack.plan import TENSOR, Plan
 from program.rack import AnyProgram, RackProgram
 from run.devices import open_device
 from run.programs import open_any
 
+GROUPED = {"dim": 40, "hidden_dim": 72, "head_dim": 8, "vocab_size": 108}
+LONG_HEADS = {"hidden_dim": 320, "head_dim": 32, "vocab_size": 300}
+"""Heads of two vectors, whose keys and values chips compute for each other."""
 CASES = {  # rack, scales, sizes
     "two chips": (ring(2), "static", EVEN),
     "uneven, exponents": (ring(2), "dynamic", UNEVEN),
@@ -26,6 +33,15 @@ NIGHTLY = {
     "robust": (ring(2), "robust", EVEN),
     "three chips": (ring(3), "static", UNEVEN),
     "over two links": (ring(4), "static", {**EVEN, "n_heads": 8, "n_kv_heads": 4}),
+    "nine query heads on four chips": (mesh("four", "ulx3s", 4), "dynamic", {**GROUPED, "n_heads": 9, "n_kv_heads": 3}),
+    "one head for two chips": (mesh("two", "ulx3s", 2), "static", {**GROUPED, "n_heads": 1, "n_kv_heads": 1}),
+    "a loop over the vocabulary": (mesh("three", "sram28", 3), "static", {
+        **LONG_HEADS, "n_heads": 3, "n_kv_heads": 1, "dim": 96, "hidden_dim": 192, "vocab_size": 4100}),
+}
+LINKED = {  # of chips that are all linked with each other, each of which has a part of the residual
+    "robust": ("robust", {**LONG_HEADS, "n_heads": 6, "n_kv_heads": 2, "dim": 160, "vocab_size": 2100}),
+    "static, thirteen vectors": ("static", {**LONG_HEADS, "n_heads": 5, "n_kv_heads": 1, "dim": 208}),
+    "dynamic": ("dynamic", {**LONG_HEADS, "n_heads": 9, "n_kv_heads": 3, "dim": 176}),
 }
 
 
@@ -60,6 +76,28 @@ def test_a_rack_of_consecutive_layers():
     assert [len(chip.channels["layers"]) for chip in compiled.chips] == [2, 1]
     assert [len(chip.logit_tokens()) for chip in compiled.chips] == [0, 104 - 4]
     check(compiled, 4)
+
+
+def test_a_head_is_where_its_query_heads_are():
+    """Three K/V heads of three query heads each on eight chips: each chip has one query head, one has two, and none
+    computes more than two of the fifteen heads of the projections."""
+    sizes = {**LONG_HEADS, "dim": 576, "n_heads": 9, "n_kv_heads": 3, "head_dim": 64}
+    model = hollow_model(small_config(**(TINY | sizes)), 16, 16, frozenset())
+    found = shares(RACKS["node"], model, scattered=True)[0].heads
+    assert [heads.queries for heads in found] == [(0, 1), (2,), (3,), (4,), (5,), (6,), (7,), (8,)]
+    assert [heads.kv for heads in found] == [(0, 0), (0,), (1,), (1,), (1,), (2,), (2,), (2,)]
+    assert max(len(heads.queries) + len(heads.keys) + len(heads.values) for heads in found) == 2
+    assert sorted(head for heads in found for head in heads.keys) == [0, 1, 2]
+    assert sorted(head for heads in found for head in heads.values) == [0, 1, 2]
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", LINKED)
+def test_a_residual_in_parts(name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(capacity, "plans", lambda kind, chips: [Plan(kind=TENSOR, scattered=True)])
+    scales, sizes = LINKED[name]
+    compiled = rack_program(mesh("four", "sram28", 4), scales, **sizes)
+    check(compiled, compiled.context)
 
 
 @pytest.mark.nightly
@@ -111,7 +149,6 @@ def test_the_model_is_put_together_from_all_chips():
 
 
 @pytest.mark.parametrize(("chips", "sizes", "what"), [
-    (3, EVEN, "rack ring of 3: 2 K/V heads cannot be divided among 3 chips"),
     (2, {**EVEN, "hidden_dim": 8}, r"1 vectors of 8 inner channels \(hidden_dim\) cannot be divided among 2 chips"),
     (2, {**EVEN, "dim": 16, "vocab_size": 24}, r"3 vectors of 8 tokens \(vocab_size\) cannot be divided"),
 ])

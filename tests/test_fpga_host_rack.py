@@ -11,6 +11,9 @@ from arch.host_map import Control, Space
 from arch.link_map import COMMAND, STATUS, LinkRegister, link_address, pack, unpack
 from arch.rack import RackConfig
 from base.errors import TspError
+from cli.link_test import complaints, eyes_of
+from cli.main import app
+from fpga import simulate
 from fpga.host import board, links, rack
 from fpga.host.frames import reads
 from fpga.host.link_test import EndReport
@@ -162,6 +165,42 @@ def test_a_report_is_good_without_faults_and_narrow_eyes():
     report = EndReport(port=OTHER, far=ROOT, declared=15, eyes=[[True] * 4, [False, True, False]])
     assert report.narrow == [1] and not report.good
     assert EndReport(port=OTHER, far=ROOT, declared=15).good
+
+
+def test_what_a_link_test_says():
+    report = EndReport(port=OTHER, far=ROOT, declared=15, faults=(Fault.CRC,), eyes=[[False, True, True], [True] * 3])
+    assert complaints(report) == ["the link from 0.E0 to 1.E0 had errors beyond correction: CRC"]
+    assert eyes_of(report)[1:] == ["  data pin  0  .##", "  data pin  1  ###"]
+    narrow = replace(report, faults=(), eyes=[[True] * 3, [False, True, False]])
+    assert complaints(narrow) == ["the eye of data pin 1 from 0.E0 to 1.E0 is narrow: check its wire, or use a shorter "
+                                  "cable"]
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["rtl"], "ports must be serial ports such as"),
+    (["/dev/a,/dev/b", "--seconds", "0"], "--seconds must be more than 0"),
+    (["/dev/a,/dev/b", "--trainings", "0"], "--trainings must be in 1..10000, not 0"),
+    (["/dev/a,/dev/b", "--rack", "trio"], "a rack must be pair"),
+    (["/dev/a"], "rack pair has 2 chips"),
+    (["/dev/none0,/dev/none1"], "/dev/none0: no such port"),
+])
+def test_link_tests_that_are_refused(arguments: list[str], words: str, capfd: pytest.CaptureFixture[str]):
+    assert app(["link-test", *arguments]) == 2
+    error = capfd.readouterr().err
+    assert words in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"board": "ulx3s_pair0"}, "is one of rack pair: simulate all of them with --rack pair"),
+    ({"cable": "delay=3"}, "--cable is between boards of a rack"),
+    ({"rack": "pair", "config": "tiny"}, "--rack sets the boards and their clock: leave out --config"),
+    ({"rack": "trio"}, "a rack must be pair"),
+])
+def test_simulated_racks_that_are_refused(options: dict[str, str], words: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit, match="2"):
+        simulate.main(**{"config": None, "mhz": None, "baud": 0, "board": "", "rack": "", "cable": ""} | options)
+    error = capsys.readouterr().err
+    assert error.startswith("fpga.simulate: ") and words in error and error.count("\n") == 1
 
 
 def test_a_rack_is_of_this_many_ports():

@@ -192,7 +192,7 @@ def test_the_shipped_model_on_a_pair_of_boards():
 
 @pytest.mark.nightly
 def test_clocks_of_their_own_run_apart_and_the_elastic_buffer_says_so():
-    with SimulatedRack(BOARDS, ppm=[100.0, -100.0]) as boards:
+    with SimulatedRack(BOARDS, ppm=[10.0, -10.0]) as boards:
         chips = BoardChips(BOARDS, [Link(open_line(path), path) for path in boards.paths])
         chips.links.bring_up()
         seen: set[Fault] = set()

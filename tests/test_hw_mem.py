@@ -23,6 +23,7 @@ def test_mem(name: str, ways: str, groups: str, deep: int, lanes: int, monkeypat
     assert len(bench(config, name, ways, groups)) == 6
 
 
+@pytest.mark.nightly  # the lockstep test of a chip with all of them runs every time
 def test_mem_with_all_optional_registers():
     config = replace(CONFIGS["tiny"], lanes=4, mem_depths=(64, 80), debug=True, registers=tuple(REGISTERS))
     assert len(bench(config, "MEM_W1", "E", "1")) == 6

@@ -23,7 +23,8 @@ def test_mxm_of_four_states(name: str, side: str, lanes: int):
     bench(name, side, lanes, "icarus")
 
 
-@pytest.mark.parametrize(("name", "side", "lanes"), [("tiny", "E", 8), ("ulx3s", "W", 8)])
+@pytest.mark.parametrize(("name", "side", "lanes"), [
+    ("tiny", "E", 8), pytest.param("ulx3s", "W", 8, marks=pytest.mark.nightly)])
 def test_mxm_with_all_optional_registers(name: str, side: str, lanes: int):
     bench(name, side, lanes, registers=tuple(REGISTERS))
 

@@ -16,6 +16,7 @@ def test_sxm(name: str, side: str, lanes: int):
     bench(name, side, lanes)
 
 
+@pytest.mark.nightly  # the lockstep test of a chip with all of them runs every time
 def test_sxm_with_all_optional_registers():
     bench("tiny", "E", 4, tuple(REGISTERS))
 

@@ -22,7 +22,8 @@ def test_vxm(lanes: int, fold: int):
     bench(lanes, fold)
 
 
-@pytest.mark.parametrize("fold", [1, pytest.param(4, marks=pytest.mark.nightly)])
+@pytest.mark.nightly  # the lockstep test of a chip with all of them runs every time
+@pytest.mark.parametrize("fold", [1, 4])
 def test_vxm_with_all_optional_registers(fold: int):
     bench(4, fold, tuple(REGISTERS))
 

@@ -292,5 +292,6 @@ def _as_they_come(b: Builder, outputs: Outputs) -> list[tuple[int, dict[str, Act
         return list(outputs.items())
     orders = {chip: [b.geometry.first_vector(chip) + n for n in _output_order(of)]
               for chip, of in enumerate(_chips(b.geometry))}
-    ranks = {number: (k, b.exchange.order.index(chip)) for chip, order in orders.items() for k, number in enumerate(order)}
+    ranks = {number: (k, b.exchange.order.index(chip))
+             for chip, order in orders.items() for k, number in enumerate(order)}
     return sorted(outputs.items(), key=lambda output: ranks[output[0]])

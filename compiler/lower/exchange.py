@@ -127,8 +127,8 @@ def gather(b: Builder, name: str, parts: Sequence[range], planes: int = 1, *, li
 def gather_one(b: Builder, name: str, sources: Sequence[int], own: Callable[[Cluster], Stream]) -> None:
     """Give all chips the lowest plane of one quad of each of some chips: of a tensor with a place for each chip.
 
-    own: adds to a cluster what makes this chip's in the VXM; where all chips are linked with each other, it is sent from
-    there.
+    own: adds to a cluster what makes this chip's in the VXM; where all chips are linked with each other, it is sent
+    from there.
     """
     exchange = b.exchange
     assert exchange
@@ -199,8 +199,8 @@ def pass_on(b: Builder, name: str, quads: range, planes: int, source: int, targe
 
 
 def arrivals(name: str, side: str) -> str:
-    """The tensor that a port's flits of a tensor go to, if they are loaded into the matrix units. Those of both ends are
-    in slices of their own, where all chips are linked with each other."""
+    """The tensor that a port's flits of a tensor go to, if they are loaded into the matrix units. Those of both ends
+    are in slices of their own, where all chips are linked with each other."""
     return f"{name} {side}"
 
 

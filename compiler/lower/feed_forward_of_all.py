@@ -30,8 +30,8 @@ EXPONENT_BITS = 7
 """Bits that an exponent leaves of the greatest magnitude."""
 
 AHEAD = 3
-"""Bursts of W1's and W3's products that go before W2's, if the first of them takes its input as it comes: the exchange of
-their results hides behind W2's."""
+"""Bursts of W1's and W3's products that go before W2's, if the first of them takes its input as it comes: the exchange
+of their results hides behind W2's."""
 
 Pieces = list[tuple[range, dict[str, Act]]]
 """Vectors of the inner layer, and the activation entries that they are in."""
@@ -55,9 +55,8 @@ class _Products:
         self._ready: list[list[Acc]] = []
         self._early = self.b.placement.matrices.get(f"w13{FIRST}")
 
-    def __call__(self, chunk: range) -> tuple[Inner, int, list[Acc]]:
-        """(matrix, number of the chunk's first vector in it, accumulators of the chunk, a side each). Chunks are asked
-        for in order."""
+    def gate(self, chunk: range, **fields: Any) -> dict[str, Any]:
+        """`feed_forward.gate` of a chunk. Chunks are asked for in order."""
         number = self.chunks.index(chunk)
         for part in self.chunks[len(self._ready) : number + 1 + (AHEAD if self._early else 1)]:
             inner, start = self._place(part)
@@ -69,9 +68,11 @@ class _Products:
                                     for side in SIDES])
             if self._early:
                 self.b.in_order(before, chain=True)
-        return *self._place(chunk), self._ready[number]
+        inner, start = self._place(chunk)
+        return gate(self.b, inner, start, self._ready[number], **fields)
 
     def _place(self, chunk: range) -> tuple[Inner, int]:
+        """The matrix that has a chunk, and the number of its first vector there."""
         begin, start = self.chunks[0], chunk.start - self.first
         if not self._early:
             return self.inner, start
@@ -95,7 +96,7 @@ def feed_forward_of_all(b: Builder, state: TokenState) -> None:
         if dynamic:
             _dynamic(b, inner, products, parts, room, fresh=groups is rounds[0], complete=groups is rounds[-1])
         else:
-            _static(b, inner, products, *parts, room)
+            _static(b, inner, products, parts[0], room)
     b.free_exponent(er)
 
 
@@ -137,7 +138,7 @@ def _static(b: Builder, inner: Inner, products: _Products, parts: Sequence[range
         acts = {chip: room.for_down(part) for chip, part in enumerate(now) if part}
         mine, op = now[b.chip], dict[str, Any]()
         if mine:
-            op = gate(b, *products(mine), sat=Sat.S8)
+            op = products.gate(mine, sat=Sat.S8)
         gather(b, "gates", now, acts=_others(b, acts), own=functools.partial(_load, b, op, acts.get(b.chip, {})))
         sums = _down(b, [(mine, acts[b.chip])] if mine else [], sums)
         sums = _down(b, [(now[chip], entries) for chip, entries in _others(b, acts).items()], sums)
@@ -201,7 +202,8 @@ def _dynamic(b: Builder, inner: Inner, products: _Products, groups: Sequence[Seq
         entries.append(acts)
     for n, (parts, acts) in enumerate(zip(groups, entries, strict=True)):
         order = sorted(acts, key=lambda chip: chip != b.chip)
-        pieces, last, before = [(parts[chip], acts[chip]) for chip in order], dict[str, Acc](), len(b.blocks[-1].clusters)
+        pieces, last = [(parts[chip], acts[chip]) for chip in order], dict[str, Acc]()
+        before = len(b.blocks[-1].clusters)
         sums = _down(b, pieces, {})
         for part, entries_of in pieces:
             last_of(b, b.placement.matrices["w2"], entries_of, part.start, SIDES[n % 2], last)
@@ -217,8 +219,8 @@ def _unquantised(b: Builder, inner: Inner, products: _Products, mine: range) -> 
     f = b.tensor("f", mine.start - products.first, len(mine))
     for chunk in chunks_of(mine, products.first):
         dst = f[chunk.start - mine.start : chunk.stop - mine.start]
-        op = gate(b, *products(chunk), dst=dst, sat=Sat.S32, red=Red.MAXABS, red_slot=3,
-                  red_keep=int(chunk.start > mine.start))
+        op = products.gate(chunk, dst=dst, sat=Sat.S32, red=Red.MAXABS, red_slot=3,
+                           red_keep=int(chunk.start > mine.start))
         if chunk.stop < mine.stop:
             b.alu(b.cluster("gate"), **op)
     return f, op

@@ -45,7 +45,8 @@ def project(b: Builder, state: TokenState, acts: dict[str, Act], er: int | None)
         heads.setdefault((kind, head_set, query), {})[v] = side, by_side[side].index(output)
     if b.geometry.share and b.geometry.share.scattered:
         whole = product_as_it_comes(b, matrix, acts)
-        accs = {(side, start): Acc(side, acc.vector + start) for side, acc in whole.items() for start in range(acc.count)}
+        accs = {(side, start): Acc(side, acc.vector + start)
+                for side, acc in whole.items() for start in range(acc.count)}
     else:
         accs = {(side, start): product(b, matrix, acts[side], start, 1)
                 for places in heads.values() for side, start in places.values()}
@@ -251,7 +252,8 @@ def _dealt_keys(b: Builder, state: TokenState, matrix: Matrix, outputs: dict[tup
     for head, source, number, holders in _deals(b, "k"):
         y, r, shift = None, None, 0
         if source == b.chip:
-            y, r, shift = _requantised(b, matrix, "k rotate", outputs["k", number, 0], er), b.regs(1), b.exponents.take()
+            y = _requantised(b, matrix, "k rotate", outputs["k", number, 0], er)
+            r, shift = b.regs(1), b.exponents.take()
             _key_scale(b, state, head, y, r, shift)
         hand(b, "key", source, holders, count=b.geometry.head_vectors, planes=15,
              own=partial(_made_key, b, head, y, r, shift), take=partial(_keep_key, b, head))

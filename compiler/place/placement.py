@@ -518,7 +518,8 @@ class _Placer:
         residual.
         """
         g, t, chips = self.g, self.p.tensors, len(share.heads)
-        loaded = {"outputs": len(g.attention_vectors()), "gates": g.inner} | ({"normed": g.dim} if share.scattered else {})
+        loaded = {"outputs": len(g.attention_vectors()), "gates": g.inner}
+        loaded |= {"normed": g.dim} if share.scattered else {}
         for name, quads in loaded.items():
             t[f"{name} E"] = t[f"{name} W"] = self._add(f"{name} of all chips", "E0", quads)
             if share.meshed:  # a chip passes nothing on

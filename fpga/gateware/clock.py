@@ -137,8 +137,8 @@ class Clock(Elaboratable):
         if self._pll is None or self._pll.doubled is None:
             raise ValueError("doubled must be False without a PLL that has a second output")
         twice = Signal(name="doubled_clk")
-        m.domains.fast = ClockDomain(reset_less=True)
+        m.domains.fast = fast = ClockDomain(reset_less=True)
         m.d.comb += ClockSignal("fast").eq(twice)
         if platform is not None:
-            platform.add_clock_constraint(twice, 2 * self._out * 1e6)
+            platform.add_clock_constraint(fast.clk, 2 * self._out * 1e6)
         return self._pll.doubled(self._source, clock, twice, locked, self._in, self._out)

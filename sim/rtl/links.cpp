@@ -108,18 +108,21 @@ struct Linked {
 #define TAKE(side, name, count) \
     if (sim->top.take_##name) { \
         for (int n = 0; n < count; ++n) \
-            if (sim->top.take_##name >> n & 1) { \
+            if ((sim->top.take_##name >> n & 1) && !(taken_mask >> (8 * side + n) & 1)) { \
                 auto* input = reinterpret_cast<uint8_t*>(&sim->top.flits_##name) + n * PLANE; \
                 if (const int64_t outcome = take(ports[side][n].in, input)) { \
                     fault[0] = 8 * side + n, fault[1] = now(); \
                     return outcome; \
                 } \
+                taken_mask |= 1u << (8 * side + n); \
             } \
     }
         SIDES(TAKE)
 #undef TAKE
+        taken_mask = 0;
         return 0;
     }
+    uint32_t taken_mask = 0;  // ports whose flit of the present cycle is taken, if another port's is waited for
 
     // The present cycle's flits; 0, or an outcome.
     int64_t exchange() {
@@ -189,6 +192,7 @@ int64_t link_start(Linked* linked, uint32_t tokens, uint64_t max_cycles) {
         linked->tokens = tokens;
         linked->ended = -1;
         linked->sends_done = false;
+        linked->sent_mask = linked->taken_mask = 0;
         sim->top.begin = 1;
         sim->inputs_changed = true;
         return 1;
