@@ -140,7 +140,8 @@ def scale_bytes(tiling: Tiling, precision: str) -> int:
 
 
 def kv_bytes(tiling: Tiling, precision: str, context: int) -> int:
-    """Bytes of one sequence's cache: fp16 beside fp16 weights, otherwise int8 with a scale for each key."""
+    """Bytes of one sequence's cache: fp16 beside fp16 weights, otherwise int8 with a scale for each key, as dynamic
+    keys have one."""
     lanes = tiling.lanes
     positions = tiling.shape.cached(tiling.vectors(context) * lanes)
     width = 2 if precision == "fp16" else 1

@@ -439,6 +439,12 @@ def test_no_transposition(code):
         begin(chip, FIRST + 1)
 
 
+def test_no_maximum_in_the_drains():
+    chip = machine({"MXM_E": [op(Op.DRAIN, max=isa.DrainMax.FIRST)]})
+    with pytest.raises(ProgramError, match="config tiny has no maximum in its drains"):
+        begin(chip, FIRST + 1)
+
+
 # --- host port -------------------------------------------------------------------------------------------------------
 
 
