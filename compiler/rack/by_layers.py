@@ -41,7 +41,7 @@ def layers_of(model: IntegerModel, stage: Stage) -> IntegerModel:
     """The layers of a model that a chip holds. Only the last chip has tokens to choose from."""
     part = stage.layers[stage.chip]
     shapes = {name: shape for name, shape in array_shapes(vars(model)).items() if len(shape) == 3}
-    names = [*shapes, *("m" + name[1] for name in shapes), "g_att", "g_ffn", *first_shapes(vars(model))]
+    names = [*shapes, *("m" + name[1] for name in shapes), "g_att", "g_ffn", "key_offset", *first_shapes(vars(model))]
     found: dict[str, Any] = {name: getattr(model, name)[part.start : part.stop] for name in names}
     if not stage.last:
         found |= {"vocab": 0, "classifier": model.classifier[:0], "mc": model.mc[:0]}
