@@ -1,15 +1,17 @@
 """Verilated chips of a rack: equal to the models in lockstep whatever the threads do, and never a hang."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from racks import ring, words
 from small_racks import CHIP, PAIR
 
+from arch.config import ChipConfig
 from arch.host_map import Space
-from arch.isa import Instr, LinkOp, Op
-from arch.rack import Port, RackConfig
+from arch.isa import Dir, Instr, LinkOp, Op
+from arch.rack import Link, Port, RackConfig
 from arch.row import queues, slices
 from program.image import Image
 from sim.check.racks import random_images
@@ -62,10 +64,10 @@ def test_threads_are_equal_to_lockstep_in_many_programs(chips: int, first: int):
     assert sum(compare(ring(chips), seed, threads=1 + seed % 2) for seed in range(first, first + 5)) > 10
 
 
-def image(period: int = PERIOD, **own: list[int]) -> Image:
-    every = {queue.name: own.get(queue.name, words()) for queue in queues(CHIP)}
-    mems = {f"MEM_{name}": np.full((64, 4, CHIP.lanes), 3, np.uint8) for name in slices(CHIP)}
-    return Image(config=CHIP, queues=every, starts={name: [0] for name in every}, buckets=[(period, 1 << 20)],
+def image(period: int = PERIOD, config: ChipConfig = CHIP, **own: list[int]) -> Image:
+    every = {queue.name: own.get(queue.name, words()) for queue in queues(config)}
+    mems = {f"MEM_{name}": np.full((64, 4, config.lanes), 3, np.uint8) for name in slices(config)}
+    return Image(config=config, queues=every, starts={name: [0] for name in every}, buckets=[(period, 1 << 20)],
                  mems=mems)
 
 
@@ -95,6 +97,21 @@ def test_flits_that_match_it_are_none():
     rack = VerilatedRack(PAIR)
     assert run(rack, [SENDER, taker(SENT + LATENCY)], 2) == Ran(cycles=[[PERIOD] * 2] * 2, sent={
         Port(0, "E", 0): 6, Port(1, "E", 0): 0})
+    rack.close()
+
+
+def test_a_flit_is_taken_once_while_another_port_waits():
+    """The chip in the middle takes flits at both ends in one cycle; that of the chip before it is there first."""
+    middle = ring(2).chips[0]
+    line = RackConfig(name="line of 3", chips=(middle,) * 3, links=tuple(
+        Link(ports=(Port(n, "E", 0), Port(n + 1, "W", 0)), latency=LATENCY) for n in range(2)))
+    west = replace(READ, fields=READ.fields | {"dir": Dir.W})
+    takes = words((SENT + LATENCY, RECEIVE))
+    images = [image(config=middle, MEM_E0=words((SENT - 4, READ)), C2C_E=words((SENT, SEND))),
+              image(config=middle, C2C_W=takes, C2C_E=takes),
+              image(config=middle, MEM_W0=words((SENT - 4, west)), C2C_W=words((SENT, SEND)))]
+    rack = VerilatedRack(line, threads=1)
+    assert run(rack, images, 1).cycles == [[PERIOD]] * 3
     rack.close()
 
 
