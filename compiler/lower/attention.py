@@ -130,7 +130,7 @@ def _scores(b: Builder, state: TokenState, head: Head, query: Reg | Mem, number:
             scaled = _masked(b, state.mask, label, scaled, start - b.valid, count)
         cluster = b.cluster(label)
         _, top = b.alu(cluster, **scaled, red=Red.MAX, red_slot=SIDES.index(side), red_keep=int(start > 0))
-    shift = {"pre": s.score} if g.static_keys else {}
+    shift: dict[str, Any] = {"pre": s.score} if g.static_keys else {}
     b.alu(cluster, a=b.across_lanes(cluster, top, Red.MAX), **shift, dst=largest)
     return Scores(scores, largest)
 
@@ -186,7 +186,7 @@ def _numerators(b: Builder, found: Scores, act: Act, r: Reg, er: int) -> None:
     """2**(score - largest) of all positions in the activation buffer; r, er: the reciprocal of their sum."""
     label, side = "softmax", act.side
     most = b.geometry.position_burst
-    shift = {"pre": b.shifts.score} if b.geometry.static_keys else {}
+    shift: dict[str, Any] = {"pre": b.shifts.score} if b.geometry.static_keys else {}
     for start in range(0, act.count, most):
         count = min(most, act.count - start)
         cluster = b.cluster(label)

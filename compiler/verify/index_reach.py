@@ -40,8 +40,8 @@ def index_bounds(placement: Placement) -> dict[tuple[str, int], int]:
     """Greatest offset over all positions and tokens, by (slice, register), in programs of this placement."""
     g = placement.geometry
     positions = g.chunks * g.lanes
-    bounds = {("E0", INDEX_SCALE): g.chunks - 1, ("W0", INDEX_SCALE): g.chunks - 1,
-              ("W0", INDEX_TOKENS): positions // g.lanes}
+    bounds = {("W0", INDEX_TOKENS): positions // g.lanes}
+    bounds |= {} if g.static_keys else {("E0", INDEX_SCALE): g.chunks - 1, ("W0", INDEX_SCALE): g.chunks - 1}
     bounds |= {(tensor.slice, INDEX_K): (positions - 1) // g.config.rows * g.head_vectors
                for tensor in placement.k.values()}
     bounds |= {(tensor.slice, INDEX_V): (g.chunks - 1) * g.head_entries for tensor in placement.v.values()}
@@ -67,7 +67,7 @@ def index_least(placement: Placement, valid: int) -> dict[tuple[str, int], int]:
     The bucket's program writes nothing that belongs to these vectors, so it may read them at any time.
     """
     g = placement.geometry
-    least = {("E0", INDEX_SCALE): valid, ("W0", INDEX_SCALE): valid}
+    least = {} if g.static_keys else {("E0", INDEX_SCALE): valid, ("W0", INDEX_SCALE): valid}
     least |= {(tensor.slice, INDEX_K): valid * g.vector_entries * g.head_vectors for tensor in placement.k.values()}
     return least | {(tensor.slice, INDEX_V): valid * g.head_entries for tensor in placement.v.values()}
 
