@@ -105,7 +105,7 @@ def test_a_flit_is_taken_once_while_another_port_waits():
     middle = ring(2).chips[0]
     line = RackConfig(name="line of 3", chips=(middle,) * 3, links=tuple(
         Link(ports=(Port(n, "E", 0), Port(n + 1, "W", 0)), latency=LATENCY) for n in range(2)))
-    west = replace(READ, fields=READ.fields | {"dir": Dir.W})
+    west = replace(READ, fields={**READ.fields, "dir": Dir.W})
     takes = words((SENT + LATENCY, RECEIVE))
     images = [image(config=middle, MEM_E0=words((SENT - 4, READ)), C2C_E=words((SENT, SEND))),
               image(config=middle, C2C_W=takes, C2C_E=takes),

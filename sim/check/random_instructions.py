@@ -1,6 +1,7 @@
 """Random instructions of every operation, with fields that are legal at their place."""
 
 from random import Random
+from typing import Any
 
 from arch.config import PLANES, ChipConfig
 from arch.isa import (
@@ -249,7 +250,7 @@ class Builder(Placement):
 
     def add_drain(self) -> bool:
         queue = self.some("MXM")
-        own = {"acc": self.rng.randrange(self.config.acc_depth)}
+        own: dict[str, Any] = {"acc": self.rng.randrange(self.config.acc_depth)}
         if self.config.drain_max:
             own["max"] = self.rng.choice(list(DrainMax))
         instr = Instr(Op.DRAIN, fields=self.burst() | own)
