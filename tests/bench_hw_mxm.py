@@ -233,7 +233,7 @@ if CONFIG.drain_max:
 
     @cocotb.test()
     async def greatest_values(dut):
-        """A maximum of two bursts, which a FIRST forgets; it is driven MXM_MAX cycles after its last vector, not before."""
+        """A maximum of two bursts, which a FIRST forgets. It is driven MXM_MAX cycles after its last vector."""
         bench = UnitBench(dut, weight_groups=CONFIG.weight_groups)
         await bench.reset()
         weights = np.full((CONFIG.weight_groups, LANES), 0x1010101)
