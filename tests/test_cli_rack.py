@@ -93,7 +93,7 @@ REFUSED = [
     (["run", "shared.tsp", "--partition", "tensor"], "--partition is for checkpoints only"),
     (["run", "shared.tsp", "--rack", "pair"], "is for rack twins"),
     (["run", "shared.tsp", "--config", "tiny"], "is for rack twins"),
-    (["run", "shared.tsp", "--device", "/dev/ttyUSB0"], "a board is one chip"),
+    (["run", "shared.tsp", "--device", "/dev/ttyUSB0"], "must name as many serial ports"),
     (["run", "shared.tsp", "--vcd", "a.vcd"], "waveforms show one chip"),
     (["run", "shared.tsp", "--link-faults", "errors=x"], "errors must be a number, not 'x'"),
     (["run", "shared.tsp", "--link-faults", "errors=2"], "must be a probability"),
