@@ -30,7 +30,8 @@ MAGIC = b"TSPPAGE1"
 ALIGN = 4
 WORD_BYTES = 16
 """Bytes of a host word."""
-ENUMS = (isa.Dir, isa.Func, isa.Alu, isa.Sat, isa.Red, isa.Src, isa.Fmt, isa.Rep, isa.ErUse, isa.Order, isa.Wfmt)
+ENUMS = (isa.Dir, isa.DrainMax, isa.Func, isa.Alu, isa.Sat, isa.Red, isa.Src, isa.Fmt, isa.Rep, isa.ErUse, isa.Order,
+         isa.Wfmt)
 LATENCIES = ("START", "ENGINE", "MEM_READ", "VXM_DRIVE", "VXM_RF", "VXM_REDUCE_DRIVE", "SXM_DRIVE", "MXM_LOAD",
              "MXM_ACC", "MXM_DRAIN", "C2C_RECEIVE")
 IMPORT = re.compile(r'^import [^;]*? from "\./(\w+\.js)";\n', re.MULTILINE)
@@ -109,7 +110,7 @@ def _isa(config: chips.ChipConfig) -> dict[str, Any]:
     """Operations with their engines and fields, and the chip's latencies. A link's queue has its own operations."""
     def operation(op: isa.AnyOp) -> list[Any]:
         fields = [[name, f.bits, int(f.signed), f.kind.__name__ if f.kind else "", f.doc]
-                  for name, f in isa.FIELDS[op].items()]
+                  for name, f in isa.FIELDS[op].items() if not f.needs or getattr(config, f.needs)]
         return [op.name, isa.ENGINES.get(op, ""), fields]
 
     times = latencies(config)
