@@ -28,7 +28,7 @@ from program.program import DEFAULT_CLOCK_MHZ
 from program.rack import RackProgram
 from run.devices import check_name, check_waveforms, open_device
 from run.models import find_model
-from run.programs import compile_for, machine_of, open_any
+from run.programs import check_partition, compile_for, machine_of, open_any
 from run.session import BrokenPromise, Session
 from run.story import begin, plan
 from sim.cycle.core import ProgramError
@@ -186,6 +186,7 @@ def fit(
     check_clock(clock)
     check_checkpoint(checkpoint)
     machine = machine_of(config, rack)
+    check_partition(machine, partition, sequences)
     model = load_checkpoint(checkpoint)
     show.notes(model.notes)
     sizes, wanted, weights = model.config, context or model.config.seq_len, weights or "int8"

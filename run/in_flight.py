@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from program.rack import AnyProgram
 from program.tokenizer import Tokenizer
 from sim.device.in_flight import InFlight, Period
-from sim.device.protocol import BrokenPromise, ChipFault
+from sim.device.protocol import ChipFault
 
 from .story import Plan, logits_digest
 
@@ -93,9 +93,7 @@ class Tales:
             raise ChipFault(f"device {self.device.name} reports {', '.join(errors)} in periods from "
                             f"{len(self.periods)} on")
         for period in periods:
-            if period.cycles not in (None, period.predicted):
-                raise BrokenPromise(f"period {len(self.periods)} took {period.cycles} cycles, {period.predicted} were "
-                                    "predicted")
+            period.check(len(self.periods))
             self.periods.append(period)
             if period.sequence is not None and (tale := self._told[period.sequence]) is not None:
                 yield self._tell(tale, period)

@@ -26,7 +26,7 @@ class Lanes:
         device.load(program)
         self.changed = threading.Condition()
         self.error: BaseException | None = None
-        self._closed = False
+        self._closed, self._periods = False, 0
         self.lanes = [Lane(self, n) for n in range(program.sequences)]
         self._thread = threading.Thread(target=self._drive, name="periods", daemon=True)
         self._thread.start()
@@ -56,6 +56,8 @@ class Lanes:
         for lane in self.lanes:
             lane.take_off()
         (period,) = self.device.run(1)
+        period.check(self._periods)
+        self._periods += 1
         if period.sequence is None:
             return
         lane = self.lanes[period.sequence]

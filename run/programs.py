@@ -108,7 +108,7 @@ def machine_of(config: str | None, rack: str | None) -> ChipConfig | RackConfig 
 
 def check_partition(machine: ChipConfig | RackConfig | None, partition: str | None, sequences: int | None) -> None:
     """Raises TspError unless a partition is one of a rack, and sequences in flight are on one."""
-    if (sequences or 1) > 1 and not isinstance(machine, RackConfig):
+    if sequences not in (None, 1) and not isinstance(machine, RackConfig):
         raise TspError("sequences in flight are on the chips of a rack: give --rack")
     if partition is not None:
         plans(partition, 1)

@@ -55,8 +55,10 @@ def best_plan(model: ModelConfig, rack: RackConfig, wanted: int | None, four_bit
 
 
 def balanced(model: ModelConfig, rack: RackConfig, context: int, four_bit: frozenset[str], plan: Plan) -> Plan:
-    """The plan with layers divided so that the slowest chip is as fast as can be, by predicted cycles; as it is, with
-    about as many bytes on all chips, where that is as fast or the other does not fit."""
+    """The plan with its layers divided anew: the slowest chip takes as few predicted cycles as possible.
+
+    The plan is returned as it is if that does not fit, or is not faster.
+    """
     codes = check_queues(check_fit(model, rack, context, four_bit, plan))
     layer = max(code.schedules[1].length for code in codes)
     other = [code.schedules[0].length + code.schedules[2].length for code in codes]

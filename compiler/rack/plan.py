@@ -39,7 +39,7 @@ class Plan:
 
 
 FEW = 2
-"""Chips that every chip of a rack can have the residual of, in fewer cycles than norms take that are divided."""
+"""Up to so many chips, a residual that every chip holds takes fewer cycles than one in parts."""
 
 
 def plans(kind: str | None, chips: int, sequences: int = 1) -> list[Plan]:

@@ -13,7 +13,7 @@ from program.rack import AnyProgram
 from program.reference import IntegerState, Prepared
 from program.sampler import Sampler
 
-from .protocol import check_cached, check_prompt, sampler_of
+from .protocol import BrokenPromise, check_cached, check_prompt, sampler_of
 from .rack import HostedRack, SeatedRack
 from .timeline import Timeline
 
@@ -32,6 +32,11 @@ class Period:
     token: int
     predicted: int
     cycles: int | None
+
+    def check(self, number: int) -> None:
+        """Raises BrokenPromise, with the period's number, if the measured cycles differ from the prediction."""
+        if self.cycles not in (None, self.predicted):
+            raise BrokenPromise(f"period {number} took {self.cycles} cycles, {self.predicted} were predicted")
 
 
 class InFlight(Protocol):
