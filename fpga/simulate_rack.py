@@ -85,6 +85,8 @@ class Cable:
             if name not in cls.__dataclass_fields__:
                 raise TspError(f"--cable must be of {', '.join(cls.__dataclass_fields__)}, such as "
                                f"delay=2000,skew=300, not {part!r}")
+            if name in found:
+                raise TspError(f"--cable: {name} must be given once")
             try:
                 found[name] = float(value) if name == "errors" else int(value)
             except ValueError:

@@ -222,7 +222,8 @@ def test_the_middle_of_an_eye():
 
 
 @pytest.mark.parametrize(("text", "words"), [
-    ("delay", "delay must be a number"), ("length=3", "--cable must be of delay, skew, jitter, errors, seed"),
+    ("delay", "delay must be a number"), ("delay=1,delay=2", "delay must be given once"),
+    ("length=3", "--cable must be of delay, skew, jitter, errors, seed"),
     ("skew=-1", r"skew must be in 0\.\.200000 ps"), ("errors=2", r"errors must be a probability in 0\.\.0\.5"),
     ("seed=-1", "seed must be 0 or more"),
 ])
