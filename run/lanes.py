@@ -11,8 +11,9 @@ from sim.device.in_flight import InFlight, Period
 from sim.device.protocol import Counters, TokenResult, check_cached, check_prompt, check_run, sampler_of
 
 GRACE_SECONDS = 0.05
-"""How long the next period waits for whoever has just got a token and may want the next one. A sequence that nobody
-asks for stays where it is, and goes on from there later: its place in flight is empty meanwhile."""
+"""How long the next period waits for a caller that has just got a token and may want the next one.
+
+A sequence that nobody asks for stays where it is and goes on later. Its place in flight is empty meanwhile."""
 
 
 class Lanes:
