@@ -50,7 +50,8 @@ STATUS = {
              "the shipped model",
     "small": "4 lanes, for smaller FPGAs: [58 MHz on an ECP5-45F](docs/guide/fpga.md); too small for the shipped model",
     "ulx3s": "8 lanes, the default of everything; [routed on an ECP5-85F](docs/guide/fpga.md)",
-    "wide": "16 lanes, as much of all else, and [`drain_max`](docs/decisions/0029-static-keys.md), for simulation and int4; "
+    "wide": "16 lanes, as much of all else, and [`drain_max`](docs/decisions/0029-static-keys.md), for simulation and "
+            "int4; "
             "[too wide for an ECP5-85F](docs/lab/routing.md)",
     "large": "simulation of larger models only",
     "sram28": "simulation of racks: 28 MiB of SRAM, the chip of `card` and `node` ([racks](docs/guide/racks.md))",
