@@ -6,8 +6,7 @@ from formal import Opened, Proof, Property, free, implies, latched
 
 from hw.idioms import any_of
 from hw.link import counter, elastic, secded
-from hw.link.elastic import HIGH
-from hw.link.parameters import DEPTH, SLOT_BITS
+from hw.link.parameters import SLOT_BITS, LinkParameters
 
 AHEAD = 16
 UNSEEN = 1, 4
@@ -57,19 +56,24 @@ def gray_of(number: Value, bits: int) -> Value:
 
 class ElasticProof(Proof):
     """Writer and reader work in any cycles, within the declared bound and at any legal level. One beat, any, is
-    followed: it is read where it should be, and is what was written."""
+    followed: it is read where it should be, and is what was written.
 
-    def __init__(self, ratio: int, module=elastic):
-        self._ratio, self._module = ratio, module
+    slot: cycles of a slot if the reader is moved by slots, in any cycles; 0 if it is not.
+    """
+
+    def __init__(self, ratio: int, slot: int = 0, module=elastic):
+        self._link = LinkParameters(ratio=ratio, slack=2 if slot else 0)
+        self._ratio, self._slot, self._module = ratio, slot, module
 
     def build(self, m):
         ratio, width = self._ratio, 2
-        places = DEPTH * ratio
+        depth, high = self._link.depth, self._link.high
+        places = depth * ratio
         bits, number_bits = (places - 1).bit_length(), places.bit_length() + 2
         writes, reads = Signal(), Signal()
         free(m, writes, reads)
-        writer = self._module.Writer(width=width, ratio=ratio)
-        reader = self._module.Reader(width=width * ratio, ratio=ratio)
+        writer = self._module.Writer(width=width, ratio=ratio, depth=depth)
+        reader = self._module.Reader(width=width * ratio, ratio=ratio, depth=depth, slot=self._slot)
         inside, outside = Opened(None, "writer", writer), Opened(None, "reader", reader)
         kept = [inside.submodules[f"part{part}"].read_port(domain="comb") for part in range(ratio)]
         stages, slips = (self._open_synchronizer(*which) for which in ((outside, "gray"), (inside, "slip")))
@@ -87,9 +91,11 @@ class ElasticProof(Proof):
             m.d.sync += [first.eq(written), seen.eq(first)]
             with m.If(~reader.hold):
                 m.d.sync += read.eq(read + ratio)
+            if self._slot:
+                self._move(m, reader, outside, read)
         unseen, level = (written - seen)[:number_bits], (seen - read)[:number_bits]
         self.assume(implies(reads, (unseen >= UNSEEN[0] * ratio) & (unseen <= UNSEEN[1] * ratio)
-                            & (level < (HIGH + 1) * ratio)))
+                            & (level < (high + 1) * ratio)))
         # The beat that is followed.
         number = Signal(number_bits)
         m.d.comb += number.eq(AnyConst(number_bits))
@@ -114,6 +120,18 @@ class ElasticProof(Proof):
         for port in kept:
             m.d.comb += port.addr.eq(number[ratio.bit_length() - 1 :])
         self.tie(*(implies(alive & (part == n), port.data == value) for n, port in enumerate(kept)))
+
+    def _move(self, m, reader, outside: Opened, read: Signal) -> None:
+        """Whole slots are left out or read again, where slots end."""
+        slot, ratio = self._slot, self._ratio
+        free(m, reader.skip, reader.repeat)
+        ends = (read[ratio.bit_length() - 1 :][: (slot - 1).bit_length()] == slot - 1) & ~reader.hold
+        for name, pulse, cycles in (("skips", reader.skip, 1 + slot), ("repeats", reader.repeat, 1 - slot)):
+            asked = Signal(name=f"asked_{name}")
+            m.d.sync += asked.eq(pulse | asked & ~ends)
+            with m.If(asked & ends):
+                m.d.sync += read.eq(read + cycles * ratio)
+            self.tie(outside[name] == asked)
 
     def _open_synchronizer(self, unit: Opened, name: str) -> list[Signal]:
         """The registers of a unit's synchroniser."""
@@ -161,6 +179,11 @@ PROPERTIES = [
                depth=3, claim="while its level is legal and the writer is one to four cycles ahead of what is seen of "
                               "it, each beat is read in its turn, after it was written and before it is written over")
       for ratio in (1, 2)),
+    *(Property(name=f"link: elastic buffer moved by slots, {ratio} beats a cycle",
+               top=lambda ratio=ratio, slot=slot: ElasticProof(ratio, slot), depth=3,
+               claim="the same where the reader leaves out slots of "
+                     f"{slot} cycles, or reads them again, in any cycles that keep the level legal")
+      for ratio, slot in ((1, 4), (2, 2))),
     *(Property(name=f"link: start of {'the root' if root else 'a chip'}", top=lambda root=root: StartProof(2, root),
                depth=2, claim="a token begins in the first cycle of the named slot, once, and in no other cycle")
       for root in (True, False)),

@@ -28,7 +28,8 @@ class Bench:
     """
 
     def __init__(self, link: LinkParameters, *, skews: Sequence[Sequence[int]] | None = None,
-                 phases: Sequence[int] = (0, 5), latency: int | None = None, apart: int = 0, ppm: float = 0.0, **inputs: int):
+                 phases: Sequence[int] = (0, 5), latency: int | None = None, apart: int = 0, ppm: float = 0.0,
+                 **inputs: int):
         self.link, self.model = link, _model(link)
         self.ppm, self._owed, self._phase = 0.0, 0.0, phases[1]
         self.core = BEAT * link.ratio

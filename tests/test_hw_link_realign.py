@@ -11,7 +11,7 @@ from hw.link.receive import Fault
 SERIAL = LinkParameters(lanes=8, pins=9, ratio=2, taps=8, slack=3)
 PLAIN = LinkParameters(lanes=4, pins=5, ratio=1, taps=1, slack=2)
 LONG = LinkParameters(lanes=8, pins=5, taps=8, slack=6)
-LATENCIES = {SERIAL: 16, PLAIN: 21, LONG: 35}
+LATENCIES = {SERIAL: 15, PLAIN: 18, LONG: 30}
 both = pytest.mark.parametrize("link", [SERIAL, PLAIN], ids=lambda link: f"{link.lanes} lanes")
 each_way = pytest.mark.parametrize("ppm", [200, -200])
 """Side b's clock against side a's: 100 ppm either way of each."""
@@ -93,11 +93,11 @@ def test_a_token_beyond_the_slack_is_an_error_and_no_flit_is_wrong(link: LinkPar
     end = bench.traffic(2, 1000, ahead=READY + 8)
     bench.until(end - 1000)
     bench.ppm = 100 * ppm
-    while not (bench.faults("a") and bench.faults("b")):
-        bench.run(16)
+    while not any(found := bench.both("errors")):
+        bench.run(4)
         assert bench.slot_of() < end, bench.status()
-    found = [bench.first(side)["faults"] for side in "ab"]
-    assert set(found) == {1 << Fault.UNDERFLOW.value, 1 << Fault.OVERFLOW.value}
+    slow, fast = found if ppm > 0 else found[::-1]
+    assert (slow, fast) in [(1 << Fault.OVERFLOW.value, 0), (0, 1 << Fault.UNDERFLOW.value)]
     assert bench.both("wrong") == [0, 0], bench.status()
 
 
@@ -134,7 +134,7 @@ def test_what_breaks_between_tokens_is_an_error(what: dict[str, int], faults: se
 def resets(link: LinkParameters, count: int, seed: int) -> None:
     """Any phases, lines, frequencies and jitter: one latency."""
     rng = np.random.default_rng(seed)
-    for run in range(count):
+    for _ in range(count):
         phases, apart = rng.integers(0, 256, 2).tolist(), int(rng.integers(link.slot))
         ppm = float(rng.uniform(-200, 200))
         bench = bench_of(link, skews=random_lines(rng, link, 3 if link.taps > 1 else 1), phases=phases, apart=apart,
