@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from linked_bench import CHIP, LinkedBench
+from linked_bench import LinkedBench
 from test_hw_linked_chip import CHAIN as CHAIN_OF_ONE_CLOCK
 from test_hw_linked_chip import (
     EAST,
@@ -110,7 +110,4 @@ def test_a_clock_that_is_far_off_makes_the_token_invalid():
 
 
 def test_the_host_reads_the_slack():
-    assert CHIP.slot == 4
-    bench = LinkedBench(PAIR)
-    assert [host.slack() for host in bench.hosts] == [2, 2]
-    assert [host.slack() for host in LinkedBench(PAIR_OF_ONE_CLOCK).hosts] == [0, 0]
+    assert [host.slack() for host in LinkedBench(PAIR).hosts] == [2, 2]

@@ -90,7 +90,9 @@ class Reader(wiring.Component):
 
     def _move(self, m: Module) -> None:
         """Leave out a slot, or read one again, where a slot ends: all slots stay whole."""
-        skips, repeats, ends = Signal(), Signal(), Signal()
+        skips = Signal()
+        repeats = Signal()
+        ends = Signal()
         m.d.comb += ends.eq((self.entry[: (self._slot - 1).bit_length()] == self._slot - 1) & ~self.hold)
         for asked, pulse, places in ((skips, self.skip, 1 + self._slot), (repeats, self.repeat, 1 - self._slot)):
             with m.If(pulse):

@@ -95,8 +95,10 @@ class Receiver(wiring.Component):
             wrong &= ~self._realign(m, good & head.counted & ~right, head.slot, sent, joined)
         late = self._join(m, good & head.counted, head.slot, sent, right, joined)
         places = link.code.places
-        m.d.comb += [self.started.eq(good & joined & right & head.start),
-                     self.started_slot.eq(decoder.word[places[-SLOT_BITS] : len(places)])]
+        started = good & joined & right & head.start
+        if link.slack:  # else the counter would be set no more, while the number of frames is still to change
+            started &= ~self._realigner.busy
+        m.d.comb += [self.started.eq(started), self.started_slot.eq(decoder.word[places[-SLOT_BITS] : len(places)])]
         self._watch(m, joined, {
             Fault.FAILED: decoder.failed,
             Fault.COUNTER: wrong,
