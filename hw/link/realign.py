@@ -11,7 +11,9 @@ cycles either way. Between tokens,
 So all counters follow the root's, and at a token's begin every buffer has its slack on both sides.
 """
 
-from amaranth.hdl import Module, Signal
+from collections.abc import Iterable
+
+from amaranth.hdl import Const, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -44,23 +46,29 @@ class Realigner(wiring.Component):
 
     def elaborate(self, platform):
         m, link = Module(), self._link
-        free, under = Signal(), Signal()
+        free = Signal()
         # From the request until frames have arrived behind the slot that is left out or repeated.
         cycles = 4 * link.slot + 4
         left = Signal(range(cycles + 1))
-        least, greatest = link.slack + 1, link.slack + link.slot + 2  # moves lead between them
+        low, high = link.slack + 1, link.slack + link.slot + 2  # moves lead between them
+        wrapped = (link.high + 1 + link.depth) // 2
         numbered = self.parked & self.joined & ~self.busy
         m.d.comb += [
-            self.busy.eq(left.any()), under.eq(self.level >= (link.high + 1 + link.depth) // 2),
+            self.busy.eq(left.any()),
             free.eq(self.trained & self.parked & ~self.waiting & ~self.busy
                     & (self.parent & self.joined | ~self.joined & ~self.joining)),
             self.load.eq(numbered & ~self.waiting & self.parent & (self.early | self.late)),
-            self.skip.eq(free & (self.level > greatest) & ~under | numbered & ~self.parent & self.late),
-            self.repeat.eq(free & ((self.level < least) | under) | numbered & ~self.parent & self.early),
-            self.low.eq((self.level < link.slack) | (self.level > link.high - link.slack)),
+            self.skip.eq(free & self._is(range(high + 1, wrapped)) | numbered & ~self.parent & self.late),
+            self.repeat.eq(free & self._is({*range(low), *range(wrapped, link.depth)})
+                           | numbered & ~self.parent & self.early),
+            self.low.eq(self._is({*range(link.slack), *range(link.high - link.slack + 1, link.depth)})),
         ]
         with m.If(self.skip | self.repeat):
             m.d.sync += left.eq(cycles)
         with m.Elif(self.busy):
             m.d.sync += left.eq(left - 1)
         return m
+
+    def _is(self, levels: Iterable[int]) -> Value:
+        """Whether the level is one of these. A table takes fewer LUTs than comparisons do."""
+        return Const(sum(1 << level for level in levels), self._link.depth).bit_select(self.level, 1)
