@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-EXTRAS := dev,serve
+EXTRAS := dev,serve,mpi
 
 MODEL  := models/stories263k.bin
 DEVICE := rtl
