@@ -23,8 +23,8 @@ SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS")
 NUMBERS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
 """Variables in which a launcher tells a process how many there are, and which one it is. Slurm tells the former without
 MPI, too, so the latter decides."""
-SHORT, LONG = 2e-5, 5e-3
-"""Seconds between two looks for a message, at first and at last."""
+SHORT, LONG, SHARE = 2e-5, 5e-3, 0.05
+"""Seconds between two looks for a message, at least and at most, and their share of the time that it is waited for."""
 
 
 def _variable(names: tuple[str, ...], default: int) -> int:
@@ -95,10 +95,9 @@ def _checked(answer: Any) -> Any:
 
 def receive(comm: Any, source: int, tag: int) -> Any:
     """The next object from a rank. The processor is free while it is waited for."""
-    pause = SHORT
+    began = time.monotonic()
     while not comm.Iprobe(source=source, tag=tag):
-        time.sleep(pause)
-        pause = min(2 * pause, LONG)
+        time.sleep(min(max(SHORT, SHARE * (time.monotonic() - began)), LONG))
     return comm.recv(source=source, tag=tag)
 
 

@@ -22,7 +22,7 @@ from .ranks import ANSWER, END, ORDER, Ranks, receive
 from .share import Share, ShareRan, joined
 from .threads import OneThread
 
-PATIENCE = 48
+PATIENCE = 16
 """Cycles that a chip goes on after a flit to another rank before messages leave: most SENDs are over by then."""
 MEMORY, OPEN, ACCESS, ASK, RUN, CLOSE = "memory", "open", "access", "ask", "run", "close"
 """The orders to a rank."""
