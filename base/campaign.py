@@ -6,7 +6,7 @@ Several machines share a campaign by doing a part each; what all of them have fo
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,9 +97,8 @@ class Campaign:
         if min(self.jobs, len(cases)) <= 1:
             yield from ((case, work(case)) for case in cases)
             return
-        pool = Parallel(n_jobs=self.jobs, batch_size=1, return_as="generator_unordered")
-        found: Iterable = pool(delayed(_numbered)(work, case) for case in cases)
-        yield from found
+        pool: Any = Parallel(n_jobs=self.jobs, batch_size=1, return_as="generator_unordered")  # pyright: ignore
+        yield from pool(delayed(_numbered)(work, case) for case in cases)
 
     def _keep(self, case: int, result: Result) -> None:
         """Add a line at once: another process may add to the same file."""

@@ -74,11 +74,11 @@ def measure(found: dict[str, Any]) -> None:
 
 def draw(found: dict[str, Any]) -> None:
     """The picture: gain over one chip, both axes logarithmic."""
-    import matplotlib
+    import matplotlib  # pyright: ignore[reportMissingImports]  an extra
 
     matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "scaling"
-    from matplotlib import pyplot
+    from matplotlib import pyplot  # pyright: ignore[reportMissingImports]
 
     figure, axes = pyplot.subplots(figsize=(7, 4.6))
     most = max(int(count) for own in found.values() for count in own["cycles"])

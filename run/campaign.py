@@ -131,7 +131,7 @@ def main(
     sums = {name: sum(result.get(name, 0) for result in found.values())
             for name in ("tokens", "flits", "corrected", "failed", "again")}
     counted = ", ".join(f"{count:,} {name}" for name, count in sums.items() if count)
-    print(f"{len(found):,} of {len(numbers):,} cases are known: {counted}; {len(wrong)} differ")
+    print(f"{len(found):,} of {len(numbers):,} cases are known{': ' * bool(counted)}{counted}; {len(wrong)} differ")
     if wrong:
         raise SystemExit(1)
 

@@ -27,7 +27,7 @@ from sim.device.rack import RackDevice
 from sim.rtl.chip import VerilatedChip
 from sim.rtl.linked import VerilatedRack
 
-from .programs import open_any
+from .programs import open_any, open_program
 
 MODEL = Path(__file__).parents[1] / "models" / "stories263k.bin"
 BLOCKS, TOKENS = 8, 32
@@ -55,7 +55,7 @@ def rack_speed(model: Path = MODEL, rack: str = "pair", threads: int | None = No
     """
     machine = rack_of(rack)
     count = threads or min(len(machine.chips), os.cpu_count() or 1)
-    one = open_any(model, config=_alone(machine.chips[0].name))
+    one = open_program(model, config=_alone(machine.chips[0].name))
     all_of_them = open_any(model, rack=rack)
     devices: Sequence[tuple[Device, AnyProgram]] = (
         (ChipDevice("rtl", VerilatedChip(one.config)), one),
