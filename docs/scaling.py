@@ -18,8 +18,8 @@ from arch.rack import mesh
 from compiler.capacity import check_fit as check_fit_alone
 from compiler.frontend.load import load_checkpoint
 from compiler.rack.buckets import build_buckets
-from compiler.rack.capacity import best_plan, check_fit
-from compiler.rack.plan import TENSOR, plans
+from compiler.rack.capacity import check_fit
+from compiler.rack.fit import fit_rack
 from compiler.schedule.buckets import build_buckets as build_alone
 from program.shape import ModelConfig
 from run.bench import SHAPES
@@ -52,13 +52,13 @@ def curves() -> list[Curve]:
 
 
 def cycles(curve: Curve, chips: int) -> int:
-    """Of a token behind CONTEXT positions, in one bucket, with the partition by rows that takes the fewest."""
+    """Of a token behind CONTEXT positions, in one bucket, with the partition that takes the fewest."""
     if chips == 1:
         alone = check_fit_alone(curve.model, CONFIGS[curve.config], CONTEXT, frozenset(), curve.robust)
         return build_alone(alone, 1)[0].bucket.period
     rack = mesh(f"{chips} x {curve.config}", curve.config, chips, latency=LATENCY)
-    choice = best_plan(curve.model, rack, CONTEXT, frozenset(), plans(TENSOR, chips))
-    return build_buckets(check_fit(curve.model, rack, choice.context, frozenset(), choice.plan), 1)[0][0].bucket.period
+    plan = fit_rack(curve.model, rack, context=CONTEXT).plan
+    return build_buckets(check_fit(curve.model, rack, CONTEXT, frozenset(), plan), 1)[0][0].bucket.period
 
 
 def measure(found: dict[str, Any]) -> None:
