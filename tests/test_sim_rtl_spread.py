@@ -93,6 +93,11 @@ def test_what_is_refused_is_one_line_of_rank_0(programs: Path):
         "tsp: rack twins has 2 chips, so mpirun may start at most as many ranks, not 3"]
 
 
+def test_a_server_is_not_divided(programs: Path):
+    found = mpirun(*TSP, "serve", str(programs / "line.tsp"))
+    assert found.returncode == 2 and ours(found)[0].startswith("tsp: tsp serve gives its devices processes of their own")
+
+
 def test_ranks_without_work_are_told(programs: Path):
     found = mpirun(*TSP, "run", str(programs / "line.tsp"), "--device", "reference", "--tokens", "1")
     assert found.returncode == 0 and ours(found)[-1].startswith("tsp: the other 1 ranks of mpirun had nothing to do")
