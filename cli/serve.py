@@ -59,8 +59,8 @@ def serve(
     except ModuleNotFoundError as error:
         raise TspError(f"the server needs {error.name}: pip install 'metronome-tsp[serve]'") from error
     if current():
-        raise TspError("tsp serve gives its devices processes of their own, which are not divided among ranks: start it "
-                       "without mpirun")
+        raise TspError("tsp serve gives its devices processes of their own, which are not divided among ranks: start "
+                       "it without mpirun")
     devices = tuple(check_name(each) for each in device or ["rtl"])
     settings = Settings(name=name or program.stem, aliases=tuple(alias or ()), devices=devices, host=host, port=port,
                         keys=read_keys(api_key) if api_key else (), most=max_queue, seconds=max_seconds,
