@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -33,6 +33,7 @@ from run.session import BrokenPromise, Session
 from run.story import begin, plan
 from sim.cycle.core import ProgramError
 from sim.lines import LineFaults
+from sim.rtl.ranks import in_ranks
 
 from . import show
 from .bench import bench
@@ -238,9 +239,24 @@ commands.command()(get)
 
 
 def app(args: Sequence[str] | None = None) -> int:
-    """Run the command; the exit code. What is refused, or broken, is one line on stderr."""
-    arguments = list(sys.argv[1:] if args is None else args) or ["--help"]
+    """Run the command; the exit code. What is refused, or broken, is one line on stderr.
+
+    Of several ranks of mpirun, the first runs it, and the others hold chips for it.
+    """
     prepare()
+    try:
+        return in_ranks(lambda: _app(list(sys.argv[1:] if args is None else args) or ["--help"]), _hold_chips)
+    except TspError as error:
+        return _fail(str(error), REFUSED)
+
+
+def _hold_chips(ranks: Any) -> None:
+    from sim.rtl.spread import serve
+
+    serve(ranks)
+
+
+def _app(arguments: list[str]) -> int:
     command: Callable = typer.main.get_command(commands)
     try:
         code = command(arguments, prog_name="tsp", standalone_mode=False) or 0
