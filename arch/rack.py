@@ -100,6 +100,20 @@ class RackConfig:
         return len({(near.chip, far.chip) for near, (far, _) in self.across.items()}) == len(self.chips) * (
             len(self.chips) - 1)
 
+    def part(self, chips: range) -> "RackConfig":
+        """A rack of neighbouring chips of this one, numbered from 0 on, and the links between them. Raises TspError if
+        these do not connect them."""
+        if chips == range(len(self.chips)):
+            return self
+        links = tuple(Link(ports=(one, other), latency=link.latency) for link in self.links
+                      if all(port.chip in chips for port in link.ports)
+                      for one, other in [[replace(port, chip=port.chip - chips.start) for port in link.ports]])
+        try:
+            return RackConfig(name=self.name, chips=self.chips[chips.start : chips.stop], links=links)
+        except TspError:
+            raise self._wrong(f"chips {chips.start} to {chips.stop - 1} must be linked with each other, directly or "
+                              "through one another, to be a group") from None
+
     @cached_property
     def across(self) -> Mapping[Port, tuple[Port, int]]:
         """What is at the other end of a port's link, and its latency."""

@@ -194,6 +194,6 @@ def test_what_is_refused():
     with pytest.raises(TspError, match="sequences in flight must be as many as chips, 3, or 1, not 2"):
         compile_rack(random_checkpoint(small_config(**TINY)), random_tokenizer(TINY["vocab_size"]), rack=ring(3),
                      sequences=2)
-    with pytest.raises(TspError, match="2 sequences in flight need the partition layers, not tensor"):
+    with pytest.raises(TspError, match="sequences in flight must be as many as groups of chips, 1, not 2"):
         compile_rack(random_checkpoint(small_config(**TINY)), random_tokenizer(TINY["vocab_size"]), rack=ring(2),
-                     sequences=2, partition="tensor")
+                     sequences=2, pipeline=1)

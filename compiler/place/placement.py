@@ -501,7 +501,7 @@ class _Placer:
 
         every = np.arange(count)
         for name, home, data in (
-            ("current", "E0", vectors(every[-stage.chip % count][None], lane_mask=0xFFFF, planes=15)),
+            ("current", "E0", vectors(every[-stage.number % count][None], lane_mask=0xFFFF, planes=15)),
             ("next", "E0", vectors((every + 1) % count, lane_mask=0xFFFF, planes=15)),
             ("own_lanes", "E0", vectors(every, lane_mask=0xFFFF)),
             ("own_planes", "W0", vectors(every, planes=15)),

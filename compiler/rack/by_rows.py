@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -23,15 +24,14 @@ FACTOR_LIMIT = SAT_LIMIT[Sat.S18]
 """Greatest magnitude of what the VXM multiplies."""
 
 
-def shares(rack: RackConfig, model: IntegerModel, whole: frozenset[str] = frozenset(), scattered: bool = False,
-           ) -> list[Share]:
-    """What each chip holds: as equal parts as whole vectors, and whole heads, allow. whole, scattered: see `Share`.
+def shares(rack: RackConfig, model: IntegerModel, planes: Mapping[str, int], whole: frozenset[str] = frozenset(),
+           scattered: bool = False) -> list[Share]:
+    """What each chip of a rack, or of a group of its chips, holds: as equal parts as whole vectors, and whole heads,
+    allow. planes, whole, scattered: see `Share`.
 
     Raises TspError that names what is too small to be divided.
     """
     chips, lanes = len(rack.chips), rack.chips[0].lanes
-    planes = {"wo": addend_planes(model.wo, model.mo, model.shifts.wo_pre, model.shifts.wo),
-              "w2": addend_planes(model.w2, model.m2, model.shifts.w2_pre, model.shifts.w2 - _gained(model))}
     parts: dict[str, Any] = {
         "heads": heads_of_all(rack, model),
         "residual": parts_of(rack, f"vectors of {lanes} channels (dim)", ceil_div(model.dim, lanes), 1),
@@ -48,7 +48,7 @@ def parts_of(rack: RackConfig, what: str, count: int, least: int) -> tuple[range
     chips = len(rack.chips)
     if count < least * chips:
         raise TspError(f"rack {rack.name}: {count} {what} cannot be divided among {chips} chips, each of which takes "
-                       f"at least {least}: use fewer chips, or the partition by layers")
+                       f"at least {least}: use fewer chips, or a smaller --tensor")
     return tuple(range(count * chip // chips, count * (chip + 1) // chips) for chip in range(chips))
 
 
@@ -103,6 +103,12 @@ def uneven(share: Share) -> list[str]:
             found.append(f"{what}: {', '.join(map(str, sizes))} on the chips; the largest part is "
                          f"{max(sizes) * len(sizes) / sum(sizes) - 1:.0%} more than an even one")
     return found
+
+
+def planes_of(model: IntegerModel) -> dict[str, int]:
+    """`Share.planes` of a model."""
+    return {"wo": addend_planes(model.wo, model.mo, model.shifts.wo_pre, model.shifts.wo),
+            "w2": addend_planes(model.w2, model.m2, model.shifts.w2_pre, model.shifts.w2 - _gained(model))}
 
 
 def addend_planes(weights: np.ndarray, scales: np.ndarray, pre: int, post: int) -> int:

@@ -8,27 +8,27 @@ from arch.rack import RackConfig
 from base.errors import TspError
 from compiler.capacity import check_wanted, hollow_model, longest_context, rope_rate
 from compiler.place.lifetimes import check_lifetimes
-from compiler.place.placement import place
+from compiler.place.placement import Placement, place
+from compiler.place.stage import Stage
 from program.integer import IntegerModel
 from program.shape import ModelConfig
 
 from .buckets import Placements, check_queues
 from .by_layers import layers_of, stages
-from .by_rows import own_model, shares
-from .plan import LAYERS, Choice, Plan, plans
+from .by_rows import own_model, planes_of, shares
+from .plan import Choice, Plan
 
 
 def choose_plan(model: ModelConfig, rack: RackConfig, wanted: int | None, four_bit: frozenset[str],
-                kind: str | None, sequences: int = 1) -> Choice:
+                among: Sequence[Plan]) -> Choice:
     """How to divide a model: with the context `wanted`, if it fits, or as much of the model's context as fits.
 
-    kind: a key of `plan.KINDS`; by default any. sequences: in flight; the context is that of each.
+    among: the plans to choose from.
 
     Raises TspError that names what does not fit.
     """
     check_chips(rack, four_bit)
-    check_sequences(rack, sequences)
-    choice = best_plan(model, rack, wanted, four_bit, plans(kind, len(rack.chips), sequences))
+    choice = best_plan(model, rack, wanted, four_bit, among)
     if not choice.context:
         raise TspError(f"rack {rack.name}: {choice.limit}")
     if wanted is not None and choice.context < wanted:
@@ -79,13 +79,6 @@ def divide(layers: int, layer: int, other: Sequence[int]) -> list[int]:
     return counts
 
 
-def check_sequences(rack: RackConfig, sequences: int) -> None:
-    """Raises TspError unless a rack serves so many sequences in flight."""
-    if sequences not in (1, len(rack.chips)):
-        raise TspError(f"rack {rack.name}: sequences in flight must be as many as chips, {len(rack.chips)}, or 1, not "
-                       f"{sequences}")
-
-
 def fitting_context(model: ModelConfig, rack: RackConfig, wanted: int | None, four_bit: frozenset[str], plan: Plan,
                     ) -> tuple[int, str]:
     """As `compiler.capacity.fitting_context`. Raises TspError if `wanted` is out of range."""
@@ -107,13 +100,17 @@ def check_chips(rack: RackConfig, four_bit: frozenset[str]) -> None:
 def place_all(model: ModelConfig, rack: RackConfig, integer: IntegerModel, plan: Plan) -> Placements:
     """Lay out what each chip of a rack holds. Raises TspError that names what does not fit."""
     rate, lanes = rope_rate(model, integer), rack.chips[0].lanes
-    if plan.kind == LAYERS:
-        chips = [place(config, layers_of(integer, stage), rate, stage=stage)
-                 for config, stage in zip(rack.chips, stages(rack, integer, plan.sequences, plan.layers), strict=True)]
-    else:
-        chips = [place(config, own_model(integer, share, lanes), rate, share)
-                 for config, share in zip(rack.chips, shares(rack, integer, plan.whole, plan.scattered), strict=True)]
-    return Placements(rack=rack, chips=chips)
+    parts: list[Stage | None] = [None] if plan.pipeline == 1 else [*stages(rack, integer, plan)]
+    planes, chips = planes_of(integer) if plan.tensor > 1 else {}, list[Placement]()
+    for group, stage in zip(plan.groups, parts, strict=True):
+        own, racked = layers_of(integer, stage) if stage else integer, rack.part(group)
+        if plan.tensor == 1:
+            chips.append(place(racked.chips[0], own, rate, stage=stage))
+            continue
+        for config, share in zip(racked.chips, shares(racked, integer, planes, plan.whole, plan.scattered),
+                                 strict=True):
+            chips.append(place(config, own_model(own, share, lanes), rate, share, stage))
+    return Placements(rack=rack, plan=plan, chips=chips)
 
 
 def check_fit(model: ModelConfig, rack: RackConfig, context: int, four_bit: frozenset[str], plan: Plan) -> Placements:

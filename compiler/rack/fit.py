@@ -10,8 +10,8 @@ from program.shape import ModelConfig
 
 from .buckets import build_buckets
 from .by_rows import uneven
-from .capacity import best_plan, check_fit, check_sequences
-from .plan import TENSOR, Choice, Plan, plans
+from .capacity import best_plan, check_fit
+from .plan import Choice, Plan, plans
 
 MOST_CHIPS = 2 * MAX_PORTS + 1
 """Chips that may all be linked with each other."""
@@ -42,17 +42,17 @@ class RackFit:
 
 
 def fit_rack(model: ModelConfig, rack: RackConfig, *, context: int | None = None, weights: str = "int8",
-             cycles: bool = False, kind: str | None = None, sequences: int = 1) -> RackFit:
+             cycles: bool = False, tensor: int | None = None, pipeline: int | None = None,
+             sequences: int = 1) -> RackFit:
     """Fit a model to a rack.
 
-    cycles: also schedule its tokens, which takes seconds. kind: a key of `plan.KINDS`; by default any.
+    cycles: also schedule its tokens, which takes seconds. tensor, pipeline: see `plan.plans`; by default any.
     sequences: in flight; the context is that of each, and the cycles are those of a period.
 
     Raises TspError if the arguments are out of range.
     """
     four_bit = four_bit_matrices(weights)
-    check_sequences(rack, sequences)
-    choice = best_plan(model, rack, context, four_bit, plans(kind, len(rack.chips), sequences))
+    choice = best_plan(model, rack, context, four_bit, plans(rack, tensor, pipeline, sequences))
     return _fit(model, rack, choice, four_bit, cycles)
 
 
@@ -82,7 +82,7 @@ def chips_needed(model: ModelConfig, config: ChipConfig, *, context: int | None 
     best: RackFit | None = None
     for chips in range(max(2, int(weight_bytes / config.sram_bytes)), MOST_CHIPS + 1):
         rack = mesh(f"{chips} x {config.name}", config.name, chips)
-        choice = best_plan(model, rack, context, four_bit, [Plan(kind=TENSOR)])
+        choice = best_plan(model, rack, context, four_bit, [Plan(tensor=chips, pipeline=1)])
         found = _fit(model, rack, choice, four_bit, cycles=False)
         if best is None or found.context > best.context:
             best = found
