@@ -180,7 +180,7 @@ def _likeness(block: Block) -> Hashable:
         (cluster.config,
          [(b.queue, b.op, b.engine, b.at, b.count, b.interval, b.taken, chips.setdefault(b.chip, len(chips)))
           for b in cluster.bursts],
-         [(s.source, s.drive, s.count, s.interval, s.group, sorted(s.reach.items()),
+         [(s.source, s.drive, s.count, s.interval, s.group, sorted((way.name, end) for way, end in s.reach.items()),
            chips.setdefault(s.chip, len(chips))) for s in cluster.streams],
          [[(cells.setdefault(each.cell, len(cells)), each.first, each.last) for each in accesses]
           for accesses in (cluster.reads, cluster.writes)]) for cluster in block.clusters]
