@@ -4,15 +4,16 @@ All chips write the same transfers in the same order. A transfer is a cluster of
 (`compiler.ir.Part`): the scheduler ties the SEND of one chip to the RECEIVEs of others by the latency of the links.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import zip_longest
 
 from arch import isa, row
 from arch.config import PLANES
-from arch.rack import Port, RackConfig
+from arch.rack import MAX_CHIPS, Port, RackConfig
 from arch.vectors import SIDES, ceil_div
+from base.errors import TspError
 from compiler.ir import Act, Cluster, Mem, Part, Stream
 
 from .builder import Builder
@@ -37,16 +38,18 @@ class Hop:
         return frozenset({self.chip} | {port.chip for port, _ in self.takers})
 
 
-def route(rack: RackConfig, *sources: int) -> list[Hop]:
-    """The hops that bring flits, which some chips have, to all others, each by the least number of links."""
-    reached, edge, hops = {*sources}, [*sources], list[Hop]()
+def route(rack: RackConfig, sources: Iterable[int], among: Collection[int] = range(MAX_CHIPS)) -> list[Hop]:
+    """The hops that bring flits, which some chips have, to all others among some that can be reached, each by the least
+    number of links."""
+    edge, hops = [*sources], list[Hop]()
+    reached = {*edge}
     while edge:
         near = edge.pop(0)
         for side in SIDES:
             ports, takers = 0, list[tuple[Port, int]]()
             for number in range(rack.chips[near].ports_of(side)):
                 far, latency = rack.across.get(Port(near, side, number), (Port(near, side, number), 0))
-                if far.chip not in reached:
+                if far.chip in among and far.chip not in reached:
                     reached.add(far.chip)
                     edge.append(far.chip)
                     ports |= 1 << number
@@ -56,17 +59,19 @@ def route(rack: RackConfig, *sources: int) -> list[Hop]:
     return hops
 
 
-def way(rack: RackConfig, hops: Sequence[Hop], target: int) -> list[Hop]:
-    """The hops of a route by which flits get to one chip, without the takers beside the way."""
-    found, wanted = list[Hop](), target
+def ways(rack: RackConfig, hops: Sequence[Hop], targets: Iterable[int]) -> list[Hop]:
+    """The hops of a route by which flits get to some chips, without the takers beside the ways."""
+    found, wanted = list[Hop](), {*targets}
     for hop in reversed(hops):
-        for port, late in hop.takers:
-            if port.chip == wanted:
-                near, _ = rack.across[port]
-                found.insert(0, replace(hop, ports=1 << near.number, takers=((port, late),)))
-                wanted = hop.chip
-                break
+        if takers := [(port, late) for port, late in hop.takers if port.chip in wanted]:
+            found.insert(0, replace(hop, ports=_mask(rack, takers), takers=tuple(takers)))
+            wanted.add(hop.chip)
     return found
+
+
+def _mask(rack: RackConfig, takers: Iterable[tuple[Port, int]]) -> int:
+    """The sender's ports from which these take flits."""
+    return sum(1 << rack.across[port][0].number for port, _ in takers)
 
 
 class Exchange:
@@ -83,7 +88,7 @@ class Exchange:
     @cached_property
     def routes(self) -> list[list[Hop]]:
         """By source, the hops to all other chips."""
-        return [route(self.rack, chip) for chip in range(len(self.rack.chips))]
+        return [route(self.rack, [chip]) for chip in range(len(self.rack.chips))]
 
     @cached_property
     def order(self) -> list[int]:
@@ -193,35 +198,30 @@ def direct(exchange: Exchange, source: int, targets: Sequence[int]) -> list[Hop]
     for hop in exchange.routes[source]:
         takers = [(port, late) for port, late in hop.takers if port.chip in targets and hop.chip == source]
         if takers:
-            ports = sum(1 << exchange.rack.across[port][0].number for port, _ in takers)
-            found.append(replace(hop, ports=ports, takers=tuple(takers)))
+            found.append(replace(hop, ports=_mask(exchange.rack, takers), takers=tuple(takers)))
     return found
 
 
-def pass_on(b: Builder, name: str, quads: range, planes: int, source: int, target: int, into: str = "") -> None:
-    """Give a chip, of any group, the lower planes of quads of another one's tensor. Chips on the way get them, too.
-    source, target: as the whole rack counts chips. into: the tensor that takes them, if the chips are linked; by
-    default the same."""
-    exchange = _between(b)
-    _pass_along(b, way(exchange.rack, route(exchange.rack, source), target), name, quads, planes, into)
+def pass_on(b: Builder, name: str, quads: range, planes: int, sources: range, targets: range,
+            among: Collection[int] = range(MAX_CHIPS)) -> None:
+    """Give some chips the lower planes of quads of a tensor that others have. Chips on the way get them, too.
 
+    name: of the tensor on this chip. sources, targets: as the whole rack counts chips. among: chips that may be on the
+    way.
 
-def tell(b: Builder, name: str, planes: int, sources: range) -> None:
-    """Give all chips of the rack the lower planes of a quad that some chips have."""
-    _pass_along(b, route(_between(b).rack, *sources), name, range(1), planes)
-
-
-def _between(b: Builder) -> Exchange:
-    """The transfers among all chips of the rack."""
-    assert b.exchange and b.exchange.between
-    return b.exchange.between
-
-
-def _pass_along(b: Builder, hops: Sequence[Hop], name: str, quads: range, planes: int, into: str = "") -> None:
-    number = _between(b).number()
+    Raises TspError if there is no way.
+    """
+    exchange = b.exchange.between if b.exchange else None
+    assert exchange
+    hops = ways(exchange.rack, route(exchange.rack, sources, among), targets)
+    reached = {port.chip for hop in hops for port, _ in hop.takers}
+    if missing := set(targets) - reached - set(sources):
+        raise TspError(f"rack {exchange.rack.name}: chip {min(missing)} must be linked with one of chips "
+                       f"{sources.start} to {sources.stop - 1} for sequences in flight")
+    number = exchange.number()
     for n, hop in enumerate(hops):
         for plane in range(planes):
-            _pass(b, _between(b), (number, "between", n, plane), hop, name, quads, plane, plane, {}, into)
+            _pass(b, exchange, (number, "between", n, plane), hop, name, quads, plane, plane, {})
 
 
 def arrivals(name: str, side: str) -> str:
@@ -231,14 +231,14 @@ def arrivals(name: str, side: str) -> str:
 
 
 def _pass(b: Builder, exchange: Exchange, key: Hashable, hop: Hop, name: str, quads: range, sent: int, taken: int,
-          acts: Mapping[str, Act], into: str = "") -> None:
+          acts: Mapping[str, Act]) -> None:
     """This chip's parts of a hop. exchange: counts the chips as the hop does. sent, taken: the plane's number at the
-    sender and at the takers. into: the tensor there; by default the same."""
+    sender and at the takers."""
     if hop.chip == exchange.chip:
         _send(b, exchange, key, hop, name, quads, sent)
     for port, late in hop.takers:
         if port.chip == exchange.chip:
-            _take(b, exchange, key, hop.chips, into or name, quads, taken, port, late, acts)
+            _take(b, exchange, key, hop.chips, name, quads, taken, port, late, acts)
 
 
 def sent_interval(b: Builder, count: int) -> int:

@@ -7,10 +7,11 @@ A sequence for each stage: each works on another one, and a token takes as many 
 are *begin*, with all transfers between stages, the stage's own *layers*, and *finish*.
 """
 
+from collections.abc import Collection
+
 from arch.config import PLANES
 from arch.isa import Alu
-from arch.rack import RackConfig
-from base.errors import TspError
+from arch.rack import MAX_CHIPS
 from compiler.ir import Block, Imm, Mem
 from compiler.place.placement import Placement
 from compiler.place.stage import Stage
@@ -18,7 +19,7 @@ from compiler.place.stage import Stage
 from .attention import attention
 from .begin import begin
 from .builder import Builder
-from .exchange import Exchange, pass_on, tell
+from .exchange import Exchange, pass_on
 from .feed_forward import feed_forward
 from .feed_forward_of_all import feed_forward_of_all
 from .finish import finish, index_next_token, keep_position, next_token
@@ -64,10 +65,10 @@ def lower_in_flight(placement: Placement, chunks: int, exchange: Exchange) -> li
     own = _stage(b)
     b.open("begin")
     choose_sequence(b)
-    for one, other in zip(_chips(b, len(own.layers) - 1), _chips(b, 0), strict=True):
-        pass_on(b, "token", range(1), token_planes(b), one, other)
+    pass_on(b, "token", range(1), token_planes(b), _chips(b, len(own.layers) - 1), _chips(b, 0))
     for stage in range(1, len(own.layers)):
-        _pass_residual(b, stage, "arrived")
+        _pass_residual(b, stage, "handed" if own.number == stage - 1 else "arrived",
+                       range(_chips(b, stage - 1).start, _chips(b, stage).stop))
     state = begin(b)
     if not own.first:
         _take_residual(b, state, "arrived")
@@ -118,12 +119,6 @@ def _next_position(b: Builder) -> None:
     b.free(position)
 
 
-def check_linked(rack: RackConfig, one: int, other: int) -> None:
-    """Raises TspError unless a link connects two chips."""
-    if not any(near.chip == one and far.chip == other for near, (far, _) in rack.across.items()):
-        raise TspError(f"rack {rack.name}: chips {one} and {other} must be linked for sequences in flight")
-
-
 def token_planes(b: Builder) -> int:
     """Byte planes of a token. It is positive: the other planes stay 0."""
     return 2 if b.geometry.tokens < 1 << 15 else 3
@@ -143,15 +138,16 @@ def _keep_residual(b: Builder, state: TokenState) -> None:
     b.op("hand over", a=state.residual, n=len(b.geometry.resident), dst=_resident(b, "handed"))
 
 
-def _pass_residual(b: Builder, stage: int, into: str = "") -> None:
-    """"handed" of the stage before goes to a stage, whose chips get what their counterparts have. into: the tensor that
-    takes it; by default the same. Then the chips must be linked."""
+def _pass_residual(b: Builder, stage: int, name: str = "handed", among: Collection[int] = range(MAX_CHIPS)) -> None:
+    """The residual goes to a stage from the one before: all of it, or to each chip the part of its counterpart. name:
+    of the tensor on this chip. among: chips that may be on the way."""
     share, dim = b.geometry.share, range(b.geometry.dim)
-    for n, (one, other) in enumerate(zip(_chips(b, stage - 1), _chips(b, stage), strict=True)):
-        if into:
-            check_linked(_rack(b), one, other)
-        quads = share.residual[n] if share and share.scattered else dim
-        pass_on(b, "handed", quads, PLANES, one, other, into)
+    sources, targets = _chips(b, stage - 1), _chips(b, stage)
+    if not (share and share.scattered):
+        pass_on(b, name, dim, PLANES, sources, targets, among)
+        return
+    for part, source, target in zip(share.residual, sources, targets, strict=True):
+        pass_on(b, name, part, PLANES, range(source, source + 1), range(target, target + 1), among)
 
 
 def _take_residual(b: Builder, state: TokenState, name: str) -> None:
@@ -165,23 +161,18 @@ def _resident(b: Builder, name: str) -> Mem:
     return b.tensor(name, b.geometry.resident.start, len(b.geometry.resident))
 
 
-def _rack(b: Builder) -> RackConfig:
-    """The whole rack."""
-    assert b.exchange and b.exchange.between
-    return b.exchange.between.rack
-
-
 def _tell_token(b: Builder) -> None:
     """All chips get the next token from the last stage, and go on to the next position."""
     own, label = _stage(b), "tell token"
     last = _chips(b, len(own.layers) - 1)
+    everyone = range(last.stop)
     if own.last:
-        tell(b, "token", token_planes(b), last)
+        pass_on(b, "token", range(1), token_planes(b), last, everyone)
         return
     position = b.regs(1)
     b.op(label, a=b.tensor("position"), alu=Alu.ADD, c=Imm(1), dst=position)
     index_next_token(b, position)
     b.op(label, a=position, dst=b.tensor("position"))
-    tell(b, "token", token_planes(b), last)
+    pass_on(b, "token", range(1), token_planes(b), last, everyone)
     b.op(label, a=b.tensor("token"), dst=next_token(b))
     b.free(position)

@@ -55,13 +55,14 @@ def best_plan(model: ModelConfig, rack: RackConfig, wanted: int | None, four_bit
 
 
 def balanced(model: ModelConfig, rack: RackConfig, context: int, four_bit: frozenset[str], plan: Plan) -> Plan:
-    """The plan with its layers divided anew: the slowest chip takes as few predicted cycles as possible.
+    """The plan with its layers divided anew: the slowest group takes as few predicted cycles as possible.
 
     The plan is returned as it is if that does not fit, or is not faster.
     """
     codes = check_queues(check_fit(model, rack, context, four_bit, plan))
     layer = max(code.schedules[1].length for code in codes)
-    other = [code.schedules[0].length + code.schedules[2].length for code in codes]
+    other = [sum(each.length * each.block.turns for n, each in enumerate(codes[group.start].schedules) if n != 1)
+             for group in plan.groups]
     better = replace(plan, layers=tuple(divide(model.n_layers, layer, other)))
     if _problem(model, rack, four_bit, better, True, context):
         return plan
@@ -70,8 +71,8 @@ def balanced(model: ModelConfig, rack: RackConfig, context: int, four_bit: froze
 
 
 def divide(layers: int, layer: int, other: Sequence[int]) -> list[int]:
-    """How many layers each chip gets, at least one, so that the slowest takes the fewest cycles. layer: cycles of one.
-    other: by chip, cycles of all else."""
+    """How many layers each group gets, at least one, so that the slowest takes the fewest cycles. layer: cycles of one.
+    other: by group, cycles of all else."""
     counts = [1] * len(other)
     for _ in range(layers - len(other)):
         ends = [count * layer + more for count, more in zip(counts, other, strict=True)]
