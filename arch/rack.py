@@ -5,7 +5,9 @@ of the other. A token starts on all of them in the same cycle of that count, and
 """
 
 import hashlib
+import itertools
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,6 +18,7 @@ from base.errors import TspError
 
 from .config import CONFIGS, MAX_PORTS, ChipConfig
 from .identity import chip_digest
+from .vectors import SIDES, ceil_div
 
 MAX_CHIPS = 64
 LATENCIES = 1, 63
@@ -181,9 +184,45 @@ def mesh(name: str, config: str, chips: int, *, slot: int = 2, latency: int = 12
     return RackConfig(name=name, chips=(chip,) * chips, links=links)
 
 
+def shelves(name: str, config: str, count: int, size: int, *, slot: int = 2, latency: int = 12) -> RackConfig:
+    """Chips of a named config on some shelves, an even number on each.
+
+    Chips of a shelf are linked with each other, and with the chip of the same place on each other shelf. Ports that are
+    left link the last chips of a shelf with the first ones of the next, the very last with the first, and so on inward:
+    then cards of two chips, or three, are linked in the order of their numbers, around all shelves.
+
+    Raises TspError if a chip has too few ports.
+    """
+    chips, links, used = range(count * size), list[Link](), Counter[tuple[int, str]]()
+
+    def port(near: int, far: int) -> Port:
+        """The next free port of a chip. Those of a shelf come at both ends of the row, low and high numbers apart."""
+        sides = sorted(SIDES, key=lambda side: used[near, side])
+        if near // size == far // size:
+            sides = ["E", "W"] if far % size < ceil_div(size, 2) else ["W", "E"]
+        side = sides[used[near, sides[0]] == MAX_PORTS]
+        used[near, side] += 1
+        return Port(near, side, used[near, side] - 1)
+
+    def join(one: int, other: int) -> None:
+        links.append(Link(ports=(port(one, other), port(other, one)), latency=latency))
+
+    for one, other in itertools.combinations(chips, 2):
+        if one // size == other // size or one % size == other % size:
+            join(one, other)
+    left = 2 * MAX_PORTS - (size - 1) - (count - 1)
+    if left < 0:
+        raise TspError(f"rack {name}: a chip has at most {2 * MAX_PORTS} ports, and {2 * MAX_PORTS - left} are needed")
+    for place in range(size // 2 if left and count > 1 else 0):
+        for shelf in range(count):
+            join(shelf * size + size - 1 - place, (shelf + 1) % count * size + place)
+    west, east = (max(used[chip, side] for chip in chips) for side in SIDES)
+    return RackConfig(name=name, chips=(linked(config, (west, east), slot),) * len(chips), links=tuple(links))
+
+
 RACKS = {rack.name: rack for rack in (mesh("pair", "ulx3s", 2, latency=11), mesh("card", "sram28", 2),
-                                       mesh("node", "sram28", 8))}
-"""The named racks: two boards, and two and eight chips that exist in simulation only."""
+                                       mesh("node", "sram28", 8), shelves("rack", "sram28", 3, 6))}
+"""The named racks: two boards, and two, eight and eighteen chips that exist in simulation only."""
 
 
 def rack_of(name: str) -> RackConfig:
