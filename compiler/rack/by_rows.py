@@ -14,6 +14,7 @@ from arch.numerics import SAT_LIMIT
 from arch.rack import RackConfig
 from arch.vectors import ceil_div
 from base.errors import TspError
+from compiler.place.hollow import taken
 from compiler.place.share import Heads, Share
 from compiler.quantize.quantizer import GREATEST_EXPONENT
 from program.integer import IntegerModel
@@ -138,10 +139,10 @@ def own_model(model: IntegerModel, share: Share, lanes: int) -> IntegerModel:
     heads, hidden, vocab = share.heads[share.chip], rows["w1"], rows["classifier"]
     found: dict[str, Any] = {
         "heads": len(heads.queries), "kv_heads": len(heads.kv), "hidden": len(hidden),
-        "vocab": len(vocab), "classifier": model.classifier[rows["classifier"]], "mc": model.mc[rows["classifier"]],
+        "vocab": len(vocab), "classifier": taken(model.classifier, vocab, 0), "mc": model.mc[vocab],
     }
     for name in ("wq", "wk", "wv", "wo", "w1", "w2", "w3"):
-        found |= {each: getattr(model, each)[:, rows[name]] for each in (name, "m" + name[1])}
+        found |= {each: taken(getattr(model, each), rows[name], 1) for each in (name, "m" + name[1])}
     found["key_offset"] = model.key_offset[:, rows["wk"]]
     for name in ("first_k", "first_m", "first_v"):
         if (array := getattr(model, name)) is not None:

@@ -10,7 +10,7 @@ from program.shape import ModelConfig
 
 from .buckets import build_buckets
 from .by_rows import uneven
-from .capacity import best_plan, check_fit
+from .capacity import best_plan, place_hollow, roomy_context
 from .plan import Choice, Plan, plans
 
 MOST_CHIPS = 2 * MAX_PORTS + 1
@@ -60,7 +60,7 @@ def _fit(model: ModelConfig, rack: RackConfig, choice: Choice, four_bit: frozens
     served = choice.context
     if not served:
         return RackFit(rack=rack, context=0, limit=choice.limit, sram=(), cycles=(), plan=choice.plan)
-    placements = check_fit(model, rack, served, four_bit, choice.plan)
+    placements = place_hollow(model, rack, served, four_bit, choice.plan)
     codes = [own[0] for own in build_buckets(placements)] if cycles else []
     sram = tuple({name: (layout.depth(name) - layout.free(name), layout.depth(name)) for name in layout.strides}
                  for layout in (placement.layout for placement in placements.chips))
@@ -79,13 +79,15 @@ def chips_needed(model: ModelConfig, config: ChipConfig, *, context: int | None 
     """
     wanted, four_bit = context or model.seq_len, four_bit_matrices(weights)
     weight_bytes = sum(math.prod(shape) for shape in model.shapes().values()) / (2 if weights == "int4" else 1)
-    best: RackFit | None = None
+    found = list[tuple[int, RackConfig, Plan]]()
     for chips in range(max(2, int(weight_bytes / config.sram_bytes)), MOST_CHIPS + 1):
-        rack = mesh(f"{chips} x {config.name}", config.name, chips)
-        choice = best_plan(model, rack, context, four_bit, [Plan(tensor=chips, pipeline=1)])
-        found = _fit(model, rack, choice, four_bit, cycles=False)
-        if best is None or found.context > best.context:
-            best = found
-        if found.context >= wanted:
+        rack, plan = mesh(f"{chips} x {config.name}", config.name, chips), Plan(tensor=chips, pipeline=1)
+        found.append((roomy_context(model, rack, context, four_bit, plan), rack, plan))
+        if found[-1][0] >= wanted:
             break
+    best: RackFit | None = None
+    for room, rack, plan in sorted(found, key=lambda each: -each[0]):
+        if best is None or room > best.context:
+            fitted = _fit(model, rack, best_plan(model, rack, context, four_bit, [plan]), four_bit, cycles=False)
+            best = fitted if best is None or fitted.context > best.context else best
     return best
