@@ -8,7 +8,7 @@ from rack_programs import EVEN, UNEVEN, rack_program
 from racks import ring
 
 from arch.config import CONFIGS
-from arch.rack import RACKS, mesh
+from arch.rack import RACKS, linked, mesh, shelves
 from base.errors import TspError
 from compiler.capacity import hollow_model
 from compiler.compile import compile_checkpoint
@@ -77,6 +77,14 @@ def test_a_rack_of_consecutive_layers():
     check(compiled, 4)
 
 
+def test_groups_of_chips_by_rows_and_a_pipeline_of_groups():
+    """The only links between the groups are those at both ends of the ring."""
+    compiled = rack_program(ring(4), "static", 2, **EVEN, n_layers=3)
+    assert [chip.channels["layers"].tolist() for chip in compiled.chips] == [[0, 1], [0, 1], [2], [2]]
+    assert [len(chip.logit_tokens()) for chip in compiled.chips] == [0, 0, 48, 56]
+    check(compiled, 3)
+
+
 def test_a_head_is_where_its_query_heads_are():
     """Three K/V heads of three query heads each on eight chips: each chip has one query head, one has two, and none
     computes more than two of the fifteen heads of the projections."""
@@ -97,6 +105,34 @@ def test_a_residual_in_parts(name: str, monkeypatch: pytest.MonkeyPatch):
     scales, sizes = LINKED[name]
     compiled = rack_program(mesh("four", "sram28", 4), scales, **sizes)
     check(compiled, compiled.context)
+
+
+GROUPS = {  # rack, chips of a group, scales, sizes
+    "ring": (ring(6), 2, "robust", {**UNEVEN, "n_layers": 4}),
+    "linked groups": (mesh("six", "ulx3s", 6), 3, "dynamic", {**GROUPED, "n_heads": 9, "n_kv_heads": 3}),
+    "residual in parts": (shelves("two shelves", "sram28", 2, 4), 4, "dynamic", {
+        **LINKED["dynamic"][1], "n_layers": 3}),
+    "chips without heads": (ring(4, chip=linked("sram28", (1, 1), 2)), 4, "dynamic", {
+        **LONG_HEADS, "n_heads": 2, "n_kv_heads": 1, "dim": 160}),
+    "a loop over the vocabulary": (mesh("four", "sram28", 4), 2, "static", {
+        **LONG_HEADS, "n_heads": 4, "n_kv_heads": 2, "dim": 96, "hidden_dim": 192, "vocab_size": 4100}),
+    "a loop, by layers": (mesh("two", "sram28", 2), 1, "static", {
+        **LONG_HEADS, "n_heads": 4, "n_kv_heads": 2, "dim": 96, "hidden_dim": 192, "vocab_size": 4100}),
+}
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", GROUPS)
+def test_groups_of_many_kinds_over_the_whole_context(name: str):
+    rack, tensor, scales, sizes = GROUPS[name]
+    compiled = rack_program(rack, scales, tensor, **sizes)
+    check(compiled, compiled.context)
+
+
+@pytest.mark.nightly
+def test_groups_on_the_rtl_over_the_whole_context():
+    compiled = rack_program(ring(4), "dynamic", 2, **EVEN)
+    check_run(compiled, "rtl", [1, 5], 0.8, 3, compiled.context)
 
 
 @pytest.mark.nightly
