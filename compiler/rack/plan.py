@@ -27,10 +27,10 @@ class Plan:
     layers: tuple[int, ...] = ()
 
     def __str__(self) -> str:
-        groups = f"{self.pipeline} groups of {self.tensor} chips, by "
-        kind = groups * (min(self.tensor, self.pipeline) > 1) + " and ".join(
-            kind for kind, count in (("consecutive layers", self.pipeline), ("rows of the matrices", self.tensor))
-            if count > 1)
+        kinds = ["consecutive layers"] if self.pipeline > 1 or self.tensor == 1 else []
+        if kinds and self.tensor > 1:
+            kinds[0] += f" among {self.pipeline} groups of {self.tensor} chips, within them"
+        kind = " by ".join([*kinds, "rows of the matrices"] if self.tensor > 1 else kinds)
         kept = f", {' and '.join(sorted(self.whole))} whole on each chip" if self.whole else ""
         parts = ", and the residual" if self.scattered else ""
         flight = f", {self.sequences} sequences in flight" if self.sequences > 1 else ""
