@@ -184,6 +184,13 @@ def mesh(name: str, config: str, chips: int, *, slot: int = 2, latency: int = 12
     return RackConfig(name=name, chips=(chip,) * chips, links=links)
 
 
+def row(name: str, config: str, chips: int, *, slot: int = 2, latency: int = 12) -> RackConfig:
+    """Chips of a named config, each linked with the next one. Raises TspError beyond MAX_CHIPS."""
+    links = tuple(Link(ports=(Port(chip, "E", 0), Port(chip + 1, "W", 0)), latency=latency)
+                  for chip in range(chips - 1))
+    return RackConfig(name=name, chips=(linked(config, (1, 1), slot),) * chips, links=links)
+
+
 def shelves(name: str, config: str, count: int, size: int, *, slot: int = 2, latency: int = 12) -> RackConfig:
     """Chips of a named config on some shelves, an even number on each.
 

@@ -66,7 +66,8 @@ def chat(
     faults = LineFaults.parse(link_faults) if link_faults is not None else None
     notes = plain(stderr=True)
     program = open_any(model, config=config, rack=rack, tensor=tensor, pipeline=pipeline,
-                       any_chip=config is None, context=context, tokenizer=tokenizer, say=lambda line: notes.print(line, style="dim"))
+                       any_chip=config is None, context=context, tokenizer=tokenizer,
+                       say=lambda line: notes.print(line, style="dim"))
     words = Tokenizer.from_bytes(program.tokenizer)
     template = choose_template(chat_template, model, words)
     if template is None:

@@ -5,7 +5,6 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from arch.rack import RackConfig
 from base.errors import TspError
 from compiler.place.stage import Stage
 from program.integer import IntegerModel, array_shapes, first_shapes
@@ -13,16 +12,18 @@ from program.integer import IntegerModel, array_shapes, first_shapes
 from .plan import Plan
 
 
-def stages(rack: RackConfig, model: IntegerModel, plan: Plan) -> list[Stage]:
+def stages(name: str, model: IntegerModel, plan: Plan) -> list[Stage]:
     """What each group of chips holds: consecutive layers, so that all hold about as many bytes with their keys and
     values, the embedding (in the first one) and the classifier (in the last).
+
+    name: of the rack, for messages.
 
     Raises TspError if there are fewer layers than groups.
     """
     count, layers = plan.pipeline, model.layers
     if layers < count:
         what = "chips" if plan.tensor == 1 else "groups of chips"
-        raise TspError(f"rack {rack.name}: {layers} layers cannot be divided among {count} {what}: use fewer, with a "
+        raise TspError(f"rack {name}: {layers} layers cannot be divided among {count} {what}: use fewer, with a "
                        "smaller --pipeline")
     table = model.vocab * model.dim
     matrices = sum(math.prod(shape[1:]) for shape in array_shapes(vars(model)).values() if len(shape) == 3)

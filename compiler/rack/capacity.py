@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -154,18 +154,26 @@ def check_chips(rack: RackConfig, four_bit: frozenset[str]) -> None:
 
 def place_all(model: ModelConfig, rack: RackConfig, integer: IntegerModel, plan: Plan) -> Placements:
     """Lay out what each chip of a rack holds. Raises TspError that names what does not fit."""
-    rate, lanes = rope_rate(model, integer), rack.chips[0].lanes
-    parts: list[Stage | None] = [None] if plan.pipeline == 1 else [*stages(rack, integer, plan)]
-    planes, chips = planes_of(integer) if plan.tensor > 1 else {}, list[Placement]()
-    for group, stage in zip(plan.groups, parts, strict=True):
-        own, racked = layers_of(integer, stage) if stage else integer, rack.part(group)
-        if plan.tensor == 1:
-            chips.append(place(racked.chips[0], own, rate, stage=stage))
-            continue
-        for config, share in zip(racked.chips, shares(racked, integer, planes, plan.whole, plan.scattered),
-                                 strict=True):
-            chips.append(place(config, own_model(own, share, lanes), rate, share, stage))
+    parts: list[Stage | None] = [None] if plan.pipeline == 1 else [*stages(rack.name, integer, plan)]
+    planes = planes_of(integer) if plan.tensor > 1 else {}
+    chips = [placement for group, stage in zip(plan.groups, parts, strict=True)
+             for placement in place_group(model, rack.part(group), integer, plan, stage, planes)]
     return Placements(rack=rack, plan=plan, chips=chips)
+
+
+def place_group(model: ModelConfig, group: RackConfig, integer: IntegerModel, plan: Plan, stage: Stage | None,
+                planes: Mapping[str, int]) -> list[Placement]:
+    """Lay out what each chip of a group holds. planes: `by_rows.planes_of` the whole model.
+
+    Raises TspError that names what does not fit.
+    """
+    rate, lanes = rope_rate(model, integer), group.chips[0].lanes
+    own = layers_of(integer, stage) if stage else integer
+    if plan.tensor == 1:
+        return [place(group.chips[0], own, rate, stage=stage)]
+    parts = shares(group, integer, planes, plan.whole, plan.scattered)
+    return [place(config, own_model(own, share, lanes), rate, share, stage)
+            for config, share in zip(group.chips, parts, strict=True)]
 
 
 def place_hollow(model: ModelConfig, rack: RackConfig, context: int, four_bit: frozenset[str], plan: Plan,
