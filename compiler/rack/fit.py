@@ -79,15 +79,27 @@ def chips_needed(model: ModelConfig, config: ChipConfig, *, context: int | None 
     """
     wanted, four_bit = context or model.seq_len, four_bit_matrices(weights)
     weight_bytes = sum(math.prod(shape) for shape in model.shapes().values()) / (2 if weights == "int4" else 1)
-    found = list[tuple[int, RackConfig, Plan]]()
+    best, less = None, list[tuple[int, RackConfig, Plan]]()
     for chips in range(max(2, int(weight_bytes / config.sram_bytes)), MOST_CHIPS + 1):
         rack, plan = mesh(f"{chips} x {config.name}", config.name, chips), Plan(tensor=chips, pipeline=1)
-        found.append((roomy_context(model, rack, context, four_bit, plan), rack, plan))
-        if found[-1][0] >= wanted:
-            break
-    best: RackFit | None = None
-    for room, rack, plan in sorted(found, key=lambda each: -each[0]):
+        room = roomy_context(model, rack, context, four_bit, plan)
+        if room < wanted:
+            less.append((room, rack, plan))
+            continue
+        best = _longer(best, _fit_plan(model, rack, context, four_bit, plan))
+        if best.context >= wanted:
+            return best
+    for room, rack, plan in sorted(less, key=lambda each: -each[0]):
         if best is None or room > best.context:
-            fitted = _fit(model, rack, best_plan(model, rack, context, four_bit, [plan]), four_bit, cycles=False)
-            best = fitted if best is None or fitted.context > best.context else best
+            best = _longer(best, _fit_plan(model, rack, context, four_bit, plan))
     return best
+
+
+def _fit_plan(model: ModelConfig, rack: RackConfig, context: int | None, four_bit: frozenset[str], plan: Plan,
+              ) -> RackFit:
+    return _fit(model, rack, best_plan(model, rack, context, four_bit, [plan]), four_bit, cycles=False)
+
+
+def _longer(one: RackFit | None, other: RackFit) -> RackFit:
+    """The one with the longer context; the first, if they are equal."""
+    return one if one and one.context >= other.context else other
