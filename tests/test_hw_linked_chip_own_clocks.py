@@ -64,6 +64,16 @@ def test_tokens_are_those_of_the_model_whenever_clocks_are_put_right():
     programs(PAIR, (0, 1), (FAST * PPM, -FAST * PPM), 3)
 
 
+@pytest.mark.parametrize("ppm", [1000.0, -1000.0])
+def test_links_come_up_however_long_the_host_waits(ppm: float):
+    """They are trained, and buffers stand anywhere, when the hosts say which links there are."""
+    for seed in range(3):
+        bench = LinkedBench(PAIR, seed=seed, ppm=(ppm, -ppm))
+        bench.step(15_000 + 700 * seed)
+        bench.start()
+        good(bench)
+
+
 @pytest.mark.nightly
 @pytest.mark.parametrize("first", range(100, 140, 10))
 def test_many_programs(first: int):
