@@ -5,8 +5,10 @@ of the other. A token starts on all of them in the same cycle of that count, and
 """
 
 import hashlib
+import itertools
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -17,6 +19,7 @@ from base.errors import TspError
 
 from .config import CONFIGS, MAX_PORTS, ChipConfig
 from .identity import chip_digest
+from .vectors import SIDES, ceil_div
 
 MAX_CHIPS = 64
 LATENCIES = 1, 63
@@ -140,6 +143,20 @@ class RackConfig:
         return len({(near.chip, far.chip) for near, (far, _) in self.across.items()}) == len(self.chips) * (
             len(self.chips) - 1)
 
+    def part(self, chips: range) -> "RackConfig":
+        """A rack of neighbouring chips of this one, numbered from 0 on, and the links between them. Raises TspError if
+        these do not connect them."""
+        if chips == range(len(self.chips)):
+            return self
+        links = tuple(Link(ports=(one, other), latency=link.latency) for link in self.links
+                      if all(port.chip in chips for port in link.ports)
+                      for one, other in [[replace(port, chip=port.chip - chips.start) for port in link.ports]])
+        try:
+            return RackConfig(name=self.name, chips=self.chips[chips.start : chips.stop], links=links)
+        except TspError:
+            raise self._wrong(f"chips {chips.start} to {chips.stop - 1} must be linked with each other, directly or "
+                              "through one another, to be a group") from None
+
     @cached_property
     def across(self) -> Mapping[Port, tuple[Port, int]]:
         """What is at the other end of a port's link, and its latency."""
@@ -209,9 +226,52 @@ def mesh(name: str, config: str, chips: int, *, slot: int = 2, latency: int = 12
     return RackConfig(name=name, chips=(chip,) * chips, links=links)
 
 
+def row(name: str, config: str, chips: int, *, slot: int = 2, latency: int = 12) -> RackConfig:
+    """Chips of a named config, each linked with the next one. Raises TspError beyond MAX_CHIPS."""
+    links = tuple(Link(ports=(Port(chip, "E", 0), Port(chip + 1, "W", 0)), latency=latency)
+                  for chip in range(chips - 1))
+    return RackConfig(name=name, chips=(linked(config, (1, 1), slot),) * chips, links=links)
+
+
+def shelves(name: str, config: str, count: int, size: int, *, slot: int = 2, latency: int = 12) -> RackConfig:
+    """Chips of a named config on some shelves, an even number on each.
+
+    Chips of a shelf are linked with each other, and with the chip of the same place on each other shelf. Ports that are
+    left link the last chips of a shelf with the first ones of the next, the very last with the first, and so on inward:
+    then cards of two chips, or three, are linked in the order of their numbers, around all shelves.
+
+    Raises TspError if a chip has too few ports.
+    """
+    chips, links, used = range(count * size), list[Link](), Counter[tuple[int, str]]()
+
+    def port(near: int, far: int) -> Port:
+        """The next free port of a chip. Those of a shelf come at both ends of the row, low and high numbers apart."""
+        sides = sorted(SIDES, key=lambda side: used[near, side])
+        if near // size == far // size:
+            sides = ["E", "W"] if far % size < ceil_div(size, 2) else ["W", "E"]
+        side = sides[used[near, sides[0]] == MAX_PORTS]
+        used[near, side] += 1
+        return Port(near, side, used[near, side] - 1)
+
+    def join(one: int, other: int) -> None:
+        links.append(Link(ports=(port(one, other), port(other, one)), latency=latency))
+
+    for one, other in itertools.combinations(chips, 2):
+        if one // size == other // size or one % size == other % size:
+            join(one, other)
+    left = 2 * MAX_PORTS - (size - 1) - (count - 1)
+    if left < 0:
+        raise TspError(f"rack {name}: a chip has at most {2 * MAX_PORTS} ports, and {2 * MAX_PORTS - left} are needed")
+    for place in range(size // 2 if left and count > 1 else 0):
+        for shelf in range(count):
+            join(shelf * size + size - 1 - place, (shelf + 1) % count * size + place)
+    west, east = (max(used[chip, side] for chip in chips) for side in SIDES)
+    return RackConfig(name=name, chips=(linked(config, (west, east), slot),) * len(chips), links=tuple(links))
+
+
 RACKS = {rack.name: rack for rack in (mesh("pair", "ulx3s", 2, latency=11), mesh("card", "sram28", 2),
-                                       mesh("node", "sram28", 8))}
-"""The named racks: two boards, and two and eight chips that exist in simulation only."""
+                                       mesh("node", "sram28", 8), shelves("rack", "sram28", 3, 6))}
+"""The named racks: two boards, and two, eight and eighteen chips that exist in simulation only."""
 
 
 def rack_of(name: str) -> RackConfig:

@@ -142,7 +142,7 @@ BOARDS = {
               nextpnr=("--45k", "--package", "CABGA381", "--speed", "6"), pack="ecppack"),
         Board(name="icepi_zero", config="micro", part="LFE5U-25F-6BG256C",
               platform=("icepi_zero", "IcepiZero1_3Platform"), family="ecp5", mhz=50.0, baud=3_000_000,
-              lut=24_288, ff=24_288, bram=56, dsp=28, pack="ecppack",
+              lut=24_288, ff=24_288, bram=56, dsp=28, pack="ecppack", seed=2,
               nextpnr=("--25k", "--package", "CABGA256", "--speed", "6"),
               lut_products="*product2_0_*"),  # of row 0 of both MXMs: 8
         Board(name="tang_primer_20k", config="micro", part="GW2A-LV18PG256C8/I7",

@@ -23,4 +23,4 @@ SIZES = TINY | {"dim": 32, "hidden_dim": 64, "n_heads": 4, "n_kv_heads": 2, "hea
 def shared(rack: RackConfig = BOARDS) -> RackProgram:
     """A model that both chips share."""
     return compile_rack(random_checkpoint(small_config(**SIZES)), random_tokenizer(SIZES["vocab_size"]), rack=rack,
-                        partition="tensor", measure=False)
+                        pipeline=1, measure=False)

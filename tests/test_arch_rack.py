@@ -8,7 +8,7 @@ import pytest
 from racks import CHIP, ring
 
 from arch.identity import chip_digest
-from arch.rack import RACKS, SLACKS, WATCHED, Link, Oscillators, Port, RackConfig, linked, rack_of
+from arch.rack import RACKS, SLACKS, WATCHED, Link, Oscillators, Port, RackConfig, linked, rack_of, shelves
 from base.errors import TspError
 from fpga.host.links import AHEAD, ahead
 from hw.link.frame import crc_frames
@@ -61,6 +61,32 @@ def test_rings_reach_every_chip():
     assert ring(1).across[Port(0, "E", 0)] == (Port(0, "W", 0), 9)
 
 
+def test_the_rack_of_nine_cards():
+    rack = RACKS["rack"]
+    linked_with = {chip: {far.chip for near, (far, _) in rack.across.items() if near.chip == chip}
+                   for chip in range(18)}
+    assert len(rack.links) == 72 and {len(far) for far in linked_with.values()} == {8}
+    for size in (2, 3, 6):  # the chips of a group, and groups that follow each other
+        groups = [range(first, first + size) for first in range(0, 18, size)]
+        assert all(rack.part(group).meshed for group in groups)
+        assert all(linked_with[one[n]] & {*other} for one, other in zip(groups, groups[1:] + groups[:1], strict=True)
+                   for n in range(size // 2 if size < 6 else size))
+    assert max(len(set(range(18)) - far - {chip}) for chip, far in linked_with.items()) == 9
+    assert all({chip, *far}.union(*(linked_with[n] for n in far)) == {*range(18)} for chip, far in linked_with.items())
+
+
+def test_a_part_of_a_rack():
+    part = RACKS["rack"].part(range(6, 8))
+    assert len(part.chips) == 2 and len(part.links) == 1 and part.meshed
+    with pytest.raises(TspError, match="rack ring of 4: chips 1 to 2 must be linked with each other"):
+        replace(ring(4), links=ring(4).links[:1] + ring(4).links[2:]).part(range(1, 3))
+
+
+def test_too_many_shelves_for_the_ports():
+    with pytest.raises(TspError, match="a chip has at most 8 ports, and 9 are needed"):
+        shelves("rack", "sram28", 5, 6)
+
+
 def link(one: str, other: str, latency: int = 9) -> Link:
     return Link(ports=(Port.parse(one), Port.parse(other)), latency=latency)
 
@@ -104,7 +130,7 @@ def test_bad_files(text: str, what: str, tmp_path: Path):
 
 
 def test_an_unknown_rack_is_refused():
-    with pytest.raises(TspError, match=r"a rack must be pair, card, node or a file NAME\.json, not 'trio'"):
+    with pytest.raises(TspError, match=r"a rack must be pair, card, node, rack or a file NAME\.json, not 'trio'"):
         rack_of("trio")
 
 

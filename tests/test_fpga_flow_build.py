@@ -5,14 +5,17 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from amaranth.hdl import Fragment, Signal
 from checkpoints import REPOSITORY
 from linked_bench import CHIP, LATENCY, LINK, ring
+from rich.console import Console
 
 from arch.config import CONFIGS
 from arch.rack import RACKS, Link, Port, RackConfig
+from base.campaign import Part
 from base.errors import TspError
 from fpga import boards
 from fpga.flow import (
@@ -30,6 +33,7 @@ from fpga.flow import (
 from fpga.flow import (
     place_macros as plan,
 )
+from fpga.flow.family import Netlist, Routed
 from fpga.gateware import linked
 from fpga.gateware.clock import PLLS, Clock
 from hw.linked_chip import ports as linked_ports
@@ -173,6 +177,58 @@ def test_a_wrong_option_is_one_line(module, arguments, words):
                           text=True, timeout=60)
     assert done.returncode == 2 and not done.stdout
     assert done.stderr.startswith(f"fpga.{module}: ") and words in done.stderr and done.stderr.count("\n") == 1
+
+
+SPEEDS = {1: 50.5, 2: 47.0, 3: 52.25, 4: 51.0}
+
+
+@pytest.fixture
+def seeds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
+    """The seeds that are routed, by a flow that only knows their speeds; seed 2 cannot be routed at first."""
+    routed: list[int] = []
+
+    def route(board: boards.Board, netlist: Netlist, seed: int) -> Routed:
+        routed.append(seed)
+        if seed == 2 and routed.count(2) == 1:
+            raise TspError("nextpnr failed")
+        return Routed(tmp_path, tmp_path, {})
+
+    def measure(board: boards.Board, netlist: Netlist, routed: Routed, seed: int) -> report.Report:
+        return report.Report(
+            board=board.name, part="", config="", digest="", seed=seed, seeds_tried=1, lut4=0, comb=0, ff=0, bram=0,
+            dsp=0, fmax_mhz=SPEEDS[seed], constraint_mhz=50.0, critical_path=(), versions={}, seconds={"nextpnr": 3.0})
+
+    monkeypatch.setattr(build, "synthesise", lambda board: Netlist(tmp_path / "netlist", "", 0.0))
+    monkeypatch.setattr(build, "measure", measure)
+    monkeypatch.setattr(build.tools, "find", lambda name: tools.Tool(name, (), "1"))
+    monkeypatch.setitem(build.FAMILIES, "ecp5", replace(ecp5.FAMILY, route=route))
+    return routed
+
+
+def sweep(folder: Path, **options) -> build.Built | None:
+    return build.build(boards.BOARDS["ulx3s"], range(1, 5), Console(quiet=True), folder=folder, **options)
+
+
+def test_a_sweep_keeps_what_its_seeds_reach_and_takes_the_fastest(seeds: list[int], tmp_path: Path):
+    first = sweep(tmp_path)
+    assert first and (first.report.seed, first.report.fmax_mhz, first.report.seeds_tried) == (3, 52.25, 3)
+    assert seeds == [1, 2, 3, 4, 3]  # the fastest comes from the cache
+    seeds[:] = [2]
+    again = sweep(tmp_path)
+    assert again and again.report.seeds_tried == 4 and seeds == [2, 2, 3]  # what failed is tried again
+
+
+def test_machines_share_a_sweep_by_parts(seeds: list[int], tmp_path: Path):
+    for n in (1, 2):
+        assert sweep(tmp_path, part=Part(index=n, count=2)) is None
+    assert seeds == [1, 3, 2, 4]
+    both = sweep(tmp_path)
+    assert both and both.report.seed == 3
+
+
+def test_a_sweep_of_which_nothing_is_routed_is_a_line(seeds: list[int], tmp_path: Path):
+    with pytest.raises(TspError, match="seed 2: nextpnr failed"):
+        build.build(boards.BOARDS["ulx3s"], [2], Console(quiet=True), folder=tmp_path)
 
 
 def test_make_refuses_an_unknown_board_before_it_installs_the_tools(tmp_path):
