@@ -112,17 +112,19 @@ class Receiver(wiring.Component):
         """Holds the reader until frames arrive on time, or moves it. Whether that cannot be."""
         link = self._link
         quiet, hopeless = Signal(range(QUIET + 1), init=QUIET), Signal()
-        on_time = Mux(self.parent & ~self.counted, sent[: link.phase_bits] == 0, right)
+        # Whether a frame sets the counter. A counter that has been set before may have run apart since.
+        follows = self.parent if link.slack else self.parent & ~self.counted
+        on_time = Mux(follows, sent[: link.phase_bits] == 0, right)
         judge = Signal()
         judges = counted & ~joined & ~quiet.any() & (self.counted | self.parent)
-        loads = judge & on_time & self.parent & ~self.counted
+        loads = judge & on_time & follows if link.slack else judge & on_time & self.parent & ~self.counted
         off, moved = judge & ~on_time, self.hold
         if link.slack:
             moves, behind = self._realigner, Signal()
             judges, loads, moved = judges & ~moves.busy, loads | moves.load, self.hold | moves.behind
             # The level is not the least one, if frames have come for long before they are judged.
             late = (sent - Cat(Const(0, link.phase_bits), counter))[: SLOT_BITS + link.phase_bits]
-            m.d.comb += [behind.eq(off & ~late[-1] & ~(self.parent & ~self.counted)),
+            m.d.comb += [behind.eq(off & ~late[-1] & ~follows),
                          moves.behind.eq(behind & (self.level > link.slot) & (self.level <= link.high))]
             off &= ~behind
             with m.If(~self.linked):
