@@ -15,7 +15,7 @@ from run.models import find_model
 from run.programs import open_any
 from sim.rtl.ranks import current
 
-from .options import Config, Context, Partition, Rack, Scales, Sequences, Text, TokenizerFile, Weights
+from .options import Config, Context, Pipeline, Rack, Scales, Sequences, Tensor, Text, TokenizerFile, Weights
 
 
 def serve(
@@ -44,7 +44,8 @@ def serve(
     max_body: Annotated[int, typer.Option(help="Bytes of a request.")] = 1 << 20,
     config: Config = None,
     rack: Rack = None,
-    partition: Partition = None,
+    tensor: Tensor = None,
+    pipeline: Pipeline = None,
     sequences: Sequences = None,
     context: Context = None,
     weights: Weights = None,
@@ -67,7 +68,7 @@ def serve(
                         drain=drain_seconds, requests=requests_per_minute, tokens=tokens_per_minute, body=max_body)
     if chat_template not in (None, PLAIN):
         read_template(Path(chat_template))  # before a compilation that may take minutes
-    compiled = open_any(program, config=config, rack=rack, partition=partition, sequences=sequences,
+    compiled = open_any(program, config=config, rack=rack, tensor=tensor, pipeline=pipeline, sequences=sequences,
                         any_chip=config is None, context=context, weights=weights, scales=scales, text=text,
                         tokenizer=tokenizer, say=_say)
     template = choose_template(chat_template, program, Tokenizer.from_bytes(compiled.tokenizer))

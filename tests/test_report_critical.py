@@ -63,7 +63,7 @@ def test_longer_links_make_the_period_longer_by_the_transfers_on_the_path():
     slower = 12
     link = replace(PAIR.links[0], latency=PAIR.links[0].latency + slower)
     there = compile_rack(random_checkpoint(small_config(**SHARED)), random_tokenizer(SHARED["vocab_size"]),
-                         rack=replace(PAIR, links=(link,)), partition="tensor", measure=False)
+                         rack=replace(PAIR, links=(link,)), pipeline=1, measure=False)
     path = critical_path(shared(), 0)
     waits = sum(step.waiting * part.turns for part in path for step in part.steps)
     least = shared().buckets[0].period - waits + slower * transfers(path)

@@ -1,4 +1,4 @@
-"""Devices that run as many sequences in flight as a rack has chips, period by period (decision 0027)."""
+"""Devices that run as many sequences in flight as a rack has groups of chips, period by period (decision 0027)."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -149,7 +149,8 @@ class RackInFlight(SeatedRack, _Flights):
         self._open(program)
         super().load(program)
         for n, seat in enumerate(self._seats):
-            seat.work_on(-n % program.sequences)
+            group = n * program.sequences // len(self._seats)
+            seat.work_on(-group % program.sequences)
 
     def _begin(self, sequence: int, begun: _Begun) -> None:
         for seat in self._seats:
