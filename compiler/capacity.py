@@ -18,9 +18,8 @@ from program import integer
 from program.integer import MATRICES, IntegerModel, Shifts
 from program.shape import ModelConfig
 
-from .lower.token import lower_token
 from .place.placement import Placement, place
-from .schedule.buckets import check_queues
+from .schedule.buckets import check_queues, lower
 
 INT4_MATRICES = frozenset(MATRICES) - {"classifier"}
 """Matrices held in four bits with weights="int4". The classifier is also the embedding and keeps eight bits."""
@@ -117,11 +116,11 @@ def _fitting(model: ModelConfig, four_bit: frozenset[str]) -> str:
     return f"the model fits --config {' or '.join(found)}" if found else "the model fits no config"
 
 
-def check_fit(model: ModelConfig, config: ChipConfig, context: int, four_bit: frozenset[str],
+def check_fit(model: ModelConfig, config: ChipConfig, context: int, four_bit: frozenset[str], sequences: int = 1,
               robust: bool = False) -> Placement:
     """Place and lower the model's shapes, without weights. Raises TspError that names what does not fit.
 
-    robust: as a robust model (`compiler.quantize.scales.robust`).
+    sequences: in one program. robust: as a robust model (`compiler.quantize.scales.robust`).
     """
     if four_bit and not config.int4:
         raise TspError(f"config {config.name} has no int4 weights, because the {2 * config.rows} rows of a step "
@@ -136,8 +135,8 @@ def check_fit(model: ModelConfig, config: ChipConfig, context: int, four_bit: fr
     if needed > config.sram_bytes:
         raise TspError(f"the weight matrices take {needed / 1024:,.0f} KiB, config {config.name} has "
                        f"{config.sram_bytes / 1024:,.0f} KiB of SRAM: use a larger config")
-    placement = place(config, sizes, rope_rate(model, sizes))
-    check_lifetimes(config, lower_token(placement, placement.geometry.chunks))
+    placement = place(config, sizes, rope_rate(model, sizes), together=sequences)
+    check_lifetimes(config, lower(placement, 0, placement.geometry.chunks))
     return placement
 
 

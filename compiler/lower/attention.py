@@ -139,7 +139,7 @@ def _bursts(b: Builder, mask: Reg | None, drains: bool) -> list[tuple[int, int]]
     """(first, count) of the vectors of positions whose scores are computed in a burst, all masked or none. Few masks
     are in registers, and applied at once; others come from SRAM, a few at a time. drains: those without a mask take no
     operation of the VXM."""
-    most = b.geometry.position_burst if b.geometry.head_vectors > 1 else DRAIN_BURST
+    most = b.geometry.position_burst if b.geometry.masks_on_both_sides else DRAIN_BURST
     masked = max(most, mask.count) if mask else most
     free = b.geometry.position_burst if drains else most
     edges = sorted({*range(0, b.valid, free), b.valid, *range(b.valid, b.chunks, masked), b.chunks})
@@ -152,9 +152,11 @@ def _masked(b: Builder, mask: Reg | None, label: str, scaled: dict[str, Any], fi
     if mask:
         return scaled | {"alu": Alu.ADD, "c": mask[first : first + count]}
     part = scaled["dst"]
+    if "b" not in scaled and b.geometry.together > 1:
+        return scaled | {"alu": Alu.ADD, "c": b.tensor("mask_W0" if scaled["a"].side == "E" else "mask_E0", first, count)}
     b.op(label, **scaled | {"sat": Sat.S32})
     add = {"a": part, "alu": Alu.ADD, "sat": scaled["sat"], "n": count, "dst": part}
-    if b.geometry.head_vectors > 1:
+    if b.geometry.masks_on_both_sides:
         return add | {"c": b.tensor("mask_W0" if part.slice == "E0" else "mask_E0", first, count)}
     copy = b.regs(count)
     b.op(label, a=b.tensor("mask_W0", first, count), n=count, dst=copy)
@@ -230,7 +232,7 @@ def _ends_vector(g: Geometry, head: Head) -> bool:
 
 def _output_acts(b: Builder, number: int) -> dict[str, Act]:
     """The activation entries of a head's vectors, from vector `number` on."""
-    first = b.config.act_depth - len(b.geometry.attention_vectors()) + number
+    first = b.outputs[number]
     return b.placement.matrices["wo"].inputs({side: Act(side, first, b.geometry.head_vectors) for side in SIDES})
 
 

@@ -136,11 +136,11 @@ def _rotation(b: Builder, position: Reg, cos: Reg, sin: Reg) -> None:
 def _mask(b: Builder, position: Reg) -> Reg | None:
     """What scores, or products of static keys, are added to: 0, or far below. Returned if it is in registers.
 
-    A few vectors stay in registers, where heads of one vector leave room for them; heads of several vectors have
-    them in both inner slices.
+    A few vectors stay in registers, where heads of one vector leave room for them; otherwise they may be in both inner
+    slices.
     """
     label, n, start = "mask", b.chunks - b.valid, b.regs(1)
-    several = b.geometry.head_vectors > 1
+    several = b.geometry.masks_on_both_sides
     mask = b.regs(n) if not several and n <= MASKS else b.tensor("mask_W0", 0, n)
     b.op(label, a=position, alu=Alu.SUB, c=Imm(b.valid * b.geometry.lanes), dst=start)
     b.op(label, a=Iota(), alu=Alu.GT, c=start, n=n, dst=mask)

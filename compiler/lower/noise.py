@@ -43,7 +43,8 @@ def gumbel(b: Builder, first: int, count: int, *, rel: int) -> Mem:
     if not tensor.per_layer:
         return every_other(b, "gumbel", first, count, rel=rel)
     layer, within = divmod(first, tensor.quads)
-    return Mem(tensor.slice, tensor.addr + layer * b.placement.layout.strides[tensor.slice] + within, count, 2)
+    own = tensor.mem(within, 2 * count - 1)[::2]
+    return replace(own, addr=own.addr + layer * b.placement.layout.strides[tensor.slice], rel=0)
 
 
 def every_other(b: Builder, name: str, first: int, count: int, *, rel: int) -> Mem:

@@ -7,7 +7,7 @@ matrix.
 
 import itertools
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ class Tensor:
     quads: quads in each layer, or in all if the tensor is global; of one copy.
     copies: independent copies, one for each sequence. They are interleaved: quad q of copy s is at q * copies + s.
     addr: first quad, once `Layout.place` has run.
+    chosen: an index register says which copy is meant. Otherwise it is that of the address.
     """
 
     name: str
@@ -38,19 +39,24 @@ class Tensor:
     per_layer: bool
     addr: int = -1
     copies: int = 1
+    chosen: bool = True
 
     @property
     def size(self) -> int:
         """Quads of all copies, in each layer or in all."""
         return self.quads * self.copies
 
+    def of(self, sequence: int) -> "Tensor":
+        """The copy of a sequence; the tensor itself if it has no copies."""
+        return self if self.copies == 1 else replace(self, addr=self.addr + sequence, chosen=False)
+
     def mem(self, start: int = 0, count: int = 0, **kwargs: Any) -> Mem:
         """`count` quads from quad `start` of the tensor on. By default, all to its end.
 
-        Of several copies it is the present sequence's, unless another index register is named, which must hold that
-        sequence's offset, too.
+        Of copies that are chosen it is the present sequence's, unless another index register is named, which must
+        hold that sequence's offset, too.
         """
-        if self.copies > 1:
+        if self.copies > 1 and self.chosen:
             kwargs = {"index": INDEX_SEQUENCE} | kwargs
         return Mem(self.slice, self.addr + start * self.copies, count or self.quads - start, self.copies,
                    rel=int(self.per_layer), **kwargs)
@@ -172,11 +178,13 @@ class Layout:
             f"{tensor.slice} of config {self.config.name} has {left} of {self.depth(tensor.slice)} left: "
             "use a larger config")
 
-    def share(self, name: str, other: Tensor, quads: int) -> Tensor:
-        """A tensor in the first quads of a global tensor. Only one of the two may hold data at a time."""
-        if quads > other.quads or other.per_layer:
-            raise ValueError(f"{quads} quads of {name} do not fit {other}")
-        tensor = Tensor(name, other.slice, quads, False)
+    def share(self, name: str, other: Tensor, quads: int) -> Tensor | None:
+        """A tensor in the first quads of a global tensor that no earlier one shares; None if it has too few. Either
+        these or the global tensor may hold data at a time."""
+        first = sum(tensor.quads for tensor, shared in self.shared if shared is other)
+        if other.per_layer or first + quads > other.quads:
+            return None
+        tensor = Tensor(name, other.slice, quads, False, copies=other.copies)
         self.shared.append((tensor, other))
         return tensor
 
@@ -192,8 +200,10 @@ class Layout:
             for tensor in self.tensors:
                 if tensor.slice == name and not tensor.per_layer:
                     tensor.addr, at = at, at + tensor.size
+        shared = dict[int, int]()
         for tensor, other in self.shared:
-            tensor.addr = other.addr
+            tensor.addr = shared.get(id(other), other.addr)
+            shared[id(other)] = tensor.addr + tensor.size
 
     def fill(self, tensor: Tensor, data: np.ndarray) -> None:
         """Set the initial bytes [layers if per_layer, quads, planes, lanes] of a tensor, of all its copies. They may

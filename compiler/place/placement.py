@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -50,6 +51,8 @@ LAST = " last"
 """End of the name of a matrix that has the last output vector of one whose vectors both sides share."""
 KEYS = "K cache"
 """Prefix of the names of keys."""
+VALUES = "V cache"
+"""Prefix of the names of values."""
 
 
 @dataclass(eq=False)
@@ -110,7 +113,10 @@ class Origin:
 
 @dataclass(eq=False)
 class Placement:
-    """The places of a model's tensors on a chip."""
+    """The places of a model's tensors on a chip.
+
+    sequence: of several in one program, the one whose copies the tensors are, see `of`.
+    """
 
     geometry: Geometry
     layout: Layout
@@ -121,17 +127,32 @@ class Placement:
     k: dict[tuple[int, int], Tensor] = field(default_factory=dict)
     v: dict[tuple[int, int], Tensor] = field(default_factory=dict)
     vocabulary: Vocabulary = Vocabulary()
+    sequence: int = 0
+
+    def of(self, sequence: int) -> "Placement":
+        """The places that one of several sequences in one program has: its own copies, and what all of them share."""
+        def own(tensors: Mapping[Any, Tensor]) -> dict[Any, Tensor]:
+            return {name: tensor.of(sequence) for name, tensor in tensors.items()}
+
+        matrices = dict(self.matrices)
+        if self.vocabulary.turns:
+            classifier = self.matrices["classifier"]
+            matrices["classifier"] = replace(classifier, scale={
+                side: scale.of(sequence) for side, scale in classifier.scale.items() if isinstance(scale, Tensor)})
+        return replace(self, sequence=sequence, tensors=own(self.tensors), k=own(self.k), v=own(self.v),
+                       matrices=matrices)
 
 
 def place(config: ChipConfig, model: IntegerModel, rope_rate: np.ndarray, share: Share | None = None,
-          stage: Stage | None = None) -> Placement:
+          stage: Stage | None = None, together: int = 1) -> Placement:
     """Allocate all tensors.
 
-    share, stage: what the chips of a rack hold; `model` is then what this chip holds.
+    share, stage: what the chips of a rack hold; `model` is then what this chip holds. together: sequences in one
+    program.
 
     Raises TspError that names what does not fit.
     """
-    geometry = Geometry(config, model, share, stage)
+    geometry = Geometry(config, model, share, stage, together)
     placement = Placement(geometry, Layout(config, model.layers))
     if ceil_div(geometry.tokens, geometry.lanes) * geometry.lanes > 1 << 16:
         raise TspError(f"the vocabulary must have at most 65536 tokens, not {geometry.tokens}")
@@ -174,9 +195,16 @@ class _Placer:
                 movable = {tensor.name for tensor in self.layout.tensors} - moved
                 if self.p.vocabulary.turns:
                     movable.clear()
-                elif self.config.weight_groups > 1:
-                    movable = {name for name in movable if not name.startswith(KEYS)}
+                else:
+                    movable = {name for name in movable if not name.startswith(self._fixed)}
                 moved |= {tensor.name for tensor in self.layout.relieve(f"{side}{group}", f"{side}0", movable)}
+
+    @property
+    def _fixed(self) -> tuple[str, ...]:
+        """How names begin of what never goes to slice 0, for lack of index registers there."""
+        if self.g.together > 1:
+            return (KEYS,) if self.g.static_keys else (KEYS, VALUES)
+        return (KEYS,) if self.config.weight_groups > 1 else ()
 
     def _cache(self) -> None:
         g = self.g
@@ -189,7 +217,7 @@ class _Placer:
                 for member in range(g.heads_per_vector):
                     kv = head_set * g.heads_per_vector + member
                     self.p.v[kv, group] = self.layout.claim(
-                        f"V cache of head {kv}", f"{side}{group}", g.chunks * g.head_entries, per_layer=True,
+                        f"{VALUES} of head {kv}", f"{side}{group}", g.chunks * g.head_entries, per_layer=True,
                         copies=g.sequences)
         if g.static_keys:
             self._key_offsets()
@@ -278,7 +306,8 @@ class _Placer:
             vectors[i::2] = vectors_of(scales[side], self.g.lanes)
         tensors: dict[str, Halves | Tensor] = {}
         for side in SIDES:
-            tensors[side] = tensor = self._add("scales of classifier", ACROSS[side], self.g.vocab)
+            tensors[side] = tensor = self._add("scales of classifier", ACROSS[side], self.g.vocab,
+                                               copies=self.g.together)  # at the stride of what sequences have
             self._fills.append((tensor, quads_of_int32(vectors)))
         return tensors
 
@@ -428,7 +457,7 @@ class _Placer:
         body = min(bodies, key=lambda body: looped % body)
         quads = cycles * body
         strides = {f"{side}{group}": quads for side in SIDES for group in range(1, self.config.weight_groups + 1)}
-        strides |= {"W0": 2 * body, "E0": 2 * body}
+        strides |= {"W0": 2 * body * self.g.together, "E0": 2 * body * self.g.together}
         return Vocabulary(body, looped // body, strides)
 
     def _norms(self) -> None:
@@ -459,32 +488,38 @@ class _Placer:
             ("vtemp", "E0", g.head_sets * g.head_vectors), ("mtemp", "E0", 0 if g.static_keys else 2),
         ):
             if quads and (g.classifies or g.sequences == 1 or name not in OF_CHOICE):
-                t[name] = self._add(name, home, quads, copies=g.sequences if name in STATE else 1)
+                t[name] = self._own(name, home, quads)
         block = self._noise_block()
         for name, home in (("noise", "E0"), ("gumbel", "W0")) if g.classifies else ():
-            t[name] = self._add(name, home, block or g.vocab, per_layer=block > 0,
-                                copies=g.sequences if name in STATE else 1)
+            t[name] = self._own(name, home, block or g.vocab, per_layer=block > 0)
         if g.stage:
             t["handed"] = self._add("handed over", "E0", g.dim)
-        if g.sequences > 1:
+        if g.stage and g.sequences > 1:
             t["arrived"] = self._add("arrived residual", "W0", g.dim)
             self._sequences()
         if not g.queries_in_registers:
-            t["q"] = self._add("queries", "W0", len(g.query_vectors()))
+            t["q"] = self._own("queries", "W0", len(g.query_vectors()))
         if not g.residual_in_registers:
-            t["x"] = self._add("x", "W0", len(g.resident))
-            t["x_part"] = self._add("addends of x", "E0", len(g.resident))
+            t["x"] = self._own("x", "W0", len(g.resident))
+            t["x_part"] = self._own("addends of x", "E0", len(g.resident))
         self._constants()
         if g.share:
             self._arrivals(g.share)
-        if g.head_vectors > 1:
-            t["mask_E0"] = self._add("mask", "E0", g.chunks)
+        if g.masks_on_both_sides:
+            t["mask_E0"] = self._own("mask", "E0", g.chunks)
         for name, homes in (("t_W0", ("W0", "E0")), ("t_W1", ("W0", "E0")), ("t_E0", ("E0", "W0"))):
-            t[name] = self._add("scores", homes, g.chunks)
+            t[name] = self._own("scores", homes, g.chunks)
         t["mask_W0"] = self._until_finish("mask", "logits", "W0", g.chunks)
         t["t_E1"] = self._until_finish("scores", "z", "E0", g.chunks)
+        if g.together > 1:
+            t |= {name: self._until_finish(f"inner layer, {name}", later, home, g.hidden)
+                  for name, later, home in (("gate", "logits", "W0"), ("up", "z", "E0"), ("sigmoid", "z", "E0"))}
         if g.heads_per_vector > 1:
-            t |= {f"part_{side}": self._add("attention output", ACROSS[side], 1) for side in SIDES}
+            t |= {f"part_{side}": self._own("attention output", ACROSS[side], 1) for side in SIDES}
+
+    def _own(self, name: str, homes: str | tuple[str, ...], quads: int, *, per_layer: bool = False) -> Tensor:
+        """A tensor that is written: of each sequence, if it belongs to the state, or if they work at the same time."""
+        return self._add(name, homes, quads, per_layer, self.g.sequences if name in STATE else self.g.together)
 
     def _sequences(self) -> None:
         """The present sequence, and tables of what is constant for each.
@@ -537,7 +572,7 @@ class _Placer:
     def _until_finish(self, name: str, later: str, home: str, quads: int) -> Tensor:
         """A tensor that is no longer needed when `later` gets its values. It shares the place of `later` if it fits."""
         other = self.p.tensors.get(later)
-        return self.layout.share(name, other, quads) if other and quads <= other.quads else self._add(name, home, quads)
+        return other and self.layout.share(name, other, quads) or self._own(name, home, quads)
 
     def _noise_block(self) -> int:
         """Vectors of noise that each layer makes in idle cycles; 0 if the layers make none.
@@ -560,7 +595,7 @@ class _Placer:
             steps = {"words": g.head_vectors, "steps": g.head_entries, "one": 1}
             single |= {f"own_{name}": (0, step * g.sequences) for name, step in steps.items()}
         if self.p.vocabulary.turns:
-            single["turn"] = 0, 2 * self.p.vocabulary.body
+            single["turn"] = 0, 2 * self.p.vocabulary.body * g.together
         if table := self.p.matrices.get("embedding"):
             single |= {"emb_step": (0, table.acts), "emb_vector": (0, table.acts * table.vector_entries)}
             if g.lanes // table.vector_entries != config.rows:
