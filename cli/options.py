@@ -15,8 +15,8 @@ Rack = Annotated[str | None, typer.Option(help=f"Several chips as one: {', '.joi
 Partition = Annotated[str | None, typer.Option(help="Partition of the model among a rack's chips: "
                                                     f"{', '.join(KINDS)}.  "
                                                     "[default: the longest context, then the fewest cycles]")]
-Sequences = Annotated[int | None, typer.Option(help="Independent sequences in flight on a rack, as many as it has "
-                                                    "chips: each chip works on another one.  [default: 1]")]
+Sequences = Annotated[int | None, typer.Option(help="Independent sequences: 2 on one chip, at the same time; or in "
+                                                    "flight on a rack, one for each chip.  [default: 1]")]
 LinkFaults = Annotated[str | None, typer.Option(
     help="Faults of a simulated rack's links: errors=RATE,seed=N for wrong bits; delay=CYCLES or cut, with "
          "link=PORT,at=POSITION.")]

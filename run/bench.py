@@ -195,7 +195,7 @@ def _first_token(path: Path, options: tuple[str, ...]) -> float:
 def of_shape(shape: Shape) -> Figure:
     """The roofline fraction of a shape."""
     chip = CONFIGS[shape.config]
-    codes = build_buckets(check_fit(shape.model, chip, shape.model.seq_len, frozenset(), shape.robust))
+    codes = build_buckets(check_fit(shape.model, chip, shape.model.seq_len, frozenset(), robust=shape.robust))
     cycles = next(code.bucket.period for code in codes if code.bucket.limit > POSITION)
     return Figure(f"{shape.name} shape", f"roofline fraction on {chip.name}, position {POSITION}",
                   bytes_read(shape.model, POSITION) / (chip.macs * cycles), "")

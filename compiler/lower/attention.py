@@ -12,6 +12,7 @@ from arch.isa import Alu, DrainMax, ErUse, Func, Order, Red, Sat
 from arch.vectors import SIDES
 from compiler.ir import Acc, Act, Cluster, Mem, Reg, Stream
 from compiler.place.geometry import DRAIN_BURST, Geometry, Head
+from compiler.place.placement import ACROSS
 from program.integer import Q_SHIFT
 
 from .builder import FRAC, Builder
@@ -153,7 +154,7 @@ def _masked(b: Builder, mask: Reg | None, label: str, scaled: dict[str, Any], fi
         return scaled | {"alu": Alu.ADD, "c": mask[first : first + count]}
     part = scaled["dst"]
     if "b" not in scaled and b.geometry.together > 1:
-        return scaled | {"alu": Alu.ADD, "c": b.tensor("mask_W0" if scaled["a"].side == "E" else "mask_E0", first, count)}
+        return scaled | {"alu": Alu.ADD, "c": b.tensor(f"mask_{ACROSS[scaled['a'].side]}", first, count)}
     b.op(label, **scaled | {"sat": Sat.S32})
     add = {"a": part, "alu": Alu.ADD, "sat": scaled["sat"], "n": count, "dst": part}
     if b.geometry.masks_on_both_sides:

@@ -228,7 +228,8 @@ def _unpack_row(b: Builder, token: Reg, scale: Reg, residual: Reg | Mem, shift: 
     label, n, er = "embedding", len(b.geometry.embedded), b.exponents.take()
     table, row, whole = b.placement.matrices["embedding"], Fmt.B3, len(b.geometry.resident)
     b.op(label, a=token, pre=-3, alu=Alu.AND, c=Imm(8 * (PLANES - 1)), er_dst=er)
-    work, other = (b.tensor("xg", 0, n), b.tensor("h16", 0, n)) if n > ROW_REGISTERS else (b.regs(n), b.regs(n))
+    in_registers = n <= ROW_REGISTERS and b.geometry.together == 1
+    work, other = (b.regs(n), b.regs(n)) if in_registers else (b.tensor("xg", 0, n), b.tensor("h16", 0, n))
     for group in range(b.config.weight_groups):
         west, east = (table.tensors[side][group].mem(0, n, index=INDEX_EMBEDDING, cells=()) for side in SIDES)
         b.op(label, a=west, alu=Alu.OR, c=east, n=n, dst=other if group else work)

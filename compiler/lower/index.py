@@ -33,8 +33,8 @@ neither keys nor, with scales of their own, values then lie in E0 and W0."""
 
 
 def register_of(placement: Placement, register: int) -> int:
-    """The index register that a sequence of a program has for this one. What only the beginning or the end of a token
-    uses for a moment is shared."""
+    """The index register that a sequence of a program has for this one, which addresses its state. Others are shared:
+    only the beginning or the end of a token uses them, for a moment."""
     return SECOND.get(register, register) if placement.sequence else register
 
 
@@ -52,7 +52,7 @@ def load_index(b: Builder, label: str, value: Reg | Mem, *, shift: int = 0, scal
     present one, see `own_masks`. Of several in one program, the register is its own, see `register_of`.
     """
     cluster, several = b.cluster(label), own and b.geometry.sequences > 1
-    register = register_of(b.placement, register)
+    register = register_of(b.placement, register) if own else register
     stream, _ = cluster.alu(a=value, pre=shift, round=0, func=Func.MUL,
                             b=b.constant(f"own_{scale}" if several else scale),
                             alu=Alu.ADD if several else Alu.OR, c=masks)

@@ -137,7 +137,7 @@ def _key(b: Builder, state: TokenState, head_set: int, y: Reg) -> None:
             cluster = b.cluster(label)
             both, _ = cluster.alu(a=temp, rep=Rep.REP16)
             lanes = cluster.sxm(both, Op.SHIFT, lane=member * b.model.head_size % g.lanes, distribute=1)
-            cluster.write(lanes, key_scales(b, kv, 0, 1, now=True, index=register_of(b.placement, INDEX_SCALE)).loc)
+            cluster.write(lanes, _new_scale(b, kv))
     b.free(y, r)
     b.exponents.give(er)
 
@@ -145,8 +145,13 @@ def _key(b: Builder, state: TokenState, head_set: int, y: Reg) -> None:
 def _write_keys(b: Builder, cluster: Cluster, head_set: int, k8: Stream) -> None:
     """int8 keys, each byte on all planes, into the cache."""
     for group in range(1, b.config.weight_groups + 1):
-        cluster.write(k8, b.placement.k[head_set, group].mem(0, b.geometry.head_vectors, index=register_of(b.placement, INDEX_K),
-                                                             cells=_key_cells(b, head_set, group)))
+        cluster.write(k8, _new_keys(b, head_set, group))
+
+
+def _new_keys(b: Builder, head_set: int, group: int) -> Mem:
+    """Where the token's keys go."""
+    return b.placement.k[head_set, group].mem(0, b.geometry.head_vectors, index=register_of(b.placement, INDEX_K),
+                                              cells=_key_cells(b, head_set, group))
 
 
 def _key_cells(b: Builder, head_set: int, group: int) -> tuple[Cell, ...]:
@@ -166,10 +171,16 @@ def key_scales(b: Builder, kv: int, start: int, count: int, *, now: bool, index:
     g = b.geometry
     side = SIDES[kv // g.heads_per_vector % 2]
     pair, half = divmod(g.kv_heads(side).index(kv), 2)
+    cells = (("kscale", side, pair, b.placement.sequence),) if now else ()
     mem = b.placement.tensors[f"kscale_{side}"].mem(
-        pair * g.chunks + start, count, planes=3 << 2 * half, cells=(("kscale", side, pair, b.placement.sequence),) if now else (),
+        pair * g.chunks + start, count, planes=3 << 2 * half, cells=cells,
         **({"index": index} if index else {}))
     return As(mem, (Fmt.LO16, Fmt.HI16)[half])
+
+
+def _new_scale(b: Builder, kv: int) -> Mem:
+    """Where the scale of the token's key goes."""
+    return key_scales(b, kv, 0, 1, now=True, index=register_of(b.placement, INDEX_SCALE)).loc
 
 
 # --- values --------------------------------------------------------------------------------------------------------
@@ -314,8 +325,7 @@ def _made_key(b: Builder, head: int, y: Reg | None, r: Reg | None, er: int, clus
 def _keep_key(b: Builder, head: int, cluster: Cluster, stream: Stream) -> None:
     for copy in _held(b, head):
         for group in range(1, b.config.weight_groups + 1):
-            cluster.write(stream, b.placement.k[copy, group].mem(0, b.geometry.head_vectors, index=register_of(b.placement, INDEX_K),
-                                                                 cells=_key_cells(b, copy, group)))
+            cluster.write(stream, _new_keys(b, copy, group))
 
 
 def _made_scale(b: Builder, head: int, planes: int, cluster: Cluster) -> Stream:
@@ -327,7 +337,7 @@ def _made_scale(b: Builder, head: int, planes: int, cluster: Cluster) -> Stream:
 
 def _keep_scale(b: Builder, head: int, planes: int, cluster: Cluster, stream: Stream) -> None:
     for copy in _held(b, head):
-        mem = key_scales(b, copy, 0, 1, now=True, index=register_of(b.placement, INDEX_SCALE)).loc
+        mem = _new_scale(b, copy)
         cluster.write(stream, replace(mem, planes=mem.planes & planes))
 
 

@@ -572,7 +572,7 @@ class _Placer:
     def _until_finish(self, name: str, later: str, home: str, quads: int) -> Tensor:
         """A tensor that is no longer needed when `later` gets its values. It shares the place of `later` if it fits."""
         other = self.p.tensors.get(later)
-        return other and self.layout.share(name, other, quads) or self._own(name, home, quads)
+        return (other and self.layout.share(name, other, quads)) or self._own(name, home, quads)
 
     def _noise_block(self) -> int:
         """Vectors of noise that each layer makes in idle cycles; 0 if the layers make none.

@@ -75,7 +75,9 @@ def choose(chunks: int, most: int, count: int | None, *, build: Callable[[int, i
 def lower(placement: Placement, valid: int, chunks: int) -> list[Block]:
     """The blocks of a token, or of a period of several sequences. valid: behind which vector of positions the bucket
     begins."""
-    return lower_together(placement, chunks) if placement.geometry.together > 1 else lower_token(placement, chunks, valid)
+    if placement.geometry.together > 1:
+        return lower_together(placement, chunks)
+    return lower_token(placement, chunks, valid)
 
 
 def check_queues(placement: Placement) -> Code:

@@ -11,7 +11,7 @@ from arch.vectors import quads_of_int32, vectors_of
 from base.errors import TspError
 from base.progress import Tell
 from program.image import image_of
-from program.program import STATE, Program, Symbol
+from program.program import Program, Symbol
 from program.sampler import Sampler
 
 from .hosted_chip import HostPort
@@ -70,7 +70,7 @@ class Seat:
         self._write("tokens", tokens, sequence)
         self._write("temperature", np.full(lanes, sampler.temperature_q), sequence)
         self._write("noise", np.where(self._logits < 0, 0, sampler.state[self._logits]), sequence)
-        self.force(prompt[position])
+        self.force(prompt[position], sequence)
 
     def work_on(self, sequence: int) -> None:
         """Let the next period be of one of several sequences."""
@@ -80,9 +80,10 @@ class Seat:
         """The sequencer's position: that of the sequence, or of several the number of a period."""
         self.chip.host_write(Space.CONTROL, Control.POSITION.value, position)
 
-    def force(self, token: int) -> None:
-        """Write the token of the next position. The chip reads it when that position begins."""
-        self._write("token", np.full(self.program.config.lanes, token))
+    def force(self, token: int, sequence: int = 0) -> None:
+        """Write the token of the next position. The chip reads it when that position begins. sequence: of several in
+        one program."""
+        self._write("token", np.full(self.program.config.lanes, token), sequence)
 
     def tokens(self, first: int, count: int) -> list[int]:
         """The tokens at positions from `first` on, which the chip has chosen or was told."""
@@ -97,17 +98,20 @@ class Seat:
     def _entry(self, name: str, quad: int) -> np.ndarray:
         return self._read(name, quad, quad + 1)
 
-    def logits(self) -> np.ndarray:
-        """Logits of the last position: int32 [vocab]; 0 of tokens that are on other chips."""
+    def logits(self, sequence: int = 0) -> np.ndarray:
+        """Logits of the last position: int32 [vocab]; 0 of tokens that are on other chips. sequence: of several in one
+        program."""
         found = np.zeros(self.program.model.vocab_size, np.int32)
-        self.add_logits(found)
+        self.add_logits(found, sequence)
         return found
 
-    def add_logits(self, found: np.ndarray) -> None:
+    def add_logits(self, found: np.ndarray, sequence: int = 0) -> None:
         """Write the logits that the chip holds into int32 [vocab]."""
         if len(self._logits):
-            mine = self._logits >= 0
-            values = self._read("logits", 0, self._symbol("logits").quads)[: len(self._logits)]
+            mine, copies = self._logits >= 0, self.program.copies("logits")
+            values = self._read("logits", 0, self._symbol("logits").quads)
+            values = values.reshape(-1, copies, self.program.config.lanes)[:, sequence % copies].reshape(-1)
+            values = values[: len(self._logits)]
             found[self._logits[mine]] = values[mine]
 
     def errors(self) -> set[Trap]:
@@ -126,7 +130,7 @@ class Seat:
         """Write int32 values to the beginning of a tensor, or of each of its layers: of its copy for a sequence, if it
         belongs to the state of one of several."""
         symbol, vectors = self._symbol(name), vectors_of(values, self.program.config.lanes)
-        copies = self.program.sequences if name in STATE else 1
+        copies = self.program.copies(name)
         quads, own = quads_of_int32(vectors), symbol.quads // copies
         for layer, start in enumerate(range(0, len(quads), own)):
             part, at = quads[start : start + own], symbol.addr + layer * symbol.stride
