@@ -48,7 +48,7 @@ class Event(NamedTuple):
 
 
 STATE = ("noise", "position", "temperature", "tokens")
-"""Tensors of the host of which each sequence has its own: of several, quad q of sequence s is at q * sequences + s."""
+"""Tensors of the host of which each sequence has its own, see `Program.quad`."""
 TOGETHER = 2
 """Most sequences that a program of one chip advances in each of its periods."""
 WORKED_ON = ("logits", "token")
@@ -107,6 +107,16 @@ class Program(Predicted):
     def copies(self, name: str) -> int:
         """How many sequences have a tensor of the host of their own."""
         return self.sequences if name in STATE or (self.periods_a_token == 1 and name in WORKED_ON) else 1
+
+    def quad(self, name: str, quad: int, sequence: int) -> int:
+        """Where a quad of a sequence's tensor is in the tensor, or in its part of a layer.
+
+        On a rack quads of sequences alternate. In one program the tensor of each sequence is whole.
+        """
+        copies = self.copies(name)
+        if copies == 1 or self.periods_a_token == 1:
+            return quad + sequence % copies * (self.symbols[name].quads // copies)
+        return quad * copies + sequence
 
     @property
     def macs(self) -> int:

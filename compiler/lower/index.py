@@ -51,7 +51,7 @@ def load_index(b: Builder, label: str, value: Reg | Mem, *, shift: int = 0, scal
     own: it addresses a tensor of the sequence's state. Of sequences in flight, `masks` then holds the offset of the
     present one, see `own_masks`. Of several in one program, the register is its own, see `register_of`.
     """
-    cluster, several = b.cluster(label), own and b.geometry.sequences > 1
+    cluster, several = b.cluster(label), own and b.geometry.in_flight
     register = register_of(b.placement, register) if own else register
     stream, _ = cluster.alu(a=value, pre=shift, round=0, func=Func.MUL,
                             b=b.constant(f"own_{scale}" if several else scale),

@@ -28,9 +28,10 @@ class Tensor:
     """A tensor in one slice.
 
     quads: quads in each layer, or in all if the tensor is global; of one copy.
-    copies: independent copies, one for each sequence. They are interleaved: quad q of copy s is at q * copies + s.
+    copies: independent copies, one for each sequence. They are interleaved: quad q of copy s is at q * copies + s. An
+    index register says which copy is meant.
     addr: first quad, once `Layout.place` has run.
-    chosen: an index register says which copy is meant. Otherwise it is that of the address.
+    apart: whole copies follow each other in place of that: quad q of copy s is at s * quads + q. See `of`.
     """
 
     name: str
@@ -39,7 +40,7 @@ class Tensor:
     per_layer: bool
     addr: int = -1
     copies: int = 1
-    chosen: bool = True
+    apart: bool = False
 
     @property
     def size(self) -> int:
@@ -47,16 +48,20 @@ class Tensor:
         return self.quads * self.copies
 
     def of(self, sequence: int) -> "Tensor":
-        """The copy of a sequence; the tensor itself if it has no copies."""
-        return self if self.copies == 1 else replace(self, addr=self.addr + sequence, chosen=False)
+        """A copy of a sequence that is apart from others; the tensor itself if it has no copies."""
+        if self.copies == 1:
+            return self
+        return replace(self, addr=self.addr + sequence * self.quads, copies=1, apart=False)
 
     def mem(self, start: int = 0, count: int = 0, **kwargs: Any) -> Mem:
         """`count` quads from quad `start` of the tensor on. By default, all to its end.
 
-        Of copies that are chosen it is the present sequence's, unless another index register is named, which must
-        hold that sequence's offset, too.
+        Of several copies it is the present sequence's, unless another index register is named, which must hold that
+        sequence's offset, too.
         """
-        if self.copies > 1 and self.chosen:
+        if self.apart:
+            raise ValueError(f"{self.name}: `of` says which copy is meant")
+        if self.copies > 1:
             kwargs = {"index": INDEX_SEQUENCE} | kwargs
         return Mem(self.slice, self.addr + start * self.copies, count or self.quads - start, self.copies,
                    rel=int(self.per_layer), **kwargs)
@@ -104,7 +109,7 @@ class Halves:
 
 @dataclass(eq=False)
 class Layout:
-    """Allocates slices of a chip and fills their image."""
+    """Allocates slices of a chip and fills their image. apart: of every tensor with copies, see `Tensor`."""
 
     config: ChipConfig
     layers: int
@@ -112,6 +117,7 @@ class Layout:
     strides: dict[str, int] = field(default_factory=dict)
     contents: list[tuple[Tensor, np.ndarray]] = field(default_factory=list)
     shared: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    apart: bool = False
 
     def depth(self, name: str) -> int:
         """Quads of a slice."""
@@ -132,7 +138,7 @@ class Layout:
             copies: int = 1) -> Tensor:
         """Reserve quads in the first of `slices` that has room. Raises TspError if none has."""
         options = (slices,) if isinstance(slices, str) else slices
-        tensor = Tensor(name, options[0], quads, per_layer, copies=copies)
+        tensor = Tensor(name, options[0], quads, per_layer, copies=copies, apart=self.apart and copies > 1)
         fitting = [option for option in options if self.free(option) >= self.cost(tensor)]
         if not fitting:
             raise self._full(tensor, self.free(options[0]))
@@ -142,7 +148,8 @@ class Layout:
 
     def claim(self, name: str, slice_: str, quads: int, *, per_layer: bool = False, copies: int = 1) -> Tensor:
         """Reserve quads in a slice, even if it has no room for them: see `relieve`."""
-        self.tensors.append(tensor := Tensor(name, slice_, quads, per_layer, copies=copies))
+        self.tensors.append(tensor := Tensor(name, slice_, quads, per_layer, copies=copies,
+                                             apart=self.apart and copies > 1))
         return tensor
 
     def relieve(self, name: str, other: str, movable: Collection[str]) -> list[Tensor]:
@@ -184,7 +191,7 @@ class Layout:
         first = sum(tensor.quads for tensor, shared in self.shared if shared is other)
         if other.per_layer or first + quads > other.quads:
             return None
-        tensor = Tensor(name, other.slice, quads, False, copies=other.copies)
+        tensor = Tensor(name, other.slice, quads, False, copies=other.copies, apart=other.apart)
         self.shared.append((tensor, other))
         return tensor
 
@@ -217,9 +224,9 @@ class Layout:
         for tensor, data in self.contents:
             for layer, block in enumerate(data):
                 start = tensor.addr + layer * self.strides[tensor.slice]
-                end = start + len(block) * tensor.copies
-                for copy in range(tensor.copies):
-                    image[tensor.slice][start + copy : end : tensor.copies] = block
+                step, next_copy = (1, tensor.quads) if tensor.apart else (tensor.copies, 1)
+                for first in range(start, start + tensor.copies * next_copy, next_copy):
+                    image[tensor.slice][first : first + len(block) * step : step] = block
         return image
 
 

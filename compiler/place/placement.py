@@ -134,13 +134,7 @@ class Placement:
         def own(tensors: Mapping[Any, Tensor]) -> dict[Any, Tensor]:
             return {name: tensor.of(sequence) for name, tensor in tensors.items()}
 
-        matrices = dict(self.matrices)
-        if self.vocabulary.turns:
-            classifier = self.matrices["classifier"]
-            matrices["classifier"] = replace(classifier, scale={
-                side: scale.of(sequence) for side, scale in classifier.scale.items() if isinstance(scale, Tensor)})
-        return replace(self, sequence=sequence, tensors=own(self.tensors), k=own(self.k), v=own(self.v),
-                       matrices=matrices)
+        return replace(self, sequence=sequence, tensors=own(self.tensors), k=own(self.k), v=own(self.v))
 
 
 def place(config: ChipConfig, model: IntegerModel, rope_rate: np.ndarray, share: Share | None = None,
@@ -153,7 +147,7 @@ def place(config: ChipConfig, model: IntegerModel, rope_rate: np.ndarray, share:
     Raises TspError that names what does not fit.
     """
     geometry = Geometry(config, model, share, stage, together)
-    placement = Placement(geometry, Layout(config, model.layers))
+    placement = Placement(geometry, Layout(config, model.layers, apart=together > 1))
     if ceil_div(geometry.tokens, geometry.lanes) * geometry.lanes > 1 << 16:
         raise TspError(f"the vocabulary must have at most 65536 tokens, not {geometry.tokens}")
     _Placer(placement, rope_rate).run()
@@ -306,8 +300,7 @@ class _Placer:
             vectors[i::2] = vectors_of(scales[side], self.g.lanes)
         tensors: dict[str, Halves | Tensor] = {}
         for side in SIDES:
-            tensors[side] = tensor = self._add("scales of classifier", ACROSS[side], self.g.vocab,
-                                               copies=self.g.together)  # at the stride of what sequences have
+            tensors[side] = tensor = self._add("scales of classifier", ACROSS[side], self.g.vocab)
             self._fills.append((tensor, quads_of_int32(vectors)))
         return tensors
 
@@ -457,7 +450,7 @@ class _Placer:
         body = min(bodies, key=lambda body: looped % body)
         quads = cycles * body
         strides = {f"{side}{group}": quads for side in SIDES for group in range(1, self.config.weight_groups + 1)}
-        strides |= {"W0": 2 * body * self.g.together, "E0": 2 * body * self.g.together}
+        strides |= {"W0": 2 * body, "E0": 2 * body}
         return Vocabulary(body, looped // body, strides)
 
     def _norms(self) -> None:
@@ -591,11 +584,11 @@ class _Placer:
             "lanes": (1, 0xFFFF), "planes": (2, 15), "one": (0, 1), "one_lane": (1, 1), "one_plane": (2, 1),
             "words": (0, g.head_vectors), "steps": (0, g.head_entries),
         }
-        if g.sequences > 1:
+        if g.in_flight:
             steps = {"words": g.head_vectors, "steps": g.head_entries, "one": 1}
             single |= {f"own_{name}": (0, step * g.sequences) for name, step in steps.items()}
         if self.p.vocabulary.turns:
-            single["turn"] = 0, 2 * self.p.vocabulary.body * g.together
+            single["turn"] = 0, 2 * self.p.vocabulary.body
         if table := self.p.matrices.get("embedding"):
             single |= {"emb_step": (0, table.acts), "emb_vector": (0, table.acts * table.vector_entries)}
             if g.lanes // table.vector_entries != config.rows:

@@ -51,13 +51,12 @@ def index_bounds(placement: Placement) -> dict[tuple[str, int], int]:
         bounds |= {(name, INDEX_SEQUENCE): g.sequences - 1 for name in placement.layout.strides}
     elif g.together > 1:
         each = map(placement.of, range(g.together))
-        bounds = {(name, register_of(own, register)): bound * g.together
+        bounds = {(name, register_of(own, register)): bound
                   for own in each for (name, register), bound in bounds.items()}
     bounds["E0", INDEX_HIGH] = (ceil_div(g.model.context, ROPE_STEP) - 1) * g.head_vectors
     bounds["W0", INDEX_LOW] = (ROPE_STEP - 1) * g.head_vectors
     if placement.vocabulary.turns:
-        bounds["E0", index_turn(placement)] = ((placement.vocabulary.turns - 1) * 2 * placement.vocabulary.body
-                                                   * g.together)
+        bounds["E0", index_turn(placement)] = (placement.vocabulary.turns - 1) * 2 * placement.vocabulary.body
     if not g.embeds:
         return bounds
     bounds["E0", INDEX_EMB_SCALE] = (g.tokens - 1) // g.lanes
@@ -96,9 +95,10 @@ def products(placement: Placement) -> Iterator[Product]:
     """Every multiplication that `compiler.lower` writes to make an offset, with its greatest operand."""
     g = placement.geometry
     token, position = g.tokens - 1, g.chunks * g.lanes
-    yield Product("the key's offset", position // g.config.rows, g.head_vectors * g.sequences)
-    yield Product("the value's offset", position // g.lanes, g.head_entries * g.sequences)
-    yield Product("the next token's offset", position // g.lanes, g.sequences)
+    step = g.sequences if g.in_flight else 1
+    yield Product("the key's offset", position // g.config.rows, g.head_vectors * step)
+    yield Product("the value's offset", position // g.lanes, g.head_entries * step)
+    yield Product("the next token's offset", position // g.lanes, step)
     yield Product("the coarse rotation's offset", position // ROPE_STEP, g.head_vectors)
     yield Product("the fine rotation's offset", ROPE_STEP - 1, g.head_vectors)
     if not g.embeds:
@@ -108,7 +108,7 @@ def products(placement: Placement) -> Iterator[Product]:
     yield Product("the embedding's offset in a vector", g.lanes // g.config.rows - 1, table.acts)
     yield Product("the embedding scale's offset", token // g.lanes, 1)
     if (loop := placement.vocabulary).turns:
-        yield Product("the offset of a turn's scores", loop.turns - 1, 2 * loop.body * g.together)
+        yield Product("the offset of a turn's scores", loop.turns - 1, 2 * loop.body)
         yield Product("the first token of a turn", g.lanes * (loop.turns - 1), 2 * loop.body)
 
 

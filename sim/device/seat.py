@@ -93,7 +93,7 @@ class Seat:
     def token(self, sequence: int, position: int) -> int:
         """The token at a position of one of several sequences."""
         quad, lane = divmod(position, self.program.config.lanes)
-        return int(self._entry("tokens", quad * self.program.sequences + sequence)[lane])
+        return int(self._entry("tokens", self.program.quad("tokens", quad, sequence))[lane])
 
     def _entry(self, name: str, quad: int) -> np.ndarray:
         return self._read(name, quad, quad + 1)
@@ -108,10 +108,9 @@ class Seat:
     def add_logits(self, found: np.ndarray, sequence: int = 0) -> None:
         """Write the logits that the chip holds into int32 [vocab]."""
         if len(self._logits):
-            mine, copies = self._logits >= 0, self.program.copies("logits")
-            values = self._read("logits", 0, self._symbol("logits").quads)
-            values = values.reshape(-1, copies, self.program.config.lanes)[:, sequence % copies].reshape(-1)
-            values = values[: len(self._logits)]
+            mine, first = self._logits >= 0, self.program.quad("logits", 0, sequence)
+            quads = self._symbol("logits").quads // self.program.copies("logits")
+            values = self._read("logits", first, first + quads)[: len(self._logits)]
             found[self._logits[mine]] = values[mine]
 
     def errors(self) -> set[Trap]:
@@ -130,14 +129,15 @@ class Seat:
         """Write int32 values to the beginning of a tensor, or of each of its layers: of its copy for a sequence, if it
         belongs to the state of one of several."""
         symbol, vectors = self._symbol(name), vectors_of(values, self.program.config.lanes)
-        copies = self.program.copies(name)
-        quads, own = quads_of_int32(vectors), symbol.quads // copies
+        quads, own = quads_of_int32(vectors), symbol.quads // self.program.copies(name)
         for layer, start in enumerate(range(0, len(quads), own)):
             part, at = quads[start : start + own], symbol.addr + layer * symbol.stride
-            if copies == 1:
-                self.chip.load_mem(self._slice(symbol), part, at)
-            for n in range(len(part) if copies > 1 else 0):
-                self.chip.load_mem(self._slice(symbol), part[n : n + 1], at + n * copies + sequence)
+            places = [at + self.program.quad(name, n, sequence) for n in range(len(part))]
+            if places[-1] - places[0] == len(part) - 1:
+                self.chip.load_mem(self._slice(symbol), part, places[0])
+                continue
+            for n, place in enumerate(places):
+                self.chip.load_mem(self._slice(symbol), part[n : n + 1], place)
 
     def _read(self, name: str, first: int, end: int) -> np.ndarray:
         """int32 values of quads first..end-1 of a tensor, one after the other."""
