@@ -30,6 +30,8 @@ def lower_together(placement: Placement, chunks: int) -> list[Block]:
     for sequence in range(placement.geometry.together):
         blocks = lower_token(placement.of(sequence), chunks)
         _choose_slots(blocks, SLOTS[sequence])
+        for cluster in (cluster for block in blocks for cluster in block.clusters):
+            cluster.sequence = sequence
         found.append(blocks)
     return [replace(same[0], clusters=[cluster for block in same for cluster in block.clusters])
             for same in zip(*found, strict=True)]
