@@ -168,6 +168,9 @@ def _host_quads(program: Program) -> dict[str, int]:
     lanes, logits = program.config.lanes, len(program.logit_tokens())
     found = dict.fromkeys(HOST_SYMBOLS, 1) | {"tokens": program.context // lanes + 1}
     found |= dict.fromkeys(OF_LOGITS, ceil_div(logits, lanes))
+    if "noise_rest" in program.symbols:
+        found["noise_rest"] = program.symbols["noise_rest"].quads // program.copies("noise_rest")
+        found["noise"] -= found["noise_rest"]
     found = {name: quads * program.copies(name) for name, quads in found.items()}
     if program.periods_a_token > 1:
         found |= {"current": 1, "next": program.sequences}

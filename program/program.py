@@ -51,7 +51,7 @@ STATE = ("noise", "position", "temperature", "tokens")
 """Tensors of the host of which each sequence has its own, see `Program.quad`."""
 TOGETHER = 2
 """Most sequences that a program of one chip advances in each of its periods."""
-WORKED_ON = ("logits", "token")
+WORKED_ON = ("logits", "noise_rest", "token")
 """The same, if a program works on all sequences at once."""
 EVENT_COLUMNS = ("bucket", *Event._fields)
 """Columns of `Program.schedule`: the bucket, then an event's fields. Texts are indices into `Program.texts`."""

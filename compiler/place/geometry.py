@@ -19,6 +19,9 @@ from .stage import Stage
 DRAIN_BURST = 4
 """Vectors that one burst drains from an accumulator file, where `Geometry.burst` does not apply."""
 
+LONG_BURST = 5
+"""The same, of the inner layer of each of several sequences in one program."""
+
 WORKING = 8
 """Registers that serve as working space for the heads of both sides."""
 LEAST_WORKING = 6
@@ -219,8 +222,14 @@ class Geometry:
 
     @property
     def gate_burst(self) -> int:
-        """Vectors of the inner layer in a burst."""
-        return DRAIN_BURST
+        """Vectors of the inner layer in a burst. They take no registers where several sequences share these, and a long
+        burst leaves fewer gaps."""
+        return DRAIN_BURST if self.together == 1 else LONG_BURST
+
+    def noise_of_layers(self) -> int:
+        """Vectors of a side's tokens whose noise each layer makes, of several sequences in one program: the end of a
+        token makes the noise of at least as many. There the VXM has as much time to spare as in a layer."""
+        return min(self.logit_burst, ceil_div(self.vocab, 2) // (self.model.layers + 1))
 
     @property
     def late_logits(self) -> int:

@@ -265,17 +265,18 @@ class _Placer:
         base = base_of(name)
         wfmt = Wfmt.INT4 if self.m.four_bit.issuperset(JOINED.get(base, {base})) else Wfmt.INT8
         tensors: dict[str, list[Weights]] = {}
-        most = 0
+        longest = 0
         entries = self.g.lanes // (self.config.rows * (2 if wfmt is Wfmt.INT4 else 1))
         acts = rows["W"].shape[-1] // self.g.lanes
-        first = 0 if act_major or name in LOOKED_UP else DRAIN_BURST * entries * acts
+        most = self.g.gate_burst if name == "w13" else DRAIN_BURST
+        first = 0 if act_major or name in LOOKED_UP else most * entries * acts
         for side in SIDES:
             packed = pack_weights(rows[side], self.config, wfmt, act_major=act_major)
             tensors[side] = []
             for group in range(1, self.config.weight_groups + 1):
                 data = packed[..., group - 1, :, :, :]
-                most = max(most, data.shape[-3])
-                quads = most if name in LOOKED_UP else data.shape[-3]
+                longest = max(longest, data.shape[-3])
+                quads = longest if name in LOOKED_UP else data.shape[-3]
                 tensors[side].append(self._weights(name, f"{side}{group}", quads, data, per_layer, first))
         if name == "classifier" and self.p.vocabulary.turns:
             scale: dict[str, Halves | Tensor] = self._quad_scales(scales)
@@ -308,7 +309,7 @@ class _Placer:
         """Channel scales. A burst that uses them must lie in one half, so a half has a whole number of bursts."""
         vectors = vectors_of(values, self.g.lanes)
         count = vectors.shape[-2]
-        most = self.g.logit_burst if name in LOOKED_UP else DRAIN_BURST
+        most = self.g.logit_burst if name in LOOKED_UP else self.g.gate_burst if name == "w13" else DRAIN_BURST
         quads = min(count, ceil_div(ceil_div(count, 2), most) * most)
         if name in ADDED and not self.g.residual_in_registers:
             quads = count  # one burst uses all of them
@@ -485,6 +486,8 @@ class _Placer:
         block = self._noise_block()
         for name, home in (("noise", "E0"), ("gumbel", "W0")) if g.classifies else ():
             t[name] = self._own(name, home, block or g.vocab, per_layer=block > 0)
+            if g.together > 1 and block:
+                t[f"{name}_rest"] = self._own(f"{name} of the end", home, g.vocab - block * self.m.layers)
         if g.stage:
             t["handed"] = self._add("handed over", "E0", g.dim)
         if g.stage and g.sequences > 1:
@@ -572,6 +575,8 @@ class _Placer:
 
         A looped classifier makes its own noise. Many layers would make too much surplus noise for a small vocabulary.
         """
+        if self.g.together > 1:
+            return 0 if self.p.vocabulary.turns else 2 * self.g.noise_of_layers()
         both = 2 * self.g.logit_burst
         block = both * ceil_div(ceil_div(self.g.vocab, both), self.m.layers)
         wasted = block * self.m.layers - self.g.vocab

@@ -55,8 +55,7 @@ class Seat:
         self.force(prompt[position])
         self._write("position", np.full(lanes, position))
         self._write("temperature", np.full(lanes, sampler.temperature_q))
-        if len(self._logits):
-            self._write("noise", np.where(self._logits < 0, 0, sampler.state[self._logits]))
+        self._write_noise(sampler)
         self.chip.host_write(Space.CONTROL, Control.POSITION.value, position)
 
     def begin(self, sequence: int, prompt: Sequence[int], sampler: Sampler, position: int) -> None:
@@ -69,8 +68,20 @@ class Seat:
         tokens[: len(prompt)] = prompt
         self._write("tokens", tokens, sequence)
         self._write("temperature", np.full(lanes, sampler.temperature_q), sequence)
-        self._write("noise", np.where(self._logits < 0, 0, sampler.state[self._logits]), sequence)
+        self._write_noise(sampler, sequence)
         self.force(prompt[position], sequence)
+
+    def _write_noise(self, sampler: Sampler, sequence: int = 0) -> None:
+        """States of the noise generator; a tensor of its own holds the last ones if the end of a token advances them."""
+        states = np.where(self._logits < 0, 0, sampler.state[self._logits])
+        rest = len(states)
+        if "noise_rest" in self.program.symbols:
+            symbol = self._symbol("noise")
+            own = symbol.quads // self.program.copies("noise")
+            rest = own * self.program.config.lanes * (self.program.model.n_layers if symbol.stride else 1)
+            self._write("noise_rest", states[rest:], sequence)
+        if rest:
+            self._write("noise", states[:rest], sequence)
 
     def work_on(self, sequence: int) -> None:
         """Let the next period be of one of several sequences."""
