@@ -16,6 +16,7 @@ from compiler.place.placement import ACROSS
 from program.integer import Q_SHIFT
 
 from .builder import FRAC, Builder
+from .by_sides import project_by_sides
 from .exchange import gather, sent_interval
 from .norm import gain_of, norm
 from .product import add_to_residual, last_of
@@ -46,7 +47,7 @@ def attention(b: Builder, state: TokenState) -> None:
     if b.model.heads or b.model.wk.size or b.model.wv.size:  # as all but some chips of a rack have
         acts, er = norm(b, state, "attention norm", gain=gain_of(b, "g_layer", 0), site="att_norm",
                         post=b.shifts.norm_att)
-        queries = project(b, state, acts, er)
+        queries = (project_by_sides if b.geometry.by_sides else project)(b, state, acts, er)
         b.free_exponent(er)
     does = {side: _heads(b, state, side, queries, outputs) for side in SIDES}
     for side, step, n in _in_turn(b.geometry):
@@ -54,7 +55,7 @@ def attention(b: Builder, state: TokenState) -> None:
     if b.geometry.share:
         for k in range(len(_output_order(b.geometry)), _most_outputs(b.geometry)):
             _share_outputs(b, outputs, k)
-    b.free(*queries.values())
+    b.free(*(query for query in queries.values() if not isinstance(query, Act)))
     _project_outputs(b, state, outputs)
 
 
@@ -96,17 +97,13 @@ def _heads(b: Builder, state: TokenState, side: str, queries: Queries, outputs: 
 # --- scores --------------------------------------------------------------------------------------------------------
 
 
-def _scores(b: Builder, state: TokenState, head: Head, query: Reg | Mem, number: int) -> Scores:
+def _scores(b: Builder, state: TokenState, head: Head, query: Reg | Mem | Act, number: int) -> Scores:
     """q.k of all positions of the bucket, scaled and masked; number: of the head on its side.
 
     Positions before the bucket's first do not wait for this token's key.
     """
     label, g, s, side = "score", b.geometry, b.shifts, head.side
-    act = Act(side, b.activations[side].take(g.head_vectors), g.head_vectors)
-    cluster = b.cluster(label)
-    own = {"alu": Alu.AND, "c": state.head_lanes[head.member]} if state.head_lanes else {}
-    q8, _ = cluster.alu(a=query, pre=Q_SHIFT, sat=Sat.S8, n=g.head_vectors, **own)
-    cluster.load(q8, act)
+    act = query if isinstance(query, Act) else _int8_query(b, state, head, query)
     scores, largest = b.tensor(f"t_{side}{number % 2}"), b.regs(1)
     drains = g.static_keys and b.config.drain_max and b.valid > 0
     for start, count in _bursts(b, state.mask, drains):
@@ -134,6 +131,17 @@ def _scores(b: Builder, state: TokenState, head: Head, query: Reg | Mem, number:
     shift: dict[str, Any] = {"pre": s.score} if g.static_keys else {}
     b.alu(cluster, a=b.across_lanes(cluster, top, Red.MAX), **shift, dst=largest)
     return Scores(scores, largest)
+
+
+def _int8_query(b: Builder, state: TokenState, head: Head, query: Reg | Mem) -> Act:
+    """A head's query in an activation buffer, with 0 in the lanes of others."""
+    vectors = b.geometry.head_vectors
+    act = Act(head.side, b.activations[head.side].take(vectors), vectors)
+    cluster = b.cluster("score")
+    own = {"alu": Alu.AND, "c": state.head_lanes[head.member]} if state.head_lanes else {}
+    q8, _ = cluster.alu(a=query, pre=Q_SHIFT, sat=Sat.S8, n=vectors, **own)
+    cluster.load(q8, act)
+    return act
 
 
 def _bursts(b: Builder, mask: Reg | None, drains: bool) -> list[tuple[int, int]]:

@@ -16,7 +16,7 @@ from arch.vectors import SIDES, ceil_div
 from base.errors import TspError
 from compiler.ir import Act, Block, Cluster, Imm, Mem, Read, Reg, Stream, Write
 from compiler.place.geometry import Geometry
-from compiler.place.placement import Placement
+from compiler.place.placement import Placement, qkv_vectors
 from program.integer import IntegerModel
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ class Builder:
     blocks: what is written so far; the last one is open.
     registers, exponents: pools of the VXM.
     accumulators, activations: rings of the MXM of each side. Where heads share vectors, the last accumulators of a side
-    are not in its ring: see `head_accumulator`. Nor are the last activation entries, which hold attention's output.
+    are not in its ring: see `head_accumulator`. Nor are the last activation entries, which hold attention's output, and
+    its queries if they are computed by sides.
 
     Of several sequences in one program, each has a builder of its own, and its part of all registers and buffers.
     """
@@ -104,9 +105,12 @@ class Builder:
         accs, acts = self._part(self.config.acc_depth), self._part(self.config.act_depth)
         self._shared = accs[len(accs) - self.geometry.shared_accumulators :]
         self.outputs = acts[len(acts) - len(self.geometry.attention_vectors()) :]
+        fixed = max(sum(output[0] == "q" for other, output in qkv_vectors(self.geometry) if other == side)
+                    for side in SIDES) if self.geometry.by_sides else 0
+        self.queries = range(self.outputs.start - fixed, self.outputs.start)
         self.accumulators = {side: Ring(range(accs.start, self._shared.start), f"accumulators of MXM_{side}")
                              for side in SIDES}
-        self.activations = {side: Ring(range(acts.start, self.outputs.start), f"activation entries of MXM_{side}")
+        self.activations = {side: Ring(range(acts.start, self.queries.start), f"activation entries of MXM_{side}")
                             for side in SIDES}
 
     def _part(self, entries: int) -> range:
@@ -207,12 +211,12 @@ class Builder:
 
     def most_acts(self) -> int:
         """Most entries that `all_acts` gives."""
-        spare = len(self.outputs) if self.geometry.together > 1 else 0
+        spare = len(self.queries) + len(self.outputs) if self.geometry.together > 1 else 0
         return min(ring.size for ring in self.activations.values()) + spare
 
     def all_acts(self, count: int) -> dict[str, Act]:
-        """`acts` for values that are needed when attention's output no longer is: of several sequences, each then has
-        those entries, too."""
+        """`acts` for values that are needed when attention's queries and output no longer are: of several sequences,
+        each then has those entries, too."""
         if self.geometry.together == 1:
             return self.acts(count)
         return {side: Act(side, ring.restart(), count) for side, ring in self.activations.items()}

@@ -22,8 +22,8 @@ from .state import TokenState
 
 Vectors = list[tuple[Acc, int]]
 """Of each vector of a projected head, the accumulator and the number among its side's vectors."""
-Queries = dict[tuple[int, int], Reg | Mem]
-"""Rotated queries by (head set, query), in registers or in the tensor "q"."""
+Queries = dict[tuple[int, int], Reg | Mem | Act]
+"""Rotated queries by (head set, query), in registers or in the tensor "q"; or int8 in activation buffers."""
 SWAP_MAP = 0
 """Permutation map that exchanges neighbouring lanes (RoPE pairs)."""
 
@@ -151,10 +151,10 @@ def _write_keys(b: Builder, cluster: Cluster, head_set: int, k8: Stream) -> None
 def _new_keys(b: Builder, head_set: int, group: int) -> Mem:
     """Where the token's keys go."""
     return b.placement.k[head_set, group].mem(0, b.geometry.head_vectors, index=register_of(b.placement, INDEX_K),
-                                              cells=_key_cells(b, head_set, group))
+                                              cells=key_cells(b, head_set, group))
 
 
-def _key_cells(b: Builder, head_set: int, group: int) -> tuple[Cell, ...]:
+def key_cells(b: Builder, head_set: int, group: int) -> tuple[Cell, ...]:
     """What stands for the keys of the token that is being computed."""
     return (("K", head_set, group, b.placement.sequence),)
 
@@ -163,7 +163,7 @@ def keys(b: Builder, head_set: int, group: int, start: int, count: int, *, now: 
     """Keys of `count` vectors of positions from `start` on; now: the token's own may be among them."""
     per_chunk = b.geometry.vector_entries * b.geometry.head_vectors
     return b.placement.k[head_set, group].mem(start * per_chunk, count * per_chunk,
-                                              cells=_key_cells(b, head_set, group) if now else ())
+                                              cells=key_cells(b, head_set, group) if now else ())
 
 
 def key_scales(b: Builder, kv: int, start: int, count: int, *, now: bool, index: int = 0) -> As:
@@ -190,10 +190,10 @@ def _value(b: Builder, matrix: Matrix, head_set: int, vectors: list[tuple[Acc, i
     """int8 values of a head set into SRAM, each byte on all planes."""
     for v, (acc, start) in enumerate(vectors):
         requantise(b, b.cluster("value"), matrix, acc, start, pre=b.shifts.qkv_pre, post=b.shifts.v, sat=Sat.S8,
-                   rep=Rep.REP8, dst=_value_temp(b, head_set, v), **less(er))
+                   rep=Rep.REP8, dst=value_temp(b, head_set, v), **less(er))
 
 
-def _value_temp(b: Builder, head_set: int, vector: int) -> Mem:
+def value_temp(b: Builder, head_set: int, vector: int) -> Mem:
     return b.tensor("vtemp", head_set * b.geometry.head_vectors + vector, 1)
 
 
@@ -209,7 +209,7 @@ def spread_values(b: Builder, head_set: int) -> None:
             if kv >= b.model.kv_heads:
                 continue
             cluster = b.cluster("value")
-            copies = cluster.read(_value_temp(b, head_set, v), SXM["E"], span)
+            copies = cluster.read(value_temp(b, head_set, v), SXM["E"], span)
             for row in range(rows):
                 lanes = cluster.sxm(copies, Op.SHIFT, first=row * (span // rows), count=span // rows,
                                     lane=member * span + row, lane_inc=rows % g.lanes, distribute=1)

@@ -19,7 +19,7 @@ from .stage import Stage
 DRAIN_BURST = 4
 """Vectors that one burst drains from an accumulator file, where `Geometry.burst` does not apply."""
 
-LONG_BURST = 5
+LONG_BURST = 8
 """The same, of the inner layer of each of several sequences in one program."""
 
 WORKING = 8
@@ -263,6 +263,11 @@ class Geometry:
         """Whether the masks of positions are in both inner slices: in the one across from any score. Of several
         sequences in one program they never are in registers."""
         return self.head_vectors > 1 or self.together > 1
+
+    @property
+    def by_sides(self) -> bool:
+        """Whether the queries, keys and values of a side are computed together, see `compiler.lower.by_sides`."""
+        return self.together > 1 and self.static_keys and self.head_vectors == 1 and self.heads_per_vector == 1
 
     def kv_heads(self, side: str) -> list[int]:
         """K/V heads of a hemisphere."""

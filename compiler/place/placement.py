@@ -268,8 +268,7 @@ class _Placer:
         longest = 0
         entries = self.g.lanes // (self.config.rows * (2 if wfmt is Wfmt.INT4 else 1))
         acts = rows["W"].shape[-1] // self.g.lanes
-        most = self.g.gate_burst if name == "w13" else DRAIN_BURST
-        first = 0 if act_major or name in LOOKED_UP else most * entries * acts
+        first = 0 if act_major or name in LOOKED_UP else DRAIN_BURST * entries * acts
         for side in SIDES:
             packed = pack_weights(rows[side], self.config, wfmt, act_major=act_major)
             tensors[side] = []
@@ -495,6 +494,8 @@ class _Placer:
             self._sequences()
         if not g.queries_in_registers:
             t["q"] = self._own("queries", "W0", len(g.query_vectors()))
+        if g.by_sides:
+            t["k16"] = self._own("keys", "W0", g.head_sets)
         if not g.residual_in_registers:
             t["x"] = self._own("x", "W0", len(g.resident))
             t["x_part"] = self._own("addends of x", "E0", len(g.resident))
@@ -637,4 +638,6 @@ def qkv_vectors(g: Geometry) -> list[tuple[str, tuple[str, int, int, int]]]:
         side = min(SIDES, key=lambda each: load[each]) if g.head_sets % 2 else SIDES[s % 2]
         load[side] += 1
         found.append((side, ("q", s, q, v)))
+    if g.by_sides:  # the queries of a side are together in a half of the scales
+        found = found[len(kv) :] + found[: len(kv)]
     return found + [(side, ("v", s, 0, v)) for side, s, v in kv]
