@@ -72,8 +72,8 @@ def fitting_context(model: ModelConfig, config: ChipConfig, wanted: int | None, 
 def check_sequences(sequences: int) -> None:
     """Raises TspError unless a program of one chip serves so many sequences."""
     if sequences not in (1, TOGETHER):
-        raise TspError(f"sequences on one chip must be 1 or {TOGETHER}, not {sequences}: give --rack for one on each of "
-                       "its chips")
+        raise TspError(f"sequences on one chip must be 1 or {TOGETHER}, not {sequences}: give --rack for one on each "
+                       "of its chips")
 
 
 def check_wanted(model: ModelConfig, wanted: int | None) -> None:

@@ -68,7 +68,8 @@ def compile_checkpoint(
     sequences: that each period advances by a token (`compiler.lower.together`). context: positions served, of each; by
     default the checkpoint's, shortened to what fits. weights: a key of `WEIGHTS`. scales: a key of `SCALES`. text:
     tokens to take static scales from (`files.read_text`), by default what the model writes. buckets: context buckets;
-    by default as many as the queues hold. measure: compare the result with the float model. accept_quality: compile even if quantisation ruins the model.
+    by default as many as the queues hold. measure: compare the result with the float model. accept_quality: compile
+    even if quantisation ruins the model.
     """
     four_bit = four_bit_matrices(weights)
     own = checkpoint.config

@@ -21,6 +21,8 @@ from sim.device.reference_device import ReferenceDevice
 PAIR = RACKS["pair"]
 SMALL = {**EVEN, "seq_len": 24}
 """Sizes of a model that is compiled in a second or two."""
+ALONE = {"seq_len": 24, "dim": 32, "hidden_dim": 48, "n_heads": 4, "n_kv_heads": 2, "head_dim": 8}
+"""The same, of two sequences on one chip."""
 
 
 @functools.cache

@@ -13,7 +13,7 @@ def test_a_token_takes_as_many_periods_as_there_are_chips(count: int):
     left = []
     for period in range(4 * count):
         if period < count:
-            line.start(*line.entering, 10 * period)
+            line.start(line.entering[0], 10 * period)
         left.append(line.pass_period())
     assert left[: count - 1] == [[]] * (count - 1)
     assert left[count - 1 :] == [[(n % count, 10 * (n % count) + n // count)] for n in range(3 * count + 1)]

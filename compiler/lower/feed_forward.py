@@ -10,6 +10,7 @@ from typing import Any
 from arch.isa import Alu, ErUse, Func, Order, Red, Sat
 from arch.vectors import SIDES, ceil_div
 from compiler.ir import Acc, Act, Mem, Reg
+from compiler.place.geometry import DRAIN_BURST
 from compiler.place.placement import Matrix
 from program.integer import groups
 
@@ -50,27 +51,13 @@ def feed_forward(b: Builder, state: TokenState) -> None:
                    gated={side: act.entries(g.dim, g.hidden) for side, act in block.items()} if straight else None)
     sums: dict[str, Acc] = {}
     ready: list[tuple[int, list[Acc]]] = []
-    for begin, end in vector_groups(b):
-        for start in range(begin, end, g.gate_burst):
-            count = min(g.gate_burst, end - start)
-            ready.append((start, [_inner_product(b, inner, inputs[side], start, count) for side in SIDES]))
-            if len(ready) > 1:
-                sums = _channels(b, inner, *ready[-2], sums)
+    for start in range(0, g.hidden, DRAIN_BURST):
+        count = min(DRAIN_BURST, g.hidden - start)
+        ready.append((start, [product(b, inner.matrix, inputs[side], start, count) for side in SIDES]))
+        if len(ready) > 1:
+            sums = _channels(b, inner, *ready[-2], sums)
     _channels(b, inner, *ready[-1], sums)
     b.free_exponent(er)
-
-
-def _inner_product(b: Builder, inner: Inner, act: Act, start: int, count: int) -> Acc:
-    """W1's or W3's product with the input: a burst for each part of the weights."""
-    side, parts = act.side, inner.matrix.tensors[act.side][0].parts
-    first = parts[0].quads // (inner.matrix.vector_entries * inner.matrix.acts)
-    if not start < first < start + count:
-        return product(b, inner.matrix, act, start, count)
-    acc = Acc(side, b.accumulators[side].take(count), count)
-    product(b, inner.matrix, act, start, first - start, into=Acc(side, acc.vector, first - start))
-    product(b, inner.matrix, act, first, start + count - first,
-            into=Acc(side, acc.vector + first - start, start + count - first))
-    return acc
 
 
 def vector_groups(b: Builder) -> list[tuple[int, int]]:

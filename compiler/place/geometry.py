@@ -19,9 +19,6 @@ from .stage import Stage
 DRAIN_BURST = 4
 """Vectors that one burst drains from an accumulator file, where `Geometry.burst` does not apply."""
 
-LONG_BURST = 8
-"""The same, of the inner layer of each of several sequences in one program."""
-
 WORKING = 8
 """Registers that serve as working space for the heads of both sides."""
 LEAST_WORKING = 6
@@ -219,12 +216,6 @@ class Geometry:
     def logit_burst(self) -> int:
         """Vectors of logits in a burst. It is short on a chip of a rack, which has few of them."""
         return DRAIN_BURST if self.share else self.burst
-
-    @property
-    def gate_burst(self) -> int:
-        """Vectors of the inner layer in a burst. They take no registers where several sequences share these, and a long
-        burst leaves fewer gaps."""
-        return DRAIN_BURST if self.together == 1 else LONG_BURST
 
     def noise_of_layers(self) -> int:
         """Vectors of a side's tokens whose noise each layer makes, of several sequences in one program: the end of a

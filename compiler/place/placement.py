@@ -195,9 +195,10 @@ class _Placer:
 
     @property
     def _fixed(self) -> tuple[str, ...]:
-        """How names begin of what never goes to slice 0, for lack of index registers there."""
+        """How names begin of what never goes to slice 0, for lack of index registers there. Of several sequences, nor
+        does Wo: a read for each head takes many instructions."""
         if self.g.together > 1:
-            return (KEYS,) if self.g.static_keys else (KEYS, VALUES)
+            return (KEYS, "weights wo") if self.g.static_keys else (KEYS, VALUES, "weights wo")
         return (KEYS,) if self.config.weight_groups > 1 else ()
 
     def _cache(self) -> None:
@@ -308,7 +309,7 @@ class _Placer:
         """Channel scales. A burst that uses them must lie in one half, so a half has a whole number of bursts."""
         vectors = vectors_of(values, self.g.lanes)
         count = vectors.shape[-2]
-        most = self.g.logit_burst if name in LOOKED_UP else self.g.gate_burst if name == "w13" else DRAIN_BURST
+        most = self.g.logit_burst if name in LOOKED_UP else DRAIN_BURST
         quads = min(count, ceil_div(ceil_div(count, 2), most) * most)
         if name in ADDED and not self.g.residual_in_registers:
             quads = count  # one burst uses all of them

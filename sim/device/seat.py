@@ -72,7 +72,7 @@ class Seat:
         self.force(prompt[position], sequence)
 
     def _write_noise(self, sampler: Sampler, sequence: int = 0) -> None:
-        """States of the noise generator; a tensor of its own holds the last ones if the end of a token advances them."""
+        """States of the noise generator; the last ones have a tensor of their own if the end of a token advances them."""
         states = np.where(self._logits < 0, 0, sampler.state[self._logits])
         rest = len(states)
         if "noise_rest" in self.program.symbols:
