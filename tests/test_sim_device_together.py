@@ -34,7 +34,8 @@ def test_a_sequence_ends_while_the_other_goes_on():
     device = open_in_flight("model", ULX3S)
     device.load(program)
     device.start(0, [1])
-    assert [[(told.sequence, told.position) for told in period.tokens] for period in device.run(2)] == [[(0, 0)], [(0, 1)]]
+    told = [[(token.sequence, token.position) for token in period.tokens] for period in device.run(2)]
+    assert told == [[(0, 0)], [(0, 1)]]
     device.start(1, [1, 5], 0.5, 3)
     periods = device.run(program.context)
     assert [len(period.tokens) for period in periods] == [2] * (program.context - 2) + [1, 1]
@@ -105,6 +106,7 @@ def test_the_rtl_over_the_whole_context(model: str):
     path = SHARED_MODELS / f"{model}.bin" if model == "stories260K" else "models/stories263k.bin"
     program = open_program(path, config="ulx3s", sequences=2, context=128)
     assert isinstance(program, Program)
-    begins = [Begin(period=0, sequence=0, prompt=[1, 403, 407, 261]), Begin(period=37, sequence=1, temperature=0.8, seed=7),
+    begins = [Begin(period=0, sequence=0, prompt=[1, 403, 407, 261]),
+              Begin(period=37, sequence=1, temperature=0.8, seed=7),
               Begin(period=140, sequence=0, prompt=[1, 410], temperature=1.0, seed=11)]
     assert fly(program, open_in_flight("rtl", ULX3S), begins, 180) > 260

@@ -99,7 +99,7 @@ class _Begun:
     cached: int
 
 
-class _Flights(ABC):
+class Flights(ABC):
     """When sequences begin and end, and how long periods take."""
 
     _program: AnyProgram
@@ -164,7 +164,7 @@ class _Flights(ABC):
         """Run periods in which no sequence begins."""
 
 
-class RackInFlight(SeatedRack, _Flights):
+class RackInFlight(SeatedRack, Flights):
     """A rack that runs a sequence for each chip."""
 
     def __init__(self, name: str, chip: HostedRack) -> None:
@@ -195,7 +195,7 @@ class RackInFlight(SeatedRack, _Flights):
         return self._passed(counter, ran.cycles[0], self._seats[-1].token)
 
 
-class ChipTogether(_Flights):
+class ChipTogether(Flights):
     """A chip that advances all sequences by a token in each period.
 
     device: the chip, just reset; closed with this device.
@@ -240,7 +240,7 @@ class ChipTogether(_Flights):
         self._device.close()
 
 
-class ReferenceInFlight(_Flights):
+class ReferenceInFlight(Flights):
     """The integer model, once for each sequence. It has no time."""
 
     name = "reference"

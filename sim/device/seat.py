@@ -72,7 +72,7 @@ class Seat:
         self.force(prompt[position], sequence)
 
     def _write_noise(self, sampler: Sampler, sequence: int = 0) -> None:
-        """States of the noise generator; the last ones have a tensor of their own if the end of a token advances them."""
+        """States of the noise generator; those that the end of a token advances may have a tensor of their own."""
         states = np.where(self._logits < 0, 0, sampler.state[self._logits])
         rest = len(states)
         if "noise_rest" in self.program.symbols:
