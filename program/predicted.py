@@ -120,13 +120,13 @@ class Predicted(ABC):
         return bytes_read(self.model, position, self.four_bit)
 
     def roofline_fraction(self, position: int | None = None) -> float:
-        """Bytes that a token must read, over the bytes that the matrix units could take in its cycles.
+        """Bytes that the tokens of a period must read, each by itself, over the bytes that the matrix units could take
+        in its cycles.
 
         By default, the mean over the context.
         """
-        if position is not None:
-            return self.bytes_read(position) / (self.macs * self.cycles(position))
-        return self.bytes_read((self.context - 1) / 2) / (self.macs * self.mean_cycles)
+        read = self.tokens_a_period * self.bytes_read((self.context - 1) / 2 if position is None else position)
+        return read / (self.macs * (self.mean_cycles if position is None else self.cycles(position)))
 
     def tokens_per_second(self, clock_mhz: float, cycles: float | None = None) -> float:
         """Tokens per second at a clock, of all sequences, for periods of `cycles` cycles. By default, for the mean."""

@@ -22,7 +22,7 @@ from compiler.fit import fit
 from compiler.frontend.files import read_model
 from compiler.frontend.load import load_checkpoint
 from compiler.schedule.buckets import build_buckets
-from program.program import DEFAULT_CLOCK_MHZ, Program, bytes_read
+from program.program import DEFAULT_CLOCK_MHZ, TOGETHER, Program, bytes_read
 from program.rack import AnyProgram
 from program.shape import ModelConfig
 
@@ -126,8 +126,8 @@ def rack_figures(checkpoints: list[Path], rack: str, say: Callable[[str], None] 
 
 
 def _of_checkpoint(path: Path, say: Callable[[str], None]) -> list[Figure]:
-    found = _of_machine(path, CONFIGS[DEFAULT_CONFIG], (), say)
-    return found + _on("wide", path.stem, path, load_checkpoint(path).config)
+    found, sizes = _of_machine(path, CONFIGS[DEFAULT_CONFIG], (), say), load_checkpoint(path).config
+    return found + _on("wide", path.stem, path, sizes) + _of_two(path, sizes)
 
 
 def _of_machine(path: Path, machine: ChipConfig | RackConfig, options: tuple[str, ...],
@@ -163,6 +163,18 @@ def _on(config: str, name: str, path: Path, model: ModelConfig) -> list[Figure]:
         return []
     program = open_program(path, config=config)
     return [Figure(name, f"{CYCLES.format(config)} 0..{program.context - 1}", program.mean_cycles, "cycles")]
+
+
+def _of_two(path: Path, model: ModelConfig) -> list[Figure]:
+    """Cycles of a period of two sequences on the default chip; nothing if they do not fit."""
+    config = DEFAULT_CONFIG
+    if not fit(model, CONFIGS[config], sequences=TOGETHER).context:
+        return []
+    program = open_program(path, config=config, sequences=TOGETHER)
+    what = f"cycles of {TOGETHER} sequences' tokens on {config}, mean of positions 0..{program.context - 1}"
+    return [Figure(path.stem, what, program.mean_cycles, "cycles"),
+            Figure(path.stem, f"tokens a second of {TOGETHER} sequences on {config} at {DEFAULT_CLOCK_MHZ:g} MHz",
+                   program.tokens_per_second(DEFAULT_CLOCK_MHZ), "tokens/s")]
 
 
 def _speed(name: str, kind: str, program: AnyProgram) -> list[Figure]:
