@@ -257,8 +257,10 @@ class Geometry:
 
     @property
     def by_sides(self) -> bool:
-        """Whether the queries, keys and values of a side are computed together, see `compiler.lower.by_sides`."""
-        return self.together > 1 and self.static_keys and self.head_vectors == 1 and self.heads_per_vector == 1
+        """Whether the queries, keys and values of a side are computed together, see `compiler.lower.by_sides`: of
+        several sequences, and if a side computes the queries of its own heads."""
+        return (self.together > 1 and self.static_keys and self.head_vectors == 1 and self.heads_per_vector == 1
+                and self.head_sets % 2 == 0)
 
     def kv_heads(self, side: str) -> list[int]:
         """K/V heads of a hemisphere."""
