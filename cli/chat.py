@@ -24,7 +24,7 @@ from run.session import Session
 from sim.lines import LineFaults
 
 from .models import MODELS
-from .options import LinkFaults, Partition, Rack
+from .options import LinkFaults, Pipeline, Rack, Tensor
 from .show import plain
 
 HELP = "/reset forgets the conversation, /quit ends (as ctrl-D does), ctrl-C stops an answer"
@@ -55,7 +55,8 @@ def chat(
     config: Annotated[str | None, typer.Option(help=f"Chip: {', '.join(CONFIGS)}.  [default: the smallest that the "
                                                     "model fits]")] = None,
     rack: Rack = None,
-    partition: Partition = None,
+    tensor: Tensor = None,
+    pipeline: Pipeline = None,
     link_faults: LinkFaults = None,
     context: Annotated[int | None, typer.Option(help="Positions served.")] = None,
     tokenizer: Annotated[Path | None, typer.Option(help="Tokenizer of a checkpoint.")] = None,
@@ -64,8 +65,9 @@ def chat(
     check_name(device)
     faults = LineFaults.parse(link_faults) if link_faults is not None else None
     notes = plain(stderr=True)
-    program = open_any(model, config=config, rack=rack, partition=partition, any_chip=config is None, context=context,
-                       tokenizer=tokenizer, say=lambda line: notes.print(line, style="dim"))
+    program = open_any(model, config=config, rack=rack, tensor=tensor, pipeline=pipeline,
+                       any_chip=config is None, context=context, tokenizer=tokenizer,
+                       say=lambda line: notes.print(line, style="dim"))
     words = Tokenizer.from_bytes(program.tokenizer)
     template = choose_template(chat_template, model, words)
     if template is None:

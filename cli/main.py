@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -27,11 +27,12 @@ from program.file import check_checkpoint, save
 from program.program import DEFAULT_CLOCK_MHZ
 from run.devices import check_name, check_waveforms, open_device
 from run.models import find_model
-from run.programs import check_partition, compile_for, machine_of, open_any
+from run.programs import check_divided, compile_for, machine_of, open_any
 from run.session import BrokenPromise, Session
 from run.story import begin, plan
 from sim.cycle.core import ProgramError
 from sim.lines import LineFaults
+from sim.rtl.ranks import in_ranks
 
 from . import show
 from .bench import bench
@@ -40,7 +41,19 @@ from .in_flight import run_in_flight
 from .latency import bench_api, watch_api
 from .link_test import link_test
 from .models import MODELS, Model, get
-from .options import Config, Context, LinkFaults, Partition, Rack, Scales, Sequences, Text, TokenizerFile, Weights
+from .options import (
+    Config,
+    Context,
+    LinkFaults,
+    Pipeline,
+    Rack,
+    Scales,
+    Sequences,
+    Tensor,
+    Text,
+    TokenizerFile,
+    Weights,
+)
 from .page import page
 from .plan import plan as plan_model
 from .report import report
@@ -79,7 +92,8 @@ def run(
                                                      f"{DEFAULT_CLOCK_MHZ:g}]")] = None,
     config: Config = None,
     rack: Rack = None,
-    partition: Partition = None,
+    tensor: Tensor = None,
+    pipeline: Pipeline = None,
     sequences: Sequences = None,
     link_faults: LinkFaults = None,
     context: Context = None,
@@ -95,8 +109,8 @@ def run(
     faults = LineFaults.parse(link_faults) if link_faults is not None else None
     waves = _waves(device, vcd, fst, sources(program, tokenizer))
     notes = Console(stderr=as_json, highlight=False, soft_wrap=True)
-    compiled = open_any(program, config=config, rack=rack, partition=partition, sequences=sequences, context=context,
-                        weights=weights, scales=scales, text=text, tokenizer=tokenizer,
+    compiled = open_any(program, config=config, rack=rack, tensor=tensor, pipeline=pipeline, sequences=sequences,
+                        context=context, weights=weights, scales=scales, text=text, tokenizer=tokenizer,
                         say=lambda line: notes.print(line, style="dim", markup=False))
     prompts = prompt or [""]
     if compiled.sequences > 1:
@@ -143,7 +157,8 @@ def compile(
     tokenizer: TokenizerFile = None,
     config: Config = None,
     rack: Rack = None,
-    partition: Partition = None,
+    tensor: Tensor = None,
+    pipeline: Pipeline = None,
     sequences: Sequences = None,
     context: Context = None,
     weights: Weights = None,
@@ -161,7 +176,7 @@ def compile(
     with show.passes() as progress:
         model, tok = read_model(checkpoint, tokenizer)
         show.notes((*model.notes, *tok.notes))
-        program = compile_for(machine, model, tok, partition, sequences, context=context,
+        program = compile_for(machine, model, tok, tensor, pipeline, sequences, context=context,
                               weights=weights or "int8", scales=scales or "measured",
                               text=text and read_text(text, tok), accept_quality=accept_quality, progress=progress)
         save(program, output)
@@ -173,7 +188,8 @@ def fit(
     checkpoint: Model,
     config: Annotated[str | None, typer.Option(help=f"One of {', '.join(CONFIGS)}.  [default: all]")] = None,
     rack: Rack = None,
-    partition: Partition = None,
+    tensor: Tensor = None,
+    pipeline: Pipeline = None,
     sequences: Sequences = None,
     context: Context = None,
     weights: Weights = None,
@@ -184,13 +200,13 @@ def fit(
     check_clock(clock)
     check_checkpoint(checkpoint)
     machine = machine_of(config, rack)
-    check_partition(machine, partition, sequences)
+    check_divided(machine, tensor, pipeline, sequences)
     model = load_checkpoint(checkpoint)
     show.notes(model.notes)
     sizes, wanted, weights = model.config, context or model.config.seq_len, weights or "int8"
     if isinstance(machine, RackConfig):
-        fitted = fit_rack(sizes, machine, context=context, weights=weights, cycles=cycles, kind=partition,
-                          sequences=1 if sequences is None else sequences)
+        fitted = fit_rack(sizes, machine, context=context, weights=weights, cycles=cycles, tensor=tensor,
+                          pipeline=pipeline, sequences=1 if sequences is None else sequences)
         show.rack_fits([fitted], clock, wanted)
         return
     chips = [machine] if machine else list(CONFIGS.values())
@@ -237,9 +253,24 @@ commands.command()(get)
 
 
 def app(args: Sequence[str] | None = None) -> int:
-    """Run the command; the exit code. What is refused, or broken, is one line on stderr."""
-    arguments = list(sys.argv[1:] if args is None else args) or ["--help"]
+    """Run the command; the exit code. What is refused, or broken, is one line on stderr.
+
+    Of several ranks of mpirun, the first runs it, and the others hold chips for it.
+    """
     prepare()
+    try:
+        return in_ranks(lambda: _app(list(sys.argv[1:] if args is None else args) or ["--help"]), _hold_chips)
+    except TspError as error:
+        return _fail(str(error), REFUSED)
+
+
+def _hold_chips(ranks: Any) -> None:
+    from sim.rtl.spread import serve
+
+    serve(ranks)
+
+
+def _app(arguments: list[str]) -> int:
     command: Callable = typer.main.get_command(commands)
     try:
         code = command(arguments, prog_name="tsp", standalone_mode=False) or 0

@@ -7,16 +7,16 @@ import typer
 
 from arch.config import CONFIGS, DEFAULT_CONFIG
 from arch.rack import RACKS
-from compiler.rack.plan import KINDS
 
 Config = Annotated[str | None, typer.Option(help=f"Chip: {', '.join(CONFIGS)}.  [default: {DEFAULT_CONFIG}]")]
 Rack = Annotated[str | None, typer.Option(help=f"Several chips as one: {', '.join(RACKS)}, or a file of your own, "
                                                "NAME.json.")]
-Partition = Annotated[str | None, typer.Option(help="Partition of the model among a rack's chips: "
-                                                    f"{', '.join(KINDS)}.  "
-                                                    "[default: the longest context, then the fewest cycles]")]
+Tensor = Annotated[int | None, typer.Option(help="Chips of a rack that divide the rows of each matrix, in groups of so "
+                                                 "many.  [default: the longest context, then the fewest cycles]")]
+Pipeline = Annotated[int | None, typer.Option(help="Groups of a rack's chips, each of which holds consecutive layers.  "
+                                                   "[default: as for --tensor]")]
 Sequences = Annotated[int | None, typer.Option(help="Independent sequences: 2 on one chip, at the same time; or in "
-                                                    "flight on a rack, one for each chip.  [default: 1]")]
+                                                    "flight on a rack, one for each group of chips.  [default: 1]")]
 LinkFaults = Annotated[str | None, typer.Option(
     help="Faults of a simulated rack's links: errors=RATE,seed=N for wrong bits; delay=CYCLES or cut, with "
          "link=PORT,at=POSITION.")]

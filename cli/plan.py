@@ -7,6 +7,8 @@ import typer
 from rich.table import Table
 
 from arch.config import CONFIGS
+from arch.rack import LINKED, RACKS, rack_of
+from plan.divided import Divided
 from plan.machines import CHIPS_A_CARD, GROQCHIP
 from plan.need import WEIGHT_BYTES
 from plan.plan import DEFAULT_CHIP, DEFAULT_PRECISION, Plan, make_plan
@@ -26,16 +28,24 @@ def plan(
     precision: Annotated[str, typer.Option(help=f"{', '.join(WEIGHT_BYTES)}.")] = DEFAULT_PRECISION,
     context: Annotated[int | None, typer.Option(help="Positions of each sequence.  [default: the model's]")] = None,
     batch: Annotated[int, typer.Option(help="Sequences at once.")] = 1,
+    rack: Annotated[str | None, typer.Option(help=f"In place of a chip: {', '.join(RACKS)}, or NAME.json.")] = None,
+    tensor: Annotated[int | None, typer.Option(help="Chips of a group that divide the rows of each matrix.")] = None,
+    pipeline: Annotated[int | None, typer.Option(help="Groups of chips, each with consecutive layers.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
 ) -> None:
     """Say from shapes alone how many chips a model needs, and the bounds of its speed there and on GPUs."""
     wanted = model if model.lower() in PRESETS else str(find_model(model))
-    found = make_plan(wanted, chip=chip, precision=precision, context=context, batch=batch)
+    machine = None if rack is None else rack_of(rack)
+    kind = machine.chips[0].name.removesuffix(LINKED) if machine else chip
+    found = make_plan(wanted, chip=kind, rack=machine, precision=precision, context=context, batch=batch, tensor=tensor,
+                      pipeline=pipeline)
     if as_json:
         print(json.dumps(found.as_json()))
         return
     print(_head(found))
-    for table in (_bytes(found), _chips(found), _roofline(found)):
+    tables = [_bytes(found), _chips(found), *([_divided(found, found.divided)] if found.divided else []),
+              _roofline(found)]
+    for table in tables:
         print(flush=True)
         plain(WIDTH).print(table)
     print("\nBounds count weights and cache at the peak rates below; links, host and everything else cost nothing.")
@@ -75,6 +85,19 @@ def _chips(plan: Plan) -> Table:
              "nodes_of_8": "nodes of 8 chips, as built", "racks_of_72": "racks of 9 nodes (72 chips)"}
     for name, count in plan.packaging.items():
         table.add_row(names[name], f"{count:,}")
+    return table
+
+
+def _divided(plan: Plan, divided: Divided) -> Table:
+    memory = plan.chip.memory.value
+    table = _table(f"{divided.pipeline} x {divided.tensor} chips", "")
+    places = ("the first group", *(["the fullest between"] if len(divided.bytes) > 2 else []), "the last group")
+    for place, own, layers in zip(places, divided.bytes, divided.layers, strict=False):
+        table.add_row(f"bytes of a chip, {place if divided.pipeline > 1 else 'the only group'} ({layers} layers)",
+                      " to ".join(dict.fromkeys(f"{_size(count)} ({count / memory:.0%})"
+                                                for count in (min(own), max(own)))))
+    table.add_row("SRAM of each is enough, all slices together", "yes" if divided.most <= memory else "no")
+    table.add_row("cycles of a token, for the matrices alone", f"{divided.least_cycles:,}")
     return table
 
 

@@ -13,8 +13,9 @@ from run.chat import PLAIN, choose_template
 from run.devices import check_name
 from run.models import find_model
 from run.programs import open_any
+from sim.rtl.ranks import current
 
-from .options import Config, Context, Partition, Rack, Scales, Sequences, Text, TokenizerFile, Weights
+from .options import Config, Context, Pipeline, Rack, Scales, Sequences, Tensor, Text, TokenizerFile, Weights
 
 
 def serve(
@@ -43,7 +44,8 @@ def serve(
     max_body: Annotated[int, typer.Option(help="Bytes of a request.")] = 1 << 20,
     config: Config = None,
     rack: Rack = None,
-    partition: Partition = None,
+    tensor: Tensor = None,
+    pipeline: Pipeline = None,
     sequences: Sequences = None,
     context: Context = None,
     weights: Weights = None,
@@ -57,13 +59,16 @@ def serve(
         from serve.settings import Settings, read_keys
     except ModuleNotFoundError as error:
         raise TspError(f"the server needs {error.name}: pip install 'metronome-tsp[serve]'") from error
+    if current():
+        raise TspError("tsp serve gives its devices processes of their own, which are not divided among ranks: start "
+                       "it without mpirun")
     devices = tuple(check_name(each) for each in device or ["rtl"])
     settings = Settings(name=name or program.stem, aliases=tuple(alias or ()), devices=devices, host=host, port=port,
                         keys=read_keys(api_key) if api_key else (), most=max_queue, seconds=max_seconds,
                         drain=drain_seconds, requests=requests_per_minute, tokens=tokens_per_minute, body=max_body)
     if chat_template not in (None, PLAIN):
         read_template(Path(chat_template))  # before a compilation that may take minutes
-    compiled = open_any(program, config=config, rack=rack, partition=partition, sequences=sequences,
+    compiled = open_any(program, config=config, rack=rack, tensor=tensor, pipeline=pipeline, sequences=sequences,
                         any_chip=config is None, context=context, weights=weights, scales=scales, text=text,
                         tokenizer=tokenizer, say=_say)
     template = choose_template(chat_template, program, Tokenizer.from_bytes(compiled.tokenizer))

@@ -19,6 +19,7 @@ from program.integer import MATRICES, IntegerModel, Shifts
 from program.program import TOGETHER
 from program.shape import ModelConfig
 
+from .place.hollow import zeros
 from .place.placement import Placement, place
 from .schedule.buckets import check_queues, lower
 
@@ -82,13 +83,16 @@ def check_wanted(model: ModelConfig, wanted: int | None) -> None:
         raise TspError(f"context must be in 1..{model.seq_len} (the model's context), not {wanted}")
 
 
-def longest_context(model: ModelConfig, wanted: int | None, lanes: int, placed: Callable[[int], str],
-                    queued: Callable[[int], str]) -> tuple[int, str]:
-    """`fitting_context` of a machine. placed, queued: what does not fit its memories, or also its queues."""
-    served, problem = _longest(wanted or model.seq_len, lanes, placed)
-    if served and (overflow := queued(served)):  # scheduling is slow, so it comes last and seldom runs twice
-        return _longest(served, lanes, queued)[0], overflow
-    return served, problem
+def longest_context(model: ModelConfig, wanted: int | None, lanes: int, *checks: Callable[[int], str],
+                    ) -> tuple[int, str]:
+    """`fitting_context` of a machine. checks: what does not fit it, each more than the one before. Scheduling is slow,
+    so it comes last and seldom runs twice."""
+    served, limit = wanted or model.seq_len, ""
+    for check in checks:
+        if served:
+            served, problem = _longest(served, lanes, check)
+            limit = problem or limit
+    return served, limit
 
 
 def _longest(full: int, lanes: int, problem_of: Callable[[int], str]) -> tuple[int, str]:
@@ -165,18 +169,23 @@ def hollow_model(model: ModelConfig, lanes: int, context: int, four_bit: frozens
 
     Time and space depend only on the shapes and on which scales are dynamic. This model has no dynamic scale.
     """
-    sizes = {
-        "dim": model.dim, "hidden": model.hidden_dim, "layers": model.n_layers, "heads": model.n_heads,
-        "kv_heads": model.n_kv_heads, "head_size": native_head_size(model.head_dim, lanes),
-        "vocab": model.vocab_size, "context": context, "eps": 0, "lanes": lanes,
-    }
+    sizes = hollow_sizes(model, lanes, context) | {"eps": 0}
     kinds = {name: np.int8 if name in (*MATRICES, "embedding") else np.int16 for name in integer.array_shapes(sizes)}
-    arrays: dict[str, Any] = {name: np.broadcast_to(np.zeros((), kinds[name]), shape)
+    arrays: dict[str, Any] = {name: zeros(shape, kinds[name])
                               for name, shape in integer.array_shapes(sizes).items()}
     if model.shared_classifier:
         arrays["embedding"] = arrays["classifier"]
     shifts = Shifts(**dict.fromkeys(Shifts.__dataclass_fields__, 0))
     return IntegerModel(**sizes, **arrays, shifts=shifts, four_bit=four_bit, dynamic=frozenset())
+
+
+def hollow_sizes(model: ModelConfig, lanes: int, context: int) -> dict[str, int]:
+    """The sizes of an integer model."""
+    return {
+        "dim": model.dim, "hidden": model.hidden_dim, "layers": model.n_layers, "heads": model.n_heads,
+        "kv_heads": model.n_kv_heads, "head_size": native_head_size(model.head_dim, lanes),
+        "vocab": model.vocab_size, "context": context, "lanes": lanes,
+    }
 
 
 def _robust(model: IntegerModel) -> IntegerModel:

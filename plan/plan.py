@@ -4,8 +4,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from math import ceil
 
+from arch.rack import RackConfig
 from base.errors import TspError
+from compiler.rack.plan import plans
 
+from .divided import Divided, divide
 from .machines import CARDS_A_RACK, CHIPS_A_CARD, CHIPS_A_NODE, GPUS, NODES_A_RACK, Figure, Machine, chip_of
 from .need import Need, check_precision, chips, need
 from .roofline import MOST_BATCH, Work, compute_bound_batch, tokens_per_second
@@ -48,7 +51,8 @@ class Side:
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """A model on a chip. weights_alone, chips, chips_most: chips for the matrices alone, for all but programs, and for
-    as many instructions as the queues can fetch."""
+    as many instructions as the queues can fetch. divided: the model on groups of chips of ours, if that is asked
+    for."""
 
     shape: Shape
     chip: Machine
@@ -61,6 +65,7 @@ class Plan:
     chips: int
     chips_most: int
     sides: tuple[Side, ...]
+    divided: Divided | None = None
 
     @property
     def packaging(self) -> dict[str, int]:
@@ -94,6 +99,7 @@ class Plan:
             "bytes": {**asdict(self.need), "model": self.need.model, "most": self.need.most},
             "chips": {"weights_alone": self.weights_alone, "model": self.chips, "with_most_programs": self.chips_most,
                       **self.packaging},
+            "divided": self.divided and {**asdict(self.divided), "most": self.divided.most},
             "step": {"weight_bytes": self.work.weights(self.batch), "kv_bytes": self.batch * self.work.kv,
                      "operations": self.batch * self.work.operations,
                      "ops_per_byte": self.work.intensity(self.batch)},
@@ -104,9 +110,15 @@ class Plan:
 
 
 def make_plan(model: str, *, chip: str = DEFAULT_CHIP, precision: str = DEFAULT_PRECISION, context: int | None = None,
-              batch: int = 1) -> Plan:
-    """Plan a preset or a checkpoint. context: by default the model's. Raises TspError on what is unknown, out of range
-    or beyond the chip."""
+              batch: int = 1, rack: RackConfig | None = None, tensor: int | None = None, pipeline: int | None = None,
+              ) -> Plan:
+    """Plan a preset or a checkpoint.
+
+    context: by default the model's. rack: whose chips these are. tensor, pipeline: sizes of `divided`; by default all
+    chips of the rack by rows, and without a rack 1.
+
+    Raises TspError on what is unknown, out of range or beyond the chip.
+    """
     check_precision(precision)
     machine, shape = chip_of(chip), shape_of(model)
     positions = shape.context if context is None else context
@@ -116,10 +128,20 @@ def make_plan(model: str, *, chip: str = DEFAULT_CHIP, precision: str = DEFAULT_
         raise TspError(f"batch must be in 1..{MOST_BATCH}, not {batch}")
     needed = need(shape, machine, precision=precision, context=positions, batch=batch)
     work = Work(shape=shape, precision=precision, context=positions)
+    divided = None
+    if rack or tensor is not None or pipeline is not None:
+        if not machine.config:
+            raise TspError("--tensor and --pipeline divide a model among chips of this project: give --chip or --rack")
+        if rack:
+            sizes = plans(rack, tensor, pipeline)[-1 if tensor or pipeline else 0]
+            tensor, pipeline = sizes.tensor, sizes.pipeline
+        divided = divide(shape, machine.config, precision=precision, context=positions, rack=rack,
+                         tensor=1 if tensor is None else tensor, pipeline=1 if pipeline is None else pipeline)
     return Plan(
         shape=shape, chip=machine, precision=precision, context=positions, batch=batch, need=needed, work=work,
         weights_alone=chips(needed.weights, machine), chips=chips(needed.model, machine),
-        chips_most=chips(needed.most, machine), sides=tuple(_side(work, each, batch) for each in (*GPUS, machine)))
+        chips_most=chips(needed.most, machine), divided=divided,
+        sides=tuple(_side(work, each, batch) for each in (*GPUS, machine)))
 
 
 def _side(work: Work, machine: Machine, batch: int) -> Side:

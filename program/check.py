@@ -53,13 +53,14 @@ def _faults(program: Program, parts: Iterable[Callable[[Program], Iterator[str]]
 def _together(program: RackProgram) -> Iterator[str]:
     """Faults between the chips of a rack."""
     first = program.chips[0]
+    groups = len({tuple(chip.channels.get("layers", ())) for chip in program.chips})
     for n, chip in enumerate(program.chips):
         if chip.config != program.rack.chips[n]:
             yield f"the program of chip {n} must be for config {program.rack.chips[n].name}, not {chip.config.name}"
         if [(b.limit, b.period) for b in chip.buckets] != [(b.limit, b.period) for b in first.buckets]:
             yield f"limits and periods of buckets must be the same on chip {n} as on chip 0"
-        if chip.sequences not in (1, len(program.chips)) or chip.periods_a_token != chip.sequences:
-            yield f"sequences must be 1 or {len(program.chips)}, one a chip, not {chip.sequences} on chip {n}"
+        if chip.sequences not in (1, groups) or chip.periods_a_token != chip.sequences:
+            yield f"sequences must be 1 or {groups}, one a group of chips, not {chip.sequences} on chip {n}"
         for name in COMMON:
             if name != "arrays" and getattr(chip, name) != getattr(first, name):
                 yield f"{name} must be the same on chip {n} as on chip 0"

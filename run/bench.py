@@ -1,7 +1,7 @@
 """The figures of `tsp bench`: cycles and fractions, which are exact, and speeds, which are the machine's.
 
 Speeds are by the CPU time of one thread, so that what else the machine does counts for little; only the time to the
-first token is by the clock on the wall.
+first token, and that of several threads, are by the clock on the wall.
 """
 
 import os
@@ -28,10 +28,13 @@ from program.shape import ModelConfig
 
 from .devices import open_device
 from .programs import compile_for, open_any, open_program
+from .rack_speed import rack_speed
 
 ROOT = Path(__file__).parents[1]
 TRIES = 3
 """Compiling is timed so often: what else the host does slows it by a third."""
+PAIR = "pair"
+"""The rack of two default chips."""
 POSITIONS = 256
 """Positions that means are taken over, as far as a model has them."""
 TOKENS = {"reference": POSITIONS, "model": 8, "rtl": 64}
@@ -127,6 +130,8 @@ def rack_figures(checkpoints: list[Path], rack: str, say: Callable[[str], None] 
 
 def _of_checkpoint(path: Path, say: Callable[[str], None]) -> list[Figure]:
     found, sizes = _of_machine(path, CONFIGS[DEFAULT_CONFIG], (), say), load_checkpoint(path).config
+    say(f"{path.stem}: threads of a rack")
+    found.append(_threads(path))
     return found + _on("wide", path.stem, path, sizes) + _of_two(path, sizes)
 
 
@@ -155,6 +160,13 @@ def _of_machine(path: Path, machine: ChipConfig | RackConfig, options: tuple[str
     found.append(Figure(name, f"first token of {' '.join(('`tsp run', *options))}` on the RTL, second time",
                         _first_token(path, options), "s"))
     return found
+
+
+def _threads(path: Path) -> Figure:
+    """What threads gain on the rack of two default chips."""
+    found = rack_speed(path, PAIR)
+    return Figure(path.stem, f"RTL of {PAIR} on {found.threads} threads, chip-cycles/s of one chip on one thread",
+                  found.gain, "x")
 
 
 def _on(config: str, name: str, path: Path, model: ModelConfig) -> list[Figure]:

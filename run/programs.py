@@ -40,7 +40,8 @@ def open_any(
     *,
     config: str | None = None,
     rack: str | None = None,
-    partition: str | None = None,
+    tensor: int | None = None,
+    pipeline: int | None = None,
     sequences: int | None = None,
     context: int | None = None,
     weights: str | None = None,
@@ -54,8 +55,9 @@ def open_any(
 
     The options are those of compilation; a program file must agree with them.
 
-    rack: a named rack, or its file; the program is then one for a rack. partition: a key of `compiler.rack.plan.KINDS`.
-    sequences: independent ones: 2 on a chip, or in flight on a rack; by default 1.
+    rack: a named rack, or its file; the program is then one for a rack. tensor, pipeline: how it divides the model, see
+    `compiler.rack.compile.compile_rack`; on a rack only. sequences: independent ones: 2 on a chip, or in flight on a
+    rack; by default 1.
     any_chip: without a config or a rack, take the smallest chip that the model fits and say which, in place of the
     default one.
 
@@ -63,12 +65,12 @@ def open_any(
     """
     machine = machine_of(config, rack)
     if path.exists() and path.is_file() and program_file.is_program(path):
-        return _loaded(path, machine, {"--partition": partition, "--sequences": sequences, "--context": context,
-                                       "--weights": weights, "--scales": scales, "--text": text,
+        return _loaded(path, machine, {"--tensor": tensor, "--pipeline": pipeline, "--sequences": sequences,
+                                       "--context": context, "--weights": weights, "--scales": scales, "--text": text,
                                        "--tokenizer": tokenizer})
     if not path.exists():
         raise TspError(f"{path}: no such program or checkpoint")
-    check_partition(machine, partition, sequences)
+    check_divided(machine, tensor, pipeline, sequences)
     weights, scales = weights or "int8", scales or "measured"
     if weights not in WEIGHTS:
         raise TspError(f"weights must be one of {', '.join(WEIGHTS)}, not {weights!r}")
@@ -80,7 +82,8 @@ def open_any(
                    else config_of(DEFAULT_CONFIG))
     tokens = text and read_text(text, tok)
     sources = [Path(package.__file__ or "").parent for package in (arch, program_room, compiler)]
-    divided = filter(None, [partition, f"{sequences} sequences" if sequences else None])
+    divided = [f"{count} {what}" for what, count in
+               (("tensor", tensor), ("pipeline", pipeline), ("sequences", sequences)) if count]
     key = cache.content_key(*map(cache.source_digest, sources), np.__version__, model.digest(), tok.to_bytes(),
                             machine.digest(), str(context), weights, scales, str(tokens), *divided)
     fresh = False
@@ -90,8 +93,9 @@ def open_any(
         fresh = True
         say(f"compiling {path} for {machine.name} (once; then it comes from the cache)")
         with progress(f"compiling {path}"):
-            compiled = compile_for(machine, model, tok, partition, sequences, context=context, weights=weights,
-                                   scales=scales, text=tokens, measure=model.n_parameters >= MANY_PARAMETERS)
+            compiled = compile_for(machine, model, tok, tensor, pipeline, sequences, context=context,
+                                   weights=weights, scales=scales, text=tokens,
+                                   measure=model.n_parameters >= MANY_PARAMETERS)
         program_file.save(compiled, folder / FILE)
 
     file = cache.cached("programs", key, make) / FILE
@@ -107,22 +111,24 @@ def machine_of(config: str | None, rack: str | None) -> ChipConfig | RackConfig 
     return rack_of(rack) if rack else config_of(config) if config else None
 
 
-def check_partition(machine: ChipConfig | RackConfig | None, partition: str | None, sequences: int | None) -> None:
-    """Raises TspError unless a partition is one of a rack, and a chip serves so many sequences."""
-    if sequences is not None and not isinstance(machine, RackConfig):
-        check_sequences(sequences)
-    if partition is not None:
-        plans(partition, 1)
-        if not isinstance(machine, RackConfig):
-            raise TspError("a partition divides a model among the chips of a rack: give --rack")
-
-
-def compile_for(machine: ChipConfig | RackConfig, model: Checkpoint, tok: Tokenizer, partition: str | None = None,
-                sequences: int | None = None, **options: Any) -> AnyProgram:
-    """Compile for a chip or a rack. The options are those of both compilers. Raises TspError."""
-    check_partition(machine, partition, sequences)
+def check_divided(machine: ChipConfig | RackConfig | None, tensor: int | None, pipeline: int | None,
+                  sequences: int | None) -> None:
+    """Raises TspError unless a model can be divided so on a machine."""
     if isinstance(machine, RackConfig):
-        return compile_rack(model, tok, rack=machine, partition=partition,
+        plans(machine, tensor, pipeline, 1 if sequences is None else sequences)
+        return
+    if sequences is not None:
+        check_sequences(sequences)
+    if tensor is not None or pipeline is not None:
+        raise TspError("--tensor and --pipeline divide a model among the chips of a rack: give --rack")
+
+
+def compile_for(machine: ChipConfig | RackConfig, model: Checkpoint, tok: Tokenizer, tensor: int | None = None,
+                pipeline: int | None = None, sequences: int | None = None, **options: Any) -> AnyProgram:
+    """Compile for a chip or a rack. The options are those of both compilers. Raises TspError."""
+    check_divided(machine, tensor, pipeline, sequences)
+    if isinstance(machine, RackConfig):
+        return compile_rack(model, tok, rack=machine, tensor=tensor, pipeline=pipeline,
                             sequences=1 if sequences is None else sequences, **options)
     return compile_checkpoint(model, tok, config=machine, sequences=1 if sequences is None else sequences, **options)
 

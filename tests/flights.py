@@ -27,11 +27,12 @@ ALONE = {"seq_len": 24, "dim": 32, "hidden_dim": 48, "n_heads": 4, "n_kv_heads":
 
 @functools.cache
 def in_flight(rack: RackConfig, scales: str = "static", buckets: int | None = None, weights: str = "int8",
-              **sizes: int) -> RackProgram:
-    """A random model of the sizes `TINY`, some changed, with a sequence for each chip of a rack."""
+              sequences: int | None = None, **sizes: int) -> RackProgram:
+    """A random model of the sizes `TINY`, some changed, with a sequence for each chip of a rack, or for each
+    of so many groups of its chips."""
     model = small_config(**(TINY | sizes))
     return compile_rack(random_checkpoint(model), random_tokenizer(model.vocab_size), rack=rack, scales=scales,
-                        weights=weights, sequences=len(rack.chips), buckets=buckets, measure=False)
+                        weights=weights, sequences=sequences or len(rack.chips), buckets=buckets, measure=False)
 
 
 @functools.cache

@@ -16,8 +16,9 @@ UNEVEN = {"dim": 40, "hidden_dim": 56, "head_dim": 8, "n_heads": 3, "n_kv_heads"
 
 
 @functools.cache
-def rack_program(rack: RackConfig, scales: str, partition: str = "tensor", **sizes: int) -> RackProgram:
-    """A random model of the sizes `TINY`, some changed, compiled for a rack."""
+def rack_program(rack: RackConfig, scales: str, tensor: int | None = None, **sizes: int) -> RackProgram:
+    """A random model of the sizes `TINY`, some changed, compiled for a rack. tensor: chips of a group; by default
+    all."""
     model = small_config(**(TINY | sizes))
     return compile_rack(random_checkpoint(model), random_tokenizer(model.vocab_size), rack=rack, scales=scales,
-                        partition=partition, measure=False)
+                        tensor=tensor or len(rack.chips), measure=False)

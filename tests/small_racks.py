@@ -36,11 +36,11 @@ def twins() -> RackProgram:
 def shared() -> RackProgram:
     """The model of `SHARED` on a pair of chips."""
     return compile_rack(random_checkpoint(small_config(**SHARED)), random_tokenizer(SHARED["vocab_size"]), rack=PAIR,
-                        partition="tensor", measure=False)
+                        pipeline=1, measure=False)
 
 
 @functools.cache
 def in_line() -> RackProgram:
     """The model of `TINY`, a layer on each chip of a pair."""
     return compile_rack(random_checkpoint(small_config(**TINY)), random_tokenizer(TINY["vocab_size"]), rack=PAIR,
-                        partition="layers", measure=False)
+                        tensor=1, measure=False)

@@ -1,5 +1,7 @@
 """Models on racks: every logit, token and cycle of the model's reference, however the model is divided."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from checkpoints import REPOSITORY, SHARED_MODELS, random_checkpoint, small_config
@@ -8,14 +10,13 @@ from rack_programs import EVEN, UNEVEN, rack_program
 from racks import ring
 
 from arch.config import CONFIGS
-from arch.rack import RACKS, mesh
+from arch.rack import RACKS, linked, mesh, shelves
 from base.errors import TspError
 from compiler.capacity import hollow_model
 from compiler.compile import compile_checkpoint
-from compiler.rack import capacity
+from compiler.rack import compile
 from compiler.rack.by_rows import shares
-from compiler.rack.compile import compile_rack
-from compiler.rack.plan import TENSOR, Plan
+from compiler.rack.plan import Plan
 from program.rack import AnyProgram, RackProgram
 from run.devices import open_device
 from run.programs import open_any
@@ -72,10 +73,18 @@ def test_a_rack_gives_the_reference_s_logits_in_the_predicted_cycles(name: str):
 
 
 def test_a_rack_of_consecutive_layers():
-    compiled = rack_program(RACKS["pair"], "static", "layers", **EVEN, n_layers=3)
+    compiled = rack_program(RACKS["pair"], "static", 1, **EVEN, n_layers=3)
     assert [len(chip.channels["layers"]) for chip in compiled.chips] == [2, 1]
     assert [len(chip.logit_tokens()) for chip in compiled.chips] == [0, 104 - 4]
     check(compiled, 4)
+
+
+def test_groups_of_chips_by_rows_and_a_pipeline_of_groups():
+    """The only links between the groups are those at both ends of the ring."""
+    compiled = rack_program(ring(4), "static", 2, **EVEN, n_layers=3)
+    assert [chip.channels["layers"].tolist() for chip in compiled.chips] == [[0, 1], [0, 1], [2], [2]]
+    assert [len(chip.logit_tokens()) for chip in compiled.chips] == [0, 0, 48, 56]
+    check(compiled, 3)
 
 
 def test_a_head_is_where_its_query_heads_are():
@@ -83,7 +92,7 @@ def test_a_head_is_where_its_query_heads_are():
     computes more than two of the fifteen heads of the projections."""
     sizes = {**LONG_HEADS, "dim": 576, "n_heads": 9, "n_kv_heads": 3, "head_dim": 64}
     model = hollow_model(small_config(**(TINY | sizes)), 16, 16, frozenset())
-    found = shares(RACKS["node"], model, scattered=True)[0].heads
+    found = shares(RACKS["node"], model, {}, scattered=True)[0].heads
     assert [heads.queries for heads in found] == [(0, 1), (2,), (3,), (4,), (5,), (6,), (7,), (8,)]
     assert [heads.kv for heads in found] == [(0, 0), (0,), (1,), (1,), (1,), (2,), (2,), (2,)]
     assert max(len(heads.queries) + len(heads.keys) + len(heads.values) for heads in found) == 2
@@ -94,10 +103,38 @@ def test_a_head_is_where_its_query_heads_are():
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", LINKED)
 def test_a_residual_in_parts(name: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(capacity, "plans", lambda *arguments: [Plan(kind=TENSOR, scattered=True)])
+    monkeypatch.setattr(compile, "plans", lambda *arguments: [Plan(tensor=4, pipeline=1, scattered=True)])
     scales, sizes = LINKED[name]
     compiled = rack_program(mesh("four", "sram28", 4), scales, **sizes)
     check(compiled, compiled.context)
+
+
+GROUPS = {  # rack, chips of a group, scales, sizes
+    "ring": (ring(6), 2, "robust", {**UNEVEN, "n_layers": 4}),
+    "linked groups": (mesh("six", "ulx3s", 6), 3, "dynamic", {**GROUPED, "n_heads": 9, "n_kv_heads": 3}),
+    "residual in parts": (shelves("two shelves", "sram28", 2, 4), 4, "dynamic", {
+        **LINKED["dynamic"][1], "n_layers": 3}),
+    "chips without heads": (ring(4, chip=linked("sram28", (1, 1), 2)), 4, "dynamic", {
+        **LONG_HEADS, "n_heads": 2, "n_kv_heads": 1, "dim": 160}),
+    "a loop over the vocabulary": (mesh("four", "sram28", 4), 2, "static", {
+        **LONG_HEADS, "n_heads": 4, "n_kv_heads": 2, "dim": 96, "hidden_dim": 192, "vocab_size": 4100}),
+    "a loop, by layers": (mesh("two", "sram28", 2), 1, "static", {
+        **LONG_HEADS, "n_heads": 4, "n_kv_heads": 2, "dim": 96, "hidden_dim": 192, "vocab_size": 4100}),
+}
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", GROUPS)
+def test_groups_of_many_kinds_over_the_whole_context(name: str):
+    rack, tensor, scales, sizes = GROUPS[name]
+    compiled = rack_program(rack, scales, tensor, **sizes)
+    check(compiled, compiled.context)
+
+
+@pytest.mark.nightly
+def test_groups_on_the_rtl_over_the_whole_context():
+    compiled = rack_program(ring(4), "dynamic", 2, **EVEN)
+    check_run(compiled, "rtl", [1, 5], 0.8, 3, compiled.context)
 
 
 @pytest.mark.nightly
@@ -111,15 +148,15 @@ def test_racks_of_many_kinds_over_the_whole_context(name: str):
 @pytest.mark.nightly
 @pytest.mark.parametrize("scales", ["static", "dynamic", "robust"])
 def test_racks_of_consecutive_layers_over_the_whole_context(scales: str):
-    compiled = rack_program(mesh("three", "ulx3s", 3), scales, "layers", **EVEN, n_layers=4)
+    compiled = rack_program(mesh("three", "ulx3s", 3), scales, 1, **EVEN, n_layers=4)
     check(compiled, compiled.context)
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("partition", ["tensor", "layers"])
+@pytest.mark.parametrize("tensor", [2, 1])
 @pytest.mark.parametrize(("temperature", "seed"), [(0.0, 0), (0.8, 5)])
-def test_the_shipped_model_on_the_rtl_of_a_pair_over_the_whole_context(partition: str, temperature: float, seed: int):
-    compiled = open_any(REPOSITORY / "models" / "stories263k.bin", rack="pair", partition=partition)
+def test_the_shipped_model_on_the_rtl_of_a_pair_over_the_whole_context(tensor: int, temperature: float, seed: int):
+    compiled = open_any(REPOSITORY / "models" / "stories263k.bin", rack="pair", tensor=tensor)
     assert isinstance(compiled, RackProgram)
     check_run(compiled, "rtl", [1], temperature, seed, compiled.context)
 
@@ -157,7 +194,14 @@ def test_what_is_too_small_to_be_divided_is_named(chips: int, sizes: dict[str, i
         rack_program(ring(chips), "static", **sizes)
 
 
-def test_a_partition_that_does_not_exist():
+@pytest.mark.parametrize(("options", "what"), [
+    ({"tensor": 3}, "--tensor must divide its 4 chips, not be 3"),
+    ({"pipeline": 0}, "--pipeline must divide its 4 chips, not be 0"),
+    ({"tensor": 2, "pipeline": 4}, r"--tensor times --pipeline must be its 4 chips, not 2 \* 4 = 8"),
+    ({"pipeline": 2, "sequences": 4}, "sequences in flight must be as many as groups of chips, 2, not 4"),
+    ({"sequences": 3}, "sequences in flight must be as many as groups of chips, 1 or 2 or 4, not 3"),
+])
+def test_groups_that_cannot_be(options: dict[str, Any], what: str):
     model = small_config(**TINY)
-    with pytest.raises(TspError, match="partition must be one of tensor, layers, not 'rows'"):
-        compile_rack(random_checkpoint(model), random_tokenizer(model.vocab_size), rack=ring(2), partition="rows")
+    with pytest.raises(TspError, match=what):
+        compile.compile_rack(random_checkpoint(model), random_tokenizer(model.vocab_size), rack=ring(4), **options)

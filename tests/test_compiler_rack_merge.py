@@ -9,9 +9,9 @@ from arch.rack import Link, Port, RackConfig
 from arch.row import C2C
 from base.errors import TspError
 from compiler.ir import Block, Cluster, Mem, Part
-from compiler.lower.exchange import route, way
-from compiler.rack.merge import merged
-from compiler.schedule.scheduler import overlap, schedule_block
+from compiler.lower.exchange import route, ways
+from compiler.rack.merge import merged, part_of
+from compiler.schedule.scheduler import overlap, schedule_at, schedule_block
 
 LATENCY = 9
 BOTH = frozenset({0, 1})
@@ -30,7 +30,8 @@ def takes(key: int, chips: frozenset[int] = BOTH) -> Part:
 
 
 def test_a_transfer_is_scheduled_as_one_on_both_chips():
-    schedule = schedule_block(merged([Block("block", clusters=[make(n) for n in range(4)]) for make in (sends, takes)]))
+    schedule = schedule_block(merged({chip: Block("block", clusters=[make(n) for n in range(4)])
+                                       for chip, make in enumerate((sends, takes))}))
     at = {op: sorted(p.at for p in schedule.placed if p.burst.op is op) for op in LinkOp}
     assert {p.burst.chip for p in schedule.placed if p.burst.op is LinkOp.RECEIVE} == {1}
     assert all((isa.START + cycle) % CHIP.slot == 0 for cycle in at[LinkOp.SEND])
@@ -38,8 +39,18 @@ def test_a_transfer_is_scheduled_as_one_on_both_chips():
     assert sorted(b - a for a, b in zip(at[LinkOp.SEND], at[LinkOp.SEND][1:], strict=False)) == [3 * CHIP.slot] * 3
 
 
+def test_a_part_of_a_schedule_keeps_its_times():
+    blocks = {chip: Block("block", clusters=[make(n, frozenset({4, 7})) for n in range(4)])
+              for chip, make in ((4, sends), (7, takes))}
+    whole = schedule_block(merged(blocks))
+    for chip in blocks:
+        part = schedule_at(*part_of(blocks, whole.starts, [chip]), whole.length)
+        assert [(p.burst.op, p.at) for p in part.placed] == [(p.burst.op, p.at) for p in whole.placed
+                                                             if p.burst.chip == chip]
+
+
 def test_lengths_stay_multiples_of_a_slot():
-    block = merged([Block("block", 3, clusters=[sends(0)]), Block("block", 3, clusters=[takes(0)])])
+    block = merged({0: Block("block", 3, clusters=[sends(0)]), 1: Block("block", 3, clusters=[takes(0)])})
     schedule = schedule_block(block)
     (first, _) = overlap([schedule] * 2, step=4)
     assert first.length < schedule.length and (schedule.length - first.length) % 4 == 0
@@ -47,9 +58,9 @@ def test_lengths_stay_multiples_of_a_slot():
 
 def test_chips_must_agree_about_the_order_of_transfers():
     with pytest.raises(ValueError, match="disagree about their next transfer"):
-        merged([Block("block", clusters=[sends(0), sends(1)]), Block("block", clusters=[takes(1), takes(0)])])
+        merged({0: Block("block", clusters=[sends(0), sends(1)]), 1: Block("block", clusters=[takes(1), takes(0)])})
     with pytest.raises(TspError, match="chip 1 takes 2 turns of block 'layer', chip 0 3 of 'layer'"):
-        merged([Block("layer", 3), Block("layer", 2)])
+        merged({0: Block("layer", 3), 1: Block("layer", 2)})
 
 
 def test_flits_that_cannot_all_begin_slots():
@@ -61,12 +72,20 @@ def test_flits_that_cannot_all_begin_slots():
 
 def test_ways_of_flits():
     """In a ring of four, flits go both ways round; in a row of four, only one way, and over all of it."""
-    hops = route(ring(4), 0)
+    hops = route(ring(4), [0])
     assert [(hop.chip, hop.side, [port.chip for port, _ in hop.takers]) for hop in hops] == [
         (0, "W", [3]), (0, "E", [1]), (3, "W", [2])]
     line = RackConfig(name="line", chips=(CHIP,) * 4, links=tuple(
         Link(ports=(Port(n, "E", 0), Port(n + 1, "W", 0)), latency=9) for n in range(3)))
-    assert [hop.chip for hop in route(line, 3)] == [3, 2, 1]
-    assert [(hop.chip, hop.ports, hop.takers[0][0]) for hop in way(line, route(line, 0), 2)] == [
+    assert [hop.chip for hop in route(line, [3])] == [3, 2, 1]
+    assert [(hop.chip, hop.ports, hop.takers[0][0]) for hop in ways(line, route(line, [0]), [2])] == [
         (0, 1, Port(1, "W", 0)), (1, 1, Port(2, "W", 0))]
-    assert way(ring(4), route(ring(4), 0), 1)[0].takers == ((Port(1, "W", 0), 9),)
+    assert ways(ring(4), route(ring(4), [0]), [1])[0].takers == ((Port(1, "W", 0), 9),)
+
+
+def test_flits_that_several_chips_have_come_from_the_nearest():
+    assert [(hop.chip, [port.chip for port, _ in hop.takers]) for hop in route(ring(6), range(2))] == [
+        (0, [5]), (1, [2]), (5, [4]), (2, [3])]
+    hops = route(ring(6), range(2), among=range(4))
+    assert [(hop.chip, [port.chip for port, _ in hop.takers]) for hop in hops] == [(1, [2]), (2, [3])]
+    assert ways(ring(6), hops, [2]) == hops[:1]

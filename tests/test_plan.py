@@ -10,12 +10,16 @@ from checkpoints import random_checkpoint
 from gguf_files import BLOCKS, write_gguf
 
 from arch.config import CONFIGS
+from arch.rack import RACKS
 from base.errors import TspError
 from cli.main import app
 from compiler.capacity import check_fit, four_bit_matrices
 from compiler.frontend.load import load_checkpoint
 from compiler.frontend.sizes import load_config
+from compiler.rack.capacity import place_hollow
+from compiler.rack.plan import Plan
 from plan.claims import claims
+from plan.divided import divide
 from plan.machines import A100, GROQCHIP, H100, chip_of
 from plan.need import Tiling, kv_bytes, need
 from plan.plan import make_plan
@@ -100,6 +104,24 @@ def test_bytes_are_those_that_the_compiler_places(name: str, chip: str, precisio
     assert total * (1 - ROOM[name]) <= found.model and found.model - scales <= total
 
 
+@pytest.mark.parametrize(("rack", "tensor", "pipeline"), [
+    ("node", 8, 1), ("rack", 6, 3), ("rack", 9, 2), ("card", 2, 1)])
+def test_bytes_of_a_rack_are_those_that_the_compiler_places(rack: str, tensor: int, pipeline: int):
+    """Within 2 %, on the rack itself, and without one where the plan assumes the same links."""
+    small: dict[str, Any] = {"n_layers": 6, "vocab_size": 6000} if rack == "card" else {}
+    model = ModelConfig(**(SHAPES["SmolLM2-135M"] | small))
+    group = Plan(tensor=tensor, pipeline=pipeline, scattered=tensor > 2)
+    placed = [sum(map(each.layout.cost, each.layout.tensors)) * each.geometry.config.quad_bytes
+              for each in place_hollow(model, RACKS[rack], 512, frozenset(), group).chips]
+    groups = [placed[chips.start : chips.stop] for chips in group.groups]
+    wanted = [groups[0], *([max(groups[1:-1], key=sum)] if pipeline > 2 else []), groups[-1]][:pipeline]
+    for linked in (RACKS[rack], *([None] if tensor < 9 else [])):
+        found = divide(from_config(model, name="SmolLM2-135M", source=""), CONFIGS["sram28"], precision="int8",
+                       context=512, tensor=tensor, pipeline=pipeline, rack=linked)
+        for total in (max, sum):
+            assert [total(own) for own in found.bytes] == pytest.approx([total(own) for own in wanted], rel=0.02)
+
+
 def test_cache_of_a_position_is_the_published_one():
     """Llama-3 8B: 128 KiB a position in fp16. Gemma-2 9B: half of its layers keep 4,096 positions."""
     assert kv_bytes(Tiling(PRESETS["llama-3-8b"], 1), "fp16", 1) == 128 * 1024
@@ -179,6 +201,11 @@ def test_the_command(capsys: pytest.CaptureFixture[str]):
     (["llama-3-8b", "--precision", "fp16", "--chip", "large"], "use --precision int8"),
     (["llama-3-8b", "--context", "9000"], "context must be in 1..8192"),
     (["llama-3-8b", "--batch", "0"], "batch must be in 1.."),
+    (["llama-3-8b", "--tensor", "2"], "give --chip"),
+    (["mixtral-8x7b", "--chip", "sram220", "--tensor", "2"], "the compiler takes no experts"),
+    (["smollm2-135m", "--rack", "node", "--tensor", "3"], "--tensor must divide its 8 chips, not be 3"),
+    (["smollm2-135m", "--chip", "sram28", "--tensor", "0"], "must be at least 1"),
+    (["smollm2-135m", "--chip", "sram28", "--pipeline", "31"], "30 layers cannot be divided among 31 chips"),
 ])
 def test_what_is_wrong_is_one_line(arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]):
     assert app(["plan", *arguments]) == 2

@@ -11,7 +11,7 @@ from rack_programs import EVEN
 from racks import ring
 
 from arch.config import CONFIGS
-from arch.rack import linked, mesh
+from arch.rack import linked, mesh, shelves
 from base.errors import TspError
 from compiler.compile import compile_checkpoint
 from compiler.rack.compile import compile_rack
@@ -34,6 +34,21 @@ def test_two_sequences_on_two_chips():
 def test_two_sequences_on_the_rtl_of_a_pair():
     program = in_flight(PAIR, buckets=2, **SMALL)
     assert fly(program, open_in_flight("rtl", program.rack), some(2), 60) > 50
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", ["model", "rtl"])
+def test_a_sequence_for_each_group_of_chips(name: str):
+    """The residual reaches the chips of a group that are not linked with the group before over others of their own."""
+    program = in_flight(ring(6), sequences=3, n_layers=4, buckets=2, **SMALL)
+    assert fly(program, open_in_flight(name, program.rack), some(3), 50) > 40
+
+
+@pytest.mark.nightly
+def test_sequences_in_flight_with_a_residual_in_parts():
+    sizes = {"hidden_dim": 320, "head_dim": 32, "vocab_size": 300, "n_heads": 5, "n_kv_heads": 1, "dim": 208}
+    program = in_flight(shelves("two shelves", "sram28", 2, 4), "dynamic", sequences=2, buckets=2, **sizes)
+    assert fly(program, open_in_flight("model", program.rack), some(2), 40) > 30
 
 
 def test_sequences_run_to_the_end_of_their_context_while_another_goes_on():
@@ -136,6 +151,6 @@ def test_what_is_refused():
     with pytest.raises(TspError, match="sequences in flight must be as many as chips, 3, or 1, not 2"):
         compile_rack(random_checkpoint(small_config(**TINY)), random_tokenizer(TINY["vocab_size"]), rack=ring(3),
                      sequences=2)
-    with pytest.raises(TspError, match="2 sequences in flight need the partition layers, not tensor"):
+    with pytest.raises(TspError, match="sequences in flight must be as many as groups of chips, 1, not 2"):
         compile_rack(random_checkpoint(small_config(**TINY)), random_tokenizer(TINY["vocab_size"]), rack=ring(2),
-                     sequences=2, partition="tensor")
+                     sequences=2, pipeline=1)

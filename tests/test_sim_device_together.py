@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from checkpoints import SHARED_MODELS
+from checkpoints import REPOSITORY, SHARED_MODELS
 from flights import ALONE, Begin, fly, one, some, together
 
 from arch.config import CONFIGS
@@ -104,7 +104,7 @@ def test_models_of_many_kinds(name: str):
 @pytest.mark.parametrize("model", ["stories260K", "stories263k"])
 def test_the_rtl_over_the_whole_context(model: str):
     """Greedy, sampled, and begun anew, at positions of all buckets."""
-    path = SHARED_MODELS / f"{model}.bin" if model == "stories260K" else "models/stories263k.bin"
+    path = (SHARED_MODELS if model == "stories260K" else REPOSITORY / "models") / f"{model}.bin"
     program = open_program(path, config="ulx3s", sequences=2, context=128)
     assert isinstance(program, Program)
     begins = [Begin(period=0, sequence=0, prompt=[1, 403, 407, 261]),

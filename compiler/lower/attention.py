@@ -44,10 +44,12 @@ class Scores:
 def attention(b: Builder, state: TokenState) -> None:
     """residual += attention(norm(residual)), with the token's keys and values added to the cache."""
     queries, outputs = Queries(), Outputs()
-    if b.model.heads or b.model.wk.size or b.model.wv.size:  # as all but some chips of a rack have
+    share, projects = b.geometry.share, bool(b.model.heads or b.model.wk.size or b.model.wv.size)
+    if projects or (share and share.scattered):  # some chips of a rack have no heads, but all exchange what they norm
         acts, er = norm(b, state, "attention norm", gain=gain_of(b, "g_layer", 0), site="att_norm",
                         post=b.shifts.norm_att)
-        queries = (project_by_sides if b.geometry.by_sides else project)(b, state, acts, er)
+        if projects:
+            queries = (project_by_sides if b.geometry.by_sides else project)(b, state, acts, er)
         b.free_exponent(er)
     does = {side: _heads(b, state, side, queries, outputs) for side in SIDES}
     for side, step, n in _in_turn(b.geometry):

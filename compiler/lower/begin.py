@@ -204,7 +204,8 @@ def _without_embedding(b: Builder) -> None:
     a model has on one chip, it has on every chip of a rack."""
     low, offset, mine, scale = (b.regs(1) for _ in range(4))
     b.free(mine)
-    rows = [b.regs(b.geometry.dim) for _ in range(2)] if b.geometry.dim <= ROW_REGISTERS else []
+    n = len(b.geometry.embedded)
+    rows = [b.regs(n) for _ in range(2)] if n <= ROW_REGISTERS else []
     b.free(scale, *rows, low, offset)
 
 

@@ -120,7 +120,7 @@ class Builder:
 
     @property
     def chip(self) -> int:
-        """Number of the chip in its rack."""
+        """Number of the chip in its rack, or in its group of the rack's chips."""
         return self.exchange.chip if self.exchange else 0
 
     # -- blocks and clusters --

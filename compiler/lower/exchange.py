@@ -4,15 +4,16 @@ All chips write the same transfers in the same order. A transfer is a cluster of
 (`compiler.ir.Part`): the scheduler ties the SEND of one chip to the RECEIVEs of others by the latency of the links.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import zip_longest
 
 from arch import isa, row
 from arch.config import PLANES
-from arch.rack import Port, RackConfig
+from arch.rack import MAX_CHIPS, Port, RackConfig
 from arch.vectors import SIDES, ceil_div
+from base.errors import TspError
 from compiler.ir import Act, Cluster, Mem, Part, Stream
 
 from .builder import Builder
@@ -37,16 +38,18 @@ class Hop:
         return frozenset({self.chip} | {port.chip for port, _ in self.takers})
 
 
-def route(rack: RackConfig, source: int) -> list[Hop]:
-    """The hops that bring a chip's flits to all others, each by the least number of links."""
-    reached, edge, hops = {source}, [source], list[Hop]()
+def route(rack: RackConfig, sources: Iterable[int], among: Collection[int] = range(MAX_CHIPS)) -> list[Hop]:
+    """The hops that bring flits, which some chips have, to all others among some that can be reached, each by the least
+    number of links."""
+    edge, hops = [*sources], list[Hop]()
+    reached = {*edge}
     while edge:
         near = edge.pop(0)
         for side in SIDES:
             ports, takers = 0, list[tuple[Port, int]]()
             for number in range(rack.chips[near].ports_of(side)):
-                far, latency = rack.across.get(Port(near, side, number), (Port(source, "E", 0), 0))
-                if far.chip not in reached:
+                far, latency = rack.across.get(Port(near, side, number), (Port(near, side, number), 0))
+                if far.chip in among and far.chip not in reached:
                     reached.add(far.chip)
                     edge.append(far.chip)
                     ports |= 1 << number
@@ -56,30 +59,36 @@ def route(rack: RackConfig, source: int) -> list[Hop]:
     return hops
 
 
-def way(rack: RackConfig, hops: Sequence[Hop], target: int) -> list[Hop]:
-    """The hops of a route by which flits get to one chip, without the takers beside the way."""
-    found, wanted = list[Hop](), target
+def ways(rack: RackConfig, hops: Sequence[Hop], targets: Iterable[int]) -> list[Hop]:
+    """The hops of a route by which flits get to some chips, without the takers beside the ways."""
+    found, wanted = list[Hop](), {*targets}
     for hop in reversed(hops):
-        for port, late in hop.takers:
-            if port.chip == wanted:
-                near, _ = rack.across[port]
-                found.insert(0, replace(hop, ports=1 << near.number, takers=((port, late),)))
-                wanted = hop.chip
-                break
+        if takers := [(port, late) for port, late in hop.takers if port.chip in wanted]:
+            found.insert(0, replace(hop, ports=_mask(rack, takers), takers=tuple(takers)))
+            wanted.add(hop.chip)
     return found
 
 
-class Exchange:
-    """The transfers that one chip of a rack takes part in."""
+def _mask(rack: RackConfig, takers: Iterable[tuple[Port, int]]) -> int:
+    """The sender's ports from which these take flits."""
+    return sum(1 << rack.across[port][0].number for port, _ in takers)
 
-    def __init__(self, rack: RackConfig, chip: int) -> None:
-        self.rack, self.chip = rack, chip
+
+class Exchange:
+    """The transfers that a chip takes part in among the chips of a rack, or of a group of them.
+
+    rack: these chips and their links. chip: its number among them. first: number of the first of them in the whole
+    rack. between: the transfers among all chips of the rack, if these are a group.
+    """
+
+    def __init__(self, rack: RackConfig, chip: int, first: int = 0, between: "Exchange | None" = None) -> None:
+        self.rack, self.chip, self.first, self.between = rack, chip, first, between
         self._transfers = 0
 
     @cached_property
     def routes(self) -> list[list[Hop]]:
         """By source, the hops to all other chips."""
-        return [route(self.rack, chip) for chip in range(len(self.rack.chips))]
+        return [route(self.rack, [chip]) for chip in range(len(self.rack.chips))]
 
     @cached_property
     def order(self) -> list[int]:
@@ -95,6 +104,13 @@ class Exchange:
         """A new number, equal on all chips, for they take the same numbers in the same order."""
         self._transfers += 1
         return self._transfers
+
+
+def exchanges(rack: RackConfig, groups: Sequence[range]) -> list[Exchange]:
+    """Of each chip of a rack, the transfers in its group."""
+    racks = [rack.part(group) for group in groups]
+    return [Exchange(own, chip - group.start, group.start, Exchange(rack, chip) if len(groups) > 1 else None)
+            for own, group in zip(racks, groups, strict=True) for chip in group]
 
 
 def gather(b: Builder, name: str, parts: Sequence[range], planes: int = 1, *, lift: int = 0,
@@ -117,11 +133,11 @@ def gather(b: Builder, name: str, parts: Sequence[range], planes: int = 1, *, li
         hops = exchange.routes[source]
         if own:
             near, hops = [hop for hop in hops if hop.chip == source], [hop for hop in hops if hop.chip != source]
-            _at_once(b, (number, source), near, name, part, acts.get(source, {}), own)
+            _at_once(b, exchange, (number, source), near, name, part, acts.get(source, {}), own)
         for n, hop in enumerate(hops):
             for plane in range(planes):
-                _pass(b, (number, source, n, plane), hop, name, part, plane + (lift if hop.chip != source else 0),
-                      plane + lift, acts.get(source, {}))
+                _pass(b, exchange, (number, source, n, plane), hop, name, part,
+                      plane + (lift if hop.chip != source else 0), plane + lift, acts.get(source, {}))
 
 
 def gather_one(b: Builder, name: str, sources: Sequence[int], own: Callable[[Cluster], Stream]) -> None:
@@ -167,10 +183,10 @@ def hand(b: Builder, label: str, source: int, targets: Sequence[int], *, count: 
     for hop in hops:
         for port, late in hop.takers:
             if port.chip == b.chip:
-                part = _part(b, label, key, chips, late)
+                part = _part(b, exchange, label, key, chips, late)
                 take(part, part.receive(port.side, port.number, planes, count, sent_interval(b, count)))
     if b.chip == source:
-        part = _part(b, label, key, chips)
+        part = _part(b, exchange, label, key, chips)
         stream = own(part)
         for hop in hops:
             part.send(stream, hop.side, hop.ports, plane)
@@ -182,20 +198,30 @@ def direct(exchange: Exchange, source: int, targets: Sequence[int]) -> list[Hop]
     for hop in exchange.routes[source]:
         takers = [(port, late) for port, late in hop.takers if port.chip in targets and hop.chip == source]
         if takers:
-            ports = sum(1 << exchange.rack.across[port][0].number for port, _ in takers)
-            found.append(replace(hop, ports=ports, takers=tuple(takers)))
+            found.append(replace(hop, ports=_mask(exchange.rack, takers), takers=tuple(takers)))
     return found
 
 
-def pass_on(b: Builder, name: str, quads: range, planes: int, source: int, target: int, into: str = "") -> None:
-    """Give a chip the lower planes of quads of another one's tensor. Chips on the way get them, too. into: the tensor
-    that takes them, if the chips are linked; by default the same."""
-    exchange = b.exchange
+def pass_on(b: Builder, name: str, quads: range, planes: int, sources: range, targets: range,
+            among: Collection[int] = range(MAX_CHIPS)) -> None:
+    """Give some chips the lower planes of quads of a tensor that others have. Chips on the way get them, too.
+
+    name: of the tensor on this chip. sources, targets: as the whole rack counts chips. among: chips that may be on the
+    way.
+
+    Raises TspError if there is no way.
+    """
+    exchange = b.exchange.between if b.exchange else None
     assert exchange
+    hops = ways(exchange.rack, route(exchange.rack, sources, among), targets)
+    reached = {port.chip for hop in hops for port, _ in hop.takers}
+    if missing := set(targets) - reached - set(sources):
+        raise TspError(f"rack {exchange.rack.name}: chip {min(missing)} must be linked with one of chips "
+                       f"{sources.start} to {sources.stop - 1} for sequences in flight")
     number = exchange.number()
-    for n, hop in enumerate(way(exchange.rack, exchange.routes[source], target)):
+    for n, hop in enumerate(hops):
         for plane in range(planes):
-            _pass(b, (number, source, n, plane), hop, name, quads, plane, plane, {}, into)
+            _pass(b, exchange, (number, "between", n, plane), hop, name, quads, plane, plane, {})
 
 
 def arrivals(name: str, side: str) -> str:
@@ -204,15 +230,15 @@ def arrivals(name: str, side: str) -> str:
     return f"{name} {side}"
 
 
-def _pass(b: Builder, key: Hashable, hop: Hop, name: str, quads: range, sent: int, taken: int,
-          acts: Mapping[str, Act], into: str = "") -> None:
-    """This chip's parts of a hop. sent, taken: the plane's number at the sender and at the takers. into: the tensor
-    there; by default the same."""
-    if hop.chip == b.chip:
-        _send(b, key, hop, name, quads, sent)
+def _pass(b: Builder, exchange: Exchange, key: Hashable, hop: Hop, name: str, quads: range, sent: int, taken: int,
+          acts: Mapping[str, Act]) -> None:
+    """This chip's parts of a hop. exchange: counts the chips as the hop does. sent, taken: the plane's number at the
+    sender and at the takers."""
+    if hop.chip == exchange.chip:
+        _send(b, exchange, key, hop, name, quads, sent)
     for port, late in hop.takers:
-        if port.chip == b.chip:
-            _take(b, key, hop.chips, into or name, quads, taken, port, late, acts)
+        if port.chip == exchange.chip:
+            _take(b, exchange, key, hop.chips, name, quads, taken, port, late, acts)
 
 
 def sent_interval(b: Builder, count: int) -> int:
@@ -220,39 +246,41 @@ def sent_interval(b: Builder, count: int) -> int:
     return b.config.slot if count > 1 else 1
 
 
-def _at_once(b: Builder, key: Hashable, hops: Sequence[Hop], name: str, quads: range, acts: Mapping[str, Act],
-             own: Callable[[Cluster], Stream]) -> None:
+def _at_once(b: Builder, exchange: Exchange, key: Hashable, hops: Sequence[Hop], name: str, quads: range,
+             acts: Mapping[str, Act], own: Callable[[Cluster], Stream]) -> None:
     """The hops of a part that is sent as it is made."""
     chips = frozenset[int]().union(*(hop.chips for hop in hops))
     for hop in hops:
         for port, late in hop.takers:
             if port.chip == b.chip:
-                _take(b, key, chips, name, quads, 0, port, late, acts)
+                _take(b, exchange, key, chips, name, quads, 0, port, late, acts)
     if any(hop.chip == b.chip for hop in hops):
-        part = _part(b, name, key, chips)
+        part = _part(b, exchange, name, key, chips)
         stream = own(part)
         for hop in hops:
             part.send(stream, hop.side, hop.ports, 0)
 
 
-def _part(b: Builder, label: str, key: Hashable, chips: frozenset[int], late: int = 0) -> Part:
-    part = Part(label, b.config, key=key, chips=chips, late=late)
+def _part(b: Builder, exchange: Exchange, label: str, key: Hashable, chips: frozenset[int], late: int = 0) -> Part:
+    """A part of a transfer. chips: as `exchange` counts them."""
+    first = exchange.first
+    part = Part(label, b.config, key=(first, key), chips=frozenset(first + chip for chip in chips), late=late)
     b.blocks[-1].clusters.append(part)
     return part
 
 
-def _send(b: Builder, key: Hashable, hop: Hop, name: str, quads: range, plane: int) -> None:
-    part, mem = _part(b, name, key, hop.chips), b.tensor(name, quads.start, len(quads))
+def _send(b: Builder, exchange: Exchange, key: Hashable, hop: Hop, name: str, quads: range, plane: int) -> None:
+    part, mem = _part(b, exchange, name, key, hop.chips), b.tensor(name, quads.start, len(quads))
     stream = part.read(replace(mem, planes=1 << plane), row.C2C[hop.side], interval=sent_interval(b, len(quads)))
     part.send(stream, hop.side, hop.ports, plane)
 
 
-def _take(b: Builder, key: Hashable, chips: frozenset[int], name: str, quads: range, plane: int, port: Port,
-          late: int, acts: Mapping[str, Act]) -> None:
+def _take(b: Builder, exchange: Exchange, key: Hashable, chips: frozenset[int], name: str, quads: range, plane: int,
+          port: Port, late: int, acts: Mapping[str, Act]) -> None:
     """Into SRAM, and into the matrix unit at the other end of the row. The unit at this end, which what comes runs
     away from, reads it from SRAM. The write has the cells of all planes: no plane of a quad may be read, to be sent on,
     while another one is written."""
-    part = _part(b, name, key, chips, late)
+    part = _part(b, exchange, name, key, chips, late)
     mem = b.tensor(arrivals(name, port.side) if acts else name, quads.start, len(quads))
     stream = part.receive(port.side, port.number, 1 << plane, len(quads), sent_interval(b, len(quads)))
     part.write(stream, replace(mem, planes=1 << plane))

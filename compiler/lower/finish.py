@@ -8,6 +8,7 @@ from dataclasses import replace
 from arch.config import PLANES
 from arch.isa import Alu, Func, Red, Sat
 from compiler.ir import BURST_SLOT, Imm, Iota, Mem, Reg
+from compiler.place.placement import COMPARED
 
 from .builder import Builder
 from .classifier import Best, classify, turn_greatest
@@ -165,7 +166,7 @@ def _choose_of_all(b: Builder, best: Best) -> None:
     planes, sat = (2, Sat.S16) if b.geometry.tokens < 1 << 15 else (3, Sat.S18)
     _first_of_chip(b, best, sat, tokens[b.chip : b.chip + 1])
     gather(b, "best", [range(chips + chip, chips + chip + 1) for chip in range(chips)], planes)
-    greatest, less = b.regs(1), b.regs(chips)
+    greatest, less = b.regs(1), b.regs(chips) if chips <= COMPARED else b.tensor("less")
     cluster = b.cluster(label)
     _, top = cluster.alu(a=scores, n=chips, red=Red.MAX, red_slot=BURST_SLOT)
     b.alu(cluster, a=b.across_lanes(cluster, top, Red.MAX), dst=greatest)

@@ -1,24 +1,27 @@
-"""The program of a token on a chip of a rack that computes some consecutive layers.
+"""The program of a token on a chip of a rack that computes some consecutive layers, alone or with its group.
 
-One sequence: all chips have the same blocks: *begin*, the layers of each chip in turn with a *hand over* between them,
-and *finish*. In the layers of other chips a chip does nothing.
+One sequence: all chips have the same blocks: *begin*, the layers of each stage in turn with a *hand over* between them,
+and *finish*. In the layers of other stages a chip does nothing.
 
-A sequence for each chip: each works on another one, and a token takes as many periods as there are chips. The blocks
-are *begin*, with all transfers, the chip's own *layers*, and *finish*.
+A sequence for each stage: each works on another one, and a token takes as many periods as there are stages. The blocks
+are *begin*, with all transfers between stages, the stage's own *layers*, and *finish*.
 """
+
+from collections.abc import Collection
 
 from arch.config import PLANES
 from arch.isa import Alu
-from arch.rack import RackConfig
-from base.errors import TspError
-from compiler.ir import Block, Imm
+from arch.rack import MAX_CHIPS
+from compiler.ir import Block, Imm, Mem
 from compiler.place.placement import Placement
+from compiler.place.stage import Stage
 
 from .attention import attention
 from .begin import begin
 from .builder import Builder
-from .exchange import Exchange, gather, pass_on
+from .exchange import Exchange, pass_on
 from .feed_forward import feed_forward
+from .feed_forward_of_all import feed_forward_of_all
 from .finish import finish, index_next_token, keep_position, next_token
 from .index import choose_sequence
 from .noise import layer_noise
@@ -26,61 +29,86 @@ from .product import write_residual
 from .state import TokenState
 
 
-def lower_stage(placement: Placement, chunks: int, valid: int, exchange: Exchange) -> list[Block]:
-    """The blocks of a token in a context bucket, see `Builder`. Raises TspError naming a resource that runs out."""
+def lower_stage(placement: Placement, chunks: int, valid: int, exchange: Exchange, turns: int) -> list[Block]:
+    """The blocks of a token in a context bucket, see `Builder`. turns: of the classifier's loop, on the last chips.
+
+    Raises TspError naming a resource that runs out.
+    """
     b = Builder(placement, chunks, valid, exchange)
-    stage = placement.geometry.stage
-    assert stage
+    own = _stage(b)
     b.open("begin")
     state = begin(b)
-    for chip, layers in enumerate(stage.layers):
-        if chip:
-            b.open(f"hand over to chip {chip}")
-            _hand_over(b, state, chip)
-        b.open(f"layers of chip {chip}", len(layers), placement.layout.strides if chip == b.chip else {})
-        if chip == b.chip:
-            attention(b, state)
-            feed_forward(b, state)
-            layer_noise(b)
+    for stage, layers in enumerate(own.layers):
+        if stage:
+            b.open(f"hand over to {_name(b, stage)}")
+            _hand_over(b, state, stage)
+        b.open(f"layers of {_name(b, stage)}", len(layers), placement.layout.strides if stage == own.number else {})
+        if stage == own.number:
+            _layer(b, state)
     b.open("finish")
-    if stage.last:
+    if own.last:
         finish(b, state)
-    _tell_token(b, len(stage.layers) - 1)
+    elif turns:
+        b.open("classifier", turns)
+        b.open("choose")
+    _tell_token(b)
     return b.blocks
 
 
 def lower_in_flight(placement: Placement, chunks: int, exchange: Exchange) -> list[Block]:
-    """The blocks of a period in which each chip works on another sequence, see `Builder`. Only the first block has
-    transfers. Sequences have positions of their own, so none of the `chunks` is known to be full.
+    """The blocks of a period in which each stage works on another sequence, see `Builder`. Only the first block has
+    transfers between stages. Sequences have positions of their own, so none of the `chunks` is known to be full.
 
     Raises TspError naming a resource that runs out, or chips that are not linked.
     """
     b = Builder(placement, chunks, 0, exchange)
-    stage = placement.geometry.stage
-    assert stage
-    last = len(stage.layers) - 1
+    own = _stage(b)
     b.open("begin")
     choose_sequence(b)
-    pass_on(b, "token", range(1), token_planes(b), last, 0)
-    for chip in range(1, last + 1):
-        check_linked(exchange.rack, chip - 1, chip)
-        pass_on(b, "handed", range(b.geometry.dim), PLANES, chip - 1, chip, into="arrived")
+    pass_on(b, "token", range(1), token_planes(b), _chips(b, len(own.layers) - 1), _chips(b, 0))
+    for stage in range(1, len(own.layers)):
+        _pass_residual(b, stage, "handed" if own.number == stage - 1 else "arrived",
+                       range(_chips(b, stage - 1).start, _chips(b, stage).stop))
     state = begin(b)
-    if not stage.first:
-        write_residual(b, "hand over", [{"a": b.tensor("arrived"), "n": b.geometry.dim, "dst": state.residual}],
-                       state.shift)
-    if not stage.last:
+    if not own.first:
+        _take_residual(b, state, "arrived")
+    if not own.last:
         _next_position(b)
-    b.open("layers", len(stage.layers[b.chip]), placement.layout.strides)
-    attention(b, state)
-    feed_forward(b, state)
-    layer_noise(b)
+    b.open("layers", len(own.layers[own.number]), placement.layout.strides)
+    _layer(b, state)
     b.open("finish")
-    if stage.last:
+    if own.last:
         finish(b, state)
     else:
-        b.op("hand over", a=state.residual, n=b.geometry.dim, dst=b.tensor("handed"))
+        _keep_residual(b, state)
     return b.blocks
+
+
+def _stage(b: Builder) -> Stage:
+    assert b.geometry.stage
+    return b.geometry.stage
+
+
+def _chips(b: Builder, stage: int) -> range:
+    """The chips of a stage."""
+    size = _group(b)
+    return range(stage * size, (stage + 1) * size)
+
+
+def _group(b: Builder) -> int:
+    """Chips of a stage."""
+    assert b.exchange
+    return len(b.exchange.rack.chips)
+
+
+def _name(b: Builder, stage: int) -> str:
+    return f"chip {stage}" if _group(b) == 1 else f"group {stage}"
+
+
+def _layer(b: Builder, state: TokenState) -> None:
+    attention(b, state)
+    (feed_forward_of_all if b.geometry.share else feed_forward)(b, state)
+    layer_noise(b)
 
 
 def _next_position(b: Builder) -> None:
@@ -91,38 +119,60 @@ def _next_position(b: Builder) -> None:
     b.free(position)
 
 
-def check_linked(rack: RackConfig, one: int, other: int) -> None:
-    """Raises TspError unless a link connects two chips."""
-    if not any(near.chip == one and far.chip == other for near, (far, _) in rack.across.items()):
-        raise TspError(f"rack {rack.name}: chips {one} and {other} must be linked for sequences in flight")
-
-
 def token_planes(b: Builder) -> int:
     """Byte planes of a token. It is positive: the other planes stay 0."""
     return 2 if b.geometry.tokens < 1 << 15 else 3
 
 
-def _hand_over(b: Builder, state: TokenState, chip: int) -> None:
-    """The residual goes from the chip before to this one."""
-    label, handed, n = "hand over", b.tensor("handed"), b.geometry.dim
-    if b.chip == chip - 1:
-        b.op(label, a=state.residual, n=n, dst=handed)
-    pass_on(b, "handed", range(n), PLANES, chip - 1, chip)
-    if b.chip == chip:
-        write_residual(b, label, [{"a": handed, "n": n, "dst": state.residual}], state.shift)
+def _hand_over(b: Builder, state: TokenState, stage: int) -> None:
+    """The residual goes from the stage before to this one."""
+    if _stage(b).number == stage - 1:
+        _keep_residual(b, state)
+    _pass_residual(b, stage)
+    if _stage(b).number == stage:
+        _take_residual(b, state, "handed")
 
 
-def _tell_token(b: Builder, last: int) -> None:
-    """All chips get the next token from the last one, and go on to the next position."""
-    label, planes = "tell token", token_planes(b)
-    parts = [range(int(chip == last)) for chip in range(last + 1)]
-    if b.chip == last:
-        gather(b, "token", parts, planes)
+def _keep_residual(b: Builder, state: TokenState) -> None:
+    """The residual into "handed", from where it goes to the next stage."""
+    b.op("hand over", a=state.residual, n=len(b.geometry.resident), dst=_resident(b, "handed"))
+
+
+def _pass_residual(b: Builder, stage: int, name: str = "handed", among: Collection[int] = range(MAX_CHIPS)) -> None:
+    """The residual goes to a stage from the one before: all of it, or to each chip the part of its counterpart. name:
+    of the tensor on this chip. among: chips that may be on the way."""
+    share, dim = b.geometry.share, range(b.geometry.dim)
+    sources, targets = _chips(b, stage - 1), _chips(b, stage)
+    if not (share and share.scattered):
+        pass_on(b, name, dim, PLANES, sources, targets, among)
+        return
+    for part, source, target in zip(share.residual, sources, targets, strict=True):
+        pass_on(b, name, part, PLANES, range(source, source + 1), range(target, target + 1), among)
+
+
+def _take_residual(b: Builder, state: TokenState, name: str) -> None:
+    """The residual from the tensor that it arrived in."""
+    operation = {"a": _resident(b, name), "n": len(b.geometry.resident), "dst": state.residual}
+    write_residual(b, "hand over", [operation], state.shift)
+
+
+def _resident(b: Builder, name: str) -> Mem:
+    """This chip's vectors of a tensor of residuals."""
+    return b.tensor(name, b.geometry.resident.start, len(b.geometry.resident))
+
+
+def _tell_token(b: Builder) -> None:
+    """All chips get the next token from the last stage, and go on to the next position."""
+    own, label = _stage(b), "tell token"
+    last = _chips(b, len(own.layers) - 1)
+    everyone = range(last.stop)
+    if own.last:
+        pass_on(b, "token", range(1), token_planes(b), last, everyone)
         return
     position = b.regs(1)
     b.op(label, a=b.tensor("position"), alu=Alu.ADD, c=Imm(1), dst=position)
     index_next_token(b, position)
     b.op(label, a=position, dst=b.tensor("position"))
-    gather(b, "token", parts, planes)
+    pass_on(b, "token", range(1), token_planes(b), last, everyone)
     b.op(label, a=b.tensor("token"), dst=next_token(b))
     b.free(position)

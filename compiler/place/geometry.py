@@ -13,6 +13,7 @@ from arch.vectors import SIDES, ceil_div
 from base.errors import TspError
 from program.integer import KEYS, IntegerModel
 
+from .hollow import is_hollow, taken
 from .share import Heads, Share
 from .stage import Stage
 
@@ -321,6 +322,8 @@ class Geometry:
 
 def gather(x: np.ndarray, axis: int, channels: np.ndarray) -> np.ndarray:
     """Take `channels` along an axis. Channels that are -1 or beyond the end give zeros."""
+    if is_hollow(x):
+        return taken(x, channels, axis)
     valid = (channels >= 0) & (channels < x.shape[axis])
     y = np.take(x, np.where(valid, channels, 0), axis=axis)
     shape = [1] * y.ndim

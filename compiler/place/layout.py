@@ -19,6 +19,8 @@ from arch.vectors import quads_of_int32
 from base.errors import TspError
 from compiler.ir import As, Mem
 
+from .hollow import is_hollow, zeros
+
 INDEX_SEQUENCE = 7
 """The index register, in all slices, whose offset is the number of a sequence."""
 
@@ -252,6 +254,8 @@ def pack_weights(w: np.ndarray, config: ChipConfig, wfmt: Wfmt, *, act_major: bo
     lead, rows, lanes = w.shape[:-2], config.rows, config.lanes
     per_entry = rows * (2 if wfmt is Wfmt.INT4 else 1)
     entries, acts = w.shape[-2] // per_entry, w.shape[-1] // lanes
+    if is_hollow(w):
+        return zeros((*lead, rows // PLANES, entries * acts, PLANES, lanes), np.uint8)
     w = w.reshape(*lead, entries, per_entry, acts, lanes)
     if wfmt is Wfmt.INT4:
         w = (w[..., 0::2, :, :] & 15) | (w[..., 1::2, :, :] << 4)

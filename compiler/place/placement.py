@@ -49,6 +49,8 @@ OF_CHOICE = ("temperature", "tokens")
 """State that a chip without the classifier has no use for, if it works on several sequences."""
 LAST = " last"
 """End of the name of a matrix that has the last output vector of one whose vectors both sides share."""
+COMPARED = 9
+"""Most chips whose greatest scores are compared in registers."""
 KEYS = "K cache"
 """Prefix of the names of keys."""
 VALUES = "V cache"
@@ -534,7 +536,7 @@ class _Placer:
 
         every = np.arange(count)
         for name, home, data in (
-            ("current", "E0", vectors(every[-stage.chip % count][None], lane_mask=0xFFFF, planes=15)),
+            ("current", "E0", vectors(every[-stage.number % count][None], lane_mask=0xFFFF, planes=15)),
             ("next", "E0", vectors((every + 1) % count, lane_mask=0xFFFF, planes=15)),
             ("own_lanes", "E0", vectors(every, lane_mask=0xFFFF)),
             ("own_planes", "W0", vectors(every, planes=15)),
@@ -561,6 +563,8 @@ class _Placer:
         residual = {"squares": chips} if share.scattered else {"addends": g.dim}
         for name, quads in {**residual, "best": 2 * chips, "exponents": chips}.items():
             t[name] = self._add(f"{name} of all chips", "E0", quads)
+        if chips > COMPARED:
+            t["less"] = self._add("chips with less than the greatest score", "W0", chips)
         if share.dealt and (values := share.heads[share.chip].values):
             t["vsent"] = self._add("values for chips", "E0", len(values) * g.head_vectors)
         if "silu" in self.m.dynamic and not share.scattered:

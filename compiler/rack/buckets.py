@@ -1,15 +1,15 @@
 """A token's program on all chips of a rack, for each context bucket."""
 
 import functools
+import hashlib
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from arch import queue_store, row
-from arch.config import ChipConfig
 from arch.rack import RackConfig
 from base.errors import TspError
 from compiler.ir import Block
-from compiler.lower.exchange import Exchange
+from compiler.lower.exchange import exchanges
 from compiler.lower.stages import lower_in_flight, lower_stage
 from compiler.lower.token import lower_token
 from compiler.place.lifetimes import check_lifetimes
@@ -18,7 +18,8 @@ from compiler.schedule import scheduler
 from compiler.schedule.assemble import Code, assemble
 from compiler.schedule.buckets import Borders, Likely, choose, refuse
 
-from .merge import merged, starts_of
+from .merge import merged, part_of
+from .plan import Plan
 
 EFFORT = 80_000
 MIXES = tuple(n / 16 for n in range(16))
@@ -27,13 +28,16 @@ LARGER = "more or larger chips"
 """What has larger queues, for messages."""
 Blocks = list[list[Block]]
 """By chip, the blocks of a token."""
+Known = dict[Hashable, tuple[Sequence[int], int]]
+"""Of blocks that are alike: the starts of their clusters, and their length."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Placements:
-    """The chips of a rack and what each of them holds."""
+    """The chips of a rack and what each of them holds. plan: how the model is divided among them."""
 
     rack: RackConfig
+    plan: Plan
     chips: Sequence[Placement]
 
     @property
@@ -54,11 +58,13 @@ class Placements:
     def lower(self, valid: int, chunks: int) -> Blocks:
         """The blocks of a token, by chip, see `compiler.lower.builder.Builder`. valid: behind which the bucket
         begins."""
-        chips = [(placement, Exchange(self.rack, chip)) for chip, placement in enumerate(self.chips)]
+        chips = zip(self.chips, exchanges(self.rack, self.plan.groups), strict=True)
+        if self.plan.pipeline == 1:
+            return [lower_token(placement, chunks, valid, exchange) for placement, exchange in chips]
         if self.sequences > 1:
             return [lower_in_flight(placement, chunks, exchange) for placement, exchange in chips]
-        return [(lower_stage if placement.geometry.stage else lower_token)(placement, chunks, valid, exchange)
-                for placement, exchange in chips]
+        turns = self.chips[-1].vocabulary.turns
+        return [lower_stage(placement, chunks, valid, exchange, turns) for placement, exchange in chips]
 
 
 def build_buckets(placements: Placements, count: int | None = None) -> list[list[Code]]:
@@ -67,7 +73,7 @@ def build_buckets(placements: Placements, count: int | None = None) -> list[list
     Raises TspError that names the queue if `count` buckets, or by default a single one, do not fit.
     """
     rack, chunks = placements.rack, placements.chunks
-    lowered = functools.cache(placements.lower)
+    lowered, known = functools.cache(placements.lower), Known()
 
     def likely() -> Callable[[Borders], bool]:
         hasty = check_queues(placements)
@@ -76,7 +82,7 @@ def build_buckets(placements: Placements, count: int | None = None) -> list[list
 
     return choose(
         chunks, min(chunks, *(config.buckets for config in rack.chips)), count,
-        build=lambda valid, size: build(rack, lowered(valid, size), size, apart=placements.sequences > 1),
+        build=lambda valid, size: build(placements, lowered(valid, size), size, known=known),
         overflow=lambda built: _overflow(rack, built), likely=likely, larger=LARGER,
     )
 
@@ -97,61 +103,88 @@ def _of_chip(lowered: Callable[[int, int], Blocks], chip: int) -> Callable[[int,
 def check_queues(placements: Placements) -> list[Code]:
     """The whole context as one bucket, by chip, scheduled without search. Raises TspError that names the queue if it
     does not fit."""
-    hasty = build(placements.rack, placements.lower(0, placements.chunks), placements.chunks, effort=0,
-                  apart=placements.sequences > 1)
+    hasty = build(placements, placements.lower(0, placements.chunks), placements.chunks, effort=0)
     refuse(_overflow(placements.rack, [hasty]), LARGER)
     return hasty
 
 
-def build(rack: RackConfig, blocks: Blocks, chunks: int, effort: int = EFFORT, *, apart: bool = False) -> list[Code]:
+def build(placements: Placements, blocks: Blocks, chunks: int, effort: int = EFFORT, known: Known | None = None,
+          ) -> list[Code]:
     """Schedule the blocks of all chips together, and assemble those of each.
 
-    All chips begin a block in the same cycle, which is a multiple of a slot behind the first one's.
+    All chips begin a block in the same cycle, which is a multiple of a slot behind the first one's. With sequences in
+    flight, only the first block is one of all chips, for there are no transfers between groups behind it.
 
-    apart: only the first block is scheduled for all chips together, for there are no transfers behind it.
+    known: schedules of earlier calls with the same effort; those of this call are added.
     """
-    for config, own in zip(rack.chips, blocks, strict=True):
+    for config, own in zip(placements.rack.chips, blocks, strict=True):
         check_lifetimes(config, own)
-    return (_apart if apart else _together)(rack, blocks, chunks, effort)
+    known = {} if known is None else known
+    return (_together if placements.sequences == 1 else _apart)(placements, blocks, chunks, effort, known)
 
 
-def _together(rack: RackConfig, blocks: Blocks, chunks: int, effort: int) -> list[Code]:
-    slot = rack.chips[0].slot
-    together = [scheduler.schedule_block(merged(each), effort, MIXES) for each in zip(*blocks, strict=True)]
-    together = [replace(schedule, length=schedule.length + -schedule.length % slot) for schedule in together]
-    together = scheduler.overlap(together, slot)
-    codes = []
-    for chip, (config, own) in enumerate(zip(rack.chips, blocks, strict=True)):
-        schedules = [replace(schedule, block=block, placed=tuple(p for p in schedule.placed if p.burst.chip == chip))
-                     for schedule, block in zip(together, own, strict=True)]
-        codes.append(assemble(config, schedules, chunks))
-    return codes
+def _together(placements: Placements, blocks: Blocks, chunks: int, effort: int, known: Known) -> list[Code]:
+    slot = placements.rack.chips[0].slot
+    together = [_whole_slots(_scheduled(merged(dict(enumerate(each))), effort, known), slot)
+                for each in zip(*blocks, strict=True)]
+    return _assembled(placements, range(len(blocks)), blocks, scheduler.overlap(together, slot), chunks)
 
 
-def _apart(rack: RackConfig, blocks: Blocks, chunks: int, effort: int) -> list[Code]:
-    """The period is that of the slowest chip."""
-    firsts = [own[0] for own in blocks]
-    first = scheduler.schedule_block(merged(firsts), effort // 2, MIXES)
-    known: dict[Hashable, scheduler.Schedule] = {}
-    codes = []
-    for config, own, starts in zip(rack.chips, blocks, starts_of(firsts, first.starts), strict=True):
-        schedules = [scheduler.schedule_at(own[0], starts, first.length)]
-        for block in own[1:]:
-            if (key := _alike(config, block)) not in known:
-                known[key] = scheduler.schedule_block(block, effort // 2, MIXES)
-            found = known[key]
-            schedules.append(scheduler.schedule_at(block, found.starts, found.length))
-        codes.append(assemble(config, scheduler.overlap(schedules), chunks))
+def _apart(placements: Placements, blocks: Blocks, chunks: int, effort: int, known: Known) -> list[Code]:
+    """The period is that of the slowest group."""
+    slot = placements.rack.chips[0].slot if placements.plan.tensor > 1 else 1
+    firsts = {chip: own[0] for chip, own in enumerate(blocks)}
+    first = _scheduled(merged(firsts), effort // 2, known)
+    codes = list[Code]()
+    for group in placements.plan.groups:
+        block, starts = part_of(firsts, first.starts, group)
+        schedules = [_whole_slots(scheduler.schedule_at(block, starts, first.length), slot)]
+        for each in zip(*(blocks[chip][1:] for chip in group), strict=True):
+            block = merged(dict(zip(group, each, strict=True)))
+            schedules.append(_whole_slots(_scheduled(block, effort // 2, known), slot))
+        codes += _assembled(placements, group, blocks, scheduler.overlap(schedules, slot), chunks)
     period = max(code.bucket.period for code in codes)
     return [replace(code, bucket=replace(code.bucket, period=period)) for code in codes]
 
 
-def _alike(config: ChipConfig, block: Block) -> Hashable:
-    """What blocks have in common that have the same schedule."""
-    return config, block.turns, tuple(
-        (tuple((b.queue, b.op, b.at, b.count, tuple(sorted(b.fields.items()))) for b in cluster.bursts),
-         tuple((read.cell, read.first, read.last) for read in cluster.reads),
-         tuple((write.cell, write.first, write.last) for write in cluster.writes)) for cluster in block.clusters)
+def _assembled(placements: Placements, chips: range, blocks: Blocks, together: Sequence[scheduler.Schedule],
+               chunks: int) -> list[Code]:
+    """The programs of chips whose blocks are scheduled together."""
+    codes = []
+    for chip in chips:
+        schedules = [replace(schedule, block=block, placed=tuple(p for p in schedule.placed if p.burst.chip == chip))
+                     for schedule, block in zip(together, blocks[chip], strict=True)]
+        codes.append(assemble(placements.rack.chips[chip], schedules, chunks))
+    return codes
+
+
+def _whole_slots(schedule: scheduler.Schedule, slot: int) -> scheduler.Schedule:
+    return replace(schedule, length=schedule.length + -schedule.length % slot)
+
+
+def _scheduled(block: Block, effort: int, known: Known) -> scheduler.Schedule:
+    """`scheduler.schedule_block`, once for all blocks that are alike: those of groups whose layers are alike, and those
+    of buckets that do not depend on the bucket."""
+    if (key := _likeness(block)) not in known:
+        found = scheduler.schedule_block(block, effort, MIXES)
+        known[key] = found.starts, found.length
+        return found
+    return scheduler.schedule_at(block, *known[key])
+
+
+def _likeness(block: Block) -> Hashable:
+    """What blocks have in common that have the same schedule: everything but the names of chips and cells, and what the
+    instructions say."""
+    chips, cells = dict[int, int](), dict[Hashable, int]()
+    clusters = [
+        (cluster.config,
+         [(b.queue, b.op, b.engine, b.at, b.count, b.interval, b.taken, chips.setdefault(b.chip, len(chips)))
+          for b in cluster.bursts],
+         [(s.source, s.drive, s.count, s.interval, s.group, sorted((way.name, end) for way, end in s.reach.items()),
+           chips.setdefault(s.chip, len(chips))) for s in cluster.streams],
+         [[(cells.setdefault(each.cell, len(cells)), each.first, each.last) for each in accesses]
+          for accesses in (cluster.reads, cluster.writes)]) for cluster in block.clusters]
+    return hashlib.sha256(repr((block.turns > 1, clusters)).encode()).digest()
 
 
 def _overflow(rack: RackConfig, built: list[list[Code]]) -> str:

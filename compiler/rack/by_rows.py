@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from arch.numerics import SAT_LIMIT
 from arch.rack import RackConfig
 from arch.vectors import ceil_div
 from base.errors import TspError
+from compiler.place.hollow import taken
 from compiler.place.share import Heads, Share
 from compiler.quantize.quantizer import GREATEST_EXPONENT
 from program.integer import IntegerModel
@@ -23,15 +25,14 @@ FACTOR_LIMIT = SAT_LIMIT[Sat.S18]
 """Greatest magnitude of what the VXM multiplies."""
 
 
-def shares(rack: RackConfig, model: IntegerModel, whole: frozenset[str] = frozenset(), scattered: bool = False,
-           ) -> list[Share]:
-    """What each chip holds: as equal parts as whole vectors, and whole heads, allow. whole, scattered: see `Share`.
+def shares(rack: RackConfig, model: IntegerModel, planes: Mapping[str, int], whole: frozenset[str] = frozenset(),
+           scattered: bool = False) -> list[Share]:
+    """What each chip of a rack, or of a group of its chips, holds: as equal parts as whole vectors, and whole heads,
+    allow. planes, whole, scattered: see `Share`.
 
     Raises TspError that names what is too small to be divided.
     """
     chips, lanes = len(rack.chips), rack.chips[0].lanes
-    planes = {"wo": addend_planes(model.wo, model.mo, model.shifts.wo_pre, model.shifts.wo),
-              "w2": addend_planes(model.w2, model.m2, model.shifts.w2_pre, model.shifts.w2 - _gained(model))}
     parts: dict[str, Any] = {
         "heads": heads_of_all(rack, model),
         "residual": parts_of(rack, f"vectors of {lanes} channels (dim)", ceil_div(model.dim, lanes), 1),
@@ -48,7 +49,7 @@ def parts_of(rack: RackConfig, what: str, count: int, least: int) -> tuple[range
     chips = len(rack.chips)
     if count < least * chips:
         raise TspError(f"rack {rack.name}: {count} {what} cannot be divided among {chips} chips, each of which takes "
-                       f"at least {least}: use fewer chips, or the partition by layers")
+                       f"at least {least}: use fewer chips, or a smaller --tensor")
     return tuple(range(count * chip // chips, count * (chip + 1) // chips) for chip in range(chips))
 
 
@@ -105,6 +106,12 @@ def uneven(share: Share) -> list[str]:
     return found
 
 
+def planes_of(model: IntegerModel) -> dict[str, int]:
+    """`Share.planes` of a model."""
+    return {"wo": addend_planes(model.wo, model.mo, model.shifts.wo_pre, model.shifts.wo),
+            "w2": addend_planes(model.w2, model.m2, model.shifts.w2_pre, model.shifts.w2 - _gained(model))}
+
+
 def addend_planes(weights: np.ndarray, scales: np.ndarray, pre: int, post: int) -> int:
     """Byte planes that hold every addend of the residual that a matrix of layers can make, for any input.
 
@@ -132,10 +139,10 @@ def own_model(model: IntegerModel, share: Share, lanes: int) -> IntegerModel:
     heads, hidden, vocab = share.heads[share.chip], rows["w1"], rows["classifier"]
     found: dict[str, Any] = {
         "heads": len(heads.queries), "kv_heads": len(heads.kv), "hidden": len(hidden),
-        "vocab": len(vocab), "classifier": model.classifier[rows["classifier"]], "mc": model.mc[rows["classifier"]],
+        "vocab": len(vocab), "classifier": taken(model.classifier, vocab, 0), "mc": model.mc[vocab],
     }
     for name in ("wq", "wk", "wv", "wo", "w1", "w2", "w3"):
-        found |= {each: getattr(model, each)[:, rows[name]] for each in (name, "m" + name[1])}
+        found |= {each: taken(getattr(model, each), rows[name], 1) for each in (name, "m" + name[1])}
     found["key_offset"] = model.key_offset[:, rows["wk"]]
     for name in ("first_k", "first_m", "first_v"):
         if (array := getattr(model, name)) is not None:

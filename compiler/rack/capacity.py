@@ -1,34 +1,36 @@
 """The context that fits a rack with each plan, and what limits it. Only the model's shapes count, not its weights."""
 
 import functools
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from arch.rack import RackConfig
 from base.errors import TspError
-from compiler.capacity import check_wanted, hollow_model, longest_context, rope_rate
+from compiler.capacity import check_wanted, hollow_model, hollow_sizes, longest_context, rope_rate
 from compiler.place.lifetimes import check_lifetimes
-from compiler.place.placement import place
-from program.integer import IntegerModel
+from compiler.place.placement import Placement, place
+from compiler.place.stage import Stage
+from program.integer import MATRICES, IntegerModel, array_shapes
 from program.shape import ModelConfig
 
 from .buckets import Placements, check_queues
 from .by_layers import layers_of, stages
-from .by_rows import own_model, shares
-from .plan import LAYERS, Choice, Plan, plans
+from .by_rows import own_model, planes_of, shares
+from .plan import Choice, Plan
 
 
 def choose_plan(model: ModelConfig, rack: RackConfig, wanted: int | None, four_bit: frozenset[str],
-                kind: str | None, sequences: int = 1) -> Choice:
+                among: Sequence[Plan]) -> Choice:
     """How to divide a model: with the context `wanted`, if it fits, or as much of the model's context as fits.
 
-    kind: a key of `plan.KINDS`; by default any. sequences: in flight; the context is that of each.
+    among: the plans to choose from.
 
     Raises TspError that names what does not fit.
     """
     check_chips(rack, four_bit)
-    check_sequences(rack, sequences)
-    choice = best_plan(model, rack, wanted, four_bit, plans(kind, len(rack.chips), sequences))
+    choice = best_plan(model, rack, wanted, four_bit, among)
     if not choice.context:
         raise TspError(f"rack {rack.name}: {choice.limit}")
     if wanted is not None and choice.context < wanted:
@@ -39,60 +41,106 @@ def choose_plan(model: ModelConfig, rack: RackConfig, wanted: int | None, four_b
 
 def best_plan(model: ModelConfig, rack: RackConfig, wanted: int | None, four_bit: frozenset[str],
               among: Sequence[Plan]) -> Choice:
-    """The plan with the greatest context and, of several, the fewest cycles. Its context is 0 if none fits. Raises
-    TspError if `wanted` is out of range."""
-    found = [(plan, *fitting_context(model, rack, wanted, four_bit, plan)) for plan in among]
-    most = max(context for _, context, _ in found)
-    able = [(plan, limit) for plan, context, limit in found if context == most]
+    """The plan with the greatest context and, of several, the fewest cycles, scheduled without search. Its context is 0
+    if none fits.
 
-    def cycles(of: tuple[Plan, str]) -> int:
-        return check_queues(check_fit(model, rack, most, four_bit, of[0]))[0].bucket.period
+    A plan whose matrices alone take more cycles than one that serves all that is wanted is not tried.
 
-    plan, limit = min(able, key=cycles) if most and len(able) > 1 else able[0]
-    if most and plan.sequences > 1:
-        plan = balanced(model, rack, most, four_bit, plan)
-    return Choice(plan=plan, context=most, limit=limit)
+    Raises TspError if `wanted` is out of range.
+    """
+    check_wanted(model, wanted)
+    least, best, most = {plan: least_cycles(model, rack, four_bit, plan) for plan in among}, None, 0.0
+    for plan in sorted(among, key=least.__getitem__):
+        if best and best.context == (wanted or model.seq_len) and least[plan] >= most:
+            break
+        trial = _Trial(model, rack, four_bit, plan)
+        choice = trial.choice(wanted)
+        if best is None or (choice.context, -trial.cycles(choice)) > (best.context, -most):
+            best, most = choice, trial.cycles(choice)
+    assert best
+    if best.context and best.plan.sequences > 1:
+        return replace(best, plan=balanced(model, rack, best.context, four_bit, best.plan))
+    return best
+
+
+def least_cycles(model: ModelConfig, rack: RackConfig, four_bit: frozenset[str], plan: Plan) -> float:
+    """Cycles that the matrices alone take of a token; of a period, with sequences in flight."""
+    shapes = array_shapes(hollow_sizes(model, rack.chips[0].lanes, model.seq_len))
+    sizes = {name: math.prod(shapes[name]) / (2 if name in four_bit else 1) for name in MATRICES}
+    a_chip = sum(size / (1 if name in plan.whole else plan.tensor) for name, size in sizes.items())
+    return a_chip / max(chip.macs for chip in rack.chips) / plan.sequences
+
+
+class _Trial:
+    """A plan for the shapes of a model."""
+
+    def __init__(self, model: ModelConfig, rack: RackConfig, four_bit: frozenset[str], plan: Plan) -> None:
+        self._model, self._rack, self._four_bit, self._plan = model, rack, four_bit, plan
+        self._cycles = dict[int, int]()
+        self._queued = functools.cache(self._queues)
+
+    def choice(self, wanted: int | None) -> Choice:
+        """The longest context, and its limit."""
+        context, limit = longest_context(self._model, wanted, self._rack.chips[0].lanes, self.room,
+                                         self._registers, self._queued)
+        return Choice(plan=self._plan, context=context, limit=limit)
+
+    def cycles(self, choice: Choice) -> int:
+        """Of a token at the end of a choice's context, or of a period; 0 if it has none."""
+        return self._cycles[choice.context] if choice.context else 0
+
+    def room(self, context: int) -> str:
+        """What does not fit SRAM; "" if all fits."""
+        return self._problem(place_hollow, context)
+
+    def _registers(self, context: int) -> str:
+        return self._problem(check_fit, context)
+
+    def _queues(self, context: int) -> str:
+        def scheduled(*arguments: Any) -> None:
+            self._cycles[context] = check_queues(check_fit(*arguments))[0].bucket.period
+
+        return self._problem(scheduled, context)
+
+    def _problem(self, check: Callable[..., object], context: int) -> str:
+        try:
+            check(self._model, self._rack, context, self._four_bit, self._plan)
+        except TspError as error:
+            return str(error)
+        return ""
+
+
+def roomy_context(model: ModelConfig, rack: RackConfig, wanted: int | None, four_bit: frozenset[str], plan: Plan,
+                  ) -> int:
+    """The longest context that SRAM has room for: `Choice.context` is no longer."""
+    return longest_context(model, wanted, rack.chips[0].lanes, _Trial(model, rack, four_bit, plan).room)[0]
 
 
 def balanced(model: ModelConfig, rack: RackConfig, context: int, four_bit: frozenset[str], plan: Plan) -> Plan:
-    """The plan with its layers divided anew: the slowest chip takes as few predicted cycles as possible.
+    """The plan with its layers divided anew: the slowest group takes as few predicted cycles as possible.
 
     The plan is returned as it is if that does not fit, or is not faster.
     """
     codes = check_queues(check_fit(model, rack, context, four_bit, plan))
     layer = max(code.schedules[1].length for code in codes)
-    other = [code.schedules[0].length + code.schedules[2].length for code in codes]
+    other = [sum(each.length * each.block.turns for n, each in enumerate(codes[group.start].schedules) if n != 1)
+             for group in plan.groups]
     better = replace(plan, layers=tuple(divide(model.n_layers, layer, other)))
-    if _problem(model, rack, four_bit, better, True, context):
+    try:
+        faster = check_queues(check_fit(model, rack, context, four_bit, better))
+    except TspError:
         return plan
-    faster = check_queues(check_fit(model, rack, context, four_bit, better))
     return better if faster[0].bucket.period < codes[0].bucket.period else plan
 
 
 def divide(layers: int, layer: int, other: Sequence[int]) -> list[int]:
-    """How many layers each chip gets, at least one, so that the slowest takes the fewest cycles. layer: cycles of one.
-    other: by chip, cycles of all else."""
+    """How many layers each group gets, at least one, so that the slowest takes the fewest cycles. layer: cycles of one.
+    other: by group, cycles of all else."""
     counts = [1] * len(other)
     for _ in range(layers - len(other)):
         ends = [count * layer + more for count, more in zip(counts, other, strict=True)]
         counts[ends.index(min(ends))] += 1
     return counts
-
-
-def check_sequences(rack: RackConfig, sequences: int) -> None:
-    """Raises TspError unless a rack serves so many sequences in flight."""
-    if sequences not in (1, len(rack.chips)):
-        raise TspError(f"rack {rack.name}: sequences in flight must be as many as chips, {len(rack.chips)}, or 1, not "
-                       f"{sequences}")
-
-
-def fitting_context(model: ModelConfig, rack: RackConfig, wanted: int | None, four_bit: frozenset[str], plan: Plan,
-                    ) -> tuple[int, str]:
-    """As `compiler.capacity.fitting_context`. Raises TspError if `wanted` is out of range."""
-    check_wanted(model, wanted)
-    return longest_context(model, wanted, rack.chips[0].lanes,
-                           functools.partial(_problem, model, rack, four_bit, plan, False),
-                           functools.partial(_problem, model, rack, four_bit, plan, True))
 
 
 def check_chips(rack: RackConfig, four_bit: frozenset[str]) -> None:
@@ -106,30 +154,37 @@ def check_chips(rack: RackConfig, four_bit: frozenset[str]) -> None:
 
 def place_all(model: ModelConfig, rack: RackConfig, integer: IntegerModel, plan: Plan) -> Placements:
     """Lay out what each chip of a rack holds. Raises TspError that names what does not fit."""
-    rate, lanes = rope_rate(model, integer), rack.chips[0].lanes
-    if plan.kind == LAYERS:
-        chips = [place(config, layers_of(integer, stage), rate, stage=stage)
-                 for config, stage in zip(rack.chips, stages(rack, integer, plan.sequences, plan.layers), strict=True)]
-    else:
-        chips = [place(config, own_model(integer, share, lanes), rate, share)
-                 for config, share in zip(rack.chips, shares(rack, integer, plan.whole, plan.scattered), strict=True)]
-    return Placements(rack=rack, chips=chips)
+    parts: list[Stage | None] = [None] if plan.pipeline == 1 else [*stages(rack.name, integer, plan)]
+    planes = planes_of(integer) if plan.tensor > 1 else {}
+    chips = [placement for group, stage in zip(plan.groups, parts, strict=True)
+             for placement in place_group(model, rack.part(group), integer, plan, stage, planes)]
+    return Placements(rack=rack, plan=plan, chips=chips)
+
+
+def place_group(model: ModelConfig, group: RackConfig, integer: IntegerModel, plan: Plan, stage: Stage | None,
+                planes: Mapping[str, int]) -> list[Placement]:
+    """Lay out what each chip of a group holds. planes: `by_rows.planes_of` the whole model.
+
+    Raises TspError that names what does not fit.
+    """
+    rate, lanes = rope_rate(model, integer), group.chips[0].lanes
+    own = layers_of(integer, stage) if stage else integer
+    if plan.tensor == 1:
+        return [place(group.chips[0], own, rate, stage=stage)]
+    parts = shares(group, integer, planes, plan.whole, plan.scattered)
+    return [place(config, own_model(own, share, lanes), rate, share, stage)
+            for config, share in zip(group.chips, parts, strict=True)]
+
+
+def place_hollow(model: ModelConfig, rack: RackConfig, context: int, four_bit: frozenset[str], plan: Plan,
+                 ) -> Placements:
+    """Lay out the model's shapes, without weights. Raises TspError that names what does not fit."""
+    return place_all(model, rack, hollow_model(model, rack.chips[0].lanes, context, four_bit), plan)
 
 
 def check_fit(model: ModelConfig, rack: RackConfig, context: int, four_bit: frozenset[str], plan: Plan) -> Placements:
     """Place and lower the model's shapes, without weights. Raises TspError that names what does not fit."""
-    placements = place_all(model, rack, hollow_model(model, rack.chips[0].lanes, context, four_bit), plan)
+    placements = place_hollow(model, rack, context, four_bit, plan)
     for config, blocks in zip(rack.chips, placements.lower(0, placements.chunks), strict=True):
         check_lifetimes(config, blocks)
     return placements
-
-
-def _problem(model: ModelConfig, rack: RackConfig, four_bit: frozenset[str], plan: Plan, queues: bool,
-             context: int) -> str:
-    try:
-        placements = check_fit(model, rack, context, four_bit, plan)
-        if queues:
-            check_queues(placements)
-    except TspError as error:
-        return str(error)
-    return ""

@@ -19,9 +19,9 @@ from program.rack import RackProgram
 from program.tokenizer import Tokenizer
 
 from .buckets import Placements, build_buckets
-from .by_layers import stage_channels
 from .by_rows import joined_rows, padded_rows
 from .capacity import check_fit, choose_plan, place_all
+from .plan import plans
 
 
 def compile_rack(
@@ -29,7 +29,8 @@ def compile_rack(
     tokenizer: Tokenizer,
     *,
     rack: RackConfig,
-    partition: str | None = None,
+    tensor: int | None = None,
+    pipeline: int | None = None,
     sequences: int = 1,
     context: int | None = None,
     weights: str = "int8",
@@ -42,8 +43,9 @@ def compile_rack(
 ) -> RackProgram:
     """Compile for a rack. The arguments are those of `compiler.compile.compile_checkpoint`.
 
-    partition: a key of `plan.KINDS`; by default the one with the longest context and, of several, the fewest
-    predicted cycles. sequences: independent ones in flight, as many as chips, with the partition by layers; or 1.
+    tensor, pipeline: chips of a group that divide rows, and groups that divide layers. By default, of all that give
+    the longest context, those with the fewest predicted cycles. sequences: independent ones in flight, as many as
+    groups; or 1.
 
     Every logit is that of the model on one chip with as many lanes, if the context is the same.
 
@@ -52,7 +54,7 @@ def compile_rack(
     four_bit, own = four_bit_matrices(weights), checkpoint.config
     check_arguments(own, tokenizer, scales)
     progress("context")
-    choice = choose_plan(own, rack, context, four_bit, partition, sequences)
+    choice = choose_plan(own, rack, context, four_bit, plans(rack, tensor, pipeline, sequences))
     context = choice.context
     progress("texts")
     texts = write_texts(checkpoint, context, tokenizer, text)
@@ -77,12 +79,15 @@ def compile_rack(
 
 
 def _channels(model: IntegerModel, geometry: Geometry) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """What a chip holds, as `pack` takes it."""
-    if geometry.stage:
-        return {}, stage_channels(geometry.stage)
-    assert geometry.share
-    rows = joined_rows(model, geometry.share, geometry.lanes)
-    return rows, {"logits": padded_rows(rows["classifier"], geometry.vocab * geometry.lanes)}
+    """What a chip holds, as `pack` takes it. "logits": its tokens; "layers": its layers, if it has not all."""
+    stage, share = geometry.stage, geometry.share
+    rows = joined_rows(model, share, geometry.lanes) if share else {}
+    found = {"layers": np.array(stage.layers[stage.number], "<i4")} if stage else {}
+    if not geometry.classifies:
+        found["logits"] = np.empty(0, "<i4")
+    elif share:
+        found["logits"] = padded_rows(rows["classifier"], geometry.vocab * geometry.lanes)
+    return rows, found
 
 
 def verify(placements: Placements, codes: Sequence[Sequence[Code]]) -> None:

@@ -10,8 +10,8 @@ from program.shape import ModelConfig
 
 from .buckets import build_buckets
 from .by_rows import uneven
-from .capacity import best_plan, check_fit, check_sequences
-from .plan import TENSOR, Choice, Plan, plans
+from .capacity import best_plan, place_hollow, roomy_context
+from .plan import Choice, Plan, plans
 
 MOST_CHIPS = 2 * MAX_PORTS + 1
 """Chips that may all be linked with each other."""
@@ -42,17 +42,17 @@ class RackFit:
 
 
 def fit_rack(model: ModelConfig, rack: RackConfig, *, context: int | None = None, weights: str = "int8",
-             cycles: bool = False, kind: str | None = None, sequences: int = 1) -> RackFit:
+             cycles: bool = False, tensor: int | None = None, pipeline: int | None = None,
+             sequences: int = 1) -> RackFit:
     """Fit a model to a rack.
 
-    cycles: also schedule its tokens, which takes seconds. kind: a key of `plan.KINDS`; by default any.
+    cycles: also schedule its tokens, which takes seconds. tensor, pipeline: see `plan.plans`; by default any.
     sequences: in flight; the context is that of each, and the cycles are those of a period.
 
     Raises TspError if the arguments are out of range.
     """
     four_bit = four_bit_matrices(weights)
-    check_sequences(rack, sequences)
-    choice = best_plan(model, rack, context, four_bit, plans(kind, len(rack.chips), sequences))
+    choice = best_plan(model, rack, context, four_bit, plans(rack, tensor, pipeline, sequences))
     return _fit(model, rack, choice, four_bit, cycles)
 
 
@@ -60,7 +60,7 @@ def _fit(model: ModelConfig, rack: RackConfig, choice: Choice, four_bit: frozens
     served = choice.context
     if not served:
         return RackFit(rack=rack, context=0, limit=choice.limit, sram=(), cycles=(), plan=choice.plan)
-    placements = check_fit(model, rack, served, four_bit, choice.plan)
+    placements = place_hollow(model, rack, served, four_bit, choice.plan)
     codes = [own[0] for own in build_buckets(placements)] if cycles else []
     sram = tuple({name: (layout.depth(name) - layout.free(name), layout.depth(name)) for name in layout.strides}
                  for layout in (placement.layout for placement in placements.chips))
@@ -79,13 +79,27 @@ def chips_needed(model: ModelConfig, config: ChipConfig, *, context: int | None 
     """
     wanted, four_bit = context or model.seq_len, four_bit_matrices(weights)
     weight_bytes = sum(math.prod(shape) for shape in model.shapes().values()) / (2 if weights == "int4" else 1)
-    best: RackFit | None = None
+    best, less = None, list[tuple[int, RackConfig, Plan]]()
     for chips in range(max(2, int(weight_bytes / config.sram_bytes)), MOST_CHIPS + 1):
-        rack = mesh(f"{chips} x {config.name}", config.name, chips)
-        choice = best_plan(model, rack, context, four_bit, [Plan(kind=TENSOR)])
-        found = _fit(model, rack, choice, four_bit, cycles=False)
-        if best is None or found.context > best.context:
-            best = found
-        if found.context >= wanted:
-            break
+        rack, plan = mesh(f"{chips} x {config.name}", config.name, chips), Plan(tensor=chips, pipeline=1)
+        room = roomy_context(model, rack, context, four_bit, plan)
+        if room < wanted:
+            less.append((room, rack, plan))
+            continue
+        best = _longer(best, _fit_plan(model, rack, context, four_bit, plan))
+        if best.context >= wanted:
+            return best
+    for room, rack, plan in sorted(less, key=lambda each: -each[0]):
+        if best is None or room > best.context:
+            best = _longer(best, _fit_plan(model, rack, context, four_bit, plan))
     return best
+
+
+def _fit_plan(model: ModelConfig, rack: RackConfig, context: int | None, four_bit: frozenset[str], plan: Plan,
+              ) -> RackFit:
+    return _fit(model, rack, best_plan(model, rack, context, four_bit, [plan]), four_bit, cycles=False)
+
+
+def _longer(one: RackFit | None, other: RackFit) -> RackFit:
+    """The one with the longer context; the first, if they are equal."""
+    return one if one and one.context >= other.context else other

@@ -1,47 +1,50 @@
 """Joins the blocks of a rack's chips: all clusters in one order, and the parts of each transfer in one cluster."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from base.errors import TspError
 from compiler.ir import Block, Burst, Cluster, Part, Read, Stream, Write
 
 
-def merged(blocks: Sequence[Block]) -> Block:
-    """One block of what all chips do at the same time. blocks: by chip; a chip that does nothing has no clusters.
+def merged(blocks: Mapping[int, Block]) -> Block:
+    """One block of what some chips do at the same time. blocks: by chip; one that does nothing has no clusters.
 
     Raises TspError if the chips do not repeat the block equally often.
     """
-    first = blocks[0]
-    for chip, block in enumerate(blocks):
+    one, first = next(iter(blocks.items()))
+    for chip, block in blocks.items():
         if (block.name, block.turns) != (first.name, first.turns):
-            raise TspError(f"chip {chip} takes {block.turns} turns of block {block.name!r}, chip 0 {first.turns} of "
-                           f"{first.name!r}: the model divides too unevenly among the chips")
-    return Block(first.name, first.turns, {}, [_joined(parts) for parts in _in_order(blocks)])
+            raise TspError(f"chip {chip} takes {block.turns} turns of block {block.name!r}, chip {one} {first.turns} "
+                           f"of {first.name!r}: the model divides too unevenly among the chips")
+    return Block(first.name, first.turns, {}, [_joined(parts, parts) for parts in _in_order(blocks)])
 
 
-def starts_of(blocks: Sequence[Block], starts: Sequence[int]) -> list[list[int]]:
-    """By chip, the starts of its clusters. starts: those of the clusters of `merged`."""
-    found: list[list[int]] = [[] for _ in blocks]
+def part_of(blocks: Mapping[int, Block], starts: Sequence[int], chips: Collection[int]) -> tuple[Block, list[int]]:
+    """What some of the chips do in a block of all of them, and the starts of its clusters. starts: those of the
+    clusters of `merged`."""
+    first = next(iter(blocks.values()))
+    found, begin = Block(first.name, first.turns, {}), list[int]()
     for parts, start in zip(_in_order(blocks), starts, strict=True):
-        for chip, late in _lateness(parts).items():
-            found[chip].append(start + late)
-    return found
+        if mine := [chip for chip in parts if chip in chips]:
+            found.clusters.append(_joined(parts, mine))
+            begin.append(start)
+    return found, begin
 
 
-def _in_order(blocks: Sequence[Block]) -> list[dict[int, Cluster]]:
+def _in_order(blocks: Mapping[int, Block]) -> list[dict[int, Cluster]]:
     """All clusters, those of each chip in its order; by chip, those that go together. A transfer comes when it is next
     on all chips that take part.
 
     Raises ValueError if the chips disagree about the order of their transfers.
     """
-    chips = [block.clusters for block in blocks]
-    found, at = list[dict[int, Cluster]](), [0] * len(chips)
-    while any(n < len(own) for n, own in zip(at, chips, strict=True)):
-        before = list(at)
+    chips = {chip: block.clusters for chip, block in blocks.items()}
+    found, at = list[dict[int, Cluster]](), dict.fromkeys(chips, 0)
+    while any(at[chip] < len(own) for chip, own in chips.items()):
+        before = dict(at)
         waiting: dict[Hashable, dict[int, Cluster]] = {}
         wanted: dict[Hashable, frozenset[int]] = {}
-        for chip, own in enumerate(chips):
+        for chip, own in chips.items():
             while at[chip] < len(own):
                 if isinstance(cluster := own[at[chip]], Part):
                     waiting.setdefault(cluster.key, {})[chip] = cluster
@@ -59,12 +62,14 @@ def _in_order(blocks: Sequence[Block]) -> list[dict[int, Cluster]]:
     return found
 
 
-def _joined(parts: Mapping[int, Cluster]) -> Cluster:
-    """One cluster of those of several chips, which are the parts of one transfer, or of a single chip."""
+def _joined(parts: Mapping[int, Cluster], chips: Iterable[int]) -> Cluster:
+    """One cluster of those of several chips, which are the parts of one transfer, or of a single chip. chips: those
+    whose parts are joined; the others' times count all the same."""
+    late = _lateness(parts)
     whole = next(iter(parts.values()))
-    found = Cluster(whole.label, whole.config, weight_quads=sum(part.weight_quads for part in parts.values()))
-    for chip, late in _lateness(parts).items():
-        _put(found, parts[chip], chip, late)
+    found = Cluster(whole.label, whole.config, weight_quads=sum(parts[chip].weight_quads for chip in chips))
+    for chip in chips:
+        _put(found, parts[chip], chip, late[chip])
     return found
 
 

@@ -2,58 +2,79 @@
 
 from dataclasses import dataclass
 
+from arch.rack import RackConfig
 from base.errors import TspError
-
-TENSOR = "tensor"
-"""All chips compute each layer together, each its rows of the matrices."""
-LAYERS = "layers"
-"""Each chip computes consecutive layers, one chip after the other."""
-KINDS = {TENSOR: "rows of the matrices", LAYERS: "consecutive layers"}
-"""Partitions by name, in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A partition.
+    """A partition: consecutive groups of chips hold consecutive layers, and the chips of a group each their rows of the
+    matrices.
 
-    kind: a key of `KINDS`.
-    whole: matrices that every chip holds in full, see `compiler.place.share.Share`. They cost SRAM and cycles of the
-    matrix units, and save the transfers of the residual.
-    scattered: each chip has its vectors of the residual only, see `Share`. It pays on many chips.
-    sequences: independent ones in flight, as many as chips; or 1.
-    layers: how many each chip has, by layers; () if all chips are to hold about as many bytes.
+    tensor: chips of a group. pipeline: groups.
+    whole: matrices that every chip of a group holds in full, see `compiler.place.share.Share`. They cost SRAM and
+    cycles of the matrix units, and save the transfers of the residual.
+    scattered: each chip has its vectors of the residual only, see `Share`. It pays in large groups.
+    sequences: independent ones in flight, as many as groups; or 1.
+    layers: how many each group has; () if all chips are to hold about as many bytes.
     """
 
-    kind: str
+    tensor: int
+    pipeline: int
     whole: frozenset[str] = frozenset()
     scattered: bool = False
     sequences: int = 1
     layers: tuple[int, ...] = ()
 
     def __str__(self) -> str:
-        if self.scattered:
-            return f"{KINDS[self.kind]}, and the residual"
+        kinds = ["consecutive layers"] if self.pipeline > 1 or self.tensor == 1 else []
+        if kinds and self.tensor > 1:
+            kinds[0] += f" among {self.pipeline} groups of {self.tensor} chips, within them"
+        kind = " by ".join([*kinds, "rows of the matrices"] if self.tensor > 1 else kinds)
         kept = f", {' and '.join(sorted(self.whole))} whole on each chip" if self.whole else ""
+        parts = ", and the residual" if self.scattered else ""
         flight = f", {self.sequences} sequences in flight" if self.sequences > 1 else ""
-        return f"{KINDS[self.kind]}{kept}{flight}"
+        return f"{kind}{parts}{kept}{flight}"
+
+    @property
+    def groups(self) -> list[range]:
+        """The chips of each group."""
+        return [range(first, first + self.tensor) for first in range(0, self.tensor * self.pipeline, self.tensor)]
 
 
 FEW = 2
-"""Up to so many chips, a residual that every chip holds takes fewer cycles than one in parts."""
+"""In groups of up to so many chips, a residual that every chip holds takes fewer cycles than one in parts."""
 
 
-def plans(kind: str | None, chips: int, sequences: int = 1) -> list[Plan]:
-    """The plans of a kind, or all, for so many chips. Raises TspError that names the kinds."""
-    if kind is not None and kind not in KINDS:
-        raise TspError(f"partition must be one of {', '.join(KINDS)}, not {kind!r}")
-    if sequences > 1:
-        if kind == TENSOR:
-            raise TspError(f"{sequences} sequences in flight need the partition {LAYERS}, not {TENSOR}")
-        return [Plan(kind=LAYERS, sequences=sequences)]
-    every = [Plan(kind=TENSOR, whole=frozenset(whole)) for whole in (("wo", "w2"), ("wo",), ("w2",), ())]
-    if chips > FEW:
-        every.insert(0, Plan(kind=TENSOR, scattered=True))
-    return [plan for plan in [*every, Plan(kind=LAYERS)] if kind in (None, plan.kind)]
+def plans(rack: RackConfig, tensor: int | None = None, pipeline: int | None = None, sequences: int = 1) -> list[Plan]:
+    """The plans for a rack with groups of `tensor` chips, and `pipeline` groups; None stands for any number.
+
+    Raises TspError that names what cannot be.
+    """
+    chips = len(rack.chips)
+    for what, count in (("tensor", tensor), ("pipeline", pipeline)):
+        if count is not None and (count < 1 or chips % count):
+            raise TspError(f"rack {rack.name}: --{what} must divide its {chips} chips, not be {count}")
+    if tensor and pipeline and tensor * pipeline != chips:
+        raise TspError(f"rack {rack.name}: --tensor times --pipeline must be its {chips} chips, not {tensor} * "
+                       f"{pipeline} = {tensor * pipeline}")
+    wanted = chips // tensor if tensor else pipeline
+    able = [count for count in range(1, chips + 1) if chips % count == 0 and wanted in (None, count)]
+    if sequences != 1:
+        if sequences not in able or sequences < 1:
+            raise TspError(f"rack {rack.name}: sequences in flight must be as many as groups of chips, "
+                           f"{' or '.join(map(str, able))}, not {sequences}")
+        able = [sequences]
+    return [plan for count in able for plan in _variants(chips // count, count, sequences)]
+
+
+def _variants(tensor: int, pipeline: int, sequences: int) -> list[Plan]:
+    """The plans for so many groups of so many chips."""
+    if tensor == 1:
+        return [Plan(tensor=1, pipeline=pipeline, sequences=sequences)]
+    parts = [Plan(tensor=tensor, pipeline=pipeline, scattered=True, sequences=sequences)] if tensor > FEW else []
+    return parts + [Plan(tensor=tensor, pipeline=pipeline, whole=frozenset(whole), sequences=sequences)
+                    for whole in (("wo", "w2"), ("wo",), ("w2",), ())]
 
 
 @dataclass(frozen=True, kw_only=True)

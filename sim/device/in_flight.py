@@ -1,5 +1,5 @@
-"""Devices that run several sequences, period by period: one for each chip of a rack, or two on one chip (decisions
-0027 and 0032)."""
+"""Devices that run several sequences, period by period: one for each group of a rack's chips, or two on one chip
+(decisions 0027 and 0032)."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -175,7 +175,8 @@ class RackInFlight(SeatedRack, Flights):
         self._open(program)
         super().load(program)
         for n, seat in enumerate(self._seats):
-            seat.work_on(-n % program.sequences)
+            group = n * program.sequences // len(self._seats)
+            seat.work_on(-group % program.sequences)
 
     def logits(self, sequence: int) -> np.ndarray:
         """Read from the SRAM of the last chip, whatever the sequence: it has those of the token that left last."""
