@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ IDLE = 4000
 """Cycles between tokens, at most."""
 
 
-def programs(rack: RackConfig, seeds: Sequence[int], ppm: Sequence[float], runs: int, **wiring: RackConfig) -> None:
+def programs(rack: RackConfig, seeds: Sequence[int], ppm: Sequence[float], runs: int, **wiring: Any) -> None:
     """Random legal programs, with any time between tokens, every other one with wrong bits."""
     for seed in seeds:
         rng = np.random.default_rng(seed)
