@@ -44,6 +44,7 @@ LINKED = {  # of chips that are all linked with each other, each of which has a 
     "robust": ("robust", {**LONG_HEADS, "n_heads": 6, "n_kv_heads": 2, "dim": 160, "vocab_size": 2100}),
     "static, thirteen vectors": ("static", {**LONG_HEADS, "n_heads": 5, "n_kv_heads": 1, "dim": 208}),
     "dynamic": ("dynamic", {**LONG_HEADS, "n_heads": 9, "n_kv_heads": 3, "dim": 176}),
+    "a chip without a head": ("dynamic", {**LONG_HEADS, "n_heads": 3, "n_kv_heads": 3, "dim": 96}),
 }
 
 

@@ -171,7 +171,8 @@ def _keep(mem: Mem, cluster: Cluster, stream: Stream) -> None:
 
 def hand(b: Builder, label: str, source: int, targets: Sequence[int], *, count: int, planes: int,
          own: Callable[[Cluster], Stream], take: Callable[[Cluster, Stream], None], plane: int = 0) -> None:
-    """Give some chips, each linked with the source, a byte plane of `count` vectors as they are made.
+    """Give some chips, each linked with the source, a byte plane of `count` vectors as they are made. A source without
+    others to give it to makes them all the same.
 
     own: adds to a cluster what makes them, at a `sent_interval`. plane: the one that is sent. take: adds to a taker's
     cluster what becomes of the flits, each on the planes of a mask.
@@ -185,7 +186,9 @@ def hand(b: Builder, label: str, source: int, targets: Sequence[int], *, count: 
             if port.chip == b.chip:
                 part = _part(b, exchange, label, key, chips, late)
                 take(part, part.receive(port.side, port.number, planes, count, sent_interval(b, count)))
-    if b.chip == source:
+    if b.chip == source and not hops:
+        own(b.cluster(label))
+    elif b.chip == source:
         part = _part(b, exchange, label, key, chips)
         stream = own(part)
         for hop in hops:
