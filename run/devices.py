@@ -65,6 +65,10 @@ def open_device(name: str, config: ChipConfig | RackConfig, *, trace: Path | Non
         return ReferenceDevice()
     if isinstance(config, RackConfig):
         return _rack(name, config, trace, faults)
+    return _chip(name, config, trace, trace_format)
+
+
+def _chip(name: str, config: ChipConfig, trace: Path | None = None, trace_format: str = "vcd") -> ChipDevice:
     if is_port(name):
         from fpga.host.board import open_board
 
@@ -83,17 +87,19 @@ def open_device(name: str, config: ChipConfig | RackConfig, *, trace: Path | Non
     return ChipDevice(name, VerilatedChip(config, trace=trace, trace_format=trace_format))
 
 
-def open_in_flight(name: str, rack: RackConfig) -> InFlight:
-    """A device that runs a sequence for each chip of a rack, just reset. Raises TspError."""
-    from sim.device.in_flight import RackInFlight, ReferenceInFlight
+def open_in_flight(name: str, config: ChipConfig | RackConfig) -> InFlight:
+    """A device that runs a sequence for each chip of a rack, or several on one chip, just reset. Raises TspError."""
+    from sim.device.in_flight import ChipTogether, RackInFlight, ReferenceInFlight
 
     check_name(name)
     if name == "reference":
         return ReferenceInFlight()
+    if isinstance(config, ChipConfig):
+        return ChipTogether(_chip(name, config))
     if is_port(name):
         raise TspError(f"sequences in flight run on simulated racks only, not on {name}: use --device rtl, model or "
                        "reference")
-    return RackInFlight(name, _hosted(name, rack))
+    return RackInFlight(name, _hosted(name, config))
 
 
 def _rack(name: str, rack: RackConfig, trace: Path | None, faults: LineFaults | None) -> Device:
