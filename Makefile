@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-EXTRAS := dev,serve
+EXTRAS := dev,serve,mpi
 
 MODEL  := models/stories263k.bin
 DEVICE := rtl
@@ -54,8 +54,8 @@ page: $(PAGE_STAMP) ## a web page in which the chip runs and can be watched: out
 	@mkdir -p out
 	@$(BIN)/tsp page $(MODEL) -o out/page.html --folder out/page
 
-bitstream: $(FPGA_STAMP) ## a board's bitstream and its report: BOARD=ulx3s|ulx3s_45f|icepi_zero|tang_primer_20k|tang_mega_138k|ulx3s_pair0|ulx3s_pair1 SEED=.. SWEEP=1
-	@$(BIN)/python -m fpga.flow.build $(BOARD) $(if $(SEED),--seed $(SEED)) --sweep $(SWEEP)
+bitstream: $(FPGA_STAMP) ## a board's bitstream and its report: BOARD=ulx3s|ulx3s_45f|icepi_zero|tang_primer_20k|tang_mega_138k|ulx3s_pair0|ulx3s_pair1 SEED=.. SWEEP=1 JOBS=2
+	@$(BIN)/python -m fpga.flow.build $(BOARD) $(if $(SEED),--seed $(SEED)) --sweep $(SWEEP) --jobs $(JOBS)
 
 board: $(STAMP) ## a board in Verilator behind a pseudo-terminal, for `tsp run --device`: BOARD=ulx3s
 	@$(BIN)/python -m fpga.simulate --board $(BOARD)

@@ -231,7 +231,7 @@ CONFIGS = {
         ChipConfig(name="small", lanes=4, mem_depths=(512, 1536), act_depth=32, vxm_icu_depth=2048, sxm_transpose=False,
                    icu_words=((512,), (32,), (512, 8), (256,), (256,))),
         ChipConfig(name="ulx3s", lanes=8, weight_groups=2, mem_depths=(1024, 2560, 2560), acc_depth=32,
-                   vxm_icu_depth=2048, sxm_transpose=False,
+                   vxm_icu_depth=2048, drain_max=True, sxm_transpose=False,
                    icu_words=((512,), (32,), (248, 8), (224,), (32, 64), (32, 64))),
         ChipConfig(name="wide", mem_depths=(512, 2560), act_depth=32, vxm_icu_depth=2048, sxm_transpose=False,
                    drain_max=True, icu_words=((512,), (256,), (512, 8), (64, 64), (32, 48))),

@@ -37,8 +37,9 @@ Fields = Mapping[str, int]
 RACK_SETUP: Fields = MappingProxyType({"root": 1, "reserved": 7, "ahead": 8})
 """root: the chip's counter is the rack's; else it follows the parent's link from the next frame on.
 ahead: slots from a RUN to its first token; the START must reach all chips in this time."""
-RACK_STATUS: Fields = MappingProxyType({"counted": 8, "slot": 16})
-"""counted: the counter is the rack's. slot: its number of the present slot."""
+RACK_STATUS: Fields = MappingProxyType({"counted": 8, "slot": 16, "slack": 8})
+"""counted: the counter is the rack's. slot: its number of the present slot. slack: of the links of a chip that has a
+clock of its own, in cycles; 0 of one whose clock is the root's."""
 SETUP: Fields = MappingProxyType({"latency": 6, "enabled": 1, "parent": 1})
 """latency: cycles from a slot's begin to the arrival of its flit. enabled: the link is used. parent: the chip's counter
 and its tokens follow this link."""

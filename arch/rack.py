@@ -7,9 +7,10 @@ of the other. A token starts on all of them in the same cycle of that count, and
 import hashlib
 import itertools
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,13 @@ LATENCIES = 1, 63
 """Least and greatest latency of a link, in cycles."""
 LINKED = "_linked"
 """End of the name of a config with links."""
+SLACKS = 1, 20
+"""Least and greatest slack of links between clocks of their own, in cycles."""
+MOST_PPM = 1000.0
+"""Greatest inaccuracy of an oscillator. Those on boards have 20 to 100 ppm; one inside an FPGA has 50,000."""
+WATCHED = 2500
+"""Cycles around a token in which clocks run apart, too, and nothing is put right: from the slot in which the START
+reaches a chip until the token begins, and behind the token until its CRC has come."""
 
 
 @dataclass(frozen=True, order=True)
@@ -56,8 +64,28 @@ class Link:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Oscillators:
+    """The clocks of a rack each of whose chips has its own (plesiochronous; `hw.link.realign`).
+
+    ppm: by how many parts in a million each may be faster or slower than it should be.
+    slack: cycles by which two chips may run apart during a token. The links' elastic buffers take them up.
+    """
+
+    ppm: float
+    slack: int
+
+    def apart(self, period: int) -> int:
+        """Cycles by which two chips run apart at most from a token's START to the end of a token of so many cycles,
+        with one more for jitter and what is seen of it."""
+        fast, slow = 1 + self.ppm * 1e-6, 1 - self.ppm * 1e-6
+        return math.ceil((period + WATCHED) * (fast / slow - 1)) + 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class RackConfig:
     """Chips and links. Chip 0 is the root: its counter is the rack's.
+
+    oscillators: None where all chips have the root's clock, which is forwarded over the links (mesochronous).
 
     Raises TspError where a port is used twice or is not the chip's, where a link is between chips of different slots or
     vectors, or where a chip is not reached from the root.
@@ -66,8 +94,15 @@ class RackConfig:
     name: str
     chips: tuple[ChipConfig, ...]
     links: tuple[Link, ...]
+    oscillators: Oscillators | None = None
 
     def __post_init__(self) -> None:
+        if own := self.oscillators:
+            if not SLACKS[0] <= own.slack <= SLACKS[1]:
+                raise self._wrong(f"the slack must be in {SLACKS[0]}..{SLACKS[1]} cycles, not {own.slack}")
+            if not 0 < own.ppm <= MOST_PPM:
+                raise self._wrong(f"the ppm of oscillators must be more than 0 and at most {MOST_PPM:g}, not "
+                                  f"{own.ppm:g}")
         if not 1 <= len(self.chips) <= MAX_CHIPS:
             raise self._wrong(f"it must have 1..{MAX_CHIPS} chips, not {len(self.chips)}")
         used: set[Port] = set()
@@ -96,6 +131,11 @@ class RackConfig:
 
     def _wrong(self, what: str) -> TspError:
         return TspError(f"rack {self.name}: {what}")
+
+    @property
+    def slack(self) -> int:
+        """Cycles by which two chips may run apart during a token; 0 if they have one clock."""
+        return self.oscillators.slack if self.oscillators else 0
 
     @property
     def meshed(self) -> bool:
@@ -147,15 +187,17 @@ class RackConfig:
 
     def as_json(self) -> dict[str, Any]:
         """What a rack's file holds; `rack_from_json` reads it."""
+        own = {"oscillators": asdict(self.oscillators)} if self.oscillators else {}
         return {"chips": [{"config": chip.name.removesuffix(LINKED), "ports": list(chip.ports), "slot": chip.slot}
                           for chip in self.chips],
                 "links": [{"ports": [str(port) for port in link.ports], "latency": link.latency}
-                          for link in self.links]}
+                          for link in self.links], **own}
 
     def digest(self) -> str:
         """Hex digest, 64 bits, of everything that a rack's program depends on."""
+        own = [[self.oscillators.ppm, self.oscillators.slack]] if self.oscillators else []
         text = json.dumps([[chip_digest(chip) for chip in self.chips],
-                           sorted([*sorted(map(str, link.ports)), link.latency] for link in self.links)])
+                           sorted([*sorted(map(str, link.ports)), link.latency] for link in self.links), *own])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -249,7 +291,7 @@ def rack_from_json(name: str, found: Any) -> RackConfig:
     """The rack of `as_json`. Raises TspError, ValueError, KeyError or TypeError if it is none.
 
     {"chips": [{"config": "ulx3s", "ports": [0, 1], "slot": 2}, ..], "links": [{"ports": ["0.E0", "1.E0"],
-    "latency": 11}, ..]}
+    "latency": 11}, ..]}; where each chip has its own clock, also "oscillators": {"ppm": 100, "slack": 3}.
     """
     chips = []
     for chip in found["chips"]:
@@ -261,7 +303,9 @@ def rack_from_json(name: str, found: Any) -> RackConfig:
     for link in found["links"]:
         one, other = link["ports"]
         links.append(Link(ports=(Port.parse(one), Port.parse(other)), latency=int(link["latency"])))
-    return RackConfig(name=name, chips=tuple(chips), links=tuple(links))
+    own = found.get("oscillators")
+    return RackConfig(name=name, chips=tuple(chips), links=tuple(links), oscillators=own and Oscillators(
+        ppm=float(own["ppm"]), slack=int(own["slack"])))
 
 
 def _reason(error: Exception) -> str:

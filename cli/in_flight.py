@@ -5,25 +5,28 @@ import sys
 import time
 from collections.abc import Sequence
 
-from program.rack import RackProgram
+from program.program import DEFAULT_CLOCK_MHZ
+from program.rack import AnyProgram
 from run.devices import open_in_flight
 from run.in_flight import Tales
 from run.story import plan
 
 
-def run_in_flight(program: RackProgram, device: str, prompts: Sequence[str], *, tokens: int | None,
-                  temperature: float, seed: int, clock: float, as_json: bool) -> None:
+def run_in_flight(program: AnyProgram, device: str, prompts: Sequence[str], *, tokens: int | None,
+                  temperature: float, seed: int, clock: float | None, as_json: bool) -> None:
     """Tell a story of each prompt, and at least one of each sequence: prompts then begin again. Story n has seed + n.
+    clock: MHz; by default the board's.
 
     Raises TspError, BrokenPromise.
     """
     count = max(program.sequences, len(prompts))
     plans = [plan(program, prompts[n % len(prompts)], tokens=tokens, temperature=temperature, seed=seed + n)
              for n in range(count)]
-    if not as_json:
-        print(prediction(program, max(each.positions for each in plans), clock), flush=True)
-    machine = open_in_flight(device, program.rack)
+    machine = open_in_flight(device, program.config)
+    clock = clock or float(getattr(machine, "clock_mhz", DEFAULT_CLOCK_MHZ))
     try:
+        if not as_json:
+            print(prediction(program, max(each.positions for each in plans), clock), flush=True)
         tales = Tales(machine, program, plans, digests=as_json)
         began = time.perf_counter()
         for _ in tales.steps():
@@ -47,14 +50,16 @@ def _show_progress(tales: Tales, quiet: bool) -> None:
         sys.stderr.write(f"{tales.tokens} tokens, {over} of {len(tales.tales)} stories told{end}")
 
 
-def prediction(program: RackProgram, positions: int, clock: float) -> str:
+def prediction(program: AnyProgram, positions: int, clock: float) -> str:
     """Cycles of a period, by the longest sequence in flight."""
     parts = []
     for bucket in program.buckets:
         if served := [p for p in program.positions(bucket) if p < positions]:
             parts.append(f"{bucket.period:,} ({served[0]}..{served[-1]})")
     speed = program.tokens_per_second(clock, program.buckets[0].period)
-    return (f"{program.sequences} sequences in flight on {program.rack.name}, a token a period\n"
+    how = "together" if program.periods_a_token == 1 else "in flight"
+    what = "a token a period" if program.tokens_a_period == 1 else f"{program.tokens_a_period} tokens a period"
+    return (f"{program.sequences} sequences {how} on {program.config.name}, {what}\n"
             f"predicted cycles a period, by the position of the longest sequence: {', '.join(parts)}\n"
             f"at most {speed:,.0f} tokens/s of all sequences at {clock:g} MHz")
 

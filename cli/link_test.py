@@ -66,7 +66,7 @@ def summary(reports: list[EndReport]) -> Table:
     for report in reports:
         levels = ", ".join(f"{level} ({times} x)" for level, times in sorted(report.levels.items()))
         table.add_row(str(report.far), str(report.port), f"{report.declared}",
-                      ranges(report.latencies) or "none around", f"{report.bits:,}",
+                      ranges(report.latencies) or "none", f"{report.bits:,}",
                       f"{report.corrected:,}", ", ".join(fault.name for fault in report.faults) or "none", levels)
     return table
 

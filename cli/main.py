@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -25,7 +25,6 @@ from compiler.frontend.load import load_checkpoint
 from compiler.rack.fit import chips_needed, fit_rack
 from program.file import check_checkpoint, save
 from program.program import DEFAULT_CLOCK_MHZ
-from program.rack import RackProgram
 from run.devices import check_name, check_waveforms, open_device
 from run.models import find_model
 from run.programs import check_divided, compile_for, machine_of, open_any
@@ -33,6 +32,7 @@ from run.session import BrokenPromise, Session
 from run.story import begin, plan
 from sim.cycle.core import ProgramError
 from sim.lines import LineFaults
+from sim.rtl.ranks import in_ranks
 
 from . import show
 from .bench import bench
@@ -78,7 +78,7 @@ def run(
                                             help=f"Program file, or a model: {MODELS}.")],
     device: Annotated[str, typer.Option(help="reference, model, rtl, or a board's port: /dev/ttyUSB0; of "
                                              "linked boards all, with commas.")] = "rtl",
-    prompt: Annotated[list[str] | None, typer.Option(help="How the story begins. Sequences in flight take several, and "
+    prompt: Annotated[list[str] | None, typer.Option(help="How the story begins. Several sequences take several, and "
                                                           "each story the next seed.")] = None,
     tokens: Annotated[int | None, typer.Option(help="Most new tokens.  [default: up to the context]")] = None,
     temperature: Annotated[float, typer.Option(help="0..10; 0 is greedy.")] = 0.0,
@@ -113,16 +113,15 @@ def run(
                         context=context, weights=weights, scales=scales, text=text, tokenizer=tokenizer,
                         say=lambda line: notes.print(line, style="dim", markup=False))
     prompts = prompt or [""]
-    if isinstance(compiled, RackProgram) and compiled.sequences > 1:
+    if compiled.sequences > 1:
         if waves or faults:
-            raise TspError("sequences in flight have no waveforms and no link faults yet: leave out --vcd, --fst and "
+            raise TspError("several sequences have no waveforms and no link faults yet: leave out --vcd, --fst and "
                            "--link-faults")
         run_in_flight(compiled, device, prompts, tokens=tokens, temperature=temperature, seed=seed,
-                      clock=clock or DEFAULT_CLOCK_MHZ, as_json=as_json)
+                      clock=clock, as_json=as_json)
         return
     if len(prompts) > 1:
-        raise TspError(f"{len(prompts)} prompts are for sequences in flight: give --rack and --sequences, or one "
-                       "prompt")
+        raise TspError(f"{len(prompts)} prompts are for several sequences: give --sequences, or one prompt")
     wanted = plan(compiled, prompts[0], tokens=tokens, temperature=temperature, seed=seed)
     with whole(waves, STOPPED) if waves else nullcontext() as trace:
         machine = open_device(device, compiled.config, trace=trace, trace_format="fst" if fst else "vcd",
@@ -211,9 +210,10 @@ def fit(
         show.rack_fits([fitted], clock, wanted)
         return
     chips = [machine] if machine else list(CONFIGS.values())
-    found = [fit_model(sizes, chip, context=context, weights=weights, cycles=cycles) for chip in chips]
+    found = [fit_model(sizes, chip, context=context, weights=weights, cycles=cycles, sequences=sequences or 1)
+             for chip in chips]
     show.fits(found, checkpoint, model, clock)
-    short = [each.config for each in found if each.context < wanted]
+    short = [each.config for each in found if each.context < wanted] if sequences in (None, 1) else []
     show.chips_needed([(chip, chips_needed(sizes, chip, context=context, weights=weights)) for chip in short], wanted)
 
 
@@ -253,9 +253,24 @@ commands.command()(get)
 
 
 def app(args: Sequence[str] | None = None) -> int:
-    """Run the command; the exit code. What is refused, or broken, is one line on stderr."""
-    arguments = list(sys.argv[1:] if args is None else args) or ["--help"]
+    """Run the command; the exit code. What is refused, or broken, is one line on stderr.
+
+    Of several ranks of mpirun, the first runs it, and the others hold chips for it.
+    """
     prepare()
+    try:
+        return in_ranks(lambda: _app(list(sys.argv[1:] if args is None else args) or ["--help"]), _hold_chips)
+    except TspError as error:
+        return _fail(str(error), REFUSED)
+
+
+def _hold_chips(ranks: Any) -> None:
+    from sim.rtl.spread import serve
+
+    serve(ranks)
+
+
+def _app(arguments: list[str]) -> int:
     command: Callable = typer.main.get_command(commands)
     try:
         code = command(arguments, prog_name="tsp", standalone_mode=False) or 0

@@ -15,8 +15,8 @@ Tensor = Annotated[int | None, typer.Option(help="Chips of a rack that divide th
                                                  "many.  [default: the longest context, then the fewest cycles]")]
 Pipeline = Annotated[int | None, typer.Option(help="Groups of a rack's chips, each of which holds consecutive layers.  "
                                                    "[default: as for --tensor]")]
-Sequences = Annotated[int | None, typer.Option(help="Independent sequences in flight on a rack, as many as groups "
-                                                    "of chips: each group works on another one.  [default: 1]")]
+Sequences = Annotated[int | None, typer.Option(help="Independent sequences: 2 on one chip, at the same time; or in "
+                                                    "flight on a rack, one for each group of chips.  [default: 1]")]
 LinkFaults = Annotated[str | None, typer.Option(
     help="Faults of a simulated rack's links: errors=RATE,seed=N for wrong bits; delay=CYCLES or cut, with "
          "link=PORT,at=POSITION.")]

@@ -1,6 +1,7 @@
 """`tsp report`: where a program's cycles and its memory go."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,7 @@ from base.files import check_outputs, write_whole
 from compiler.frontend.files import sources
 from program.program import Program
 from program.rack import AnyProgram, RackProgram
-from report import breakdown, links, page, picture, rack_page, trace
+from report import breakdown, critical, links, page, picture, rack_page, trace
 from run.programs import open_any
 
 from . import show
@@ -41,7 +42,8 @@ def report(
     if isinstance(compiled, RackProgram):
         makers = {trace_file: lambda: _json(trace.rack_trace(compiled, number)),
                   html: lambda: rack_page.page(compiled, number, program.name),
-                  svg: lambda: picture.rack_svg(compiled, number, longest)}
+                  svg: lambda: picture.rack_svg(compiled, number, longest,
+                                                 critical.critical_path(compiled, number))}
     else:
         makers = {trace_file: lambda: _json(trace.chrome_trace(compiled, number)),
                   html: lambda: page.page(compiled, number, program.name),
@@ -75,6 +77,9 @@ def _print_rack(program: RackProgram, number: int) -> None:
           f"token on rack {program.rack.name} ({len(program.chips)} chips)\n")
     _show(_chips(program, number))
     _show(_links(program, number))
+    path = critical.critical_path(program, number)
+    _show(_path(path))
+    show.out.print(f"{critical.summary(path)}. {critical.NOTE}\n", style="dim")
     _show(_buckets(program))
     show.out.print("--chip N tells the operations, the memory and the queues of one chip", style="dim")
 
@@ -92,6 +97,18 @@ def _links(program: RackProgram, number: int) -> Table:
     table = _table("link", "to", "latency", "flits", "of slots", "", texts=2)
     for t in links.traffic(program, number):
         table.add_row(str(t.near), str(t.far), str(t.latency), f"{t.flits:,}", f"{t.slots:,}", f"{t.share:.1%}")
+    return table
+
+
+def _path(path: Sequence[critical.Part]) -> Table:
+    table = _table("critical path", "where", "operation", "from cycle", "cycles", "waiting", "a token", texts=3)
+    for part in path:
+        name = part.segment + (f", {part.turns} turns" if part.turns > 1 else "")
+        table.add_row(Text(name, "bold"), "", "", f"{part.start:,}", f"{part.length:,}", "",
+                      f"{part.length * part.turns:,}")
+        for step in part.steps:
+            table.add_row("", step.where, step.label, f"{step.first:,}", f"{step.cycles:,}", f"{step.waiting:,}",
+                          f"{step.cycles * part.turns:,}")
     return table
 
 

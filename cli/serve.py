@@ -13,6 +13,7 @@ from run.chat import PLAIN, choose_template
 from run.devices import check_name
 from run.models import find_model
 from run.programs import open_any
+from sim.rtl.ranks import current
 
 from .options import Config, Context, Pipeline, Rack, Scales, Sequences, Tensor, Text, TokenizerFile, Weights
 
@@ -58,6 +59,9 @@ def serve(
         from serve.settings import Settings, read_keys
     except ModuleNotFoundError as error:
         raise TspError(f"the server needs {error.name}: pip install 'metronome-tsp[serve]'") from error
+    if current():
+        raise TspError("tsp serve gives its devices processes of their own, which are not divided among ranks: start "
+                       "it without mpirun")
     devices = tuple(check_name(each) for each in device or ["rtl"])
     settings = Settings(name=name or program.stem, aliases=tuple(alias or ()), devices=devices, host=host, port=port,
                         keys=read_keys(api_key) if api_key else (), most=max_queue, seconds=max_seconds,

@@ -132,7 +132,8 @@ def _table(*columns: str) -> Table:
 
 
 def _cycle_table(program: AnyProgram, clock: float) -> Table:
-    table = _table("positions", "cycles a token", f"tokens/s at {clock:g} MHz", "roofline fraction")
+    what = "cycles a token" if program.tokens_a_period == 1 else f"cycles of {program.tokens_a_period} tokens"
+    table = _table("positions", what, f"tokens/s at {clock:g} MHz", "roofline fraction")
     for bucket in program.buckets:
         served = program.positions(bucket)
         table.add_row(f"{served[0]}..{served[-1]}", f"{bucket.period:,}",
@@ -163,7 +164,9 @@ def fits(found: Sequence[Fit], path: Path, model: Checkpoint, clock: float) -> N
     """Which chips a model fits."""
     out.print(f"{path}: {model.n_parameters:,} parameters, context {model.config.seq_len}")
     timed = any(each.cycles for each in found)
-    table = _table("config", "context", "SRAM", *(["cycles a token", f"tokens/s at {clock:g} MHz"] if timed else []))
+    sequences = found[0].sequences
+    what = "cycles a token" if sequences == 1 else f"cycles of {sequences} tokens"
+    table = _table("config", "context", "SRAM", *([what, f"tokens/s at {clock:g} MHz"] if timed else []))
     for each in found:
         table.add_row(each.config.name, *_fit_cells(each, clock))
     out.print(table)
@@ -178,7 +181,7 @@ def _fit_cells(fit: Fit, clock: float) -> list[str]:
     if not fit.context:
         return ["does not fit"]
     used, there = (sum(quads) for quads in zip(*fit.sram.values(), strict=True))
-    return [str(fit.context), f"{used / there:.0%}", *_speed_cells(fit.cycles, clock)]
+    return [str(fit.context), f"{used / there:.0%}", *_speed_cells(fit.cycles, clock, fit.sequences)]
 
 
 def rack_fits(found: Sequence[RackFit], clock: float, wanted: int) -> None:
@@ -212,8 +215,9 @@ def chips_needed(found: Sequence[tuple[ChipConfig, RackFit | None]], wanted: int
                       + (f" either: {rack.limit}" if rack else ""))
 
 
-def _speed_cells(cycles: Sequence[tuple[int, int]], clock: float) -> list[str]:
+def _speed_cells(cycles: Sequence[tuple[int, int]], clock: float, tokens: int = 1) -> list[str]:
+    """tokens: of so many cycles."""
     if not cycles:
         return []
     least, most = cycles[0][1], cycles[-1][1]
-    return [f"{least:,}..{most:,}", f"{clock * 1e6 / most:,.0f}..{clock * 1e6 / least:,.0f}"]
+    return [f"{least:,}..{most:,}", f"{tokens * clock * 1e6 / most:,.0f}..{tokens * clock * 1e6 / least:,.0f}"]

@@ -16,12 +16,12 @@ from compiler.quantize.quantizer import ROBUST_RECIPE
 from compiler.quantize.scales import ROBUST
 from program import integer
 from program.integer import MATRICES, IntegerModel, Shifts
+from program.program import TOGETHER
 from program.shape import ModelConfig
 
-from .lower.token import lower_token
 from .place.hollow import zeros
 from .place.placement import Placement, place
-from .schedule.buckets import check_queues
+from .schedule.buckets import check_queues, lower
 
 INT4_MATRICES = frozenset(MATRICES) - {"classifier"}
 """Matrices held in four bits with weights="int4". The classifier is also the embedding and keeps eight bits."""
@@ -37,32 +37,44 @@ def four_bit_matrices(weights: str) -> frozenset[str]:
     return WEIGHTS[weights]
 
 
-def choose_context(model: ModelConfig, config: ChipConfig, wanted: int | None, four_bit: frozenset[str]) -> int:
+def choose_context(model: ModelConfig, config: ChipConfig, wanted: int | None, four_bit: frozenset[str],
+                   sequences: int = 1) -> int:
     """The context `wanted`, if it fits. By default, as much of the model's context as fits.
+
+    sequences: in one program; the context is that of each.
 
     Raises TspError that names what does not fit, and the context or the chips that would fit.
     """
-    served, problem = fitting_context(model, config, wanted, four_bit)
+    served, problem = fitting_context(model, config, wanted, four_bit, sequences)
     if not served:
-        raise TspError(f"{problem}; {_fitting(model, four_bit)}")
+        raise TspError(f"{problem}; {_fitting(model, four_bit, sequences)}")
     if wanted is not None and served < wanted:
         raise TspError(f"a context of {wanted} does not fit: {problem} or --context {served}")
     return served
 
 
-def fitting_context(model: ModelConfig, config: ChipConfig, wanted: int | None,
-                    four_bit: frozenset[str]) -> tuple[int, str]:
-    """(positions that fit, what limits them).
+def fitting_context(model: ModelConfig, config: ChipConfig, wanted: int | None, four_bit: frozenset[str],
+                    sequences: int = 1) -> tuple[int, str]:
+    """(positions that fit, of each sequence, what limits them).
 
     The positions are at most `wanted`, or the model's context. If fewer fit, they are whole vectors. A long context is
     whole bursts of vectors, because a partial burst leaves room for fewer buckets in the queues. The positions are 0 if
     not even one vector fits. The limit is "" if there is none.
 
-    Raises TspError if `wanted` is out of range.
+    Raises TspError if `wanted` is out of range, or a program does not serve so many sequences.
     """
     check_wanted(model, wanted)
-    return longest_context(model, wanted, config.lanes, functools.partial(_problem, model, config, four_bit, False),
-                           functools.partial(_problem, model, config, four_bit, True))
+    check_sequences(sequences)
+    return longest_context(model, wanted, config.lanes,
+                           functools.partial(_problem, model, config, four_bit, sequences, False),
+                           functools.partial(_problem, model, config, four_bit, sequences, True))
+
+
+def check_sequences(sequences: int) -> None:
+    """Raises TspError unless a program of one chip serves so many sequences."""
+    if sequences not in (1, TOGETHER):
+        raise TspError(f"sequences on one chip must be 1 or {TOGETHER}, not {sequences}: give --rack for one on each "
+                       "of its chips")
 
 
 def check_wanted(model: ModelConfig, wanted: int | None) -> None:
@@ -103,10 +115,11 @@ def _longest(full: int, lanes: int, problem_of: Callable[[int], str]) -> tuple[i
     return (low if low < MANY_CHUNKS else low - low % DRAIN_BURST) * lanes, problem
 
 
-def _problem(model: ModelConfig, config: ChipConfig, four_bit: frozenset[str], queues: bool, context: int) -> str:
+def _problem(model: ModelConfig, config: ChipConfig, four_bit: frozenset[str], sequences: int, queues: bool,
+             context: int) -> str:
     """What does not fit SRAM, registers and, if `queues`, the queues; "" if all fits."""
     try:
-        placement = check_fit(model, config, context, four_bit)
+        placement = check_fit(model, config, context, four_bit, sequences)
         if queues:
             check_queues(placement)
     except TspError as error:
@@ -114,18 +127,18 @@ def _problem(model: ModelConfig, config: ChipConfig, four_bit: frozenset[str], q
     return ""
 
 
-def _fitting(model: ModelConfig, four_bit: frozenset[str]) -> str:
+def _fitting(model: ModelConfig, four_bit: frozenset[str], sequences: int) -> str:
     """The named chips that the model fits with at least one vector of positions, for messages."""
     found = [name for name, config in CONFIGS.items()
-             if not _problem(model, config, four_bit, True, min(model.seq_len, config.lanes))]
+             if not _problem(model, config, four_bit, sequences, True, min(model.seq_len, config.lanes))]
     return f"the model fits --config {' or '.join(found)}" if found else "the model fits no config"
 
 
-def check_fit(model: ModelConfig, config: ChipConfig, context: int, four_bit: frozenset[str],
+def check_fit(model: ModelConfig, config: ChipConfig, context: int, four_bit: frozenset[str], sequences: int = 1,
               robust: bool = False) -> Placement:
     """Place and lower the model's shapes, without weights. Raises TspError that names what does not fit.
 
-    robust: as a robust model (`compiler.quantize.scales.robust`).
+    sequences: in one program. robust: as a robust model (`compiler.quantize.scales.robust`).
     """
     if four_bit and not config.int4:
         raise TspError(f"config {config.name} has no int4 weights, because the {2 * config.rows} rows of a step "
@@ -140,8 +153,8 @@ def check_fit(model: ModelConfig, config: ChipConfig, context: int, four_bit: fr
     if needed > config.sram_bytes:
         raise TspError(f"the weight matrices take {needed / 1024:,.0f} KiB, config {config.name} has "
                        f"{config.sram_bytes / 1024:,.0f} KiB of SRAM: use a larger config")
-    placement = place(config, sizes, rope_rate(model, sizes))
-    check_lifetimes(config, lower_token(placement, placement.geometry.chunks))
+    placement = place(config, sizes, rope_rate(model, sizes), together=sequences)
+    check_lifetimes(config, lower(placement, 0, placement.geometry.chunks))
     return placement
 
 

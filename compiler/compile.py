@@ -53,6 +53,7 @@ def compile_checkpoint(
     tokenizer: Tokenizer,
     *,
     config: ChipConfig,
+    sequences: int = 1,
     context: int | None = None,
     weights: str = "int8",
     scales: str = "measured",
@@ -64,29 +65,31 @@ def compile_checkpoint(
 ) -> Program:
     """Compile for a chip. Raises TspError naming what does not fit.
 
-    context: positions served; by default the checkpoint's, shortened to what fits. weights: a key of `WEIGHTS`.
-    scales: a key of `SCALES`. text: tokens to take static scales from (`files.read_text`), by default what the model
-    writes. buckets: context buckets; by default as many as the queues hold. measure: compare the result with the float
-    model. accept_quality: compile even if quantisation ruins the model.
+    sequences: that each period advances by a token (`compiler.lower.together`). context: positions served, of each; by
+    default the checkpoint's, shortened to what fits. weights: a key of `WEIGHTS`. scales: a key of `SCALES`. text:
+    tokens to take static scales from (`files.read_text`), by default what the model writes. buckets: context buckets;
+    by default as many as the queues hold. measure: compare the result with the float model. accept_quality: compile
+    even if quantisation ruins the model.
     """
     four_bit = four_bit_matrices(weights)
     own = checkpoint.config
     check_arguments(own, tokenizer, scales)
     progress("context")
-    context = choose_context(own, config, context, four_bit)
+    context = choose_context(own, config, context, four_bit, sequences)
     progress("texts")
     texts = write_texts(checkpoint, context, tokenizer, text)
     model, trials = quantized(checkpoint, texts, context, config.lanes, four_bit, scales, progress,
-                              lambda shape: check_fit(shape, config, context, four_bit))
+                              lambda shape: check_fit(shape, config, context, four_bit, sequences))
     progress("place")
-    placement = place(config, model, rope_rate(own, model))
+    placement = place(config, model, rope_rate(own, model), together=sequences)
     progress("lower, schedule, assemble")
     codes = build_buckets(placement, buckets)
     progress("verify")
     check_products(placement)
     bounds = index_bounds(placement)
     for valid, code in zip([0, *(code.bucket.chunks for code in codes)], codes, strict=False):
-        proof.verify_bucket(config, code.words, code.bucket.period, bounds, index_least(placement, valid))
+        least = index_least(placement, valid if sequences == 1 else 0)
+        proof.verify_bucket(config, code.words, code.bucket.period, bounds, least)
     progress("quality")
     quality = quantizer.evaluate(model, texts.floats.exact, *texts.unseen) if measure else None
     if quality and not accept_quality:

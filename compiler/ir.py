@@ -217,6 +217,7 @@ class Cluster:
 
     label: its name in reports.
     config: the chip's config.
+    sequence: the one that it is of, of several in one program.
     """
 
     label: str
@@ -226,6 +227,7 @@ class Cluster:
     reads: list[Read] = field(default_factory=list)
     writes: list[Write] = field(default_factory=list)
     weight_quads: int = 0
+    sequence: int = 0
 
     @property
     def latencies(self) -> Latencies:

@@ -54,7 +54,7 @@ class Board:
     seed: default seed of the placer.
     lut_products: if the chip has more products than the FPGA has multipliers, the registers of the products that are
     made of LUTs, as a yosys pattern.
-    wires: of the link, if the chip has one.
+    wires: of the chip's links, in the order of their numbers. At most one of them gives the chip its clock.
     prices (ECP5): the router's price of a congested wire, and its growth each iteration.
     sinks (ECP5): most sinks of a net that is driven by one cell, wherever they are (`fpga.flow.passes.fanout`).
     resubstitute (ECP5): whether the mapper may make a function out of signals of other places, such as another lane.
@@ -89,7 +89,16 @@ class Board:
     lut_products: str = ""
     rack: str = ""
     number: int = 0
-    wires: Wires | None = None
+    wires: tuple[Wires, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.wires) != (count := sum(self.chip.ports)):
+            raise ValueError(f"{self.name}: a chip with {count} links must have wires for as many, not for "
+                             f"{len(self.wires)}")
+        if sum(wires.follows for wires in self.wires) > 1:
+            raise ValueError(f"{self.name}: one link at most must give the chip its clock")
+        if len({wires.link for wires in self.wires}) > 1:
+            raise ValueError(f"{self.name}: all links of a chip must be alike")
 
     @property
     def chip(self) -> ChipConfig:
@@ -121,7 +130,7 @@ def _of_pair(number: int) -> Board:
     sends, takes = (minus, plus) if number else (plus, minus)
     wires = Wires(link=LinkParameters(lanes=8, pins=9, ratio=2, taps=16), connector=("gpio", 0), sends=sends,
                   takes=takes, follows=bool(number), attributes={"IO_TYPE": "LVCMOS33", "SLEWRATE": "FAST"})
-    return replace(ULX3S, name=f"ulx3s_pair{number}", rack="pair", number=number, wires=wires)
+    return replace(ULX3S, name=f"ulx3s_pair{number}", rack="pair", number=number, wires=(wires,))
 
 
 BOARDS = {
@@ -133,7 +142,7 @@ BOARDS = {
               nextpnr=("--45k", "--package", "CABGA381", "--speed", "6"), pack="ecppack"),
         Board(name="icepi_zero", config="micro", part="LFE5U-25F-6BG256C",
               platform=("icepi_zero", "IcepiZero1_3Platform"), family="ecp5", mhz=50.0, baud=3_000_000,
-              lut=24_288, ff=24_288, bram=56, dsp=28, pack="ecppack",
+              lut=24_288, ff=24_288, bram=56, dsp=28, pack="ecppack", seed=2,
               nextpnr=("--25k", "--package", "CABGA256", "--speed", "6"),
               lut_products="*product2_0_*"),  # of row 0 of both MXMs: 8
         Board(name="tang_primer_20k", config="micro", part="GW2A-LV18PG256C8/I7",

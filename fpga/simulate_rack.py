@@ -98,18 +98,18 @@ MOST_PS = 200_000
 """Longest delay: 40 m of cable."""
 
 
-def link_of(config: ChipConfig) -> LinkParameters:
+def link_of(config: ChipConfig, slack: int = 0) -> LinkParameters:
     """The links of a chip on a board."""
-    return replace(parameters(config), taps=TAPS)
+    return replace(parameters(config), taps=TAPS, slack=slack)
 
 
-def library(config: ChipConfig, divisor: Fraction, mhz: float) -> ctypes.CDLL:
+def library(config: ChipConfig, slack: int, divisor: Fraction, mhz: float) -> ctypes.CDLL:
     """The simulator of boards with this chip, built if it is not in the cache. Raises TspError."""
     from .gateware.back_door import LinkedBoard
     from .gateware.serdes_model import LONGEST, STEP_PS
 
     check_executable(cache_root())
-    link = link_of(config)
+    link = link_of(config, slack)
     key = source_digest(*RTL_SOURCES), *((FOLDER / name).read_text() for name in SOURCES)
     text = verilog_by_key(lambda: LinkedBoard(config=config, link=link, divisor=divisor, mhz=mhz), "linked_board", *key,
                           repr(config), repr(link), str(divisor), str(mhz))
@@ -148,8 +148,8 @@ class SimulatedRack:
     rack: its chips are all alike.
     cable: the lines of all links, which `lines` changes.
     phases: ps by which each board's clock comes behind that of the link that it takes it from.
-    ppm: by which each board's own oscillator is fast, where boards beyond the first do not take a link's clock; None if
-    they do.
+    ppm: by which each board's own oscillator is fast, where boards beyond the first do not take a link's clock. By
+    default they do, but on a rack with oscillators they are as far apart as it allows.
     divisor, mhz: as of `fpga.simulate.SimulatedBoard`.
     """
 
@@ -159,8 +159,10 @@ class SimulatedRack:
             raise TspError(f"rack {rack.name} must have chips that are all alike to be simulated as boards")
         if sum(rack.chips[0].ports) == 0:
             raise TspError(f"rack {rack.name} must have links to be simulated as boards")
-        self.rack, self._lib = rack, library(rack.chips[0], Fraction(divisor), mhz)
-        self._link, count = link_of(rack.chips[0]), len(rack.chips)
+        self.rack, self._lib = rack, library(rack.chips[0], rack.slack, Fraction(divisor), mhz)
+        self._link, count = link_of(rack.chips[0], rack.slack), len(rack.chips)
+        if rack.oscillators and ppm is None:
+            ppm = [rack.oscillators.ppm * (1 if n % 2 else -1) for n in range(count)]
         half = FS / mhz / self._link.ratio / 2
         rates = ppm or [0.0] * count
         clocks = [-1 if ppm else parent for parent in _clock_links(rack)]

@@ -75,7 +75,8 @@ class LinkedChip(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.chip = self._chip = chip = Chip(config=self._config)
-        m.submodules.counter = self._counter = Counter(phase_bits=self._link.phase_bits)
+        m.submodules.counter = self._counter = Counter(phase_bits=self._link.phase_bits,
+                                                       own_clock=self._link.slack > 0)
         self._ends = [Endpoint(self._link) for _ in range(self._count)]
         for n, end in enumerate(self._ends):
             m.submodules[f"end{n}"] = DomainRenamer({"rx": f"rx{n}"})(end)
@@ -87,6 +88,8 @@ class LinkedChip(wiring.Component):
         self._set_up(m)
         missed = self._start(m)
         settling = self._settle(m)
+        if self._link.slack:
+            self._park(m, settling)
         lost = Cat(end.errors.any() for end in self._ends).any()
         m.d.comb += [self.errors.eq(Cat(chip.errors, lost, missed)), self.running.eq(chip.running | settling),
                      self.counter.eq(self._counter.counter)]
@@ -170,6 +173,16 @@ class LinkedChip(wiring.Component):
             m.d.sync += left.eq(left - 1)
         return left.any()
 
+    def _park(self, m: Module, settling: Value) -> None:
+        """Says to the ends when no token runs, and none is still to be judged: then they may be realigned."""
+        chip, counter, runs = self._chip, self._counter, Signal()
+        with m.If(counter.due & chip.ready):
+            m.d.sync += runs.eq(1)
+        with m.Elif(~chip.running & ~settling):
+            m.d.sync += runs.eq(0)
+        for end in self._ends:
+            m.d.comb += [end.parked.eq(~runs), end.waiting.eq(counter.waiting), end.begin.eq(counter.begin & runs)]
+
     def _read(self, m: Module, settling: Value) -> None:
         """What the host reads: the chip's words, and those here, in the same cycle."""
         control, at = self.host_space == Space.CONTROL, self.host_addr
@@ -178,7 +191,7 @@ class LinkedChip(wiring.Component):
         words = {
             Control.RUN.value: settling & ~self._chip.running,
             Control.ERRORS.value: Cat(Const(0, len(Trap)), self.errors[len(Trap) :]),
-            RACK: Cat(counter.counted, Const(0, 7), slot),
+            RACK: Cat(counter.counted, Const(0, 7), slot, Const(self._link.slack, 8 if self._link.slack else 0)),
             **{link_address(n, LinkRegister.STATUS): self._status(end) for n, end in enumerate(self._ends)},
         }
         picked: Any = Cat((at == address) & control & self.host_read for address in words)

@@ -11,7 +11,7 @@ from arch.vectors import SIDES, ceil_div
 from base.errors import TspError
 
 from .integer import MATRICES, array_shapes, from_arrays, model_sizes
-from .program import EVENT_COLUMNS, STATE, Program, Symbol
+from .program import EVENT_COLUMNS, TOGETHER, Program, Symbol
 from .rack import COMMON, AnyProgram, RackProgram
 from .weights import SOURCES, Stored, base_of, join, whole_shape
 
@@ -59,7 +59,7 @@ def _together(program: RackProgram) -> Iterator[str]:
             yield f"the program of chip {n} must be for config {program.rack.chips[n].name}, not {chip.config.name}"
         if [(b.limit, b.period) for b in chip.buckets] != [(b.limit, b.period) for b in first.buckets]:
             yield f"limits and periods of buckets must be the same on chip {n} as on chip 0"
-        if chip.sequences not in (1, groups):
+        if chip.sequences not in (1, groups) or chip.periods_a_token != chip.sequences:
             yield f"sequences must be 1 or {groups}, one a group of chips, not {chip.sequences} on chip {n}"
         for name in COMMON:
             if name != "arrays" and getattr(chip, name) != getattr(first, name):
@@ -78,7 +78,7 @@ def _buckets(program: Program) -> Iterator[str]:
     limits = [bucket.limit for bucket in buckets]
     if any(one >= other for one, other in pairwise([0, *limits])):
         yield f"limits of buckets must rise from 1 on, not be {limits}"
-    most = ((1 << REGISTER) - 1) // max(1, program.sequences)
+    most = ((1 << REGISTER) - 1) // max(1, program.periods_a_token)
     if not context <= limits[-1] <= most:
         yield f"the last bucket's limit must be in {context} (the context)..{most}, not {limits[-1]}"
     if any(limit >= context for limit in limits[:-1]):
@@ -164,13 +164,16 @@ def _quads(symbol: Symbol, layers: int) -> int:
 
 
 def _host_quads(program: Program) -> dict[str, int]:
-    """Quads that the host touches, by tensor. The token table also has an entry after the last position; of several
-    sequences, tables say which is the present one."""
+    """Quads that the host touches, by tensor. The token table also has an entry after the last position; of sequences
+    in flight, tables say which is the present one."""
     lanes, logits = program.config.lanes, len(program.logit_tokens())
     found = dict.fromkeys(HOST_SYMBOLS, 1) | {"tokens": program.context // lanes + 1}
     found |= dict.fromkeys(OF_LOGITS, ceil_div(logits, lanes))
-    found |= {name: found[name] * program.sequences for name in STATE}
-    if program.sequences > 1:
+    if "noise_rest" in program.symbols:
+        found["noise_rest"] = program.symbols["noise_rest"].quads // program.copies("noise_rest")
+        found["noise"] -= found["noise_rest"]
+    found = {name: quads * program.copies(name) for name, quads in found.items()}
+    if program.periods_a_token > 1:
         found |= {"current": 1, "next": program.sequences}
     absent = () if logits else OF_LOGITS if program.sequences == 1 else OF_CHOICE
     return {name: quads for name, quads in found.items() if name not in absent}
@@ -255,8 +258,8 @@ def _complete(program: Program) -> Iterator[str]:
     """Faults of a chip that is alone: it must hold every matrix, all layers and all logits."""
     if set(program.stored) - {"embedding"} != set(SOURCES) - {"embedding"}:
         yield f"its stored matrices must be {', '.join(SOURCES)}, not {', '.join(program.stored)}"
-    if program.sequences != 1:
-        yield f"it must serve 1 sequence, not {program.sequences}, which takes a rack"
+    if program.sequences not in (1, TOGETHER) or program.periods_a_token != 1:
+        yield f"it must serve 1 or {TOGETHER} sequences together, not {program.sequences}"
     if part := {"layers", "logits"} & set(program.channels):
         yield f"it must have no channels {min(part)}, which are those of a chip of a rack"
 

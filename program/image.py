@@ -58,10 +58,10 @@ class Image:
 
 
 def image_of(program: Program) -> Image:
-    """The image of a program. With several sequences, its limits are periods: a token of one takes so many."""
+    """The image of a program. Limits of buckets are numbers of periods."""
     names = {name: queue.name for name, queue in slices(program.config).items()}
     return Image(config=program.config, queues=program.queues, starts=program.starts, maps=program.maps,
-                 buckets=[(bucket.period, bucket.limit * program.sequences) for bucket in program.buckets],
+                 buckets=[(bucket.period, bucket.limit * program.periods_a_token) for bucket in program.buckets],
                  mems={names[name]: quads for name, quads in program.image.items()})
 
 

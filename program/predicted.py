@@ -63,13 +63,27 @@ def bytes_read(model: ModelConfig, position: float, four_bit: Collection[str] = 
 
 
 class Predicted(ABC):
-    """Cycles of every position. A subclass has the fields of `Program` that are named here."""
+    """Cycles of every position. A subclass has the fields of `Program` that are named here.
+
+    Of several sequences, they are those of a period, by the position of the longest one.
+    """
 
     model: ModelConfig
     context: int
     four_bit: tuple[str, ...]
     buckets: tuple[Bucket, ...]
     arrays: dict[str, np.ndarray]
+    sequences: int
+
+    @property
+    @abstractmethod
+    def periods_a_token(self) -> int:
+        """Periods that a token of one sequence takes."""
+
+    @property
+    def tokens_a_period(self) -> int:
+        """Tokens of all sequences that a period gives."""
+        return self.sequences // self.periods_a_token
 
     @property
     @abstractmethod
@@ -106,14 +120,14 @@ class Predicted(ABC):
         return bytes_read(self.model, position, self.four_bit)
 
     def roofline_fraction(self, position: int | None = None) -> float:
-        """Bytes that a token must read, over the bytes that the matrix units could take in its cycles.
+        """Bytes that the tokens of a period must read, each by itself, over the bytes that the matrix units could take
+        in its cycles.
 
         By default, the mean over the context.
         """
-        if position is not None:
-            return self.bytes_read(position) / (self.macs * self.cycles(position))
-        return self.bytes_read((self.context - 1) / 2) / (self.macs * self.mean_cycles)
+        read = self.tokens_a_period * self.bytes_read((self.context - 1) / 2 if position is None else position)
+        return read / (self.macs * (self.mean_cycles if position is None else self.cycles(position)))
 
     def tokens_per_second(self, clock_mhz: float, cycles: float | None = None) -> float:
-        """Tokens per second at a clock, for tokens of `cycles` cycles. By default, for the mean."""
-        return clock_mhz * 1e6 / (self.mean_cycles if cycles is None else cycles)
+        """Tokens per second at a clock, of all sequences, for periods of `cycles` cycles. By default, for the mean."""
+        return self.tokens_a_period * clock_mhz * 1e6 / (self.mean_cycles if cycles is None else cycles)

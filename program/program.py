@@ -48,7 +48,11 @@ class Event(NamedTuple):
 
 
 STATE = ("noise", "position", "temperature", "tokens")
-"""Tensors of the host of which each sequence has its own: of several, quad q of sequence s is at q * sequences + s."""
+"""Tensors of the host of which each sequence has its own, see `Program.quad`."""
+TOGETHER = 2
+"""Most sequences that a program of one chip advances in each of its periods."""
+WORKED_ON = ("logits", "noise_rest", "token")
+"""The same, if a program works on all sequences at once."""
 EVENT_COLUMNS = ("bucket", *Event._fields)
 """Columns of `Program.schedule`: the bucket, then an event's fields. Texts are indices into `Program.texts`."""
 
@@ -60,7 +64,8 @@ class Program(Predicted):
     config: the only chip that it runs on.
     model: the checkpoint's sizes.
     context: positions served; of each sequence.
-    sequences: independent sequences whose states it holds. More than one only on a rack, see `RackProgram`.
+    sequences: independent sequences whose states it holds. On one chip, all of them advance in each period; on a rack,
+    each chip works on another one, see `RackProgram`.
     four_bit: names of matrices streamed as int4.
     starts: start PC of every queue in every bucket.
     maps: lane permutations by number.
@@ -93,6 +98,25 @@ class Program(Predicted):
     tokenizer: bytes = field(repr=False)
     arrays: dict[str, np.ndarray] = field(repr=False)
     channels: dict[str, np.ndarray] = field(repr=False)
+
+    @property
+    def periods_a_token(self) -> int:
+        """Periods that a token of one sequence takes. A chip of a rack has a table of which sequence is next."""
+        return self.sequences if "next" in self.symbols else 1
+
+    def copies(self, name: str) -> int:
+        """How many sequences have a tensor of the host of their own."""
+        return self.sequences if name in STATE or (self.periods_a_token == 1 and name in WORKED_ON) else 1
+
+    def quad(self, name: str, quad: int, sequence: int) -> int:
+        """Where a quad of a sequence's tensor is in the tensor, or in its part of a layer.
+
+        On a rack quads of sequences alternate. In one program the tensor of each sequence is whole.
+        """
+        copies = self.copies(name)
+        if copies == 1 or self.periods_a_token == 1:
+            return quad + sequence % copies * (self.symbols[name].quads // copies)
+        return quad * copies + sequence
 
     @property
     def macs(self) -> int:

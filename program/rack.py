@@ -60,6 +60,11 @@ class RackProgram(Predicted):
         return self.chips[0].sequences
 
     @property
+    def periods_a_token(self) -> int:
+        """Periods that a token of one sequence takes: it passes all chips."""
+        return self.chips[0].periods_a_token
+
+    @property
     def four_bit(self) -> tuple[str, ...]:
         return self.chips[0].four_bit
 

@@ -23,17 +23,19 @@ class Family:
 FAMILIES = (
     Family(name="position and embedding", colour="#0072b2",
            labels=("token", "position", "index vectors", "rotation", "mask", "embedding", "next position")),
-    Family(name="norms", colour="#cc79a7", labels=("attention norm", "ffn norm", "final norm")),
+    Family(name="norms", colour="#cc79a7", labels=(
+        "attention norm", "ffn norm", "final norm", "squares", "sum of squares", "exponent", "ffn exponent")),
     Family(name="queries, keys, values", colour="#e69f00",
            labels=("qkv product", "q rotate", "k rotate", "query", "key", "value")),
     Family(name="attention", colour="#56b4e9", labels=("score", "softmax", "value product", "attention output")),
     Family(name="output projection", colour="#009e73", labels=("wo product", "wo residual")),
-    Family(name="feed-forward", colour="#d55e00", labels=("w13 product", "gate", "w2 product", "w2 residual")),
+    Family(name="feed-forward", colour="#d55e00",
+           labels=("w13 first product", "w13 product", "gate", "w2 product", "w2 residual")),
     Family(name="classifier", colour="#f0e442", labels=("classifier product", "logits")),
     Family(name="choice of the token", colour="#8c96a3", labels=("noise", "choose", "sample")),
 )
 EXCHANGE = Family(name="exchange between chips", colour="#1c2430", labels=(
-    "outputs", "addends", "gates", "best", "exponents", "handed", "hand over", "tell token"))
+    "outputs", "addends", "gates", "normed", "best", "exponents", "handed", "hand over", "tell token"))
 """The family of what only a rack does."""
 OTHER = Family(name="other", colour="#b9a37e", labels=())
 """The family of all other operations."""

@@ -5,17 +5,21 @@ order of the chip's row, west to east. A burst has the colour of its operation's
 that a burst drives, on their way to the unit that takes them. In rose cycles no matrix unit works.
 
 The drawing of a rack has such rows for each chip, and a slanted band for the flits of each SEND on their way to the
-RECEIVE of another chip.
+RECEIVE of another chip; a line, if there are more than two chips. The critical path is red: bars above the rows of the
+chips that it leads through, and lines from one to the next.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
 from arch import row
+from arch.isa import C2C_SEND
 from program.program import Event, Program, Segment
 from program.rack import RackProgram
 
 from . import breakdown, names, streams
+from .critical import Part, Step
 from .links import Hop, hops
 
 LEFT = 196
@@ -72,8 +76,12 @@ FEW_CHIPS = 2
 """Chips of a rack whose drawing has rows for all engines."""
 
 
-def rack_svg(program: RackProgram, number: int, name: str) -> str:
-    """The drawing of one turn of a segment of bucket `number` on all chips of a rack."""
+PATH = "#a8122f"
+"""Colour of the critical path."""
+
+
+def rack_svg(program: RackProgram, number: int, name: str, path: Sequence[Part] = ()) -> str:
+    """The drawing of one turn of a segment of bucket `number` on all chips of a rack, with its part of a path."""
     own = [next(((s, found) for s, found in breakdown.by_segment(chip, number) if s.name == name), None)
            for chip in program.chips]
     segment = next(found[0] for found in own if found)
@@ -81,21 +89,29 @@ def rack_svg(program: RackProgram, number: int, name: str) -> str:
     every = [event for found in own if found for event in found[1]]
     fill = {label: names.family(label).colour for label in breakdown.order(every)}
     legend, lanes = _spans(sheet, every, fill)
+    steps = next((part.steps for part in path if (part.segment, part.start) == (name, segment.start)), ())
     y, body, idle, places = TITLE + AXIS + lanes * LANE + GAP, list[str](), list[str](), list[Rows]()
     for chip, found in enumerate(own):
         events = found[1] if found else []
         rows = [track for track in breakdown.tracks(program.chips[chip], events)
                 if len(own) <= FEW_CHIPS or track[1] in KEY_ENGINES]
         body.append(f'<text x="8" y="{y + 12}" font-weight="600">chip {chip}</text>')
+        body += [_path_bar(sheet, step, y) for step in steps if step.chip == chip and not step.link]
         place, bottom = _places(rows, y + ROW)
         idle += _idle(sheet, events, y + ROW, bottom)
         body += _rows(sheet, events, place)
         places.append(place)
         y = bottom + 2 * GAP
-    body += [_flight(sheet, hop, places) for hop in hops(program, number) if hop.segment == name]
+    taken = {(step.link[0], step.first) for step in steps if step.link}
+    flights = [hop for hop in hops(program, number) if hop.segment == name]
+    if len(own) > FEW_CHIPS:
+        body += [_flight_line(sheet, hop, places) for hop in flights]
+    else:
+        body += [_flight(sheet, hop, places) for hop in flights]
+    body += [_flight_line(sheet, hop, places, PATH) for hop in flights if (hop.near, hop.first - C2C_SEND) in taken]
     turns = f", one of {segment.turns} passes" if segment.turns > 1 else ""
     title = (f"{name}: {segment.length:,} cycles{turns} (rack {program.rack.name}; rose: no matrix unit of the chip "
-             "works; dark bands: flits between chips)")
+             f"works; dark: flits between chips{'; red: the critical path' * bool(steps)})")
     return _svg(sheet, title, idle, [*legend, *body], y)
 
 
@@ -106,8 +122,31 @@ def _flight(sheet: Sheet, hop: Hop, places: list[Rows]) -> str:
     x, width = sheet.x(hop.first), sheet.width(hop.first, hop.last)
     away = round((hop.arrival - hop.first) * sheet.scale, 1)
     return (f'<path d="M{x:g} {begin}h{width:g}L{x + width + away:g} {end}h{-width:g}z" '
-            f'fill="{names.EXCHANGE.colour}" opacity="0.35"><title>{escape(hop.label)}: {hop.count} flits from '
-            f'{hop.near} in cycle {hop.first}, at {hop.far} in cycle {hop.arrival}</title></path>')
+            f'fill="{names.EXCHANGE.colour}" opacity="0.35"><title>{escape(_flight_title(hop))}</title></path>')
+
+
+def _flight_line(sheet: Sheet, hop: Hop, places: list[Rows], colour: str = "") -> str:
+    """The first flit on its way; all of them, and their path, by pointing at it."""
+    begin = places[hop.near.chip][f"C2C_{hop.near.side}", "send"] + ROW // 2
+    end = places[hop.far.chip][f"C2C_{hop.far.side}", "receive"] + ROW // 2
+    look = f'stroke="{colour}" stroke-width="2"' if colour else (
+        f'stroke="{names.EXCHANGE.colour}" stroke-width="0.9" opacity="0.3"')
+    return (f'<path d="M{sheet.x(hop.first):g} {begin}L{sheet.x(hop.arrival):g} {end}" fill="none" {look}>'
+            f"<title>{escape(_flight_title(hop))}</title></path>")
+
+
+def _flight_title(hop: Hop) -> str:
+    return (f"{hop.label}: {hop.count} flits from {hop.near} in cycle {hop.first}, at {hop.far} in cycle "
+            f"{hop.arrival}")
+
+
+def _path_bar(sheet: Sheet, step: Step, y: int) -> str:
+    """A step of the critical path in the row of its chip's name."""
+    x, width = sheet.x(step.first), sheet.width(step.first, step.end - 1)
+    label = step.label if LETTER * len(step.label) + 6 <= width else ""
+    return (f'<g><title>critical path: {escape(step.label)}, cycles {step.first}..{step.end - 1}</title>'
+            f'<rect x="{x}" y="{y + 1}" width="{max(width - 0.5, 0.8):g}" height="{ROW - 2}" fill="{PATH}"/>'
+            f'<text x="{x + 3:g}" y="{y + 12}" fill="#fff">{escape(label)}</text></g>')
 
 
 def _sheet(segment: Segment) -> Sheet:

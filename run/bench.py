@@ -1,7 +1,7 @@
 """The figures of `tsp bench`: cycles and fractions, which are exact, and speeds, which are the machine's.
 
 Speeds are by the CPU time of one thread, so that what else the machine does counts for little; only the time to the
-first token is by the clock on the wall.
+first token, and that of several threads, are by the clock on the wall.
 """
 
 import os
@@ -22,16 +22,19 @@ from compiler.fit import fit
 from compiler.frontend.files import read_model
 from compiler.frontend.load import load_checkpoint
 from compiler.schedule.buckets import build_buckets
-from program.program import DEFAULT_CLOCK_MHZ, Program, bytes_read
+from program.program import DEFAULT_CLOCK_MHZ, TOGETHER, Program, bytes_read
 from program.rack import AnyProgram
 from program.shape import ModelConfig
 
 from .devices import open_device
 from .programs import compile_for, open_any, open_program
+from .rack_speed import rack_speed
 
 ROOT = Path(__file__).parents[1]
 TRIES = 3
 """Compiling is timed so often: what else the host does slows it by a third."""
+PAIR = "pair"
+"""The rack of two default chips."""
 POSITIONS = 256
 """Positions that means are taken over, as far as a model has them."""
 TOKENS = {"reference": POSITIONS, "model": 8, "rtl": 64}
@@ -126,8 +129,10 @@ def rack_figures(checkpoints: list[Path], rack: str, say: Callable[[str], None] 
 
 
 def _of_checkpoint(path: Path, say: Callable[[str], None]) -> list[Figure]:
-    found = _of_machine(path, CONFIGS[DEFAULT_CONFIG], (), say)
-    return found + _on("wide", path.stem, path, load_checkpoint(path).config)
+    found, sizes = _of_machine(path, CONFIGS[DEFAULT_CONFIG], (), say), load_checkpoint(path).config
+    say(f"{path.stem}: threads of a rack")
+    found.append(_threads(path))
+    return found + _on("wide", path.stem, path, sizes) + _of_two(path, sizes)
 
 
 def _of_machine(path: Path, machine: ChipConfig | RackConfig, options: tuple[str, ...],
@@ -157,12 +162,31 @@ def _of_machine(path: Path, machine: ChipConfig | RackConfig, options: tuple[str
     return found
 
 
+def _threads(path: Path) -> Figure:
+    """What threads gain on the rack of two default chips."""
+    found = rack_speed(path, PAIR)
+    return Figure(path.stem, f"RTL of {PAIR} on {found.threads} threads, chip-cycles/s of one chip on one thread",
+                  found.gain, "x")
+
+
 def _on(config: str, name: str, path: Path, model: ModelConfig) -> list[Figure]:
     """Cycles a token on another chip, over all positions that fit it; nothing if none do."""
     if not fit(model, CONFIGS[config]).context:
         return []
     program = open_program(path, config=config)
     return [Figure(name, f"{CYCLES.format(config)} 0..{program.context - 1}", program.mean_cycles, "cycles")]
+
+
+def _of_two(path: Path, model: ModelConfig) -> list[Figure]:
+    """Cycles of a period of two sequences on the default chip; nothing if they do not fit."""
+    config = DEFAULT_CONFIG
+    if not fit(model, CONFIGS[config], sequences=TOGETHER).context:
+        return []
+    program = open_program(path, config=config, sequences=TOGETHER)
+    what = f"cycles of {TOGETHER} sequences' tokens on {config}, mean of positions 0..{program.context - 1}"
+    return [Figure(path.stem, what, program.mean_cycles, "cycles"),
+            Figure(path.stem, f"tokens a second of {TOGETHER} sequences on {config} at {DEFAULT_CLOCK_MHZ:g} MHz",
+                   program.tokens_per_second(DEFAULT_CLOCK_MHZ), "tokens/s")]
 
 
 def _speed(name: str, kind: str, program: AnyProgram) -> list[Figure]:
@@ -195,7 +219,7 @@ def _first_token(path: Path, options: tuple[str, ...]) -> float:
 def of_shape(shape: Shape) -> Figure:
     """The roofline fraction of a shape."""
     chip = CONFIGS[shape.config]
-    codes = build_buckets(check_fit(shape.model, chip, shape.model.seq_len, frozenset(), shape.robust))
+    codes = build_buckets(check_fit(shape.model, chip, shape.model.seq_len, frozenset(), robust=shape.robust))
     cycles = next(code.bucket.period for code in codes if code.bucket.limit > POSITION)
     return Figure(f"{shape.name} shape", f"roofline fraction on {chip.name}, position {POSITION}",
                   bytes_read(shape.model, POSITION) / (chip.macs * cycles), "")

@@ -12,6 +12,8 @@ from sim.device.in_flight import InFlight
 from sim.device.protocol import Device
 from sim.device.rack import HostedRack
 from sim.lines import LineFaults, Lines
+from sim.memory import available_memory, check_memory
+from sim.rtl.ranks import current
 
 SIMULATED = "model", "rtl"
 NAMES = ("reference", *SIMULATED)
@@ -63,6 +65,10 @@ def open_device(name: str, config: ChipConfig | RackConfig, *, trace: Path | Non
         return ReferenceDevice()
     if isinstance(config, RackConfig):
         return _rack(name, config, trace, faults)
+    return _chip(name, config, trace, trace_format)
+
+
+def _chip(name: str, config: ChipConfig, trace: Path | None = None, trace_format: str = "vcd") -> ChipDevice:
     if is_port(name):
         from fpga.host.board import open_board
 
@@ -81,18 +87,19 @@ def open_device(name: str, config: ChipConfig | RackConfig, *, trace: Path | Non
     return ChipDevice(name, VerilatedChip(config, trace=trace, trace_format=trace_format))
 
 
-def open_in_flight(name: str, rack: RackConfig) -> InFlight:
-    """A device that runs a sequence for each chip of a rack, just reset. Raises TspError."""
-    from sim.device.in_flight import RackInFlight, ReferenceInFlight
+def open_in_flight(name: str, config: ChipConfig | RackConfig) -> InFlight:
+    """A device that runs a sequence for each chip of a rack, or several on one chip, just reset. Raises TspError."""
+    from sim.device.in_flight import ChipTogether, RackInFlight, ReferenceInFlight
 
     check_name(name)
     if name == "reference":
         return ReferenceInFlight()
+    if isinstance(config, ChipConfig):
+        return ChipTogether(_chip(name, config))
     if is_port(name):
         raise TspError(f"sequences in flight run on simulated racks only, not on {name}: use --device rtl, model or "
                        "reference")
-    _check_memory(rack)
-    return RackInFlight(name, _hosted(name, rack))
+    return RackInFlight(name, _hosted(name, config))
 
 
 def _rack(name: str, rack: RackConfig, trace: Path | None, faults: LineFaults | None) -> Device:
@@ -104,11 +111,16 @@ def _rack(name: str, rack: RackConfig, trace: Path | None, faults: LineFaults | 
         from fpga.host.rack import open_rack
 
         return open_rack(ports_of(name), rack)
-    _check_memory(rack)
     return RackDevice(name, _hosted(name, rack), Lines(rack, faults) if faults else None)
 
 
 def _hosted(name: str, rack: RackConfig) -> HostedRack:
+    """The simulated chips of a rack; with the RTL, in all ranks in which this command was started."""
+    if name == "rtl" and (ranks := current()):
+        from sim.rtl.spread import SpreadRack
+
+        return SpreadRack(rack, ranks)
+    check_memory(rack, available_memory())
     if name == "model":
         from sim.rack import ModelRack
 
@@ -116,25 +128,3 @@ def _hosted(name: str, rack: RackConfig) -> HostedRack:
     from sim.rtl.linked import VerilatedRack
 
     return VerilatedRack(rack)
-
-
-MEMORY_FACTOR, MEMORY_A_CHIP = 2, 64 << 20
-"""Memory that a simulated chip takes: bytes for a byte of its SRAM (the chip's and the program's), and for all else."""
-
-
-def _check_memory(rack: RackConfig) -> None:
-    """Raises TspError if the chips of a rack would take more memory than the machine has."""
-    needed = MEMORY_FACTOR * rack.sram_bytes + MEMORY_A_CHIP * len(rack.chips)
-    there = available_memory()
-    if there is not None and needed > there:
-        raise TspError(f"the {len(rack.chips)} chips of rack {rack.name} take about {needed / (1 << 30):.1f} GiB of "
-                       f"memory, and {there / (1 << 30):.1f} GiB are free: use --device reference, or a larger machine")
-
-
-def available_memory() -> int | None:
-    """Bytes of memory that programs can have; None if the system does not tell."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")), None)

@@ -1,4 +1,4 @@
-"""Stories told at once by a rack with sequences in flight; every period's cycles held against the prediction."""
+"""Stories told at once by a device of several sequences; every period's cycles held against the prediction."""
 
 import codecs
 from collections import deque
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from program.rack import AnyProgram
 from program.tokenizer import Tokenizer
-from sim.device.in_flight import InFlight, Period
+from sim.device.in_flight import InFlight, Period, Token
 from sim.device.protocol import ChipFault
 
 from .story import Plan, logits_digest
@@ -17,7 +17,7 @@ from .story import Plan, logits_digest
 class Tale:
     """One of the stories.
 
-    plan: what was asked for. sequence: its place in flight; None before it begins. digests: sha256 of the logits, if
+    plan: what was asked for. sequence: the one that tells it; None before it begins. digests: sha256 of the logits, if
     asked for. over: it is at its end.
     """
 
@@ -68,7 +68,7 @@ class Tales:
         device.load(program)
 
     def steps(self) -> Iterator[tuple[int, str]]:
-        """(number of a story, what a token adds to it), as tokens leave the last chip, until all stories are over.
+        """(number of a story, what a token adds to it), as tokens are done, until all stories are over.
 
         Raises BrokenPromise where a measured cycle differs from the prediction, ChipFault where a chip reports an
         error.
@@ -87,29 +87,29 @@ class Tales:
         self.device.start(sequence, tale.plan.prompt, tale.plan.temperature, tale.plan.seed)
 
     def _round(self) -> Iterator[tuple[int, str]]:
-        """As many periods as there are sequences; with digests, one."""
-        periods = self.device.run(1 if self._digests else self.program.sequences)
+        """A token of each sequence; with digests, a period."""
+        periods = self.device.run(1 if self._digests else self.program.periods_a_token)
         if errors := sorted(trap.name for trap in self.device.errors):
             raise ChipFault(f"device {self.device.name} reports {', '.join(errors)} in periods from "
                             f"{len(self.periods)} on")
         for period in periods:
             period.check(len(self.periods))
             self.periods.append(period)
-            if period.sequence is not None and (tale := self._told[period.sequence]) is not None:
-                yield self._tell(tale, period)
+            for token in period.tokens:
+                if (tale := self._told[token.sequence]) is not None:
+                    yield self._tell(tale, token)
 
-    def _tell(self, tale: Tale, period: Period) -> tuple[int, str]:
+    def _tell(self, tale: Tale, told: Token) -> tuple[int, str]:
         plan = tale.plan
-        stops = period.position + 1 >= len(plan.prompt) and period.token in self._tokenizer.stops
-        tale.over = stops or period.position + 1 >= plan.positions
-        assert period.sequence is not None
-        tale.tokens.append(period.token)
-        tale.pieces.append(self._decoders[period.sequence].text(period.token, tale.over))
+        stops = told.position + 1 >= len(plan.prompt) and told.token in self._tokenizer.stops
+        tale.over = stops or told.position + 1 >= plan.positions
+        tale.tokens.append(told.token)
+        tale.pieces.append(self._decoders[told.sequence].text(told.token, tale.over))
         if self._digests:
-            tale.digests.append(logits_digest(self.device.logits()))
+            tale.digests.append(logits_digest(self.device.logits(told.sequence)))
         if tale.over:
-            self.device.end(period.sequence)
-            self._told[period.sequence] = None
+            self.device.end(told.sequence)
+            self._told[told.sequence] = None
         return next(n for n, each in enumerate(self.tales) if each is tale), tale.pieces[-1]
 
     @property
@@ -133,7 +133,7 @@ class Tales:
         return clock_mhz * 1e6 * self.tokens / self.predicted
 
     def as_json(self, clock_mhz: float) -> dict[str, object]:
-        """What `tsp run --json` prints of sequences in flight; `stories` has what it prints of one."""
+        """What `tsp run --json` prints of several sequences; `stories` has what it prints of one."""
         return {
             "device": self.device.name, "config": self.program.config.name, "sequences": self.program.sequences,
             "stories": [{"sequence": tale.sequence, "temperature": tale.plan.temperature, "seed": tale.plan.seed,

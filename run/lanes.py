@@ -1,4 +1,4 @@
-"""Sequences in flight as devices of their own: a session for each, used by a thread each."""
+"""Sequences of one device as devices of their own: a session for each, used by a thread each."""
 
 import threading
 from collections.abc import Sequence
@@ -7,13 +7,13 @@ import numpy as np
 
 from arch.host_map import Trap
 from program.rack import AnyProgram
-from sim.device.in_flight import InFlight, Period
+from sim.device.in_flight import InFlight, Period, Token
 from sim.device.protocol import Counters, TokenResult, check_cached, check_prompt, check_run, sampler_of
 
 GRACE_SECONDS = 0.05
 """How long the next period waits for a caller that has just got a token and may want the next one.
 
-A sequence that nobody asks for stays where it is and goes on later. Its place in flight is empty meanwhile."""
+A sequence that nobody asks for stays where it is and goes on later. Its place is empty meanwhile."""
 
 
 class Lanes:
@@ -59,13 +59,13 @@ class Lanes:
         (period,) = self.device.run(1)
         period.check(self._periods)
         self._periods += 1
-        if period.sequence is None:
-            return
-        lane = self.lanes[period.sequence]
-        lane.land(period)
-        if not lane.wanted:
+        landed = [self.lanes[token.sequence] for token in period.tokens]
+        for lane, token in zip(landed, period.tokens, strict=True):
+            lane.land(token, period)
+        if not all(lane.wanted for lane in landed):
             self.changed.notify_all()
-            self.changed.wait_for(lambda: lane.wanted or lane.resting or self._closed, GRACE_SECONDS)
+            self.changed.wait_for(lambda: self._closed or all(lane.wanted or lane.resting for lane in landed),
+                                  GRACE_SECONDS)
 
 
 class Lane:
@@ -95,15 +95,15 @@ class Lane:
             device.end(self._sequence)
         self._flies = bool(self.wanted)
 
-    def land(self, period: Period) -> None:
-        """A token of the sequence has left the last chip."""
+    def land(self, told: Token, period: Period) -> None:
+        """A token of the sequence is done."""
         self.wanted -= 1
         self._position += 1
-        self._known[self._position :] = [period.token, *self._known[self._position + 1 :]]
+        self._known[self._position :] = [told.token, *self._known[self._position + 1 :]]
         self._ran, self._cycles = self._ran + 1, self._cycles + (period.cycles or 0)
-        self._results.append(TokenResult(period.token, period.cycles, period.predicted))
+        self._results.append(TokenResult(told.token, period.cycles, period.predicted))
         if not self.wanted:
-            self._logits = self._lanes.device.logits()
+            self._logits = self._lanes.device.logits(self._sequence)
 
     # --- in the thread of whoever uses it ----------------------------------------------------------------------------
 

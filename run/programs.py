@@ -14,7 +14,7 @@ from arch.rack import RackConfig, rack_of
 from base import cache
 from base.errors import TspError
 from base.progress import progress
-from compiler.capacity import WEIGHTS
+from compiler.capacity import WEIGHTS, check_sequences
 from compiler.compile import MANY_PARAMETERS, compile_checkpoint
 from compiler.fit import fit
 from compiler.frontend.checkpoint import Checkpoint
@@ -55,8 +55,9 @@ def open_any(
 
     The options are those of compilation; a program file must agree with them.
 
-    rack: a named rack, or its file; the program is then one for a rack. tensor, pipeline,
-    sequences: how it divides the model, see `compiler.rack.compile.compile_rack`; on a rack only.
+    rack: a named rack, or its file; the program is then one for a rack. tensor, pipeline: how it divides the model, see
+    `compiler.rack.compile.compile_rack`; on a rack only. sequences: independent ones: 2 on a chip, or in flight on a
+    rack; by default 1.
     any_chip: without a config or a rack, take the smallest chip that the model fits and say which, in place of the
     default one.
 
@@ -77,7 +78,8 @@ def open_any(
     for note in (*model.notes, *tok.notes):
         say(f"note: {note}")
     if machine is None:
-        machine = _smallest(model.config, context, weights, say) if any_chip else config_of(DEFAULT_CONFIG)
+        machine = (_smallest(model.config, context, weights, sequences or 1, say) if any_chip
+                   else config_of(DEFAULT_CONFIG))
     tokens = text and read_text(text, tok)
     sources = [Path(package.__file__ or "").parent for package in (arch, program_room, compiler)]
     divided = [f"{count} {what}" for what, count in
@@ -114,9 +116,10 @@ def check_divided(machine: ChipConfig | RackConfig | None, tensor: int | None, p
     """Raises TspError unless a model can be divided so on a machine."""
     if isinstance(machine, RackConfig):
         plans(machine, tensor, pipeline, 1 if sequences is None else sequences)
-    elif sequences not in (None, 1):
-        raise TspError("sequences in flight are on the chips of a rack: give --rack")
-    elif tensor is not None or pipeline is not None:
+        return
+    if sequences is not None:
+        check_sequences(sequences)
+    if tensor is not None or pipeline is not None:
         raise TspError("--tensor and --pipeline divide a model among the chips of a rack: give --rack")
 
 
@@ -127,16 +130,17 @@ def compile_for(machine: ChipConfig | RackConfig, model: Checkpoint, tok: Tokeni
     if isinstance(machine, RackConfig):
         return compile_rack(model, tok, rack=machine, tensor=tensor, pipeline=pipeline,
                             sequences=1 if sequences is None else sequences, **options)
-    return compile_checkpoint(model, tok, config=machine, **options)
+    return compile_checkpoint(model, tok, config=machine, sequences=1 if sequences is None else sequences, **options)
 
 
-def _smallest(model: ModelConfig, context: int | None, weights: str, say: Callable[[str], None]) -> ChipConfig:
+def _smallest(model: ModelConfig, context: int | None, weights: str, sequences: int,
+              say: Callable[[str], None]) -> ChipConfig:
     """The default chip if the model fits, else the one of least SRAM that it fits; else the default again."""
     default = config_of(DEFAULT_CONFIG)
     larger = sorted((chip for chip in CONFIGS.values() if sum(chip.mem_depths) > sum(default.mem_depths)),
                     key=lambda chip: sum(chip.mem_depths) * chip.quad_bytes)
     for chip in (default, *larger):
-        if fit(model, chip, context=context, weights=weights).context:
+        if fit(model, chip, context=context, weights=weights, sequences=sequences).context:
             if chip is not default:
                 say(f"the model does not fit {default.name}: config {chip.name} is used, which exists in simulation "
                     "only "

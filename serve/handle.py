@@ -1,6 +1,6 @@
 """The server's end of a device: a process of its own, which can be killed and started anew.
 
-A device with sequences in flight has a handle for each of them, and all of these have one process.
+A device of several sequences has a handle for each of them, and all of these have one process.
 """
 
 import asyncio

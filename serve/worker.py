@@ -1,6 +1,6 @@
 """The process of one device: it takes questions from a socket and answers with a line of JSON a token.
 
-A device with sequences in flight answers as many questions at once, each in a thread of its own.
+A device of several sequences answers as many questions at once, each in a thread of its own.
 
 `python -m serve.worker FD`; the first line that it reads says which program and which device. It ends when the other
 end of the socket is closed, between two tokens at the latest.
@@ -23,7 +23,7 @@ from typing import Any
 from base.errors import TspError
 from program import file as program_file
 from program.program import DEFAULT_CLOCK_MHZ
-from program.rack import AnyProgram, RackProgram
+from program.rack import AnyProgram
 from program.tokenizer import Tokenizer
 from run.answer import Answer, Piece, Question
 from run.devices import open_device, open_in_flight
@@ -227,7 +227,6 @@ def run(wire: Wire) -> None:
     try:
         program: AnyProgram = program_file.load_any(Path(order["program"]))
         if program.sequences > 1:
-            assert isinstance(program, RackProgram)
             _run_lanes(wire, program, order["device"])
             return
         device = open_device(order["device"], program.config)
@@ -247,12 +246,14 @@ def run(wire: Wire) -> None:
         wire.send({"is": "fault", "kind": LOST, "message": str(error)})
 
 
-def _run_lanes(wire: Wire, program: RackProgram, device: str) -> None:
-    lanes = Lanes(open_in_flight(device, program.rack), program)
+def _run_lanes(wire: Wire, program: AnyProgram, name: str) -> None:
+    device = open_in_flight(name, program.config)
+    lanes = Lanes(device, program)
     try:
         sessions = [Session(lane, program) for lane in lanes.lanes]
         self_test(sessions[0])
-        wire.send({"is": "ready", "device": device, "clock_mhz": DEFAULT_CLOCK_MHZ})
+        clock = getattr(device, "clock_mhz", DEFAULT_CLOCK_MHZ)
+        wire.send({"is": "ready", "device": name, "clock_mhz": clock})
         stopped = set[int]()
         workers = [LaneWorker(wire, session, lane, stopped)
                    for session, lane in zip(sessions, lanes.lanes, strict=True)]

@@ -138,6 +138,9 @@ class Lines:
     """
 
     def __init__(self, rack: RackConfig, faults: LineFaults) -> None:
+        if faults.delay and rack.oscillators:
+            raise TspError(f"link faults: delay must be 0 on rack {rack.name}: its chips have clocks of their own, and "
+                           "its links put delays right between tokens")
         if faults.link is not None and faults.link not in rack.across:
             raise TspError(f"link faults: port {faults.link} must be linked in rack {rack.name}: its ports are "
                            f"{', '.join(map(str, sorted(rack.across)))}")

@@ -6,8 +6,7 @@ from formal import Opened, Proof, Property, free, implies, latched
 
 from hw.idioms import any_of
 from hw.link import counter, elastic, secded
-from hw.link.elastic import HIGH
-from hw.link.parameters import DEPTH, SLOT_BITS
+from hw.link.parameters import SLOT_BITS, LinkParameters
 
 AHEAD = 16
 UNSEEN = 1, 4
@@ -57,19 +56,24 @@ def gray_of(number: Value, bits: int) -> Value:
 
 class ElasticProof(Proof):
     """Writer and reader work in any cycles, within the declared bound and at any legal level. One beat, any, is
-    followed: it is read where it should be, and is what was written."""
+    followed: it is read where it should be, and is what was written.
 
-    def __init__(self, ratio: int, module=elastic):
-        self._ratio, self._module = ratio, module
+    slot: cycles of a slot if the reader is moved by slots, in any cycles; 0 if it is not.
+    """
+
+    def __init__(self, ratio: int, slot: int = 0, module=elastic):
+        self._link = LinkParameters(ratio=ratio, slack=2 if slot else 0)
+        self._ratio, self._slot, self._module = ratio, slot, module
 
     def build(self, m):
         ratio, width = self._ratio, 2
-        places = DEPTH * ratio
+        depth, high = self._link.depth, self._link.high
+        places = depth * ratio
         bits, number_bits = (places - 1).bit_length(), places.bit_length() + 2
         writes, reads = Signal(), Signal()
         free(m, writes, reads)
-        writer = self._module.Writer(width=width, ratio=ratio)
-        reader = self._module.Reader(width=width * ratio, ratio=ratio)
+        writer = self._module.Writer(width=width, ratio=ratio, depth=depth)
+        reader = self._module.Reader(width=width * ratio, ratio=ratio, depth=depth, slot=self._slot)
         inside, outside = Opened(None, "writer", writer), Opened(None, "reader", reader)
         kept = [inside.submodules[f"part{part}"].read_port(domain="comb") for part in range(ratio)]
         stages, slips = (self._open_synchronizer(*which) for which in ((outside, "gray"), (inside, "slip")))
@@ -87,9 +91,11 @@ class ElasticProof(Proof):
             m.d.sync += [first.eq(written), seen.eq(first)]
             with m.If(~reader.hold):
                 m.d.sync += read.eq(read + ratio)
+        if self._slot:
+            self._move(m, reads, reader, outside, read)
         unseen, level = (written - seen)[:number_bits], (seen - read)[:number_bits]
         self.assume(implies(reads, (unseen >= UNSEEN[0] * ratio) & (unseen <= UNSEEN[1] * ratio)
-                            & (level < (HIGH + 1) * ratio)))
+                            & (level < (high + 1) * ratio)))
         # The beat that is followed.
         number = Signal(number_bits)
         m.d.comb += number.eq(AnyConst(number_bits))
@@ -115,6 +121,19 @@ class ElasticProof(Proof):
             m.d.comb += port.addr.eq(number[ratio.bit_length() - 1 :])
         self.tie(*(implies(alive & (part == n), port.data == value) for n, port in enumerate(kept)))
 
+    def _move(self, m, reads: Signal, reader, outside: Opened, read: Signal) -> None:
+        """Whole slots are left out or read again, where slots end."""
+        slot, ratio = self._slot, self._ratio
+        free(m, reader.skip, reader.repeat)
+        ends = (read[ratio.bit_length() - 1 :][: (slot - 1).bit_length()] == slot - 1) & ~reader.hold
+        for name, pulse, cycles in (("skips", reader.skip, 1 + slot), ("repeats", reader.repeat, 1 - slot)):
+            asked = Signal(name=f"asked_{name}")
+            with m.If(reads):
+                m.d.sync += asked.eq(pulse | asked & ~ends)
+            with m.If(reads & asked & ends):
+                m.d.sync += read.eq(read + cycles * ratio)
+            self.tie(outside[name] == asked)
+
     def _open_synchronizer(self, unit: Opened, name: str) -> list[Signal]:
         """The registers of a unit's synchroniser."""
         synchronizer = Opened(None, name, unit.submodules[name])
@@ -124,20 +143,26 @@ class ElasticProof(Proof):
 
 class StartProof(Proof):
     """A counter of a rack: a START comes from the parent, or the root's sequencer asks, at any time: the token begins
-    in the first cycle of the named slot, once, and in no other cycle."""
+    in the first cycle of the named slot, once, and in no other cycle.
 
-    def __init__(self, phase_bits: int, root: bool, module=counter):
-        self._phase_bits, self._root, self._module = phase_bits, root, module
+    own_clock: the counter may be set again and again, but not while a START has come and its token has not begun.
+    """
+
+    def __init__(self, phase_bits: int, root: bool, module=counter, own_clock: bool = False):
+        self._phase_bits, self._root, self._module, self._own_clock = phase_bits, root, module, own_clock
 
     def build(self, m):
-        unit = self._module.Counter(phase_bits=self._phase_bits)
+        unit = self._module.Counter(phase_bits=self._phase_bits, own_clock=self._own_clock)
         opened = Opened(m, "counter", unit)
         free(m, unit.go, unit.leave, unit.load, unit.load_value, unit.started, unit.started_slot)
         m.d.comb += [unit.root.eq(int(self._root)), unit.ahead.eq(AHEAD)]
         slot, phase = unit.counter[self._phase_bits :], unit.counter[: self._phase_bits]
         follows = Const(0) if self._root else unit.started & unit.counted
-        asked, wanted = unit.go | follows, Mux(follows, unit.started_slot, slot + AHEAD)
         target, waiting, due, begins = Signal(SLOT_BITS), Signal(), Signal(), Signal()
+        if self._own_clock:
+            follows &= ~waiting
+            self.assume(~(unit.load & waiting))
+        asked, wanted = unit.go | follows, Mux(follows, unit.started_slot, slot + AHEAD)
         m.d.comb += due.eq(waiting & ((slot + 1)[:SLOT_BITS] == target) & phase.all())
         with m.If(asked):
             m.d.sync += [target.eq(wanted), waiting.eq(1), begins.eq(0)]
@@ -161,7 +186,13 @@ PROPERTIES = [
                depth=3, claim="while its level is legal and the writer is one to four cycles ahead of what is seen of "
                               "it, each beat is read in its turn, after it was written and before it is written over")
       for ratio in (1, 2)),
-    *(Property(name=f"link: start of {'the root' if root else 'a chip'}", top=lambda root=root: StartProof(2, root),
+    *(Property(name=f"link: elastic buffer moved by slots, {ratio} beats a cycle",
+               top=lambda ratio=ratio, slot=slot: ElasticProof(ratio, slot), depth=3,
+               claim="the same where the reader leaves out slots of "
+                     f"{slot} cycles, or reads them again, in any cycles that keep the level legal")
+      for ratio, slot in ((1, 4), (2, 2))),
+    *(Property(name=f"link: start of {name}", top=lambda root=root, own=own: StartProof(2, root, own_clock=own),
                depth=2, claim="a token begins in the first cycle of the named slot, once, and in no other cycle")
-      for root in (True, False)),
+      for name, root, own in (("the root", True, False), ("a chip", False, False),
+                              ("a chip with a clock of its own", False, True))),
 ]

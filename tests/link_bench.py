@@ -12,7 +12,7 @@ from hw.link.train import State
 from sim.rtl.ticked import Ticked
 
 LATENCY = {(8, 9, 1): 15, (8, 9, 2): 11, (8, 5, 1): 21, (4, 5, 1): 15, (16, 18, 2): 11}
-"""The latencies that the benches declare, by lanes, pins and ratio."""
+"""The latencies that the benches declare, by lanes, pins and ratio, of links without slack."""
 
 
 @cache
@@ -24,12 +24,14 @@ class Bench:
     """A rig behind its reset; times in ticks.
 
     skews: ticks of the lines from side a, and from side b: the data pins' and the clock's. phases: of the clocks.
-    apart: core cycles by which side b's counter begins later than side a's.
+    apart: core cycles by which side b's counter begins later than side a's. ppm: by which side b's clock is faster.
     """
 
     def __init__(self, link: LinkParameters, *, skews: Sequence[Sequence[int]] | None = None,
-                 phases: Sequence[int] = (0, 5), latency: int | None = None, apart: int = 0, **inputs: int):
+                 phases: Sequence[int] = (0, 5), latency: int | None = None, apart: int = 0, ppm: float = 0.0,
+                 **inputs: int):
         self.link, self.model = link, _model(link)
+        self.ppm, self._owed, self._phase = 0.0, 0.0, phases[1]
         self.core = BEAT * link.ratio
         self.slot = self.core * link.slot
         self.latency = LATENCY[link.lanes, link.pins, link.ratio] if latency is None else latency
@@ -46,6 +48,7 @@ class Bench:
         self.put(reset=0, b_off=1)
         self.run(apart)
         self.put(b_off=inputs.get("b_off", 0))
+        self.ppm = ppm
 
     def put(self, **inputs: int) -> None:
         for name, value in inputs.items():
@@ -59,7 +62,23 @@ class Bench:
 
     def run(self, cores: int) -> None:
         """Core cycles."""
-        self.model.run(cores * self.core)
+        self.advance(cores * self.core)
+
+    def advance(self, ticks: int) -> None:
+        """Ticks, while side b's clock gains on the other's."""
+        while ticks:
+            some = min(ticks, max(1, int((1 - self._owed) / abs(self.ppm) * 1e6))) if self.ppm else ticks
+            self.model.run(some)
+            ticks -= some
+            self._owed += some * abs(self.ppm) * 1e-6
+            if self._owed >= 1:
+                self._owed -= 1
+                self.shift(-1 if self.ppm > 0 else 1)
+
+    def shift(self, ticks: int) -> None:
+        """Side b's clock comes later, from now on."""
+        self._phase = (self._phase + ticks) % 256
+        self.put(b_phase=self._phase)
 
     def pulse(self, name: str) -> None:
         """One core cycle and a bit of an input."""
@@ -97,7 +116,7 @@ class Bench:
     def until(self, slot: int) -> None:
         """Runs till side a is in a slot, which must be yet to come."""
         while (left := slot - self.slot_of()) > 0:
-            self.model.run((left - 1) * self.slot or self.core)
+            self.advance((left - 1) * self.slot or self.core)
 
     def latencies(self) -> list[int]:
         """Ticks from the begin of a slot by a side's own counter to the arrival of the frame with its number."""

@@ -35,6 +35,10 @@ LINE_BITS = (LINE - 1).bit_length()
 AHEAD = 16
 """Slots from a root's `go` to the start."""
 SIDES = "ab"
+READY = 96
+"""Slots before flits, with clocks of their own, in which no counter is set any more; the host's START would say so."""
+SETTLED = 32
+"""Slots behind flits in which their CRC is compared, and nothing is realigned."""
 
 
 def flit_of(link: LinkParameters, slot):
@@ -69,7 +73,8 @@ def ports(link: LinkParameters) -> dict:
             f"{side}_flip": In(link.code.bits), f"{side}_flipped": Out(16), f"{side}_cut": In(link.pins + 1),
             f"{side}_state": Out(State), f"{side}_lane": Out(range(link.pins)), f"{side}_up": Out(1),
             f"{side}_errors": Out(len(Fault)), f"{side}_first": Out(record(link)), f"{side}_corrected": Out(16),
-            f"{side}_least": Out(4), f"{side}_greatest": Out(4), f"{side}_taken": Out(32), f"{side}_wrong": Out(32),
+            f"{side}_least": Out(range(link.depth)), f"{side}_greatest": Out(range(link.depth)),
+            f"{side}_taken": Out(32), f"{side}_wrong": Out(32),
             f"{side}_counter": Out(counter), f"{side}_counted": Out(1), f"{side}_begun": Out(32),
             f"{side}_begin_tick": Out(32), f"{side}_begin_counter": Out(counter),
             f"{side}_slot_tick": Out(32), f"{side}_arrival": Out(32), f"{side}_retard": Out(1),
@@ -81,6 +86,7 @@ class Rig(wiring.Component):
     """Side a is the root. `flip` is a mask on the codeword that the side sends in the next slot in which it is not 0;
     `flipped` counts. `skew`: ticks of each line towards the other side, its clock's last. `cut`: lines that are dead.
     traffic: the rule, in the slots from_slot..to_slot - 1.
+    With clocks of their own no token runs but in the slots from `from_slot` to SETTLED behind `to_slot`.
     `begin_tick`, `begin_counter`: of the last token's begin. `slot_tick`: when slot `mark_slot` began by the
     side's counter; `arrival`: when a frame or flit with that number arrived here. `phase`: ticks by which the side's
     clock is late.
@@ -117,7 +123,7 @@ class Rig(wiring.Component):
         turn = time[: (length - 1).bit_length()]
         m.d.sync += clock.eq((turn < length // 2) & ~at("off"))
         m.d.comb += [ClockSignal(core).eq(clock), ResetSignal(core).eq(self.reset)]
-        counter = DomainRenamer(core)(Counter(phase_bits=link.phase_bits))
+        counter = DomainRenamer(core)(Counter(phase_bits=link.phase_bits, own_clock=link.slack > 0))
         end = Endpoint(link)
         m.submodules[f"counter_{side}"] = counter
         m.submodules[f"end_{side}"] = DomainRenamer({"sync": core, "rx": rx})(end)
@@ -131,7 +137,7 @@ class Rig(wiring.Component):
         m.d.comb += [off.eq(counter.counter - self._root), number.eq(self._root + off)]
         slot = number[phase_bits:]
         m.d.comb += [
-            end.enabled.eq(1), counter.ahead.eq(AHEAD),
+            end.enabled.eq(1), counter.ahead.eq(READY if link.slack else AHEAD),
             end.counter.eq(counter.counter), end.counted.eq(counter.counted), end.parent.eq(side != "a"),
             end.latency.eq(self.latency), end.retrain.eq(at("retrain")), end.clear.eq(at("clear")),
             end.start.eq(counter.start if side == "a" else 0), end.start_slot.eq(counter.start_slot),
@@ -142,6 +148,8 @@ class Rig(wiring.Component):
             end.send.eq(self._is_sent(slot)), end.data.eq(flit_of(link, slot)),
             end.take.eq(self._is_sent(sent[phase_bits:])),
         ]
+        if link.slack:
+            self._park(m, core, side, end, slot, counter.waiting)
         for name in ("state", "lane", "up", "errors", "first", "corrected", "least", "greatest"):
             m.d.comb += at(name).eq(getattr(end, name))
         m.d.comb += [at("counter").eq(number), at("counted").eq(counter.counted)]
@@ -157,6 +165,16 @@ class Rig(wiring.Component):
         with m.If(end.arrived & end.up & (sent[phase_bits:] == self.mark_slot)):
             m.d[core] += at("arrival").eq(self.ticks)
         return self._lines(m, side, turn, core, end.beats, counter.counter[:phase_bits])
+
+    def _park(self, m: Module, core: str, side: str, end: Endpoint, slot: Value, waiting: Value) -> None:
+        """When a token runs, and when one will."""
+        before, ran = slot - self.from_slot + READY, Signal(name=f"{side}_ran")
+        some = self.from_slot != self.to_slot
+        m.d[core] += ran.eq(~end.parked)
+        m.d.comb += [
+            end.waiting.eq(waiting | some & (before[:COUNTER_BITS] < READY)), end.begin.eq(~end.parked & ~ran),
+            end.parked.eq(~(some & (slot >= self.from_slot) & (slot < self.to_slot + SETTLED))),
+        ]
 
     def _lines(self, m: Module, side: str, turn: Value, core: str, beats: Value, phase: Value):
         """Data and clock on the pins: what `beats` was in the last core cycle, a bit every UNIT_INTERVAL ticks."""

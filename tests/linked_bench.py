@@ -1,6 +1,7 @@
 """Chips with their endpoints in Verilator: hosts that set links up and run tokens, phases, lines and errors."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
@@ -23,7 +24,8 @@ from arch.link_map import (
     unpack,
 )
 from arch.rack import Link, Port, RackConfig
-from hw.link.parameters import SLOT_BITS, LinkParameters
+from fpga.host.links import ahead
+from hw.link.parameters import COUNTER_BITS, SLOT_BITS, LinkParameters
 from program.image import Image
 from sim.rtl.rack import SteppedHost, prefix
 from sim.rtl.ticked import Ticked
@@ -39,6 +41,10 @@ MOST = 6000
 """Core cycles in which links come up, and in which runs end."""
 RISE = 4
 """Cycles from RUN to `running`."""
+SAMPLES = 2
+"""Times a cycle that the start of a token is looked for."""
+DRIFTS = 32
+"""Cycles, at most, in which no clock gains two ticks on another."""
 
 
 def ring(chips: int, *latencies: int) -> RackConfig:
@@ -53,9 +59,9 @@ def ring(chips: int, *latencies: int) -> RackConfig:
 
 
 @cache
-def _model(rack: RackConfig) -> Ticked:
+def _model(rack: RackConfig, link: LinkParameters) -> Ticked:
     """One for all latencies: they are in registers."""
-    return Ticked(LinkedRack(rack, LINK), "linked_rack")
+    return Ticked(LinkedRack(rack, link), "linked_rack")
 
 
 class LinkedBench:
@@ -63,20 +69,24 @@ class LinkedBench:
 
     wired: has the rack's links, and others, which no host enables. parents: the port that each chip's counter follows;
     W0 by default. apart: the reset of each chip ends some cycles after the one of the chip before, so that slots begin
-    in different cycles until counters follow the root's.
+    in different cycles until counters follow the root's. ppm: by which each chip's clock is fast.
     """
 
     def __init__(self, rack: RackConfig, *, wired: RackConfig | None = None,
                  parents: Sequence[Port | None] | None = None, late: Sequence[int] | None = None,
-                 lengths: Sequence[int] | None = None, skew: int = 0, seed: int = 0, apart: bool = False):
-        self.rack, self.wired, self.parents = rack, wired or rack, parents
-        self.model = _model(replace(self.wired, links=tuple(replace(link, latency=1) for link in self.wired.links)))
+                 lengths: Sequence[int] | None = None, skew: int = 0, seed: int = 0, apart: bool = False,
+                 ppm: Sequence[float] = ()):
+        self.rack, self.wired, self.parents, self.ppm = rack, wired or rack, parents, ppm
+        self._late, self._owed, self.held = [0] * len(rack.chips), [0.0] * len(rack.chips), False
+        self.model = _model(replace(self.wired, oscillators=None, links=tuple(
+            replace(link, latency=1) for link in self.wired.links)), replace(LINK, slack=rack.slack))
         self.core = 2 * UNIT_INTERVAL * LINK.ratio
         self.hosts = [Host(self, n) for n in range(len(rack.chips))]
         self.model.restart()
         rng = np.random.default_rng(seed)
         for n in range(len(rack.chips)):
-            self.drive(n, late=late[n] if late else int(rng.integers(256)), off=0, host_write=0, host_read=0)
+            self._late[n] = late[n] if late else int(rng.integers(256))
+            self.drive(n, late=self._late[n], off=0, host_write=0, host_read=0)
         for n, port in enumerate(self.wired.across):
             base = lengths[n] if lengths else int(rng.integers(skew, 20))
             line = [base + int(rng.integers(-skew, skew + 1)) for _ in range(LINK.pins)] + [base]
@@ -101,12 +111,29 @@ class LinkedBench:
             setattr(self.model, f"{name}_{name_of(port)}", value)
 
     def step(self, cycles: int = 1) -> None:
-        self.model.run(cycles * self.core)
+        if not self.ppm:
+            self.model.run(cycles * self.core)
+            return
+        while cycles > 0:
+            some = min(cycles, DRIFTS)
+            self.model.run(some * self.core)
+            self._drift(some * self.core)
+            cycles -= some
+
+    def _drift(self, ticks: int) -> None:
+        """Let clocks gain what they gain in some ticks, tick by tick; nothing while a host has access."""
+        for n, ppm in enumerate(() if self.held else self.ppm):
+            self._owed[n] += ticks * ppm * 1e-6
+            if abs(self._owed[n]) >= 1:
+                gained = 1 if self._owed[n] > 0 else -1
+                self._owed[n] -= gained
+                self._late[n] = (self._late[n] - gained) % 256
+                self.drive(n, late=self._late[n])
 
     def set_up(self) -> None:
         """Every host writes its registers."""
         for host in self.hosts:
-            host.register(RACK, pack(RACK_SETUP, root=host.number == 0, ahead=32))
+            host.register(RACK, pack(RACK_SETUP, root=host.number == 0, ahead=ahead(self.rack)))
         for port, (_, latency) in self.rack.across.items():
             followed = self.parents[port.chip] if self.parents else Port(port.chip, "W", 0)
             parent = followed == port and port.chip > 0
@@ -134,21 +161,25 @@ class LinkedBench:
             host.register(Control.ERRORS.value, 0)
 
     def run(self, tokens: int, each_step=lambda: None) -> list[list[tuple[int, int]]]:
-        """Run tokens; of each chip's tokens, the counter where they began and the cycles that they took."""
+        """Run tokens; of each chip's tokens, the counter where they began and the cycles that they took by it."""
         self.launch(tokens)
-        begun: list[list[tuple[int, int]]] = [[] for _ in self.hosts]
+        begun: list[list[int]] = [[] for _ in self.hosts]
+        samples = SAMPLES if self.ppm else 1
         for now in range(MOST):
-            for n, found in enumerate(begun):
-                if self.port(n, "token_start"):
-                    found.append((self.port(n, "counter") % (1 << SLOT_BITS + LINK.phase_bits), now))
+            for _ in range(samples):  # so that none is missed of a clock that is fast
+                for n, found in enumerate(begun):
+                    if self.port(n, "token_start") and (counter := self.port(n, "counter")) not in found[-1:]:
+                        found.append(counter)
+                self.model.run(self.core // samples)
             if now > RISE and not any(self.port(n, "running") for n in range(len(self.hosts))):
                 break
+            self._drift(self.core)
             each_step()
-            self.step()
         else:
             raise AssertionError(f"every run must end: {self.status()}")
-        return [[(counter, later - cycle) for (counter, cycle), (_, later) in pairwise(found)]
-                + [(found[-1][0], host.register(Control.TOKEN_CYCLES.value))] if found else []
+        again, numbers = 1 << SLOT_BITS + LINK.phase_bits, 1 << COUNTER_BITS + LINK.phase_bits
+        return [[(counter % again, (later - counter) % numbers) for counter, later in pairwise(found)]
+                + [(found[-1] % again, host.register(Control.TOKEN_CYCLES.value))] if found else []
                 for found, host in zip(begun, self.hosts, strict=True)]
 
     def launch(self, tokens: int) -> None:
@@ -179,7 +210,22 @@ class Host(SteppedHost):
 
     def __init__(self, bench: LinkedBench, number: int):
         super().__init__(bench, number)
-        self.rack = bench.rack
+        self.bench, self.rack = bench, bench.rack
+
+    def write(self, accesses: np.ndarray) -> None:
+        with self._held():
+            super().write(accesses)
+
+    def read(self, space: Space, addrs: Sequence[int]) -> list[int]:
+        with self._held():
+            return super().read(space, addrs)
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """No clock gains on the others: an access takes one cycle of its chip."""
+        self.bench.held = True
+        yield
+        self.bench.held = False
 
     def register(self, address: int, value: int | None = None) -> int:
         """Read a register of CONTROL, or write it."""
@@ -196,3 +242,6 @@ class Host(SteppedHost):
 
     def slot(self) -> int:
         return unpack(RACK_STATUS, self.register(RACK))["slot"]
+
+    def slack(self) -> int:
+        return unpack(RACK_STATUS, self.register(RACK))["slack"]

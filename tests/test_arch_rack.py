@@ -8,10 +8,12 @@ import pytest
 from racks import CHIP, ring
 
 from arch.identity import chip_digest
-from arch.rack import RACKS, Link, Port, RackConfig, linked, rack_of, shelves
+from arch.rack import RACKS, SLACKS, WATCHED, Link, Oscillators, Port, RackConfig, linked, rack_of, shelves
 from base.errors import TspError
+from fpga.host.links import AHEAD, ahead
 from hw.link.frame import crc_frames
-from hw.link.parameters import LinkParameters
+from hw.link.parameters import MOST_SLACK, LinkParameters
+from hw.linked_chip import settle_cycles
 
 PAIR = RACKS["pair"]
 FILE = {
@@ -32,6 +34,26 @@ def test_a_rack_of_a_file_is_the_named_one(tmp_path: Path):
     rack = rack_of(str(tmp_path / "desk.json"))
     assert rack.name == "desk" and (rack.chips, rack.links) == (PAIR.chips, PAIR.links)
     assert rack.digest() == PAIR.digest() != ring(2).digest()
+
+
+def test_clocks_of_their_own_count_only_where_there_are_some(tmp_path: Path):
+    own = {"oscillators": {"ppm": 50, "slack": 3}}
+    (tmp_path / "desk.json").write_text(json.dumps(FILE | own))
+    rack = rack_of(str(tmp_path / "desk.json"))
+    assert rack.oscillators == Oscillators(ppm=50.0, slack=3) and (rack.slack, PAIR.slack) == (3, 0)
+    assert rack.as_json()["oscillators"] == own["oscillators"] and "oscillators" not in PAIR.as_json()
+    assert rack.digest() != PAIR.digest() != replace(rack, oscillators=Oscillators(ppm=50.0, slack=4)).digest()
+    assert replace(rack, oscillators=None).digest() == PAIR.digest()
+
+
+def test_what_the_links_of_chips_with_clocks_of_their_own_need():
+    assert SLACKS[1] == MOST_SLACK
+    for rack in RACKS.values():
+        slow = replace(rack, oscillators=Oscillators(ppm=100.0, slack=SLACKS[1]),
+                       links=tuple(replace(link, latency=63) for link in rack.links))
+        slot = rack.chips[0].slot
+        assert AHEAD < ahead(slow) < 256 and ahead(rack) == AHEAD
+        assert ahead(slow) * slot + settle_cycles(LinkParameters(ratio=2)) < WATCHED
 
 
 def test_rings_reach_every_chip():
@@ -92,6 +114,9 @@ BAD_FILES = [
     (json.dumps(FILE | {"chips": [{"config": "huge", "ports": [0, 1], "slot": 2}]}), "config must be one of"),
     (json.dumps(FILE | {"links": [{"ports": ["0.E0", "1"], "latency": 11}]}), "a port must be written like 0.E0"),
     (json.dumps(FILE | {"chips": [{"config": "ulx3s", "ports": [0, 9], "slot": 2}] * 2}), r"ports must be two numbers"),
+    (json.dumps(FILE | {"oscillators": {"ppm": 100}}), "must have 'slack'"),
+    (json.dumps(FILE | {"oscillators": {"ppm": 100, "slack": 0}}), r"the slack must be in 1\.\.20 cycles, not 0"),
+    (json.dumps(FILE | {"oscillators": {"ppm": 55_000, "slack": 3}}), "at most 1000, not 55000"),
 ]
 
 

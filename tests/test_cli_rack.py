@@ -90,8 +90,8 @@ REFUSED = [
     (["run", "model.bin", "--rack", "desk.json", "--config", "tiny"], "give --config or --rack, not both"),
     (["run", "model.bin", "--tensor", "2"], "--tensor and --pipeline divide a model among the chips of a rack"),
     (["fit", "model.bin", "--pipeline", "2"], "--tensor and --pipeline divide a model among the chips of a rack"),
-    (["fit", "model.bin", "--sequences", "2"], "sequences in flight are on the chips of a rack"),
-    (["run", "model.bin", "--sequences", "0"], "sequences in flight are on the chips of a rack"),
+    (["fit", "model.bin", "--sequences", "3"], "sequences on one chip must be 1 or 2, not 3: give --rack"),
+    (["run", "model.bin", "--sequences", "0"], "sequences on one chip must be 1 or 2, not 0: give --rack"),
     (["run", "model.bin", "--rack", "desk.json", "--tensor", "3"], "--tensor must divide its 2 chips"),
     (["run", "shared.tsp", "--tensor", "2"], "--tensor is for checkpoints only"),
     (["run", "shared.tsp", "--rack", "pair"], "is for rack twins"),
@@ -139,8 +139,9 @@ def test_report_tells_of_chips_and_links(capfd: pytest.CaptureFixture[str], tmp_
                 "--svg", str(paths["svg"])]) == 0
     out = capfd.readouterr().out
     assert "cycles a token on rack twins (2 chips)" in out and "0.E0   1.E0" in out
+    assert "critical path" in out and "0.E0 to 1.E0   outputs" in out
     page = paths["html"].read_text()
-    assert page.count("<svg") == 3 and "http" not in page.replace("http://www.w3.org/2000/svg", "")
+    assert page.count("<svg id=") == 3 and "http" not in page.replace("http://www.w3.org/2000/svg", "")
     ElementTree.parse(paths["svg"])
     assert json.loads(paths["json"].read_text())["otherData"]["config"] == "twins"
     assert app(["report", "shared.tsp", "--chip", "1"]) == 0

@@ -1,5 +1,7 @@
 """Models on racks: every logit, token and cycle of the model's reference, however the model is divided."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from checkpoints import REPOSITORY, SHARED_MODELS, random_checkpoint, small_config
@@ -202,7 +204,7 @@ def test_what_is_too_small_to_be_divided_is_named(chips: int, sizes: dict[str, i
     ({"pipeline": 2, "sequences": 4}, "sequences in flight must be as many as groups of chips, 2, not 4"),
     ({"sequences": 3}, "sequences in flight must be as many as groups of chips, 1 or 2 or 4, not 3"),
 ])
-def test_groups_that_cannot_be(options: dict[str, int], what: str):
+def test_groups_that_cannot_be(options: dict[str, Any], what: str):
     model = small_config(**TINY)
     with pytest.raises(TspError, match=what):
         compile.compile_rack(random_checkpoint(model), random_tokenizer(model.vocab_size), rack=ring(4), **options)

@@ -69,7 +69,11 @@ def code(module: ModuleType) -> Proof:
 
 
 def elastic(module: ModuleType) -> Proof:
-    return ElasticProof(2, module)
+    return ElasticProof(2, module=module)
+
+
+def moved(module: ModuleType) -> Proof:
+    return ElasticProof(1, 4, module)
 
 
 def start(module: ModuleType) -> Proof:
@@ -128,6 +132,7 @@ FAULTS = [
     (elastic, "hw.link.elastic", "self.entry.eq(self.entry + 1)", "self.entry.eq(self.entry + 2)"),
     (elastic, "hw.link.elastic", "read.addr.eq(self.entry)", "read.addr.eq(self.entry + 1)"),
     (elastic, "hw.link.elastic", "write.addr.eq(place[part_bits:])", "write.addr.eq(place)"),
+    (moved, "hw.link.elastic", "self.entry.eq(self.entry + places)", "self.entry.eq(self.entry + places + 1)"),
     (start, "hw.link.counter", "(slot + 1)[:SLOT_BITS]", "slot[:SLOT_BITS]"),
     (start, "hw.link.counter", "waiting & begins & self", "begins & self"),
     (start, "hw.link.counter", "asked.eq(self.go | follows)", "asked.eq(follows)"),

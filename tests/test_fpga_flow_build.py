@@ -5,14 +5,17 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from amaranth.hdl import Fragment, Signal
 from checkpoints import REPOSITORY
-from linked_bench import CHIP, LATENCY, LINK
+from linked_bench import CHIP, LATENCY, LINK, ring
+from rich.console import Console
 
 from arch.config import CONFIGS
 from arch.rack import RACKS, Link, Port, RackConfig
+from base.campaign import Part
 from base.errors import TspError
 from fpga import boards
 from fpga.flow import (
@@ -30,6 +33,7 @@ from fpga.flow import (
 from fpga.flow import (
     place_macros as plan,
 )
+from fpga.flow.family import Netlist, Routed
 from fpga.gateware import linked
 from fpga.gateware.clock import PLLS, Clock
 from hw.linked_chip import ports as linked_ports
@@ -37,6 +41,7 @@ from hw.linked_chip import ports as linked_ports
 SMALL_CHIP = replace(CHIP, ports=(0, 1))
 SMALL_PAIR = RackConfig(name="small pair", chips=(SMALL_CHIP,) * 2,
                         links=(Link(ports=(Port(0, "E", 0), Port(1, "E", 0)), latency=LATENCY),))
+SMALL_RING = ring(2)
 SMALL_LINK = replace(LINK, taps=16)
 
 
@@ -49,23 +54,31 @@ def test_boards_name_a_config():
 @pytest.mark.parametrize("name", ["ulx3s_pair0", "ulx3s_pair1"])
 def test_a_board_of_a_pair_has_its_chip_and_its_pins(name: str):
     board, other = boards.BOARDS[name], boards.BOARDS["ulx3s_pair1" if name.endswith("0") else "ulx3s_pair0"]
-    assert board.wires and other.wires
+    (wires,), (others,) = board.wires, other.wires
     assert board.chip == RACKS["pair"].chips[board.number]
-    linked_ports(board.chip, board.wires.link)  # lanes and slot fit
-    assert board.wires.sends == other.wires.takes and board.wires.follows != other.wires.follows
+    linked_ports(board.chip, wires.link)  # lanes and slot fit
+    assert wires.sends == others.takes and wires.follows != others.follows
     platform = board.make_platform()
-    platform.add_resources([linked.resource(board.wires)])
+    platform.add_resources([linked.resource(wires)])
     lines = platform.request("link", 0, dir="-")
-    assert len(lines.out_data) == len(lines.in_data) == board.wires.link.pins
-    mhz_in = board.wires.link.ratio * board.mhz if board.wires.follows else platform.default_clk_frequency / 1e6
+    assert len(lines.out_data) == len(lines.in_data) == wires.link.pins
+    mhz_in = wires.link.ratio * board.mhz if wires.follows else platform.default_clk_frequency / 1e6
     assert PLLS[board.pll].dividers(mhz_in, board.mhz)[2] % 2 == 0
 
 
-def test_wires_of_another_number_are_refused():
-    wires = boards.BOARDS["ulx3s_pair0"].wires
-    assert wires
+def test_wires_of_another_number_are_refused(monkeypatch: pytest.MonkeyPatch):
+    board = boards.BOARDS["ulx3s_pair1"]
+    (wires,) = board.wires
     with pytest.raises(ValueError, match="sends must name 9 pins and that of the clock"):
         replace(wires, sends=wires.sends[:-1])
+    with pytest.raises(ValueError, match="ulx3s_pair1: a chip with 1 links must have wires for as many, not for 2"):
+        replace(board, wires=(wires, replace(wires, follows=False)))
+    monkeypatch.setitem(RACKS, "small ring", SMALL_RING)
+    with pytest.raises(ValueError, match="ulx3s_pair1: one link at most must give the chip its clock"):
+        replace(board, rack="small ring", wires=(wires, wires))
+    with pytest.raises(ValueError, match="ulx3s_pair1: all links of a chip must be alike"):
+        replace(board, rack="small ring",
+                wires=(wires, replace(wires, follows=False, link=replace(wires.link, taps=1))))
 
 
 @pytest.mark.filterwarnings("ignore:Domain '(sync|fast|rx0)' is used")  # Clock defines them, as for all boards
@@ -74,18 +87,42 @@ def test_the_top_of_a_linked_board_has_its_cells_and_clocks(follows: bool, monke
     """A small chip in place of the pair's."""
     monkeypatch.setitem(RACKS, "small pair", SMALL_PAIR)
     pair = boards.BOARDS[f"ulx3s_pair{int(follows)}"]
-    assert pair.wires
-    wires = replace(pair.wires, link=SMALL_LINK, sends=pair.wires.sends[:5] + pair.wires.sends[-1:],
-                    takes=pair.wires.takes[:5] + pair.wires.takes[-1:])
-    board = replace(pair, rack="small pair", wires=wires)
-    plan = board.make_platform().prepare(linked.LinkedTop(board), "top", emit_src=False)
-    text, pins = (found if isinstance(found, str) else found.decode()
-                  for found in (plan.files["top.il"], plan.files["top.lpf"]))
+    board = replace(pair, rack="small pair", wires=(_small(pair.wires[0]),))
+    text, pins = _prepared(board)
     for cell, count in (("ODDRX1F", 6), ("IDDRX1F", 5), ("DELAYF", 5), ("EHXPLLL", 1)):
         assert text.count(f"cell \\{cell} ") == count, cell
     assert ("FREQUENCY PORT" in pins) == (not follows)  # of the board's own clock
     assert pins.count('SITE "A4"') == pins.count('SITE "A5"') == 1  # gp8 and gn8
     assert len(re.findall(r"FREQUENCY NET \S*link_clk\S* 50000000\.0 HZ", pins)) == 1
+
+
+@pytest.mark.filterwarnings("ignore:Domain '(sync|fast|rx0|rx1)' is used")
+def test_the_top_of_a_board_with_two_links(monkeypatch: pytest.MonkeyPatch):
+    """The middle of a chain: its clock comes over its western link; the eastern one is on the other header."""
+    monkeypatch.setitem(RACKS, "small ring", SMALL_RING)
+    pair = boards.BOARDS["ulx3s_pair1"]
+    near = _small(pair.wires[0])
+    far = replace(near, follows=False, **{name: tuple(f"{n}{sign}" for n in (*range(22, 27), 18))
+                                          for name, sign in (("sends", "+"), ("takes", "-"))})
+    text, pins = _prepared(replace(pair, rack="small ring", wires=(near, far)))
+    for cell, count in (("ODDRX1F", 12), ("IDDRX1F", 10), ("DELAYF", 10), ("EHXPLLL", 1)):
+        assert text.count(f"cell \\{cell} ") == count, cell
+    assert "FREQUENCY PORT" not in pins
+    assert len(re.findall(r"FREQUENCY NET \S*link_clk1?\S* 50000000\.0 HZ", pins)) == 2
+
+
+def _small(wires: boards.Wires) -> boards.Wires:
+    """Five data pins in place of nine."""
+    return replace(wires, link=SMALL_LINK, sends=wires.sends[:5] + wires.sends[-1:],
+                   takes=wires.takes[:5] + wires.takes[-1:])
+
+
+def _prepared(board: boards.Board) -> tuple[str, str]:
+    """The top's RTLIL and constraints."""
+    plan = board.make_platform().prepare(linked.LinkedTop(board), "top", emit_src=False)
+    text, pins = (found if isinstance(found, str) else found.decode()
+                  for found in (plan.files["top.il"], plan.files["top.lpf"]))
+    return text, pins
 
 
 def test_an_unknown_board_is_one_line():
@@ -140,6 +177,58 @@ def test_a_wrong_option_is_one_line(module, arguments, words):
                           text=True, timeout=60)
     assert done.returncode == 2 and not done.stdout
     assert done.stderr.startswith(f"fpga.{module}: ") and words in done.stderr and done.stderr.count("\n") == 1
+
+
+SPEEDS = {1: 50.5, 2: 47.0, 3: 52.25, 4: 51.0}
+
+
+@pytest.fixture
+def seeds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
+    """The seeds that are routed, by a flow that only knows their speeds; seed 2 cannot be routed at first."""
+    routed: list[int] = []
+
+    def route(board: boards.Board, netlist: Netlist, seed: int) -> Routed:
+        routed.append(seed)
+        if seed == 2 and routed.count(2) == 1:
+            raise TspError("nextpnr failed")
+        return Routed(tmp_path, tmp_path, {})
+
+    def measure(board: boards.Board, netlist: Netlist, routed: Routed, seed: int) -> report.Report:
+        return report.Report(
+            board=board.name, part="", config="", digest="", seed=seed, seeds_tried=1, lut4=0, comb=0, ff=0, bram=0,
+            dsp=0, fmax_mhz=SPEEDS[seed], constraint_mhz=50.0, critical_path=(), versions={}, seconds={"nextpnr": 3.0})
+
+    monkeypatch.setattr(build, "synthesise", lambda board: Netlist(tmp_path / "netlist", "", 0.0))
+    monkeypatch.setattr(build, "measure", measure)
+    monkeypatch.setattr(build.tools, "find", lambda name: tools.Tool(name, (), "1"))
+    monkeypatch.setitem(build.FAMILIES, "ecp5", replace(ecp5.FAMILY, route=route))
+    return routed
+
+
+def sweep(folder: Path, **options) -> build.Built | None:
+    return build.build(boards.BOARDS["ulx3s"], range(1, 5), Console(quiet=True), folder=folder, **options)
+
+
+def test_a_sweep_keeps_what_its_seeds_reach_and_takes_the_fastest(seeds: list[int], tmp_path: Path):
+    first = sweep(tmp_path)
+    assert first and (first.report.seed, first.report.fmax_mhz, first.report.seeds_tried) == (3, 52.25, 3)
+    assert seeds == [1, 2, 3, 4, 3]  # the fastest comes from the cache
+    seeds[:] = [2]
+    again = sweep(tmp_path)
+    assert again and again.report.seeds_tried == 4 and seeds == [2, 2, 3]  # what failed is tried again
+
+
+def test_machines_share_a_sweep_by_parts(seeds: list[int], tmp_path: Path):
+    for n in (1, 2):
+        assert sweep(tmp_path, part=Part(index=n, count=2)) is None
+    assert seeds == [1, 3, 2, 4]
+    both = sweep(tmp_path)
+    assert both and both.report.seed == 3
+
+
+def test_a_sweep_of_which_nothing_is_routed_is_a_line(seeds: list[int], tmp_path: Path):
+    with pytest.raises(TspError, match="seed 2: nextpnr failed"):
+        build.build(boards.BOARDS["ulx3s"], [2], Console(quiet=True), folder=tmp_path)
 
 
 def test_make_refuses_an_unknown_board_before_it_installs_the_tools(tmp_path):

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pytest
-from board_racks import BOARDS, OTHER, ROOT
+from board_racks import BOARDS, OTHER, OWN_CLOCKS, ROOT
 from fake_board import FakeBoard, FakeLine, Memory
 
 from arch.host_map import Control, Space
-from arch.link_map import COMMAND, STATUS, LinkRegister, link_address, pack, unpack
+from arch.link_map import COMMAND, RACK, RACK_STATUS, STATUS, LinkRegister, link_address, pack, unpack
 from arch.rack import RackConfig
 from base.errors import TspError
 from cli.link_test import complaints, eyes_of
@@ -73,6 +73,13 @@ def test_boards_that_are_refused(monkeypatch: pytest.MonkeyPatch, boards: Sequen
         rack.open_boards(fakes(monkeypatch, *boards), BOARDS)
 
 
+def test_boards_with_clocks_of_their_own(monkeypatch: pytest.MonkeyPatch):
+    other = replace(OTHER_BOARD, clock_link=0)
+    rack.open_boards(fakes(monkeypatch, ROOT_BOARD, other), OWN_CLOCKS)
+    with pytest.raises(TspError, match="must take its clock from its own oscillator, but takes it from its link 0"):
+        rack.open_boards(fakes(monkeypatch, ROOT_BOARD, OTHER_BOARD), OWN_CLOCKS)
+
+
 def test_an_identity_says_whose_clock_the_board_has():
     assert Identity.unpack(OTHER_BOARD.pack()) == OTHER_BOARD
     assert ROOT_BOARD.pack()[6:8] == b"\0\0"  # as boards before links had it
@@ -101,8 +108,8 @@ class Wire:
 class FakeChip(HostPort):
     """A chip with one link. Its end trains when it is told to while the other end sends the training word."""
 
-    def __init__(self, wires: dict[int, Wire], number: int) -> None:
-        self.config, self.wires, self.number = BOARDS.chips[number], wires, number
+    def __init__(self, wires: dict[int, Wire], number: int, slack: int = 0) -> None:
+        self.config, self.wires, self.number, self.slack = BOARDS.chips[number], wires, number, slack
 
     def write(self, accesses) -> None:
         for one in accesses:
@@ -125,6 +132,8 @@ class FakeChip(HostPort):
 
     def read(self, space: Space, addrs: Sequence[int]) -> list[int]:
         mine = self.wires[self.number]
+        if list(addrs) == [RACK]:
+            return [pack(RACK_STATUS, slack=self.slack)]
         up = all(wire.state is State.LINKED for wire in self.wires.values()) and not mine.late
         errors = 1 << Fault.LATENCY.value if mine.late else 0
         return [pack(STATUS, state=mine.state.value, lane=mine.lane, up=up, errors=errors) for _ in addrs]
@@ -153,6 +162,17 @@ def test_lines_that_do_not_train_are_named(one: Wire, other: Wire, words: str):
     with pytest.raises(TspError, match=words) as refused:
         trained(one, other)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("made_for", "given", "words"), [
+    (BOARDS, 2, "must have links with one clock, not with a slack of 2 cycles for clocks of their own"),
+    (OWN_CLOCKS, 0, "must have links with a slack of 2 cycles for clocks of their own, not with one clock"),
+])
+def test_chips_built_for_other_clocks_are_refused(made_for: RackConfig, given: int, words: str):
+    wires = {n: Wire() for n in range(2)}
+    with pytest.raises(TspError, match=f"chip 0 of rack twins {words}: load a bitstream that was built for the rack"):
+        Links(made_for, [FakeChip(wires, n, given) for n in range(2)]).bring_up()
+    Links(made_for, [FakeChip(wires, n, made_for.slack) for n in range(2)]).bring_up()
 
 
 def test_a_status_in_words():

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from board_racks import BOARDS, OTHER, ROOT, shared
+from board_racks import BOARDS, OTHER, OWN_CLOCKS, ROOT, shared
 from checkpoints import REPOSITORY
 
 from arch.rack import RACKS
@@ -46,7 +47,8 @@ def device(boards: SimulatedRack) -> Iterator[RackOfBoards]:
 def alike(device: RackOfBoards, blocks: list[int]) -> None:
     """Tokens and logits of a sampled story are the reference's, cycles the predicted ones, in blocks of these
     lengths."""
-    program, reference = shared(), open_device("reference", BOARDS)
+    program = device._program
+    reference = open_device("reference", program.rack)
     reference.load(program)
     position = 0
     for each in (device, reference):
@@ -202,6 +204,26 @@ def test_clocks_of_their_own_run_apart_and_the_elastic_buffer_says_so():
             seen = {fault for end in chips.links.ends.values() for fault in end.status().faults}
         assert seen and seen <= {Fault.UNDERFLOW, Fault.OVERFLOW}
         chips.close()
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("seed", range(3))
+def test_a_story_on_boards_with_clocks_of_their_own(seed: int):
+    """Each as far off as its oscillator may be, with jitter and wrong bits. The host takes its time between tokens."""
+    cable = replace(CABLE, delay=2000 + 3000 * seed, seed=seed)
+    with SimulatedRack(OWN_CLOCKS, cable=cable, ppm=[(-1) ** (seed + n) * 100.0 for n in range(2)]) as boards:
+        device = open_rack(boards.paths, OWN_CLOCKS)
+        device.load(shared(OWN_CLOCKS))
+        alike(device, [1, 2, 9])
+        assert device.link_errors[0] > 0 and device.link_errors[1] == device.replays == 0
+        device.close()
+
+
+@pytest.mark.nightly
+def test_bitstreams_for_one_clock_are_refused_where_each_has_its_own():
+    with (SimulatedRack(BOARDS, ppm=[100.0, -100.0]) as boards,
+          pytest.raises(TspError, match=r"must have links with a slack of 2 cycles .* not with one clock")):
+        open_rack(boards.paths, OWN_CLOCKS)
 
 
 def test_numbers_in_ranges():

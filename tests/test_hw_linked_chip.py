@@ -56,7 +56,7 @@ def image(**words: Sequence[int]) -> Image:
                  mems=mems)
 
 
-def copier() -> list[Image]:
+def copier(latency: int = LATENCY) -> list[Image]:
     """Chip 0 sends 24 flits in slots that follow each other, planes of quads 5.., chip 1 writes them. A token that is
     run again does the same again."""
     burst = {"count": FLITS, "interval": CHIP.slot}
@@ -64,7 +64,7 @@ def copier() -> list[Image]:
     send = Instr(LinkOp.SEND, fields={"plane": 2, "ports": 1, **burst})
     take = Instr(LinkOp.RECEIVE, fields={"port": 0, "planes": 0b1010, **burst})
     write = Instr(Op.WRITE, fields={"addr": 36, "stride": 1, "dir": Dir.E, "planes": 0b1010, **burst})
-    taken = SENT + LATENCY
+    taken = SENT + latency
     return [image(MEM_E0=queue((SENT - TO_EDGE - 2, read)), C2C_E=queue((SENT, send))),
             image(C2C_W=queue((taken, take)), MEM_W0=queue((taken + TO_EDGE, write)))]
 
@@ -74,10 +74,15 @@ def memories(chip) -> list[np.ndarray]:
             for name in slices(CHIP)]
 
 
-def check(bench: LinkedBench, images: list[Image], tokens: int, noise: "Noise | None" = None) -> None:
-    """Tokens begin in the same slot on all chips, take the model's cycles, and leave the model's memories."""
-    model = RackModel(bench.rack)
-    model.load(images)
+def check(bench: LinkedBench, images: list[Image], tokens: int, noise: "Noise | None" = None,
+          model: RackModel | None = None) -> None:
+    """Tokens begin in the same slot on all chips, take the model's cycles, and leave the model's memories.
+
+    model: one with these images that has run what the bench has run before.
+    """
+    if model is None:
+        model = RackModel(bench.rack)
+        model.load(images)
     predicted = model.run(tokens)
     begun = bench.run(tokens, noise or (lambda: None))
     if noise:

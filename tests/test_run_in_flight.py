@@ -44,7 +44,7 @@ def test_more_stories_than_sequences(program: RackProgram):
 
 def test_a_period_of_other_cycles_is_an_error(program: RackProgram, monkeypatch: pytest.MonkeyPatch):
     def late(self: RackInFlight, periods: int) -> list[Period]:
-        return [Period(sequence=None, position=-1, token=-1, predicted=700, cycles=701)]
+        return [Period(tokens=(), predicted=700, cycles=701)]
 
     monkeypatch.setattr(RackInFlight, "run", late)
     tales = Tales(open_in_flight("model", PAIR), program, PLANS)

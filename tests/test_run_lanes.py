@@ -1,17 +1,17 @@
-"""Sequences in flight as devices: sessions in threads, each with the tokens of one alone."""
+"""Sequences of one device, a rack or a chip, as devices: sessions in threads, each with the tokens of one alone."""
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import pytest
-from flights import PAIR, SMALL, in_flight
+from flights import ALONE, PAIR, SMALL, in_flight, one, together
 
-from program.rack import RackProgram
+from arch.config import CONFIGS
+from program.rack import AnyProgram
 from run.devices import open_device, open_in_flight
 from run.lanes import Lanes
 from run.sampling import Sampling
 from run.session import Session, Step
-from sim.device.in_flight import RackInFlight
+from sim.device.in_flight import Flights
 
 QUESTIONS = {  # prompt, sampling
     "greedy": ([1, 5, 7], Sampling()),
@@ -25,36 +25,35 @@ def ask(session: Session, prompt: list[int], sampling: Sampling, tokens: int) ->
     return [step for _ in range(tokens) for step in session.run()]
 
 
-@pytest.fixture(scope="module")
-def program() -> RackProgram:
-    return in_flight(PAIR, buckets=2, **SMALL)
+@pytest.fixture(scope="module", params=["rack", "chip"])
+def program(request: pytest.FixtureRequest) -> AnyProgram:
+    return in_flight(PAIR, buckets=2, **SMALL) if request.param == "rack" else together(CONFIGS["ulx3s"], **ALONE)
 
 
-def test_sessions_in_threads(program: RackProgram):
+def test_sessions_in_threads(program: AnyProgram):
     """One sequence is asked again and again, the other only now and then."""
-    lanes = Lanes(open_in_flight("model", PAIR), program)
-    one, other = (Session(lane, program) for lane in lanes.lanes)
+    lanes = Lanes(open_in_flight("model", program.config), program)
+    busy, other = (Session(lane, program) for lane in lanes.lanes)
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(lambda: [ask(one, *question, 12) for question in QUESTIONS.values()])
+        first = pool.submit(lambda: [ask(busy, *question, 12) for question in QUESTIONS.values()])
         second = pool.submit(lambda: [ask(other, *question, 5) for question in reversed(QUESTIONS.values())])
         told, short = first.result(), second.result()
     lanes.close()
-    alone = replace(program, chips=tuple(replace(chip, sequences=1) for chip in program.chips))
     for found, order, count in ((told, QUESTIONS.values(), 12), (short, reversed(QUESTIONS.values()), 5)):
         for steps, question in zip(found, order, strict=True):
             first = steps[0].position  # behind what the cache had of the question before
-            wanted = ask(Session(open_device("reference", PAIR), alone), *question, first + count)
+            wanted = ask(Session(open_device("reference", PAIR), one(program)), *question, first + count)
             assert [(step.position, step.token) for step in steps] == [(step.position, step.token)
                                                                        for step in wanted[first:]]
             assert all(step.measured == step.predicted for step in steps)
 
 
-def test_what_goes_wrong_is_told_to_whoever_waits(program: RackProgram, monkeypatch: pytest.MonkeyPatch):
-    def broken(self: RackInFlight, periods: int) -> None:
+def test_what_goes_wrong_is_told_to_whoever_waits(program: AnyProgram, monkeypatch: pytest.MonkeyPatch):
+    def broken(self: Flights, periods: int) -> None:
         raise RuntimeError("no power")
 
-    lanes = Lanes(open_in_flight("model", PAIR), program)
-    monkeypatch.setattr(RackInFlight, "run", broken)
+    lanes = Lanes(open_in_flight("model", program.config), program)
+    monkeypatch.setattr(Flights, "run", broken)
     with pytest.raises(RuntimeError, match="no power"):
         ask(Session(lanes.lanes[1], program), [1], Sampling(), 1)
     lanes.close()

@@ -1,14 +1,15 @@
-"""A server of sequences in flight: as many users at once, each with the answer that he gets alone."""
+"""A server of several sequences, on a rack or on one chip: as many users at once, each with the answer that he gets
+alone."""
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from flights import PAIR, SMALL, in_flight
+from flights import ALONE, PAIR, SMALL, in_flight, one, together
 from serving import running
 
-from program.rack import RackProgram
+from arch.config import CONFIGS
+from program.rack import AnyProgram
 from program.tokenizer import Tokenizer
 from run.answer import Answer, Question
 from run.devices import open_device
@@ -18,22 +19,21 @@ from run.session import Session
 PROMPTS = [[1, 5 + n] for n in range(5)]
 
 
-@pytest.fixture(scope="module")
-def program() -> RackProgram:
-    return in_flight(PAIR, buckets=2, **SMALL)
+@pytest.fixture(scope="module", params=["rack", "chip"])
+def program(request: pytest.FixtureRequest) -> AnyProgram:
+    return in_flight(PAIR, buckets=2, **SMALL) if request.param == "rack" else together(CONFIGS["ulx3s"], **ALONE)
 
 
-def alone(program: RackProgram, prompt: list[int], sampling: Sampling) -> str:
+def alone(program: AnyProgram, prompt: list[int], sampling: Sampling) -> str:
     """The answer of one sequence by itself."""
-    one = replace(program, chips=tuple(replace(chip, sequences=1) for chip in program.chips))
-    session = Session(open_device("reference", PAIR), one)
+    session = Session(open_device("reference", PAIR), one(program))
     answer = Answer(session, Tokenizer.from_bytes(program.tokenizer), Question(prompt=prompt, tokens=8,
                                                                                sampling=sampling))
     list(answer.prefill())
     return "".join(piece.text for piece in answer.pieces())
 
 
-def test_two_users_at_once(program: RackProgram, tmp_path: Path):
+def test_two_users_at_once(program: AnyProgram, tmp_path: Path):
     with running(program=program, template=None, folder=tmp_path, devices=("model",)) as server:
         assert [handle.name for handle in server.engine.handles] == ["model, sequence 0", "model, sequence 1"]
         assert len({handle.pid for handle in server.engine.handles}) == 1
@@ -44,7 +44,7 @@ def test_two_users_at_once(program: RackProgram, tmp_path: Path):
         assert answer.json["choices"][0]["text"] == alone(program, prompt, Sampling(temperature=0.7, seed=prompt[1]))
 
 
-def test_a_process_that_is_lost_is_started_again_for_all_sequences(program: RackProgram, tmp_path: Path):
+def test_a_process_that_is_lost_is_started_again_for_all_sequences(program: AnyProgram, tmp_path: Path):
     with running(program=program, template=None, folder=tmp_path, devices=("reference",)) as server:
         first = server.engine.handles[0]
         first.kill()

@@ -1,12 +1,11 @@
 """Sequences in flight: every token and logit of each sequence alone, every period in the predicted cycles."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from checkpoints import random_checkpoint, small_config
-from flights import PAIR, SMALL, in_flight
+from flights import PAIR, SMALL, Alone, Begin, fly, in_flight, one, some
 from programs import TINY, random_tokenizer
 from rack_programs import EVEN
 from racks import ring
@@ -16,10 +15,7 @@ from arch.rack import linked, mesh, shelves
 from base.errors import TspError
 from compiler.compile import compile_checkpoint
 from compiler.rack.compile import compile_rack
-from program.rack import RackProgram
 from run.devices import open_device, open_in_flight
-from sim.device.in_flight import InFlight
-from sim.device.reference_device import ReferenceDevice
 
 LONG = {**EVEN, "seq_len": 96}
 """So many vectors of positions that their masks are in SRAM."""
@@ -27,61 +23,6 @@ TURNS = {**EVEN, "vocab_size": 1500}
 """The classifier takes a loop."""
 WIDE = {"n_heads": 4, "n_kv_heads": 2, "head_dim": 16, "dim": 64, "hidden_dim": 72}
 """Heads of several vectors, of a chip with eight lanes."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Begin:
-    """A sequence that is told to begin before a period."""
-
-    period: int
-    sequence: int
-    prompt: Sequence[int] = (1,)
-    temperature: float = 0.0
-    seed: int = 0
-
-
-@dataclass
-class Alone:
-    """Each sequence by itself, on the reference device for one sequence."""
-
-    program: RackProgram
-    devices: dict[int, ReferenceDevice] = field(default_factory=dict)
-
-    def start(self, begin: Begin) -> None:
-        device = self.devices.setdefault(begin.sequence, ReferenceDevice())
-        device.load(replace(self.program, chips=tuple(replace(chip, sequences=1) for chip in self.program.chips)))
-        device.start(begin.prompt, begin.temperature, begin.seed)
-
-
-def fly(program: RackProgram, device: InFlight, begins: Sequence[Begin], periods: int,
-        ends: Mapping[int, int] | None = None) -> int:
-    """Run periods one by one. ends: a sequence that ends before a period. Returns how many tokens were compared."""
-    alone, compared = Alone(program), 0
-    device.load(program)
-    for period in range(periods):
-        for begin in (begin for begin in begins if begin.period == period):
-            device.start(begin.sequence, begin.prompt, begin.temperature, begin.seed)
-            alone.start(begin)
-        if ends and period in ends:
-            device.end(ends[period])
-        (found,) = device.run(1)
-        assert found.cycles == found.predicted
-        if found.sequence is not None:
-            own = alone.devices[found.sequence]
-            (wanted,) = own.run(1)
-            assert (found.token, found.position + 1) == (wanted.token, own.counters.tokens)
-            assert np.array_equal(device.logits(), own.logits())
-            compared += 1
-    assert not device.errors
-    device.close()
-    return compared
-
-
-def some(sequences: int) -> list[Begin]:
-    """Sequences of all kinds: a prompt or none, greedy or sampled, each begun at another time, and one begun anew."""
-    first = [Begin(period=3 * n % 5, sequence=n, prompt=[1, 5 + n, 7][: 1 + n % 3], temperature=0.8 * (n % 2), seed=n)
-             for n in range(sequences)]
-    return [*first, Begin(period=17, sequence=sequences - 1, prompt=[1, 9], temperature=0.5, seed=77)]
 
 
 def test_two_sequences_on_two_chips():
@@ -121,21 +62,24 @@ def test_sequences_run_to_the_end_of_their_context_while_another_goes_on():
     assert [p.predicted for p in periods] == ([short.period] * 2 * short.limit
                                               + [long.period] * 2 * (program.context - short.limit) + [short.period])
     assert [p.cycles for p in periods] == [p.predicted for p in periods]
-    assert [p.position for p in periods if p.sequence == 0] == list(range(program.context))
+    assert [told.position for p in periods for told in p.tokens] == list(range(program.context))
     device.start(1, [1, 5], 0.5, 3)
-    assert [(p.sequence, p.position) for p in device.run(4)] == [(None, -1), (1, 0), (None, -1), (1, 1)]
+    told = [[(token.sequence, token.position) for token in p.tokens] for p in device.run(4)]
+    assert told == [[], [(1, 0)], [], [(1, 1)]]
     device.close()
 
 
 def test_the_reference_tells_the_same():
     program = in_flight(PAIR, buckets=2, **SMALL)
-    one, other = open_in_flight("model", program.rack), open_in_flight("reference", program.rack)
-    for device in (one, other):
+    model, reference = open_in_flight("model", program.rack), open_in_flight("reference", program.rack)
+    for device in (model, reference):
         device.load(program)
         for begin in some(2)[:2]:
             device.start(begin.sequence, begin.prompt, begin.temperature, begin.seed)
-    assert [replace(period, cycles=None) for period in one.run(12)] == other.run(12)
-    assert np.array_equal(one.logits(), other.logits())
+    periods = model.run(12)
+    assert [replace(period, cycles=None) for period in periods] == reference.run(12)
+    last = periods[-1].tokens[0].sequence
+    assert np.array_equal(model.logits(last), reference.logits(last))
 
 
 def test_a_sequence_goes_on_from_what_is_cached():
@@ -146,11 +90,10 @@ def test_a_sequence_goes_on_from_what_is_cached():
     device.start(1, [1, 5, 7])
     device.run(8)
     device.start(1, [1, 5, 7, 9, 11], 0.7, 5, cached=3)
-    told = [period for period in device.run(12) if period.sequence == 1]
+    told = [token for period in device.run(12) for token in period.tokens]
     alone.start(Begin(period=0, sequence=1, prompt=[1, 5, 7, 9, 11], temperature=0.7, seed=5))
     wanted = alone.devices[1].run(3 + len(told))[3:]
-    assert [(period.position, period.token) for period in told] == [(3 + n, each.token)
-                                                                    for n, each in enumerate(wanted)]
+    assert [(each.position, each.token) for each in told] == [(3 + n, each.token) for n, each in enumerate(wanted)]
     device.close()
 
 
@@ -201,11 +144,10 @@ def test_eight_sequences_on_eight_chips_take_a_seventh_of_the_cycles():
 
 def test_what_is_refused():
     program = in_flight(PAIR, buckets=2, **SMALL)
-    with pytest.raises(TspError, match="the program serves 2 sequences in flight: run it with `tsp run --sequences 2`"):
+    with pytest.raises(TspError, match="the program serves 2 sequences: run it with `tsp run --sequences 2`"):
         open_device("model", program.rack).load(program)
-    one = replace(program, chips=tuple(replace(chip, sequences=1) for chip in program.chips))
     with pytest.raises(TspError, match="the program serves one sequence: compile it with --sequences"):
-        open_in_flight("model", program.rack).load(one)
+        open_in_flight("model", program.rack).load(one(program))
     with pytest.raises(TspError, match="sequences in flight must be as many as chips, 3, or 1, not 2"):
         compile_rack(random_checkpoint(small_config(**TINY)), random_tokenizer(TINY["vocab_size"]), rack=ring(3),
                      sequences=2)

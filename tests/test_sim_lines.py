@@ -1,16 +1,25 @@
 """Errors of the lines between chips: what the links' code makes of them, and that they are always the same."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 import pytest
 from small_racks import PAIR
 
-from arch.rack import Port, linked
+from arch.rack import Oscillators, Port, linked
+from base.errors import TspError
 from hw.link.secded import Verdict
 from sim.lines import LineFaults, Lines, parameters
 
 NEAR, FAR = Port(0, "E", 0), Port(1, "E", 0)
+
+
+def test_a_delay_is_refused_where_links_put_it_right():
+    own = replace(PAIR, oscillators=Oscillators(ppm=100.0, slack=2))
+    Lines(own, LineFaults.parse("errors=1e-6"))
+    with pytest.raises(TspError, match="delay must be 0 on rack twins: its chips have clocks of their own"):
+        Lines(own, LineFaults.parse("delay=1"))
 
 
 def lines(text: str) -> Lines:

@@ -1,6 +1,7 @@
 """Chips that exchange flits: worked examples, random programs, the verifier's proof, and the RTL in lockstep."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ from racks import CHIP, ring, words
 from arch.host_map import Trap
 from arch.isa import Dir, Instr, LinkOp, Op
 from arch.legal import IllegalProgram
-from arch.rack import RackConfig
+from arch.rack import Oscillators, RackConfig
 from arch.row import queues, slices
+from base.errors import TspError
 from compiler.verify.proof import verify_bucket
-from compiler.verify.rack import verify_links
+from compiler.verify.rack import verify_links, verify_slack
 from program.image import Image, image_of
 from sim.check.racks import bucket_words, lockstep_of_rack, random_images
 from sim.check.random_instructions import MAX_OFFSET
@@ -110,6 +112,26 @@ def test_what_only_the_verifier_refuses():
         verify(PAIR, [image(PERIOD + 1, C2C_E=sender().queues["C2C_E"], MEM_E0=sender().queues["MEM_E0"]), image()])
     with pytest.raises(IllegalProgram, match="there must be a program for each of 2 chips, not 1"):
         verify_links(PAIR, [verify_bucket(CHIP, bucket_words(image(), 0), PERIOD, {})])
+
+
+def test_the_slack_must_suffice_for_a_token():
+    """At 100 ppm clocks run apart by a cycle in 5,000. 2,500 cycles are around a token; one is for jitter."""
+    def needed(period: int, ppm: float = 100.0) -> int:
+        return Oscillators(ppm=ppm, slack=1).apart(period)
+
+    assert [needed(period) for period in (100, 2400, 2500, 100_000)] == [2, 2, 3, 22]
+    assert needed(100_000, 25.0) == 7
+    own = replace(PAIR, oscillators=Oscillators(ppm=100.0, slack=2))
+    verify(own, [sender(), taker()])
+    verify_slack(own, 2400)
+    with pytest.raises(TspError, match=r"^rack ring of 2: clocks of \+-100 ppm run 3 cycles apart in a token of 2,600 "
+                                       r"cycles, but its slack is 2: give it a slack of 3 cycles and links with"):
+        verify_slack(own, 2600)
+    with pytest.raises(TspError, match="but its slack is 2: use oscillators with fewer ppm, or one clock"):
+        verify_slack(own, 100_000)
+    off = replace(PAIR, oscillators=Oscillators(ppm=1000.0, slack=2))
+    with pytest.raises(TspError, match="rack ring of 2: clocks of"):
+        verify(off, [sender(), taker()])
 
 
 def flits(images: Sequence[Image]) -> int:

@@ -93,6 +93,13 @@ def test_flits_that_do_not_match_the_schedule_are_an_error(images: list[Image], 
     rack.close()
 
 
+def test_more_flits_than_a_channel_holds_are_no_wait_if_nobody_takes_them():
+    rack = VerilatedRack(PAIR)
+    with pytest.raises(ChipFault, match=r"1200 flits that arrived at port 1\.E0 were not taken"):
+        run(rack, [SENDER, image()], 400)
+    rack.close()
+
+
 def test_flits_that_match_it_are_none():
     rack = VerilatedRack(PAIR)
     assert run(rack, [SENDER, taker(SENT + LATENCY)], 2) == Ran(cycles=[[PERIOD] * 2] * 2, sent={

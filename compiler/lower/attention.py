@@ -12,9 +12,11 @@ from arch.isa import Alu, DrainMax, ErUse, Func, Order, Red, Sat
 from arch.vectors import SIDES
 from compiler.ir import Acc, Act, Cluster, Mem, Reg, Stream
 from compiler.place.geometry import DRAIN_BURST, Geometry, Head
+from compiler.place.placement import ACROSS
 from program.integer import Q_SHIFT
 
 from .builder import FRAC, Builder
+from .by_sides import project_by_sides
 from .exchange import gather, sent_interval
 from .norm import gain_of, norm
 from .product import add_to_residual, last_of
@@ -46,7 +48,8 @@ def attention(b: Builder, state: TokenState) -> None:
     if projects or (share and share.scattered):  # some chips of a rack have no heads, but all exchange what they norm
         acts, er = norm(b, state, "attention norm", gain=gain_of(b, "g_layer", 0), site="att_norm",
                         post=b.shifts.norm_att)
-        queries = project(b, state, acts, er) if projects else queries
+        if projects:
+            queries = (project_by_sides if b.geometry.by_sides else project)(b, state, acts, er)
         b.free_exponent(er)
     does = {side: _heads(b, state, side, queries, outputs) for side in SIDES}
     for side, step, n in _in_turn(b.geometry):
@@ -54,7 +57,7 @@ def attention(b: Builder, state: TokenState) -> None:
     if b.geometry.share:
         for k in range(len(_output_order(b.geometry)), _most_outputs(b.geometry)):
             _share_outputs(b, outputs, k)
-    b.free(*queries.values())
+    b.free(*(query for query in queries.values() if not isinstance(query, Act)))
     _project_outputs(b, state, outputs)
 
 
@@ -96,17 +99,13 @@ def _heads(b: Builder, state: TokenState, side: str, queries: Queries, outputs: 
 # --- scores --------------------------------------------------------------------------------------------------------
 
 
-def _scores(b: Builder, state: TokenState, head: Head, query: Reg | Mem, number: int) -> Scores:
+def _scores(b: Builder, state: TokenState, head: Head, query: Reg | Mem | Act, number: int) -> Scores:
     """q.k of all positions of the bucket, scaled and masked; number: of the head on its side.
 
     Positions before the bucket's first do not wait for this token's key.
     """
     label, g, s, side = "score", b.geometry, b.shifts, head.side
-    act = Act(side, b.activations[side].take(g.head_vectors), g.head_vectors)
-    cluster = b.cluster(label)
-    own = {"alu": Alu.AND, "c": state.head_lanes[head.member]} if state.head_lanes else {}
-    q8, _ = cluster.alu(a=query, pre=Q_SHIFT, sat=Sat.S8, n=g.head_vectors, **own)
-    cluster.load(q8, act)
+    act = query if isinstance(query, Act) else _int8_query(b, state, head, query)
     scores, largest = b.tensor(f"t_{side}{number % 2}"), b.regs(1)
     drains = g.static_keys and b.config.drain_max and b.valid > 0
     for start, count in _bursts(b, state.mask, drains):
@@ -136,11 +135,22 @@ def _scores(b: Builder, state: TokenState, head: Head, query: Reg | Mem, number:
     return Scores(scores, largest)
 
 
+def _int8_query(b: Builder, state: TokenState, head: Head, query: Reg | Mem) -> Act:
+    """A head's query in an activation buffer, with 0 in the lanes of others."""
+    vectors = b.geometry.head_vectors
+    act = Act(head.side, b.activations[head.side].take(vectors), vectors)
+    cluster = b.cluster("score")
+    own = {"alu": Alu.AND, "c": state.head_lanes[head.member]} if state.head_lanes else {}
+    q8, _ = cluster.alu(a=query, pre=Q_SHIFT, sat=Sat.S8, n=vectors, **own)
+    cluster.load(q8, act)
+    return act
+
+
 def _bursts(b: Builder, mask: Reg | None, drains: bool) -> list[tuple[int, int]]:
     """(first, count) of the vectors of positions whose scores are computed in a burst, all masked or none. Few masks
     are in registers, and applied at once; others come from SRAM, a few at a time. drains: those without a mask take no
     operation of the VXM."""
-    most = b.geometry.position_burst if b.geometry.head_vectors > 1 else DRAIN_BURST
+    most = b.geometry.position_burst if b.geometry.masks_on_both_sides else DRAIN_BURST
     masked = max(most, mask.count) if mask else most
     free = b.geometry.position_burst if drains else most
     edges = sorted({*range(0, b.valid, free), b.valid, *range(b.valid, b.chunks, masked), b.chunks})
@@ -153,9 +163,11 @@ def _masked(b: Builder, mask: Reg | None, label: str, scaled: dict[str, Any], fi
     if mask:
         return scaled | {"alu": Alu.ADD, "c": mask[first : first + count]}
     part = scaled["dst"]
+    if "b" not in scaled and b.geometry.together > 1:
+        return scaled | {"alu": Alu.ADD, "c": b.tensor(f"mask_{ACROSS[scaled['a'].side]}", first, count)}
     b.op(label, **scaled | {"sat": Sat.S32})
     add = {"a": part, "alu": Alu.ADD, "sat": scaled["sat"], "n": count, "dst": part}
-    if b.geometry.head_vectors > 1:
+    if b.geometry.masks_on_both_sides:
         return add | {"c": b.tensor("mask_W0" if part.slice == "E0" else "mask_E0", first, count)}
     copy = b.regs(count)
     b.op(label, a=b.tensor("mask_W0", first, count), n=count, dst=copy)
@@ -231,7 +243,7 @@ def _ends_vector(g: Geometry, head: Head) -> bool:
 
 def _output_acts(b: Builder, number: int) -> dict[str, Act]:
     """The activation entries of a head's vectors, from vector `number` on."""
-    first = b.config.act_depth - len(b.geometry.attention_vectors()) + number
+    first = b.outputs[number]
     return b.placement.matrices["wo"].inputs({side: Act(side, first, b.geometry.head_vectors) for side in SIDES})
 
 

@@ -136,11 +136,11 @@ def _rotation(b: Builder, position: Reg, cos: Reg, sin: Reg) -> None:
 def _mask(b: Builder, position: Reg) -> Reg | None:
     """What scores, or products of static keys, are added to: 0, or far below. Returned if it is in registers.
 
-    A few vectors stay in registers, where heads of one vector leave room for them; heads of several vectors have
-    them in both inner slices.
+    A few vectors stay in registers, where heads of one vector leave room for them; otherwise they may be in both inner
+    slices.
     """
     label, n, start = "mask", b.chunks - b.valid, b.regs(1)
-    several = b.geometry.head_vectors > 1
+    several = b.geometry.masks_on_both_sides
     mask = b.regs(n) if not several and n <= MASKS else b.tensor("mask_W0", 0, n)
     b.op(label, a=position, alu=Alu.SUB, c=Imm(b.valid * b.geometry.lanes), dst=start)
     b.op(label, a=Iota(), alu=Alu.GT, c=start, n=n, dst=mask)
@@ -229,7 +229,8 @@ def _unpack_row(b: Builder, token: Reg, scale: Reg, residual: Reg | Mem, shift: 
     label, n, er = "embedding", len(b.geometry.embedded), b.exponents.take()
     table, row, whole = b.placement.matrices["embedding"], Fmt.B3, len(b.geometry.resident)
     b.op(label, a=token, pre=-3, alu=Alu.AND, c=Imm(8 * (PLANES - 1)), er_dst=er)
-    work, other = (b.tensor("xg", 0, n), b.tensor("h16", 0, n)) if n > ROW_REGISTERS else (b.regs(n), b.regs(n))
+    in_registers = n <= ROW_REGISTERS and b.geometry.together == 1
+    work, other = (b.regs(n), b.regs(n)) if in_registers else (b.tensor("xg", 0, n), b.tensor("h16", 0, n))
     for group in range(b.config.weight_groups):
         west, east = (table.tensors[side][group].mem(0, n, index=INDEX_EMBEDDING, cells=()) for side in SIDES)
         b.op(label, a=west, alu=Alu.OR, c=east, n=n, dst=other if group else work)

@@ -16,7 +16,7 @@ from arch.vectors import SIDES, ceil_div
 from base.errors import TspError
 from compiler.ir import Act, Block, Cluster, Imm, Mem, Read, Reg, Stream, Write
 from compiler.place.geometry import Geometry
-from compiler.place.placement import Placement
+from compiler.place.placement import Placement, qkv_vectors
 from program.integer import IntegerModel
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ FRAC = {func: table.frac_bits for func, table in tables.TABLES.items()}
 class Pool:
     """Numbered entries, the one that has been free longest first, so that reuse seldom waits."""
 
-    def __init__(self, size: int, what: str) -> None:
-        self._free = deque(range(size))
-        self._size, self._what = size, what
+    def __init__(self, entries: range, what: str) -> None:
+        self._free = deque(entries)
+        self._size, self._what = len(entries), what
 
     def take(self, count: int = 1) -> int:
         """First of `count` neighbouring entries. Raises TspError if there are none."""
@@ -52,8 +52,8 @@ class Pool:
 class Ring:
     """Entries of a buffer, given out in turn and never returned: the scheduler waits for those still in use."""
 
-    def __init__(self, size: int, what: str) -> None:
-        self.size, self._what, self._next = size, what, 0
+    def __init__(self, entries: range, what: str) -> None:
+        self.size, self._first, self._what, self._next = len(entries), entries.start, what, 0
 
     def take(self, count: int, align: int = 1) -> int:
         """First of `count` neighbouring entries, a multiple of `align`: few places make few distinct words.
@@ -67,7 +67,12 @@ class Ring:
         if self._next + count > self.size:
             self._next = 0
         base, self._next = self._next, self._next + count
-        return base
+        return self._first + base
+
+    def restart(self) -> int:
+        """The first entry, which is given out next."""
+        self._next = 0
+        return self._first
 
 
 class Builder:
@@ -82,7 +87,10 @@ class Builder:
     blocks: what is written so far; the last one is open.
     registers, exponents: pools of the VXM.
     accumulators, activations: rings of the MXM of each side. Where heads share vectors, the last accumulators of a side
-    are not in its ring: see `head_accumulator`. Nor are the last activation entries, which hold attention's output.
+    are not in its ring: see `head_accumulator`. Nor are the last activation entries, which hold attention's output, and
+    its queries if they are computed by sides.
+
+    Of several sequences in one program, each has a builder of its own, and its part of all registers and buffers.
     """
 
     def __init__(self, placement: Placement, chunks: int, valid: int = 0, exchange: "Exchange | None" = None) -> None:
@@ -92,13 +100,23 @@ class Builder:
         self.config: ChipConfig = self.geometry.config
         self.shifts = self.model.shifts
         self.blocks: list[Block] = []
-        self.registers = Pool(self.config.rf_depth, "registers")
-        self.exponents = Pool(self.config.er_depth, "exponents")
-        shared, outputs = self.geometry.shared_accumulators, len(self.geometry.attention_vectors())
-        self.accumulators = {side: Ring(self.config.acc_depth - shared, f"accumulators of MXM_{side}")
+        self.registers = Pool(self._part(self.config.rf_depth), "registers")
+        self.exponents = Pool(self._part(self.config.er_depth), "exponents")
+        accs, acts = self._part(self.config.acc_depth), self._part(self.config.act_depth)
+        self._shared = accs[len(accs) - self.geometry.shared_accumulators :]
+        self.outputs = acts[len(acts) - len(self.geometry.attention_vectors()) :]
+        fixed = max(sum(output[0] == "q" for other, output in qkv_vectors(self.geometry) if other == side)
+                    for side in SIDES) if self.geometry.by_sides else 0
+        self.queries = range(self.outputs.start - fixed, self.outputs.start)
+        self.accumulators = {side: Ring(range(accs.start, self._shared.start), f"accumulators of MXM_{side}")
                              for side in SIDES}
-        self.activations = {side: Ring(self.config.act_depth - outputs, f"activation entries of MXM_{side}")
+        self.activations = {side: Ring(range(acts.start, self.queries.start), f"activation entries of MXM_{side}")
                             for side in SIDES}
+
+    def _part(self, entries: int) -> range:
+        """This sequence's entries of a file or buffer."""
+        count = entries // self.geometry.together
+        return range(self.placement.sequence * count, (self.placement.sequence + 1) * count)
 
     @property
     def chip(self) -> int:
@@ -183,13 +201,25 @@ class Builder:
 
     def head_accumulator(self, side: str, member: int) -> int:
         """The accumulator of the heads with this number in their head set; it holds 0 in the lanes of the others."""
-        return self.config.acc_depth - self.geometry.shared_accumulators + member
+        return self._shared[member]
 
     # -- activation buffers --
 
     def acts(self, count: int, align: int = 1) -> dict[str, Act]:
         """Entries of the activation buffers of both sides, for the same values, from a multiple of `align` on."""
         return {side: Act(side, self.activations[side].take(count, align), count) for side in SIDES}
+
+    def most_acts(self) -> int:
+        """Most entries that `all_acts` gives."""
+        spare = len(self.queries) + len(self.outputs) if self.geometry.together > 1 else 0
+        return min(ring.size for ring in self.activations.values()) + spare
+
+    def all_acts(self, count: int) -> dict[str, Act]:
+        """`acts` for values that are needed when attention's queries and output no longer are: of several sequences,
+        each then has those entries, too."""
+        if self.geometry.together == 1:
+            return self.acts(count)
+        return {side: Act(side, ring.restart(), count) for side, ring in self.activations.items()}
 
     @staticmethod
     def load(cluster: Cluster, stream: Stream, acts: Mapping[str, Act]) -> None:

@@ -1,15 +1,17 @@
 """Logits and sampling scores of all tokens, and the search for the greatest score."""
 
+import itertools
 from dataclasses import dataclass, replace
 from typing import Any
 
 from arch.isa import Alu, Func, Red, Sat
 from arch.vectors import SIDES
 from compiler.ir import BURST_SLOT, Acc, Act, Cluster, Imm, Iota, Mem, Reg, Stream
+from compiler.place.layout import Halves
 from compiler.place.placement import Matrix
 
 from .builder import Builder, less
-from .noise import every_other, gumbel, made_by_layers, noise
+from .noise import every_other, gumbel, made_by_layers, made_for, noise, rest_of_noise
 from .product import product
 
 LOWEST = {"a": Imm(-1), "pre": 1 - 32, "red": Red.MAX, "red_slot": 0}
@@ -34,7 +36,8 @@ class Best:
 
 
 def classify(b: Builder, acts: dict[str, Act], er: int | None, threshold: Reg) -> Best:
-    """Logits in "logits", scores in "z"; the caller returns the registers of the result.
+    """Logits in "logits", scores in "z", of a chip that shares the vocabulary its greatest score in "best"; the caller
+    returns the registers of the result.
 
     acts, er: the normed residual and the register of its exponent. threshold: the least score that is searched for, in
     every lane. A large vocabulary takes a loop of its own, block "classifier"; what its turns leave over is straight
@@ -50,7 +53,9 @@ def classify(b: Builder, acts: dict[str, Act], er: int | None, threshold: Reg) -
     first, end = loop.turns * loop.body, len(b.placement.matrices["classifier"].vectors["W"])
     if not made_by_layers(b) and first < end:
         noise(b, 2 * first, g.vocab - 2 * first, rel=0)
-    split = 0 if loop.turns or end <= g.late_logits else g.late_logits
+    rest_of_noise(b)
+    split = 0 if loop.turns or end <= g.late_logits else max(
+        start for start, _ in _bursts(b, range(end)) if start <= g.late_logits)
     if split:
         _vectors(b, acts, er, range(split, end), {})
         greatest = b.regs(1)
@@ -58,7 +63,7 @@ def classify(b: Builder, acts: dict[str, Act], er: int | None, threshold: Reg) -
         early = _choice(b, greatest, threshold, 2 * split, g.vocab - 2 * split)
         b.free(greatest)
     _vectors(b, acts, er, range(first, split or end), ready)
-    _greatest(b, alu=Alu.MAX, c=threshold, dst=score)
+    _greatest(b, b.tensor("best", b.chip, 1) if g.share else None, alu=Alu.MAX, c=threshold, dst=score)
     if loop.turns and 2 * first < g.vocab:
         early = _choice(b, score, threshold, 2 * first, g.vocab - 2 * first)
     return Best(score=score, turns=loop.turns, unsearched=2 * split or g.vocab, early=early)
@@ -70,11 +75,13 @@ def turn_greatest(b: Builder) -> Mem:
     return b.tensor("gumbel", 2 * b.placement.vocabulary.body - 1, 1)
 
 
-def _greatest(b: Builder, **fields: Any) -> None:
-    """An operation on the greatest score so far."""
+def _greatest(b: Builder, place: Mem | None = None, **fields: Any) -> None:
+    """An operation on the greatest score so far. place: where its result goes besides."""
     cluster = b.cluster("sample")
     _, top = cluster.alu(**LOWEST, red_keep=1)
-    b.alu(cluster, a=b.across_lanes(cluster, top, Red.MAX), **fields)
+    result, _ = b.alu(cluster, a=b.across_lanes(cluster, top, Red.MAX), **fields)
+    if place:
+        cluster.write(result, place)
 
 
 def _choice(b: Builder, greatest: Reg, threshold: Reg, first: int, count: int) -> Reg:
@@ -114,9 +121,8 @@ def _vectors(b: Builder, acts: dict[str, Act], er: int | None, vectors: range, r
     """Product, logits and scores of some vectors of each side. ready: accumulators of the first bursts, if their
     products are computed."""
     matrix = b.placement.matrices["classifier"]
-    most = b.geometry.burst if b.placement.vocabulary.turns else b.geometry.logit_burst
-    todo = [(side, start, min(most, vectors.stop - start, len(matrix.vectors[side]) - start))
-            for start in vectors[::most] for side in SIDES]
+    todo = [(side, start, min(count, len(matrix.vectors[side]) - start))
+            for start, count in _bursts(b, vectors) for side in SIDES]
     todo = [item for item in todo if item[2] > 0]
 
     def computed(side: str, start: int, count: int) -> Acc:
@@ -127,6 +133,22 @@ def _vectors(b: Builder, acts: dict[str, Act], er: int | None, vectors: range, r
         if n >= AHEAD and n + AHEAD < len(todo):
             accs.append(computed(*todo[n + AHEAD]))
         _token_scores(b, matrix, accs[n], start, er, 0)
+
+
+def _bursts(b: Builder, vectors: range) -> list[tuple[int, int]]:
+    """(first, count) of the bursts of some vectors of a side. Of several sequences, the noise of a burst is of one
+    layer, or of the end, and its scales lie in one half."""
+    g, loop = b.geometry, b.placement.vocabulary
+    if g.together == 1 or loop.turns:
+        most = g.burst if loop.turns else g.logit_burst
+        return [(start, min(most, vectors.stop - start)) for start in vectors[::most]]
+    scale, end = b.placement.matrices["classifier"].scale["W"], len(b.placement.matrices["classifier"].vectors["W"])
+    assert isinstance(scale, Halves)
+    edges = {*vectors[:1], vectors.stop, scale.tensor.quads, *range(made_for(b), end, g.logit_burst)}
+    if made_for(b):
+        edges |= {*range(0, made_for(b), g.noise_of_layers())}
+    starts = sorted(edge for edge in edges if edge in vectors or edge == vectors.stop)
+    return [(start, stop - start) for start, stop in itertools.pairwise(starts)]
 
 
 def _token_scores(b: Builder, matrix: Matrix, acc: Acc, start: int, er: int | None, rel: int) -> tuple[Cluster, Stream]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from arch.isa import Alu, ErUse, Func, Order, Red, Sat
 from arch.vectors import SIDES, ceil_div
-from compiler.ir import Acc, Act, Mem
+from compiler.ir import Acc, Act, Mem, Reg
 from compiler.place.geometry import DRAIN_BURST
 from compiler.place.placement import Matrix
 from program.integer import groups
@@ -42,9 +42,8 @@ def feed_forward(b: Builder, state: TokenState) -> None:
     otherwise into SRAM, and from there group by group.
     """
     g = b.geometry
-    fits = g.dim + g.hidden <= min(ring.size for ring in b.activations.values())
-    straight = "silu" not in b.model.dynamic and fits
-    block = b.acts(g.dim + g.hidden * straight)
+    straight = "silu" not in b.model.dynamic and g.dim + g.hidden <= b.most_acts()
+    block = b.all_acts(g.dim + g.hidden) if straight else b.acts(g.dim)
     inputs = {side: act.entries(0, g.dim) for side, act in block.items()}
     _, er = norm(b, state, "ffn norm", gain=gain_of(b, "g_layer", 1), site="ffn_norm",
                  post=b.shifts.norm_ffn, acts=inputs)
@@ -105,7 +104,7 @@ def _channels(b: Builder, inner: Inner, start: int, accs: list[Acc], sums: dict[
 def gate(b: Builder, inner: Inner, start: int, accs: list[Acc], **fields: Any) -> dict[str, Any]:
     """The operation, with these fields, that ends silu(gate) * up of some vectors; what it needs is written before."""
     label, s, n = "gate", b.shifts, accs[0].count
-    gate, up, sigmoid = b.regs(n), b.regs(n), b.regs(n)
+    gate, up, sigmoid = (_place(b, name, start, n) for name in ("gate", "up", "sigmoid"))
     for acc, post, sat, dst in ((accs[0], s.gate, Sat.S18, gate), (accs[1], s.up, Sat.S16, up)):
         requantise(b, b.cluster(label), inner.matrix, acc, start, pre=s.ffn_pre, post=post, sat=sat, dst=dst,
                    **less(inner.er))
@@ -113,6 +112,12 @@ def gate(b: Builder, inner: Inner, start: int, accs: list[Acc], **fields: Any) -
     b.op(label, a=gate, func=Func.MUL, b=sigmoid, post=15, sat=Sat.S18, n=n, dst=gate)
     b.free(gate, up, sigmoid)
     return {"a": gate, "func": Func.MUL, "b": up, "post": s.f, "n": n, **fields}
+
+
+def _place(b: Builder, name: str, start: int, count: int) -> Reg | Mem:
+    """Where some vectors are on their way to the inner layer: in registers, to be returned, or in SRAM, where several
+    sequences leave too few of these."""
+    return b.regs(count) if b.geometry.together == 1 else b.tensor(name, start, count)
 
 
 def _quantised(b: Builder, f: Mem, er: int | None) -> dict[str, Act]:

@@ -13,7 +13,7 @@ from compiler.place.placement import COMPARED
 from .builder import Builder
 from .classifier import Best, classify, turn_greatest
 from .exchange import gather
-from .index import INDEX_TOKENS, index_turn, load_index, one_hot_mask, own_masks
+from .index import INDEX_TOKENS, index_turn, load_index, one_hot_mask, own_masks, register_of
 from .norm import gain_of, norm
 from .state import TokenState
 
@@ -23,19 +23,25 @@ def finish(b: Builder, state: TokenState) -> None:
     "position" and the table's next entry; returns the registers of `state`."""
     acts, er = norm(b, state, "final norm", gain=gain_of(b, "g_final"), site="final_norm",
                     post=b.shifts.norm_f)
-    b.free(state.residual, state.cos, state.sin, state.mask)
+    if b.geometry.together > 1:  # single registers are taken from these first, and the residual's stay neighbours
+        b.free(state.cos, state.sin, state.residual)
+        for ring in b.accumulators.values():
+            ring.restart()  # it holds two bursts of logits
+    else:
+        b.free(state.residual, state.cos, state.sin, state.mask)
     b.free_exponent(state.shift)
     b.free_exponent(state.bytes)
     share = b.geometry.share
-    known = b.regs(1) if b.placement.vocabulary.turns and not share else None
+    known = b.regs(1) if (b.placement.vocabulary.turns or b.geometry.together > 1) and not share else None
     position, threshold = _known_token(b, known)
     best = classify(b, acts, er, threshold)
     if share:
         _choose_of_all(b, best)
-    elif known:
+    elif best.turns:
+        assert known
         _choose_in_turn(b, best, known)
     else:
-        _choose(b, best)
+        _choose(b, best, known)
     keep_position(b, position)
     b.free(best.score)
     b.free(threshold, position)
@@ -75,7 +81,8 @@ def keep_position(b: Builder, position: Reg) -> None:
 
 def next_token(b: Builder) -> Mem:
     """The vector of the token table that holds the next position's."""
-    return b.placement.tensors["tokens"].mem(0, 1, index=INDEX_TOKENS, cells=("tokens",))
+    register = register_of(b.placement, INDEX_TOKENS)
+    return b.placement.tensors["tokens"].mem(0, 1, index=register, cells=(("tokens", b.placement.sequence),))
 
 
 def index_next_token(b: Builder, position: Reg) -> None:
@@ -87,16 +94,22 @@ def index_next_token(b: Builder, position: Reg) -> None:
     b.free(masks)
 
 
-def _choose(b: Builder, best: Best) -> None:
+def _choose(b: Builder, best: Best, known: Reg | None) -> None:
     """The known token, or the first of the greatest score: among the vectors that are not searched yet, or else the
-    early choice, the least of the two. Frees the register of the early choice."""
+    early choice, the least of the two. Frees the register of the early choice. known: the known token, or INT_MAX, if
+    not in reduction slot 3; freed, too."""
     label, fields = "choose", {}
+    if known and best.early:
+        b.op(label, a=known, alu=Alu.MIN, c=best.early, dst=best.early)
+        b.free(known)
+    elif known:
+        best = replace(best, early=known)
     if best.early:
         fields = {"alu": Alu.MIN, "c": best.early}
         b.free(best.early)
     cluster = b.cluster(label)
     _, least = cluster.alu(a=b.tensor("z", 0, best.unsearched), alu=Alu.INDEX, b=Iota(), c=best.score,
-                           n=best.unsearched, red=Red.MIN, red_slot=3, red_keep=1)
+                           n=best.unsearched, red=Red.MIN, red_slot=3, red_keep=int(not known))
     token, _ = b.alu(cluster, a=b.across_lanes(cluster, least, Red.MIN), **fields, dst=b.tensor("token"))
     cluster.write(token, next_token(b))
 
@@ -148,21 +161,33 @@ def _choose_of_all(b: Builder, best: Best) -> None:
     assert share
     chips = len(share.vocab)
     scores, tokens = b.tensor("best", 0, chips), b.tensor("best", chips, chips)
-    b.op(label, a=best.score, dst=scores[b.chip : b.chip + 1])
     gather(b, "best", [range(chip, chip + 1) for chip in range(chips)], PLANES)
     planes, sat = (2, Sat.S16) if b.geometry.tokens < 1 << 15 else (3, Sat.S18)
     _first_of_chip(b, best, sat, tokens[b.chip : b.chip + 1])
     gather(b, "best", [range(chips + chip, chips + chip + 1) for chip in range(chips)], planes)
-    greatest, less = b.regs(1), b.regs(chips) if chips <= COMPARED else b.tensor("less")
-    cluster = b.cluster(label)
-    _, top = cluster.alu(a=scores, n=chips, red=Red.MAX, red_slot=BURST_SLOT)
-    b.alu(cluster, a=b.across_lanes(cluster, top, Red.MAX), dst=greatest)
-    b.op(label, a=scores, alu=Alu.LT, c=greatest, n=chips, dst=less)
+    less = b.regs(chips) if chips <= COMPARED else b.tensor("less")
+    _compare(b, best, scores, less)
     cluster = b.cluster(label)
     _, least = cluster.alu(a=less, pre=1, logical=1, alu=Alu.OR, c=tokens, n=chips, red=Red.MIN, red_slot=3, red_keep=1)
     token, _ = b.alu(cluster, a=b.across_lanes(cluster, least, Red.MIN), dst=b.tensor("token"))
     cluster.write(token, next_token(b))
-    b.free(best.early, greatest, less)
+    b.free(best.early, less)
+
+
+def _compare(b: Builder, best: Best, scores: Mem, less: Reg | Mem) -> None:
+    """less = -1 for each chip whose score is less than another's, 0 for the others. Of two chips, each compares the
+    other's score with its own, which spares the greatest of both."""
+    label, chip = "choose", b.chip
+    if scores.count == 2:
+        other = scores[1 - chip : 2 - chip]
+        for number, alu in ((chip, Alu.GT), (1 - chip, Alu.LT)):
+            b.op(label, a=other, alu=alu, c=best.score, dst=less[number : number + 1])
+        return
+    greatest, cluster = b.regs(1), b.cluster(label)
+    _, top = cluster.alu(a=scores, n=scores.count, red=Red.MAX, red_slot=BURST_SLOT)
+    b.alu(cluster, a=b.across_lanes(cluster, top, Red.MAX), dst=greatest)
+    b.op(label, a=scores, alu=Alu.LT, c=greatest, n=scores.count, dst=less)
+    b.free(greatest)
 
 
 def _first_of_chip(b: Builder, best: Best, sat: Sat, dst: Mem) -> None:

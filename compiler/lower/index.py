@@ -27,20 +27,32 @@ INDEX_LOW, INDEX_TOKENS = 5, 6
 """In W0: rotations by less than `ROPE_STEP`, known tokens."""
 
 
+SECOND = {INDEX_K: 6, INDEX_V: 7, INDEX_SCALE: 2, INDEX_TOKENS: 1}
+"""Registers of the second of two sequences in one program, where the first one has these. No slice uses a number twice:
+neither keys nor, with scales of their own, values then lie in E0 and W0."""
+
+
+def register_of(placement: Placement, register: int) -> int:
+    """The index register that a sequence of a program has for this one, which addresses its state. Others are shared:
+    only the beginning or the end of a token uses them, for a moment."""
+    return SECOND.get(register, register) if placement.sequence else register
+
+
 def index_turn(placement: Placement) -> int:
     """E0's index register of a turn's scores. Of several sequences, it is one that only the first part of a token
     uses, for that of the sequence has its number."""
-    return INDEX_TURN if placement.geometry.sequences == 1 else INDEX_EMB_SCALE
+    return INDEX_EMB_SCALE if placement.geometry.in_flight else INDEX_TURN
 
 
 def load_index(b: Builder, label: str, value: Reg | Mem, *, shift: int = 0, scale: str, masks: Reg | Mem,
                slices: Iterable[str], register: int, own: bool = False) -> None:
     """Index register of some slices = (value >> shift) * the constant `scale`, with the masks of a vector.
 
-    own: it addresses a tensor of the sequence's state. Of several sequences, `masks` then holds the offset of the
-    present one, see `own_masks`.
+    own: it addresses a tensor of the sequence's state. Of sequences in flight, `masks` then holds the offset of the
+    present one, see `own_masks`. Of several in one program, the register is its own, see `register_of`.
     """
-    cluster, several = b.cluster(label), own and b.geometry.sequences > 1
+    cluster, several = b.cluster(label), own and b.geometry.in_flight
+    register = register_of(b.placement, register) if own else register
     stream, _ = cluster.alu(a=value, pre=shift, round=0, func=Func.MUL,
                             b=b.constant(f"own_{scale}" if several else scale),
                             alu=Alu.ADD if several else Alu.OR, c=masks)
@@ -48,8 +60,8 @@ def load_index(b: Builder, label: str, value: Reg | Mem, *, shift: int = 0, scal
 
 
 def own_masks(b: Builder, name: str) -> Mem:
-    """The constant "lanes" or "planes"; of several sequences, with the present one's offset in lane 0."""
-    if b.geometry.sequences == 1:
+    """The constant "lanes" or "planes"; of sequences in flight, with the present one's offset in lane 0."""
+    if not b.geometry.in_flight:
         return b.constant(name)
     return b.placement.tensors[f"own_{name}"].mem(0, 1, index=INDEX_SEQUENCE, cells=())
 

@@ -26,8 +26,17 @@ def made_by_layers(b: Builder) -> bool:
 def noise(b: Builder, first: int, count: int, *, rel: int) -> None:
     """The next random states of `count` vectors of tokens, by xorshift32, and -log2 of exponential variates of them in
     "gumbel". rel: loop level whose offset the addresses get."""
-    label, n = "noise", count
-    state, work = (replace(b.tensor(name, first, count), rel=rel) for name in ("noise", "gumbel"))
+    _noise(b, *(replace(b.tensor(name, first, count), rel=rel) for name in ("noise", "gumbel")))
+
+
+def rest_of_noise(b: Builder) -> None:
+    """The noise that the layers leave to the end of a token, if they do."""
+    if made_by_layers(b) and "noise_rest" in b.placement.tensors:
+        _noise(b, b.tensor("noise_rest"), b.tensor("gumbel_rest"))
+
+
+def _noise(b: Builder, state: Mem, work: Mem) -> None:
+    label, n = "noise", state.count
     b.op(label, a=state, pre=-13, alu=Alu.XOR, c=state, n=n, dst=state)
     b.op(label, a=state, pre=17, logical=1, alu=Alu.XOR, c=state, n=n, dst=state)
     b.op(label, a=state, pre=-5, alu=Alu.XOR, c=state, n=n, dst=state)
@@ -42,8 +51,16 @@ def gumbel(b: Builder, first: int, count: int, *, rel: int) -> Mem:
     tensor = b.placement.tensors["gumbel"]
     if not tensor.per_layer:
         return every_other(b, "gumbel", first, count, rel=rel)
+    if first >= 2 * made_for(b):
+        return every_other(b, "gumbel_rest", first - 2 * made_for(b), count, rel=rel)
     layer, within = divmod(first, tensor.quads)
-    return Mem(tensor.slice, tensor.addr + layer * b.placement.layout.strides[tensor.slice] + within, count, 2)
+    own = tensor.mem(within, 2 * count - 1)[::2]
+    return replace(own, addr=own.addr + layer * b.placement.layout.strides[tensor.slice], rel=0)
+
+
+def made_for(b: Builder) -> int:
+    """Vectors of a side's tokens, from the first on, whose noise the layers make."""
+    return b.placement.tensors["noise"].quads // 2 * b.model.layers if made_by_layers(b) else 0
 
 
 def every_other(b: Builder, name: str, first: int, count: int, *, rel: int) -> Mem:

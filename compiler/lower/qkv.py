@@ -1,5 +1,6 @@
 """First part of attention: queries, keys and values of the token, and its entries of the K/V cache."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,14 +16,14 @@ from program.integer import KEY_SHIFT
 
 from .builder import FRAC, Builder, less
 from .exchange import hand, sent_interval
-from .index import INDEX_K, INDEX_SCALE, INDEX_V
+from .index import INDEX_K, INDEX_SCALE, INDEX_V, register_of
 from .product import product, product_as_it_comes, requantise
 from .state import TokenState
 
 Vectors = list[tuple[Acc, int]]
 """Of each vector of a projected head, the accumulator and the number among its side's vectors."""
-Queries = dict[tuple[int, int], Reg | Mem]
-"""Rotated queries by (head set, query), in registers or in the tensor "q"."""
+Queries = dict[tuple[int, int], Reg | Mem | Act]
+"""Rotated queries by (head set, query), in registers or in the tensor "q"; or int8 in activation buffers."""
 SWAP_MAP = 0
 """Permutation map that exchanges neighbouring lanes (RoPE pairs)."""
 
@@ -136,7 +137,7 @@ def _key(b: Builder, state: TokenState, head_set: int, y: Reg) -> None:
             cluster = b.cluster(label)
             both, _ = cluster.alu(a=temp, rep=Rep.REP16)
             lanes = cluster.sxm(both, Op.SHIFT, lane=member * b.model.head_size % g.lanes, distribute=1)
-            cluster.write(lanes, key_scales(b, kv, 0, 1, now=True, index=INDEX_SCALE).loc)
+            cluster.write(lanes, _new_scale(b, kv))
     b.free(y, r)
     b.exponents.give(er)
 
@@ -144,20 +145,25 @@ def _key(b: Builder, state: TokenState, head_set: int, y: Reg) -> None:
 def _write_keys(b: Builder, cluster: Cluster, head_set: int, k8: Stream) -> None:
     """int8 keys, each byte on all planes, into the cache."""
     for group in range(1, b.config.weight_groups + 1):
-        cluster.write(k8, b.placement.k[head_set, group].mem(0, b.geometry.head_vectors, index=INDEX_K,
-                                                             cells=_key_cells(head_set, group)))
+        cluster.write(k8, _new_keys(b, head_set, group))
 
 
-def _key_cells(head_set: int, group: int) -> tuple[Cell, ...]:
+def _new_keys(b: Builder, head_set: int, group: int) -> Mem:
+    """Where the token's keys go."""
+    return b.placement.k[head_set, group].mem(0, b.geometry.head_vectors, index=register_of(b.placement, INDEX_K),
+                                              cells=key_cells(b, head_set, group))
+
+
+def key_cells(b: Builder, head_set: int, group: int) -> tuple[Cell, ...]:
     """What stands for the keys of the token that is being computed."""
-    return (("K", head_set, group),)
+    return (("K", head_set, group, b.placement.sequence),)
 
 
 def keys(b: Builder, head_set: int, group: int, start: int, count: int, *, now: bool) -> Mem:
     """Keys of `count` vectors of positions from `start` on; now: the token's own may be among them."""
     per_chunk = b.geometry.vector_entries * b.geometry.head_vectors
     return b.placement.k[head_set, group].mem(start * per_chunk, count * per_chunk,
-                                              cells=_key_cells(head_set, group) if now else ())
+                                              cells=key_cells(b, head_set, group) if now else ())
 
 
 def key_scales(b: Builder, kv: int, start: int, count: int, *, now: bool, index: int = 0) -> As:
@@ -165,10 +171,16 @@ def key_scales(b: Builder, kv: int, start: int, count: int, *, now: bool, index:
     g = b.geometry
     side = SIDES[kv // g.heads_per_vector % 2]
     pair, half = divmod(g.kv_heads(side).index(kv), 2)
+    cells = (("kscale", side, pair, b.placement.sequence),) if now else ()
     mem = b.placement.tensors[f"kscale_{side}"].mem(
-        pair * g.chunks + start, count, planes=3 << 2 * half, cells=(("kscale", side, pair),) if now else (),
+        pair * g.chunks + start, count, planes=3 << 2 * half, cells=cells,
         **({"index": index} if index else {}))
     return As(mem, (Fmt.LO16, Fmt.HI16)[half])
+
+
+def _new_scale(b: Builder, kv: int) -> Mem:
+    """Where the scale of the token's key goes."""
+    return key_scales(b, kv, 0, 1, now=True, index=register_of(b.placement, INDEX_SCALE)).loc
 
 
 # --- values --------------------------------------------------------------------------------------------------------
@@ -178,10 +190,10 @@ def _value(b: Builder, matrix: Matrix, head_set: int, vectors: list[tuple[Acc, i
     """int8 values of a head set into SRAM, each byte on all planes."""
     for v, (acc, start) in enumerate(vectors):
         requantise(b, b.cluster("value"), matrix, acc, start, pre=b.shifts.qkv_pre, post=b.shifts.v, sat=Sat.S8,
-                   rep=Rep.REP8, dst=_value_temp(b, head_set, v), **less(er))
+                   rep=Rep.REP8, dst=value_temp(b, head_set, v), **less(er))
 
 
-def _value_temp(b: Builder, head_set: int, vector: int) -> Mem:
+def value_temp(b: Builder, head_set: int, vector: int) -> Mem:
     return b.tensor("vtemp", head_set * b.geometry.head_vectors + vector, 1)
 
 
@@ -197,7 +209,7 @@ def spread_values(b: Builder, head_set: int) -> None:
             if kv >= b.model.kv_heads:
                 continue
             cluster = b.cluster("value")
-            copies = cluster.read(_value_temp(b, head_set, v), SXM["E"], span)
+            copies = cluster.read(value_temp(b, head_set, v), SXM["E"], span)
             for row in range(rows):
                 lanes = cluster.sxm(copies, Op.SHIFT, first=row * (span // rows), count=span // rows,
                                     lane=member * span + row, lane_inc=rows % g.lanes, distribute=1)
@@ -205,13 +217,20 @@ def spread_values(b: Builder, head_set: int) -> None:
                 for copy in _copies(b, kv):
                     tensor = b.placement.v[copy, group]
                     cluster.write(lanes, tensor.mem(v * g.vector_entries, span // rows, planes=1 << plane,
-                                                    index=INDEX_V, cells=(("V", copy, v, row),)))
+                                                    index=register_of(b.placement, INDEX_V),
+                                                    cells=_value_cells(b, copy, v, [row])))
+
+
+def _value_cells(b: Builder, kv: int, vector: int, rows: Iterable[int]) -> tuple[Cell, ...]:
+    """What stands for some rows of the values of the token that is being computed."""
+    return tuple(("V", kv, vector, row, b.placement.sequence) for row in rows)
 
 
 def values(b: Builder, kv: int, group: int, chunks: int) -> Mem:
     """Values of the first `chunks` vectors of positions, the token's own among them."""
     g = b.geometry
-    cells = tuple(("V", kv, v, row) for v in range(g.head_vectors) for row in range(4 * (group - 1), 4 * group))
+    cells = tuple(cell for v in range(g.head_vectors)
+                  for cell in _value_cells(b, kv, v, range(4 * (group - 1), 4 * group)))
     return b.placement.v[kv, group].mem(0, chunks * g.head_entries, cells=cells)
 
 
@@ -306,8 +325,7 @@ def _made_key(b: Builder, head: int, y: Reg | None, r: Reg | None, er: int, clus
 def _keep_key(b: Builder, head: int, cluster: Cluster, stream: Stream) -> None:
     for copy in _held(b, head):
         for group in range(1, b.config.weight_groups + 1):
-            cluster.write(stream, b.placement.k[copy, group].mem(0, b.geometry.head_vectors, index=INDEX_K,
-                                                                 cells=_key_cells(copy, group)))
+            cluster.write(stream, _new_keys(b, copy, group))
 
 
 def _made_scale(b: Builder, head: int, planes: int, cluster: Cluster) -> Stream:
@@ -319,7 +337,7 @@ def _made_scale(b: Builder, head: int, planes: int, cluster: Cluster) -> Stream:
 
 def _keep_scale(b: Builder, head: int, planes: int, cluster: Cluster, stream: Stream) -> None:
     for copy in _held(b, head):
-        mem = key_scales(b, copy, 0, 1, now=True, index=INDEX_SCALE).loc
+        mem = _new_scale(b, copy)
         cluster.write(stream, replace(mem, planes=mem.planes & planes))
 
 

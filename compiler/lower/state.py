@@ -17,7 +17,7 @@ class TokenState:
     cos, sin: vectors of a head's rotation; sin is negated in odd lanes, for products that are swapped.
     head_lanes: masks of the lanes of each head of a shared vector; none if heads share no vectors.
     mask: what scores of the last `chunks - valid` vectors of positions are added to, if it is in registers; otherwise
-    it is in the tensor "mask_W0", and in "mask_E0" if heads have several vectors.
+    it is in the tensor "mask_W0", and in "mask_E0" if `Geometry.masks_on_both_sides`.
     """
 
     residual: Reg | Mem

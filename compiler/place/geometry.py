@@ -22,6 +22,8 @@ DRAIN_BURST = 4
 
 WORKING = 8
 """Registers that serve as working space for the heads of both sides."""
+LEAST_WORKING = 6
+"""The same, of each of several sequences in one program: fewer, for one waits while another works."""
 
 
 def native_head_size(head_size: int, lanes: int) -> int:
@@ -62,12 +64,14 @@ class Geometry:
 
     model: the model; on a chip of a rack, the rows or layers of it that the chip holds.
     share: what the other chips hold, if rows are divided. stage: if layers are.
+    together: independent sequences that a program advances in each of its periods.
     """
 
     config: ChipConfig
     model: IntegerModel
     share: Share | None = None
     stage: Stage | None = None
+    together: int = 1
 
     def __post_init__(self) -> None:
         size, rows = self.model.head_size, self.config.rows
@@ -137,7 +141,17 @@ class Geometry:
     @property
     def sequences(self) -> int:
         """Sequences whose states the chip holds."""
-        return self.stage.sequences if self.stage else 1
+        return self.stage.sequences if self.stage else self.together
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether an index register says which of several sequences a program works on."""
+        return bool(self.stage) and self.sequences > 1
+
+    @property
+    def registers(self) -> int:
+        """Registers of the VXM for each sequence of a program."""
+        return self.config.rf_depth // self.together
 
     @property
     def embeds(self) -> bool:
@@ -204,6 +218,11 @@ class Geometry:
         """Vectors of logits in a burst. It is short on a chip of a rack, which has few of them."""
         return DRAIN_BURST if self.share else self.burst
 
+    def noise_of_layers(self) -> int:
+        """Vectors of a side's tokens whose noise each layer makes, of several sequences in one program: the end of a
+        token makes the noise of at least as many. There the VXM has as much time to spare as in a layer."""
+        return min(self.logit_burst, ceil_div(self.vocab, 2) // (self.model.layers + 1))
+
     @property
     def late_logits(self) -> int:
         """Vectors of logits of each side that are computed last, while the others are searched: two bursts."""
@@ -219,6 +238,8 @@ class Geometry:
     def residual_in_registers(self) -> bool:
         """Whether the residual stays in the VXM's registers: it is short, or there are few query vectors beside it."""
         vectors = len(self.resident)
+        if self.together > 1:
+            return vectors + 2 * self.head_vectors + self.shared_accumulators + LEAST_WORKING <= self.registers
         return vectors <= 6 or (vectors <= 8 and vectors + len(self.query_vectors()) <= 16)
 
     @property
@@ -227,7 +248,20 @@ class Geometry:
         residual = len(self.resident) if self.residual_in_registers else 0
         masks = self.heads_per_vector if self.heads_per_vector > 1 else 0
         return (len(self.query_vectors()) + residual + 2 * self.head_vectors + masks + WORKING
-                <= self.config.rf_depth)
+                <= self.registers)
+
+    @property
+    def masks_on_both_sides(self) -> bool:
+        """Whether the masks of positions are in both inner slices: in the one across from any score. Of several
+        sequences in one program they never are in registers."""
+        return self.head_vectors > 1 or self.together > 1
+
+    @property
+    def by_sides(self) -> bool:
+        """Whether the queries, keys and values of a side are computed together, see `compiler.lower.by_sides`: of
+        several sequences, and if a side computes the queries of its own heads."""
+        return (self.together > 1 and self.static_keys and self.head_vectors == 1 and self.heads_per_vector == 1
+                and self.head_sets % 2 == 0)
 
     def kv_heads(self, side: str) -> list[int]:
         """K/V heads of a hemisphere."""

@@ -7,7 +7,7 @@ matrix.
 
 import itertools
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -30,8 +30,10 @@ class Tensor:
     """A tensor in one slice.
 
     quads: quads in each layer, or in all if the tensor is global; of one copy.
-    copies: independent copies, one for each sequence. They are interleaved: quad q of copy s is at q * copies + s.
+    copies: independent copies, one for each sequence. They are interleaved: quad q of copy s is at q * copies + s. An
+    index register says which copy is meant.
     addr: first quad, once `Layout.place` has run.
+    apart: whole copies follow each other in place of that: quad q of copy s is at s * quads + q. See `of`.
     """
 
     name: str
@@ -40,11 +42,18 @@ class Tensor:
     per_layer: bool
     addr: int = -1
     copies: int = 1
+    apart: bool = False
 
     @property
     def size(self) -> int:
         """Quads of all copies, in each layer or in all."""
         return self.quads * self.copies
+
+    def of(self, sequence: int) -> "Tensor":
+        """A copy of a sequence that is apart from others; the tensor itself if it has no copies."""
+        if self.copies == 1:
+            return self
+        return replace(self, addr=self.addr + sequence * self.quads, copies=1, apart=False)
 
     def mem(self, start: int = 0, count: int = 0, **kwargs: Any) -> Mem:
         """`count` quads from quad `start` of the tensor on. By default, all to its end.
@@ -52,6 +61,8 @@ class Tensor:
         Of several copies it is the present sequence's, unless another index register is named, which must hold that
         sequence's offset, too.
         """
+        if self.apart:
+            raise ValueError(f"{self.name}: `of` says which copy is meant")
         if self.copies > 1:
             kwargs = {"index": INDEX_SEQUENCE} | kwargs
         return Mem(self.slice, self.addr + start * self.copies, count or self.quads - start, self.copies,
@@ -100,7 +111,7 @@ class Halves:
 
 @dataclass(eq=False)
 class Layout:
-    """Allocates slices of a chip and fills their image."""
+    """Allocates slices of a chip and fills their image. apart: of every tensor with copies, see `Tensor`."""
 
     config: ChipConfig
     layers: int
@@ -108,6 +119,7 @@ class Layout:
     strides: dict[str, int] = field(default_factory=dict)
     contents: list[tuple[Tensor, np.ndarray]] = field(default_factory=list)
     shared: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    apart: bool = False
 
     def depth(self, name: str) -> int:
         """Quads of a slice."""
@@ -128,7 +140,7 @@ class Layout:
             copies: int = 1) -> Tensor:
         """Reserve quads in the first of `slices` that has room. Raises TspError if none has."""
         options = (slices,) if isinstance(slices, str) else slices
-        tensor = Tensor(name, options[0], quads, per_layer, copies=copies)
+        tensor = Tensor(name, options[0], quads, per_layer, copies=copies, apart=self.apart and copies > 1)
         fitting = [option for option in options if self.free(option) >= self.cost(tensor)]
         if not fitting:
             raise self._full(tensor, self.free(options[0]))
@@ -138,7 +150,8 @@ class Layout:
 
     def claim(self, name: str, slice_: str, quads: int, *, per_layer: bool = False, copies: int = 1) -> Tensor:
         """Reserve quads in a slice, even if it has no room for them: see `relieve`."""
-        self.tensors.append(tensor := Tensor(name, slice_, quads, per_layer, copies=copies))
+        self.tensors.append(tensor := Tensor(name, slice_, quads, per_layer, copies=copies,
+                                             apart=self.apart and copies > 1))
         return tensor
 
     def relieve(self, name: str, other: str, movable: Collection[str]) -> list[Tensor]:
@@ -174,11 +187,13 @@ class Layout:
             f"{tensor.slice} of config {self.config.name} has {left} of {self.depth(tensor.slice)} left: "
             "use a larger config")
 
-    def share(self, name: str, other: Tensor, quads: int) -> Tensor:
-        """A tensor in the first quads of a global tensor. Only one of the two may hold data at a time."""
-        if quads > other.quads or other.per_layer:
-            raise ValueError(f"{quads} quads of {name} do not fit {other}")
-        tensor = Tensor(name, other.slice, quads, False)
+    def share(self, name: str, other: Tensor, quads: int) -> Tensor | None:
+        """A tensor in the first quads of a global tensor that no earlier one shares; None if it has too few. Either
+        these or the global tensor may hold data at a time."""
+        first = sum(tensor.quads for tensor, shared in self.shared if shared is other)
+        if other.per_layer or first + quads > other.quads:
+            return None
+        tensor = Tensor(name, other.slice, quads, False, copies=other.copies, apart=other.apart)
         self.shared.append((tensor, other))
         return tensor
 
@@ -194,8 +209,10 @@ class Layout:
             for tensor in self.tensors:
                 if tensor.slice == name and not tensor.per_layer:
                     tensor.addr, at = at, at + tensor.size
+        shared = dict[int, int]()
         for tensor, other in self.shared:
-            tensor.addr = other.addr
+            tensor.addr = shared.get(id(other), other.addr)
+            shared[id(other)] = tensor.addr + tensor.size
 
     def fill(self, tensor: Tensor, data: np.ndarray) -> None:
         """Set the initial bytes [layers if per_layer, quads, planes, lanes] of a tensor, of all its copies. They may
@@ -209,9 +226,9 @@ class Layout:
         for tensor, data in self.contents:
             for layer, block in enumerate(data):
                 start = tensor.addr + layer * self.strides[tensor.slice]
-                end = start + len(block) * tensor.copies
-                for copy in range(tensor.copies):
-                    image[tensor.slice][start + copy : end : tensor.copies] = block
+                step, next_copy = (1, tensor.quads) if tensor.apart else (tensor.copies, 1)
+                for first in range(start, start + tensor.copies * next_copy, next_copy):
+                    image[tensor.slice][first : first + len(block) * step : step] = block
         return image
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -52,6 +53,8 @@ COMPARED = 9
 """Most chips whose greatest scores are compared in registers."""
 KEYS = "K cache"
 """Prefix of the names of keys."""
+VALUES = "V cache"
+"""Prefix of the names of values."""
 
 
 @dataclass(eq=False)
@@ -112,7 +115,10 @@ class Origin:
 
 @dataclass(eq=False)
 class Placement:
-    """The places of a model's tensors on a chip."""
+    """The places of a model's tensors on a chip.
+
+    sequence: of several in one program, the one whose copies the tensors are, see `of`.
+    """
 
     geometry: Geometry
     layout: Layout
@@ -123,18 +129,27 @@ class Placement:
     k: dict[tuple[int, int], Tensor] = field(default_factory=dict)
     v: dict[tuple[int, int], Tensor] = field(default_factory=dict)
     vocabulary: Vocabulary = Vocabulary()
+    sequence: int = 0
+
+    def of(self, sequence: int) -> "Placement":
+        """The places that one of several sequences in one program has: its own copies, and what all of them share."""
+        def own(tensors: Mapping[Any, Tensor]) -> dict[Any, Tensor]:
+            return {name: tensor.of(sequence) for name, tensor in tensors.items()}
+
+        return replace(self, sequence=sequence, tensors=own(self.tensors), k=own(self.k), v=own(self.v))
 
 
 def place(config: ChipConfig, model: IntegerModel, rope_rate: np.ndarray, share: Share | None = None,
-          stage: Stage | None = None) -> Placement:
+          stage: Stage | None = None, together: int = 1) -> Placement:
     """Allocate all tensors.
 
-    share, stage: what the chips of a rack hold; `model` is then what this chip holds.
+    share, stage: what the chips of a rack hold; `model` is then what this chip holds. together: sequences in one
+    program.
 
     Raises TspError that names what does not fit.
     """
-    geometry = Geometry(config, model, share, stage)
-    placement = Placement(geometry, Layout(config, model.layers))
+    geometry = Geometry(config, model, share, stage, together)
+    placement = Placement(geometry, Layout(config, model.layers, apart=together > 1))
     if ceil_div(geometry.tokens, geometry.lanes) * geometry.lanes > 1 << 16:
         raise TspError(f"the vocabulary must have at most 65536 tokens, not {geometry.tokens}")
     _Placer(placement, rope_rate).run()
@@ -176,9 +191,17 @@ class _Placer:
                 movable = {tensor.name for tensor in self.layout.tensors} - moved
                 if self.p.vocabulary.turns:
                     movable.clear()
-                elif self.config.weight_groups > 1:
-                    movable = {name for name in movable if not name.startswith(KEYS)}
+                else:
+                    movable = {name for name in movable if not name.startswith(self._fixed)}
                 moved |= {tensor.name for tensor in self.layout.relieve(f"{side}{group}", f"{side}0", movable)}
+
+    @property
+    def _fixed(self) -> tuple[str, ...]:
+        """How names begin of what never goes to slice 0, for lack of index registers there. Of several sequences, nor
+        does Wo: a read for each head takes many instructions."""
+        if self.g.together > 1:
+            return (KEYS, "weights wo") if self.g.static_keys else (KEYS, VALUES, "weights wo")
+        return (KEYS,) if self.config.weight_groups > 1 else ()
 
     def _cache(self) -> None:
         g = self.g
@@ -191,7 +214,7 @@ class _Placer:
                 for member in range(g.heads_per_vector):
                     kv = head_set * g.heads_per_vector + member
                     self.p.v[kv, group] = self.layout.claim(
-                        f"V cache of head {kv}", f"{side}{group}", g.chunks * g.head_entries, per_layer=True,
+                        f"{VALUES} of head {kv}", f"{side}{group}", g.chunks * g.head_entries, per_layer=True,
                         copies=g.sequences)
         if g.static_keys:
             self._key_offsets()
@@ -245,7 +268,7 @@ class _Placer:
         base = base_of(name)
         wfmt = Wfmt.INT4 if self.m.four_bit.issuperset(JOINED.get(base, {base})) else Wfmt.INT8
         tensors: dict[str, list[Weights]] = {}
-        most = 0
+        longest = 0
         entries = self.g.lanes // (self.config.rows * (2 if wfmt is Wfmt.INT4 else 1))
         acts = rows["W"].shape[-1] // self.g.lanes
         first = 0 if act_major or name in LOOKED_UP else DRAIN_BURST * entries * acts
@@ -254,8 +277,8 @@ class _Placer:
             tensors[side] = []
             for group in range(1, self.config.weight_groups + 1):
                 data = packed[..., group - 1, :, :, :]
-                most = max(most, data.shape[-3])
-                quads = most if name in LOOKED_UP else data.shape[-3]
+                longest = max(longest, data.shape[-3])
+                quads = longest if name in LOOKED_UP else data.shape[-3]
                 tensors[side].append(self._weights(name, f"{side}{group}", quads, data, per_layer, first))
         if name == "classifier" and self.p.vocabulary.turns:
             scale: dict[str, Halves | Tensor] = self._quad_scales(scales)
@@ -461,32 +484,42 @@ class _Placer:
             ("vtemp", "E0", g.head_sets * g.head_vectors), ("mtemp", "E0", 0 if g.static_keys else 2),
         ):
             if quads and (g.classifies or g.sequences == 1 or name not in OF_CHOICE):
-                t[name] = self._add(name, home, quads, copies=g.sequences if name in STATE else 1)
+                t[name] = self._own(name, home, quads)
         block = self._noise_block()
         for name, home in (("noise", "E0"), ("gumbel", "W0")) if g.classifies else ():
-            t[name] = self._add(name, home, block or g.vocab, per_layer=block > 0,
-                                copies=g.sequences if name in STATE else 1)
+            t[name] = self._own(name, home, block or g.vocab, per_layer=block > 0)
+            if g.together > 1 and block:
+                t[f"{name}_rest"] = self._own(f"{name} of the end", home, g.vocab - block * self.m.layers)
         if g.stage:
             t["handed"] = self._add("handed over", "E0", g.dim)
-        if g.sequences > 1:
+        if g.stage and g.sequences > 1:
             t["arrived"] = self._add("arrived residual", "W0", g.dim)
             self._sequences()
         if not g.queries_in_registers:
-            t["q"] = self._add("queries", "W0", len(g.query_vectors()))
+            t["q"] = self._own("queries", "W0", len(g.query_vectors()))
+        if g.by_sides:
+            t["k16"] = self._own("keys", "W0", g.head_sets)
         if not g.residual_in_registers:
-            t["x"] = self._add("x", "W0", len(g.resident))
-            t["x_part"] = self._add("addends of x", "E0", len(g.resident))
+            t["x"] = self._own("x", "W0", len(g.resident))
+            t["x_part"] = self._own("addends of x", "E0", len(g.resident))
         self._constants()
         if g.share:
             self._arrivals(g.share)
-        if g.head_vectors > 1:
-            t["mask_E0"] = self._add("mask", "E0", g.chunks)
+        if g.masks_on_both_sides:
+            t["mask_E0"] = self._own("mask", "E0", g.chunks)
         for name, homes in (("t_W0", ("W0", "E0")), ("t_W1", ("W0", "E0")), ("t_E0", ("E0", "W0"))):
-            t[name] = self._add("scores", homes, g.chunks)
+            t[name] = self._own("scores", homes, g.chunks)
         t["mask_W0"] = self._until_finish("mask", "logits", "W0", g.chunks)
         t["t_E1"] = self._until_finish("scores", "z", "E0", g.chunks)
+        if g.together > 1:
+            t |= {name: self._until_finish(f"inner layer, {name}", later, home, g.hidden)
+                  for name, later, home in (("gate", "logits", "W0"), ("up", "z", "E0"), ("sigmoid", "z", "E0"))}
         if g.heads_per_vector > 1:
-            t |= {f"part_{side}": self._add("attention output", ACROSS[side], 1) for side in SIDES}
+            t |= {f"part_{side}": self._own("attention output", ACROSS[side], 1) for side in SIDES}
+
+    def _own(self, name: str, homes: str | tuple[str, ...], quads: int, *, per_layer: bool = False) -> Tensor:
+        """A tensor that is written: of each sequence, if it belongs to the state, or if they work at the same time."""
+        return self._add(name, homes, quads, per_layer, self.g.sequences if name in STATE else self.g.together)
 
     def _sequences(self) -> None:
         """The present sequence, and tables of what is constant for each.
@@ -541,13 +574,15 @@ class _Placer:
     def _until_finish(self, name: str, later: str, home: str, quads: int) -> Tensor:
         """A tensor that is no longer needed when `later` gets its values. It shares the place of `later` if it fits."""
         other = self.p.tensors.get(later)
-        return self.layout.share(name, other, quads) if other and quads <= other.quads else self._add(name, home, quads)
+        return (other and self.layout.share(name, other, quads)) or self._own(name, home, quads)
 
     def _noise_block(self) -> int:
         """Vectors of noise that each layer makes in idle cycles; 0 if the layers make none.
 
         A looped classifier makes its own noise. Many layers would make too much surplus noise for a small vocabulary.
         """
+        if self.g.together > 1:
+            return 0 if self.p.vocabulary.turns else 2 * self.g.noise_of_layers()
         both = 2 * self.g.logit_burst
         block = both * ceil_div(ceil_div(self.g.vocab, both), self.m.layers)
         wasted = block * self.m.layers - self.g.vocab
@@ -560,7 +595,7 @@ class _Placer:
             "lanes": (1, 0xFFFF), "planes": (2, 15), "one": (0, 1), "one_lane": (1, 1), "one_plane": (2, 1),
             "words": (0, g.head_vectors), "steps": (0, g.head_entries),
         }
-        if g.sequences > 1:
+        if g.in_flight:
             steps = {"words": g.head_vectors, "steps": g.head_entries, "one": 1}
             single |= {f"own_{name}": (0, step * g.sequences) for name, step in steps.items()}
         if self.p.vocabulary.turns:
@@ -608,4 +643,6 @@ def qkv_vectors(g: Geometry) -> list[tuple[str, tuple[str, int, int, int]]]:
         side = min(SIDES, key=lambda each: load[each]) if g.head_sets % 2 else SIDES[s % 2]
         load[side] += 1
         found.append((side, ("q", s, q, v)))
+    if g.by_sides:  # the queries of a side are together in a half of the scales
+        found = found[len(kv) :] + found[: len(kv)]
     return found + [(side, ("v", s, 0, v)) for side, s, v in kv]

@@ -30,6 +30,9 @@ EFFORT = 60_000
 """Clusters placed in the search for a short schedule of one block. Each schedule places all clusters of the block."""
 MIXES = (0, 1 / 4, 1 / 2, 3 / 4)
 """First priorities: weight of a cluster's earliest start. The rest of the weight is on the work that must follow it."""
+LAGS = (0, 1 / 8, 1 / 4, 1 / 2)
+"""How much less urgent the second of two sequences is, in parts of the shortest time that a block can take: while one
+keeps the matrix units busy, the other then keeps the VXM busy."""
 PATIENCE = 2
 """Backward and forward placements without gain before the search leaves a schedule."""
 SPREADS = (3, 8, 15, 30)
@@ -219,6 +222,7 @@ class _Scheduler:
         self._backward = _Placer(graph.mirrored(), [_mirrored(own) for own in needs], self._ends, len(numbers),
                                  [(every, -phase % every) for every, phase in slots])
         self._jump = _jump(clusters)
+        self._sequences = [cluster.sequence for cluster in clusters]
         self._dispatched = [max(burst.at for burst in cluster.bursts) - isa.ENGINE for cluster in clusters]
 
     def run(self, block: Block, effort: int, mixes: Sequence[float]) -> Schedule:
@@ -230,11 +234,13 @@ class _Scheduler:
     def _shortest(self, left: int, mixes: Sequence[float]) -> tuple[list[int], int]:
         """(starts of the clusters in the shortest schedule found, what is left of the placements)."""
         count = len(self._ends)
+        lags = LAGS if any(self._sequences) else (0,)
         earliest, rest = self._forward.earliest(), self._backward.earliest()
         bound = max((a + b for a, b in zip(earliest, rest, strict=True)), default=FIRST) - FIRST
         best = self._forward.place(range(count))
-        for share in mixes:
-            starts = self._forward.place([share * a - (1 - share) * b for a, b in zip(earliest, rest, strict=True)])
+        for lag, share in itertools.product(lags, mixes):
+            starts = self._forward.place([share * a - (1 - share) * b + lag * bound * sequence for a, b, sequence
+                                          in zip(earliest, rest, self._sequences, strict=True)])
             least, patience, left = self._length(starts), PATIENCE, left - 1
             while True:
                 best = min(best, starts, key=self._length)

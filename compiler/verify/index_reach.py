@@ -3,8 +3,8 @@
 An index register takes three lanes of an index vector (`arch.isa.Op.INDEX`). All are computed at run time:
 
 - lane 0, the offset: (value >> shift) * scale, where value is the token, the position, or the number of a turn of the
-  classifier's loop times the lanes. Of several sequences, the number of one is added, or is the offset alone; it comes
-  from constant tables (`compiler.lower.index.choose_sequence`). `index_bounds` gives its greatest value,
+  classifier's loop times the lanes. Of sequences in flight, the number of one is added, or is the offset alone; it
+  comes from constant tables (`compiler.lower.index.choose_sequence`). `index_bounds` gives its greatest value,
   `check_products` proves the arithmetic, and `verify` proves that the register has enough bits.
 - lane 1, the lane mask: 1 << (position mod lanes), or all ones. It has no bit beyond the chip's lanes.
 - lane 2, the plane mask: all ones, or 1 << (row number - first row of the weight group). The register keeps only 4
@@ -31,6 +31,7 @@ from compiler.lower.index import (
     INDEX_TOKENS,
     INDEX_V,
     index_turn,
+    register_of,
 )
 from compiler.place.placement import Placement
 from program.arithmetic import ROPE_STEP
@@ -40,14 +41,18 @@ def index_bounds(placement: Placement) -> dict[tuple[str, int], int]:
     """Greatest offset over all positions and tokens, by (slice, register), in programs of this placement."""
     g = placement.geometry
     positions = g.chunks * g.lanes
-    bounds = {("W0", INDEX_TOKENS): positions // g.lanes}
+    bounds: dict[tuple[str, int], int] = {("W0", INDEX_TOKENS): positions // g.lanes}
     bounds |= {} if g.static_keys else {("E0", INDEX_SCALE): g.chunks - 1, ("W0", INDEX_SCALE): g.chunks - 1}
     bounds |= {(tensor.slice, INDEX_K): (positions - 1) // g.config.rows * g.head_vectors
                for tensor in placement.k.values()}
     bounds |= {(tensor.slice, INDEX_V): (g.chunks - 1) * g.head_entries for tensor in placement.v.values()}
-    if g.sequences > 1:
+    if g.in_flight:
         bounds = {key: bound * g.sequences + g.sequences - 1 for key, bound in bounds.items()}
         bounds |= {(name, INDEX_SEQUENCE): g.sequences - 1 for name in placement.layout.strides}
+    elif g.together > 1:
+        each = map(placement.of, range(g.together))
+        bounds = {(name, register_of(own, register)): bound
+                  for own in each for (name, register), bound in bounds.items()}
     bounds["E0", INDEX_HIGH] = (ceil_div(g.model.context, ROPE_STEP) - 1) * g.head_vectors
     bounds["W0", INDEX_LOW] = (ROPE_STEP - 1) * g.head_vectors
     if placement.vocabulary.turns:
@@ -90,9 +95,10 @@ def products(placement: Placement) -> Iterator[Product]:
     """Every multiplication that `compiler.lower` writes to make an offset, with its greatest operand."""
     g = placement.geometry
     token, position = g.tokens - 1, g.chunks * g.lanes
-    yield Product("the key's offset", position // g.config.rows, g.head_vectors * g.sequences)
-    yield Product("the value's offset", position // g.lanes, g.head_entries * g.sequences)
-    yield Product("the next token's offset", position // g.lanes, g.sequences)
+    step = g.sequences if g.in_flight else 1
+    yield Product("the key's offset", position // g.config.rows, g.head_vectors * step)
+    yield Product("the value's offset", position // g.lanes, g.head_entries * step)
+    yield Product("the next token's offset", position // g.lanes, step)
     yield Product("the coarse rotation's offset", position // ROPE_STEP, g.head_vectors)
     yield Product("the fine rotation's offset", ROPE_STEP - 1, g.head_vectors)
     if not g.embeds:

@@ -9,8 +9,9 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -18,7 +19,8 @@ import typer
 from rich.console import Console
 
 from arch.identity import chip_digest
-from base.cache import cached, content_key
+from base.cache import cached, content_key, source_digest
+from base.campaign import Campaign, Part, Result
 from base.command import run
 from base.errors import TspError
 from base.files import cannot_write, check_output, write_whole
@@ -30,6 +32,7 @@ from fpga.gateware.top import Top
 from . import build_report, ecp5, floorplan_picture, gowin, tools
 from .build_report import FOLDER, Report
 from .family import Netlist, Routed, seconds
+from .passes import macro_placement
 
 FAMILIES = {"ecp5": ecp5.FAMILY, "gw2a": gowin.GW2A, "gw5a": gowin.GW5A}
 """The families by `Board.family`."""
@@ -88,24 +91,55 @@ class Built(NamedTuple):
     routed: Routed
 
 
-def build(board: Board, seeds: list[int], console: Console) -> Built:
-    """Build a board with each of the seeds. Returns the fastest."""
+def build(board: Board, seeds: Sequence[int], console: Console, *, folder: Path = Path("build"), part: Part = Part(),
+          jobs: int = 1) -> Built | None:
+    """Build a board with each of the seeds. Returns the fastest of all that are known; None if there are more parts.
+
+    folder: keeps what each seed has reached, and a sweep that was stopped goes on. part: of the seeds. jobs: at a time.
+
+    Raises TspError if no seed can be built.
+    """
     console.print(f"[bold]{board.name}[/]: synthesis (takes minutes unless it is in the cache)")
     if not (FOLDER / f"{board.name}.json").exists():
         console.print(f"no design for {board.name} has been routed yet: the router may not end "
                       "(docs/lab/routing.md)")
     netlist = synthesise(board)
-    best: Built | None = None
-    for seed in seeds:
-        console.print(f"place and route, seed {seed} (takes up to an hour unless it is in the cache)")
-        routed = FAMILIES[board.family].route(board, netlist, seed)
-        built = Built(measure(board, netlist, routed, seed), routed)
-        console.print(f"seed {seed}: {built.report.fmax_mhz:.1f} MHz")
-        if best is None or built.report.fmax_mhz > best.report.fmax_mhz:
-            best = built
-    if best is None:
-        raise TspError("a build needs at least one seed")
-    return best._replace(report=replace(best.report, seeds_tried=len(seeds)))
+    sweep = Campaign(folder=folder / f"{board.name}.sweep", key=_key(board, netlist), part=part, jobs=jobs)
+    numbers = ", ".join(map(str, part.of(seeds)))
+    console.print(f"place and route, seeds {numbers} (each takes up to an hour unless it is in the cache)")
+    found = sweep.run(seeds, partial(_reached, board, netlist), partial(_say, console), lambda seed: "mhz" in seed)
+    able = {seed: result["mhz"] for seed, result in found.items() if "mhz" in result}
+    if not able:
+        raise TspError(next((result["failed"] for result in found.values()), "a build needs at least one seed"))
+    best = max(able, key=lambda seed: able[seed])
+    if part.count > 1:
+        console.print(f"the fastest of {len(able)} seeds so far is {best}, with {able[best]:.1f} MHz: once all parts "
+                      "are done, the same command without --part takes the fastest")
+        return None
+    routed = FAMILIES[board.family].route(board, netlist, best)
+    return Built(replace(measure(board, netlist, routed, best), seeds_tried=len(able)), routed)
+
+
+def _key(board: Board, netlist: Netlist) -> str:
+    """Of all that the speed of a seed depends on."""
+    names = FAMILIES[board.family].nextpnr, board.pack
+    floorplan = macro_placement.FOLDER / f"{board.name}.json"
+    return content_key(netlist.folder.name, netlist.constraints, repr(board), *(tools.find(n).version for n in names),
+                       floorplan.read_text() if floorplan.exists() else "", source_digest(Path(__file__).parent))
+
+
+def _reached(board: Board, netlist: Netlist, seed: int) -> Result:
+    """What a seed reaches, or why it fails. Placement and bitstream stay in the cache."""
+    try:
+        report = measure(board, netlist, FAMILIES[board.family].route(board, netlist, seed), seed)
+    except TspError as error:
+        return {"failed": f"seed {seed}: {error}"}
+    return {"mhz": report.fmax_mhz, "seconds": report.seconds}
+
+
+def _say(console: Console, seed: int, result: Result) -> None:
+    console.print(f"seed {seed}: {result['mhz']:.1f} MHz" if "mhz" in result else result["failed"], markup=False,
+                  soft_wrap=True)
 
 
 def check_folder(folder: Path, target: Path) -> None:
@@ -132,6 +166,9 @@ def main(
     board: Annotated[str, typer.Argument(help=f"one of {', '.join(BOARDS)}")],
     seed: Annotated[int | None, typer.Option(help="seed of the placer  [default: the board's]")] = None,
     sweep: Annotated[int, typer.Option(help="number of seeds to try, from --seed on; the fastest is taken")] = 1,
+    jobs: Annotated[int, typer.Option(help="seeds at a time, each with a processor and 1.5 GB of memory")] = 1,
+    part: Annotated[str, typer.Option(help="the seeds of one of several machines, such as 2/8, which build no "
+                                           "bitstream")] = "1/1",
     output: Annotated[Path, typer.Option("--output", "-o", help="folder of the bitstream")] = Path("build"),
 ) -> None:
     """Build a board's bitstream. Exits with 1 if the clock constraint is missed, with 2 if it cannot be built."""
@@ -144,7 +181,10 @@ def main(
         suffix = FAMILIES[chosen.family].bitstream
         target = output / f"{board}.{suffix}"
         check_folder(output, target)
-        result, routed = build(chosen, list(range(first, first + sweep)), console)
+        built = build(chosen, range(first, first + sweep), console, folder=output, part=Part.parse(part), jobs=jobs)
+        if built is None:
+            return
+        result, routed = built
         save(routed.folder / f"top.{suffix}", target)
     except TspError as error:
         print(f"fpga.flow.build: {error}", file=sys.stderr)

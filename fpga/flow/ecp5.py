@@ -179,7 +179,7 @@ def _used(cells: Cells, utilization: Utilization) -> Used:
 
 
 def _script(board: Board, name: str) -> str:
-    return yosys_script(name, board.lut_products, two_clocks=board.wires is not None,
+    return yosys_script(name, board.lut_products, two_clocks=bool(board.wires),
                         resubstitute=board.resubstitute)
 
 

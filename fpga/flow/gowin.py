@@ -46,7 +46,7 @@ def yosys_script(series: str, brams: str, name: str, *, two_clocks: bool = False
 def _script(series: str, brams: str, board: Board, name: str) -> str:
     if board.lut_products:
         raise TspError(f"lut_products must be empty on a Gowin board, not {board.lut_products!r}: they are ECP5 cells")
-    return yosys_script(series, brams, name, two_clocks=board.wires is not None)
+    return yosys_script(series, brams, name, two_clocks=bool(board.wires))
 
 
 def _route(board: Board, netlist: Netlist, seed: int) -> Routed:

@@ -70,28 +70,32 @@ def connect(m: Module, core: Any, pins: serdes.Pins, n: int) -> None:
 
 
 class LinkedTop(Elaboratable):
-    """A board with one link (`Board.wires`). Its LEDs are those of `fpga.gateware.top.Top`.
+    """A board with links (`Board.wires`). Its LEDs are those of `fpga.gateware.top.Top`.
 
-    A follower's PLL takes the clock that comes over the link. Its chip is in reset, and its serial line silent, until
-    that clock is there.
+    A follower's PLL takes the clock that comes over a link. Its chip is in reset, and its serial line silent, until
+    that clock is there. Where no link follows, the board's oscillator gives the clock.
     """
 
     def __init__(self, board: Board):
-        if board.wires is None:
+        if not board.wires:
             raise ValueError(f"board must have a link, not {board.name}")
-        self._board, self._wires = board, board.wires
+        self._board = board
 
     def elaborate(self, platform):
-        m, board, wires = Module(), self._board, self._wires
-        link = wires.link
-        platform.add_resources([resource(wires)])
-        lines = platform.request("link", 0, dir="-")
-        m.domains.rx0 = ClockDomain(reset_less=True)
-        arriving = Signal(name="link_clk")
-        m.d.comb += arriving.eq(_input(m, "in_clock", lines.in_clock))
-        platform.add_clock_constraint(arriving, link.ratio * board.mhz * 1e6)
-        if wires.follows:
-            source, mhz_in = arriving, link.ratio * board.mhz
+        m, board, link = Module(), self._board, self._board.wires[0].link
+        all_lines, clocks = [], []
+        for n, wires in enumerate(board.wires):
+            platform.add_resources([resource(wires, n)])
+            lines = platform.request("link", n, dir="-")
+            m.domains += ClockDomain(f"rx{n}", reset_less=True)
+            arriving = Signal(name=_of_link("link_clk", n))
+            m.d.comb += arriving.eq(_input(m, _of_link("in_clock", n), lines.in_clock))
+            platform.add_clock_constraint(arriving, link.ratio * board.mhz * 1e6)
+            all_lines.append(lines)
+            clocks.append(arriving)
+        followed = next((n for n, wires in enumerate(board.wires) if wires.follows), None)
+        if followed is not None:
+            source, mhz_in = clocks[followed], link.ratio * board.mhz
         else:
             own = platform.request(platform.default_clk, dir="-")
             source, mhz_in = _input(m, "own_clock", own), platform.default_clk_frequency / 1e6
@@ -99,19 +103,27 @@ class LinkedTop(Elaboratable):
                                    doubled=link.ratio == 2)
         m.submodules.core = core = LinkedCore(
             config=board.chip, link=link, divisor=divisor_of(board.mhz, board.baud), mhz=board.mhz,
-            clock_link=int(wires.follows))
-        m.submodules.pins = pins = PINS[board.family](link)
-        connect(m, core, pins, 0)
-        m.d.comb += [pins.in_data.eq(_input(m, "in_data", lines.in_data)), pins.in_clock.eq(arriving)]
+            clock_link=0 if followed is None else followed + 1)
+        outputs = []
+        for n, (lines, arriving) in enumerate(zip(all_lines, clocks, strict=True)):
+            m.submodules[_of_link("pins", n)] = pins = PINS[board.family](link, n)
+            connect(m, core, pins, n)
+            m.d.comb += [pins.in_data.eq(_input(m, _of_link("in_data", n), lines.in_data)), pins.in_clock.eq(arriving)]
+            outputs += [(_of_link("out_data", n), lines.out_data, pins.out_data),
+                        (_of_link("out_clock", n), lines.out_clock, pins.out_clock)]
         uart = platform.request("uart", 0, dir="-")
         m.d.comb += core.rx.eq(_input(m, "rx", uart.rx))
         leds = (platform.request("led", n, dir="-") for n in range(2))
-        for name, port, level in zip(("out_data", "out_clock", "tx", "run", "error"),
-                                     (lines.out_data, lines.out_clock, uart.tx, *leds),
-                                     (pins.out_data, pins.out_clock, core.tx, core.running, core.errors.any()),
-                                     strict=True):
+        levels = core.tx, core.running, core.errors.any()
+        outputs += zip(("tx", "run", "error"), (uart.tx, *leds), levels, strict=True)
+        for name, port, level in outputs:
             _output(m, name, port, level)
         return m
+
+
+def _of_link(name: str, n: int) -> str:
+    """The name of something of link n; that of the first one has no number."""
+    return f"{name}{n or ''}"
 
 
 def _input(m: Module, name: str, port: Any) -> Signal:
@@ -130,10 +142,10 @@ PINS = MappingProxyType({"ecp5": Ecp5Pins, "gw2a": GowinPins})
 """The pins of a link by `Board.family`."""
 
 
-def resource(wires: Wires) -> Resource:
-    """The pins of a link: out_data, out_clock, in_data, in_clock."""
+def resource(wires: Wires, n: int = 0) -> Resource:
+    """The pins of link n: out_data, out_clock, in_data, in_clock."""
     names = {"out_data": wires.sends[:-1], "out_clock": wires.sends[-1:], "in_data": wires.takes[:-1],
              "in_clock": wires.takes[-1:]}
     signals = [Subsignal(name, Pins(" ".join(pins), dir=name[0] if name[0] == "i" else "o", conn=wires.connector))
                for name, pins in names.items()]
-    return Resource("link", 0, *signals, Attrs(**wires.attributes))
+    return Resource("link", n, *signals, Attrs(**wires.attributes))

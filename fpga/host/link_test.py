@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from arch.host_map import Control, Space
-from arch.rack import Port
+from arch.rack import LATENCIES, Link, Port
 from base.errors import TspError
 from hw.link.parameters import LinkParameters
 from hw.link.receive import Fault
@@ -19,6 +19,8 @@ AROUND = 3
 """Cycles around a declared latency that are tried."""
 POLL = 0.02
 """Seconds between looks at a link."""
+SETTLES = 0.5
+"""Seconds in which it is known of a link whether frames come out on time, when it is so of another one."""
 
 
 @dataclass(kw_only=True)
@@ -115,25 +117,25 @@ class LinkTest:
         report.faults = status.faults
 
     def find_latencies(self) -> None:
-        """Which latencies work, of those around the declared ones."""
-        self._say("trying other latencies")
-        for off in range(-AROUND, AROUND + 1):
-            found = self._at_latency(off)
-            for port, report in self.reports.items():
-                if port in found:
-                    report.latencies.append(report.declared + off)
+        """Which latencies of a link work, of those around the declared one, while all others have theirs."""
+        least, greatest = LATENCIES
+        for link in self.links.rack.links:
+            self._say(f"trying other latencies of the link between {link.ports[0]} and {link.ports[1]}")
+            for latency in range(max(link.latency - AROUND, least), min(link.latency + AROUND, greatest) + 1):
+                for port in self._on_time(link, latency):
+                    self.reports[port].latencies.append(latency)
 
-    def _at_latency(self, off: int) -> set[Port]:
-        """The ports at which frames come out on time when all latencies are longer by so many cycles."""
-        declared = {end.latency for end in self.links.ends.values()}
-        latencies = {latency + off for latency in declared}
-        if len(declared) > 1 or min(latencies) < 1:
-            return set()
+    def _on_time(self, link: Link, latency: int) -> set[Port]:
+        """The ends of a link at which frames come out on time with another latency."""
+        ends = {port: self.links.ends[port] for port in link.ports}
         try:
-            self.links.bring_up(min(latencies))
-        except TspError:
-            return {port for port, end in self.links.ends.items() if end.status().up}
-        return set(self.links.ends)
+            self.links.bring_up(dict.fromkeys(link.ports, latency))
+        except TspError:  # of this link or of another one
+            over = time.monotonic() + SETTLES
+            while time.monotonic() < over and not all(end.settled() for end in ends.values()):
+                time.sleep(POLL)
+            return {port for port, end in ends.items() if end.status().up}
+        return set(ends)
 
     def measure_eyes(self) -> None:
         """Each pin's delay, setting by setting."""

@@ -3,9 +3,21 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from arch.host_map import Control, Space
-from arch.link_map import COMMAND, RACK, RACK_SETUP, SETUP, STATUS, LinkRegister, link_address, pack, unpack
+from arch.link_map import (
+    COMMAND,
+    RACK,
+    RACK_SETUP,
+    RACK_STATUS,
+    SETUP,
+    STATUS,
+    LinkRegister,
+    link_address,
+    pack,
+    unpack,
+)
 from arch.rack import Port, RackConfig
 from base.errors import TspError
 from base.progress import progress
@@ -14,7 +26,11 @@ from hw.link.train import State
 from sim.device.hosted_chip import HostPort
 
 AHEAD = 32
-"""Slots from a RUN to its token."""
+"""Slots from a RUN to its token, where all chips have one clock."""
+REALIGNED = 9
+"""Slots, besides a link's latency, in which a chip puts its clock right before it hears a START."""
+COMPARED = 18
+"""Slots until the CRC is compared again behind what was put right."""
 TRIES = 12
 """Times that the ends of a link are trained before it is given up."""
 PATIENCE = 5.0
@@ -34,6 +50,18 @@ def parents(rack: RackConfig) -> Mapping[int, Port]:
         if rack.depths[far.chip] < rack.depths[port.chip]:
             found.setdefault(port.chip, port)
     return found
+
+
+def ahead(rack: RackConfig) -> int:
+    """Slots from a RUN to its token. Raises TspError if that is more than the register holds."""
+    if not rack.oscillators:
+        return AHEAD
+    hop = REALIGNED + max(-(-latency // rack.chips[port.chip].slot) for port, (_, latency) in rack.across.items())
+    slots = (max(rack.depths.values()) + 1) * hop + COMPARED
+    if slots >= 1 << RACK_SETUP["ahead"]:
+        raise TspError(f"rack {rack.name}: chips with clocks of their own must be fewer links away from chip 0 than "
+                       f"{max(rack.depths.values())}")
+    return slots
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +104,11 @@ class End:
         self._write(LinkRegister.SETUP, pack(SETUP, latency=self.latency if latency is None else latency, enabled=1,
                                              parent=self._parent))
 
+    def settled(self) -> bool:
+        """Whether frames arrive on time, or it is known that they cannot."""
+        status = self.status()
+        return status.up or Fault.LATENCY in status.faults
+
     def retrain(self) -> None:
         """Train anew."""
         self._write(LinkRegister.COMMAND, pack(COMMAND, retrain=1))
@@ -103,18 +136,31 @@ class Links:
         self.rack, self.chips = rack, chips
         self.ends = {port: End(rack, port, chips[port.chip]) for port in sorted(rack.across)}
 
-    def bring_up(self, latency: int | None = None) -> None:
-        """Train all links and set the counters up. Raises TspError that says which line fails, and how."""
+    def bring_up(self, latencies: Mapping[Port, int] = MappingProxyType({})) -> None:
+        """Train all links and set the counters up. Raises TspError that says which line fails, and how.
+
+        latencies: of some ports, in place of the rack's.
+        """
+        slots = ahead(self.rack)
+        self._check_slack()
         with progress(f"training the links of rack {self.rack.name}"):
             for end in self.ends.values():
                 end.retrain()
             for n, chip in enumerate(self.chips):
-                chip.host_write(Space.CONTROL, RACK, pack(RACK_SETUP, root=n == 0, ahead=AHEAD))
-            for end in self.ends.values():
-                end.set_up(latency)
+                chip.host_write(Space.CONTROL, RACK, pack(RACK_SETUP, root=n == 0, ahead=slots))
+            for port, end in self.ends.items():
+                end.set_up(latencies.get(port))
             self._train()
             self._await_up()
         self.clear()
+
+    def _check_slack(self) -> None:
+        """Raises TspError if a chip was built for other clocks than the rack's."""
+        for n, chip in enumerate(self.chips):
+            slack = unpack(RACK_STATUS, chip.host_read(Space.CONTROL, RACK))["slack"]
+            if slack != self.rack.slack:
+                raise TspError(f"chip {n} of rack {self.rack.name} must have links with {_clocks(self.rack.slack)}, "
+                               f"not with {_clocks(slack)}: load a bitstream that was built for the rack")
 
     def _train(self) -> None:
         """Until both ends of all links send frames.
@@ -183,6 +229,10 @@ class Links:
     def up(self) -> bool:
         """Whether all links can be relied on."""
         return all(end.status().up for end in self.ends.values())
+
+
+def _clocks(slack: int) -> str:
+    return f"a slack of {slack} cycles for clocks of their own" if slack else "one clock"
 
 
 def words(status: LinkStatus) -> str:

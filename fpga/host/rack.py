@@ -170,7 +170,7 @@ def _silent(error: TspError, before: Sequence[Link]) -> TspError:
 
 def _check(ports: Sequence[str], boards: Sequence[Link], rack: RackConfig) -> None:
     """Raises TspError unless the boards are the rack's chips in this order."""
-    followed = parents(rack)
+    followed = {} if rack.oscillators else parents(rack)
     for n, (port, board) in enumerate(zip(ports, boards, strict=True)):
         check_identity(port, board.identity, rack.chips[n], "rack")
         clock, expected = board.identity.clock_link, number_of(rack, followed[n]) + 1 if n in followed else 0
@@ -178,9 +178,10 @@ def _check(ports: Sequence[str], boards: Sequence[Link], rack: RackConfig) -> No
             raise TspError(f"{port} is a board that takes its clock from a link, so it cannot be chip 0, the root: "
                            f"name the ports in the order of the rack's chips, such as {','.join(reversed(ports))}")
         if n and clock != expected:
-            where = f"from its link {clock - 1}" if clock else "from its own oscillator"
-            raise TspError(f"{port}, chip {n} of rack {rack.name}, must take its clock from its link {expected - 1}, "
-                           f"but takes it {where}: load the bitstream of chip {n}")
+            here, there = (f"from its link {link - 1}" if link else "from its own oscillator"
+                           for link in (clock, expected))
+            raise TspError(f"{port}, chip {n} of rack {rack.name}, must take its clock {there}, but takes it {here}: "
+                           f"load the bitstream of chip {n}")
     clocks = {port: board.identity.clock_khz for port, board in zip(ports, boards, strict=True)}
     if len(set(clocks.values())) > 1:
         told = ", ".join(f"{port} {khz / 1e3:g} MHz" for port, khz in clocks.items())

@@ -1,6 +1,7 @@
 """The elastic buffer: traffic is written by the clock that comes with it and read by the core's, at a fixed distance.
 
-Both clocks have the same mean frequency. What varies is the phase between them; the buffer takes it up.
+If both clocks have the same mean frequency, what varies is the phase between them; the buffer takes it up. If not, the
+reader is moved by whole slots between tokens (`hw.link.realign`).
 """
 
 from amaranth.hdl import Cat, Module, Signal, Value
@@ -11,32 +12,26 @@ from amaranth.lib.wiring import In, Out
 
 from .parameters import DEPTH
 
-HIGH = DEPTH - 5
-"""Greatest level; beyond it the writer could come near the place that is read."""
-
-FIRST = 1, 2
-"""Levels at which training leaves the reader; more than one, since what is seen of the writer wavers by one."""
-
 
 class Writer(wiring.Component):
     """The side of the line's clock, domain `rx`: a beat a clock, into the next place.
 
-    width: bits of a beat. ratio: beats in a core cycle.
+    width: bits of a beat. ratio: beats in a core cycle. depth: core cycles of traffic that are held.
     beat: written in every clock. slip: where it changes, the next beat is written over the last, once: what follows
     stands one beat earlier.
     gray: the place of the next beat, in Gray code. entry, beats: the other side's access to the memory, asynchronous.
     """
 
-    def __init__(self, *, width: int, ratio: int):
-        self._width, self._ratio = width, ratio
+    def __init__(self, *, width: int, ratio: int, depth: int = DEPTH):
+        self._width, self._ratio, self._depth = width, ratio, depth
         super().__init__({
-            "beat": In(width), "slip": In(1), "gray": Out(range(DEPTH * ratio)),
-            "entry": In(range(DEPTH)), "beats": Out(width * ratio),
+            "beat": In(width), "slip": In(1), "gray": Out(range(depth * ratio)),
+            "entry": In(range(depth)), "beats": Out(width * ratio),
         })
 
     def elaborate(self, platform):
         m = Module()
-        place = Signal(range(DEPTH * self._ratio))
+        place = Signal(range(self._depth * self._ratio))
         slipped, asked = Signal(), Signal()
         after = Signal.like(place)
         m.submodules.slip = FFSynchronizer(self.slip, asked, o_domain="rx")
@@ -45,7 +40,7 @@ class Writer(wiring.Component):
         m.d.rx += [place.eq(after), self.gray.eq(after ^ after[1:])]
         part_bits = len(place) - len(self.entry)
         for part in range(self._ratio):
-            m.submodules[f"part{part}"] = memory = Memory(shape=self._width, depth=DEPTH, init=[])
+            m.submodules[f"part{part}"] = memory = Memory(shape=self._width, depth=self._depth, init=[])
             write, read = memory.write_port(domain="rx"), memory.read_port(domain="comb")
             m.d.comb += [
                 write.addr.eq(place[part_bits:]), write.data.eq(self.beat),
@@ -59,33 +54,53 @@ class Reader(wiring.Component):
     """The side of the core's clock: all beats of a core cycle in every cycle.
 
     gray, entry, beats: of the writer.
+    slot: cycles of a slot if the reader is moved by slots; 0 if it is not.
     hold: the next cycle reads the same place again, so that all that follows comes one cycle later.
+    skip, repeat: of a reader that is moved: the next slot to begin is left out; the last one is read once more (a
+    pulse).
     data, place: what was read in the cycle before, and where.
     level: cycles of traffic between what has been seen of the writer and the place that is read now. Legal is
-    0..HIGH; the writer itself is two to four cycles ahead of what is seen of it.
+    0..LinkParameters.high; the writer itself is two to four cycles ahead of what is seen of it.
     moving: the writer has moved since the last cycle.
     """
 
-    def __init__(self, *, width: int, ratio: int):
-        self._ratio = ratio
+    def __init__(self, *, width: int, ratio: int, depth: int = DEPTH, slot: int = 0):
+        self._ratio, self._depth, self._slot = ratio, depth, slot
         super().__init__({
-            "gray": In(range(DEPTH * ratio)), "entry": Out(range(DEPTH)), "beats": In(width * ratio), "hold": In(1),
-            "data": Out(width * ratio), "place": Out(range(DEPTH)), "level": Out(range(DEPTH)), "moving": Out(1),
+            "gray": In(range(depth * ratio)), "entry": Out(range(depth)), "beats": In(width * ratio), "hold": In(1),
+            "data": Out(width * ratio), "place": Out(range(depth)), "level": Out(range(depth)), "moving": Out(1),
+            **({"skip": In(1), "repeat": In(1)} if slot else {}),
         })
 
     def elaborate(self, platform):
         m = Module()
         gray, before = Signal.like(self.gray), Signal.like(self.gray, reset_less=True)
         m.submodules.gray = FFSynchronizer(self.gray, gray)
-        written = Signal(range(DEPTH))
+        written = Signal(range(self._depth))
         data = Signal.like(self.data, reset_less=True)
         with m.If(~self.hold):
             m.d.sync += self.entry.eq(self.entry + 1)
+        if self._slot:
+            self._move(m)
         m.d.comb += [written.eq(binary(gray)[self._ratio.bit_length() - 1:]), self.data.eq(data),
                      self.moving.eq(gray != before)]
         m.d.sync += [data.eq(self.beats), self.place.eq(self.entry), before.eq(gray),
                      self.level.eq(written - self.entry)]
         return m
+
+    def _move(self, m: Module) -> None:
+        """Leave out a slot, or read one again, where a slot ends: all slots stay whole."""
+        skips = Signal()
+        repeats = Signal()
+        ends = Signal()
+        m.d.comb += ends.eq((self.entry[: (self._slot - 1).bit_length()] == self._slot - 1) & ~self.hold)
+        for asked, pulse, places in ((skips, self.skip, 1 + self._slot), (repeats, self.repeat, 1 - self._slot)):
+            with m.If(pulse):
+                m.d.sync += asked.eq(1)
+            with m.Elif(ends):
+                m.d.sync += asked.eq(0)
+            with m.If(asked & ends):
+                m.d.sync += self.entry.eq(self.entry + places)
 
 
 def binary(gray: Value) -> Value:

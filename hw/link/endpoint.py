@@ -4,10 +4,10 @@ from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from .elastic import FIRST, Reader, Writer
+from .elastic import Reader, Writer
 from .lanes import Lanes
-from .parameters import COUNTER_BITS, DEPTH, SLOT_BITS, LinkParameters
-from .receive import LATENCY_BITS, Fault, Receiver, record
+from .parameters import COUNTER_BITS, SLOT_BITS, LinkParameters
+from .receive import LATENCY_BITS, OWN_CLOCK, Fault, Receiver, record
 from .train import State, Trainer
 from .transmit import Transmitter
 
@@ -26,7 +26,8 @@ class Endpoint(wiring.Component):
     send, data / flit, arrived, take: a flit out in the slot that begins in this cycle / a flit that is here.
     start, start_slot / started, started_slot: a START out / in. load, load_value: to the counter.
     retrain, clear: train anew; forget errors and counts.
-    state, lane: of training. up, errors, first, corrected, least, greatest: of the receiver.
+    state, lane: of training. up, errors, first, corrected, least, greatest: of the receiver. parked, waiting, begin: to
+    it, between chips with clocks of their own.
 
     To the pins, of whatever technology (`fpga.gateware.serdes_ecp5`): beats: of the next core cycle; sampled: in domain
     `rx`; delay_load, delay_step: pulses a pin.
@@ -44,20 +45,21 @@ class Endpoint(wiring.Component):
             "load": Out(1), "load_value": Out(SLOT_BITS + link.phase_bits), "retrain": In(1), "clear": In(1),
             "state": Out(State), "lane": Out(range(link.pins)),
             "up": Out(1), "errors": Out(len(Fault)), "first": Out(record(link)), "corrected": Out(16),
-            "least": Out(range(DEPTH)), "greatest": Out(range(DEPTH)),
-            **pin_ports(link),
+            "least": Out(range(link.depth)), "greatest": Out(range(link.depth)),
+            **pin_ports(link), **({name: In(1) for name in OWN_CLOCK} if link.slack else {}),
         })
 
     def elaborate(self, platform):
         m, link = Module(), self._link
         m.submodules.transmitter = transmitter = Transmitter(link)
         m.submodules.lanes = lanes = Lanes(link)
-        m.submodules.writer = writer = Writer(width=link.beat_bits, ratio=link.ratio)
-        m.submodules.reader = reader = Reader(width=link.beat_bits, ratio=link.ratio)
+        sizes = {"width": link.beat_bits, "ratio": link.ratio, "depth": link.depth}
+        m.submodules.writer = writer = Writer(**sizes)
+        m.submodules.reader = reader = Reader(**sizes, slot=link.slot if link.slack else 0)
         m.submodules.trainer = trainer = Trainer(link)
         m.submodules.receiver = receiver = Receiver(link)
         near = Signal()
-        m.d.comb += near.eq(Cat(reader.level == level for level in FIRST).any())
+        m.d.comb += near.eq(Cat(reader.level == level for level in link.first).any())
         for part in (transmitter, receiver):
             m.d.comb += [part.counter.eq(self.counter), part.counted.eq(self.counted)]
         m.d.comb += [
@@ -81,4 +83,8 @@ class Endpoint(wiring.Component):
         for name in ("flit", "arrived", "started", "started_slot", "load", "load_value", "up", "errors", "first",
                      "corrected", "least", "greatest"):
             m.d.comb += getattr(self, name).eq(getattr(receiver, name))
+        if link.slack:
+            hears = Cat(trainer.state == state for state in (State.TRAINED, State.LEAVE, State.LINKED)).any()
+            m.d.comb += [receiver.trained.eq(hears), reader.skip.eq(receiver.skip), reader.repeat.eq(receiver.repeat),
+                         *(getattr(receiver, name).eq(getattr(self, name)) for name in OWN_CLOCK)]
         return m

@@ -12,7 +12,15 @@ COUNTER_BITS = 16
 SLOT_BITS = 8
 """Of the slot's number in control frames: chips count alike by these. The further ones are a chip's own."""
 DEPTH = 16
-"""Core cycles of traffic that the elastic buffer holds."""
+"""Core cycles of traffic that the elastic buffer holds, where both ends of a link have one clock."""
+UNREACHED = 5
+"""Places of the elastic buffer that no legal level reaches: beyond them the writer could come near the place that is
+read."""
+ROOM = 13
+"""Places beyond twice the slack and a slot: those that are unreached, what alignment leaves, and what lines and phases
+differ by."""
+MOST_SLACK = 20
+"""Greatest slack of a link, in core cycles."""
 WORDS = {4: 0b00010111, 8: 0b0000100110101111}
 """Training word of a pin, by beats in a slot: no two rotations of it and of its complement are the same."""
 
@@ -25,12 +33,15 @@ class LinkParameters:
     pins: data pins each way, besides the clock.
     ratio: clocks of the link in a core cycle.
     taps: settings of a pin's input delay that training tries; 1 where the delay is fixed.
+    slack: core cycles by which the clocks of the two ends may run apart during a token. 0: both ends have one clock,
+    which is forwarded (mesochronous); else each has its own (plesiochronous, `hw.link.realign`).
     """
 
     lanes: int = 8
     pins: int = 9
     ratio: int = 1
     taps: int = 1
+    slack: int = 0
 
     def __post_init__(self) -> None:
         if self.lanes not in (4, 8, 16):
@@ -39,6 +50,8 @@ class LinkParameters:
             raise ValueError(f"ratio must be 1 or 2, not {self.ratio!r}")
         if not 1 <= self.taps <= 32:
             raise ValueError(f"taps must be in 1..32, not {self.taps!r}")
+        if not 0 <= self.slack <= MOST_SLACK:
+            raise ValueError(f"slack must be in 0..{MOST_SLACK} cycles, not {self.slack!r}")
         if (self.flit_bits, self.pins) not in CODES:
             known = " or ".join(str(pins) for bits, pins in CODES if bits == self.flit_bits)
             raise ValueError(f"pins must be {known} with {self.lanes} lanes, not {self.pins!r}")
@@ -77,3 +90,18 @@ class LinkParameters:
     def cycle_bits(self) -> int:
         """Bits that all pins carry in a core cycle: its beats, one after the other."""
         return self.ratio * self.beat_bits
+
+    @property
+    def depth(self) -> int:
+        """Core cycles of traffic that the elastic buffer holds."""
+        return 1 << (2 * self.slack + self.slot + ROOM - 1).bit_length() if self.slack else DEPTH
+
+    @property
+    def high(self) -> int:
+        """Greatest legal level of the elastic buffer; the least is 0."""
+        return self.depth - UNREACHED
+
+    @property
+    def first(self) -> tuple[int, int]:
+        """Levels at which training leaves the reader; two, since what is seen of the writer wavers by one."""
+        return self.slack + 1, self.slack + 2

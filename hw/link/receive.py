@@ -1,17 +1,21 @@
 """The receiving side: slots out of beats, their codewords, what control frames say, and all that can be wrong."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, enum, wiring
 from amaranth.lib.wiring import In, Out
 
 from .crc import Crc32
-from .elastic import HIGH
 from .frame import HEAD, HEAD_BITS, SYNC_BITS, compared, crc_bits
-from .parameters import COUNTER_BITS, DEPTH, SLOT_BITS, LinkParameters
+from .parameters import COUNTER_BITS, SLOT_BITS, LinkParameters
+from .realign import NEAR, Realigner
 
 QUIET = 3
 """Slots that arrive before the reader's place is judged, at first and again after it was held."""
 LATENCY_BITS = 6
+
+
+OWN_CLOCK = "parked", "waiting", "begin"
+"""Inputs of a `Receiver` between chips with clocks of their own that come from the chip."""
 
 
 class Fault(enum.Enum, shape=3):
@@ -22,7 +26,7 @@ class Fault(enum.Enum, shape=3):
     CRC = 2  #: the CRC of all that came before a control frame is another
     UNDERFLOW = 3  #: the elastic buffer ran empty: the line's clock is late, or gone
     OVERFLOW = 4  #: the elastic buffer ran full
-    LATENCY = 5  #: frames cannot be released at the declared latency
+    LATENCY = 5  #: frames cannot be released at the declared latency, or not with the declared slack
     DOWN = 6  #: the link was not up while a token ran
 
 
@@ -46,6 +50,10 @@ class Receiver(wiring.Component):
     is not compared behind an error until it has begun anew.
     corrected: single errors put right since `clear`, at most 32,768.
     least, greatest: level of the elastic buffer since `clear`.
+
+    Where the chips have clocks of their own (`hw.link.realign`): trained: the pins are. parked: no token runs. waiting:
+    a START has come. begin: a token begins (a pulse); every buffer must have its slack then, and the CRC be known.
+    skip, repeat: to the reader.
     """
 
     def __init__(self, link: LinkParameters):
@@ -53,13 +61,17 @@ class Receiver(wiring.Component):
         super().__init__({
             "linked": In(1), "running": In(1), "counter": In(COUNTER_BITS + link.phase_bits), "counted": In(1),
             "latency": In(LATENCY_BITS), "parent": In(1), "clear": In(1),
-            "data": In(link.cycle_bits), "place": In(range(DEPTH)), "level": In(range(DEPTH)),
+            "data": In(link.cycle_bits), "place": In(range(link.depth)), "level": In(range(link.depth)),
             "hold": Out(1), "load": Out(1), "load_value": Out(SLOT_BITS + link.phase_bits),
             "flit": Out(link.flit_bits), "arrived": Out(1), "take": In(1),
             "started": Out(1), "started_slot": Out(SLOT_BITS),
             "up": Out(1), "errors": Out(len(Fault)), "first": Out(record(link)), "corrected": Out(16),
-            "least": Out(range(DEPTH), init=DEPTH - 1), "greatest": Out(range(DEPTH)),
+            "least": Out(range(link.depth), init=link.depth - 1), "greatest": Out(range(link.depth)),
+            **(self._own_clock() if link.slack else {}),
         })
+
+    def _own_clock(self) -> dict:
+        return {name: In(1) for name in (*OWN_CLOCK, "trained")} | {"skip": Out(1), "repeat": Out(1)}
 
     def elaborate(self, platform):
         m, link = Module(), self._link
@@ -77,38 +89,78 @@ class Receiver(wiring.Component):
             right.eq((head.slot == sent[link.phase_bits :]) & (sent[: link.phase_bits] == 0)),
         ]
         joined = Signal()
+        wrong = good & ~right
+        if link.slack:
+            m.submodules.realigner = self._realigner = Realigner(link)
+            wrong &= ~self._realign(m, good & head.counted & ~right, head.slot, sent, joined)
         late = self._join(m, good & head.counted, head.slot, sent, right, joined)
         places = link.code.places
-        m.d.comb += [self.started.eq(good & joined & right & head.start),
-                     self.started_slot.eq(decoder.word[places[-SLOT_BITS] : len(places)])]
+        started = good & joined & right & head.start
+        if link.slack:  # else the counter would be set no more, while the number of frames is still to change
+            started &= ~self._realigner.busy
+        m.d.comb += [self.started.eq(started), self.started_slot.eq(decoder.word[places[-SLOT_BITS] : len(places)])]
         self._watch(m, joined, {
             Fault.FAILED: decoder.failed,
-            Fault.COUNTER: good & ~right,
+            Fault.COUNTER: wrong,
             Fault.CRC: self._crc(m, decoder, good, head.slot, phase, joined),
-            Fault.UNDERFLOW: self.level >= (HIGH + 1 + DEPTH) // 2,
-            Fault.OVERFLOW: (self.level > HIGH) & (self.level < (HIGH + 1 + DEPTH) // 2),
+            Fault.UNDERFLOW: self.level >= (link.high + 1 + link.depth) // 2,
+            Fault.OVERFLOW: (self.level > link.high) & (self.level < (link.high + 1 + link.depth) // 2),
         }, late, decoder)
         return m
 
     def _join(self, m: Module, counted: Value, counter: Value, sent: Value, right: Value, joined: Signal) -> Value:
-        """Holds the reader until frames arrive on time. Whether that cannot be."""
+        """Holds the reader until frames arrive on time, or moves it. Whether that cannot be."""
         link = self._link
         quiet, hopeless = Signal(range(QUIET + 1), init=QUIET), Signal()
-        on_time = Mux(self.parent & ~self.counted, sent[: link.phase_bits] == 0, right)
+        # Whether a frame sets the counter. A counter that has been set before may have run apart since.
+        follows = self.parent if link.slack else self.parent & ~self.counted
+        on_time = Mux(follows, sent[: link.phase_bits] == 0, right)
         judge = Signal()
+        judges = counted & ~joined & ~quiet.any() & (self.counted | self.parent)
+        loads = judge & on_time & follows if link.slack else judge & on_time & self.parent & ~self.counted
+        off, moved = judge & ~on_time, self.hold
+        if link.slack:
+            moves, behind = self._realigner, Signal()
+            judges, loads, moved = judges & ~moves.busy, loads | moves.load, self.hold | moves.behind
+            # The level is not the least one, if frames have come for long before they are judged.
+            late = (sent - Cat(Const(0, link.phase_bits), counter))[: SLOT_BITS + link.phase_bits]
+            m.d.comb += [behind.eq(off & ~late[-1] & ~follows),
+                         moves.behind.eq(behind & (self.level > link.slot) & (self.level <= link.high))]
+            off &= ~behind
+            with m.If(~self.linked):
+                m.d.sync += moves.joining.eq(0)
+            with m.Elif(judge):
+                m.d.sync += moves.joining.eq(1)
         m.d.comb += [
-            judge.eq(counted & ~joined & ~quiet.any() & (self.counted | self.parent)),
-            self.hold.eq(judge & ~on_time & (self.level < HIGH)),
-            self.load.eq(judge & on_time & self.parent & ~self.counted),
+            judge.eq(judges), self.hold.eq(off & (self.level < link.high - link.slack)),
+            self.load.eq(loads),
             self.load_value.eq(Cat(sent[: link.phase_bits], counter) + self.latency + 1),
         ]
         with m.If(~self.linked):
             m.d.sync += [joined.eq(0), quiet.eq(QUIET), hopeless.eq(0)]
         with m.Elif(judge):
-            m.d.sync += [joined.eq(on_time), hopeless.eq(~on_time & ~self.hold), quiet.eq(QUIET)]
+            m.d.sync += [joined.eq(on_time), hopeless.eq(~on_time & ~moved), quiet.eq(QUIET)]
         with m.Elif(self.arrived & quiet.any()):
             m.d.sync += quiet.eq(quiet - 1)
         return hopeless
+
+    def _realign(self, m: Module, other: Value, number: Value, sent: Value, joined: Value) -> Value:
+        """Between tokens, moves the reader or sets the counter by frames with the number of a slot nearby. Whether this
+        frame is such.
+
+        other: a frame has arrived with another number than `sent` has.
+        """
+        phase_bits, moves = self._link.phase_bits, self._realigner
+        off = Signal(SLOT_BITS)
+        near = Signal()
+        m.d.comb += [
+            off.eq(number - sent[phase_bits:]),
+            near.eq(other & self.parked & (sent[:phase_bits] == 0) & (off[NEAR:].all() | ~off[NEAR:].any())),
+            moves.early.eq(near & ~off[-1]), moves.late.eq(near & off[-1]), moves.joined.eq(joined),
+            moves.level.eq(self.level), self.skip.eq(moves.skip), self.repeat.eq(moves.repeat),
+            *(getattr(moves, name).eq(getattr(self, name)) for name in ("trained", "parent", "parked", "waiting")),
+        ]
+        return near
 
     def _crc(self, m: Module, decoder: wiring.Component, good: Value, slot: Value, phase: Value,
              joined: Value) -> Value:
@@ -126,7 +178,8 @@ class Receiver(wiring.Component):
                        & (crc_bits(link, crc.value)[:bits] != decoder.word[:bits])),
             self.up.eq(joined & known),
         ]
-        with m.If(~joined | decoder.failed | differs):  # the sender's is another from now on
+        lost = ~joined | decoder.failed | differs  # the sender's is another from now on
+        with m.If(lost | self._realigner.busy if link.slack else lost):
             m.d.sync += known.eq(0)
         with m.Elif(crc.clear):
             m.d.sync += known.eq(1)
@@ -137,10 +190,13 @@ class Receiver(wiring.Component):
         """Sticky errors, the first failure, and the counters."""
         link = self._link
         seen = Signal(len(Fault))
+        down = self.running & ~joined
+        if link.slack:
+            late, down = late | self.begin & self._realigner.low, down | self.begin & ~self.up
         m.d.comb += seen.eq(Mux(joined, Cat(faults.values()), 0) | late << Fault.LATENCY.value
-                              | (self.running & ~joined) << Fault.DOWN.value)
+                              | down << Fault.DOWN.value)
         with m.If(self.clear):
-            m.d.sync += [self.errors.eq(0), self.corrected.eq(0), self.least.eq(DEPTH - 1), self.greatest.eq(0)]
+            m.d.sync += [self.errors.eq(0), self.corrected.eq(0), self.least.eq(link.depth - 1), self.greatest.eq(0)]
         with m.Else():
             m.d.sync += self.errors.eq(self.errors | seen)
             with m.If(decoder.corrected & joined & ~self.corrected[-1]):

@@ -8,7 +8,7 @@ from .lanes import CHOICES
 from .parameters import BEAT, DEPTH, WORDS, LinkParameters
 
 SETTLE = DEPTH
-"""Slots from a change at a pin until what is read is sampled behind it."""
+"""Slots, at least, from a change at a pin until what is read is sampled behind it."""
 GOOD = 16
 """Slots in which a pin must carry the training word for a setting to be good."""
 FAREWELL = 16
@@ -43,7 +43,7 @@ class Trainer(wiring.Component):
     def __init__(self, link: LinkParameters):
         self._link = link
         super().__init__({
-            "restart": In(1), "data": In(link.ratio * link.beat_bits), "place": In(range(DEPTH)),
+            "restart": In(1), "data": In(link.ratio * link.beat_bits), "place": In(range(link.depth)),
             "moving": In(1), "near": In(1),
             "delay_load": Out(link.pins), "delay_step": Out(link.pins), "choice": Out(link.pins),
             "slip": Out(1), "state": Out(State), "lane": Out(range(link.pins)),
@@ -55,7 +55,8 @@ class Trainer(wiring.Component):
         state = Signal(State)
         pin, choice, beat = Signal(range(link.pins)), Signal(range(CHOICES)), Signal(range(link.beats))
         chosen = Signal(link.pins, init=1)  # one bit, that of the pin
-        tap, timer = Signal(range(max(link.taps, 2))), Signal(range(max(SETTLE, GOOD, FAREWELL)))
+        settle = max(SETTLE, link.depth // link.slot)
+        tap, timer = Signal(range(max(link.taps, 2))), Signal(range(max(settle, GOOD, FAREWELL)))
         lane = Signal(range(link.pins))
         whole, same, complement = self._compare(m, chosen)
         moved, held = Signal(), Signal()  # since the state was entered, or entered again
@@ -85,7 +86,7 @@ class Trainer(wiring.Component):
         m.d.sync += [load.eq(0), step.eq(0)]
         with m.If(whole):
             m.d.sync += timer.eq(timer + 1)
-        settled = whole & (timer == SETTLE - 1)
+        settled = whole & (timer == settle - 1)
         with m.Switch(state):
             with m.Case(State.SETTLE):
                 m.d.sync += [moved.eq(moved & (timer != 0) | self.moving),

@@ -8,6 +8,9 @@ from .crc import Crc32
 from .frame import SYNC_BITS, crc_bits, fill_bits
 from .parameters import BEAT, COUNTER_BITS, SLOT_BITS, WORDS, LinkParameters
 
+STARTS = 16
+"""Control frames in a row that are a START, where clocks are not one: the receiver may be leaving some out."""
+
 
 class Transmitter(wiring.Component):
     """A flit, or a control frame, in every slot; or the training word on every pin.
@@ -63,9 +66,12 @@ class Transmitter(wiring.Component):
         """
         link = self._link
         starting, idle, renews = Signal(), Signal(), Signal()
+        started = begins & ~self.send
+        if link.slack:
+            started &= self._last_start(m, started)
         with m.If(self.start):
             m.d.sync += starting.eq(1)
-        with m.Elif(begins & ~self.send):
+        with m.Elif(started):
             m.d.sync += starting.eq(0)
         with m.If(begins):
             m.d.sync += [idle.eq(~self.send), renews.eq(~self.send & (slot[:SYNC_BITS] == 0))]
@@ -91,6 +97,15 @@ class Transmitter(wiring.Component):
             cycle, place = divmod(end + n, link.cycle_bits)
             terms[place].append(self.start_slot[n] & shown[cycle])
         return Cat(Cat(given).any() for given in terms), renews
+
+    def _last_start(self, m: Module, sent: Value) -> Value:
+        """Whether a control frame that is sent is the last START of STARTS."""
+        left = Signal(range(STARTS), name="starts_left")
+        with m.If(self.start):
+            m.d.sync += left.eq(STARTS - 1)
+        with m.Elif(sent & left.any()):
+            m.d.sync += left.eq(left - 1)
+        return ~left.any()
 
     def _word(self, phase: Value) -> Value:
         """The bits of the training word in this cycle."""

@@ -58,41 +58,37 @@ def _values(control: Sequence[Any]) -> dict[str, Value]:
     compares = ops(saturate, Alu.LT, Alu.GT, Alu.EQ)
     limit = any_of([Mux(saturate.sat == sat, Const(value, 31), 0) for sat, value in limits.items()])
     return {
-        "arithmetic": ~shift.logical, "round1": shift.round & ~shift.logical,
-        **{f"{one.name.lower()}2": func(normalise, one) for one in (Func.MUL, Func.SQUARE, Func.SIGMOID)},
-        "mantissa2": func(normalise, Func.RECIP, Func.RSQRT, Func.LOG2),
-        "rsqrt3": func(choose, Func.RSQRT), "signed3": func(choose, Func.MUL, Func.SQUARE),
-        "interpolate3": func(choose, *INTERPOLATED),
-        **{f"{one.name.lower()}4": func(lookup, one)
+        "s1_arithmetic": ~shift.logical, "s1_round": shift.round & ~shift.logical,
+        **{f"s2_{one.name.lower()}": func(normalise, one) for one in (Func.MUL, Func.SQUARE, Func.SIGMOID)},
+        "s2_mantissa": func(normalise, Func.RECIP, Func.RSQRT, Func.LOG2),
+        "s3_rsqrt": func(choose, Func.RSQRT), "s3_signed": func(choose, Func.MUL, Func.SQUARE),
+        "s3_interpolate": func(choose, *INTERPOLATED),
+        **{f"s4_{one.name.lower()}": func(lookup, one)
            for one in (Func.PASS, Func.BITLEN, Func.EXP2, Func.RSQRT, Func.LOG2)},
-        "interpolate4": func(lookup, *INTERPOLATED),
-        "table4": any_of([Mux(lookup.func == one, tables.TABLES[one].start >> 6, 0) for one in INTERPOLATED]),
-        "invert_c4": ops(lookup, Alu.SUB, Alu.LT, Alu.MIN, Alu.MAX, Alu.EQ, Alu.ANDN, Alu.OR, Alu.INDEX),
-        "pass5": func(multiply, Func.PASS), "bypass5": func(multiply, Func.PASS, Func.BITLEN, Func.EXP2),
-        "round6": near.round,
-        "invert_q": ops(alu, Alu.RSUB, Alu.GT, Alu.OR), "carry": ~ops(alu, Alu.ADD),
-        "sum": ops(alu, Alu.ADD, Alu.SUB, Alu.RSUB, Alu.LT, Alu.GT, Alu.EQ),
-        "min": ops(alu, Alu.MIN), "max": ops(alu, Alu.MAX), "index": ops(alu, Alu.INDEX),
-        "conjunction": ops(alu, Alu.AND, Alu.ANDN, Alu.OR, Alu.XOR), "parity": ops(alu, Alu.XOR),
-        "invert_y": ops(alu, Alu.OR),
-        "limit": Mux(compares, 0, limit), "symmetric": saturate.sat != Sat.S32,
-        "compare": compares, "equal": ops(saturate, Alu.EQ),
-        "exponent_is_k": func(write, Func.RECIP, Func.RSQRT),
+        "s4_interpolate": func(lookup, *INTERPOLATED),
+        "s4_table": any_of([Mux(lookup.func == one, tables.TABLES[one].start >> 6, 0) for one in INTERPOLATED]),
+        "s4_invert_c": ops(lookup, Alu.SUB, Alu.LT, Alu.MIN, Alu.MAX, Alu.EQ, Alu.ANDN, Alu.OR, Alu.INDEX),
+        "s5_pass": func(multiply, Func.PASS), "s5_bypass": func(multiply, Func.PASS, Func.BITLEN, Func.EXP2),
+        "s6_round": near.round,
+        "s7_invert_q": ops(alu, Alu.RSUB, Alu.GT, Alu.OR), "s7_carry": ~ops(alu, Alu.ADD),
+        "s7_sum": ops(alu, Alu.ADD, Alu.SUB, Alu.RSUB, Alu.LT, Alu.GT, Alu.EQ),
+        "s7_min": ops(alu, Alu.MIN), "s7_max": ops(alu, Alu.MAX), "s7_index": ops(alu, Alu.INDEX),
+        "s7_conjunction": ops(alu, Alu.AND, Alu.ANDN, Alu.OR, Alu.XOR), "s7_parity": ops(alu, Alu.XOR),
+        "s7_invert_y": ops(alu, Alu.OR),
+        "s8_limit": Mux(compares, 0, limit), "s8_symmetric": saturate.sat != Sat.S32,
+        "s8_compare": compares, "s8_equal": ops(saturate, Alu.EQ),
+        "s9_exponent_is_k": func(write, Func.RECIP, Func.RSQRT),
     }
 
 
 DECODED = data.StructLayout({
-    **dict.fromkeys(("arithmetic", "round1", "mul2", "square2", "sigmoid2", "mantissa2",
-                     "rsqrt3", "signed3", "interpolate3",
-                     "pass4", "bitlen4", "exp24", "rsqrt4", "log24", "interpolate4"), 1),
-    "table4": 2,
-    **dict.fromkeys(("invert_c4", "pass5", "bypass5", "round6",
-                     "invert_q", "carry", "sum", "min", "max", "index", "conjunction",
-                     "parity", "invert_y"), 1),
-    "limit": 31, "symmetric": 1, "compare": 1, "equal": 1, "exponent_is_k": 1,
+    **dict.fromkeys(("s1_arithmetic", "s1_round", "s2_mul", "s2_square", "s2_sigmoid", "s2_mantissa",
+                     "s3_rsqrt", "s3_signed", "s3_interpolate",
+                     "s4_pass", "s4_bitlen", "s4_exp2", "s4_rsqrt", "s4_log2", "s4_interpolate"), 1),
+    "s4_table": 2,
+    **dict.fromkeys(("s4_invert_c", "s5_pass", "s5_bypass", "s6_round",
+                     "s7_invert_q", "s7_carry", "s7_sum", "s7_min", "s7_max", "s7_index", "s7_conjunction",
+                     "s7_parity", "s7_invert_y"), 1),
+    "s8_limit": 31, "s8_symmetric": 1, "s8_compare": 1, "s8_equal": 1, "s9_exponent_is_k": 1,
 })
-"""Controls of a lane, the same for all lanes.
-
-A digit at the end of a name is the stage that uses it: `exp24` is EXP2 in stage 4. The names are part of the boards'
-netlists and influence their placement, so they change with the next bitstreams.
-"""
+"""Controls of a lane, the same for all lanes. `s4_exp2` is EXP2 in stage 4, the stage that uses it."""

@@ -70,5 +70,5 @@ class Lane(wiring.Component):
         s = registers(8, **alu(m, decoded, s, self.iota), k=s.k)
         s = registers(9, **saturate(m, decoded, s.y, s.beyond), k=s.k)
         m.d.comb += [self.y.eq(s.y), self.least.eq(s.least),
-                     self.exponent.eq(Mux(decoded.exponent_is_k, s.k, s.y[:8]))]
+                     self.exponent.eq(Mux(decoded.s9_exponent_is_k, s.k, s.y[:8]))]
         return m

@@ -26,11 +26,11 @@ def choose(m: Module, decoded: data.View, s: SimpleNamespace) -> dict[str, Value
     length = named(m, ~Cat(zeros1, zeros2, s.zeros), "length")
     k = Mux(normal[-1], Cat(bit ^ ~length[:n].any() for n, bit in enumerate(length)), 0)  # length - 1
 
-    rsqrt = decoded.rsqrt3
+    rsqrt = decoded.s3_rsqrt
     u = named(m, clamped(s.a[:MANTISSA_BITS], s.argument) | normal[:MANTISSA_BITS], "u")
-    lower_half = named(m, decoded.interpolate3 & ~Mux(rsqrt, u[11], u[10]), "lower_half")
+    lower_half = named(m, decoded.s3_interpolate & ~Mux(rsqrt, u[11], u[10]), "lower_half")
     fraction = Cat(u[:10], Mux(rsqrt, u[10], lower_half), lower_half.replicate(FACTOR_BITS - 11))
-    left = Cat(clamped(s.a[: FACTOR_BITS - 1], s.factor), decoded.signed3 & s.a[31]) | fraction
+    left = Cat(clamped(s.a[: FACTOR_BITS - 1], s.factor), decoded.s3_signed & s.a[31]) | fraction
     segment = Cat(Mux(rsqrt, u[11:15], u[10:14]), Mux(rsqrt, ~length[0] & normal[-1], u[14]))
     return {"length": length, "k": k, "left": left, "segment": segment}
 
@@ -40,22 +40,22 @@ def look_up(m: Module, decoded: data.View, s: SimpleNamespace) -> dict[str, Valu
 
     The second half of SIGMOID (`above` is 0) mirrors the first.
     """
-    rsqrt, above = decoded.rsqrt4, s.above
-    negative, table = s.below[-1], decoded.table4
+    rsqrt, above = decoded.s4_rsqrt, s.above
+    negative, table = s.below[-1], decoded.s4_table
     base, slope, power = (_rom(m, name, words, bits, named(m, address, f"{name}_address"), enable)
                           for name, words, bits, address, enable in (
         ("centres", tables.centres(), tables.CENTRE_BITS, Cat(s.segment[1:], above | rsqrt, table), Const(1)),
         ("slopes", tables.slopes(), tables.SLOPE_BITS, Cat(s.segment ^ above.replicate(5), rsqrt, table), Const(1)),
         ("powers", tables.powers(), tables.CENTRE_BITS,
-         Mux(negative, s.below[: tables.EXP2_FRACTION], 0), decoded.exp24)))
+         Mux(negative, s.below[: tables.EXP2_FRACTION], 0), decoded.s4_exp2)))
     slope = Cat(slope, slope[-1].replicate(FACTOR_BITS - tables.SLOPE_BITS))
-    exponent = Mux(decoded.log24, s.k, 0) << tables.LOG2_FRACTION
-    c = (Mux(decoded.interpolate4, 0, s.c) | base | exponent)[:32]
-    passed = Mux(decoded.pass4, s.a[: tables.CENTRE_BITS], 0) | power | Mux(decoded.bitlen4, s.length, 0)
+    exponent = Mux(decoded.s4_log2, s.k, 0) << tables.LOG2_FRACTION
+    c = (Mux(decoded.s4_interpolate, 0, s.c) | base | exponent)[:32]
+    passed = Mux(decoded.s4_pass, s.a[: tables.CENTRE_BITS], 0) | power | Mux(decoded.s4_bitlen, s.length, 0)
     return {
-        "right": s.right | slope, "c": c ^ decoded.invert_c4.replicate(32),
+        "right": s.right | slope, "c": c ^ decoded.s4_invert_c.replicate(32),
         "passed": Cat(passed[: tables.CENTRE_BITS], s.a[tables.CENTRE_BITS :]),
-        "post": _post_amount(m, decoded.exp24 & negative, s.below[tables.EXP2_FRACTION :], s.post),
+        "post": _post_amount(m, decoded.s4_exp2 & negative, s.below[tables.EXP2_FRACTION :], s.post),
         "k": Mux(rsqrt, s.k[1:], s.k),
     }
 

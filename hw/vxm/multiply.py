@@ -18,7 +18,7 @@ def multiply(m: Module, decoded: data.View, product: Value, passed: Value, amoun
     The result has one more bit at its low end, for rounding.
     """
     p = Signal(signed(PRODUCT_BITS), name="product")
-    by = Cat(decoded.bypass5.replicate(tables.CENTRE_BITS), decoded.pass5.replicate(32 - tables.CENTRE_BITS))
+    by = Cat(decoded.s5_bypass.replicate(tables.CENTRE_BITS), decoded.s5_pass.replicate(32 - tables.CENTRE_BITS))
     m.d.comb += p.eq(product | (passed & by).as_signed())
     return _shifted(m, Cat(Const(0, 1), p), amount, range(FAR, len(amount)))
 
@@ -33,6 +33,6 @@ def _shifted(m: Module, x: Value, amount: Value, bits: range) -> Value:
 def round_product(m: Module, decoded: data.View, p: Value, amount: Value) -> dict[str, Value]:
     """Stage 6: p shifted right by the lower bits of the amount and rounded, and `over`: it exceeds 32 bits."""
     x, q = _shifted(m, p, amount, range(FAR)), Signal(PRODUCT_BITS, name="q")
-    m.d.comb += q.eq(x[1:] + (decoded.round6 & x[0]))
+    m.d.comb += q.eq(x[1:] + (decoded.s6_round & x[0]))
     sign = q[-1]
     return {"q": Cat(q[:31], sign), "over": q[31:-1] != sign.replicate(PRODUCT_BITS - 32)}

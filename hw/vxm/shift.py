@@ -12,7 +12,7 @@ def pre_shift(m: Module, decoded: data.View, a: Value, amount: Value) -> Value:
 
     A left shift by n is the upper half of {a, 0} >> (32 - n).
     """
-    left, far, fill = amount[5], amount[4], decoded.arithmetic & a[31]
+    left, far, fill = amount[5], amount[4], decoded.s1_arithmetic & a[31]
     right_near, right_far, left_near, left_far = (named(m, value, name) for name, value in (
         ("right_near", ~left & ~far), ("right_far", ~left & far),
         ("left_near", left & ~far), ("left_far", left & far)))
@@ -29,7 +29,7 @@ def pre_shift(m: Module, decoded: data.View, a: Value, amount: Value) -> Value:
     ), "shifted16")
     for bit in (3, 2, 1, 0):
         x = named(m, Mux(amount[bit], x[1 << bit :], x[: len(x) - (1 << bit)]), f"shifted{1 << bit}")
-    return (x[1:] + (decoded.round1 & x[0]))[:32]
+    return (x[1:] + (decoded.s1_round & x[0]))[:32]
 
 
 def _normalise(m: Module, x: Value) -> tuple[Value, Value]:
@@ -73,13 +73,13 @@ def prepare(m: Module, decoded: data.View, a: Value, b: Value, c: Value) -> dict
         """Controls of `clamped`: take the value, set its lowest bit, set its other bits."""
         return Cat(taken & ~over, taken & over, taken & over & ~sign)
 
-    take, lowest, ones = square = named(m, clamping(decoded.square2, over18), "square")
+    take, lowest, ones = square = named(m, clamping(decoded.s2_square, over18), "square")
     x, most = Cat(a[:17], sign), Cat(lowest, ones.replicate(16))
-    right = pick(x, Cat(take.replicate(17) | most, decoded.square2),
-                  b, Cat(most, Const(0, 1)) | decoded.mul2.replicate(FACTOR_BITS))
+    right = pick(x, Cat(take.replicate(17) | most, decoded.s2_square),
+                  b, Cat(most, Const(0, 1)) | decoded.s2_mul.replicate(FACTOR_BITS))
     return {"zeros": zeros, "normal": normal, "right": right, "below": a.as_signed() - c.as_signed(),
-            "factor": square | clamping(decoded.mul2, over18), "argument": clamping(decoded.sigmoid2, over16),
-            "above": decoded.sigmoid2 & ~sign, "mantissa": decoded.mantissa2 & ~sign}
+            "factor": square | clamping(decoded.s2_mul, over18), "argument": clamping(decoded.s2_sigmoid, over16),
+            "above": decoded.s2_sigmoid & ~sign, "mantissa": decoded.s2_mantissa & ~sign}
 
 
 def clamped(value: Value, controls: Value) -> Value:

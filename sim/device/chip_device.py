@@ -10,7 +10,7 @@ from base.progress import progress
 from program.rack import AnyProgram, RackProgram
 
 from .hosted_chip import HostedChip
-from .protocol import Counters, TokenResult, check_cached, check_prompt, check_run, sampler_of
+from .protocol import Counters, TokenResult, check_alone, check_cached, check_prompt, check_run, sampler_of
 from .seat import Seat
 
 
@@ -28,6 +28,7 @@ class ChipDevice:
 
     def load(self, program: AnyProgram) -> None:
         """Write queues, tables and SRAM."""
+        check_alone(program)
         if isinstance(program, RackProgram):
             raise TspError(f"the program is for rack {program.rack.name}, but device {self.name} is one chip")
         self._program, self._seat = program, Seat(self.name, self.chip, program)

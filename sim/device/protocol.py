@@ -115,7 +115,7 @@ def check_prompt(program: AnyProgram, prompt: Sequence[int]) -> None:
 def check_alone(program: AnyProgram) -> None:
     """Raises TspError if a program serves several sequences."""
     if program.sequences > 1:
-        raise TspError(f"the program serves {program.sequences} sequences in flight: run it with `tsp run --sequences "
+        raise TspError(f"the program serves {program.sequences} sequences: run it with `tsp run --sequences "
                        f"{program.sequences}`, or compile it without --sequences")
 
 

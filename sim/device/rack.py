@@ -111,8 +111,8 @@ class SeatedRack:
             if len(own) != len(found[0]):
                 raise BrokenPromise(f"device {self.name}: chip 0 ended {len(found[0])} tokens, chip {n} {len(own)}")
 
-    def logits(self) -> np.ndarray:
-        """Read from the SRAM of the chips that hold them."""
+    def _logits_of_all(self) -> np.ndarray:
+        """Logits, from the SRAM of the chips that hold them."""
         found = np.zeros(self._program.model.vocab_size, np.int32)
         for seat in self._seats:
             seat.add_logits(found)
@@ -162,6 +162,10 @@ class RackDevice(SeatedRack):
             seat.start(prompt, sampler, cached)
         self._position, self._sampling = cached, (temperature, seed)
         self._known = list(prompt)
+
+    def logits(self) -> np.ndarray:
+        """Read from SRAM."""
+        return self._logits_of_all()
 
     def force(self, token: int) -> None:
         """Write the token of the next position to all chips."""

@@ -11,7 +11,7 @@ from arch.vectors import quads_of_int32, vectors_of
 from base.errors import TspError
 from base.progress import Tell
 from program.image import image_of
-from program.program import STATE, Program, Symbol
+from program.program import Program, Symbol
 from program.sampler import Sampler
 
 from .hosted_chip import HostPort
@@ -55,8 +55,7 @@ class Seat:
         self.force(prompt[position])
         self._write("position", np.full(lanes, position))
         self._write("temperature", np.full(lanes, sampler.temperature_q))
-        if len(self._logits):
-            self._write("noise", np.where(self._logits < 0, 0, sampler.state[self._logits]))
+        self._write_noise(sampler)
         self.chip.host_write(Space.CONTROL, Control.POSITION.value, position)
 
     def begin(self, sequence: int, prompt: Sequence[int], sampler: Sampler, position: int) -> None:
@@ -69,8 +68,20 @@ class Seat:
         tokens[: len(prompt)] = prompt
         self._write("tokens", tokens, sequence)
         self._write("temperature", np.full(lanes, sampler.temperature_q), sequence)
-        self._write("noise", np.where(self._logits < 0, 0, sampler.state[self._logits]), sequence)
-        self.force(prompt[position])
+        self._write_noise(sampler, sequence)
+        self.force(prompt[position], sequence)
+
+    def _write_noise(self, sampler: Sampler, sequence: int = 0) -> None:
+        """States of the noise generator; those that the end of a token advances may have a tensor of their own."""
+        states = np.where(self._logits < 0, 0, sampler.state[self._logits])
+        rest = len(states)
+        if "noise_rest" in self.program.symbols:
+            symbol = self._symbol("noise")
+            own = symbol.quads // self.program.copies("noise")
+            rest = own * self.program.config.lanes * (self.program.model.n_layers if symbol.stride else 1)
+            self._write("noise_rest", states[rest:], sequence)
+        if rest:
+            self._write("noise", states[:rest], sequence)
 
     def work_on(self, sequence: int) -> None:
         """Let the next period be of one of several sequences."""
@@ -80,9 +91,10 @@ class Seat:
         """The sequencer's position: that of the sequence, or of several the number of a period."""
         self.chip.host_write(Space.CONTROL, Control.POSITION.value, position)
 
-    def force(self, token: int) -> None:
-        """Write the token of the next position. The chip reads it when that position begins."""
-        self._write("token", np.full(self.program.config.lanes, token))
+    def force(self, token: int, sequence: int = 0) -> None:
+        """Write the token of the next position. The chip reads it when that position begins. sequence: of several in
+        one program."""
+        self._write("token", np.full(self.program.config.lanes, token), sequence)
 
     def tokens(self, first: int, count: int) -> list[int]:
         """The tokens at positions from `first` on, which the chip has chosen or was told."""
@@ -92,22 +104,24 @@ class Seat:
     def token(self, sequence: int, position: int) -> int:
         """The token at a position of one of several sequences."""
         quad, lane = divmod(position, self.program.config.lanes)
-        return int(self._entry("tokens", quad * self.program.sequences + sequence)[lane])
+        return int(self._entry("tokens", self.program.quad("tokens", quad, sequence))[lane])
 
     def _entry(self, name: str, quad: int) -> np.ndarray:
         return self._read(name, quad, quad + 1)
 
-    def logits(self) -> np.ndarray:
-        """Logits of the last position: int32 [vocab]; 0 of tokens that are on other chips."""
+    def logits(self, sequence: int = 0) -> np.ndarray:
+        """Logits of the last position: int32 [vocab]; 0 of tokens that are on other chips. sequence: of several in one
+        program."""
         found = np.zeros(self.program.model.vocab_size, np.int32)
-        self.add_logits(found)
+        self.add_logits(found, sequence)
         return found
 
-    def add_logits(self, found: np.ndarray) -> None:
+    def add_logits(self, found: np.ndarray, sequence: int = 0) -> None:
         """Write the logits that the chip holds into int32 [vocab]."""
         if len(self._logits):
-            mine = self._logits >= 0
-            values = self._read("logits", 0, self._symbol("logits").quads)[: len(self._logits)]
+            mine, first = self._logits >= 0, self.program.quad("logits", 0, sequence)
+            quads = self._symbol("logits").quads // self.program.copies("logits")
+            values = self._read("logits", first, first + quads)[: len(self._logits)]
             found[self._logits[mine]] = values[mine]
 
     def errors(self) -> set[Trap]:
@@ -126,14 +140,15 @@ class Seat:
         """Write int32 values to the beginning of a tensor, or of each of its layers: of its copy for a sequence, if it
         belongs to the state of one of several."""
         symbol, vectors = self._symbol(name), vectors_of(values, self.program.config.lanes)
-        copies = self.program.sequences if name in STATE else 1
-        quads, own = quads_of_int32(vectors), symbol.quads // copies
+        quads, own = quads_of_int32(vectors), symbol.quads // self.program.copies(name)
         for layer, start in enumerate(range(0, len(quads), own)):
             part, at = quads[start : start + own], symbol.addr + layer * symbol.stride
-            if copies == 1:
-                self.chip.load_mem(self._slice(symbol), part, at)
-            for n in range(len(part) if copies > 1 else 0):
-                self.chip.load_mem(self._slice(symbol), part[n : n + 1], at + n * copies + sequence)
+            places = [at + self.program.quad(name, n, sequence) for n in range(len(part))]
+            if places[-1] - places[0] == len(part) - 1:
+                self.chip.load_mem(self._slice(symbol), part, places[0])
+                continue
+            for n, place in enumerate(places):
+                self.chip.load_mem(self._slice(symbol), part[n : n + 1], place)
 
     def _read(self, name: str, first: int, end: int) -> np.ndarray:
         """int32 values of quads first..end-1 of a tensor, one after the other."""

@@ -7,19 +7,23 @@
 // The builder puts before this file: `#define SIDES(X) X(0, W, ports) X(1, E, ports)`, of those that have ports, and
 // `#define PLANE bytes`, of a flit.
 
+#include <algorithm>
 #include <chrono>
 #include <thread>
 
 namespace {
 
 constexpr uint64_t FLITS = 1024;  // that a channel holds: more than there are slots in a link's latency
+constexpr uint64_t TURN = 1 << 16;  // cycles that a chip runs at most before others have their turn
 
-// One direction of a link. Its memory is the caller's; all zero but for `latency` at the start of a run.
+// One direction of a link. Its memory is the caller's; all zero but for the first two at the start of a run.
 struct Channel {
     uint64_t latency;
+    uint64_t patience;  // the sender's turn ends so many cycles after a flit; 0: it does not end for a flit
     alignas(64) uint64_t sent;  // by the sender: flits so far
     uint64_t passed;            // by the sender: flits of all earlier cycles are there
     alignas(64) uint64_t taken;  // by the receiver
+    uint64_t closed;             // by the receiver: it takes no more
     struct {
         uint64_t arrival;
         uint8_t data[24];
@@ -46,17 +50,24 @@ struct Linked {
     Sim* sim;
     Port ports[2][8];
     uint64_t began = 0, since = 0, tokens = 0;
+    uint64_t reached = 0;  // cycle at the end of the last turn: other libraries do not know where a Sim has its own
     int64_t ended = 0;
-    bool sends_done = false;
+    bool entered = false, sends_done = false;  // of the present cycle: its start is seen, its flits are sent
+    uint64_t pause = 0;  // cycle in which the turn ends
     uint64_t fault[2] = {0, 0};  // side * 8 + port, and cycle, of MISSING and LOST
 
     uint64_t now() const { return sim->cycle - began; }
 
-    // False if the channel is full.
+    // False if the channel is full. A flit that nobody will take is only counted.
     bool send(Port& port, const void* data) {
         Channel& out = *port.out;
         const uint64_t number = out.sent;
-        if (number - get(out.taken) == FLITS) return false;
+        if (number - get(out.taken) >= FLITS) {
+            if (!get(out.closed)) return false;
+            set(out.sent, number + 1);
+            return true;
+        }
+        if (out.patience) pause = std::min(pause, sim->cycle + out.patience);
         auto& flit = out.flits[number % FLITS];
         flit.arrival = now() + out.latency;
         std::memcpy(flit.data, data, PLANE);
@@ -89,6 +100,14 @@ struct Linked {
         for (auto& side : ports)
             for (auto& port : side)
                 if (port.out) set(port.out->passed, cycle);
+    }
+
+    // Let nobody wait for this chip any more.
+    void close() {
+        pass(~uint64_t{0} >> 1);
+        for (auto& side : ports)
+            for (auto& port : side)
+                if (port.in) set(port.in->closed, 1);
     }
 
     // Puts the flit that arrives now at the chip's input; 0, or an outcome.
@@ -132,10 +151,12 @@ struct Linked {
         return take_all();
     }
 
-    // Runs until the last token has ended, or nothing more can be done: tokens that ended, or an outcome.
+    // Runs until the last token has ended, nothing more can be done, or the turn ends: tokens that ended, or an outcome.
     int64_t run(uint64_t max_cycles, uint64_t* cycles_per_token) {
+        pause = sim->cycle + TURN;
         for (;;) {
-            if (!sends_done) {
+            if (!entered) {
+                if (sim->cycle >= pause) return BLOCKED;
                 const bool start = sim->top.token_start, over = !sim->top.running;
                 if (start || over) {
                     if (ended >= 0 && static_cast<uint64_t>(ended) < tokens)
@@ -145,9 +166,10 @@ struct Linked {
                 }
                 if (over) return ended < 0 ? 0 : ended;
                 if (now() >= max_cycles) return LATE;
+                entered = true;
             }
             if (const int64_t outcome = exchange()) return outcome;
-            sends_done = false;
+            entered = sends_done = false;
             sim->tick();
         }
     }
@@ -191,7 +213,7 @@ int64_t link_start(Linked* linked, uint32_t tokens, uint64_t max_cycles) {
         linked->began = sim->cycle;
         linked->tokens = tokens;
         linked->ended = -1;
-        linked->sends_done = false;
+        linked->entered = linked->sends_done = false;
         linked->sent_mask = linked->taken_mask = 0;
         sim->top.begin = 1;
         sim->inputs_changed = true;
@@ -200,11 +222,12 @@ int64_t link_start(Linked* linked, uint32_t tokens, uint64_t max_cycles) {
     return sim->top.running ? LATE : 0;
 }
 
-// Runs the tokens of link_start as far as their flits have come: tokens that ended, or an outcome. After any but BLOCKED
-// nobody waits for this chip any more.
+// A chip's turn with the tokens of link_start: tokens that ended, or an outcome. After any but BLOCKED nobody waits for
+// this chip any more.
 int64_t link_step(Linked* linked, uint64_t max_cycles, uint64_t* cycles_per_token) {
     const int64_t outcome = linked->run(max_cycles, cycles_per_token);
-    if (outcome != BLOCKED) linked->pass(~uint64_t{0} >> 1);
+    if (outcome != BLOCKED) linked->close();
+    linked->reached = linked->sim->cycle;
     return outcome;
 }
 
@@ -216,23 +239,30 @@ struct Job {  // a chip, perhaps of another library, and what becomes of it
     uint64_t fault[2];
 };
 
+// A turn of all chips that have not ended. Returns whether any is left, and counts tries without a cycle in `tries`.
+int link_turn(Job* jobs, uint64_t count, uint64_t max_cycles, uint32_t* tries) {
+    bool waits = false;
+    ++*tries;
+    for (uint64_t n = 0; n < count; ++n) {
+        Job& job = jobs[n];
+        if (job.outcome != BLOCKED) continue;
+        const uint64_t before = job.linked->reached;
+        job.outcome = job.step(job.linked, max_cycles, job.cycles_per_token);
+        std::memcpy(job.fault, job.linked->fault, sizeof job.fault);
+        if (job.linked->reached != before || job.outcome != BLOCKED) *tries = 0;
+        waits |= job.outcome == BLOCKED;
+    }
+    return waits;
+}
+
+// Wait after some tries for chips elsewhere.
+void link_wait(uint32_t tries) {
+    if (tries > 2000) std::this_thread::sleep_for(std::chrono::microseconds(50));
+    else if (tries > 200) std::this_thread::yield();
+}
+
 // Runs chips in turn in this thread, each as far as it gets, until all have ended. Other threads run other chips.
 void link_run(Job* jobs, uint64_t count, uint64_t max_cycles) {
-    for (uint64_t n = 0; n < count; ++n) jobs[n].outcome = BLOCKED;
-    for (uint32_t tries = 0;; ++tries) {
-        bool waits = false;
-        for (uint64_t n = 0; n < count; ++n) {
-            Job& job = jobs[n];
-            if (job.outcome != BLOCKED) continue;
-            const uint64_t before = job.linked->sim->cycle;
-            job.outcome = job.step(job.linked, max_cycles, job.cycles_per_token);
-            std::memcpy(job.fault, job.linked->fault, sizeof job.fault);
-            if (job.linked->sim->cycle != before || job.outcome != BLOCKED) tries = 0;
-            waits |= job.outcome == BLOCKED;
-        }
-        if (!waits) return;
-        if (tries > 2000) std::this_thread::sleep_for(std::chrono::microseconds(50));
-        else if (tries > 200) std::this_thread::yield();
-    }
+    for (uint32_t tries = 0; link_turn(jobs, count, max_cycles, &tries);) link_wait(tries);
 }
 }
