@@ -3,8 +3,6 @@
 Its weights are random: `tsp get smollm2` is not needed. Compiling and loading take minutes.
 """
 
-import functools
-
 import numpy as np
 import pytest
 from checkpoints import random_checkpoint, small_config
@@ -13,29 +11,23 @@ from programs import random_tokenizer
 from arch.rack import RACKS
 from compiler.rack.compile import compile_rack
 from plan.shapes import PRESETS
-from program.rack import RackProgram
+from program.check import check_any
 from run.devices import open_device
 
 CONTEXT, TOKENS = 32, 2
-MOST = {(18, 1): 92_000, (6, 3): 130_000}
-"""Most cycles of a token, by chips of a group and groups."""
-
-pytestmark = pytest.mark.nightly
+MOST = 92_000
+"""Most cycles of a token; its scales are all dynamic."""
 
 
-@functools.cache
-def compiled(tensor: int, pipeline: int) -> RackProgram:
+@pytest.mark.nightly
+def test_eighteen_chips_by_rows():
     shape = PRESETS["smollm2-135m"]
     model = small_config(dim=shape.dim, hidden_dim=shape.hidden, n_layers=shape.layers, n_heads=shape.heads,
                          n_kv_heads=shape.kv_heads, vocab_size=shape.vocab, seq_len=CONTEXT, head_dim=shape.head_dim)
-    return compile_rack(random_checkpoint(model), random_tokenizer(shape.vocab), rack=RACKS["rack"], scales="dynamic",
-                        tensor=tensor, pipeline=pipeline, buckets=1, measure=False)
-
-
-@pytest.mark.parametrize(("tensor", "pipeline"), MOST)
-def test_eighteen_chips(tensor: int, pipeline: int):
-    program = compiled(tensor, pipeline)
-    assert program.cycles(0) < MOST[tensor, pipeline]
+    program = compile_rack(random_checkpoint(model), random_tokenizer(shape.vocab), rack=RACKS["rack"],
+                           scales="dynamic", pipeline=1, buckets=1, measure=False)
+    check_any(program)
+    assert program.cycles(0) < MOST
     device, reference = (open_device(name, program.rack) for name in ("rtl", "reference"))
     for each in (device, reference):
         each.load(program)
