@@ -13,6 +13,7 @@ from typing import Any
 
 from joblib import Parallel, delayed
 
+from .command import prepare
 from .errors import TspError
 from .files import cannot_write
 
@@ -116,6 +117,7 @@ class Campaign:
 
 
 def _numbered(work: Callable[[int], Result], case: int) -> tuple[int, Result]:
+    prepare()  # so that a SIGTERM ends what a case has started, too
     return case, work(case)
 
 

@@ -246,7 +246,7 @@ def _symbols(placement: Placement) -> dict[str, Symbol]:
     named = {name: t for name, t in placement.tensors.items() if id(t) not in shared}
     named |= {f"{t.name} {t.slice}": t for t in placement.layout.tensors if id(t) not in own}
     return {name: Symbol(t.slice, t.addr, t.size, strides[t.slice] if t.per_layer else 0)
-            for name, t in sorted(named.items())}
+            for name, t in sorted(named.items()) if t.size}  # a chip of a rack may have no heads
 
 
 def _schedule_table(codes: Sequence[Code]) -> tuple[tuple[str, ...], np.ndarray]:

@@ -10,6 +10,7 @@ import argparse
 import ast
 import functools
 import itertools
+import json
 import os
 import re
 import shlex
@@ -37,6 +38,8 @@ from run.programs import open_any, open_program
 from run.session import Session
 from run.story import begin
 from run.story import plan as plan_story
+
+from .scaling import FIGURES
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"(<!-- generated: ([\w-]+) -->\n)(.*?)(<!-- end generated -->)", re.DOTALL)
@@ -379,6 +382,17 @@ def _rack_links() -> str:
                    for t in links.traffic(rack_program(), 0)))
 
 
+def _rack_scaling() -> str:
+    found = json.loads(FIGURES.read_text())
+    counts = sorted({int(count) for own in found.values() for count in own["cycles"]})
+    rows = []
+    for name, own in found.items():
+        cycles = {int(count): value for count, value in own["cycles"].items()}
+        rows.append((name, f"`{own['config']}`", *(
+            f"{cycles[count]:,} ({cycles[1] / cycles[count]:.2f})" if count in cycles else "" for count in counts)))
+    return table(("model", "chips", *(str(count) for count in counts)), *rows)
+
+
 RACK_RUN = ("run", MODEL.as_posix(), "--rack", "pair", "--prompt", PROMPT)
 
 
@@ -399,7 +413,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "configs": _configs, "buckets": _buckets, "segments": _segments, "stories": _stories,
     "plan-models": _plan_models, "plan-roofline": _plan_roofline, "plan-claims": _plan_claims,
     "plan-constants": _plan_constants, "plan-shapes": _plan_shapes,
-    "rack-cycles": _rack_cycles, "rack-links": _rack_links, **RTL_BLOCKS,
+    "rack-cycles": _rack_cycles, "rack-links": _rack_links, "rack-scaling": _rack_scaling,
+    **RTL_BLOCKS,
 }
 """Contents of a block, by name."""
 

@@ -83,12 +83,13 @@ def draw(found: dict[str, Any]) -> None:
     figure, axes = pyplot.subplots(figsize=(7, 4.6))
     most = max(int(count) for own in found.values() for count in own["cycles"])
     axes.plot([1, most], [1, most], color="#b0b6bf", linestyle="--", linewidth=1, label="as many times as chips")
-    for (name, own), colour, marker in zip(found.items(), ("#0072b2", "#d55e00", "#009e73"), "osD", strict=True):
+    looks = ("#0072b2", "o", -14), ("#d55e00", "s", -14), ("#009e73", "D", 8)
+    for (name, own), (colour, marker, below) in zip(found.items(), looks, strict=True):
         counts = sorted(map(int, own["cycles"]))
         gains = [own["cycles"]["1"] / own["cycles"][str(count)] for count in counts]
         axes.plot(counts, gains, color=colour, marker=marker, label=f"{name}, on {own['config']}")
         for count, gain in zip(counts[1:], gains[1:], strict=True):
-            axes.annotate(f"{gain:.2f}", (count, gain), textcoords="offset points", xytext=(0, -14), ha="center",
+            axes.annotate(f"{gain:.2f}", (count, gain), textcoords="offset points", xytext=(0, below), ha="center",
                           fontsize=8, color=colour)
     axes.set(xscale="log", yscale="log", xlabel="chips, all linked with each other",
              ylabel="cycles of one chip / cycles of the rack", title=f"A token behind {CONTEXT} positions")

@@ -2,10 +2,15 @@
 
 import functools
 import os
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
+from checkpoints import REPOSITORY
 
 from base.campaign import Campaign, Part, Result, cases_of
 from base.errors import TspError
@@ -94,3 +99,43 @@ def test_a_folder_that_cannot_be_written_is_a_line(tmp_path: Path, work):
         campaign(tmp_path).run([1], work)
     with pytest.raises(TspError, match="jobs must be at least 1"):
         campaign(tmp_path, jobs=0)
+
+
+STOPPED = """
+import sys
+from functools import partial
+from pathlib import Path
+
+from base.campaign import Campaign
+from base.child import run_group
+from base.command import run
+
+
+def work(folder: Path, case: int) -> dict:
+    with open(folder / f"began-{case}", "w") as output:
+        run_group(["sleep", "98.7654"], folder, output)
+    return {}
+
+
+def main(folder: Path) -> None:
+    Campaign(folder=folder, key="a", jobs=2).run(range(4), partial(work, folder))
+
+
+if __name__ == "__main__":
+    run(main, "stopped")
+"""
+
+
+@pytest.mark.parametrize("of_all", [False, True], ids=["one", "group"])
+def test_a_signal_ends_all_that_was_started(of_all: bool, tmp_path: Path):
+    (tmp_path / "stopped.py").write_text(STOPPED)
+    campaign = subprocess.Popen([sys.executable, "stopped.py", "."], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+                                start_new_session=True, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
+    while not (tmp_path / "began-1").exists():
+        assert campaign.poll() is None
+        time.sleep(0.05)
+    started = psutil.Process(campaign.pid).children(recursive=True)
+    (os.killpg if of_all else os.kill)(campaign.pid, signal.SIGTERM)
+    _, said = campaign.communicate(timeout=60)
+    assert campaign.returncode == 143 and "Traceback" not in said
+    assert not psutil.wait_procs(started, timeout=30)[1]

@@ -17,6 +17,7 @@ from compiler.compile import compile_checkpoint
 from compiler.rack import compile
 from compiler.rack.by_rows import shares
 from compiler.rack.plan import Plan
+from program.check import check_any
 from program.rack import AnyProgram, RackProgram
 from run.devices import open_device
 from run.programs import open_any
@@ -84,6 +85,7 @@ def test_groups_of_chips_by_rows_and_a_pipeline_of_groups():
     compiled = rack_program(ring(4), "static", 2, **EVEN, n_layers=3)
     assert [chip.channels["layers"].tolist() for chip in compiled.chips] == [[0, 1], [0, 1], [2], [2]]
     assert [len(chip.logit_tokens()) for chip in compiled.chips] == [0, 0, 48, 56]
+    check_any(compiled)
     check(compiled, 3)
 
 
@@ -128,6 +130,7 @@ GROUPS = {  # rack, chips of a group, scales, sizes
 def test_groups_of_many_kinds_over_the_whole_context(name: str):
     rack, tensor, scales, sizes = GROUPS[name]
     compiled = rack_program(rack, scales, tensor, **sizes)
+    check_any(compiled)
     check(compiled, compiled.context)
 
 

@@ -86,6 +86,18 @@ def test_a_token_starts_in_the_named_slot_whenever_slots_are_left_out():
 
 
 @each_way
+def test_a_link_that_is_trained_anew_sets_the_counter_again(ppm: int):
+    """In training nothing holds the counters together. At ten times the difference they run 18 cycles apart."""
+    bench = bench_of(SERIAL, ppm=10 * ppm)
+    bench.start()
+    for side in "ab":
+        bench.pulse(f"{side}_retrain")
+    bench.start()
+    bench.ppm = ppm
+    token(bench, 100)
+
+
+@each_way
 @both
 def test_a_token_beyond_the_slack_is_an_error_and_no_flit_is_wrong(link: LinkParameters, ppm: int):
     """At a hundred times the difference that is declared."""

@@ -20,6 +20,7 @@ from test_hw_linked_chip import (
     good,
 )
 from test_hw_linked_chip import PAIR as PAIR_OF_ONE_CLOCK
+from test_hw_linked_chip import RING as RING_OF_ONE_CLOCK
 
 from arch.rack import Oscillators, RackConfig
 from hw.link.receive import Fault
@@ -29,12 +30,12 @@ from sim.rack import RackModel
 LATENCY, PPM = 18, 100.0
 
 
-def own_clocks(rack: RackConfig, latency: int = LATENCY) -> RackConfig:
+def own_clocks(rack: RackConfig) -> RackConfig:
     return replace(rack, oscillators=Oscillators(ppm=PPM, slack=2),
-                   links=tuple(replace(link, latency=latency) for link in rack.links))
+                   links=tuple(replace(link, latency=LATENCY) for link in rack.links))
 
 
-PAIR, CHAIN = own_clocks(PAIR_OF_ONE_CLOCK), own_clocks(CHAIN_OF_ONE_CLOCK)
+PAIR, CHAIN, RING = map(own_clocks, (PAIR_OF_ONE_CLOCK, CHAIN_OF_ONE_CLOCK, RING_OF_ONE_CLOCK))
 FAST = 5
 """Times the declared difference, so that a slot is left out or repeated every 4,000 cycles. A token here takes 1,000 at
 most, in which clocks run apart by a cycle."""
@@ -42,11 +43,12 @@ IDLE = 4000
 """Cycles between tokens, at most."""
 
 
-def programs(rack: RackConfig, seeds: Sequence[int], ppm: Sequence[float], runs: int) -> None:
+def programs(rack: RackConfig, seeds: Sequence[int], ppm: Sequence[float], runs: int, **wiring: RackConfig) -> None:
     """Random legal programs, with any time between tokens, every other one with wrong bits."""
     for seed in seeds:
         rng = np.random.default_rng(seed)
-        bench = LinkedBench(rack, seed=seed, skew=seed % 3, apart=True, ppm=[own * (-1) ** seed for own in ppm])
+        bench = LinkedBench(rack, seed=seed, skew=seed % 3, apart=True, ppm=[own * (-1) ** seed for own in ppm],
+                            **wiring)
         images, tokens = random_images(rack, seed)
         bench.start()
         model = RackModel(rack)
@@ -64,6 +66,16 @@ def test_tokens_are_those_of_the_model_whenever_clocks_are_put_right():
     programs(PAIR, (0, 1), (FAST * PPM, -FAST * PPM), 3)
 
 
+@pytest.mark.parametrize("ppm", [1000.0, -1000.0])
+def test_links_come_up_however_long_the_host_waits(ppm: float):
+    """They are trained, and buffers stand anywhere, when the hosts say which links there are."""
+    for seed in range(3):
+        bench = LinkedBench(PAIR, seed=seed, ppm=(ppm, -ppm))
+        bench.step(15_000 + 700 * seed)
+        bench.start()
+        good(bench)
+
+
 @pytest.mark.nightly
 @pytest.mark.parametrize("first", range(100, 140, 10))
 def test_many_programs(first: int):
@@ -73,8 +85,9 @@ def test_many_programs(first: int):
 
 @pytest.mark.nightly
 def test_programs_of_a_chain_of_three_chips():
-    """The last chip's counter follows one that is put right itself. Neighbours are as far apart as can be."""
-    programs(CHAIN, range(8), (FAST * PPM, -FAST * PPM, FAST * PPM), 3)
+    """The last chip's counter follows one that is put right itself. Neighbours are as far apart as can be. Of a ring's
+    links the last one is not used."""
+    programs(CHAIN, range(8), (FAST * PPM, -FAST * PPM, FAST * PPM), 3, wired=RING)
 
 
 def test_a_cable_pulled_between_tokens_is_an_error_and_no_run_hangs():

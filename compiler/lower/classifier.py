@@ -36,7 +36,8 @@ class Best:
 
 
 def classify(b: Builder, acts: dict[str, Act], er: int | None, threshold: Reg) -> Best:
-    """Logits in "logits", scores in "z"; the caller returns the registers of the result.
+    """Logits in "logits", scores in "z", of a chip that shares the vocabulary its greatest score in "best"; the caller
+    returns the registers of the result.
 
     acts, er: the normed residual and the register of its exponent. threshold: the least score that is searched for, in
     every lane. A large vocabulary takes a loop of its own, block "classifier"; what its turns leave over is straight
@@ -62,7 +63,7 @@ def classify(b: Builder, acts: dict[str, Act], er: int | None, threshold: Reg) -
         early = _choice(b, greatest, threshold, 2 * split, g.vocab - 2 * split)
         b.free(greatest)
     _vectors(b, acts, er, range(first, split or end), ready)
-    _greatest(b, alu=Alu.MAX, c=threshold, dst=score)
+    _greatest(b, b.tensor("best", b.chip, 1) if g.share else None, alu=Alu.MAX, c=threshold, dst=score)
     if loop.turns and 2 * first < g.vocab:
         early = _choice(b, score, threshold, 2 * first, g.vocab - 2 * first)
     return Best(score=score, turns=loop.turns, unsearched=2 * split or g.vocab, early=early)
@@ -74,11 +75,13 @@ def turn_greatest(b: Builder) -> Mem:
     return b.tensor("gumbel", 2 * b.placement.vocabulary.body - 1, 1)
 
 
-def _greatest(b: Builder, **fields: Any) -> None:
-    """An operation on the greatest score so far."""
+def _greatest(b: Builder, place: Mem | None = None, **fields: Any) -> None:
+    """An operation on the greatest score so far. place: where its result goes besides."""
     cluster = b.cluster("sample")
     _, top = cluster.alu(**LOWEST, red_keep=1)
-    b.alu(cluster, a=b.across_lanes(cluster, top, Red.MAX), **fields)
+    result, _ = b.alu(cluster, a=b.across_lanes(cluster, top, Red.MAX), **fields)
+    if place:
+        cluster.write(result, place)
 
 
 def _choice(b: Builder, greatest: Reg, threshold: Reg, first: int, count: int) -> Reg:

@@ -161,21 +161,33 @@ def _choose_of_all(b: Builder, best: Best) -> None:
     assert share
     chips = len(share.vocab)
     scores, tokens = b.tensor("best", 0, chips), b.tensor("best", chips, chips)
-    b.op(label, a=best.score, dst=scores[b.chip : b.chip + 1])
     gather(b, "best", [range(chip, chip + 1) for chip in range(chips)], PLANES)
     planes, sat = (2, Sat.S16) if b.geometry.tokens < 1 << 15 else (3, Sat.S18)
     _first_of_chip(b, best, sat, tokens[b.chip : b.chip + 1])
     gather(b, "best", [range(chips + chip, chips + chip + 1) for chip in range(chips)], planes)
-    greatest, less = b.regs(1), b.regs(chips) if chips <= COMPARED else b.tensor("less")
-    cluster = b.cluster(label)
-    _, top = cluster.alu(a=scores, n=chips, red=Red.MAX, red_slot=BURST_SLOT)
-    b.alu(cluster, a=b.across_lanes(cluster, top, Red.MAX), dst=greatest)
-    b.op(label, a=scores, alu=Alu.LT, c=greatest, n=chips, dst=less)
+    less = b.regs(chips) if chips <= COMPARED else b.tensor("less")
+    _compare(b, best, scores, less)
     cluster = b.cluster(label)
     _, least = cluster.alu(a=less, pre=1, logical=1, alu=Alu.OR, c=tokens, n=chips, red=Red.MIN, red_slot=3, red_keep=1)
     token, _ = b.alu(cluster, a=b.across_lanes(cluster, least, Red.MIN), dst=b.tensor("token"))
     cluster.write(token, next_token(b))
-    b.free(best.early, greatest, less)
+    b.free(best.early, less)
+
+
+def _compare(b: Builder, best: Best, scores: Mem, less: Reg | Mem) -> None:
+    """less = -1 for each chip whose score is less than another's, 0 for the others. Of two chips, each compares the
+    other's score with its own, which spares the greatest of both."""
+    label, chip = "choose", b.chip
+    if scores.count == 2:
+        other = scores[1 - chip : 2 - chip]
+        for number, alu in ((chip, Alu.GT), (1 - chip, Alu.LT)):
+            b.op(label, a=other, alu=alu, c=best.score, dst=less[number : number + 1])
+        return
+    greatest, cluster = b.regs(1), b.cluster(label)
+    _, top = cluster.alu(a=scores, n=scores.count, red=Red.MAX, red_slot=BURST_SLOT)
+    b.alu(cluster, a=b.across_lanes(cluster, top, Red.MAX), dst=greatest)
+    b.op(label, a=scores, alu=Alu.LT, c=greatest, n=scores.count, dst=less)
+    b.free(greatest)
 
 
 def _first_of_chip(b: Builder, best: Best, sat: Sat, dst: Mem) -> None:

@@ -177,7 +177,7 @@ def _likeness(block: Block) -> Hashable:
     instructions say."""
     chips, cells = dict[int, int](), dict[Hashable, int]()
     clusters = [
-        (cluster.config,
+        (id(cluster.config),
          [(b.queue, b.op, b.engine, b.at, b.count, b.interval, b.taken, chips.setdefault(b.chip, len(chips)))
           for b in cluster.bursts],
          [(s.source, s.drive, s.count, s.interval, s.group, sorted((way.name, end) for way, end in s.reach.items()),

@@ -31,6 +31,7 @@ class Realigner(wiring.Component):
     parked: no token runs. waiting: one will start in a named slot: the counter is set no more.
     level: of the elastic buffer.
     early, late: a frame has arrived whose slot should arrive later, or should have arrived before (a pulse).
+    behind: the same as `late`, before frames arrive on time.
     skip, repeat: to the reader (a pulse). load: this frame sets the counter.
     busy: the reader is being moved: numbers and CRC are not to be compared.
     low: the level leaves less than the slack on one side.
@@ -40,7 +41,7 @@ class Realigner(wiring.Component):
         self._link = link
         super().__init__({
             "trained": In(1), "joined": In(1), "joining": In(1), "parent": In(1), "parked": In(1), "waiting": In(1),
-            "level": In(range(link.depth)), "early": In(1), "late": In(1),
+            "level": In(range(link.depth)), "early": In(1), "late": In(1), "behind": In(1),
             "skip": Out(1), "repeat": Out(1), "load": Out(1), "busy": Out(1), "low": Out(1),
         })
 
@@ -58,7 +59,8 @@ class Realigner(wiring.Component):
             free.eq(self.trained & self.parked & ~self.waiting & ~self.busy
                     & (self.parent & self.joined | ~self.joined & ~self.joining)),
             self.load.eq(numbered & ~self.waiting & self.parent & (self.early | self.late)),
-            self.skip.eq(free & self._is(range(high + 1, wrapped)) | numbered & ~self.parent & self.late),
+            self.skip.eq(free & self._is(range(high + 1, wrapped)) | numbered & ~self.parent & self.late
+                         | self.behind),
             self.repeat.eq(free & self._is({*range(low), *range(wrapped, link.depth)})
                            | numbered & ~self.parent & self.early),
             self.low.eq(self._is({*range(link.slack), *range(link.high - link.slack + 1, link.depth)})),

@@ -1,6 +1,6 @@
 """The receiving side: slots out of beats, their codewords, what control frames say, and all that can be wrong."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, enum, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -109,28 +109,37 @@ class Receiver(wiring.Component):
         return m
 
     def _join(self, m: Module, counted: Value, counter: Value, sent: Value, right: Value, joined: Signal) -> Value:
-        """Holds the reader until frames arrive on time. Whether that cannot be."""
+        """Holds the reader until frames arrive on time, or moves it. Whether that cannot be."""
         link = self._link
         quiet, hopeless = Signal(range(QUIET + 1), init=QUIET), Signal()
-        on_time = Mux(self.parent & ~self.counted, sent[: link.phase_bits] == 0, right)
+        # Whether a frame sets the counter. A counter that has been set before may have run apart since.
+        follows = self.parent if link.slack else self.parent & ~self.counted
+        on_time = Mux(follows, sent[: link.phase_bits] == 0, right)
         judge = Signal()
         judges = counted & ~joined & ~quiet.any() & (self.counted | self.parent)
-        loads = judge & on_time & self.parent & ~self.counted
+        loads = judge & on_time & follows if link.slack else judge & on_time & self.parent & ~self.counted
+        off, moved = judge & ~on_time, self.hold
         if link.slack:
-            judges, loads = judges & ~self._realigner.busy, loads | self._realigner.load
+            moves, behind = self._realigner, Signal()
+            judges, loads, moved = judges & ~moves.busy, loads | moves.load, self.hold | moves.behind
+            # The level is not the least one, if frames have come for long before they are judged.
+            late = (sent - Cat(Const(0, link.phase_bits), counter))[: SLOT_BITS + link.phase_bits]
+            m.d.comb += [behind.eq(off & ~late[-1] & ~follows),
+                         moves.behind.eq(behind & (self.level > link.slot) & (self.level <= link.high))]
+            off &= ~behind
             with m.If(~self.linked):
-                m.d.sync += self._realigner.joining.eq(0)
+                m.d.sync += moves.joining.eq(0)
             with m.Elif(judge):
-                m.d.sync += self._realigner.joining.eq(1)
+                m.d.sync += moves.joining.eq(1)
         m.d.comb += [
-            judge.eq(judges), self.hold.eq(judge & ~on_time & (self.level < link.high - link.slack)),
+            judge.eq(judges), self.hold.eq(off & (self.level < link.high - link.slack)),
             self.load.eq(loads),
             self.load_value.eq(Cat(sent[: link.phase_bits], counter) + self.latency + 1),
         ]
         with m.If(~self.linked):
             m.d.sync += [joined.eq(0), quiet.eq(QUIET), hopeless.eq(0)]
         with m.Elif(judge):
-            m.d.sync += [joined.eq(on_time), hopeless.eq(~on_time & ~self.hold), quiet.eq(QUIET)]
+            m.d.sync += [joined.eq(on_time), hopeless.eq(~on_time & ~moved), quiet.eq(QUIET)]
         with m.Elif(self.arrived & quiet.any()):
             m.d.sync += quiet.eq(quiet - 1)
         return hopeless
