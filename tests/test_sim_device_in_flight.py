@@ -148,7 +148,7 @@ def test_what_is_refused():
         open_device("model", program.rack).load(program)
     with pytest.raises(TspError, match="the program serves one sequence: compile it with --sequences"):
         open_in_flight("model", program.rack).load(one(program))
-    with pytest.raises(TspError, match="sequences in flight must be as many as chips, 3, or 1, not 2"):
+    with pytest.raises(TspError, match="sequences in flight must be as many as groups of chips, 1 or 3, not 2"):
         compile_rack(random_checkpoint(small_config(**TINY)), random_tokenizer(TINY["vocab_size"]), rack=ring(3),
                      sequences=2)
     with pytest.raises(TspError, match="sequences in flight must be as many as groups of chips, 1, not 2"):

@@ -1,5 +1,5 @@
 """Devices that run several sequences, period by period: one for each group of a rack's chips, or two on one chip
-(decisions 0027 and 0032)."""
+(decisions 0027 and 0033)."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence

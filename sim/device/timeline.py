@@ -113,7 +113,7 @@ class InTurn(Timeline):
 
 
 class Together(Timeline):
-    """A chip works on all sequences in each period (decision 0032)."""
+    """A chip works on all sequences in each period (decision 0033)."""
 
     @property
     def entering(self) -> list[int]:
