@@ -86,5 +86,6 @@ class Endpoint(wiring.Component):
         if link.slack:
             hears = Cat(trainer.state == state for state in (State.TRAINED, State.LEAVE, State.LINKED)).any()
             m.d.comb += [receiver.trained.eq(hears), reader.skip.eq(receiver.skip), reader.repeat.eq(receiver.repeat),
-                         *(getattr(receiver, name).eq(getattr(self, name)) for name in OWN_CLOCK)]
+                         receiver.parked.eq(self.parked), receiver.waiting.eq(self.waiting),
+                         receiver.begin.eq(self.begin & self.enabled)]
         return m
