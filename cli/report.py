@@ -73,8 +73,8 @@ def _chosen(program: AnyProgram, chip: int | None) -> AnyProgram:
 def _print_rack(program: RackProgram, number: int) -> None:
     bucket = program.buckets[number]
     served = program.positions(bucket)
-    print(f"bucket {number} of {len(program.buckets)}: positions {served[0]}..{served[-1]}, {bucket.period:,} cycles a "
-          f"token on rack {program.rack.name} ({len(program.chips)} chips)\n")
+    print(f"bucket {number} of {len(program.buckets)}: positions {served[0]}..{served[-1]}, {bucket.period:,} "
+          f"{program.cycles_of_what} on rack {program.rack.name} ({len(program.chips)} chips)\n")
     _show(_chips(program, number))
     _show(_links(program, number))
     path = critical.critical_path(program, number)
@@ -115,8 +115,8 @@ def _path(path: Sequence[critical.Part]) -> Table:
 def _print(program: Program, number: int) -> None:
     bucket = program.buckets[number]
     served = program.positions(bucket)
-    print(f"bucket {number} of {len(program.buckets)}: positions {served[0]}..{served[-1]}, {bucket.period:,} cycles a "
-          f"token on {program.config.name}\n")
+    print(f"bucket {number} of {len(program.buckets)}: positions {served[0]}..{served[-1]}, {bucket.period:,} "
+          f"{program.cycles_of_what} on {program.config.name}\n")
     _show(_operations(program, number))
     _show(_totals(program, number))
     show.out.print(page.NOTE + "\n", style="dim")
@@ -161,7 +161,7 @@ def _totals(program: Program, number: int) -> Table:
 
 
 def _buckets(program: AnyProgram) -> Table:
-    table = _table("positions", "cycles a token", "roofline fraction")
+    table = _table("positions", program.cycles_of_what, "roofline fraction")
     for bucket in program.buckets:
         served = program.positions(bucket)
         table.add_row(f"{served[0]}..{served[-1]}", f"{bucket.period:,}",

@@ -132,8 +132,7 @@ def _table(*columns: str) -> Table:
 
 
 def _cycle_table(program: AnyProgram, clock: float) -> Table:
-    what = "cycles a token" if program.tokens_a_period == 1 else f"cycles of {program.tokens_a_period} tokens"
-    table = _table("positions", what, f"tokens/s at {clock:g} MHz", "roofline fraction")
+    table = _table("positions", program.cycles_of_what, f"tokens/s at {clock:g} MHz", "roofline fraction")
     for bucket in program.buckets:
         served = program.positions(bucket)
         table.add_row(f"{served[0]}..{served[-1]}", f"{bucket.period:,}",

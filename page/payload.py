@@ -8,6 +8,7 @@ import numpy as np
 
 from arch import host_map
 from arch.row import queues, slices
+from base.errors import TspError
 from program.image import bucket_accesses, map_accesses, mem_addresses, queue_accesses, start_accesses
 from program.program import Program
 from report import web
@@ -18,6 +19,8 @@ from .tokenizer import page_tokenizer
 
 def payload(program: Program, name: str) -> bytes:
     """The file. name: of the program, for its reader. Raises TspError where a page cannot hold the program."""
+    if program.sequences > 1:
+        raise TspError(f"a page runs one sequence, the program has {program.sequences}: compile without --sequences")
     tokenizer = page_tokenizer(program.tokenizer)
     header = web.schedule_header(program, name) | _loading(program)
     return web.container(header, web.schedule_sections(program) | dict(_sections(program)) | {"tokenizer": tokenizer})

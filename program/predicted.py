@@ -86,6 +86,11 @@ class Predicted(ABC):
         return self.sequences // self.periods_a_token
 
     @property
+    def cycles_of_what(self) -> str:
+        """What a period's cycles are, as the head of a column."""
+        return "cycles a token" if self.tokens_a_period == 1 else f"cycles of {self.tokens_a_period} tokens"
+
+    @property
     @abstractmethod
     def macs(self) -> int:
         """Weight bytes that all matrix units of the machine could take in a cycle."""

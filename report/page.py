@@ -92,7 +92,7 @@ def _bucket_table(program: Program) -> str:
         rows.append((f"positions {served[0]}..{served[-1]}", f"{bucket.period:,}",
                      f"{program.roofline_fraction(served[len(served) // 2]):.3f}"))
     rows.append(("mean", f"{program.mean_cycles:,.1f}", f"{program.roofline_fraction():.3f}"))
-    return html_table(("bucket", "cycles a token", "roofline fraction"), rows)
+    return html_table(("bucket", program.cycles_of_what, "roofline fraction"), rows)
 
 
 def html_table(heads: tuple[str, ...], rows: list[tuple]) -> str:

@@ -60,3 +60,5 @@ def test_programs_that_it_refuses():
     words = Tokenizer(kind=KIND_HF, payload=library.to_str().encode(), bos=0, stops=[1], vocab_size=512)
     with pytest.raises(TspError, match=r"the normalizer Nmt: compile the model with a tokenizer.bin"):
         payload.payload(replace(story_program(), tokenizer=words.to_bytes()), "story")
+    with pytest.raises(TspError, match="a page runs one sequence, the program has 2: compile without --sequences"):
+        payload.payload(replace(story_program(), sequences=2), "story")

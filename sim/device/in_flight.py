@@ -107,7 +107,7 @@ class Flights(ABC):
     def _open(self, program: AnyProgram) -> None:
         if program.sequences == 1:
             raise TspError("the program serves one sequence: compile it with --sequences: 2, or as many as the rack "
-                           "has chips")
+                           "has groups of chips")
         self._program = program
         kind = Together if program.periods_a_token == 1 else InTurn
         self._timeline = kind(program.sequences, program.context)
