@@ -57,7 +57,7 @@ STATUS = {
             "int4; "
             "[too wide for an ECP5-85F](docs/lab/routing.md)",
     "large": "simulation of larger models only",
-    "sram28": "simulation of racks: 28 MiB of SRAM, the chip of `card`, `node` and `rack` ([racks](docs/guide/racks.md))",
+    "sram28": "simulation of racks: 28 MiB, the chip of `card`, `node` and `rack` ([racks](docs/guide/racks.md))",
     "sram220": "simulation of a model of 135 million weights: the 220 MiB of SRAM of the published machine's chip",
 }
 
