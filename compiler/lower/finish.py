@@ -169,7 +169,8 @@ def _choose_of_all(b: Builder, best: Best) -> None:
     _compare(b, best, scores, less)
     cluster = b.cluster(label)
     _, least = cluster.alu(a=less, pre=1, logical=1, alu=Alu.OR, c=tokens, n=chips, red=Red.MIN, red_slot=3, red_keep=1)
-    token, _ = b.alu(cluster, a=b.across_lanes(cluster, least, Red.MIN), dst=b.tensor("token"))
+    token = b.across_lanes(cluster, least, Red.MIN)
+    cluster.write(token, b.tensor("token"))
     cluster.write(token, next_token(b))
     b.free(best.early, less)
 
