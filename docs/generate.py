@@ -49,9 +49,9 @@ PROMPT, TEMPERATURE, SEEDS = "Once upon a time", 0.7, (2, 6, 10)
 STATUS = {
     "tiny": "random programs in lockstep, unit benches; too small for the shipped model",
     "micro": "`small` with one VXM lane for four vector lanes ([folded](docs/decisions/0017-folded-vxm.md)), for the "
-             "smallest FPGAs: [63 MHz on an ECP5-25F, 45 MHz and more on a GW2A-18](docs/guide/fpga.md); too small for "
+             "smallest FPGAs: [56 MHz on an ECP5-25F, 45 MHz and more on a GW2A-18](docs/guide/fpga.md); too small for "
              "the shipped model",
-    "small": "4 lanes, for smaller FPGAs: [58 MHz on an ECP5-45F](docs/guide/fpga.md); too small for the shipped model",
+    "small": "4 lanes, for smaller FPGAs: [61 MHz on an ECP5-45F](docs/guide/fpga.md); too small for the shipped model",
     "ulx3s": "8 lanes, the default of everything; [routed on an ECP5-85F](docs/guide/fpga.md)",
     "wide": "16 lanes, as much of all else, and [`drain_max`](docs/decisions/0029-static-keys.md), for simulation and "
             "int4; "
