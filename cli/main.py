@@ -193,6 +193,8 @@ def fit(
     sequences: Sequences = None,
     context: Context = None,
     weights: Weights = None,
+    scales: Annotated[str, typer.Option(help="Scales of activations that the cycles are of: static, dynamic or "
+                                             "robust.")] = "static",
     cycles: Annotated[bool, typer.Option("--cycles", help="Also schedule its tokens, which takes seconds.")] = False,
     clock: Clock = DEFAULT_CLOCK_MHZ,
 ) -> None:
@@ -206,13 +208,14 @@ def fit(
     sizes, wanted, weights = model.config, context or model.config.seq_len, weights or "int8"
     if isinstance(machine, RackConfig):
         fitted = fit_rack(sizes, machine, context=context, weights=weights, cycles=cycles, tensor=tensor,
-                          pipeline=pipeline, sequences=1 if sequences is None else sequences)
-        show.rack_fits([fitted], clock, wanted)
+                          pipeline=pipeline, sequences=1 if sequences is None else sequences, scales=scales)
+        show.rack_fits([fitted], clock, wanted, scales)
         return
     chips = [machine] if machine else list(CONFIGS.values())
-    found = [fit_model(sizes, chip, context=context, weights=weights, cycles=cycles, sequences=sequences or 1)
+    found = [fit_model(sizes, chip, context=context, weights=weights, cycles=cycles, sequences=sequences or 1,
+                       scales=scales)
              for chip in chips]
-    show.fits(found, checkpoint, model, clock)
+    show.fits(found, checkpoint, model, clock, scales)
     short = [each.config for each in found if each.context < wanted] if sequences in (None, 1) else []
     show.chips_needed([(chip, chips_needed(sizes, chip, context=context, weights=weights)) for chip in short], wanted)
 

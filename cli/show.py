@@ -159,8 +159,8 @@ def _chips_table(what: str, uses: Sequence[dict[str, tuple[int, int]]]) -> Table
     return table
 
 
-def fits(found: Sequence[Fit], path: Path, model: Checkpoint, clock: float) -> None:
-    """Which chips a model fits."""
+def fits(found: Sequence[Fit], path: Path, model: Checkpoint, clock: float, scales: str) -> None:
+    """Which chips a model fits. scales: those that cycles hold for."""
     out.print(f"{path}: {model.n_parameters:,} parameters, context {model.config.seq_len}")
     timed = any(each.cycles for each in found)
     sequences = found[0].sequences
@@ -170,10 +170,14 @@ def fits(found: Sequence[Fit], path: Path, model: Checkpoint, clock: float) -> N
         table.add_row(each.config.name, *_fit_cells(each, clock))
     out.print(table)
     if timed:
-        out.print("cycles hold for static scales; `tsp compile` measures whether the model needs dynamic ones")
+        _say_scales(scales)
     for each in found:
         if each.limit:
             out.print(f"{each.config.name}: limited by: {each.limit}")
+
+
+def _say_scales(scales: str) -> None:
+    out.print(f"cycles hold for {scales} scales; `tsp compile` measures which the model needs")
 
 
 def _fit_cells(fit: Fit, clock: float) -> list[str]:
@@ -183,8 +187,8 @@ def _fit_cells(fit: Fit, clock: float) -> list[str]:
     return [str(fit.context), f"{used / there:.0%}", *_speed_cells(fit.cycles, clock, fit.sequences)]
 
 
-def rack_fits(found: Sequence[RackFit], clock: float, wanted: int) -> None:
-    """Which racks a model fits."""
+def rack_fits(found: Sequence[RackFit], clock: float, wanted: int, scales: str = "static") -> None:
+    """Which racks a model fits. scales: those that cycles hold for."""
     timed = any(each.cycles for each in found)
     table = _table("rack", "context", "SRAM, chip by chip",
                    *(["cycles a token", f"tokens/s at {clock:g} MHz"] if timed else []))
@@ -195,6 +199,8 @@ def rack_fits(found: Sequence[RackFit], clock: float, wanted: int) -> None:
             cells += _speed_cells(each.cycles, clock)
         table.add_row(each.rack.name, *cells)
     out.print(table)
+    if timed:
+        _say_scales(scales)
     for each in found:
         if each.context:
             out.print(f"{each.rack.name}: divided by {each.plan}")

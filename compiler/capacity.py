@@ -13,7 +13,7 @@ from base.errors import TspError
 from compiler.place.geometry import DRAIN_BURST, native_head_size
 from compiler.place.lifetimes import check_lifetimes
 from compiler.quantize.quantizer import ROBUST_RECIPE
-from compiler.quantize.scales import ROBUST
+from compiler.quantize.scales import ROBUST, SCALES
 from program import integer
 from program.integer import MATRICES, IntegerModel, Shifts
 from program.program import TOGETHER
@@ -135,10 +135,10 @@ def _fitting(model: ModelConfig, four_bit: frozenset[str], sequences: int) -> st
 
 
 def check_fit(model: ModelConfig, config: ChipConfig, context: int, four_bit: frozenset[str], sequences: int = 1,
-              robust: bool = False) -> Placement:
+              scales: str = "static") -> Placement:
     """Place and lower the model's shapes, without weights. Raises TspError that names what does not fit.
 
-    sequences: in one program. robust: as a robust model (`compiler.quantize.scales.robust`).
+    sequences: in one program. scales: see `hollow_model`.
     """
     if four_bit and not config.int4:
         raise TspError(f"config {config.name} has no int4 weights, because the {2 * config.rows} rows of a step "
@@ -147,8 +147,7 @@ def check_fit(model: ModelConfig, config: ChipConfig, context: int, four_bit: fr
     for name, value in (("dim", model.dim), ("vocab_size", model.vocab_size)):
         if value <= config.lanes:
             raise TspError(f"{name} must be more than {config.lanes} (each hemisphere takes half), not {value}")
-    sizes = hollow_model(model, config.lanes, context, four_bit)
-    sizes = _robust(sizes) if robust else sizes
+    sizes = hollow_model(model, config.lanes, context, four_bit, scales)
     needed = sum(getattr(sizes, name).size / (2 if name in four_bit else 1) for name in MATRICES)
     if needed > config.sram_bytes:
         raise TspError(f"the weight matrices take {needed / 1024:,.0f} KiB, config {config.name} has "
@@ -164,11 +163,17 @@ def rope_rate(config: ModelConfig, model: IntegerModel) -> np.ndarray:
     return np.pad(rate, (0, model.head_size // 2 - len(rate)))
 
 
-def hollow_model(model: ModelConfig, lanes: int, context: int, four_bit: frozenset[str]) -> IntegerModel:
+def hollow_model(model: ModelConfig, lanes: int, context: int, four_bit: frozenset[str],
+                 scales: str = "static") -> IntegerModel:
     """An integer model of the right shapes whose weights are all 0.
 
-    Time and space depend only on the shapes and on which scales are dynamic. This model has no dynamic scale.
+    Time and space depend only on the shapes and on which scales are dynamic. scales: a key of `SCALES`, but "measured".
+
+    Raises TspError if `scales` is none of them.
     """
+    if (dynamic := SCALES.get(scales)) is None:
+        known = ", ".join(name for name, sites in SCALES.items() if sites is not None)
+        raise TspError(f"scales must be one of {known}, not {scales!r}")
     sizes = hollow_sizes(model, lanes, context) | {"eps": 0}
     kinds = {name: np.int8 if name in (*MATRICES, "embedding") else np.int16 for name in integer.array_shapes(sizes)}
     arrays: dict[str, Any] = {name: zeros(shape, kinds[name])
@@ -176,7 +181,8 @@ def hollow_model(model: ModelConfig, lanes: int, context: int, four_bit: frozens
     if model.shared_classifier:
         arrays["embedding"] = arrays["classifier"]
     shifts = Shifts(**dict.fromkeys(Shifts.__dataclass_fields__, 0))
-    return IntegerModel(**sizes, **arrays, shifts=shifts, four_bit=four_bit, dynamic=frozenset())
+    found = IntegerModel(**sizes, **arrays, shifts=shifts, four_bit=four_bit, dynamic=dynamic)
+    return _robust(found) if scales == "robust" else found
 
 
 def hollow_sizes(model: ModelConfig, lanes: int, context: int) -> dict[str, int]:

@@ -16,8 +16,8 @@ class Fit:
     sequences: in one program. context: positions that fit; 0 if not even one vector of them fits.
     limit: what keeps the context below the model's; "" if nothing does.
     sram: (quads used, quads in all) by slice.
-    cycles: (first position beyond the bucket, cycles of a period) of each bucket. They are exact if the model needs no
-    dynamic scale (`scales`). () if not requested.
+    cycles: (first position beyond the bucket, cycles of a period) of each bucket. They are exact if the model is
+    compiled with these scales. () if not requested.
     """
 
     config: ChipConfig
@@ -29,10 +29,11 @@ class Fit:
 
 
 def fit(model: ModelConfig, config: ChipConfig, *, context: int | None = None, weights: str = "int8",
-        cycles: bool = False, sequences: int = 1) -> Fit:
+        cycles: bool = False, sequences: int = 1, scales: str = "static") -> Fit:
     """Fit a model to a chip.
 
     cycles: also schedule its tokens, which takes seconds. sequences: in one program; the context is that of each.
+    scales: see `compiler.capacity.hollow_model`.
 
     Raises TspError if the arguments are out of range.
     """
@@ -40,7 +41,7 @@ def fit(model: ModelConfig, config: ChipConfig, *, context: int | None = None, w
     served, limit = fitting_context(model, config, context, four_bit, sequences)
     if not served:
         return Fit(config=config, context=0, limit=limit, sram={}, cycles=(), sequences=sequences)
-    placement = check_fit(model, config, served, four_bit, sequences)
+    placement = check_fit(model, config, served, four_bit, sequences, scales)
     buckets = build_buckets(placement) if cycles else []
     layout = placement.layout
     sram = {name: (layout.depth(name) - layout.free(name), layout.depth(name)) for name in layout.strides}

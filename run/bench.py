@@ -69,7 +69,7 @@ class Shape:
     name: str
     config: str
     model: ModelConfig
-    robust: bool = False
+    scales: str = "static"
 
 
 SHAPES = (
@@ -78,7 +78,7 @@ SHAPES = (
         shared_classifier=True)),
     Shape("SmolLM2-135M", "sram220", ModelConfig(
         dim=576, hidden_dim=1536, n_layers=30, n_heads=9, n_kv_heads=3, head_dim=64, vocab_size=49152, seq_len=2048,
-        shared_classifier=True), robust=True),
+        shared_classifier=True), scales="robust"),
 )
 """The 15M model of llama2.c with the longest context that fits, and SmolLM2 with the scales that it needs."""
 
@@ -219,7 +219,7 @@ def _first_token(path: Path, options: tuple[str, ...]) -> float:
 def of_shape(shape: Shape) -> Figure:
     """The roofline fraction of a shape."""
     chip = CONFIGS[shape.config]
-    codes = build_buckets(check_fit(shape.model, chip, shape.model.seq_len, frozenset(), robust=shape.robust))
+    codes = build_buckets(check_fit(shape.model, chip, shape.model.seq_len, frozenset(), scales=shape.scales))
     cycles = next(code.bucket.period for code in codes if code.bucket.limit > POSITION)
     return Figure(f"{shape.name} shape", f"roofline fraction on {chip.name}, position {POSITION}",
                   bytes_read(shape.model, POSITION) / (chip.macs * cycles), "")

@@ -380,6 +380,8 @@ def test_fit_tells_cycles_if_asked(files: Path, capfd: pytest.CaptureFixture[str
     assert app([*fit, "--cycles"]) == 0
     text = capfd.readouterr().out
     assert "does not fit" not in text and "cycles hold for static scales" in text
+    assert app([*fit, "--cycles", "--scales", "some"]) == 2
+    assert "scales must be one of static, dynamic, robust, not 'some'" in capfd.readouterr().err
     shown = int(re.findall(r"\.\.([\d,]+) ", text)[0].replace(",", ""))
     assert shown == small_program(scales="static").cycles(39)
 

@@ -16,6 +16,7 @@ from compiler.capacity import hollow_model
 from compiler.compile import compile_checkpoint
 from compiler.rack import compile
 from compiler.rack.by_rows import shares
+from compiler.rack.fit import fit_rack
 from compiler.rack.plan import Plan
 from program.check import check_any
 from program.rack import AnyProgram, RackProgram
@@ -72,6 +73,14 @@ def check_run(compiled: AnyProgram, name: str, prompt: list[int], temperature: f
 def test_a_rack_gives_the_reference_s_logits_in_the_predicted_cycles(name: str):
     rack, scales, sizes = CASES[name]
     check(rack_program(rack, scales, **sizes), 4)
+
+
+@pytest.mark.parametrize("name", [*CASES, pytest.param("robust", marks=pytest.mark.nightly)])
+def test_shapes_alone_tell_the_cycles(name: str):
+    rack, scales, sizes = (CASES | NIGHTLY)[name]
+    found = fit_rack(small_config(**(TINY | sizes)), rack, cycles=True, tensor=len(rack.chips), scales=scales)
+    compiled = rack_program(rack, scales, **sizes)
+    assert found.cycles == tuple((min(each.limit, compiled.context), each.period) for each in compiled.buckets)
 
 
 def test_a_rack_of_consecutive_layers():

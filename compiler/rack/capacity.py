@@ -177,9 +177,10 @@ def place_group(model: ModelConfig, group: RackConfig, integer: IntegerModel, pl
 
 
 def place_hollow(model: ModelConfig, rack: RackConfig, context: int, four_bit: frozenset[str], plan: Plan,
-                 ) -> Placements:
-    """Lay out the model's shapes, without weights. Raises TspError that names what does not fit."""
-    return place_all(model, rack, hollow_model(model, rack.chips[0].lanes, context, four_bit), plan)
+                 scales: str = "static") -> Placements:
+    """Lay out the model's shapes, without weights. scales: see `hollow_model`. Raises TspError that names what does not
+    fit."""
+    return place_all(model, rack, hollow_model(model, rack.chips[0].lanes, context, four_bit, scales), plan)
 
 
 def check_fit(model: ModelConfig, rack: RackConfig, context: int, four_bit: frozenset[str], plan: Plan) -> Placements:

@@ -43,24 +43,26 @@ class RackFit:
 
 def fit_rack(model: ModelConfig, rack: RackConfig, *, context: int | None = None, weights: str = "int8",
              cycles: bool = False, tensor: int | None = None, pipeline: int | None = None,
-             sequences: int = 1) -> RackFit:
+             sequences: int = 1, scales: str = "static") -> RackFit:
     """Fit a model to a rack.
 
-    cycles: also schedule its tokens, which takes seconds. tensor, pipeline: see `plan.plans`; by default any.
-    sequences: in flight; the context is that of each, and the cycles are those of a period.
+    cycles: also schedule its tokens, which takes seconds. scales: see `compiler.capacity.hollow_model`. tensor,
+    pipeline: see `plan.plans`; by default any. sequences: in flight; the context is that of each, and the cycles are
+    those of a period.
 
     Raises TspError if the arguments are out of range.
     """
     four_bit = four_bit_matrices(weights)
     choice = best_plan(model, rack, context, four_bit, plans(rack, tensor, pipeline, sequences))
-    return _fit(model, rack, choice, four_bit, cycles)
+    return _fit(model, rack, choice, four_bit, cycles, scales)
 
 
-def _fit(model: ModelConfig, rack: RackConfig, choice: Choice, four_bit: frozenset[str], cycles: bool) -> RackFit:
+def _fit(model: ModelConfig, rack: RackConfig, choice: Choice, four_bit: frozenset[str], cycles: bool,
+         scales: str = "static") -> RackFit:
     served = choice.context
     if not served:
         return RackFit(rack=rack, context=0, limit=choice.limit, sram=(), cycles=(), plan=choice.plan)
-    placements = place_hollow(model, rack, served, four_bit, choice.plan)
+    placements = place_hollow(model, rack, served, four_bit, choice.plan, scales)
     codes = [own[0] for own in build_buckets(placements)] if cycles else []
     sram = tuple({name: (layout.depth(name) - layout.free(name), layout.depth(name)) for name in layout.strides}
                  for layout in (placement.layout for placement in placements.chips))
