@@ -83,7 +83,7 @@ def test_an_error_is_shown(page: Page):
 def test_escape_stops(page: Page, server: Running):
     page.locator("#text").fill("Once upon a time")
     page.keyboard.press("Enter")
-    expect(page.locator(".turn i").first).to_be_visible()
+    expect(page.locator(".turn i").first).to_be_visible(timeout=60_000)
     page.keyboard.press("Escape")
     expect(page.locator("#stop")).to_be_disabled()
     server.wait(lambda: server.engine.running == 0)
