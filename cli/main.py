@@ -193,7 +193,7 @@ def fit(
     sequences: Sequences = None,
     context: Context = None,
     weights: Weights = None,
-    scales: Annotated[str, typer.Option(help="Scales of activations that the cycles are of: static, dynamic or "
+    scales: Annotated[str, typer.Option(help="Scales of activations to lay out and schedule: static, dynamic or "
                                              "robust.")] = "static",
     cycles: Annotated[bool, typer.Option("--cycles", help="Also schedule its tokens, which takes seconds.")] = False,
     clock: Clock = DEFAULT_CLOCK_MHZ,
@@ -217,7 +217,8 @@ def fit(
              for chip in chips]
     show.fits(found, checkpoint, model, clock, scales)
     short = [each.config for each in found if each.context < wanted] if sequences in (None, 1) else []
-    show.chips_needed([(chip, chips_needed(sizes, chip, context=context, weights=weights)) for chip in short], wanted)
+    show.chips_needed([(chip, chips_needed(sizes, chip, context=context, weights=weights, scales=scales))
+                       for chip in short], wanted)
 
 
 def check_clock(clock: float) -> None:

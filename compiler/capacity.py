@@ -54,20 +54,23 @@ def choose_context(model: ModelConfig, config: ChipConfig, wanted: int | None, f
 
 
 def fitting_context(model: ModelConfig, config: ChipConfig, wanted: int | None, four_bit: frozenset[str],
-                    sequences: int = 1) -> tuple[int, str]:
+                    sequences: int = 1, scales: str = "static") -> tuple[int, str]:
     """(positions that fit, of each sequence, what limits them).
 
     The positions are at most `wanted`, or the model's context. If fewer fit, they are whole vectors. A long context is
     whole bursts of vectors, because a partial burst leaves room for fewer buckets in the queues. The positions are 0 if
     not even one vector fits. The limit is "" if there is none.
 
-    Raises TspError if `wanted` is out of range, or a program does not serve so many sequences.
+    scales: see `dynamic_inputs`.
+
+    Raises TspError if `wanted` is out of range, a program does not serve so many sequences, or scales are unknown.
     """
     check_wanted(model, wanted)
     check_sequences(sequences)
+    dynamic_inputs(scales)
     return longest_context(model, wanted, config.lanes,
-                           functools.partial(_problem, model, config, four_bit, sequences, False),
-                           functools.partial(_problem, model, config, four_bit, sequences, True))
+                           functools.partial(_problem, model, config, four_bit, sequences, scales, False),
+                           functools.partial(_problem, model, config, four_bit, sequences, scales, True))
 
 
 def check_sequences(sequences: int) -> None:
@@ -115,11 +118,11 @@ def _longest(full: int, lanes: int, problem_of: Callable[[int], str]) -> tuple[i
     return (low if low < MANY_CHUNKS else low - low % DRAIN_BURST) * lanes, problem
 
 
-def _problem(model: ModelConfig, config: ChipConfig, four_bit: frozenset[str], sequences: int, queues: bool,
-             context: int) -> str:
+def _problem(model: ModelConfig, config: ChipConfig, four_bit: frozenset[str], sequences: int, scales: str,
+             queues: bool, context: int) -> str:
     """What does not fit SRAM, registers and, if `queues`, the queues; "" if all fits."""
     try:
-        placement = check_fit(model, config, context, four_bit, sequences)
+        placement = check_fit(model, config, context, four_bit, sequences, scales)
         if queues:
             check_queues(placement)
     except TspError as error:
@@ -130,7 +133,7 @@ def _problem(model: ModelConfig, config: ChipConfig, four_bit: frozenset[str], s
 def _fitting(model: ModelConfig, four_bit: frozenset[str], sequences: int) -> str:
     """The named chips that the model fits with at least one vector of positions, for messages."""
     found = [name for name, config in CONFIGS.items()
-             if not _problem(model, config, four_bit, sequences, True, min(model.seq_len, config.lanes))]
+             if not _problem(model, config, four_bit, sequences, "static", True, min(model.seq_len, config.lanes))]
     return f"the model fits --config {' or '.join(found)}" if found else "the model fits no config"
 
 
@@ -138,7 +141,7 @@ def check_fit(model: ModelConfig, config: ChipConfig, context: int, four_bit: fr
               scales: str = "static") -> Placement:
     """Place and lower the model's shapes, without weights. Raises TspError that names what does not fit.
 
-    sequences: in one program. scales: see `hollow_model`.
+    sequences: in one program. scales: see `dynamic_inputs`.
     """
     if four_bit and not config.int4:
         raise TspError(f"config {config.name} has no int4 weights, because the {2 * config.rows} rows of a step "
@@ -163,17 +166,20 @@ def rope_rate(config: ModelConfig, model: IntegerModel) -> np.ndarray:
     return np.pad(rate, (0, model.head_size // 2 - len(rate)))
 
 
+def dynamic_inputs(scales: str) -> frozenset[str]:
+    """The inputs whose scales are dynamic. scales: a key of `SCALES`, but "measured". Raises TspError."""
+    if (dynamic := SCALES.get(scales)) is None:
+        known = ", ".join(name for name, sites in SCALES.items() if sites is not None)
+        raise TspError(f"scales must be one of {known}, not {scales!r}")
+    return dynamic
+
+
 def hollow_model(model: ModelConfig, lanes: int, context: int, four_bit: frozenset[str],
                  scales: str = "static") -> IntegerModel:
     """An integer model of the right shapes whose weights are all 0.
 
-    Time and space depend only on the shapes and on which scales are dynamic. scales: a key of `SCALES`, but "measured".
-
-    Raises TspError if `scales` is none of them.
+    Time and space depend only on the shapes and on which scales are dynamic. scales: see `dynamic_inputs`.
     """
-    if (dynamic := SCALES.get(scales)) is None:
-        known = ", ".join(name for name, sites in SCALES.items() if sites is not None)
-        raise TspError(f"scales must be one of {known}, not {scales!r}")
     sizes = hollow_sizes(model, lanes, context) | {"eps": 0}
     kinds = {name: np.int8 if name in (*MATRICES, "embedding") else np.int16 for name in integer.array_shapes(sizes)}
     arrays: dict[str, Any] = {name: zeros(shape, kinds[name])
@@ -181,7 +187,7 @@ def hollow_model(model: ModelConfig, lanes: int, context: int, four_bit: frozens
     if model.shared_classifier:
         arrays["embedding"] = arrays["classifier"]
     shifts = Shifts(**dict.fromkeys(Shifts.__dataclass_fields__, 0))
-    found = IntegerModel(**sizes, **arrays, shifts=shifts, four_bit=four_bit, dynamic=dynamic)
+    found = IntegerModel(**sizes, **arrays, shifts=shifts, four_bit=four_bit, dynamic=dynamic_inputs(scales))
     return _robust(found) if scales == "robust" else found
 
 

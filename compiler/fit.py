@@ -33,12 +33,12 @@ def fit(model: ModelConfig, config: ChipConfig, *, context: int | None = None, w
     """Fit a model to a chip.
 
     cycles: also schedule its tokens, which takes seconds. sequences: in one program; the context is that of each.
-    scales: see `compiler.capacity.hollow_model`.
+    scales: see `compiler.capacity.dynamic_inputs`.
 
     Raises TspError if the arguments are out of range.
     """
     four_bit = four_bit_matrices(weights)
-    served, limit = fitting_context(model, config, context, four_bit, sequences)
+    served, limit = fitting_context(model, config, context, four_bit, sequences, scales)
     if not served:
         return Fit(config=config, context=0, limit=limit, sram={}, cycles=(), sequences=sequences)
     placement = check_fit(model, config, served, four_bit, sequences, scales)

@@ -70,6 +70,8 @@ def test_fit_says_how_many_chips_are_needed(capfd: pytest.CaptureFixture[str]):
     assert app(["fit", "model.bin", "--rack", "desk.json", "--cycles"]) == 0
     out = capfd.readouterr().out
     assert "desk        40" in out and "cycles hold for static scales" in out
+    assert app(["fit", "model.bin", "--rack", "desk.json", "--scales", "measured"]) == 2
+    assert "scales must be one of static, dynamic, robust, not 'measured'" in capfd.readouterr().err
     assert app(["fit", "model.bin", "--config", "tiny"]) == 0
     out = capfd.readouterr().out
     assert re.search(r"tiny +does not fit", out) and re.search(r"2 x tiny +40 +\d+% \d+%", out)

@@ -1,12 +1,14 @@
 """compiler.capacity: fit, compile and run agree on what fits, queues included."""
 
 import pytest
+from test_end_to_end import SHIPPED
 
 from arch.config import CONFIGS
 from base.errors import TspError
 from compiler import capacity
 from compiler.capacity import choose_context, fitting_context
 from compiler.fit import fit
+from compiler.frontend.files import read_model
 from program.shape import ModelConfig
 
 CHIPS = ("wide", "large")
@@ -43,3 +45,10 @@ def test_a_context_is_shortened_until_the_queues_hold_it(monkeypatch: pytest.Mon
     assert problem == fit(model, chip).limit == "queue VXM must hold at most 9 words, not 10: use a larger config"
     with pytest.raises(TspError, match=r"a context of 40 does not fit: queue VXM .* config or --context 24"):
         choose_context(model, chip, 40, NONE)
+
+
+@pytest.mark.parametrize("scales", ["static", "dynamic", "robust"])
+def test_scales_that_take_more_sram_leave_fewer_positions(scales: str):
+    """A robust model has an embedding beside its classifier."""
+    found = fit(read_model(SHIPPED)[0].config, CONFIGS["ulx3s"], scales=scales)
+    assert bool(found.limit) == (0 < found.context < 256) == (scales == "robust")

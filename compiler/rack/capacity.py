@@ -74,8 +74,9 @@ def least_cycles(model: ModelConfig, rack: RackConfig, four_bit: frozenset[str],
 class _Trial:
     """A plan for the shapes of a model."""
 
-    def __init__(self, model: ModelConfig, rack: RackConfig, four_bit: frozenset[str], plan: Plan) -> None:
-        self._model, self._rack, self._four_bit, self._plan = model, rack, four_bit, plan
+    def __init__(self, model: ModelConfig, rack: RackConfig, four_bit: frozenset[str], plan: Plan,
+                 scales: str = "static") -> None:
+        self._model, self._rack, self._four_bit, self._plan, self._scales = model, rack, four_bit, plan, scales
         self._cycles = dict[int, int]()
         self._queued = functools.cache(self._queues)
 
@@ -104,16 +105,21 @@ class _Trial:
 
     def _problem(self, check: Callable[..., object], context: int) -> str:
         try:
-            check(self._model, self._rack, context, self._four_bit, self._plan)
+            check(self._model, self._rack, context, self._four_bit, self._plan, self._scales)
         except TspError as error:
             return str(error)
         return ""
 
 
 def roomy_context(model: ModelConfig, rack: RackConfig, wanted: int | None, four_bit: frozenset[str], plan: Plan,
-                  ) -> int:
+                  scales: str) -> int:
     """The longest context that SRAM has room for: `Choice.context` is no longer."""
-    return longest_context(model, wanted, rack.chips[0].lanes, _Trial(model, rack, four_bit, plan).room)[0]
+    return longest_context(model, wanted, rack.chips[0].lanes, _Trial(model, rack, four_bit, plan, scales).room)[0]
+
+
+def rescaled(model: ModelConfig, rack: RackConfig, four_bit: frozenset[str], choice: Choice, scales: str) -> Choice:
+    """The same plan, and as much of its context as fits with scales of another kind, see `dynamic_inputs`."""
+    return _Trial(model, rack, four_bit, choice.plan, scales).choice(choice.context)
 
 
 def balanced(model: ModelConfig, rack: RackConfig, context: int, four_bit: frozenset[str], plan: Plan) -> Plan:
@@ -178,14 +184,17 @@ def place_group(model: ModelConfig, group: RackConfig, integer: IntegerModel, pl
 
 def place_hollow(model: ModelConfig, rack: RackConfig, context: int, four_bit: frozenset[str], plan: Plan,
                  scales: str = "static") -> Placements:
-    """Lay out the model's shapes, without weights. scales: see `hollow_model`. Raises TspError that names what does not
-    fit."""
+    """Lay out the model's shapes, without weights. scales: see `dynamic_inputs`.
+
+    Raises TspError that names what does not fit.
+    """
     return place_all(model, rack, hollow_model(model, rack.chips[0].lanes, context, four_bit, scales), plan)
 
 
-def check_fit(model: ModelConfig, rack: RackConfig, context: int, four_bit: frozenset[str], plan: Plan) -> Placements:
-    """Place and lower the model's shapes, without weights. Raises TspError that names what does not fit."""
-    placements = place_hollow(model, rack, context, four_bit, plan)
+def check_fit(model: ModelConfig, rack: RackConfig, context: int, four_bit: frozenset[str], plan: Plan,
+              scales: str = "static") -> Placements:
+    """Place and lower the model's shapes, as `place_hollow`. Raises TspError that names what does not fit."""
+    placements = place_hollow(model, rack, context, four_bit, plan, scales)
     for config, blocks in zip(rack.chips, placements.lower(0, placements.chunks), strict=True):
         check_lifetimes(config, blocks)
     return placements

@@ -1,16 +1,17 @@
 """Whether a model fits a rack, and how many chips of a kind it needs. Only the model's shapes count."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from arch.config import MAX_PORTS, ChipConfig
 from arch.rack import RackConfig, mesh
-from compiler.capacity import four_bit_matrices
+from compiler.capacity import dynamic_inputs, four_bit_matrices
 from program.shape import ModelConfig
 
 from .buckets import build_buckets
 from .by_rows import uneven
-from .capacity import best_plan, place_hollow, roomy_context
+from .capacity import best_plan, place_hollow, rescaled, roomy_context
 from .plan import Choice, Plan, plans
 
 MOST_CHIPS = 2 * MAX_PORTS + 1
@@ -46,19 +47,27 @@ def fit_rack(model: ModelConfig, rack: RackConfig, *, context: int | None = None
              sequences: int = 1, scales: str = "static") -> RackFit:
     """Fit a model to a rack.
 
-    cycles: also schedule its tokens, which takes seconds. scales: see `compiler.capacity.hollow_model`. tensor,
+    cycles: also schedule its tokens, which takes seconds. scales: see `compiler.capacity.dynamic_inputs`. tensor,
     pipeline: see `plan.plans`; by default any. sequences: in flight; the context is that of each, and the cycles are
     those of a period.
 
     Raises TspError if the arguments are out of range.
     """
     four_bit = four_bit_matrices(weights)
-    choice = best_plan(model, rack, context, four_bit, plans(rack, tensor, pipeline, sequences))
+    choice = _choose(model, rack, context, four_bit, plans(rack, tensor, pipeline, sequences), scales)
     return _fit(model, rack, choice, four_bit, cycles, scales)
 
 
+def _choose(model: ModelConfig, rack: RackConfig, context: int | None, four_bit: frozenset[str],
+            among: Sequence[Plan], scales: str) -> Choice:
+    """As compiling chooses: by static scales, whatever the model needs."""
+    dynamic_inputs(scales)
+    choice = best_plan(model, rack, context, four_bit, among)
+    return rescaled(model, rack, four_bit, choice, scales) if choice.context and scales != "static" else choice
+
+
 def _fit(model: ModelConfig, rack: RackConfig, choice: Choice, four_bit: frozenset[str], cycles: bool,
-         scales: str = "static") -> RackFit:
+         scales: str) -> RackFit:
     served = choice.context
     if not served:
         return RackFit(rack=rack, context=0, limit=choice.limit, sram=(), cycles=(), plan=choice.plan)
@@ -73,7 +82,7 @@ def _fit(model: ModelConfig, rack: RackConfig, choice: Choice, four_bit: frozens
 
 
 def chips_needed(model: ModelConfig, config: ChipConfig, *, context: int | None = None,
-                 weights: str = "int8") -> RackFit | None:
+                 weights: str = "int8", scales: str = "static") -> RackFit | None:
     """The smallest rack of chips of a named config, all linked with each other, that holds a model's context.
 
     If there is none of up to `MOST_CHIPS`, it is the one with the longest context, whose `limit` says what is in the
@@ -84,22 +93,23 @@ def chips_needed(model: ModelConfig, config: ChipConfig, *, context: int | None 
     best, less = None, list[tuple[int, RackConfig, Plan]]()
     for chips in range(max(2, int(weight_bytes / config.sram_bytes)), MOST_CHIPS + 1):
         rack, plan = mesh(f"{chips} x {config.name}", config.name, chips), Plan(tensor=chips, pipeline=1)
-        room = roomy_context(model, rack, context, four_bit, plan)
+        room = roomy_context(model, rack, context, four_bit, plan, scales)
         if room < wanted:
             less.append((room, rack, plan))
             continue
-        best = _longer(best, _fit_plan(model, rack, context, four_bit, plan))
+        best = _longer(best, _fit_plan(model, rack, context, four_bit, plan, scales))
         if best.context >= wanted:
             return best
     for room, rack, plan in sorted(less, key=lambda each: -each[0]):
         if best is None or room > best.context:
-            best = _longer(best, _fit_plan(model, rack, context, four_bit, plan))
+            best = _longer(best, _fit_plan(model, rack, context, four_bit, plan, scales))
     return best
 
 
 def _fit_plan(model: ModelConfig, rack: RackConfig, context: int | None, four_bit: frozenset[str], plan: Plan,
-              ) -> RackFit:
-    return _fit(model, rack, best_plan(model, rack, context, four_bit, [plan]), four_bit, cycles=False)
+              scales: str) -> RackFit:
+    choice = _choose(model, rack, context, four_bit, [plan], scales)
+    return _fit(model, rack, choice, four_bit, cycles=False, scales=scales)
 
 
 def _longer(one: RackFit | None, other: RackFit) -> RackFit:
