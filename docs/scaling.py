@@ -33,13 +33,12 @@ LATENCY = 12
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """A model on 1, 2, .. chips of a config, all linked with each other. robust: as of `check_fit`."""
+    """A model on 1, 2, .. chips of a config, all linked with each other."""
 
     name: str
     model: ModelConfig
     config: str
     counts: Sequence[int]
-    robust: bool = False
 
 
 def curves() -> list[Curve]:
@@ -54,7 +53,7 @@ def curves() -> list[Curve]:
 def cycles(curve: Curve, chips: int) -> int:
     """Of a token behind CONTEXT positions, in one bucket, with the partition that takes the fewest."""
     if chips == 1:
-        alone = check_fit_alone(curve.model, CONFIGS[curve.config], CONTEXT, frozenset(), curve.robust)
+        alone = check_fit_alone(curve.model, CONFIGS[curve.config], CONTEXT, frozenset())
         return build_alone(alone, 1)[0].bucket.period
     rack = mesh(f"{chips} x {curve.config}", curve.config, chips, latency=LATENCY)
     plan = fit_rack(curve.model, rack, context=CONTEXT).plan
