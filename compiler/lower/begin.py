@@ -7,6 +7,7 @@ from arch.isa import Alu, ErUse, Fmt, Func, Red
 from arch.vectors import SIDES
 from compiler.ir import Acc, As, Imm, Iota, Mem, Reg
 from compiler.place.layout import Tensor
+from compiler.place.placement import ACROSS
 from program.arithmetic import ROPE_FRACTION, ROPE_STEP
 from program.integer import RESIDUAL
 
@@ -73,9 +74,37 @@ def _bytes(b: Builder) -> int:
 
 def _index_position(b: Builder, position: Reg) -> None:
     """Index registers of keys, of their scales if they have some, and of values."""
+    g, nothing = b.geometry, _at_constant_position(b, position)
+    if not g.halved:
+        _index_caches(b, position, nothing, range(g.caches), ["E0", "W0"])
+        b.free(nothing)
+        return
+    half, own = b.regs(1), b.regs(1)
+    _position_in_half(b, position, half, own)
+    for cache, (side, alu) in enumerate(zip(SIDES, (Alu.GT, Alu.EQ), strict=True)):
+        elsewhere = b.regs(1)
+        b.op("index vectors", a=own, alu=alu, c=Imm(0), dst=elsewhere)
+        if nothing and not cache:
+            b.op("index vectors", a=elsewhere, alu=Alu.OR, c=nothing, dst=elsewhere)
+        _index_caches(b, half, elsewhere, range(cache, cache + 1), [ACROSS[side]])
+        b.free(elsewhere)
+    b.free(half, own, nothing)
+
+
+def _position_in_half(b: Builder, position: Reg, half: Reg, own: Reg) -> None:
+    """half = the position in the half of the cache that has it; own = 0 if that is the western half, else more."""
+    lanes, label = b.geometry.lanes, "index vectors"
+    b.op(label, a=position, pre=b.config.lane_bits + 1, round=0, dst=half)
+    b.op(label, a=position, alu=Alu.AND, c=Imm(lanes - 1), dst=own)
+    b.op(label, a=half, pre=-b.config.lane_bits, alu=Alu.OR, c=own, dst=half)
+    b.op(label, a=position, alu=Alu.AND, c=Imm(lanes), dst=own)
+
+
+def _index_caches(b: Builder, position: Reg, nothing: Reg | None, caches: range, scales: list[str]) -> None:
+    """Index registers of some caches. position: in each of them. nothing: -1 where none is written. scales: slices of
+    their keys' scales."""
     rows, label = b.config.rows, "index vectors"
-    nothing = _at_constant_position(b, position)
-    for group, slices in _slices_by_group(b.placement.k).items():
+    for group, slices in _slices_by_group(b.placement.k, caches).items():
         masks = b.regs(1)
         one_hot_mask(b, label, position, rows - 1, one="one_plane", before=PLANES * (group - 1),
                      rest=own_masks(b, "lanes"), nothing=nothing, dst=masks)
@@ -86,12 +115,14 @@ def _index_position(b: Builder, position: Reg) -> None:
     one_hot_mask(b, label, position, b.geometry.lanes - 1, one="one_lane", rest=own_masks(b, "planes"),
                  nothing=nothing, dst=masks)
     if not b.geometry.static_keys:
-        load_index(b, label, position, shift=b.config.lane_bits, scale="one", masks=masks, slices=["E0", "W0"],
+        load_index(b, label, position, shift=b.config.lane_bits, scale="one", masks=masks, slices=scales,
                    register=INDEX_SCALE, own=True)
-    slices = sorted(set().union(*_slices_by_group(b.placement.v).values()))
+    heads = b.geometry.heads_per_vector
+    slices = sorted(set().union(*_slices_by_group(b.placement.v, range(caches.start * heads, caches.stop * heads))
+                                .values()))
     load_index(b, label, position, shift=b.config.lane_bits, scale="steps", masks=masks, slices=slices,
                register=INDEX_V, own=True)
-    b.free(masks, nothing)
+    b.free(masks)
 
 
 def _at_constant_position(b: Builder, position: Reg) -> Reg | None:
@@ -104,11 +135,12 @@ def _at_constant_position(b: Builder, position: Reg) -> Reg | None:
     return flag
 
 
-def _slices_by_group(tensors: dict[tuple[int, int], Tensor]) -> dict[int, set[str]]:
-    """Slices of keys or values by weight group."""
+def _slices_by_group(tensors: dict[tuple[int, int], Tensor], numbers: range) -> dict[int, set[str]]:
+    """Slices of some caches' keys or values by weight group."""
     found: dict[int, set[str]] = {}
-    for (_, group), tensor in tensors.items():
-        found.setdefault(group, set()).add(tensor.slice)
+    for (number, group), tensor in tensors.items():
+        if number in numbers:
+            found.setdefault(group, set()).add(tensor.slice)
     return found
 
 
