@@ -6,8 +6,6 @@ from arch.config import PLANES
 from arch.isa import Alu, ErUse, Fmt, Func, Red
 from arch.vectors import SIDES
 from compiler.ir import Acc, As, Imm, Iota, Mem, Reg
-from compiler.place.layout import Tensor
-from compiler.place.placement import ACROSS
 from program.arithmetic import ROPE_FRACTION, ROPE_STEP
 from program.integer import RESIDUAL
 
@@ -17,15 +15,11 @@ from .index import (
     INDEX_EMB_SCALE,
     INDEX_EMBEDDING,
     INDEX_HIGH,
-    INDEX_K,
     INDEX_LOW,
-    INDEX_SCALE,
-    INDEX_V,
     load_index,
-    one_hot_mask,
-    own_masks,
     shifted_one,
 )
+from .index_caches import index_caches
 from .product import write_residual
 from .state import TokenState
 
@@ -54,7 +48,7 @@ def begin(b: Builder) -> TokenState:
     else:
         _without_embedding(b)
     b.free(token)
-    _index_position(b, position)
+    index_caches(b, position)
     _rotation(b, position, cos, sin)
     mask = _mask(b, position)
     _head_lanes(b, head_lanes)
@@ -70,78 +64,6 @@ def _bytes(b: Builder) -> int:
 
 
 # --- position ------------------------------------------------------------------------------------------------------
-
-
-def _index_position(b: Builder, position: Reg) -> None:
-    """Index registers of keys, of their scales if they have some, and of values."""
-    g, nothing = b.geometry, _at_constant_position(b, position)
-    if not g.halved:
-        _index_caches(b, position, nothing, range(g.caches), ["E0", "W0"])
-        b.free(nothing)
-        return
-    half, own = b.regs(1), b.regs(1)
-    _position_in_half(b, position, half, own)
-    for cache, (side, alu) in enumerate(zip(SIDES, (Alu.GT, Alu.EQ), strict=True)):
-        elsewhere = b.regs(1)
-        b.op("index vectors", a=own, alu=alu, c=Imm(0), dst=elsewhere)
-        if nothing and not cache:
-            b.op("index vectors", a=elsewhere, alu=Alu.OR, c=nothing, dst=elsewhere)
-        _index_caches(b, half, elsewhere, range(cache, cache + 1), [ACROSS[side]])
-        b.free(elsewhere)
-    b.free(half, own, nothing)
-
-
-def _position_in_half(b: Builder, position: Reg, half: Reg, own: Reg) -> None:
-    """half = the position in the half of the cache that has it; own = 0 if that is the western half, else more."""
-    lanes, label = b.geometry.lanes, "index vectors"
-    b.op(label, a=position, pre=b.config.lane_bits + 1, round=0, dst=half)
-    b.op(label, a=position, alu=Alu.AND, c=Imm(lanes - 1), dst=own)
-    b.op(label, a=half, pre=-b.config.lane_bits, alu=Alu.OR, c=own, dst=half)
-    b.op(label, a=position, alu=Alu.AND, c=Imm(lanes), dst=own)
-
-
-def _index_caches(b: Builder, position: Reg, nothing: Reg | None, caches: range, scales: list[str]) -> None:
-    """Index registers of some caches. position: in each of them. nothing: -1 where none is written. scales: slices of
-    their keys' scales."""
-    rows, label = b.config.rows, "index vectors"
-    for group, slices in _slices_by_group(b.placement.k, caches).items():
-        masks = b.regs(1)
-        one_hot_mask(b, label, position, rows - 1, one="one_plane", before=PLANES * (group - 1),
-                     rest=own_masks(b, "lanes"), nothing=nothing, dst=masks)
-        load_index(b, label, position, shift=rows.bit_length() - 1, scale="words", masks=masks, slices=sorted(slices),
-                   register=INDEX_K, own=True)
-        b.free(masks)
-    masks = b.regs(1)
-    one_hot_mask(b, label, position, b.geometry.lanes - 1, one="one_lane", rest=own_masks(b, "planes"),
-                 nothing=nothing, dst=masks)
-    if not b.geometry.static_keys:
-        load_index(b, label, position, shift=b.config.lane_bits, scale="one", masks=masks, slices=scales,
-                   register=INDEX_SCALE, own=True)
-    heads = b.geometry.heads_per_vector
-    slices = sorted(set().union(*_slices_by_group(b.placement.v, range(caches.start * heads, caches.stop * heads))
-                                .values()))
-    load_index(b, label, position, shift=b.config.lane_bits, scale="steps", masks=masks, slices=slices,
-               register=INDEX_V, own=True)
-    b.free(masks)
-
-
-def _at_constant_position(b: Builder, position: Reg) -> Reg | None:
-    """-1 where the position's keys and values are constants of the model, which no token writes, else 0; None if there
-    are none. The caller returns the register."""
-    if b.model.first < 0:
-        return None
-    flag = b.regs(1)
-    b.op("index vectors", a=position, alu=Alu.EQ, c=Imm(0), dst=flag)
-    return flag
-
-
-def _slices_by_group(tensors: dict[tuple[int, int], Tensor], numbers: range) -> dict[int, set[str]]:
-    """Slices of some caches' keys or values by weight group."""
-    found: dict[int, set[str]] = {}
-    for (number, group), tensor in tensors.items():
-        if number in numbers:
-            found.setdefault(group, set()).add(tensor.slice)
-    return found
 
 
 def _rotation(b: Builder, position: Reg, cos: Reg, sin: Reg) -> None:
