@@ -12,6 +12,7 @@ from compiler.capacity import check_wanted, hollow_model, hollow_sizes, longest_
 from compiler.place.lifetimes import check_lifetimes
 from compiler.place.placement import Placement, place
 from compiler.place.stage import Stage
+from compiler.schedule.assemble import Code
 from program.integer import MATRICES, IntegerModel, array_shapes
 from program.shape import ModelConfig
 
@@ -128,15 +129,20 @@ def balanced(model: ModelConfig, rack: RackConfig, context: int, four_bit: froze
     The plan is returned as it is if that does not fit, or is not faster.
     """
     codes = check_queues(check_fit(model, rack, context, four_bit, plan))
-    layer = max(code.schedules[1].length for code in codes)
-    other = [sum(each.length * each.block.turns for n, each in enumerate(codes[group.start].schedules) if n != 1)
-             for group in plan.groups]
-    better = replace(plan, layers=tuple(divide(model.n_layers, layer, other)))
+    better = rebalanced(plan, codes, model.n_layers)
     try:
         faster = check_queues(check_fit(model, rack, context, four_bit, better))
     except TspError:
         return plan
     return better if faster[0].bucket.period < codes[0].bucket.period else plan
+
+
+def rebalanced(plan: Plan, codes: Sequence[Code], layers: int) -> Plan:
+    """The plan with its layers divided by the cycles of its programs. codes: of each chip."""
+    layer = max(code.schedules[1].length for code in codes)
+    other = [sum(each.length * each.block.turns for n, each in enumerate(codes[group.start].schedules) if n != 1)
+             for group in plan.groups]
+    return replace(plan, layers=tuple(divide(layers, layer, other)))
 
 
 def divide(layers: int, layer: int, other: Sequence[int]) -> list[int]:
