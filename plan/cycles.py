@@ -24,11 +24,11 @@ from compiler.schedule.assemble import Code
 from compiler.schedule.buckets import EFFORT_TOGETHER, TOLERANCE, borders_of, build, lower, overflow, refuse
 from program.shape import ModelConfig
 
-from .roomy import assumed, larger, roomy, shorten
+from .roomy import assumed, buffered, larger, roomy, shorten
 
 LARGER = "larger chips, or more of them with --tensor and --pipeline"
 """What has larger queues, for messages."""
-MORE_ACCUMULATORS = 1, 2
+ACCUMULATORS = 1, 2
 """Times as many as the chip has."""
 
 
@@ -115,7 +115,17 @@ class _Chips:
             shorter = [1 - (size - 1) / max(1, self.chunks - 1) for _, size in borders_of(self.chunks, number)]
             return all(sum(words - more * part for part in shorter) <= depth for depth, words, more in queues)
 
-        return next((number for number in range(most, 1, -1) if fits(number)), 1)
+        number = next((number for number in range(most, 1, -1) if fits(number)), 1)
+        while number > 1 and self._has_too_many_words(number):
+            number -= 1
+        return number
+
+    def _has_too_many_words(self, number: int) -> bool:
+        """Whether so many buckets have more distinct words than the queues of some chip hold, scheduled without search.
+        Chips of boards hold few."""
+        few = [chip for chip, config in enumerate(self.configs) if config.icu_words]
+        codes = [self.program(*border, 0) for border in borders_of(self.chunks, number)] if few else []
+        return any(overflow(self.configs[chip], [code[chip] for code in codes]) for chip in few)
 
 
 def _bursts(blocks: Sequence[Block], queue: row.Queue) -> int:
@@ -145,23 +155,16 @@ def schedule(model: ModelConfig, machine: ChipConfig | RackConfig, among: Sequen
 
 def _first_that_fits(model: ModelConfig, machine: ChipConfig | RackConfig, among: Sequence[Plan], context: int,
                      four_bit: frozenset[str], scales: str, sequences: int) -> _Chips:
-    """On the chips as they are, with larger memories, or with more accumulators, too. Raises TspError.
-
-    Where the chips as they are hold no division, they are taken to hold no matrices whole.
-    """
-    try:
-        return _on(model, machine, among, context, four_bit, scales, sequences)
-    except TspError:
-        among = [plan for plan in among if not plan.whole]
-    for times in MORE_ACCUMULATORS:
-        def make(config: ChipConfig, times: int = times) -> ChipConfig:
-            return roomy(config, model, context, times)
-
+    """On the chips as they are, or else with ever more memory. Raises TspError."""
+    kinds: list[Callable[[ChipConfig], ChipConfig]] = [
+        lambda config: config, roomy, *(functools.partial(buffered, model=model, context=context, times=times)
+                                        for times in ACCUMULATORS)]
+    for kind in kinds:
+        chips = kind(machine) if isinstance(machine, ChipConfig) else larger(machine, kind)
         try:
-            return _on(model, make(machine) if isinstance(machine, ChipConfig) else larger(machine, make), among,
-                       context, four_bit, scales, sequences)
+            return _on(model, chips, among, context, four_bit, scales, sequences)
         except TspError:
-            if times == MORE_ACCUMULATORS[-1]:
+            if kind is kinds[-1]:
                 raise
     raise AssertionError
 

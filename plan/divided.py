@@ -73,13 +73,12 @@ def divide(shape: Shape, config: ChipConfig, *, precision: str, context: int, te
     groups = [rack.part(group) for group in plan.groups] if rack else [_group(config, tensor)] * pipeline
     integer = hollow_model(model, config.lanes, context, four_bit, scales)
     if alone:
-        placed = [[place(roomy(config, model, context), integer, rope_rate(model, integer), together=sequences)]]
+        placed = [[place(roomy(config), integer, rope_rate(model, integer), together=sequences)]]
     else:
         every = stages(groups[0].name, integer, plan) if pipeline > 1 else []
         middle = max(every[1:-1], key=lambda stage: len(stage.layers[stage.number]), default=None)
         chosen = [*every[:1], *filter(None, [middle]), *every[-1:]] or [None]
-        placed = [place_group(model, larger(groups[stage.number if stage else 0],
-                                            lambda chip: roomy(chip, model, context)), integer, plan, stage,
+        placed = [place_group(model, larger(groups[stage.number if stage else 0], roomy), integer, plan, stage,
                               planes_of(integer)) for stage in chosen]
     return Divided(
         tensor=tensor, pipeline=pipeline, sequences=sequences, cycles=found,

@@ -6,6 +6,7 @@ on whether its fields have bits enough for the numbers.
 
 from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
+from typing import Any
 
 from arch.config import ChipConfig
 from arch.isa import FIELDS, Op
@@ -25,17 +26,21 @@ class RoomyConfig(ChipConfig):
         """No field is checked."""
 
 
-def roomy(config: ChipConfig, model: ModelConfig, context: int, times: int = 1) -> RoomyConfig:
-    """The same chip with SRAM that holds any model, and with activation buffers that are long enough for this one: for
-    its residual, its inner layer, its attention's output and the weights of two heads' positions at the same time.
+def roomy(config: ChipConfig) -> RoomyConfig:
+    """The same chip with SRAM that holds any model."""
+    same: dict[str, Any] = {field.name: getattr(config, field.name) for field in fields(config)}
+    same["mem_depths"] = (ROOM,) * len(config.mem_depths)
+    return RoomyConfig(**same)
 
-    times: of the accumulators that the chip has.
-    """
-    lanes, same = config.lanes, {field.name: getattr(config, field.name) for field in fields(config)}
-    entries = sum(ceil_div(count, lanes) for count in (model.dim, model.hidden_dim, model.n_heads * model.head_dim,
-                                                       2 * context))
-    return RoomyConfig(**same | {"mem_depths": (ROOM,) * len(config.mem_depths), "acc_depth": times * config.acc_depth,
-                                 "act_depth": max(config.act_depth, 1 << (entries - 1).bit_length())})
+
+def buffered(config: ChipConfig, model: ModelConfig, context: int, times: int) -> RoomyConfig:
+    """The same with activation buffers that are long enough for a model: for its residual, its inner layer, its
+    attention's output and the weights of two heads' positions at the same time. times: as many accumulators as the chip
+    has."""
+    counts = model.dim, model.hidden_dim, model.n_heads * model.head_dim, 2 * context
+    entries = sum(ceil_div(count, config.lanes) for count in counts)
+    return replace(roomy(config), acc_depth=times * config.acc_depth,
+                   act_depth=max(config.act_depth, 1 << (entries - 1).bit_length()))
 
 
 def larger(rack: RackConfig, make: Callable[[ChipConfig], ChipConfig]) -> RackConfig:
