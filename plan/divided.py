@@ -55,7 +55,7 @@ def divide(shape: Shape, config: ChipConfig, *, precision: str, context: int, te
                         n_kv_heads=shape.kv_heads, vocab_size=shape.vocab, seq_len=shape.context,
                         head_dim=shape.head_dim, shared_classifier=shape.tied)
     four_bit = four_bit_matrices(precision)
-    plan = Plan(tensor=tensor, pipeline=pipeline, scattered=tensor > FEW)
+    plan = Plan(tensor=tensor, pipeline=pipeline, scattered=tensor > FEW, halve=True)
     groups = [rack.part(group) for group in plan.groups] if rack else [_group(config, tensor)] * pipeline
     integer = hollow_model(model, config.lanes, context, four_bit)
     every = stages(groups[0].name, integer, plan) if pipeline > 1 else []
