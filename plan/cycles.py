@@ -17,7 +17,7 @@ from compiler.ir import Block
 from compiler.place.placement import Placement, place
 from compiler.rack import buckets as of_rack
 from compiler.rack.buckets import Blocks, Placements
-from compiler.rack.capacity import check_chips, least_cycles, place_hollow, rebalanced
+from compiler.rack.capacity import check_chips, halved, least_cycles, place_hollow, rebalanced
 from compiler.rack.plan import Plan
 from compiler.schedule import scheduler
 from compiler.schedule.assemble import Code
@@ -189,16 +189,24 @@ def _on(model: ModelConfig, machine: ChipConfig | RackConfig, among: Sequence[Pl
 
 def _best(model: ModelConfig, rack: RackConfig, among: Sequence[Plan], context: int, four_bit: frozenset[str],
           ) -> _Chips:
-    """The plan with the fewest cycles, scheduled without search."""
+    """The plan with the fewest cycles, scheduled without search, as `compiler.rack.capacity.best_plan` finds it."""
     least, best, problem = {plan: least_cycles(model, rack, four_bit, plan) for plan in among}, None, None
+
+    def tried(plan: Plan) -> _Chips | None:
+        nonlocal problem
+        try:
+            trial = _together(place_hollow(model, rack, context, four_bit, plan))
+            return min(best or trial, trial, key=lambda chips: chips.period)
+        except TspError as error:
+            problem = problem or error
+            return best
+
     for plan in sorted(among, key=least.__getitem__):
         if best and least[plan] >= best.period:
             break
-        try:
-            trial = _together(place_hollow(model, rack, context, four_bit, plan))
-            best = min(best or trial, trial, key=lambda chips: chips.period)
-        except TspError as error:
-            problem = problem or error
+        best = tried(plan)
+    for plan in halved(model, rack, four_bit, best.plan if best and best.plan else among[0]):
+        best = tried(plan)
     if not best:
         assert problem
         raise problem

@@ -63,7 +63,8 @@ def divide(shape: Shape, config: ChipConfig, *, precision: str, context: int, te
         check_sequences(sequences)
     elif sequences not in (1, pipeline):
         raise TspError(f"sequences in flight must be as many as groups of chips, {pipeline}, not {sequences}")
-    plan = Plan(tensor=tensor, pipeline=pipeline, scattered=tensor > FEW, sequences=1 if alone else sequences)
+    plan = Plan(tensor=tensor, pipeline=pipeline, scattered=tensor > FEW, halve=True,
+                sequences=1 if alone else sequences)
     found = None
     if cycles:
         machine = config if alone else rack or _links(config, tensor, pipeline)
