@@ -52,7 +52,8 @@ class Board:
     pack_for: its arguments for this board.
     pll: the PLL's cell, a key of `fpga.gateware.clock.PLLS`, or "" if mhz is the board's own clock.
     seed: default seed of the placer.
-    floorplan (ECP5): the board with the same block RAMs and multipliers whose floorplan this one has, or "" for its own.
+    floorplan (ECP5): the board whose floorplan this one has, or "" for its own. Both have the same block RAMs and
+    multipliers.
     lut_products: if the chip has more products than the FPGA has multipliers, the registers of the products that are
     made of LUTs, as a yosys pattern.
     wires: of the chip's links, in the order of their numbers. At most one of them gives the chip its clock.

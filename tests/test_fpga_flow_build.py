@@ -1,7 +1,6 @@
 """The parts of the FPGA flow that need no synthesis: boards, clocks, tools, and reports."""
 
 import json
-import re
 import subprocess
 import sys
 from dataclasses import replace

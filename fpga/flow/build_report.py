@@ -74,9 +74,9 @@ class Report:
 def fmax(report: str) -> float:
     """MHz of the chip's clock at which every clock in nextpnr's report meets its constraint.
 
-    The chip's clock is the slowest one. A link's clock is n times as fast, and must reach n times as much. What leads
-    from one of the chip's clocks to another (`fpga.gateware.clock`), which nextpnr reports and does not constrain, has a
-    cycle of the slower one (`fpga.gateware.serdes_ddr`).
+    The chip's clock is the slowest one. A link's clock is n times as fast, and must reach n times as much. Paths from
+    one of the chip's clocks to another (`fpga.gateware.clock`) have a cycle of the slower one
+    (`fpga.gateware.serdes_ddr`). nextpnr reports them, but does not constrain them.
     """
     read = json.loads(report)
     clocks = read["fmax"]
