@@ -10,6 +10,6 @@ module gowin_product (A, B, Y);
   wire _TECHMAP_FAIL_ = !A_SIGNED || !B_SIGNED || A_WIDTH > 12 || B_WIDTH > 12 || Y_WIDTH > 24;
   wire signed [11:0] a = A, b = B;
   wire [23:0] product;
-  MULT12X12 _TECHMAP_REPLACE_ (.A(a), .B(b), .DOUT(product), .CLK(2'b00), .CE(2'b00), .RESET(2'b00));
+  MULT12X12 _TECHMAP_REPLACE_ (.A(a), .B(b), .DOUT(product), .CLK(2'b00), .CE(2'b01), .RESET(2'b00));
   assign Y = product[Y_WIDTH-1:0];
 endmodule
