@@ -1,7 +1,7 @@
 """`tsp plan`: what a model needs of a chip, before there is any."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -62,16 +62,22 @@ def plan(
         print(json.dumps(found.as_json()))
         return
     print(_head(found))
-    tables = [_bytes(found), _chips(found), *([_divided(found, found.divided)] if found.divided else []),
-              _roofline(found)]
-    for table in tables:
-        print(flush=True)
-        plain(WIDTH).print(table)
-    for line in _assumptions(found.divided.cycles) if found.divided and found.divided.cycles else ():
-        print(f"\n{line}")
+    for table in (_bytes(found), _chips(found)):
+        _print(table)
+    if found.divided:
+        _print(_divided(found, found.divided), _assumptions(found.divided.cycles) if found.divided.cycles else ())
+    _print(_roofline(found))
     print("\nBounds count weights and cache at the peak rates below; links, host and everything else cost nothing.")
     for machine, name, figure in found.sources():
         print(f"  {machine} {name}: {figure.value:.4g} {figure.unit}; {figure.source}")
+
+
+def _print(table: Table, notes: Iterable[str] = ()) -> None:
+    """A table below an empty line, and notes on it."""
+    print(flush=True)
+    plain(WIDTH).print(table)
+    for note in notes:
+        plain(WIDTH).print(note)
 
 
 def _head(plan: Plan) -> str:
@@ -130,8 +136,8 @@ def _divided(plan: Plan, divided: Divided) -> Table:
 
 def _assumptions(found: Cycles) -> Iterator[str]:
     """What scheduled cycles are, and what they stand on."""
-    yield (f"Scheduled from shapes, for {found.scales} scales: the first and the last of {found.buckets} context "
-           "buckets. Nothing was measured; a program's cycles come to within 2 %.")
+    yield (f"Scheduled from shapes, not measured, for {found.scales} scales: the first and the last of {found.buckets} "
+           "context buckets. A program's cycles are within 2 % of that.")
     if found.plan:
         yield f"Divided by {found.plan}."
     if found.assumed:
