@@ -18,7 +18,8 @@ from compiler.place.rounds import common, own_chunks, rounds_of
 from compiler.place.share import Share
 
 from .builder import Builder, less
-from .exchange import gather, gather_one, sent_interval
+from .collectives import all_gather, all_gather_one
+from .exchange import sent_interval
 from .feed_forward import Inner, gate, multiply_down
 from .norm import gain_of, norm
 from .product import add_to_residual, last_of, product, product_as_it_comes
@@ -139,7 +140,7 @@ def _static(b: Builder, inner: Inner, products: _Products, parts: Sequence[range
         mine, op = now[b.chip], dict[str, Any]()
         if mine:
             op = products.gate(mine, sat=Sat.S8)
-        gather(b, "gates", now, acts=_others(b, acts), own=functools.partial(_load, b, op, acts.get(b.chip, {})))
+        all_gather(b, "gates", now, acts=_others(b, acts), own=functools.partial(_load, b, op, acts.get(b.chip, {})))
         sums = _down(b, [(mine, acts[b.chip])] if mine else [], sums)
         sums = _down(b, [(now[chip], entries) for chip, entries in _others(b, acts).items()], sums)
         for n, (chip, entries) in enumerate(acts.items()):
@@ -192,13 +193,13 @@ def _dynamic(b: Builder, inner: Inner, products: _Products, groups: Sequence[Seq
     exponents = list[int]()
     for n, parts in enumerate(groups):
         owners = [chip for chip, part in enumerate(parts) if part]
-        gather_one(b, "exponents", owners, functools.partial(_exponent, b, largest.get(n, {})))
+        all_gather_one(b, "exponents", owners, functools.partial(_exponent, b, largest.get(n, {})))
         exponents.append(_greatest_exponent(b, owners))
     entries = list[dict[int, dict[str, Act]]]()
     for n, parts in enumerate(groups):
         acts = {chip: room.for_down(part) for chip, part in enumerate(parts) if part}
         op = {"a": f.get(n), "er_use": ErUse.PRE, "er": exponents[n], "sat": Sat.S8, "n": len(parts[b.chip])}
-        gather(b, "gates", parts, acts=_others(b, acts), own=functools.partial(_load, b, op, acts.get(b.chip, {})))
+        all_gather(b, "gates", parts, acts=_others(b, acts), own=functools.partial(_load, b, op, acts.get(b.chip, {})))
         entries.append(acts)
     for n, (parts, acts) in enumerate(zip(groups, entries, strict=True)):
         order = sorted(acts, key=lambda chip: chip != b.chip)
