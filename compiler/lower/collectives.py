@@ -1,4 +1,4 @@
-"""What the chips of a rack exchange, as operations: all-gather, broadcast and all-reduce.
+"""What the chips of a rack exchange, as operations: all-gather, reduce-scatter, broadcast and all-reduce.
 
 Each is a call at the same point of the program of all chips of a group. What it makes are transfers (`exchange`) like
 any other cluster: the scheduler overlaps them with whatever does not depend on them.
@@ -8,13 +8,18 @@ from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
+from arch.config import PLANES
 from arch.isa import Alu, ErUse, Fmt, Red
 from arch.rack import MAX_CHIPS
+from arch.vectors import SIDES
 from base.errors import TspError
 from compiler.ir import BURST_SLOT, Act, As, Cluster, Mem, Stream
 
 from .builder import Builder
-from .exchange import Exchange, Hop, direct, part_of, pass_by, route, sent_interval, take, ways
+from .exchange import Exchange, Hop, direct, part_of, pass_by, route, send, sent_interval, take, ways
+
+SUM_SLOT = 0
+"""Reduction slot of a sum of chips at both ends of the row."""
 
 
 def all_gather(b: Builder, name: str, parts: Sequence[range], planes: int = 1, *, lift: int = 0,
@@ -87,6 +92,71 @@ def all_gather_one(b: Builder, name: str, sources: Sequence[int], own: Callable[
 
 def _keep(mem: Mem, cluster: Cluster, stream: Stream) -> None:
     cluster.write(stream, mem)
+
+
+def reduce_scatter(b: Builder, sources: Sequence[int], planes: int, own: Callable[[range], None]) -> Mem:
+    """The sums that some chips' addends add up to, of this chip's vectors of the residual, times
+    2 ** (8 * (PLANES - planes)). All chips of the group must be linked with each other.
+
+    sources: the chips that have addends. planes: byte planes that hold any sum of some of the addends. own: writes this
+    chip's addends of some vectors to the tensor "parts". It is called for the vectors of each chip, last for those of
+    this one, whose addends then hide the transfers. Whole numbers may be added in any order, so no bit depends on it.
+    """
+    exchange, share = b.exchange, b.geometry.share
+    assert exchange and share
+    chips = len(share.residual)
+    for step in range(1, chips):
+        if b.chip in sources:
+            own(share.residual[(b.chip + step) % chips])
+        for source in sources:
+            target = (source + step) % chips
+            _hand_addends(b, exchange, source, target, sources, share.residual[target], planes)
+    if b.chip not in sources:
+        return _sum_of_others(b, sources)
+    own(share.residual[b.chip])
+    part, done = share.residual[b.chip], b.tensor("complete")
+    fields = {"a": b.tensor("parts", part.start, len(part)), "pre": -8 * (PLANES - planes), "n": len(part)}
+    if len(sources) > 1:
+        fields |= {"alu": Alu.ADD, "c": _sum_of_others(b, sources)}
+    b.op("sum", **fields, dst=done)
+    return done
+
+
+def _hand_addends(b: Builder, exchange: Exchange, source: int, target: int, sources: Sequence[int], part: range,
+                  planes: int) -> None:
+    """A chip's addends of another one's vectors, which lie in the upper planes there, so that they have their sign."""
+    number, (hop,) = exchange.number(), direct(exchange, source, [target])
+    for plane in range(planes):
+        key = number, plane
+        if b.chip == source:
+            send(b, exchange, key, hop, "parts", part, plane)
+        elif b.chip == target:
+            ((port, late),) = hop.takers
+            taken = part_of(b, exchange, "sums", key, hop.chips, late)
+            stream = taken.receive(port.side, port.number, 1 << plane + PLANES - planes, len(part),
+                                   sent_interval(b, len(part)))
+            place = _at_end(b, sources, port.side).index(source)
+            mem = b.tensor(f"sums {port.side}", place * len(part), len(part))
+            taken.write(stream, replace(mem, planes=1 << plane + PLANES - planes))
+
+
+def _at_end(b: Builder, sources: Sequence[int], end: str) -> list[int]:
+    """The other chips among some whose flits come in at an end of the row."""
+    assert b.exchange
+    return [chip for chip in sources if chip != b.chip and b.exchange.ends[chip] == end]
+
+
+def _sum_of_others(b: Builder, sources: Sequence[int]) -> Mem:
+    """What the addends of other chips add up to, vector by vector."""
+    total, ends = b.tensor("total"), {end: len(chips) for end in SIDES if (chips := _at_end(b, sources, end))}
+    slot = BURST_SLOT if len(ends) == 1 else SUM_SLOT
+    for v in range(total.count):
+        for n, (end, count) in enumerate(ends.items()):
+            cluster, found = b.cluster("sum"), b.tensor(f"sums {end}", 0, count * total.count)
+            fields = {"a": found[v :: total.count], "n": count, "red_slot": slot, "red_keep": int(n > 0)}
+            _, summed = cluster.alu(**fields, red=Red.SUM)
+        cluster.write(summed, total[v : v + 1])
+    return total
 
 
 def all_reduce_max(b: Builder, own: Callable[[Cluster], Stream], er: int) -> None:

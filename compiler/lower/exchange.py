@@ -100,6 +100,11 @@ class Exchange:
         middle = ceil_div(len(chips), 2)
         return [chip for pair in zip_longest(chips[:middle], chips[middle:]) for chip in pair if chip is not None]
 
+    @cached_property
+    def ends(self) -> dict[int, str]:
+        """By chip that this one is linked with, the end of the row at which its flits come in."""
+        return {far.chip: near.side for near, (far, _) in self.rack.across.items() if near.chip == self.chip}
+
     def number(self) -> int:
         """A new number, equal on all chips, for they take the same numbers in the same order."""
         self._transfers += 1
