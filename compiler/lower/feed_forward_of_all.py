@@ -157,7 +157,7 @@ def _static_sums(b: Builder, inner: Inner, products: _Products, chunks: Sequence
         op, acts, cluster = products.gate(chunk, sat=Sat.S8), room.for_down(chunk), b.cluster("gates")
         b.load(cluster, b.alu(cluster, **op)[0], acts)
         pieces.append((chunk, acts))
-    add_sums(b, inner.state, range(len(_share(b).hidden)), pieces)
+    add_sums(b, inner.state, range(len(_share(b).hidden)), pieces, by_chips=True)
 
 
 def _load(b: Builder, op: dict[str, Any], acts: dict[str, Act], cluster: Cluster) -> Stream:

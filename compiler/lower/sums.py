@@ -4,7 +4,7 @@ Sums of chips are joined before they are scaled, so every bit is that of one chi
 exponent, its sums are joined by themselves.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from arch.config import PLANES
@@ -20,26 +20,26 @@ from .state import TokenState
 
 Pieces = list[tuple[range, dict[str, Act]]]
 """Vectors of the inner layer, and the activation entries that they are in."""
-LAST = 2
-"""Pieces whose product is computed chip by chip, so that the first sums are on their way while it goes on. That takes
-an instruction for each input and chip, so it is not done with all pieces."""
 
 
-def add_sums(b: Builder, state: TokenState, sources: Sequence[int], pieces: Pieces, *, complete: bool = True,
-             **fields: Any) -> None:
+def add_sums(b: Builder, state: TokenState, sources: Sequence[int], pieces: Pieces, *, by_chips: bool = False,
+             complete: bool = True, **fields: Any) -> None:
     """residual += W2's product with what some chips have of the inner layer, scaled. fields: the shift behind.
 
-    sources: these chips. pieces: what this chip has. complete: this is the last addition between two norms.
+    sources: these chips. pieces: what this chip has. by_chips: the product with the last piece is computed chip by
+    chip, so that the first sums are on their way while it goes on. That takes an instruction for each input and chip.
+    complete: this is the last addition between two norms.
     """
     share, label = b.geometry.share, "w2 residual"
     assert share
     planes, sums = share.planes[SUMS], _Sums(b) if pieces else None
     if sums:
-        sums.add(pieces[:-LAST])
+        sums.add(pieces[:-1] if by_chips else pieces)
 
     def own(rows: range) -> None:
         assert sums
-        sums.add_rows(pieces[-LAST:], rows)
+        if by_chips:
+            sums.add_rows(*pieces[-1], rows)
         sums.drain(rows)
 
     done, x = reduce_scatter(b, sources, planes, own), state.residual
@@ -67,14 +67,11 @@ class _Sums:
                 self._multiply(part.start, acts[side], acc, 0, clear=self._fresh)
             self._fresh = False
 
-    def add_rows(self, pieces: Pieces, rows: range) -> None:
+    def add_rows(self, part: range, acts: Mapping[str, Act], rows: range) -> None:
         """Add the products of the last inputs, for some outputs."""
         for side, at, acc in self._rows(rows):
-            clear = self._fresh
-            for part, acts in pieces:
-                for n, vector in enumerate(part):
-                    self._multiply(vector, acts[side].entries(n, 1), acc, at, clear=clear)
-                    clear = False
+            for n, vector in enumerate(part):
+                self._multiply(vector, acts[side].entries(n, 1), acc, at, clear=self._fresh and not n)
 
     def drain(self, rows: range) -> None:
         """The sums of some outputs into the tensor "parts"."""

@@ -17,10 +17,12 @@ from base.errors import TspError
 from compiler.place.hollow import taken
 from compiler.place.share import SUMS, Heads, Share
 from compiler.quantize.quantizer import GREATEST_EXPONENT
-from program.integer import IntegerModel
+from program.integer import IntegerModel, groups
 
 ACT_LIMIT = SAT_LIMIT[Sat.S8]
 """Greatest magnitude of an activation."""
+WEIGHT_LIMIT = 128
+"""Greatest magnitude of a weight."""
 FACTOR_LIMIT = SAT_LIMIT[Sat.S18]
 """Greatest magnitude of what the VXM multiplies."""
 
@@ -111,7 +113,7 @@ def planes_of(model: IntegerModel) -> dict[str, int]:
     """`Share.planes` of a model."""
     return {"wo": addend_planes(model.wo, model.mo, model.shifts.wo_pre, model.shifts.wo),
             "w2": addend_planes(model.w2, model.m2, model.shifts.w2_pre, model.shifts.w2 - _gained(model)),
-            SUMS: sum_planes(model.w2)}
+            SUMS: sum_planes(model)}
 
 
 def addend_planes(weights: np.ndarray, scales: np.ndarray, pre: int, post: int) -> int:
@@ -121,22 +123,18 @@ def addend_planes(weights: np.ndarray, scales: np.ndarray, pre: int, post: int) 
     """
     if not scales.any():
         return PLANES
-    sums = greatest_sums(weights)
+    sums = ACT_LIMIT * np.abs(weights.astype(np.int64)).sum(-1)
     factors = np.minimum((sums >> max(pre, 0)) + 1 << max(-pre, 0), FACTOR_LIMIT)
     most = int((factors * np.abs(scales.astype(np.int64))).max() >> max(post, 0)) + 1
     return next((planes for planes in range(1, PLANES) if most < 1 << 8 * planes - 1), PLANES)
 
 
-def sum_planes(weights: np.ndarray) -> int:
-    """Byte planes that hold every sum of a matrix of layers, of any of its columns and for any input; all of them for a
-    model without weights."""
-    most = int(greatest_sums(weights).max())
-    return next((planes for planes in range(1, PLANES) if 0 < most < 1 << 8 * planes - 1), PLANES)
-
-
-def greatest_sums(weights: np.ndarray) -> np.ndarray:
-    """The greatest magnitude of each row's sum."""
-    return ACT_LIMIT * np.abs(weights.astype(np.int64)).sum(-1)
+def sum_planes(model: IntegerModel) -> int:
+    """Byte planes that hold every sum of W2 that the chips add up, whatever its weights and inputs are: of all inner
+    channels, or of those that have an exponent together."""
+    parts = groups(model.hidden, model.group) if "silu" in model.dynamic else [slice(0, model.hidden)]
+    most = max(part.stop - part.start for part in parts) * WEIGHT_LIMIT * ACT_LIMIT
+    return next((planes for planes in range(1, PLANES) if most < 1 << 8 * planes - 1), PLANES)
 
 
 def _gained(model: IntegerModel) -> int:

@@ -15,7 +15,8 @@ class Plan:
     whole: matrices that every chip of a group holds in full, see `compiler.place.share.Share`. They cost SRAM and
     cycles of the matrix units, and save the transfers of the residual.
     scattered: each chip has its vectors of the residual only, see `Share`. It pays in large groups.
-    summed: W2 is divided by its input columns, see `Share`. It pays where the inner layer is wide.
+    summed: W2 is divided by its input columns, see `Share`. It pays where the inner layer is wide, above all where
+    it is longer than an activation buffer.
     halve: both hemispheres of a chip with one K/V head work on each of its query heads, see `Geometry.halved`.
     sequences: independent ones in flight, as many as groups; or 1.
     layers: how many each group has; () if all chips are to hold about as many bytes.
@@ -78,11 +79,10 @@ def _variants(rack: RackConfig, tensor: int, pipeline: int, sequences: int) -> l
     """The plans for so many groups of so many chips."""
     if tensor == 1:
         return [Plan(tensor=1, pipeline=pipeline, sequences=sequences)]
-    parts = list[Plan]()
-    if tensor > FEW:
-        parts.append(Plan(tensor=tensor, pipeline=pipeline, scattered=True, sequences=sequences))
-        if _meshed(rack, parts[0].groups):
-            parts.append(replace(parts[0], summed=True))
+    scattered = Plan(tensor=tensor, pipeline=pipeline, scattered=True, sequences=sequences)
+    parts = [scattered] if tensor > FEW else []
+    if _meshed(rack, scattered.groups):
+        parts.append(replace(scattered, summed=True))
     return parts + [Plan(tensor=tensor, pipeline=pipeline, whole=frozenset(whole), sequences=sequences)
                     for whole in (("wo", "w2"), ("wo",), ("w2",), ())]
 
