@@ -142,7 +142,7 @@ def test_an_inner_layer_longer_than_an_activation_buffer():
     compiled = rack_program(rack, "static", **sizes)
     inputs = [chip.channels["w2/inputs"] for chip in compiled.chips]
     assert np.array_equal(np.concatenate(inputs), np.arange(320))
-    check(compiled, 3)
+    check_run(compiled, "model", [1, 5, 7], 0.8, 3, 3)
     rows = Plan(tensor=3, pipeline=1, scattered=True)
     without = best_plan(small_config(**(TINY | sizes)), rack, None, frozenset(), [rows])
     assert not without.context and "activation buffer" in without.limit
