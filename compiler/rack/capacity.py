@@ -12,6 +12,7 @@ from compiler.capacity import check_wanted, hollow_model, hollow_sizes, longest_
 from compiler.place.lifetimes import check_lifetimes
 from compiler.place.placement import Placement, place
 from compiler.place.stage import Stage
+from compiler.schedule.assemble import Code
 from program.integer import MATRICES, IntegerModel, array_shapes
 from program.shape import ModelConfig
 
@@ -64,23 +65,23 @@ def best_plan(model: ModelConfig, rack: RackConfig, wanted: int | None, four_bit
             break
         try_(plan)
     assert best
-    for plan in _halved(model, rack, four_bit, best.plan):
+    for plan in halved(model, rack, four_bit, best.plan):
         try_(plan)
     if best.context and best.plan.sequences > 1:
         return replace(best, plan=balanced(model, rack, best.context, four_bit, best.plan))
     return best
 
 
-def _halved(model: ModelConfig, rack: RackConfig, four_bit: frozenset[str], plan: Plan) -> list[Plan]:
+def halved(model: ModelConfig, rack: RackConfig, four_bit: frozenset[str], plan: Plan) -> list[Plan]:
     """The same plan with both hemispheres on each head of a chip with one K/V head; none if there is no such chip."""
     if plan.halve:
         return []
-    halved = replace(plan, halve=True)
+    other = replace(plan, halve=True)
     try:
-        placements = place_hollow(model, rack, 1, four_bit, halved)
+        placements = place_hollow(model, rack, 1, four_bit, other)
     except TspError:
         return []
-    return [halved] if any(chip.geometry.halved for chip in placements.chips) else []
+    return [other] if any(chip.geometry.halved for chip in placements.chips) else []
 
 
 def least_cycles(model: ModelConfig, rack: RackConfig, four_bit: frozenset[str], plan: Plan) -> float:
@@ -127,7 +128,7 @@ class _Trial:
         try:
             check(self._model, self._rack, context, self._four_bit, self._plan, self._scales)
         except TspError as error:
-            return str(error)
+            return str(error).removeprefix(f"rack {self._rack.name}: ")  # which every message of a rack begins with
         return ""
 
 
@@ -135,7 +136,7 @@ def roomy_context(model: ModelConfig, rack: RackConfig, wanted: int | None, four
                   scales: str) -> int:
     """The longest context that SRAM has room for: `Choice.context` is no longer."""
     return max(longest_context(model, wanted, rack.chips[0].lanes, _Trial(model, rack, four_bit, each, scales).room)[0]
-               for each in [plan, *_halved(model, rack, four_bit, plan)])
+               for each in [plan, *halved(model, rack, four_bit, plan)])
 
 
 def rescaled(model: ModelConfig, rack: RackConfig, four_bit: frozenset[str], choice: Choice, scales: str) -> Choice:
@@ -149,15 +150,20 @@ def balanced(model: ModelConfig, rack: RackConfig, context: int, four_bit: froze
     The plan is returned as it is if that does not fit, or is not faster.
     """
     codes = check_queues(check_fit(model, rack, context, four_bit, plan))
-    layer = max(code.schedules[1].length for code in codes)
-    other = [sum(each.length * each.block.turns for n, each in enumerate(codes[group.start].schedules) if n != 1)
-             for group in plan.groups]
-    better = replace(plan, layers=tuple(divide(model.n_layers, layer, other)))
+    better = rebalanced(plan, codes, model.n_layers)
     try:
         faster = check_queues(check_fit(model, rack, context, four_bit, better))
     except TspError:
         return plan
     return better if faster[0].bucket.period < codes[0].bucket.period else plan
+
+
+def rebalanced(plan: Plan, codes: Sequence[Code], layers: int) -> Plan:
+    """The plan with its layers divided by the cycles of its programs. codes: of each chip."""
+    layer = max(code.schedules[1].length for code in codes)
+    other = [sum(each.length * each.block.turns for n, each in enumerate(codes[group.start].schedules) if n != 1)
+             for group in plan.groups]
+    return replace(plan, layers=tuple(divide(layers, layer, other)))
 
 
 def divide(layers: int, layer: int, other: Sequence[int]) -> list[int]:
@@ -198,7 +204,7 @@ def place_group(model: ModelConfig, group: RackConfig, integer: IntegerModel, pl
     own = layers_of(integer, stage) if stage else integer
     if plan.tensor == 1:
         return [place(group.chips[0], own, rate, stage=stage, halve=plan.halve)]
-    parts = shares(group, integer, planes, plan.whole, plan.scattered, plan.halve)
+    parts = shares(group, integer, planes, plan.whole, plan.scattered, plan.halve, plan.summed)
     return [place(config, own_model(own, share, lanes), rate, share, stage, halve=plan.halve)
             for config, share in zip(group.chips, parts, strict=True)]
 
