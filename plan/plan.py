@@ -135,7 +135,8 @@ def make_plan(model: str, *, chip: str = DEFAULT_CHIP, precision: str = DEFAULT_
         if not machine.config:
             raise TspError("--cycles, --tensor and --pipeline are for chips of this project: give --chip or --rack")
         if rack:
-            sizes = plans(rack, tensor, pipeline)[-1 if tensor or pipeline else 0]
+            every = plans(rack, tensor, pipeline, 1 if sequences is None else sequences)
+            sizes = every[-1 if tensor or pipeline else 0]
             tensor, pipeline = sizes.tensor, sizes.pipeline
         divided = divide(shape, machine.config, precision=precision, context=positions, rack=rack,
                          tensor=1 if tensor is None else tensor, pipeline=1 if pipeline is None else pipeline,
