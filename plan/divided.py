@@ -37,6 +37,11 @@ class Divided:
     cycles: Cycles | None = None
 
     @property
+    def tokens_a_period(self) -> int:
+        """Tokens that the cycles are of: all sequences advance at once on one chip, and in turn in flight."""
+        return self.sequences if self.tensor * self.pipeline == 1 else 1
+
+    @property
     def most(self) -> int:
         """Bytes of SRAM that the fullest chip needs."""
         return max(max(own) for own in self.bytes)

@@ -15,7 +15,8 @@ from base.errors import TspError
 from compiler.capacity import hollow_model
 from compiler.compile import compile_checkpoint
 from compiler.rack import compile
-from compiler.rack.by_rows import shares
+from compiler.rack.by_rows import shares, sum_planes
+from compiler.rack.capacity import best_plan
 from compiler.rack.fit import fit_rack
 from compiler.rack.plan import Plan
 from program.check import check_any
@@ -119,6 +120,60 @@ def test_a_residual_in_parts(name: str, monkeypatch: pytest.MonkeyPatch):
     scales, sizes = LINKED[name]
     compiled = rack_program(mesh("four", "sram28", 4), scales, **sizes)
     check(compiled, compiled.context)
+
+
+SUMMED = {  # rack, chips of a group, scales, sizes; W2 has the columns of each chip
+    "two chips": (mesh("two", "ulx3s", 2), 2, "dynamic", {**GROUPED, "hidden_dim": 256}),
+    "robust": (mesh("three", "ulx3s", 3), 3, "robust", GROUPED),
+    "from both ends": (mesh("six", "ulx3s", 6), 6, "static", {
+        **GROUPED, "dim": 72, "hidden_dim": 200, "n_heads": 9, "n_kv_heads": 3}),
+    "from both ends, robust": (mesh("six", "ulx3s", 6), 6, "robust", {
+        **GROUPED, "dim": 72, "hidden_dim": 200, "n_heads": 9, "n_kv_heads": 3}),
+    "groups of chips": (mesh("six", "ulx3s", 6), 3, "dynamic", {**GROUPED, "n_heads": 9, "n_kv_heads": 3}),
+    "residual in SRAM": (mesh("three", "ulx3s", 3), 3, "robust", {**GROUPED, "dim": 272, "hidden_dim": 80}),
+    "thirteen vectors": (mesh("four", "sram28", 4), 4, "static", LINKED["static, thirteen vectors"][1]),
+    "a chip without a head": (mesh("four", "sram28", 4), 4, "dynamic", LINKED["a chip without a head"][1]),
+}
+
+
+def test_an_inner_layer_longer_than_an_activation_buffer():
+    """No chip has room for all inputs of W2, so each multiplies its own, and they add up their sums."""
+    rack, sizes = mesh("three", "ulx3s", 3), {**GROUPED, "hidden_dim": 320, "n_layers": 1, "seq_len": 16}
+    compiled = rack_program(rack, "static", **sizes)
+    inputs = [chip.channels["w2/inputs"] for chip in compiled.chips]
+    assert np.array_equal(np.concatenate(inputs), np.arange(320))
+    check_run(compiled, "model", [1, 5, 7], 0.8, 3, 3)
+    rows = Plan(tensor=3, pipeline=1, scattered=True)
+    without = best_plan(small_config(**(TINY | sizes)), rack, None, frozenset(), [rows])
+    assert not without.context and "activation buffer" in without.limit
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", SUMMED)
+def test_sums_across_chips_over_the_whole_context(name: str, monkeypatch: pytest.MonkeyPatch):
+    rack, tensor, scales, sizes = SUMMED[name]
+    plan = Plan(tensor=tensor, pipeline=len(rack.chips) // tensor, scattered=True, summed=True)
+    monkeypatch.setattr(compile, "plans", lambda *arguments: [plan])
+    compiled = rack_program.__wrapped__(rack, scales, tensor, **sizes)
+    check_any(compiled)
+    check(compiled, compiled.context)
+
+
+@pytest.mark.nightly
+def test_sums_across_chips_on_the_rtl_over_the_whole_context(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(compile, "plans", lambda *arguments: [Plan(tensor=3, pipeline=1, scattered=True, summed=True)])
+    compiled = rack_program.__wrapped__(mesh("three", "ulx3s", 3), "dynamic", **GROUPED)
+    check_run(compiled, "rtl", [1, 5], 0.8, 3, compiled.context)
+
+
+def test_planes_of_sums_hold_the_greatest_of_all():
+    """Every weight and input of the greatest magnitude: the sums of all columns, or of a group's, fit their planes."""
+    for hidden, scales, planes in ((400, "static", 3), (600, "static", 4), (600, "robust", 3)):
+        model = hollow_model(small_config(**(TINY | {"hidden_dim": hidden})), 8, 16, frozenset(), scales)
+        columns = model.group if "silu" in model.dynamic else hidden
+        greatest = 127 * np.full(columns, -128).sum()
+        assert sum_planes(model) == planes
+        assert -(1 << 8 * planes - 1) <= greatest < 0 and greatest < -(1 << 8 * (planes - 1) - 1)
 
 
 GROUPS = {  # rack, chips of a group, scales, sizes

@@ -17,7 +17,8 @@ from program.integer import Q_SHIFT
 
 from .builder import FRAC, Builder
 from .by_sides import project_by_sides
-from .exchange import gather, sent_interval
+from .collectives import all_gather
+from .exchange import sent_interval
 from .norm import gain_of, norm
 from .product import add_to_residual, last_of
 from .qkv import Queries, key_scales, keys, project, spread_values, values
@@ -334,7 +335,7 @@ def _share_outputs(b: Builder, outputs: Outputs, k: int, own: Callable[[Cluster]
         parts.append(range(first, first + g.head_vectors) if k < len(order) else range(0))
         if chip != b.chip and k < len(order):
             outputs[first] = acts[chip] = _output_acts(b, first)
-    gather(b, "outputs", parts, acts=acts, own=own or _nothing)
+    all_gather(b, "outputs", parts, acts=acts, own=own or _nothing)
 
 
 def _nothing(cluster: Cluster) -> Stream:

@@ -10,7 +10,7 @@ from program.arithmetic import ROPE_FRACTION, ROPE_STEP
 from program.integer import RESIDUAL
 
 from .builder import Builder
-from .exchange import gather
+from .collectives import all_gather
 from .index import (
     INDEX_EMB_SCALE,
     INDEX_EMBEDDING,
@@ -209,5 +209,5 @@ def _row_of_all(b: Builder, part: Reg | Mem, er: int) -> Mem:
     assert share
     own, row = share.residual[b.chip], b.tensor("addends")  # which has nothing to hold yet
     b.op("embedding", a=part, round=0, er_use=ErUse.PRE, er=er, n=len(own), dst=row[own.start : own.stop])
-    gather(b, "addends", share.residual)
+    all_gather(b, "addends", share.residual)
     return replace(row, planes=1)

@@ -204,7 +204,7 @@ def place_group(model: ModelConfig, group: RackConfig, integer: IntegerModel, pl
     own = layers_of(integer, stage) if stage else integer
     if plan.tensor == 1:
         return [place(group.chips[0], own, rate, stage=stage, halve=plan.halve)]
-    parts = shares(group, integer, planes, plan.whole, plan.scattered, plan.halve)
+    parts = shares(group, integer, planes, plan.whole, plan.scattered, plan.halve, plan.summed)
     return [place(config, own_model(own, share, lanes), rate, share, stage, halve=plan.halve)
             for config, share in zip(group.chips, parts, strict=True)]
 
