@@ -312,7 +312,7 @@ def test_the_model_is_put_together_from_all_chips():
     (2, {**EVEN, "dim": 16, "vocab_size": 24}, r"3 vectors of 8 tokens \(vocab_size\) cannot be divided"),
 ])
 def test_what_is_too_small_to_be_divided_is_named(chips: int, sizes: dict[str, int], what: str):
-    with pytest.raises(TspError, match=what):
+    with pytest.raises(TspError, match=f"^rack ring of {chips}: {what}"):
         rack_program(ring(chips), "static", **sizes)
 
 
