@@ -13,9 +13,9 @@ from arch.isa import EncodingError
 from arch.rack import RackConfig
 from arch.vectors import ceil_div
 from base.errors import TspError
-from compiler.capacity import dynamic_inputs, hollow_model, rope_rate
+from compiler.capacity import check_fit, dynamic_inputs
 from compiler.ir import Block
-from compiler.place.placement import Placement, place
+from compiler.place.placement import Placement
 from compiler.rack import buckets as of_rack
 from compiler.rack.buckets import Blocks, Placements
 from compiler.rack.capacity import check_chips, halved, least_cycles, place_hollow, rebalanced
@@ -181,10 +181,7 @@ def _on(model: ModelConfig, machine: ChipConfig | RackConfig, among: Sequence[Pl
         four_bit: frozenset[str], scales: str, sequences: int) -> _Chips:
     """Raises TspError if the model does not fit. Like compiling, it chooses a plan by static scales."""
     if isinstance(machine, ChipConfig):
-        integer = hollow_model(model, machine.lanes, context, four_bit, scales)
-        chips = _alone(place(machine, integer, rope_rate(model, integer), together=sequences))
-        _ = chips.hasty
-        return chips
+        return _alone(check_fit(model, machine, context, four_bit, sequences, scales))
     check_chips(machine, four_bit)
     chips = _best(model, machine, among, context, four_bit)
     if chips.plan and chips.plan.sequences > 1:

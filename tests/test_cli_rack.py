@@ -4,6 +4,7 @@ import io
 import json
 import re
 import xml.etree.ElementTree as ElementTree
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -146,9 +147,24 @@ def test_what_is_refused_is_one_line(arguments: list[str], words: str, capfd: py
     assert not out
 
 
+@pytest.mark.parametrize("machine", [["--rack", "desk.json"], ["--config", "tiny"]])
+def test_a_fit_tells_that_it_works(machine: list[str], monkeypatch: pytest.MonkeyPatch):
+    told: list[str] = []
+
+    def progress(what: str) -> nullcontext[None]:
+        told.append(what)
+        return nullcontext()
+
+    monkeypatch.setattr("cli.main.progress", progress)
+    assert app(["fit", "model.bin", *machine]) == 0
+    assert told[0] == "fitting model.bin"
+
+
 def test_a_lost_line_is_one_line(capfd: pytest.CaptureFixture[str]):
     assert app(["run", "shared.tsp", "--device", "model", "--link-faults", "cut,at=3"]) == 1
-    assert capfd.readouterr().err.splitlines()[-1] == (
+    out, err = capfd.readouterr()
+    assert out.endswith("\n")  # the story's line is ended
+    assert err.splitlines()[-1] == (
         "tsp: device model: the token at position 3 is lost: link error UNDERFLOW at port 1.E0")
 
 
