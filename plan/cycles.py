@@ -158,13 +158,14 @@ def _first_that_fits(model: ModelConfig, machine: ChipConfig | RackConfig, among
                      four_bit: frozenset[str], scales: str, sequences: int) -> _Chips:
     """On the chips as they are, or else with ever more memory. Raises TspError.
 
-    An inner layer that is longer than the activation buffers is not tried with these.
+    What a chip multiplies of the inner layer is not tried with activation buffers that are shorter.
     """
     kinds: list[Callable[[ChipConfig], ChipConfig]] = [
         lambda config: config, roomy, *(functools.partial(buffered, model=model, context=context, times=times)
                                         for times in ACCUMULATORS)]
     first = machine if isinstance(machine, ChipConfig) else machine.chips[0]
-    if ceil_div(model.hidden_dim, first.lanes) > first.act_depth:
+    inner = ceil_div(model.hidden_dim, first.lanes)
+    if min((ceil_div(inner, plan.tensor) if plan.summed else inner for plan in among), default=inner) > first.act_depth:
         kinds = kinds[2:]
     for kind in kinds:
         chips = kind(machine) if isinstance(machine, ChipConfig) else larger(machine, kind)

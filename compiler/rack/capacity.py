@@ -46,7 +46,7 @@ def best_plan(model: ModelConfig, rack: RackConfig, wanted: int | None, four_bit
     if none fits.
 
     A plan whose matrices alone take more cycles than one that serves all that is wanted is not tried. `Plan.halve` is
-    tried last.
+    tried last. Nobody who asks for no context gets a longer one by `Plan.summed` at the price of cycles.
 
     Raises TspError if `wanted` is out of range.
     """
@@ -57,6 +57,8 @@ def best_plan(model: ModelConfig, rack: RackConfig, wanted: int | None, four_bit
         nonlocal best, most
         trial = _Trial(model, rack, four_bit, plan)
         choice = trial.choice(wanted)
+        if best and best.context and not wanted and plan.summed and trial.cycles(choice) >= most:
+            return
         if best is None or (choice.context, -trial.cycles(choice)) > (best.context, -most):
             best, most = choice, trial.cycles(choice)
 
