@@ -12,12 +12,14 @@ from arch.isa import Alu, DrainMax, ErUse, Func, Order, Red, Sat
 from arch.vectors import SIDES
 from compiler.ir import Acc, Act, Cluster, Mem, Reg, Stream
 from compiler.place.geometry import DRAIN_BURST, Geometry, Head
+from compiler.place.masks import MASKED_TOGETHER
 from compiler.place.placement import ACROSS
 from program.integer import Q_SHIFT
 
 from .builder import FRAC, Builder
 from .by_sides import project_by_sides
 from .exchange import gather, sent_interval
+from .masks import first_masked, mask_accumulators
 from .norm import gain_of, norm
 from .product import add_to_residual, last_of
 from .qkv import Queries, key_scales, keys, project, spread_values, values
@@ -104,16 +106,40 @@ def _scores(b: Builder, state: TokenState, head: Head, query: Reg | Mem | Act, n
 
     Positions before the bucket's first do not wait for this token's key.
     """
-    label, g, s, side = "score", b.geometry, b.shifts, head.side
+    side, shift = head.side, {"pre": b.shifts.score} if b.geometry.static_keys else {}
     act = query if isinstance(query, Act) else _int8_query(b, state, head, query)
     scores, largest = b.tensor(f"t_{side}{number % 2}"), b.regs(1)
+    cluster, top = (_drained if b.masked else _scaled)(b, state, head, act, scores)
+    b.alu(cluster, a=b.across_lanes(cluster, top, Red.MAX), **shift, dst=largest)
+    return Scores(scores, largest)
+
+
+def _drained(b: Builder, state: TokenState, head: Head, act: Act, scores: Mem) -> tuple[Cluster, Stream]:
+    """Products of all positions, masked in the matrix unit, which finds the greatest: (cluster, stream of it)."""
+    label, side, first = "score", head.side, first_masked(b)
+    edges = [*range(0, first, b.geometry.position_burst), *range(first, b.chunks + 1, MASKED_TOGETHER)]
+    for start, end in itertools.pairwise(edges):
+        acc = _accumulators(b, side, end - start)
+        if start >= first:
+            mask_accumulators(b, state.masking[side], acc, start)
+        _multiply_keys(b, head, act, acc, start, now=end > b.valid, clear=int(start < first))
+        cluster = b.cluster(label)
+        products = cluster.drain(acc, DrainMax.MORE if start else DrainMax.FIRST)
+        cluster.write(products, scores[start:end])
+    cluster = b.cluster(label)
+    greatest = cluster.drain(Acc(side, 0), DrainMax.DRIVE)
+    return cluster, cluster.alu(a=greatest, red=Red.MAX, red_slot=SIDES.index(side))[1]
+
+
+def _scaled(b: Builder, state: TokenState, head: Head, act: Act, scores: Mem) -> tuple[Cluster, Stream]:
+    """Scores, or products of static keys, which the VXM masks; those without a mask are drained, if the matrix unit
+    finds the greatest of them. (cluster, stream of the greatest)."""
+    label, g, s, side = "score", b.geometry, b.shifts, head.side
     drains = g.static_keys and b.config.drain_max and b.valid > 0
+    top = None
     for start, count in _bursts(b, state.mask, drains):
-        acc = Acc(side, b.accumulators[side].take(count, g.position_burst), count)
-        now = start >= b.valid
-        weights = [keys(b, head.head_set, group, start, count, now=now)
-                   for group in range(1, b.config.weight_groups + 1)]
-        b.cluster(label).mac(weights, act, acc, vector_entries=g.vector_entries)
+        acc, now = _accumulators(b, side, count), start >= b.valid
+        _multiply_keys(b, head, act, acc, start, now=now)
         if drains and not now:
             cluster = b.cluster(label)
             products = cluster.drain(acc, DrainMax.MORE if start else DrainMax.FIRST)
@@ -130,9 +156,18 @@ def _scores(b: Builder, state: TokenState, head: Head, query: Reg | Mem | Act, n
             scaled = _masked(b, state.mask, label, scaled, start - b.valid, count)
         cluster = b.cluster(label)
         _, top = b.alu(cluster, **scaled, red=Red.MAX, red_slot=SIDES.index(side), red_keep=int(start > 0))
-    shift: dict[str, Any] = {"pre": s.score} if g.static_keys else {}
-    b.alu(cluster, a=b.across_lanes(cluster, top, Red.MAX), **shift, dst=largest)
-    return Scores(scores, largest)
+    assert top
+    return cluster, top
+
+
+def _accumulators(b: Builder, side: str, count: int) -> Acc:
+    return Acc(side, b.accumulators[side].take(count, b.geometry.position_burst), count)
+
+
+def _multiply_keys(b: Builder, head: Head, act: Act, acc: Acc, start: int, *, now: bool, clear: int = 1) -> None:
+    """Products of a query and the keys of some vectors of positions from `start` on; see `keys`."""
+    weights = [keys(b, head.head_set, group, start, acc.count, now=now) for group in range(1, b.config.groups)]
+    b.cluster("score").mac(weights, act, acc, vector_entries=b.geometry.vector_entries, clear=clear)
 
 
 def _int8_query(b: Builder, state: TokenState, head: Head, query: Reg | Mem) -> Act:

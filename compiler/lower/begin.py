@@ -5,7 +5,7 @@ from dataclasses import replace
 from arch.config import PLANES
 from arch.isa import Alu, ErUse, Fmt, Func, Red
 from arch.vectors import SIDES
-from compiler.ir import Acc, As, Imm, Iota, Mem, Reg
+from compiler.ir import Acc, Act, As, Imm, Iota, Mem, Reg
 from compiler.place.layout import Tensor
 from program.arithmetic import ROPE_FRACTION, ROPE_STEP
 from program.integer import RESIDUAL
@@ -25,6 +25,7 @@ from .index import (
     own_masks,
     shifted_one,
 )
+from .masks import masking_products
 from .product import write_residual
 from .state import TokenState
 
@@ -55,10 +56,15 @@ def begin(b: Builder) -> TokenState:
     b.free(token)
     _index_position(b, position)
     _rotation(b, position, cos, sin)
-    mask = _mask(b, position)
+    mask, masking = None, dict[str, Act]()
+    if b.masked:
+        masking = masking_products(b, position)
+    else:
+        mask = _mask(b, position)
     _head_lanes(b, head_lanes)
     b.free(position)
-    return TokenState(residual=residual, bytes=bytes_, shift=shift, cos=cos, sin=sin, head_lanes=head_lanes, mask=mask)
+    return TokenState(residual=residual, bytes=bytes_, shift=shift, cos=cos, sin=sin, head_lanes=head_lanes, mask=mask,
+                      masking=masking)
 
 
 def _bytes(b: Builder) -> int:
