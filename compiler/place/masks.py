@@ -22,8 +22,12 @@ MASKED_TOGETHER = PLANES
 """Vectors of positions whose weights are written together: they are as many quads as a vector has lanes."""
 MOST_BLOCKS = 2
 """Of MASKED_TOGETHER vectors."""
+MOST_HEAD_VECTORS = 2
+"""Vectors of heads whose products are masked so: a longer head takes more steps, and the VXM is less busy."""
 ACTIVATION, WEIGHT = 127, -128
 """Of a product that masks."""
+USUAL_SHIFT = 8
+"""From products to scores. Up to this shift a model takes as many steps as `capacity.hollow_model` has."""
 VANISHES = (1 << tables.EXP2_FRACTION + 3) + 1
 """Scores that are less than the greatest by so much have weight 0."""
 
@@ -31,14 +35,19 @@ VANISHES = (1 << tables.EXP2_FRACTION + 3) + 1
 def mask_steps(model: IntegerModel) -> int:
     """Activations of a product that masks: as many as it takes for products of any queries and keys."""
     widest = 2 * model.head_size * SAT_LIMIT[Sat.S8] ** 2
-    least = widest + (VANISHES + 1 << max(0, model.shifts.score))
+    least = widest + (VANISHES + 1 << max(USUAL_SHIFT, model.shifts.score))
     return ceil_div(least, -model.lanes * ACTIVATION * WEIGHT)
 
 
 def products_masked(g: Geometry) -> bool:
-    """Whether products are masked so where there is room for the weights. Several sequences in one program mask all
-    positions, which would take too many, and heads of several vectors leave the VXM time."""
-    return bool(g.config.drain_max and g.static_keys and g.head_vectors == g.sequences == 1 and g.model.heads)
+    """Whether products are masked so where there is room for the weights.
+
+    Several sequences in one program mask all positions, which would take too many. Where heads of several vectors keep
+    one matrix unit busy, and the other one waits, the VXM has time to spare.
+    """
+    balanced = g.head_vectors == 1 or (g.head_vectors <= MOST_HEAD_VECTORS
+                                       and len(g.heads("W")) == len(g.heads("E")))
+    return bool(g.config.drain_max and g.static_keys and g.sequences == 1 and g.model.heads and balanced)
 
 
 def place_masks(g: Geometry, layout: Layout) -> dict[tuple[str, int], Tensor]:

@@ -125,8 +125,12 @@ def build(placements: Placements, blocks: Blocks, chunks: int, effort: int = EFF
 
 def _together(placements: Placements, blocks: Blocks, chunks: int, effort: int, known: Known) -> list[Code]:
     slot = placements.rack.chips[0].slot
-    together = [_whole_slots(_scheduled(merged(dict(enumerate(each))), effort, known), slot)
-                for each in zip(*blocks, strict=True)]
+
+    def scheduled(block: Block, following: scheduler.Schedule | None) -> scheduler.Schedule:
+        return _whole_slots(_scheduled(block, effort, known, following), slot)
+
+    together = scheduler.schedule_blocks([merged(dict(enumerate(each))) for each in zip(*blocks, strict=True)],
+                                         scheduled)
     return _assembled(placements, range(len(blocks)), blocks, scheduler.overlap(together, slot), chunks)
 
 
@@ -162,11 +166,15 @@ def _whole_slots(schedule: scheduler.Schedule, slot: int) -> scheduler.Schedule:
     return replace(schedule, length=schedule.length + -schedule.length % slot)
 
 
-def _scheduled(block: Block, effort: int, known: Known) -> scheduler.Schedule:
+def _scheduled(block: Block, effort: int, known: Known, following: scheduler.Schedule | None = None,
+               ) -> scheduler.Schedule:
     """`scheduler.schedule_block`, once for all blocks that are alike: those of groups whose layers are alike, and those
     of buckets that do not depend on the bucket."""
-    if (key := _likeness(block)) not in known:
-        found = scheduler.schedule_block(block, effort, MIXES)
+    key = _likeness(block)
+    if following:
+        key = key, _likeness(following.block), following.starts
+    if key not in known:
+        found = scheduler.schedule_block(block, effort, MIXES, following)
         known[key] = found.starts, found.length
         return found
     return scheduler.schedule_at(block, *known[key])

@@ -14,7 +14,7 @@ and varied: its starts, each moved by a few random cycles, are priorities too. T
 import itertools
 import random
 from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from arch import isa, row
@@ -77,13 +77,24 @@ def _jump(clusters: Sequence[Cluster]) -> int:
     return max((latencies(cluster.config).min_delay_jump for cluster in clusters), default=isa.MIN_DELAY_JUMP)
 
 
-def schedule_block(block: Block, effort: int = EFFORT, mixes: Sequence[float] = MIXES) -> Schedule:
+def schedule_block(block: Block, effort: int = EFFORT, mixes: Sequence[float] = MIXES,
+                   following: Schedule | None = None) -> Schedule:
     """Place the clusters of a block.
 
     effort: most clusters placed in the search for a short schedule.
     mixes: first priorities of the search, see `MIXES`.
+    following: what comes behind the block, if that is known: the schedule is one that it may follow soon.
     """
-    return _Scheduler(block.clusters).run(block, effort, mixes)
+    return _Scheduler(block.clusters, following and _Trace(following)).run(block, effort, mixes)
+
+
+def schedule_blocks(blocks: Sequence[Block], scheduled: Callable[[Block, Schedule | None], Schedule]) -> list[Schedule]:
+    """Schedules of blocks that follow each other, made from the last one to the first. scheduled: places the clusters
+    of a block, and is told what follows it. For a loop that is nothing: more often its next turn does."""
+    found: list[Schedule] = []
+    for block in reversed(blocks):
+        found.insert(0, scheduled(block, found[0] if found and block.turns == 1 else None))
+    return found
 
 
 def schedule_at(block: Block, starts: Sequence[int], length: int) -> Schedule:
@@ -94,15 +105,18 @@ def schedule_at(block: Block, starts: Sequence[int], length: int) -> Schedule:
 
 
 class _Scheduler:
-    """Searches for a short schedule of clusters."""
+    """Searches for a short schedule of clusters. following: the trace of what comes behind them, if it is known."""
 
-    def __init__(self, clusters: Sequence[Cluster]) -> None:
+    def __init__(self, clusters: Sequence[Cluster], following: "_Trace | None" = None) -> None:
         needs = essential([needs_of(cluster) for cluster in clusters])
-        graph, self._ends = Graph(clusters), [_end(cluster) for cluster in clusters]
+        graph, latest = Graph(clusters), [_end(cluster) for cluster in clusters]
+        self._ends = [following.least_before(cluster) + FIRST for cluster in clusters] if following else latest
         first = [FIRST - min(burst.at for burst in cluster.bursts) for cluster in clusters]
         slots = [_slot(cluster) for cluster in clusters]
         self._forward = Placer(graph, needs, first, slots)
-        self._backward = Placer(graph.mirrored(), [mirrored(own) for own in needs], self._ends,
+        self._spare = max(map(int.__sub__, latest, self._ends), default=0)
+        self._backward = Placer(graph.mirrored(), [mirrored(own) for own in needs],
+                                [end + self._spare for end in self._ends],
                                 [(every, -phase % every) for every, phase in slots])
         self._jump = _jump(clusters)
         self._sequences = [cluster.sequence for cluster in clusters]
@@ -119,7 +133,7 @@ class _Scheduler:
         count = len(self._ends)
         lags = LAGS if any(self._sequences) else (0,)
         earliest, rest = self._forward.earliest(), self._backward.earliest()
-        bound = max((a + b for a, b in zip(earliest, rest, strict=True)), default=FIRST) - FIRST
+        bound = max((a + b for a, b in zip(earliest, rest, strict=True)), default=FIRST) - FIRST - self._spare
         best = self._forward.place(range(count))
         for lag, share in itertools.product(lags, mixes):
             starts = self._forward.place([share * a - (1 - share) * b + lag * bound * sequence for a, b, sequence
@@ -189,9 +203,11 @@ class _Trace:
     The cells of a layer have the same names in all layers, so some conflicts between turns are only apparent.
 
     least: cycles that the block's dispatches take.
+    length: of the block.
     """
 
     def __init__(self, schedule: Schedule) -> None:
+        self.length = schedule.length
         self.busy: dict[Hashable, int] = defaultdict(int)
         self.read: dict[Cell, tuple[int, int]] = {}
         self.written: dict[Cell, tuple[int, int]] = {}
@@ -204,6 +220,19 @@ class _Trace:
                     known[access.cell] = min(first, at + access.first), max(last, at + access.last)
         dispatched = max((placed.dispatch for placed in schedule.placed), default=0)
         self.least = dispatched + isa.MIN_DELAY + _jump(schedule.block.clusters)
+
+    def least_before(self, cluster: Cluster) -> int:
+        """Cycles from the start of a cluster of the block before to a beginning of this one at which they surely do not
+        meet, nor the cluster and what follows this block."""
+        ends = [_end(cluster) - self.length, *(burst.at - isa.ENGINE + isa.MIN_DELAY for burst in cluster.bursts)]
+        for need in needs_of(cluster):
+            if busy := self.busy.get(need.resource):
+                ends.append(need.start + need.mask.bit_length() - (busy & -busy).bit_length() + 1)
+        for write in cluster.writes:
+            ends += [write.last - cells[write.cell][0] + distance for cells, distance in
+                     ((self.read, 0), (self.written, 1)) if write.cell in cells]
+        ends += [read.last - self.written[read.cell][0] + 1 for read in cluster.reads if read.cell in self.written]
+        return max(ends)
 
     def may_meet(self, other: "_Trace", length: int) -> bool:
         """Whether the other block may begin `length` cycles after the beginning of this one."""
