@@ -29,7 +29,8 @@ class Share:
     chip: number of the chip.
     tokens: tokens of the whole vocabulary.
     heads: by chip, its heads.
-    whole: matrices ("wo", "w2") that every chip holds and computes in full: the residual needs no transfer then.
+    whole: matrices that every chip holds in full. Of "wo" and "w2" it then computes all, and the residual needs no
+    transfer; of "embedding" it has the whole row.
     scattered: whether each chip holds its vectors of the residual only.
     meshed: whether each chip is linked with each other one.
     planes: by matrix ("wo", "w2"), the byte planes that every addend of the residual that it makes fits.

@@ -1,5 +1,6 @@
 """Ways to divide a model among the chips of a rack, and the choice between them by predicted cycles."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from arch.rack import RackConfig
@@ -31,7 +32,7 @@ class Plan:
         if kinds and self.tensor > 1:
             kinds[0] += f" among {self.pipeline} groups of {self.tensor} chips, within them"
         kind = " by ".join([*kinds, "rows of the matrices"] if self.tensor > 1 else kinds)
-        kept = f", {' and '.join(sorted(self.whole))} whole on each chip" if self.whole else ""
+        kept = f", {_enumerated(sorted(self.whole))} whole on each chip" if self.whole else ""
         parts = ", and the residual" if self.scattered else ""
         flight = f", {self.sequences} sequences in flight" if self.sequences > 1 else ""
         return f"{kind}{parts}{kept}{flight}"
@@ -40,6 +41,10 @@ class Plan:
     def groups(self) -> list[range]:
         """The chips of each group."""
         return [range(first, first + self.tensor) for first in range(0, self.tensor * self.pipeline, self.tensor)]
+
+
+def _enumerated(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
 
 
 FEW = 2
@@ -74,7 +79,7 @@ def _variants(tensor: int, pipeline: int, sequences: int) -> list[Plan]:
         return [Plan(tensor=1, pipeline=pipeline, sequences=sequences)]
     parts = [Plan(tensor=tensor, pipeline=pipeline, scattered=True, sequences=sequences)] if tensor > FEW else []
     return parts + [Plan(tensor=tensor, pipeline=pipeline, whole=frozenset(whole), sequences=sequences)
-                    for whole in (("wo", "w2"), ("wo",), ("w2",), ())]
+                    for whole in (("wo", "w2", "embedding"), ("wo", "w2"), ("wo",), ("w2",), ())]
 
 
 @dataclass(frozen=True, kw_only=True)
