@@ -14,7 +14,7 @@ class Plan:
 
     tensor: chips of a group. pipeline: groups.
     whole: matrices that every chip of a group holds in full, see `compiler.place.share.Share`. They cost SRAM and
-    cycles of the matrix units, and save the transfers of the residual.
+    cycles of the matrix units, and save the transfers of the residual. "embedding" saves that of a token's row.
     scattered: each chip has its vectors of the residual only, see `Share`. It pays in large groups.
     sequences: independent ones in flight, as many as groups; or 1.
     layers: how many each group has; () if all chips are to hold about as many bytes.
@@ -79,7 +79,7 @@ def _variants(tensor: int, pipeline: int, sequences: int) -> list[Plan]:
         return [Plan(tensor=1, pipeline=pipeline, sequences=sequences)]
     parts = [Plan(tensor=tensor, pipeline=pipeline, scattered=True, sequences=sequences)] if tensor > FEW else []
     return parts + [Plan(tensor=tensor, pipeline=pipeline, whole=frozenset(whole), sequences=sequences)
-                    for whole in (("wo", "w2", "embedding"), ("wo", "w2"), ("wo",), ("w2",), ())]
+                    for whole in (("wo", "w2"), ("wo",), ("w2",), ())]
 
 
 @dataclass(frozen=True, kw_only=True)

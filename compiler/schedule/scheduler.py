@@ -27,7 +27,7 @@ from .reservations import essential, mirrored, needs_of
 
 FIRST = 1 + isa.MIN_DELAY
 """Earliest element of a block. In cycle 0 of a block each queue issues a NOP, to which a loop returns."""
-EFFORT = 60_000
+EFFORT = 100_000
 """Clusters placed in the search for a short schedule of one block. Each schedule places all clusters of the block."""
 MIXES = (0, 1 / 4, 1 / 2, 3 / 4)
 """First priorities: weight of a cluster's earliest start. The rest of the weight is on the work that must follow it."""
@@ -38,7 +38,7 @@ PATIENCE = 2
 """Backward and forward placements without gain before the search leaves a schedule."""
 SPREADS = (3, 8, 15, 30)
 """Standard deviations, in cycles, of the variations of a schedule."""
-VARIATIONS = 40
+VARIATIONS = 80
 """Variations without gain before the search ends."""
 
 
