@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cli.one_thread  # noqa: F401  before anything that imports numpy
+import base.one_thread  # noqa: F401  before anything that imports numpy
 from arch.config import CONFIGS
 from arch.rack import mesh
 from compiler.capacity import check_fit as check_fit_alone
@@ -46,7 +46,7 @@ def curves() -> list[Curve]:
     shipped = load_checkpoint(ROOT / "models" / "stories263k.bin").config
     story, smol = SHAPES
     return [Curve(name="the shipped model, 263K", model=shipped, config="ulx3s", counts=(1, 2, 4, 8)),
-            Curve(name="15M shape", model=story.model, config="large", counts=(1, 2, 4, 6)),
+            Curve(name="15M shape", model=story.model, config="large", counts=(1, 2, 4, 6, 8)),
             Curve(name="SmolLM2's shape, 135M", model=smol.model, config="sram220", counts=(1, 2, 4, 8))]
 
 

@@ -17,7 +17,7 @@ LATENCY = {(8, 9, 1): 15, (8, 9, 2): 11, (8, 5, 1): 21, (4, 5, 1): 15, (16, 18, 
 
 @cache
 def _model(link: LinkParameters) -> Ticked:
-    return Ticked(Rig(link), "rig")
+    return Ticked(Rig(link), "rig", held=True)
 
 
 class Bench:
@@ -119,8 +119,12 @@ class Bench:
             self.advance((left - 1) * self.slot or self.core)
 
     def latencies(self) -> list[int]:
-        """Ticks from the begin of a slot by a side's own counter to the arrival of the frame with its number."""
-        return [arrival - begin for arrival, begin in zip(self.both("arrival"), self.both("slot_tick"), strict=True)]
+        """Ticks from the begin of a slot by a side's own counter to the arrival of the frame with its number. A tick
+        that a clock has gained in between is no part of it: cycles count."""
+        ticks = [arrival - begin for arrival, begin in zip(self.both("arrival"), self.both("slot_tick"), strict=True)]
+        whole = [round(found / self.core) * self.core for found in ticks]
+        return [near if self.ppm and abs(found - near) <= 1 else found
+                for found, near in zip(ticks, whole, strict=True)]
 
     def faults(self, side: str) -> set[Fault]:
         """The sticky errors."""

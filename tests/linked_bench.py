@@ -61,7 +61,7 @@ def ring(chips: int, *latencies: int) -> RackConfig:
 @cache
 def _model(rack: RackConfig, link: LinkParameters) -> Ticked:
     """One for all latencies: they are in registers."""
-    return Ticked(LinkedRack(rack, link), "linked_rack")
+    return Ticked(LinkedRack(rack, link), "linked_rack", held=True)
 
 
 class LinkedBench:

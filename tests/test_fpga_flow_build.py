@@ -1,7 +1,6 @@
 """The parts of the FPGA flow that need no synthesis: boards, clocks, tools, and reports."""
 
 import json
-import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -73,6 +72,8 @@ def test_wires_of_another_number_are_refused(monkeypatch: pytest.MonkeyPatch):
         replace(wires, sends=wires.sends[:-1])
     with pytest.raises(ValueError, match="ulx3s_pair1: a chip with 1 links must have wires for as many, not for 2"):
         replace(board, wires=(wires, replace(wires, follows=False)))
+    with pytest.raises(ValueError, match="ulx3s_pair1: router_clock must be 1 on a board with links"):
+        replace(board, router_clock=2.0)
     monkeypatch.setitem(RACKS, "small ring", SMALL_RING)
     with pytest.raises(ValueError, match="ulx3s_pair1: one link at most must give the chip its clock"):
         replace(board, rack="small ring", wires=(wires, wires))
@@ -91,9 +92,9 @@ def test_the_top_of_a_linked_board_has_its_cells_and_clocks(follows: bool, monke
     text, pins = _prepared(board)
     for cell, count in (("ODDRX1F", 6), ("IDDRX1F", 5), ("DELAYF", 5), ("EHXPLLL", 1)):
         assert text.count(f"cell \\{cell} ") == count, cell
-    assert ("FREQUENCY PORT" in pins) == (not follows)  # of the board's own clock
+    assert ('FREQUENCY PORT "clk25' in pins) == (not follows)  # the board's own clock
     assert pins.count('SITE "A4"') == pins.count('SITE "A5"') == 1  # gp8 and gn8
-    assert len(re.findall(r"FREQUENCY NET \S*link_clk\S* 50000000\.0 HZ", pins)) == 1
+    assert pins.count('FREQUENCY PORT "link_0__in_clock__io" 50000000.0 HZ') == 1
 
 
 @pytest.mark.filterwarnings("ignore:Domain '(sync|fast|rx0|rx1)' is used")
@@ -107,8 +108,9 @@ def test_the_top_of_a_board_with_two_links(monkeypatch: pytest.MonkeyPatch):
     text, pins = _prepared(replace(pair, rack="small ring", wires=(near, far)))
     for cell, count in (("ODDRX1F", 12), ("IDDRX1F", 10), ("DELAYF", 10), ("EHXPLLL", 1)):
         assert text.count(f"cell \\{cell} ") == count, cell
-    assert "FREQUENCY PORT" not in pins
-    assert len(re.findall(r"FREQUENCY NET \S*link_clk1?\S* 50000000\.0 HZ", pins)) == 2
+    assert pins.count("FREQUENCY PORT") == 2
+    for n in range(2):
+        assert f'FREQUENCY PORT "link_{n}__in_clock__io" 50000000.0 HZ' in pins
 
 
 def _small(wires: boards.Wires) -> boards.Wires:
@@ -346,7 +348,7 @@ def test_the_router_is_asked_for_a_faster_clock_of_nets():
 
 
 def test_figures_out_of_the_tools_reports():
-    timing = {"fmax": {"clk": {"achieved": 61.5, "constraint": 50.0}, "other": {"achieved": 99.0, "constraint": 25.0}},
+    timing = {"fmax": {"clk": {"achieved": 61.5}, "other": {"achieved": 99.0}},
               "critical_paths": [
                   {"from": "posedge clk", "to": "posedge clk", "path": [
                       {"delay": 5.6, "type": "clk-to-q", "to": {"cell": "queue_DP16KD_1"}},
@@ -354,3 +356,23 @@ def test_figures_out_of_the_tools_reports():
                   {"from": "<async>", "to": "posedge clk", "path": [{"delay": 99, "type": "x", "to": {"cell": "y"}}]}]}
     assert report.fmax(json.dumps(timing)) == 61.5
     assert report.critical_path(json.dumps(timing)) == ("5.60 clk-to-q queue", "2.00 routing issue")
+    with pytest.raises(ValueError, match="does not name the chip's clock"):
+        report.fmax(json.dumps({"fmax": {}}))
+
+
+def test_the_clock_of_a_board_with_links_covers_the_links_and_what_leads_to_them():
+    chip, fast, link = "$glbnet$clock.pll_clk", "$glbnet$clock.fast_clk", "$glbnet$link_clk"
+    timing = {"fmax": {chip: {"achieved": 61.5}, fast: {"achieved": 119.0}, link: {"achieved": 112.0}},
+              "critical_paths": []}
+
+    def path(start: str, end: str, ns: float) -> dict:
+        step = {"delay": ns, "type": "routing", "to": {"cell": "beat"}}
+        return {"from": f"posedge {start}", "to": f"posedge {end}", "path": [step]}
+
+    assert report.fmax(json.dumps(timing), ratio=2) == 56.0
+    timing["critical_paths"].append(path(chip, link, 19.0))  # through the elastic buffer
+    assert report.fmax(json.dumps(timing), ratio=2) == 56.0
+    timing["critical_paths"].append(path(chip, fast, 18.5))
+    assert report.fmax(json.dumps(timing), ratio=2) == pytest.approx(1000 / 18.5)
+    with pytest.raises(ValueError, match="does not name the chip's clock"):
+        report.fmax(json.dumps({"fmax": {link: {"achieved": 112.0}}}), ratio=2)

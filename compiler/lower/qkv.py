@@ -15,7 +15,8 @@ from program.arithmetic import ROPE_FRACTION
 from program.integer import KEY_SHIFT
 
 from .builder import FRAC, Builder, less
-from .exchange import hand, sent_interval
+from .collectives import multicast
+from .exchange import sent_interval
 from .index import INDEX_K, INDEX_SCALE, INDEX_V, register_of
 from .product import product, product_as_it_comes, requantise
 from .state import TokenState
@@ -137,15 +138,17 @@ def _key(b: Builder, state: TokenState, head_set: int, y: Reg) -> None:
             cluster = b.cluster(label)
             both, _ = cluster.alu(a=temp, rep=Rep.REP16)
             lanes = cluster.sxm(both, Op.SHIFT, lane=member * b.model.head_size % g.lanes, distribute=1)
-            cluster.write(lanes, _new_scale(b, kv))
+            for half in g.halves(head_set):
+                cluster.write(lanes, _new_scale(b, kv + (half - head_set) * g.heads_per_vector))
     b.free(y, r)
     b.exponents.give(er)
 
 
 def _write_keys(b: Builder, cluster: Cluster, head_set: int, k8: Stream) -> None:
-    """int8 keys, each byte on all planes, into the cache."""
-    for group in range(1, b.config.weight_groups + 1):
-        cluster.write(k8, _new_keys(b, head_set, group))
+    """int8 keys, each byte on all planes, into the cache; of two halves, index registers let one keep them."""
+    for half in b.geometry.halves(head_set):
+        for group in range(1, b.config.weight_groups + 1):
+            cluster.write(k8, _new_keys(b, half, group))
 
 
 def _new_keys(b: Builder, head_set: int, group: int) -> Mem:
@@ -173,7 +176,7 @@ def key_scales(b: Builder, kv: int, start: int, count: int, *, now: bool, index:
     pair, half = divmod(g.kv_heads(side).index(kv), 2)
     cells = (("kscale", side, pair, b.placement.sequence),) if now else ()
     mem = b.placement.tensors[f"kscale_{side}"].mem(
-        pair * g.chunks + start, count, planes=3 << 2 * half, cells=cells,
+        pair * g.cached_chunks + start, count, planes=3 << 2 * half, cells=cells,
         **({"index": index} if index else {}))
     return As(mem, (Fmt.LO16, Fmt.HI16)[half])
 
@@ -238,8 +241,10 @@ def values(b: Builder, kv: int, group: int, chunks: int) -> Mem:
 
 
 def _copies(b: Builder, kv: int) -> list[int]:
-    """This chip's K/V heads that are copies of one of them, itself among them."""
-    share = b.geometry.share
+    """This chip's K/V heads that are copies of one of them, or halves, itself among them."""
+    share, g = b.geometry.share, b.geometry
+    if g.halved:
+        return [kv, kv + g.heads_per_vector]
     if not (share and share.dealt):
         return [kv]
     held = share.heads[b.chip].kv
@@ -249,6 +254,8 @@ def _copies(b: Builder, kv: int) -> list[int]:
 def _held(b: Builder, head: int) -> list[int]:
     """This chip's K/V heads that are a head of the model."""
     assert b.geometry.share
+    if b.geometry.halved:
+        return [0, 1] if head in b.geometry.share.heads[b.chip].kv else []
     return [n for n, each in enumerate(b.geometry.share.heads[b.chip].kv) if each == head]
 
 
@@ -274,11 +281,11 @@ def _dealt_keys(b: Builder, state: TokenState, matrix: Matrix, outputs: dict[tup
             y = _requantised(b, matrix, "k rotate", outputs["k", number, 0], er)
             r, shift = b.regs(1), b.exponents.take()
             _key_scale(b, state, head, y, r, shift)
-        hand(b, "key", source, holders, count=b.geometry.head_vectors, planes=15,
-             own=partial(_made_key, b, head, y, r, shift), take=partial(_keep_key, b, head))
+        multicast(b, "key", source, holders, count=b.geometry.head_vectors, planes=15,
+                  own=partial(_made_key, b, head, y, r, shift), keep=partial(_keep_key, b, head))
         for plane in range(2):  # a scale has 16 bits, in each half of a quad
-            hand(b, "key", source, holders, count=1, planes=5 << plane, plane=plane,
-                 own=partial(_made_scale, b, head, 5 << plane), take=partial(_keep_scale, b, head, 5 << plane))
+            multicast(b, "key", source, holders, count=1, planes=5 << plane, plane=plane,
+                      own=partial(_made_scale, b, head, 5 << plane), keep=partial(_keep_scale, b, head, 5 << plane))
         if source == b.chip:
             b.free(y, r)
             b.exponents.give(shift)
@@ -291,8 +298,8 @@ def _dealt_static_keys(b: Builder, state: TokenState, matrix: Matrix, outputs: d
         if source == b.chip:
             y = _requantised(b, matrix, "k rotate", outputs["k", number, 0], er)
             rotate(b, state, b.cluster("key"), y, dst=y)
-        hand(b, "key", source, holders, count=b.geometry.head_vectors, planes=15,
-             own=partial(_made_static_key, b, head, y, number), take=partial(_keep_key, b, head))
+        multicast(b, "key", source, holders, count=b.geometry.head_vectors, planes=15,
+                  own=partial(_made_static_key, b, head, y, number), keep=partial(_keep_key, b, head))
         b.free(y)
 
 
@@ -350,8 +357,8 @@ def _dealt_values(b: Builder, matrix: Matrix, outputs: dict[tuple[str, int, int]
             for v, (acc, start) in enumerate(outputs["v", number, 0]):
                 requantise(b, b.cluster("value"), matrix, acc, start, pre=b.shifts.qkv_pre, post=b.shifts.v, sat=Sat.S8,
                            rep=Rep.REP8, dst=sent[v : v + 1], **less(er))
-        hand(b, "value", source, holders, count=n, planes=15,
-             own=partial(_made_value, b, head, sent), take=partial(_keep_value, b, head))
+        multicast(b, "value", source, holders, count=n, planes=15,
+                  own=partial(_made_value, b, head, sent), keep=partial(_keep_value, b, head))
 
 
 def _made_value(b: Builder, head: int, sent: Mem | None, cluster: Cluster) -> Stream:

@@ -43,11 +43,12 @@ def products_masked(g: Geometry) -> bool:
     """Whether products are masked so where there is room for the weights.
 
     Several sequences in one program mask all positions, which would take too many. Where heads of several vectors keep
-    one matrix unit busy, and the other one waits, the VXM has time to spare.
+    one matrix unit busy, and the other one waits, the VXM has time to spare. So it has where both work on each head.
     """
     balanced = g.head_vectors == 1 or (g.head_vectors <= MOST_HEAD_VECTORS
                                        and len(g.heads("W")) == len(g.heads("E")))
-    return bool(g.config.drain_max and g.static_keys and g.sequences == 1 and g.model.heads and balanced)
+    alone = g.sequences == 1 and not g.halved
+    return bool(g.config.drain_max and g.static_keys and g.model.heads and alone and balanced)
 
 
 def place_masks(g: Geometry, layout: Layout) -> dict[tuple[str, int], Tensor]:

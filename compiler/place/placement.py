@@ -20,7 +20,7 @@ from .geometry import DRAIN_BURST, Geometry, gather
 from .layout import Halves, Layout, Tensor, Weights, pack_weights, quads_of_halves
 from .masks import MOST_BLOCKS, WEIGHT, place_masks, products_masked
 from .rounds import own_chunks
-from .share import Share
+from .share import SUMS, Share
 from .stage import Stage
 
 ACROSS = {"W": "E0", "E": "W0"}
@@ -143,15 +143,15 @@ class Placement:
 
 
 def place(config: ChipConfig, model: IntegerModel, rope_rate: np.ndarray, share: Share | None = None,
-          stage: Stage | None = None, together: int = 1) -> Placement:
+          stage: Stage | None = None, together: int = 1, halve: bool = False) -> Placement:
     """Allocate all tensors.
 
     share, stage: what the chips of a rack hold; `model` is then what this chip holds. together: sequences in one
-    program.
+    program. halve: see `Geometry`.
 
     Raises TspError that names what does not fit.
     """
-    geometry = Geometry(config, model, share, stage, together)
+    geometry = Geometry(config, model, share, stage, together, halve)
     placement = Placement(geometry, Layout(config, model.layers, apart=together > 1))
     if ceil_div(geometry.tokens, geometry.lanes) * geometry.lanes > 1 << 16:
         raise TspError(f"the vocabulary must have at most 65536 tokens, not {geometry.tokens}")
@@ -209,22 +209,23 @@ class _Placer:
 
     def _cache(self) -> None:
         g = self.g
-        for head_set in range(g.head_sets):
+        for head_set in range(g.caches):
             side = SIDES[head_set % 2]
             for group in range(1, self.config.weight_groups + 1):
                 self.p.k[head_set, group] = self.layout.claim(  # program files call a head set a unit
-                    f"{KEYS} of unit {head_set}", f"{side}{group}", g.chunks * g.vector_entries * g.head_vectors,
+                    f"{KEYS} of unit {head_set}", f"{side}{group}", g.cached_chunks * g.vector_entries * g.head_vectors,
                     per_layer=True, copies=g.sequences)
                 for member in range(g.heads_per_vector):
                     kv = head_set * g.heads_per_vector + member
                     self.p.v[kv, group] = self.layout.claim(
-                        f"{VALUES} of head {kv}", f"{side}{group}", g.chunks * g.head_entries, per_layer=True,
+                        f"{VALUES} of head {kv}", f"{side}{group}", g.cached_chunks * g.head_entries, per_layer=True,
                         copies=g.sequences)
         if g.static_keys:
             self._key_offsets()
         for side in SIDES if not g.static_keys else ():
             pairs = max(1, ceil_div(len(g.kv_heads(side)), 2))
-            self.p.tensors[f"kscale_{side}"] = self._add("K scales", ACROSS[side], pairs * g.chunks, True, g.sequences)
+            self.p.tensors[f"kscale_{side}"] = self._add("K scales", ACROSS[side], pairs * g.cached_chunks, True,
+                                                         g.sequences)
         if self.m.first >= 0:
             self._first_token()
 
@@ -260,10 +261,10 @@ class _Placer:
         for side in SIDES:
             tensor = self.p.tensors[f"kscale_{side}"]
             data = np.zeros((m.layers, tensor.quads, PLANES, g.lanes), np.uint8)
-            for number, kv in enumerate(g.kv_heads(side)):
+            for number, kv in enumerate(kv for kv in g.kv_heads(side) if kv < m.kv_heads):
                 pair, half = divmod(number, 2)
                 scale = np.ascontiguousarray(m.first_m[:, kv, None]).view(np.uint8)
-                data[:, pair * g.chunks, 2 * half : 2 * half + 2, 0] = scale
+                data[:, pair * g.cached_chunks, 2 * half : 2 * half + 2, 0] = scale
             self._fills.append((tensor, data))
 
     def _matrix(self, name: str, rows: dict[str, np.ndarray], scales: dict[str, np.ndarray],
@@ -284,7 +285,9 @@ class _Placer:
                 longest = max(longest, data.shape[-3])
                 quads = longest if name in LOOKED_UP else data.shape[-3]
                 tensors[side].append(self._weights(name, f"{side}{group}", quads, data, per_layer, first))
-        if name == "classifier" and self.p.vocabulary.turns:
+        if self._summed(name):
+            scale = {}
+        elif name == "classifier" and self.p.vocabulary.turns:
             scale: dict[str, Halves | Tensor] = self._quad_scales(scales)
         else:
             scale = {side: self._scales(name, scales[side], per_layer, ACROSS[side]) for side in SIDES}
@@ -352,7 +355,8 @@ class _Placer:
 
     def _layer_matrices(self) -> None:
         g, m = self.g, self.m
-        dim, hidden, inner = (np.arange(vectors * g.lanes) for vectors in (g.dim, g.hidden, g.inner))
+        dim, hidden = (np.arange(vectors * g.lanes) for vectors in (g.dim, g.hidden))
+        inner = np.arange(g.down.start * g.lanes, g.down.stop * g.lanes)
         added = {name: np.arange(g.added(name) * g.lanes).reshape(-1, g.lanes) for name in ADDED}
         qkv = np.concatenate([m.wq, m.wk, m.wv], axis=1)
         scales = np.concatenate([m.mq, m.mk, m.mv], axis=1)
@@ -371,6 +375,8 @@ class _Placer:
             added = {name: self._last(name, vectors, {"w2": inner, "wo": attention}[name])
                      for name, vectors in added.items()}
         halves = _halved(added["w2"])
+        if g.share and g.share.summed:
+            self._sum_scales(g.share.residual[g.share.chip])
         shares = _halved(added["wo"], self._less_work("W") - self._less_work("E"))
         ffn = {side: [c for c in hidden.reshape(-1, g.lanes)] for side in SIDES}
         if scattered and len(early := own_chunks(g)) > 1:
@@ -386,11 +392,20 @@ class _Placer:
     def _last(self, name: str, vectors: np.ndarray, inputs: np.ndarray) -> np.ndarray:
         """The last of an odd number of a matrix's output vectors goes to both sides, as a matrix of its own: each of
         them multiplies some of its inputs. Returns the other vectors."""
-        if len(vectors) % 2 == 0 or len(vectors) < 3:
+        if len(vectors) % 2 == 0 or len(vectors) < 3 or self._summed(name):
             return vectors
         self._by_channels(f"{name}{LAST}", getattr(self.m, name), getattr(self.m, f"m{name[1]}"),
                           {side: [vectors[-1]] for side in SIDES}, inputs, per_layer=True, act_major=True)
         return vectors[:-1]
+
+    def _summed(self, name: str) -> bool:
+        """Whether the chips add up their sums of a matrix."""
+        return bool(self.g.share and self.g.share.summed and name == "w2")
+
+    def _sum_scales(self, own: range) -> None:
+        """W2's channel scales of the sums that this chip completes."""
+        scales = vectors_of(self.m.m2, self.g.lanes)[..., own.start : own.stop, :]
+        self.p.halves[SUMS] = self._halves("scales of w2", scales, scales[..., :0, :], True, "W0")
 
     def _less_work(self, side: str) -> int:
         """Output vectors of Wo that a side can compute while the other side has more attention heads to compute.
@@ -553,13 +568,17 @@ class _Placer:
     def _arrivals(self, share: Share) -> None:
         """What the chips of a rack send each other, in the places of all chips.
 
-        outputs: attention's output. gates: the inner layer. addends: what is added to the residual, or normed: the
-        normed residual, and squares: of each chip the sum of squares of its vectors. best: of each chip the greatest
-        score, then of each the token that has it. exponents: of each chip that of its channels of a group, or of its
-        residual.
+        outputs: attention's output. gates: the inner layer, if W2 has the columns of all chips. addends: what is added
+        to the residual, or normed: the normed residual, and squares: of each chip the sum of squares of its vectors.
+        best: of each chip the greatest score, then of each the token that has it. exponents: of each chip that of its
+        channels of a group, or of its residual.
         """
         g, t, chips = self.g, self.p.tensors, len(share.heads)
-        loaded = {"outputs": len(g.attention_vectors()), "gates": g.inner}
+        loaded = {"outputs": len(g.attention_vectors())}
+        if share.summed:
+            self._sums(chips)
+        else:
+            loaded["gates"] = g.inner
         loaded |= {"normed": g.dim} if share.scattered else {}
         for name, quads in loaded.items():
             t[f"{name} E"] = t[f"{name} W"] = self._add(f"{name} of all chips", "E0", quads)
@@ -576,6 +595,17 @@ class _Placer:
         if "silu" in self.m.dynamic and not share.scattered:
             t["part"] = self._add("addends of a group", "E0", g.added("w2"))
             t["part_sums"] = self._add("sums of addends", "W0", g.added("w2"))
+
+    def _sums(self, chips: int) -> None:
+        """What the chips add up of W2. parts: this chip's sums, for all outputs. sums: those that come in at each end,
+        chip by chip. total: what these add up to. complete: with this chip's."""
+        g, t = self.g, self.p.tensors
+        t["parts"] = self._add("sums of this chip", "W0", g.dim)
+        for side in SIDES:
+            if most := min(self.config.ports_of(side), chips - 1):
+                t[f"sums {side}"] = self._add(f"sums of chips, {side}", f"{side}0", most * len(g.resident))
+        for name in ("total", "complete"):
+            t[name] = self._add(f"sums of all chips, {name}", "E0", len(g.resident))
 
     def _until_finish(self, name: str, later: str, home: str, quads: int) -> Tensor:
         """A tensor that is no longer needed when `later` gets its values. It shares the place of `later` if it fits."""
@@ -643,6 +673,9 @@ def qkv_vectors(g: Geometry) -> list[tuple[str, tuple[str, int, int, int]]]:
         outputs = [*(("k", n, 0, v) for n in range(len(own.keys)) for v in vectors),
                    *(("q", *place) for place in g.query_vectors()),
                    *(("v", n, 0, v) for n in range(len(own.values)) for v in vectors)]
+        return [(SIDES[n % 2], output) for n, output in enumerate(outputs)]
+    if g.halved:  # neither side has more of the attention
+        outputs = [(kind, *place) for kind in "kqv" for place in g.query_vectors() if kind == "q" or place[1] == 0]
         return [(SIDES[n % 2], output) for n, output in enumerate(outputs)]
     kv = [(SIDES[s % 2], s, v) for s in range(g.head_sets) for v in range(g.head_vectors)]
     found = [(side, ("k", s, 0, v)) for side, s, v in kv]

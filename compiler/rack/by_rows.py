@@ -15,32 +15,35 @@ from arch.rack import RackConfig
 from arch.vectors import ceil_div
 from base.errors import TspError
 from compiler.place.hollow import taken
-from compiler.place.share import Heads, Share
+from compiler.place.share import SUMS, Heads, Share
 from compiler.quantize.quantizer import GREATEST_EXPONENT
-from program.integer import IntegerModel
+from program.integer import IntegerModel, groups
 
 ACT_LIMIT = SAT_LIMIT[Sat.S8]
 """Greatest magnitude of an activation."""
+WEIGHT_LIMIT = 128
+"""Greatest magnitude of a weight."""
 FACTOR_LIMIT = SAT_LIMIT[Sat.S18]
 """Greatest magnitude of what the VXM multiplies."""
 
 
 def shares(rack: RackConfig, model: IntegerModel, planes: Mapping[str, int], whole: frozenset[str] = frozenset(),
-           scattered: bool = False) -> list[Share]:
+           scattered: bool = False, halve: bool = False, summed: bool = False) -> list[Share]:
     """What each chip of a rack, or of a group of its chips, holds: as equal parts as whole vectors, and whole heads,
-    allow. planes, whole, scattered: see `Share`.
+    allow. planes, whole, scattered, summed: see `Share`. halve: see
+    `heads_of`.
 
     Raises TspError that names what is too small to be divided.
     """
     chips, lanes = len(rack.chips), rack.chips[0].lanes
     parts: dict[str, Any] = {
-        "heads": heads_of_all(rack, model),
+        "heads": heads_of_all(rack, model, halve),
         "residual": parts_of(rack, f"vectors of {lanes} channels (dim)", ceil_div(model.dim, lanes), 1),
         "hidden": parts_of(rack, f"vectors of {lanes} inner channels (hidden_dim)", ceil_div(model.hidden, lanes), 1),
         "vocab": parts_of(rack, f"vectors of {lanes} tokens (vocab_size)", ceil_div(model.vocab, lanes), 2),
     }
-    return [Share(chip=chip, tokens=model.vocab, whole=whole, scattered=scattered, planes=planes, meshed=rack.meshed,
-                  **parts)
+    return [Share(chip=chip, tokens=model.vocab, whole=whole, scattered=scattered, summed=summed, planes=planes,
+                  meshed=rack.meshed, **parts)
             for chip in range(chips)]
 
 
@@ -53,15 +56,15 @@ def parts_of(rack: RackConfig, what: str, count: int, least: int) -> tuple[range
     return tuple(range(count * chip // chips, count * (chip + 1) // chips) for chip in range(chips))
 
 
-def heads_of_all(rack: RackConfig, model: IntegerModel) -> tuple[Heads, ...]:
-    """By chip, its heads.
+def heads_of_all(rack: RackConfig, model: IntegerModel, halve: bool = False) -> tuple[Heads, ...]:
+    """By chip, its heads. halve: see `heads_of`.
 
     Where several chips have copies of a K/V head, its keys and values are computed by one of them all, which sends them
     to those that need them: outputs of the projections are dealt so that the chip with the most has as few as possible.
     Heads that share a vector are not dealt, and all chips must be linked with each other.
     """
     chips = len(rack.chips)
-    found = [heads_of(chips, model, chip) for chip in range(chips)]
+    found = [heads_of(chips, model, chip, halve) for chip in range(chips)]
     if model.kv_heads >= chips or not rack.meshed or model.head_size < rack.chips[0].lanes:
         return tuple(found)
     outputs = [[list(heads.queries), [], []] for heads in found]
@@ -73,12 +76,12 @@ def heads_of_all(rack: RackConfig, model: IntegerModel) -> tuple[Heads, ...]:
                  for heads, (_, keys, values) in zip(found, outputs, strict=True))
 
 
-def heads_of(chips: int, model: IntegerModel, chip: int) -> Heads:
+def heads_of(chips: int, model: IntegerModel, chip: int, halve: bool = False) -> Heads:
     """The heads of a chip: K/V heads with all their query heads, if there are enough for all chips.
 
     Otherwise query heads are divided, and each chip that has some of a K/V head has a copy of it. A chip with several
-    query heads of one K/V head alone has it once in each hemisphere, so that both compute. Chips beyond the last query
-    head have none.
+    query heads of one K/V head alone has it once in each hemisphere, so that both compute; with `halve` it has it once,
+    and each hemisphere has half of the positions. Chips beyond the last query head have none.
     """
     each = model.heads // model.kv_heads
     if model.kv_heads >= chips:
@@ -87,7 +90,7 @@ def heads_of(chips: int, model: IntegerModel, chip: int) -> Heads:
     queries = range(ceil_div(model.heads * chip, chips), ceil_div(model.heads * (chip + 1), chips))
     counts = Counter(query // each for query in queries)
     most = math.gcd(*counts.values())
-    if len(counts) == 1 and most % 2 == 0:
+    if len(counts) == 1 and most % 2 == 0 and not halve:
         most //= 2
     kv = tuple(head for head, count in counts.items() for _ in range(count // most))
     return Heads(kv, tuple(queries), kv, kv)
@@ -109,7 +112,8 @@ def uneven(share: Share) -> list[str]:
 def planes_of(model: IntegerModel) -> dict[str, int]:
     """`Share.planes` of a model."""
     return {"wo": addend_planes(model.wo, model.mo, model.shifts.wo_pre, model.shifts.wo),
-            "w2": addend_planes(model.w2, model.m2, model.shifts.w2_pre, model.shifts.w2 - _gained(model))}
+            "w2": addend_planes(model.w2, model.m2, model.shifts.w2_pre, model.shifts.w2 - _gained(model)),
+            SUMS: sum_planes(model)}
 
 
 def addend_planes(weights: np.ndarray, scales: np.ndarray, pre: int, post: int) -> int:
@@ -122,6 +126,14 @@ def addend_planes(weights: np.ndarray, scales: np.ndarray, pre: int, post: int) 
     sums = ACT_LIMIT * np.abs(weights.astype(np.int64)).sum(-1)
     factors = np.minimum((sums >> max(pre, 0)) + 1 << max(-pre, 0), FACTOR_LIMIT)
     most = int((factors * np.abs(scales.astype(np.int64))).max() >> max(post, 0)) + 1
+    return next((planes for planes in range(1, PLANES) if most < 1 << 8 * planes - 1), PLANES)
+
+
+def sum_planes(model: IntegerModel) -> int:
+    """Byte planes that hold every sum of W2 that the chips add up, whatever its weights and inputs are: of all inner
+    channels, or of those that have an exponent together."""
+    parts = groups(model.hidden, model.group) if "silu" in model.dynamic else [slice(0, model.hidden)]
+    most = max(part.stop - part.start for part in parts) * WEIGHT_LIMIT * ACT_LIMIT
     return next((planes for planes in range(1, PLANES) if most < 1 << 8 * planes - 1), PLANES)
 
 

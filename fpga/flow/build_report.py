@@ -10,6 +10,8 @@ from rich.table import Table
 from fpga.boards import Board
 
 FOLDER = Path(__file__).parents[1] / "reports"
+PLL_CLOCKS = CHIP_CLOCK, _ = "$clock.pll_clk", "$clock.fast_clk"
+"""Ends of the names of the clocks that `fpga.gateware.clock` makes: the chip's, and the doubled one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +71,21 @@ class Report:
         return table
 
 
-def fmax(report: str) -> float:
-    """MHz of the slowest clock in nextpnr's report."""
-    clocks = json.loads(report)["fmax"]
-    if not clocks:
-        raise ValueError("nextpnr's report names no clock")
-    return min(clock["achieved"] for clock in clocks.values())
+def fmax(report: str, ratio: int = 1) -> float:
+    """MHz of the chip's clock at which every clock in nextpnr's report is fast enough.
+
+    ratio: all clocks but the chip's are so many times as fast: those of a link (`LinkParameters.ratio`). Paths from one
+    of the PLL's clocks to another have a cycle of the chip's (`fpga.gateware.serdes_ddr`). nextpnr reports these paths
+    without a constraint, and forgets the constraints of other clocks when it reads a placed netlist.
+    """
+    read = json.loads(report)
+    clocks = {name: clock["achieved"] for name, clock in read["fmax"].items()}
+    if not any(ratio == 1 or name.endswith(CHIP_CLOCK) for name in clocks):
+        raise ValueError("nextpnr's report does not name the chip's clock")
+    reached = [mhz if name.endswith(CHIP_CLOCK) else mhz / ratio for name, mhz in clocks.items()]
+    reached += [1000 / _delay(path) for path in read.get("critical_paths", ())
+                if path["from"] != path["to"] and all(path[end].endswith(PLL_CLOCKS) for end in ("from", "to"))]
+    return min(reached)
 
 
 def critical_path(report: str) -> tuple[str, ...]:
@@ -82,8 +93,13 @@ def critical_path(report: str) -> tuple[str, ...]:
     paths = [path for path in json.loads(report).get("critical_paths", ()) if path["from"] == path["to"]]
     if not paths:
         return ()
-    longest = max(paths, key=lambda path: sum(step["delay"] for step in path["path"]))
+    longest = max(paths, key=_delay)
     return tuple(f"{step['delay']:.2f} {step['type']} {_short(step['to']['cell'])}" for step in longest["path"])
+
+
+def _delay(path: dict) -> float:
+    """Nanoseconds of a path."""
+    return sum(step["delay"] for step in path["path"])
 
 
 def _short(cell: str) -> str:
