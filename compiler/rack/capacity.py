@@ -82,13 +82,17 @@ def _with_rows(model: ModelConfig, rack: RackConfig, wanted: int | None, four_bi
                ) -> Choice:
     """The choice with the whole embedding on each chip, if that fits and its rows are short: then they
     take less time whole than with a transfer."""
-    plan = choice.plan
+    for plan in with_rows(model, rack, choice.plan) if choice.context else ():
+        better = _Trial(model, rack, four_bit, plan).choice(wanted)
+        return better if better.context >= choice.context else choice
+    return choice
+
+
+def with_rows(model: ModelConfig, rack: RackConfig, plan: Plan) -> list[Plan]:
+    """The same plan with the whole embedding on each chip; none where that does not pay."""
     short = model.dim <= SHORT_ROW * rack.chips[0].lanes
-    if not choice.context or not short or plan.tensor == 1 or plan.scattered:
-        return choice
-    whole = replace(plan, whole=plan.whole | {"embedding"})
-    better = _Trial(model, rack, four_bit, whole).choice(wanted)
-    return better if better.context >= choice.context else choice
+    pays = short and plan.tensor > 1 and not plan.scattered
+    return [replace(plan, whole=plan.whole | {"embedding"})] if pays else []
 
 
 def halved(model: ModelConfig, rack: RackConfig, four_bit: frozenset[str], plan: Plan) -> list[Plan]:
