@@ -1,6 +1,5 @@
 """Models on racks: every logit, token and cycle of the model's reference, however the model is divided."""
 
-import functools
 from typing import Any
 
 import numpy as np
@@ -148,7 +147,8 @@ def halved_program(monkeypatch: pytest.MonkeyPatch, rack: RackConfig, scales: st
                    ) -> RackProgram:
     """A model of one layer with `Plan.halve` in two context buckets, scheduled without search."""
     with_plan(monkeypatch, rack, halve=True)
-    monkeypatch.setattr(buckets, "build", functools.partial(buckets.build, effort=0))
+    for effort in ("EFFORT", "EFFORT_OF_FEW"):
+        monkeypatch.setattr(buckets, effort, 0)
     model = small_config(**(TINY | {"n_layers": 1, "seq_len": context} | sizes))
     return compile.compile_rack(random_checkpoint(model), random_tokenizer(model.vocab_size), rack=rack, scales=scales,
                                 buckets=2, measure=False)
