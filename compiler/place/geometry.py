@@ -127,12 +127,14 @@ class Geometry:
     @property
     def embedded(self) -> range:
         """Vectors of the residual whose columns of the embedding this chip has."""
-        return self.share.residual[self.share.chip] if self.share else range(self.dim)
+        divided = self.share and (self.share.scattered or "embedding" not in self.share.whole)
+        return self.share.residual[self.share.chip] if self.share and divided else range(self.dim)
 
     @property
     def resident(self) -> range:
         """Vectors of the residual that this chip has."""
-        return self.embedded if self.share and self.share.scattered else range(self.dim)
+        scattered = self.share and self.share.scattered
+        return self.share.residual[self.share.chip] if self.share and scattered else range(self.dim)
 
     @property
     def vocab(self) -> int:

@@ -18,6 +18,7 @@ from program.weights import base_of
 
 from .geometry import DRAIN_BURST, Geometry, gather
 from .layout import Halves, Layout, Tensor, Weights, pack_weights, quads_of_halves
+from .masks import MOST_BLOCKS, WEIGHT, place_masks, products_masked
 from .rounds import own_chunks
 from .share import SUMS, Share
 from .stage import Stage
@@ -41,8 +42,8 @@ USUAL_POSITIONS = 320
 has so many, or somewhat fewer."""
 NOISE_WASTE = 16
 """Most surplus vectors of noise when the layers make the noise."""
-WEST = ("planes", "one_plane", "emb_step", "emb_vector", "bytes")
-"""Constants in W0, for operations that take another operand from E0."""
+WEST = ("planes", "one_plane", "emb_step", "emb_vector", "bytes", "masked")
+"""Constants in W0: operands of operations that take another one from E0, or whose slice E0 has many instructions."""
 FIRST = " first"
 """End of the name of a matrix that has the output vectors of "w13" that are computed first."""
 OF_CHOICE = ("temperature", "tokens")
@@ -117,6 +118,7 @@ class Origin:
 class Placement:
     """The places of a model's tensors on a chip.
 
+    masks: by side and weight group, weights that mask products of query and key, see `masks`; none if the VXM does.
     sequence: of several in one program, the one whose copies the tensors are, see `of`.
     """
 
@@ -128,6 +130,7 @@ class Placement:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     k: dict[tuple[int, int], Tensor] = field(default_factory=dict)
     v: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    masks: dict[tuple[str, int], Tensor] = field(default_factory=dict)
     vocabulary: Vocabulary = Vocabulary()
     sequence: int = 0
 
@@ -171,6 +174,7 @@ class _Placer:
         self._rope()
         self._work()
         self._relieve()
+        self.p.masks = place_masks(self.g, self.layout)
         self.layout.place()
         for tensor, data in self._fills:
             self.layout.fill(tensor, data)
@@ -518,6 +522,8 @@ class _Placer:
             t["x"] = self._own("x", "W0", len(g.resident))
             t["x_part"] = self._own("addends of x", "E0", len(g.resident))
         self._constants()
+        if products_masked(g):
+            t["mask_words"] = self._own("mask", "W0", MOST_BLOCKS)
         if g.share:
             self._arrivals(g.share)
         if g.masks_on_both_sides:
@@ -636,6 +642,8 @@ class _Placer:
                 raise TspError("an int4 classifier or embedding is not supported: keep it at 8 bits")
         vectors = {name: np.where(lanes == lane, value, 0) for name, (lane, value) in single.items()}
         vectors["sign"] = np.where(lanes % 2, -1, 1)
+        if products_masked(g):
+            vectors["masked"] = np.full(g.lanes, int.from_bytes(bytes(PLANES * [WEIGHT % 256]), signed=True))
         if g.share and g.share.scattered:
             vectors["bytes"] = np.array([255, 255 << 8, 255 << 16, -(1 << 24)])[lanes % PLANES]
         if g.classifies:

@@ -32,7 +32,8 @@ class Share:
     chip: number of the chip.
     tokens: tokens of the whole vocabulary.
     heads: by chip, its heads.
-    whole: matrices ("wo", "w2") that every chip holds and computes in full: the residual needs no transfer then.
+    whole: matrices that every chip holds in full. Of "wo" and "w2" it then computes all, and the residual needs no
+    transfer; of "embedding" it has the whole row.
     scattered: whether each chip holds its vectors of the residual only.
     summed: whether W2 is divided by its input columns: each chip has those of its inner vectors, for all outputs, and
     the chips add up what they make of them. The residual is scattered then.

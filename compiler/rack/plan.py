@@ -1,5 +1,6 @@
 """Ways to divide a model among the chips of a rack, and the choice between them by predicted cycles."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from arch.rack import RackConfig
@@ -13,7 +14,7 @@ class Plan:
 
     tensor: chips of a group. pipeline: groups.
     whole: matrices that every chip of a group holds in full, see `compiler.place.share.Share`. They cost SRAM and
-    cycles of the matrix units, and save the transfers of the residual.
+    cycles of the matrix units, and save the transfers of the residual. "embedding" saves that of a token's row.
     scattered: each chip has its vectors of the residual only, see `Share`. It pays in large groups.
     summed: W2 is divided by its input columns, see `Share`. It pays where the inner layer is wide, above all where
     it is longer than an activation buffer.
@@ -36,7 +37,7 @@ class Plan:
         if kinds and self.tensor > 1:
             kinds[0] += f" among {self.pipeline} groups of {self.tensor} chips, within them"
         kind = " by ".join([*kinds, "rows of the matrices"] if self.tensor > 1 else kinds)
-        kept = f", {' and '.join(sorted(self.whole))} whole on each chip" if self.whole else ""
+        kept = f", {_enumerated(sorted(self.whole))} whole on each chip" if self.whole else ""
         parts = ", and the residual" if self.scattered else ""
         parts += ", columns of w2" if self.summed else ""
         halved = ", both hemispheres on each head of a chip with one K/V head" if self.halve else ""
@@ -47,6 +48,10 @@ class Plan:
     def groups(self) -> list[range]:
         """The chips of each group."""
         return [range(first, first + self.tensor) for first in range(0, self.tensor * self.pipeline, self.tensor)]
+
+
+def _enumerated(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
 
 
 FEW = 2
