@@ -178,6 +178,7 @@ def test_a_residual_in_parts(name: str, halve: bool, monkeypatch: pytest.MonkeyP
 
 SUMMED = {  # rack, chips of a group, scales, sizes; W2 has the columns of each chip
     "two chips": (mesh("two", "ulx3s", 2), 2, "dynamic", {**GROUPED, "hidden_dim": 256}),
+    "two links": (ring(2), 2, "static", EVEN),
     "robust": (mesh("three", "ulx3s", 3), 3, "robust", GROUPED),
     "from both ends": (mesh("six", "ulx3s", 6), 6, "static", {
         **GROUPED, "dim": 72, "hidden_dim": 200, "n_heads": 9, "n_kv_heads": 3}),
