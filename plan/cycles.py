@@ -18,7 +18,7 @@ from compiler.ir import Block
 from compiler.place.placement import Placement
 from compiler.rack import buckets as of_rack
 from compiler.rack.buckets import Blocks, Placements
-from compiler.rack.capacity import check_chips, halved, least_cycles, place_hollow, rebalanced
+from compiler.rack.capacity import check_chips, halved, least_cycles, place_hollow, rebalanced, with_rows
 from compiler.rack.plan import Plan
 from compiler.schedule import scheduler
 from compiler.schedule.assemble import Code
@@ -158,18 +158,18 @@ def _first_that_fits(model: ModelConfig, machine: ChipConfig | RackConfig, among
                      four_bit: frozenset[str], scales: str, sequences: int) -> _Chips:
     """On the chips as they are, or else with ever more memory. Raises TspError.
 
-    An inner layer that is longer than the activation buffers is not tried with these.
+    An inner layer that is longer than their activation buffers is tried with these only where W2 is divided by columns.
     """
-    kinds: list[Callable[[ChipConfig], ChipConfig]] = [
-        lambda config: config, roomy, *(functools.partial(buffered, model=model, context=context, times=times)
-                                        for times in ACCUMULATORS)]
+    own: list[Callable[[ChipConfig], ChipConfig]] = [lambda config: config, roomy]
+    kinds = [*own, *(functools.partial(buffered, model=model, context=context, times=times) for times in ACCUMULATORS)]
     first = machine if isinstance(machine, ChipConfig) else machine.chips[0]
-    if ceil_div(model.hidden_dim, first.lanes) > first.act_depth:
-        kinds = kinds[2:]
+    long = ceil_div(model.hidden_dim, first.lanes) > first.act_depth
     for kind in kinds:
         chips = kind(machine) if isinstance(machine, ChipConfig) else larger(machine, kind)
+        able = [plan for plan in among if plan.summed] if long and kind in own else among
         try:
-            return _on(model, chips, among, context, four_bit, scales, sequences)
+            if able or not long or kind not in own:
+                return _on(model, chips, able, context, four_bit, scales, sequences)
         except TspError:
             if kind is kinds[-1]:
                 raise
@@ -214,6 +214,12 @@ def _best(model: ModelConfig, rack: RackConfig, among: Sequence[Plan], context: 
     if not best:
         assert problem
         raise problem
+    for plan in with_rows(model, rack, best.plan) if best.plan else ():
+        try:
+            trial = _together(place_hollow(model, rack, context, four_bit, plan))
+            return trial if trial.period else best
+        except TspError:
+            break
     return best
 
 
@@ -241,7 +247,8 @@ def _alone(placement: Placement) -> _Chips:
 
 def _together(placements: Placements) -> _Chips:
     def scheduled(blocks: Blocks, chunks: int, effort: int | None) -> list[Code]:
-        return of_rack.build(placements, blocks, chunks, of_rack.EFFORT if effort is None else effort)
+        usual = of_rack.effort_for(placements.rack)
+        return of_rack.build(placements, blocks, chunks, usual if effort is None else effort)
 
     return _Chips(configs=placements.rack.chips, plan=placements.plan, chunks=placements.chunks, beyond=set(),
                   scheduled=scheduled, lowered=placements.lower)

@@ -68,6 +68,14 @@ def test_faults_are_told_in_a_line(capfd: pytest.CaptureFixture[str]):
     assert last.startswith("links: ") and "wrong bits corrected without a cycle changed" in last
 
 
+def test_a_chat_over_lines_with_errors_tells_of_them(capfd: pytest.CaptureFixture[str],
+                                                     monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("ab\n"))
+    assert app(["chat", "shared.tsp", "--device", "model", "--chat-template", "plain", "--tokens", "3",
+                "--link-faults", "errors=5e-4,seed=1"]) == 0
+    assert "wrong bits corrected without a cycle changed" in capfd.readouterr().err.splitlines()[-1]
+
+
 def test_fit_says_how_many_chips_are_needed(capfd: pytest.CaptureFixture[str]):
     assert app(["fit", "model.bin", "--rack", "desk.json", "--cycles"]) == 0
     out = capfd.readouterr().out

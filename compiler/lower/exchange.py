@@ -103,7 +103,8 @@ class Exchange:
     @cached_property
     def ends(self) -> dict[int, str]:
         """By chip that this one is linked with, the end of the row at which its flits come in."""
-        return {far.chip: near.side for near, (far, _) in self.rack.across.items() if near.chip == self.chip}
+        return {source: port.side for source, hops in enumerate(self.routes) for hop in hops if hop.chip == source
+                for port, _ in hop.takers if port.chip == self.chip}
 
     def number(self) -> int:
         """A new number, equal on all chips, for they take the same numbers in the same order."""

@@ -76,7 +76,7 @@ def build_buckets(placements: Placements, count: int | None = None) -> list[list
     """
     rack, chunks = placements.rack, placements.chunks
     lowered, known = functools.cache(placements.lower), Known()
-    effort = EFFORT_OF_FEW if len(rack.chips) <= FEW else EFFORT
+    effort = effort_for(rack)
 
     def likely() -> Callable[[Borders], bool]:
         hasty = check_queues(placements)
@@ -88,6 +88,11 @@ def build_buckets(placements: Placements, count: int | None = None) -> list[list
         build=lambda valid, size: build(placements, lowered(valid, size), size, effort, known),
         overflow=lambda built: _overflow(rack, built), likely=likely, larger=LARGER,
     )
+
+
+def effort_for(rack: RackConfig) -> int:
+    """Of the scheduler, for a program of these chips."""
+    return EFFORT_OF_FEW if len(rack.chips) <= FEW else EFFORT
 
 
 def _may_fit(likely: Sequence[Likely], borders: Borders) -> bool:

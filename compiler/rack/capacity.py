@@ -49,7 +49,7 @@ def best_plan(model: ModelConfig, rack: RackConfig, wanted: int | None, four_bit
     if none fits.
 
     A plan whose matrices alone take more cycles than one that serves all that is wanted is not tried. `Plan.halve` is
-    tried last.
+    tried last. Nobody who asks for no context gets a longer one by `Plan.summed` at the price of cycles.
 
     Raises TspError if `wanted` is out of range.
     """
@@ -60,6 +60,8 @@ def best_plan(model: ModelConfig, rack: RackConfig, wanted: int | None, four_bit
         nonlocal best, most
         trial = _Trial(model, rack, four_bit, plan)
         choice = trial.choice(wanted)
+        if best and best.context and not wanted and plan.summed and trial.cycles(choice) >= most:
+            return
         if best is None or (choice.context, -trial.cycles(choice)) > (best.context, -most):
             best, most = choice, trial.cycles(choice)
 
@@ -80,13 +82,17 @@ def _with_rows(model: ModelConfig, rack: RackConfig, wanted: int | None, four_bi
                ) -> Choice:
     """The choice with the whole embedding on each chip, if that fits and its rows are short: then they
     take less time whole than with a transfer."""
-    plan = choice.plan
+    for plan in with_rows(model, rack, choice.plan) if choice.context else ():
+        better = _Trial(model, rack, four_bit, plan).choice(wanted)
+        return better if better.context >= choice.context else choice
+    return choice
+
+
+def with_rows(model: ModelConfig, rack: RackConfig, plan: Plan) -> list[Plan]:
+    """The same plan with the whole embedding on each chip; none where that does not pay."""
     short = model.dim <= SHORT_ROW * rack.chips[0].lanes
-    if not choice.context or not short or plan.tensor == 1 or plan.scattered:
-        return choice
-    whole = replace(plan, whole=plan.whole | {"embedding"})
-    better = _Trial(model, rack, four_bit, whole).choice(wanted)
-    return better if better.context >= choice.context else choice
+    pays = short and plan.tensor > 1 and not plan.scattered
+    return [replace(plan, whole=plan.whole | {"embedding"})] if pays else []
 
 
 def halved(model: ModelConfig, rack: RackConfig, four_bit: frozenset[str], plan: Plan) -> list[Plan]:

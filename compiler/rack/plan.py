@@ -85,11 +85,10 @@ def _variants(rack: RackConfig, tensor: int, pipeline: int, sequences: int) -> l
     if tensor == 1:
         return [Plan(tensor=1, pipeline=pipeline, sequences=sequences)]
     scattered = Plan(tensor=tensor, pipeline=pipeline, scattered=True, sequences=sequences)
-    parts = [scattered] if tensor > FEW else []
-    if _meshed(rack, scattered.groups):
-        parts.append(replace(scattered, summed=True))
-    return parts + [Plan(tensor=tensor, pipeline=pipeline, whole=frozenset(whole), sequences=sequences)
-                    for whole in (("wo", "w2"), ("wo",), ("w2",), ())]
+    return [*([scattered] if tensor > FEW else []),
+            *(Plan(tensor=tensor, pipeline=pipeline, whole=frozenset(whole), sequences=sequences)
+              for whole in (("wo", "w2"), ("wo",), ("w2",), ())),
+            *([replace(scattered, summed=True)] if _meshed(rack, scattered.groups) else [])]
 
 
 def _meshed(rack: RackConfig, groups: list[range]) -> bool:
