@@ -55,7 +55,7 @@ class Board:
     floorplan (ECP5): the board whose floorplan this one has, or "" for its own. Both have the same block RAMs and
     multipliers.
     lut_products: if the chip has more products than the FPGA has multipliers, the registers of the products that are
-    made of LUTs, as a yosys pattern.
+    made of LUTs, as a yosys pattern. On a GW5A they are all ("*") or none.
     wires: of the chip's links, in the order of their numbers. At most one of them gives the chip its clock.
     prices (ECP5): the router's price of a congested wire, and its growth each iteration.
     sinks (ECP5): most sinks of a net that is driven by one cell, wherever they are (`fpga.flow.passes.fanout`).
@@ -160,7 +160,7 @@ BOARDS = {
               platform=("tang_mega_138k_pro_dock", "TangMega138kProDockPlatform"), family="gw5a", pll="",
               mhz=50.0, baud=3_000_000, lut=138_240, ff=138_240, bram=340, dsp=298,
               nextpnr=("--device", "GW5AST-LV138FPG676AC1/I0", "--vopt", "family=GW5AST-138C"), pack="gowin_pack",
-              pack_for=("-d", "GW5AST-138C")),
+              pack_for=("-d", "GW5AST-138C"), lut_products="*"),
         *(_of_pair(number) for number in (0, 1)),
     )
 }

@@ -52,9 +52,9 @@ def netlist(component: Elaboratable, name: str, lut_products: str = "") -> str:
     return "\n".join(("`define NO_INCLUDES", *_models(MODELS), CELLS.read_text(), text))
 
 
-def gowin_netlist(component: Elaboratable, name: str, board: str = "tang_primer_20k") -> str:
+def gowin_netlist(component: Elaboratable, name: str, board: Board = BOARDS["tang_primer_20k"]) -> str:
     """The same of the cells of a Gowin board, as nextpnr gets them: each flip-flop has its LUT."""
-    text = (_synthesised(component, name, _gowin(name, BOARDS[board])) / f"{name}.v").read_text()
+    text = (_synthesised(component, name, _gowin(name, board)) / f"{name}.v").read_text()
     return "\n".join((*_models(GOWIN_MODELS), GOWIN_CELLS.read_text(), text))
 
 

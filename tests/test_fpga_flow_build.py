@@ -260,14 +260,16 @@ def test_boards_are_of_a_family_whose_script_makes_their_netlist(board: boards.B
     script = family.script(board, "top")
     assert script.startswith("read_rtlil top.il\n") and script.endswith("write_json top.json\n")
     assert all(file.exists() for file in family.files)
-    assert all((file.name in script) == (file is not ecp5.LUT_PRODUCT or bool(board.lut_products))
+    assert all((file.name in script) == {ecp5.LUT_PRODUCT: bool(board.lut_products),
+                                         gowin.PRODUCTS: not board.lut_products}.get(file, True)
                for file in family.files)
 
 
 def test_products_of_luts_are_of_ecp5_cells():
-    board = replace(boards.BOARDS["tang_primer_20k"], lut_products="*product*")
-    with pytest.raises(TspError, match=r"lut_products must be empty on a Gowin board, not '\*product\*'"):
-        gowin.GW2A.script(board, "top")
+    for name, pattern in (("tang_primer_20k", "*product*"), ("tang_primer_20k", "*"), ("tang_mega_138k", "*product*")):
+        board = replace(boards.BOARDS[name], lut_products=pattern)
+        with pytest.raises(TspError, match=r"lut_products must be empty on a Gowin board, or '\*' on a GW5A, not '\*"):
+            build.FAMILIES[board.family].script(board, "top")
 
 
 def test_a_floorplan_is_for_ecp5(capsys):

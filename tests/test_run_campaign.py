@@ -79,3 +79,8 @@ def test_work_can_be_sent_to_another_process():
     import pickle
 
     assert pickle.loads(pickle.dumps(partial(campaign.random_rack_program, twins().rack)))
+
+
+def test_stories_of_no_token_are_refused(program: Path, tmp_path: Path):
+    with pytest.raises(TspError, match="--tokens must be at least 1, not 0"):
+        run("faults", "0:1", tmp_path, program=program, tokens=0)

@@ -16,6 +16,8 @@ from .passes import gowin_registers
 
 NEXTPNR = "nextpnr-himbaechel-gowin"
 BRAMS, PRODUCTS = (Path(__file__).with_name(name) for name in ("gowin_brams.txt", "gowin_products.v"))
+ALL = "*"
+"""`Board.lut_products` of a GW5A without multipliers."""
 PLACER = "--placer-heap-beta", "0.6"
 """Fraction of a region that HeAP fills at most. HeAP is nextpnr's only analytic placer for Gowin. With its default of
 0.9, the first legal placement of `micro` on a GW5AST-138 takes a third longer."""
@@ -46,9 +48,11 @@ def yosys_script(series: str, brams: str, name: str, *, products: bool = False, 
 
 
 def _script(series: str, brams: str, products: bool, board: Board, name: str) -> str:
-    if board.lut_products:
-        raise TspError(f"lut_products must be empty on a Gowin board, not {board.lut_products!r}: they are ECP5 cells")
-    return yosys_script(series, brams, name, products=products, two_clocks=bool(board.wires))
+    if board.lut_products not in (("", ALL) if products else ("",)):
+        raise TspError(f"lut_products must be empty on a Gowin board, or {ALL!r} on a GW5A, "
+                       f"not {board.lut_products!r}: such products are ECP5 cells")
+    return yosys_script(series, brams, name, products=products and not board.lut_products,
+                        two_clocks=bool(board.wires))
 
 
 def _route(board: Board, netlist: Netlist, seed: int) -> Routed:
