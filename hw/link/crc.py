@@ -59,6 +59,6 @@ class Crc(wiring.Component):
         for n in reversed(range(self._step)):
             quotient = Signal(name=f"quotient{n}")
             m.d.comb += quotient.eq(Cat(*state[-1], word[n]).xor())
-            state = [terms + [quotient] if POLYNOMIAL >> place & 1 else terms
+            state = [[*terms, quotient] if POLYNOMIAL >> place & 1 else terms
                      for place, terms in enumerate([[], *state[:-1]])]
         return Cat(Cat(terms).xor() for terms in state)
