@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-import cli.one_thread  # noqa: F401  before anything that imports numpy
+import base.one_thread  # noqa: F401  before anything that imports numpy
 from arch.config import CONFIGS, DEFAULT_CONFIG, config_of
 from arch.rack import RackConfig
 from base.cache import FULL

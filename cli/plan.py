@@ -1,6 +1,7 @@
 """`tsp plan`: what a model needs of a chip, before there is any."""
 
 import json
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
@@ -8,11 +9,14 @@ from rich.table import Table
 
 from arch.config import CONFIGS
 from arch.rack import LINKED, RACKS, rack_of
+from base.progress import progress
+from plan.cycles import Cycles
 from plan.divided import Divided
 from plan.machines import CHIPS_A_CARD, GROQCHIP
 from plan.need import WEIGHT_BYTES
 from plan.plan import DEFAULT_CHIP, DEFAULT_PRECISION, Plan, make_plan
 from plan.shapes import PRESETS
+from program.program import DEFAULT_CLOCK_MHZ
 from run.models import find_model
 
 from .models import MODELS
@@ -31,14 +35,21 @@ def plan(
     rack: Annotated[str | None, typer.Option(help=f"In place of a chip: {', '.join(RACKS)}, or NAME.json.")] = None,
     tensor: Annotated[int | None, typer.Option(help="Chips of a group that divide the rows of each matrix.")] = None,
     pipeline: Annotated[int | None, typer.Option(help="Groups of chips, each with consecutive layers.")] = None,
+    sequences: Annotated[int | None, typer.Option(help="Sequences of a program, as for `tsp fit`.  "
+                                                       "[default: 1]")] = None,
+    scales: Annotated[str | None, typer.Option(help="Scales of activations: static, dynamic or robust.  [default: "
+                                                    "static]")] = None,
+    cycles: Annotated[bool, typer.Option("--cycles", help="Also schedule a token, even where the model does not fit: "
+                                                          "some seconds to minutes.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
 ) -> None:
     """Say from shapes alone how many chips a model needs, and the bounds of its speed there and on GPUs."""
     wanted = model if model.lower() in PRESETS else str(find_model(model))
     machine = None if rack is None else rack_of(rack)
     kind = machine.chips[0].name.removesuffix(LINKED) if machine else chip
-    found = make_plan(wanted, chip=kind, rack=machine, precision=precision, context=context, batch=batch, tensor=tensor,
-                      pipeline=pipeline)
+    with progress("scheduling"):
+        found = make_plan(wanted, chip=kind, rack=machine, precision=precision, context=context, batch=batch,
+                          tensor=tensor, pipeline=pipeline, cycles=cycles, scales=scales, sequences=sequences)
     if as_json:
         print(json.dumps(found.as_json()))
         return
@@ -48,6 +59,8 @@ def plan(
     for table in tables:
         print(flush=True)
         plain(WIDTH).print(table)
+    for line in _assumptions(found.divided.cycles) if found.divided and found.divided.cycles else ():
+        print(f"\n{line}")
     print("\nBounds count weights and cache at the peak rates below; links, host and everything else cost nothing.")
     for machine, name, figure in found.sources():
         print(f"  {machine} {name}: {figure.value:.4g} {figure.unit}; {figure.source}")
@@ -97,8 +110,26 @@ def _divided(plan: Plan, divided: Divided) -> Table:
                       " to ".join(dict.fromkeys(f"{_size(count)} ({count / memory:.0%})"
                                                 for count in (min(own), max(own)))))
     table.add_row("SRAM of each is enough, all slices together", "yes" if divided.most <= memory else "no")
-    table.add_row("cycles of a token, for the matrices alone", f"{divided.least_cycles:,}")
+    found = divided.cycles
+    what = "a token" if divided.sequences == 1 else f"a period, {divided.sequences} tokens"
+    table.add_row(f"cycles of {what}, for the matrices alone, at least", f"{divided.least_cycles:,}")
+    for period in found.periods if found else ():
+        table.add_row(f"cycles of {what}, scheduled, positions {period.first}..{period.last}",
+                      f"{period.cycles:,} ({divided.sequences * DEFAULT_CLOCK_MHZ * 1e6 / period.cycles:,.0f} tokens/s "
+                      f"at {DEFAULT_CLOCK_MHZ:g} MHz)")
     return table
+
+
+def _assumptions(found: Cycles) -> Iterator[str]:
+    """What scheduled cycles are, and what they stand on."""
+    yield (f"Scheduled from shapes, for {found.scales} scales: the first and the last of {found.buckets} context "
+           "buckets. Nothing was measured; a program's cycles come to within 2 %.")
+    if found.plan:
+        yield f"Divided by {found.plan}."
+    if found.assumed:
+        yield f"The model does not fit these chips. Assumed: {'; '.join(found.assumed)}."
+    if found.beyond:
+        yield f"No program can be made for such chips, for instructions lack the bits: {', '.join(found.beyond)}."
 
 
 def _roofline(plan: Plan) -> Table:

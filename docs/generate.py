@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import cli.one_thread  # noqa: F401  before anything that imports numpy
+import base.one_thread  # noqa: F401  before anything that imports numpy
 from arch import host_map, isa, latencies, row, tables
 from arch.config import CONFIGS, DEFAULT_CONFIG, REGISTERS
 from arch.isa import Field, LinkOp, Op

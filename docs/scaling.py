@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cli.one_thread  # noqa: F401  before anything that imports numpy
+import base.one_thread  # noqa: F401  before anything that imports numpy
 from arch.config import CONFIGS
 from arch.rack import mesh
 from compiler.capacity import check_fit as check_fit_alone

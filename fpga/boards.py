@@ -52,6 +52,8 @@ class Board:
     pack_for: its arguments for this board.
     pll: the PLL's cell, a key of `fpga.gateware.clock.PLLS`, or "" if mhz is the board's own clock.
     seed: default seed of the placer.
+    floorplan (ECP5): the board whose floorplan this one has, or "" for its own. Both have the same block RAMs and
+    multipliers.
     lut_products: if the chip has more products than the FPGA has multipliers, the registers of the products that are
     made of LUTs, as a yosys pattern.
     wires: of the chip's links, in the order of their numbers. At most one of them gives the chip its clock.
@@ -85,6 +87,7 @@ class Board:
     resubstitute: bool = True
     router_clock: float = 2.0
     seed: int = 1
+    floorplan: str = ""
     pll: str = "EHXPLLL"
     lut_products: str = ""
     rack: str = ""
@@ -130,7 +133,8 @@ def _of_pair(number: int) -> Board:
     sends, takes = (minus, plus) if number else (plus, minus)
     wires = Wires(link=LinkParameters(lanes=8, pins=9, ratio=2, taps=16), connector=("gpio", 0), sends=sends,
                   takes=takes, follows=bool(number), attributes={"IO_TYPE": "LVCMOS33", "SLEWRATE": "FAST"})
-    return replace(ULX3S, name=f"ulx3s_pair{number}", rack="pair", number=number, wires=(wires,))
+    return replace(ULX3S, name=f"ulx3s_pair{number}", rack="pair", number=number, wires=(wires,),
+                   floorplan="ulx3s_pair0")
 
 
 BOARDS = {

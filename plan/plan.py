@@ -99,7 +99,8 @@ class Plan:
             "bytes": {**asdict(self.need), "model": self.need.model, "most": self.need.most},
             "chips": {"weights_alone": self.weights_alone, "model": self.chips, "with_most_programs": self.chips_most,
                       **self.packaging},
-            "divided": self.divided and {**asdict(self.divided), "most": self.divided.most},
+            "divided": self.divided and {**asdict(self.divided), "most": self.divided.most,
+                                         "cycles": self.divided.cycles and self.divided.cycles.as_json()},
             "step": {"weight_bytes": self.work.weights(self.batch), "kv_bytes": self.batch * self.work.kv,
                      "operations": self.batch * self.work.operations,
                      "ops_per_byte": self.work.intensity(self.batch)},
@@ -111,11 +112,12 @@ class Plan:
 
 def make_plan(model: str, *, chip: str = DEFAULT_CHIP, precision: str = DEFAULT_PRECISION, context: int | None = None,
               batch: int = 1, rack: RackConfig | None = None, tensor: int | None = None, pipeline: int | None = None,
-              ) -> Plan:
+              cycles: bool = False, scales: str | None = None, sequences: int | None = None) -> Plan:
     """Plan a preset or a checkpoint.
 
     context: by default the model's. rack: whose chips these are. tensor, pipeline: sizes of `divided`; by default all
-    chips of the rack by rows, and without a rack 1.
+    chips of the rack by rows, and without a rack 1. cycles, scales, sequences: of `divided`, too; scales are static by
+    default, and there is one sequence.
 
     Raises TspError on what is unknown, out of range or beyond the chip.
     """
@@ -129,14 +131,18 @@ def make_plan(model: str, *, chip: str = DEFAULT_CHIP, precision: str = DEFAULT_
     needed = need(shape, machine, precision=precision, context=positions, batch=batch)
     work = Work(shape=shape, precision=precision, context=positions)
     divided = None
-    if rack or tensor is not None or pipeline is not None:
+    if rack or cycles or tensor is not None or pipeline is not None:
         if not machine.config:
-            raise TspError("--tensor and --pipeline divide a model among chips of this project: give --chip or --rack")
+            raise TspError("--cycles, --tensor and --pipeline are for chips of this project: give --chip or --rack")
         if rack:
             sizes = plans(rack, tensor, pipeline)[-1 if tensor or pipeline else 0]
             tensor, pipeline = sizes.tensor, sizes.pipeline
         divided = divide(shape, machine.config, precision=precision, context=positions, rack=rack,
-                         tensor=1 if tensor is None else tensor, pipeline=1 if pipeline is None else pipeline)
+                         tensor=1 if tensor is None else tensor, pipeline=1 if pipeline is None else pipeline,
+                         cycles=cycles, scales=scales or "static", sequences=1 if sequences is None else sequences)
+    elif scales is not None or sequences is not None:
+        raise TspError("--scales and --sequences are for a model that is laid out: give --cycles, --rack, --tensor or "
+                       "--pipeline")
     return Plan(
         shape=shape, chip=machine, precision=precision, context=positions, batch=batch, need=needed, work=work,
         weights_alone=chips(needed.weights, machine), chips=chips(needed.model, machine),

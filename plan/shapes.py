@@ -61,6 +61,13 @@ class Shape:
         """Weights that a token uses, the whole embedding counted as models' authors do."""
         return self._parameters(self.active_experts)
 
+    @property
+    def model(self) -> ModelConfig:
+        """The sizes as the compiler takes them; of a dense model."""
+        return ModelConfig(dim=self.dim, hidden_dim=self.hidden, n_layers=self.layers, n_heads=self.heads,
+                           n_kv_heads=self.kv_heads, vocab_size=self.vocab, seq_len=self.context,
+                           head_dim=self.head_dim, shared_classifier=self.tied)
+
     def _parameters(self, experts: int) -> int:
         layer = self.attention + experts * self.expert + self.router + self.norms * self.dim
         return self.layers * layer + self.dim + self.vocab * self.dim * (1 if self.tied else 2)

@@ -2,7 +2,7 @@
 
 import pytest
 
-import cli.one_thread  # noqa: F401  before numpy is imported
+import base.one_thread  # noqa: F401  before numpy is imported
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

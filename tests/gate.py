@@ -20,9 +20,9 @@ from amaranth.hdl import Elaboratable
 
 from base.cache import cached, content_key
 from base.errors import TspError
-from fpga.boards import BOARDS
-from fpga.flow import ecp5, gowin, tools
-from fpga.flow.build import improve
+from fpga.boards import BOARDS, Board
+from fpga.flow import ecp5, tools
+from fpga.flow.build import FAMILIES, improve
 from fpga.flow.ecp5 import LUT_PRODUCT, yosys_script
 from fpga.flow.passes.gowin_registers import pass_through
 from hw.verilog import RAM
@@ -52,9 +52,9 @@ def netlist(component: Elaboratable, name: str, lut_products: str = "") -> str:
     return "\n".join(("`define NO_INCLUDES", *_models(MODELS), CELLS.read_text(), text))
 
 
-def gowin_netlist(component: Elaboratable, name: str) -> str:
-    """The same of the cells of a GW2A, as nextpnr gets them: each flip-flop has its LUT."""
-    text = (_synthesised(component, name, _gowin(name)) / f"{name}.v").read_text()
+def gowin_netlist(component: Elaboratable, name: str, board: str = "tang_primer_20k") -> str:
+    """The same of the cells of a Gowin board, as nextpnr gets them: each flip-flop has its LUT."""
+    text = (_synthesised(component, name, _gowin(name, BOARDS[board])) / f"{name}.v").read_text()
     return "\n".join((*_models(GOWIN_MODELS), GOWIN_CELLS.read_text(), text))
 
 
@@ -62,9 +62,9 @@ def _ecp5(name: str, lut_products: str = "") -> _Flow:
     return _Flow(yosys_script(name, lut_products), (LUT_PRODUCT,), ecp5.PASSES, ecp5.SOURCES)
 
 
-def _gowin(name: str) -> _Flow:
-    family = gowin.GW2A
-    script = family.script(BOARDS["tang_primer_20k"], name)
+def _gowin(name: str, board: Board) -> _Flow:
+    family = FAMILIES[board.family]
+    script = family.script(board, name)
     return _Flow(script, family.files, (*family.passes, pass_through), family.sources)
 
 

@@ -162,6 +162,20 @@ module MULT18X18 (
   multiplier #(.WIDTH(18), .AREG(AREG), .BREG(BREG), .OUT_REG(OUT_REG)) m (CLK, CE, RESET, ASIGN, BSIGN, A, B, DOUT);
 endmodule
 
+// The multiplier of a GW5A: signed, and each register is there if its parameter names a clock.
+module MULT12X12 (
+    input [11:0] A, B,
+    input [1:0] CLK, CE, RESET,
+    output [23:0] DOUT
+);
+  parameter AREG_CLK = "BYPASS";
+  parameter BREG_CLK = "BYPASS";
+  parameter OREG_CLK = "BYPASS";
+  multiplier #(
+      .WIDTH(12), .AREG(AREG_CLK == "CLK0"), .BREG(BREG_CLK == "CLK0"), .OUT_REG(OREG_CLK == "CLK0")
+  ) m (CLK[0], CE[0], RESET[0], 1'b1, 1'b1, A, B, DOUT);
+endmodule
+
 module multiplier #(
     parameter WIDTH = 9, parameter [0:0] AREG = 0, parameter [0:0] BREG = 0, parameter [0:0] OUT_REG = 0
 ) (

@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import cli.one_thread  # noqa: F401, I001
+import base.one_thread  # noqa: F401, I001
 
 import numpy as np
 from racks import ring

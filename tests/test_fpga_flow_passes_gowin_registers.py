@@ -54,6 +54,16 @@ def test_a_multiplier_takes_all_registers():
     assert multiplier["parameters"] == {"AREG": "1", "BREG": "1", "OUT_REG": "1"}
 
 
+def test_registers_of_a_gw5a_name_their_clock():
+    taken = product()
+    cells(taken)["product"]["type"] = "MULT12X12"
+    assert gowin_registers.take_multipliers(taken) == 8
+    multiplier = cells(taken)["product"]
+    assert multiplier["parameters"] == {"AREG_CLK": "CLK0", "BREG_CLK": "CLK0", "OREG_CLK": "CLK0"}
+    pins = {pin: multiplier["connections"][pin] for pin in ("CLK", "CE", "RESET")}
+    assert pins == {"CLK": [CLOCK, GND], "CE": [VCC, GND], "RESET": [GND, GND]}
+
+
 def test_a_factor_that_something_else_needs_stays_too():
     shared = product()
     shared["modules"]["top"]["ports"]["o"]["bits"].append(HELD[0])

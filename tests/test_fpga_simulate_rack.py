@@ -10,7 +10,7 @@ import pytest
 from board_racks import BOARDS, OTHER, OWN_CLOCKS, ROOT, shared
 from checkpoints import REPOSITORY
 
-from arch.rack import RACKS
+from arch.rack import RACKS, RackConfig
 from base.errors import TspError
 from cli.link_test import ranges
 from cli.main import app
@@ -163,14 +163,16 @@ def test_a_cable_pulled_in_mid_run_is_an_error():
 
 
 @pytest.mark.nightly
-def test_one_latency_at_all_phases():
-    """The follower's clock, and the lines, at any time of a bit."""
+@pytest.mark.parametrize(("rack", "bit"), [(BOARDS, 10_000), (RACKS["pair"], 5_000)],
+                         ids=["a beat a cycle", "two beats a cycle"])
+def test_one_latency_at_all_phases(rack: RackConfig, bit: int):
+    """The follower's clock, and the lines, at any time of a bit, which lasts `bit` ps."""
     rng = np.random.default_rng(0)
     for run in range(8):
-        cable = Cable(delay=int(rng.integers(20_000)), skew=1000, jitter=200, seed=run)
-        with SimulatedRack(BOARDS, cable=cable, phases=[0, int(rng.integers(20_000))]) as boards:
-            lines, _ = open_boards(boards.paths, BOARDS)
-            chips = BoardChips(BOARDS, lines)
+        cable = Cable(delay=int(rng.integers(2 * bit)), skew=bit // 10, jitter=bit // 50, seed=run)
+        with SimulatedRack(rack, cable=cable, phases=[0, int(rng.integers(20_000))]) as boards:
+            lines, _ = open_boards(boards.paths, rack)
+            chips = BoardChips(rack, lines)
             chips.links.bring_up()
             assert chips.links.up(), run
             chips.close()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from arch.isa import Alu, DrainMax, ErUse, Func, Order, Red, Sat
-from arch.vectors import SIDES
+from arch.vectors import SIDES, ceil_div
 from compiler.ir import Acc, Act, Cluster, Mem, Reg, Stream
 from compiler.place.geometry import DRAIN_BURST, Geometry, Head
 from compiler.place.placement import ACROSS
@@ -23,22 +23,57 @@ from .product import add_to_residual, last_of
 from .qkv import Queries, key_scales, keys, project, spread_values, values
 from .state import TokenState
 
-SUM_SLOT = {"W": 2, "E": 3}
-"""Reduction slots of a side's softmax; its scores have slots 0 and 1."""
+SUM_SLOT = 2
+"""First of the two reduction slots of the softmax; scores have slots 0 and 1."""
 
 Outputs = dict[int, dict[str, Act]]
 """Vectors of attention's output in both activation buffers, by the number of a head's first vector among all."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """The vectors of positions of a bucket that one side computes of a head: all, or every other one.
+
+    cache, kv: numbers of their head set and K/V head, or of the halves of these. first, step: which of all vectors they
+    are. count: how many. valid: how many of them need no mask.
+    """
+
+    side: str
+    cache: int
+    kv: int
+    first: int
+    step: int
+    count: int
+    valid: int
+
+    def masks(self, b: Builder, name: str, start: int, count: int) -> Mem:
+        """The masks, in a tensor, of vectors from `start` on."""
+        first = self.first + self.step * start - b.valid
+        return b.tensor(name, first, self.step * (count - 1) + 1)[:: self.step]
+
+
+def _parts(b: Builder, head: Head) -> list[Part]:
+    """Who computes which positions of a head. Without any, a side is left out."""
+    caches = b.geometry.halves(head.head_set)
+    step = len(caches)
+    parts = [Part(side=SIDES[cache % 2], cache=cache, first=first, step=step,
+                  kv=head.kv + (cache - head.head_set) * b.geometry.heads_per_vector,
+                  count=ceil_div(b.chunks - first, step), valid=ceil_div(b.valid - first, step))
+             for first, cache in enumerate(caches)]
+    return [part for part in parts if part.count]
+
+
 @dataclass(frozen=True)
 class Scores:
-    """Of a head: scores of all positions of the bucket in SRAM, and the largest, in every lane of a register.
+    """Of a head: scores of all positions of the bucket in SRAM, by who computes them, and the largest, in every lane of
+    a register. slot: 0 or 1, that of the head's reductions.
 
     With static keys, SRAM has the products of query and key, which EXP2 shifts to scores.
     """
 
-    scores: Mem
+    scores: list[tuple[Part, Mem]]
     largest: Reg
+    slot: int
 
 
 def attention(b: Builder, state: TokenState) -> None:
@@ -104,73 +139,82 @@ def _scores(b: Builder, state: TokenState, head: Head, query: Reg | Mem | Act, n
 
     Positions before the bucket's first do not wait for this token's key.
     """
-    label, g, s, side = "score", b.geometry, b.shifts, head.side
-    act = query if isinstance(query, Act) else _int8_query(b, state, head, query)
-    scores, largest = b.tensor(f"t_{side}{number % 2}"), b.regs(1)
+    label, g, s, parts = "score", b.geometry, b.shifts, _parts(b, head)
+    acts = {head.side: query} if isinstance(query, Act) else _int8_query(b, state, head, query, parts)
+    largest, slot, begun = b.regs(1), number % 2 if g.halved else SIDES.index(head.side), 0
+    scores = {part.side: b.tensor(f"t_{part.side}{number % 2}") for part in parts}
     drains = g.static_keys and b.config.drain_max and b.valid > 0
-    for start, count in _bursts(b, state.mask, drains):
-        acc = Acc(side, b.accumulators[side].take(count, g.position_burst), count)
-        now = start >= b.valid
-        weights = [keys(b, head.head_set, group, start, count, now=now)
+    for part, start, count in _bursts(b, parts, state.mask, drains):
+        acc = Acc(part.side, b.accumulators[part.side].take(count, g.position_burst), count)
+        now, to = start >= part.valid, scores[part.side][start : start + count]
+        weights = [keys(b, part.cache, group, start, count, now=now)
                    for group in range(1, b.config.weight_groups + 1)]
-        b.cluster(label).mac(weights, act, acc, vector_entries=g.vector_entries)
+        b.cluster(label).mac(weights, acts[part.side], acc, vector_entries=g.vector_entries)
         if drains and not now:
             cluster = b.cluster(label)
-            products = cluster.drain(acc, DrainMax.MORE if start else DrainMax.FIRST)
-            cluster.write(products, scores[start : start + count])
-            continue
-        if drains and start == b.valid:
+            cluster.write(cluster.drain(acc, DrainMax.MORE if start else DrainMax.FIRST), to)
+        if drains and (start == part.valid or start + count == part.count == part.valid):
             cluster = b.cluster(label)
-            cluster.alu(a=cluster.drain(Acc(side, 0), DrainMax.DRIVE), red=Red.MAX, red_slot=SIDES.index(side))
-        scaled = {"a": acc, "n": count, "dst": scores[start : start + count], "sat": Sat.S32}
+            greatest = cluster.drain(Acc(part.side, 0), DrainMax.DRIVE)
+            _, top = cluster.alu(a=greatest, red=Red.MAX, red_slot=slot, red_keep=begun)
+            begun = 1
+        if drains and not now:
+            continue
+        scaled = {"a": acc, "n": count, "dst": to, "sat": Sat.S32}
         if not g.static_keys:
-            scaled |= {"b": key_scales(b, head.kv, start, count, now=now), "func": Func.MUL, "pre": s.score_pre,
+            scaled |= {"b": key_scales(b, part.kv, start, count, now=now), "func": Func.MUL, "pre": s.score_pre,
                        "post": s.score, "sat": Sat.S24}
         if now:
-            scaled = _masked(b, state.mask, label, scaled, start - b.valid, count)
+            scaled = _masked(b, state.mask, label, scaled, part, start)
         cluster = b.cluster(label)
-        _, top = b.alu(cluster, **scaled, red=Red.MAX, red_slot=SIDES.index(side), red_keep=int(start > 0))
+        _, top = b.alu(cluster, **scaled, red=Red.MAX, red_slot=slot, red_keep=begun)
+        begun = 1
     shift: dict[str, Any] = {"pre": s.score} if g.static_keys else {}
     b.alu(cluster, a=b.across_lanes(cluster, top, Red.MAX), **shift, dst=largest)
-    return Scores(scores, largest)
+    return Scores(scores=[(part, scores[part.side]) for part in parts], largest=largest, slot=slot)
 
 
-def _int8_query(b: Builder, state: TokenState, head: Head, query: Reg | Mem) -> Act:
-    """A head's query in an activation buffer, with 0 in the lanes of others."""
+def _int8_query(b: Builder, state: TokenState, head: Head, query: Reg | Mem, parts: list[Part]) -> dict[str, Act]:
+    """A head's query in the activation buffers of its sides, with 0 in the lanes of others."""
     vectors = b.geometry.head_vectors
-    act = Act(head.side, b.activations[head.side].take(vectors), vectors)
+    acts = {part.side: Act(part.side, b.activations[part.side].take(vectors), vectors) for part in parts}
     cluster = b.cluster("score")
     own = {"alu": Alu.AND, "c": state.head_lanes[head.member]} if state.head_lanes else {}
     q8, _ = cluster.alu(a=query, pre=Q_SHIFT, sat=Sat.S8, n=vectors, **own)
-    cluster.load(q8, act)
-    return act
+    b.load(cluster, q8, acts)
+    return acts
 
 
-def _bursts(b: Builder, mask: Reg | None, drains: bool) -> list[tuple[int, int]]:
-    """(first, count) of the vectors of positions whose scores are computed in a burst, all masked or none. Few masks
-    are in registers, and applied at once; others come from SRAM, a few at a time. drains: those without a mask take no
-    operation of the VXM."""
+def _bursts(b: Builder, parts: list[Part], mask: Reg | None, drains: bool) -> Iterator[tuple[Part, int, int]]:
+    """(part, first, count) of the vectors of positions whose scores are computed in a burst, all masked or none; the
+    parts take turns. Few masks are in registers, and applied at once; others come from SRAM, a few at a time. drains:
+    those without a mask take no operation of the VXM."""
     most = b.geometry.position_burst if b.geometry.masks_on_both_sides else DRAIN_BURST
     masked = max(most, mask.count) if mask else most
     free = b.geometry.position_burst if drains else most
-    edges = sorted({*range(0, b.valid, free), b.valid, *range(b.valid, b.chunks, masked), b.chunks})
-    return [(start, end - start) for start, end in itertools.pairwise(edges)]
+    found = []
+    for part in parts:
+        edges = sorted({*range(0, part.valid, free), part.valid, *range(part.valid, part.count, masked), part.count})
+        found.append([(part, start, end - start) for start, end in itertools.pairwise(edges)])
+    for turn in itertools.zip_longest(*found):
+        yield from filter(None, turn)
 
 
-def _masked(b: Builder, mask: Reg | None, label: str, scaled: dict[str, Any], first: int, count: int,
+def _masked(b: Builder, mask: Reg | None, label: str, scaled: dict[str, Any], part: Part, start: int,
             ) -> dict[str, Any]:
-    """The operation that ends `scaled` scores with mask vectors first.. added; what it needs is written before."""
+    """The operation that ends `scaled` scores of vectors start.. of a part with masks added; what it needs is written
+    before."""
+    g, scores, count = b.geometry, scaled["dst"], scaled["n"]
     if mask:
-        return scaled | {"alu": Alu.ADD, "c": mask[first : first + count]}
-    part = scaled["dst"]
-    if "b" not in scaled and b.geometry.together > 1:
-        return scaled | {"alu": Alu.ADD, "c": b.tensor(f"mask_{ACROSS[scaled['a'].side]}", first, count)}
+        return scaled | {"alu": Alu.ADD, "c": mask[start - part.valid : start - part.valid + count]}
+    if "b" not in scaled and (g.together > 1 or g.halved):
+        return scaled | {"alu": Alu.ADD, "c": part.masks(b, f"mask_{ACROSS[part.side]}", start, count)}
     b.op(label, **scaled | {"sat": Sat.S32})
-    add = {"a": part, "alu": Alu.ADD, "sat": scaled["sat"], "n": count, "dst": part}
-    if b.geometry.masks_on_both_sides:
-        return add | {"c": b.tensor("mask_W0" if part.slice == "E0" else "mask_E0", first, count)}
+    add = {"a": scores, "alu": Alu.ADD, "sat": scaled["sat"], "n": count, "dst": scores}
+    if g.masks_on_both_sides:
+        return add | {"c": part.masks(b, "mask_W0" if scores.slice == "E0" else "mask_E0", start, count)}
     copy = b.regs(count)
-    b.op(label, a=b.tensor("mask_W0", first, count), n=count, dst=copy)
+    b.op(label, a=part.masks(b, "mask_W0", start, count), n=count, dst=copy)
     b.free(copy)
     return add | {"c": copy}
 
@@ -180,37 +224,52 @@ def _masked(b: Builder, mask: Reg | None, label: str, scaled: dict[str, Any], fi
 
 def _values(b: Builder, state: TokenState, head: Head, found: Scores, outputs: Outputs) -> None:
     """Numerators of the softmax, their value product, and its division by their sum into `outputs`."""
-    g, side, n = b.geometry, head.side, b.chunks
-    act = Act(side, b.activations[side].take(n, g.position_burst), n)
+    g, parts = b.geometry, [part for part, _ in found.scores]
+    acts = {part.side: Act(part.side, b.activations[part.side].take(part.count, g.position_burst), part.count)
+            for part in parts}
     r, er = b.regs(1), b.exponents.take()
-    _numerators(b, found, act, r, er)
-    vector = (b.head_accumulator(side, head.member) if state.head_lanes
-              else b.accumulators[side].take(g.head_vectors))
-    acc = Acc(side, vector, g.head_vectors)
-    weights = [values(b, head.kv, group, n) for group in range(1, b.config.weight_groups + 1)]
-    b.cluster("value product").mac(weights, act, acc, vector_entries=g.vector_entries,
-                                   first_entry=head.member * g.head_entries, accs=g.head_entries, order=Order.TILE)
-    _output(b, head, acc, r, er, outputs)
+    _numerators(b, found, acts, r, er)
+    accs = []
+    for part in parts:
+        vector = (b.head_accumulator(part.side, head.member) if state.head_lanes
+                  else b.accumulators[part.side].take(g.head_vectors))
+        accs.append(Acc(part.side, vector, g.head_vectors))
+        weights = [values(b, part.kv, group, part.count) for group in range(1, b.config.weight_groups + 1)]
+        b.cluster("value product").mac(weights, acts[part.side], accs[-1], vector_entries=g.vector_entries,
+                                       first_entry=head.member * g.head_entries, accs=g.head_entries, order=Order.TILE)
+    _output(b, head, _whole(b, accs), r, er, outputs)
     b.free(found.largest, r)
     b.exponents.give(er)
 
 
-def _numerators(b: Builder, found: Scores, act: Act, r: Reg, er: int) -> None:
-    """2**(score - largest) of all positions in the activation buffer; r, er: the reciprocal of their sum."""
-    label, side = "softmax", act.side
-    most = b.geometry.position_burst
+def _numerators(b: Builder, found: Scores, acts: dict[str, Act], r: Reg, er: int) -> None:
+    """2**(score - largest) of all positions in the activation buffers; r, er: the reciprocal of their sum."""
+    label, most, begun = "softmax", b.geometry.position_burst, 0
     shift: dict[str, Any] = {"pre": b.shifts.score} if b.geometry.static_keys else {}
-    for start in range(0, act.count, most):
-        count = min(most, act.count - start)
+    bursts = [[(part, scores, start, min(most, part.count - start)) for start in range(0, part.count, most)]
+              for part, scores in found.scores]
+    for part, scores, start, count in filter(None, itertools.chain(*itertools.zip_longest(*bursts))):
         cluster = b.cluster(label)
-        p, total = cluster.alu(a=found.scores[start : start + count], func=Func.EXP2, c=found.largest, post=7, **shift,
-                               sat=Sat.S8, n=count, red=Red.SUM, red_slot=SUM_SLOT[side], red_keep=int(start > 0))
-        cluster.load(p, act.entries(start, count))
+        p, total = cluster.alu(a=scores[start : start + count], func=Func.EXP2, c=found.largest, post=7, **shift,
+                               sat=Sat.S8, n=count, red=Red.SUM, red_slot=SUM_SLOT + found.slot, red_keep=begun)
+        cluster.load(p, acts[part.side].entries(start, count))
+        begun = 1
     b.alu(cluster, a=b.across_lanes(cluster, total, Red.SUM), func=Func.RECIP, post=FRAC[Func.RECIP], alu=Alu.ADD,
           dst=r, er_dst=er)
 
 
-def _output(b: Builder, head: Head, acc: Acc, r: Reg, er: int, outputs: Outputs) -> None:
+def _whole(b: Builder, accs: list[Acc]) -> Acc | Reg:
+    """The sum of the products of both sides; it needs no more than 31 bits (`check_products`)."""
+    if len(accs) == 1:
+        return accs[0]
+    west, east = accs
+    total = b.regs(west.count)
+    b.op("attention output", a=west, alu=Alu.ADD, c=east, n=west.count, dst=total)
+    b.free(total)
+    return total
+
+
+def _output(b: Builder, head: Head, acc: Acc | Reg, r: Reg, er: int, outputs: Outputs) -> None:
     """The head's int8 output. The last head of a vector loads the vector, and adds it to `outputs`; other ones leave
     their lanes in SRAM."""
     label, g, s = "attention output", b.geometry, b.shifts

@@ -6,7 +6,6 @@ from arch.config import PLANES
 from arch.isa import Alu, ErUse, Fmt, Func, Red
 from arch.vectors import SIDES
 from compiler.ir import Acc, As, Imm, Iota, Mem, Reg
-from compiler.place.layout import Tensor
 from program.arithmetic import ROPE_FRACTION, ROPE_STEP
 from program.integer import RESIDUAL
 
@@ -16,15 +15,11 @@ from .index import (
     INDEX_EMB_SCALE,
     INDEX_EMBEDDING,
     INDEX_HIGH,
-    INDEX_K,
     INDEX_LOW,
-    INDEX_SCALE,
-    INDEX_V,
     load_index,
-    one_hot_mask,
-    own_masks,
     shifted_one,
 )
+from .index_caches import index_caches
 from .product import write_residual
 from .state import TokenState
 
@@ -53,7 +48,7 @@ def begin(b: Builder) -> TokenState:
     else:
         _without_embedding(b)
     b.free(token)
-    _index_position(b, position)
+    index_caches(b, position)
     _rotation(b, position, cos, sin)
     mask = _mask(b, position)
     _head_lanes(b, head_lanes)
@@ -69,47 +64,6 @@ def _bytes(b: Builder) -> int:
 
 
 # --- position ------------------------------------------------------------------------------------------------------
-
-
-def _index_position(b: Builder, position: Reg) -> None:
-    """Index registers of keys, of their scales if they have some, and of values."""
-    rows, label = b.config.rows, "index vectors"
-    nothing = _at_constant_position(b, position)
-    for group, slices in _slices_by_group(b.placement.k).items():
-        masks = b.regs(1)
-        one_hot_mask(b, label, position, rows - 1, one="one_plane", before=PLANES * (group - 1),
-                     rest=own_masks(b, "lanes"), nothing=nothing, dst=masks)
-        load_index(b, label, position, shift=rows.bit_length() - 1, scale="words", masks=masks, slices=sorted(slices),
-                   register=INDEX_K, own=True)
-        b.free(masks)
-    masks = b.regs(1)
-    one_hot_mask(b, label, position, b.geometry.lanes - 1, one="one_lane", rest=own_masks(b, "planes"),
-                 nothing=nothing, dst=masks)
-    if not b.geometry.static_keys:
-        load_index(b, label, position, shift=b.config.lane_bits, scale="one", masks=masks, slices=["E0", "W0"],
-                   register=INDEX_SCALE, own=True)
-    slices = sorted(set().union(*_slices_by_group(b.placement.v).values()))
-    load_index(b, label, position, shift=b.config.lane_bits, scale="steps", masks=masks, slices=slices,
-               register=INDEX_V, own=True)
-    b.free(masks, nothing)
-
-
-def _at_constant_position(b: Builder, position: Reg) -> Reg | None:
-    """-1 where the position's keys and values are constants of the model, which no token writes, else 0; None if there
-    are none. The caller returns the register."""
-    if b.model.first < 0:
-        return None
-    flag = b.regs(1)
-    b.op("index vectors", a=position, alu=Alu.EQ, c=Imm(0), dst=flag)
-    return flag
-
-
-def _slices_by_group(tensors: dict[tuple[int, int], Tensor]) -> dict[int, set[str]]:
-    """Slices of keys or values by weight group."""
-    found: dict[int, set[str]] = {}
-    for (_, group), tensor in tensors.items():
-        found.setdefault(group, set()).add(tensor.slice)
-    return found
 
 
 def _rotation(b: Builder, position: Reg, cos: Reg, sin: Reg) -> None:

@@ -94,8 +94,9 @@ class Builder:
     """
 
     def __init__(self, placement: Placement, chunks: int, valid: int = 0, exchange: "Exchange | None" = None) -> None:
-        self.placement, self.chunks, self.valid, self.exchange = placement, chunks, valid, exchange
+        self.placement, self.chunks, self.exchange = placement, chunks, exchange
         self.geometry: Geometry = placement.geometry
+        self.valid = self.geometry.known(valid)
         self.model: IntegerModel = self.geometry.model
         self.config: ChipConfig = self.geometry.config
         self.shifts = self.model.shifts

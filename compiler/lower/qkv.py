@@ -137,15 +137,17 @@ def _key(b: Builder, state: TokenState, head_set: int, y: Reg) -> None:
             cluster = b.cluster(label)
             both, _ = cluster.alu(a=temp, rep=Rep.REP16)
             lanes = cluster.sxm(both, Op.SHIFT, lane=member * b.model.head_size % g.lanes, distribute=1)
-            cluster.write(lanes, _new_scale(b, kv))
+            for half in g.halves(head_set):
+                cluster.write(lanes, _new_scale(b, kv + (half - head_set) * g.heads_per_vector))
     b.free(y, r)
     b.exponents.give(er)
 
 
 def _write_keys(b: Builder, cluster: Cluster, head_set: int, k8: Stream) -> None:
-    """int8 keys, each byte on all planes, into the cache."""
-    for group in range(1, b.config.weight_groups + 1):
-        cluster.write(k8, _new_keys(b, head_set, group))
+    """int8 keys, each byte on all planes, into the cache; of two halves, index registers let one keep them."""
+    for half in b.geometry.halves(head_set):
+        for group in range(1, b.config.weight_groups + 1):
+            cluster.write(k8, _new_keys(b, half, group))
 
 
 def _new_keys(b: Builder, head_set: int, group: int) -> Mem:
@@ -173,7 +175,7 @@ def key_scales(b: Builder, kv: int, start: int, count: int, *, now: bool, index:
     pair, half = divmod(g.kv_heads(side).index(kv), 2)
     cells = (("kscale", side, pair, b.placement.sequence),) if now else ()
     mem = b.placement.tensors[f"kscale_{side}"].mem(
-        pair * g.chunks + start, count, planes=3 << 2 * half, cells=cells,
+        pair * g.cached_chunks + start, count, planes=3 << 2 * half, cells=cells,
         **({"index": index} if index else {}))
     return As(mem, (Fmt.LO16, Fmt.HI16)[half])
 
@@ -238,8 +240,10 @@ def values(b: Builder, kv: int, group: int, chunks: int) -> Mem:
 
 
 def _copies(b: Builder, kv: int) -> list[int]:
-    """This chip's K/V heads that are copies of one of them, itself among them."""
-    share = b.geometry.share
+    """This chip's K/V heads that are copies of one of them, or halves, itself among them."""
+    share, g = b.geometry.share, b.geometry
+    if g.halved:
+        return [kv, kv + g.heads_per_vector]
     if not (share and share.dealt):
         return [kv]
     held = share.heads[b.chip].kv
@@ -249,6 +253,8 @@ def _copies(b: Builder, kv: int) -> list[int]:
 def _held(b: Builder, head: int) -> list[int]:
     """This chip's K/V heads that are a head of the model."""
     assert b.geometry.share
+    if b.geometry.halved:
+        return [0, 1] if head in b.geometry.share.heads[b.chip].kv else []
     return [n for n, each in enumerate(b.geometry.share.heads[b.chip].kv) if each == head]
 
 

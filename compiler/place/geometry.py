@@ -65,6 +65,7 @@ class Geometry:
     model: the model; on a chip of a rack, the rows or layers of it that the chip holds.
     share: what the other chips hold, if rows are divided. stage: if layers are.
     together: independent sequences that a program advances in each of its periods.
+    halve: whether both hemispheres share the positions of a single head set, see `halved`.
     """
 
     config: ChipConfig
@@ -72,6 +73,7 @@ class Geometry:
     share: Share | None = None
     stage: Stage | None = None
     together: int = 1
+    halve: bool = False
 
     def __post_init__(self) -> None:
         size, rows = self.model.head_size, self.config.rows
@@ -169,6 +171,31 @@ class Geometry:
         return ceil_div(self.model.context, self.lanes)
 
     @property
+    def halved(self) -> bool:
+        """Whether both hemispheres work on each query head: of the only head set, they have vectors of positions in
+        turn. A half of its cache is numbered like a head set: 0 in the west, 1 in the east."""
+        return self.halve and self.head_sets == 1 and self.together == 1
+
+    @property
+    def caches(self) -> int:
+        """Head sets, or halves of one, that have a cache."""
+        return 2 if self.halved else self.head_sets
+
+    @property
+    def cached_chunks(self) -> int:
+        """Vectors of positions that a cache holds."""
+        return ceil_div(self.chunks, 2) if self.halved else self.chunks
+
+    def known(self, valid: int) -> int:
+        """Of the first `valid` vectors of positions, which are full at every token of a bucket, those that its program
+        takes as such: of both halves the same number."""
+        return valid - valid % 2 if self.halved else valid
+
+    def halves(self, head_set: int) -> list[int]:
+        """The caches that hold a head set."""
+        return [0, 1] if self.halved else [head_set]
+
+    @property
     def head_vectors(self) -> int:
         """Vectors of a head."""
         return ceil_div(self.model.head_size, self.lanes)
@@ -247,14 +274,15 @@ class Geometry:
         """Whether a token's queries stay in the VXM's registers: the other contents leave room for them."""
         residual = len(self.resident) if self.residual_in_registers else 0
         masks = self.heads_per_vector if self.heads_per_vector > 1 else 0
-        return (len(self.query_vectors()) + residual + 2 * self.head_vectors + masks + WORKING
+        sums = self.head_vectors if self.halved else 0
+        return (len(self.query_vectors()) + residual + 2 * self.head_vectors + masks + sums + WORKING
                 <= self.registers)
 
     @property
     def masks_on_both_sides(self) -> bool:
         """Whether the masks of positions are in both inner slices: in the one across from any score. Of several
-        sequences in one program they never are in registers."""
-        return self.head_vectors > 1 or self.together > 1
+        sequences in one program, and where a side has every other one, they never are in registers."""
+        return self.head_vectors > 1 or self.together > 1 or self.halved
 
     @property
     def by_sides(self) -> bool:
@@ -264,7 +292,10 @@ class Geometry:
                 and self.head_sets % 2 == 0)
 
     def kv_heads(self, side: str) -> list[int]:
-        """K/V heads of a hemisphere."""
+        """K/V heads of a hemisphere, as caches number them: halves of a head have two numbers."""
+        if self.halved:
+            first = SIDES.index(side) * self.heads_per_vector
+            return [first + kv for kv in range(self.model.kv_heads)]
         return [kv for kv in range(self.model.kv_heads) if SIDES[kv // self.heads_per_vector % 2] == side]
 
     def heads(self, side: str) -> list[Head]:

@@ -140,15 +140,15 @@ class Placement:
 
 
 def place(config: ChipConfig, model: IntegerModel, rope_rate: np.ndarray, share: Share | None = None,
-          stage: Stage | None = None, together: int = 1) -> Placement:
+          stage: Stage | None = None, together: int = 1, halve: bool = False) -> Placement:
     """Allocate all tensors.
 
     share, stage: what the chips of a rack hold; `model` is then what this chip holds. together: sequences in one
-    program.
+    program. halve: see `Geometry`.
 
     Raises TspError that names what does not fit.
     """
-    geometry = Geometry(config, model, share, stage, together)
+    geometry = Geometry(config, model, share, stage, together, halve)
     placement = Placement(geometry, Layout(config, model.layers, apart=together > 1))
     if ceil_div(geometry.tokens, geometry.lanes) * geometry.lanes > 1 << 16:
         raise TspError(f"the vocabulary must have at most 65536 tokens, not {geometry.tokens}")
@@ -205,22 +205,23 @@ class _Placer:
 
     def _cache(self) -> None:
         g = self.g
-        for head_set in range(g.head_sets):
+        for head_set in range(g.caches):
             side = SIDES[head_set % 2]
             for group in range(1, self.config.weight_groups + 1):
                 self.p.k[head_set, group] = self.layout.claim(  # program files call a head set a unit
-                    f"{KEYS} of unit {head_set}", f"{side}{group}", g.chunks * g.vector_entries * g.head_vectors,
+                    f"{KEYS} of unit {head_set}", f"{side}{group}", g.cached_chunks * g.vector_entries * g.head_vectors,
                     per_layer=True, copies=g.sequences)
                 for member in range(g.heads_per_vector):
                     kv = head_set * g.heads_per_vector + member
                     self.p.v[kv, group] = self.layout.claim(
-                        f"{VALUES} of head {kv}", f"{side}{group}", g.chunks * g.head_entries, per_layer=True,
+                        f"{VALUES} of head {kv}", f"{side}{group}", g.cached_chunks * g.head_entries, per_layer=True,
                         copies=g.sequences)
         if g.static_keys:
             self._key_offsets()
         for side in SIDES if not g.static_keys else ():
             pairs = max(1, ceil_div(len(g.kv_heads(side)), 2))
-            self.p.tensors[f"kscale_{side}"] = self._add("K scales", ACROSS[side], pairs * g.chunks, True, g.sequences)
+            self.p.tensors[f"kscale_{side}"] = self._add("K scales", ACROSS[side], pairs * g.cached_chunks, True,
+                                                         g.sequences)
         if self.m.first >= 0:
             self._first_token()
 
@@ -256,10 +257,10 @@ class _Placer:
         for side in SIDES:
             tensor = self.p.tensors[f"kscale_{side}"]
             data = np.zeros((m.layers, tensor.quads, PLANES, g.lanes), np.uint8)
-            for number, kv in enumerate(g.kv_heads(side)):
+            for number, kv in enumerate(kv for kv in g.kv_heads(side) if kv < m.kv_heads):
                 pair, half = divmod(number, 2)
                 scale = np.ascontiguousarray(m.first_m[:, kv, None]).view(np.uint8)
-                data[:, pair * g.chunks, 2 * half : 2 * half + 2, 0] = scale
+                data[:, pair * g.cached_chunks, 2 * half : 2 * half + 2, 0] = scale
             self._fills.append((tensor, data))
 
     def _matrix(self, name: str, rows: dict[str, np.ndarray], scales: dict[str, np.ndarray],
@@ -635,6 +636,9 @@ def qkv_vectors(g: Geometry) -> list[tuple[str, tuple[str, int, int, int]]]:
         outputs = [*(("k", n, 0, v) for n in range(len(own.keys)) for v in vectors),
                    *(("q", *place) for place in g.query_vectors()),
                    *(("v", n, 0, v) for n in range(len(own.values)) for v in vectors)]
+        return [(SIDES[n % 2], output) for n, output in enumerate(outputs)]
+    if g.halved:  # neither side has more of the attention
+        outputs = [(kind, *place) for kind in "kqv" for place in g.query_vectors() if kind == "q" or place[1] == 0]
         return [(SIDES[n % 2], output) for n, output in enumerate(outputs)]
     kv = [(SIDES[s % 2], s, v) for s in range(g.head_sets) for v in range(g.head_vectors)]
     found = [(side, ("k", s, 0, v)) for side, s, v in kv]

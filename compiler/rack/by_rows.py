@@ -26,15 +26,15 @@ FACTOR_LIMIT = SAT_LIMIT[Sat.S18]
 
 
 def shares(rack: RackConfig, model: IntegerModel, planes: Mapping[str, int], whole: frozenset[str] = frozenset(),
-           scattered: bool = False) -> list[Share]:
+           scattered: bool = False, halve: bool = False) -> list[Share]:
     """What each chip of a rack, or of a group of its chips, holds: as equal parts as whole vectors, and whole heads,
-    allow. planes, whole, scattered: see `Share`.
+    allow. planes, whole, scattered: see `Share`. halve: see `heads_of`.
 
     Raises TspError that names what is too small to be divided.
     """
     chips, lanes = len(rack.chips), rack.chips[0].lanes
     parts: dict[str, Any] = {
-        "heads": heads_of_all(rack, model),
+        "heads": heads_of_all(rack, model, halve),
         "residual": parts_of(rack, f"vectors of {lanes} channels (dim)", ceil_div(model.dim, lanes), 1),
         "hidden": parts_of(rack, f"vectors of {lanes} inner channels (hidden_dim)", ceil_div(model.hidden, lanes), 1),
         "vocab": parts_of(rack, f"vectors of {lanes} tokens (vocab_size)", ceil_div(model.vocab, lanes), 2),
@@ -53,15 +53,15 @@ def parts_of(rack: RackConfig, what: str, count: int, least: int) -> tuple[range
     return tuple(range(count * chip // chips, count * (chip + 1) // chips) for chip in range(chips))
 
 
-def heads_of_all(rack: RackConfig, model: IntegerModel) -> tuple[Heads, ...]:
-    """By chip, its heads.
+def heads_of_all(rack: RackConfig, model: IntegerModel, halve: bool = False) -> tuple[Heads, ...]:
+    """By chip, its heads. halve: see `heads_of`.
 
     Where several chips have copies of a K/V head, its keys and values are computed by one of them all, which sends them
     to those that need them: outputs of the projections are dealt so that the chip with the most has as few as possible.
     Heads that share a vector are not dealt, and all chips must be linked with each other.
     """
     chips = len(rack.chips)
-    found = [heads_of(chips, model, chip) for chip in range(chips)]
+    found = [heads_of(chips, model, chip, halve) for chip in range(chips)]
     if model.kv_heads >= chips or not rack.meshed or model.head_size < rack.chips[0].lanes:
         return tuple(found)
     outputs = [[list(heads.queries), [], []] for heads in found]
@@ -73,12 +73,12 @@ def heads_of_all(rack: RackConfig, model: IntegerModel) -> tuple[Heads, ...]:
                  for heads, (_, keys, values) in zip(found, outputs, strict=True))
 
 
-def heads_of(chips: int, model: IntegerModel, chip: int) -> Heads:
+def heads_of(chips: int, model: IntegerModel, chip: int, halve: bool = False) -> Heads:
     """The heads of a chip: K/V heads with all their query heads, if there are enough for all chips.
 
     Otherwise query heads are divided, and each chip that has some of a K/V head has a copy of it. A chip with several
-    query heads of one K/V head alone has it once in each hemisphere, so that both compute. Chips beyond the last query
-    head have none.
+    query heads of one K/V head alone has it once in each hemisphere, so that both compute; with `halve` it has it once,
+    and each hemisphere has half of the positions. Chips beyond the last query head have none.
     """
     each = model.heads // model.kv_heads
     if model.kv_heads >= chips:
@@ -87,7 +87,7 @@ def heads_of(chips: int, model: IntegerModel, chip: int) -> Heads:
     queries = range(ceil_div(model.heads * chip, chips), ceil_div(model.heads * (chip + 1), chips))
     counts = Counter(query // each for query in queries)
     most = math.gcd(*counts.values())
-    if len(counts) == 1 and most % 2 == 0:
+    if len(counts) == 1 and most % 2 == 0 and not halve:
         most //= 2
     kv = tuple(head for head, count in counts.items() for _ in range(count // most))
     return Heads(kv, tuple(queries), kv, kv)

@@ -12,6 +12,7 @@ from compiler.capacity import check_wanted, hollow_model, hollow_sizes, longest_
 from compiler.place.lifetimes import check_lifetimes
 from compiler.place.placement import Placement, place
 from compiler.place.stage import Stage
+from compiler.schedule.assemble import Code
 from program.integer import MATRICES, IntegerModel, array_shapes
 from program.shape import ModelConfig
 
@@ -44,23 +45,43 @@ def best_plan(model: ModelConfig, rack: RackConfig, wanted: int | None, four_bit
     """The plan with the greatest context and, of several, the fewest cycles, scheduled without search. Its context is 0
     if none fits.
 
-    A plan whose matrices alone take more cycles than one that serves all that is wanted is not tried.
+    A plan whose matrices alone take more cycles than one that serves all that is wanted is not tried. `Plan.halve` is
+    tried last.
 
     Raises TspError if `wanted` is out of range.
     """
     check_wanted(model, wanted)
     least, best, most = {plan: least_cycles(model, rack, four_bit, plan) for plan in among}, None, 0.0
-    for plan in sorted(among, key=least.__getitem__):
-        if best and best.context == (wanted or model.seq_len) and least[plan] >= most:
-            break
+
+    def try_(plan: Plan) -> None:
+        nonlocal best, most
         trial = _Trial(model, rack, four_bit, plan)
         choice = trial.choice(wanted)
         if best is None or (choice.context, -trial.cycles(choice)) > (best.context, -most):
             best, most = choice, trial.cycles(choice)
+
+    for plan in sorted(among, key=least.__getitem__):
+        if best and best.context == (wanted or model.seq_len) and least[plan] >= most:
+            break
+        try_(plan)
     assert best
+    for plan in halved(model, rack, four_bit, best.plan):
+        try_(plan)
     if best.context and best.plan.sequences > 1:
         return replace(best, plan=balanced(model, rack, best.context, four_bit, best.plan))
     return best
+
+
+def halved(model: ModelConfig, rack: RackConfig, four_bit: frozenset[str], plan: Plan) -> list[Plan]:
+    """The same plan with both hemispheres on each head of a chip with one K/V head; none if there is no such chip."""
+    if plan.halve:
+        return []
+    other = replace(plan, halve=True)
+    try:
+        placements = place_hollow(model, rack, 1, four_bit, other)
+    except TspError:
+        return []
+    return [other] if any(chip.geometry.halved for chip in placements.chips) else []
 
 
 def least_cycles(model: ModelConfig, rack: RackConfig, four_bit: frozenset[str], plan: Plan) -> float:
@@ -114,7 +135,8 @@ class _Trial:
 def roomy_context(model: ModelConfig, rack: RackConfig, wanted: int | None, four_bit: frozenset[str], plan: Plan,
                   scales: str) -> int:
     """The longest context that SRAM has room for: `Choice.context` is no longer."""
-    return longest_context(model, wanted, rack.chips[0].lanes, _Trial(model, rack, four_bit, plan, scales).room)[0]
+    return max(longest_context(model, wanted, rack.chips[0].lanes, _Trial(model, rack, four_bit, each, scales).room)[0]
+               for each in [plan, *halved(model, rack, four_bit, plan)])
 
 
 def rescaled(model: ModelConfig, rack: RackConfig, four_bit: frozenset[str], choice: Choice, scales: str) -> Choice:
@@ -128,15 +150,20 @@ def balanced(model: ModelConfig, rack: RackConfig, context: int, four_bit: froze
     The plan is returned as it is if that does not fit, or is not faster.
     """
     codes = check_queues(check_fit(model, rack, context, four_bit, plan))
-    layer = max(code.schedules[1].length for code in codes)
-    other = [sum(each.length * each.block.turns for n, each in enumerate(codes[group.start].schedules) if n != 1)
-             for group in plan.groups]
-    better = replace(plan, layers=tuple(divide(model.n_layers, layer, other)))
+    better = rebalanced(plan, codes, model.n_layers)
     try:
         faster = check_queues(check_fit(model, rack, context, four_bit, better))
     except TspError:
         return plan
     return better if faster[0].bucket.period < codes[0].bucket.period else plan
+
+
+def rebalanced(plan: Plan, codes: Sequence[Code], layers: int) -> Plan:
+    """The plan with its layers divided by the cycles of its programs. codes: of each chip."""
+    layer = max(code.schedules[1].length for code in codes)
+    other = [sum(each.length * each.block.turns for n, each in enumerate(codes[group.start].schedules) if n != 1)
+             for group in plan.groups]
+    return replace(plan, layers=tuple(divide(layers, layer, other)))
 
 
 def divide(layers: int, layer: int, other: Sequence[int]) -> list[int]:
@@ -176,9 +203,9 @@ def place_group(model: ModelConfig, group: RackConfig, integer: IntegerModel, pl
     rate, lanes = rope_rate(model, integer), group.chips[0].lanes
     own = layers_of(integer, stage) if stage else integer
     if plan.tensor == 1:
-        return [place(group.chips[0], own, rate, stage=stage)]
-    parts = shares(group, integer, planes, plan.whole, plan.scattered)
-    return [place(config, own_model(own, share, lanes), rate, share, stage)
+        return [place(group.chips[0], own, rate, stage=stage, halve=plan.halve)]
+    parts = shares(group, integer, planes, plan.whole, plan.scattered, plan.halve)
+    return [place(config, own_model(own, share, lanes), rate, share, stage, halve=plan.halve)
             for config, share in zip(group.chips, parts, strict=True)]
 
 

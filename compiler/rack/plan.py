@@ -15,6 +15,7 @@ class Plan:
     whole: matrices that every chip of a group holds in full, see `compiler.place.share.Share`. They cost SRAM and
     cycles of the matrix units, and save the transfers of the residual.
     scattered: each chip has its vectors of the residual only, see `Share`. It pays in large groups.
+    halve: both hemispheres of a chip with one K/V head work on each of its query heads, see `Geometry.halved`.
     sequences: independent ones in flight, as many as groups; or 1.
     layers: how many each group has; () if all chips are to hold about as many bytes.
     """
@@ -23,6 +24,7 @@ class Plan:
     pipeline: int
     whole: frozenset[str] = frozenset()
     scattered: bool = False
+    halve: bool = False
     sequences: int = 1
     layers: tuple[int, ...] = ()
 
@@ -33,8 +35,9 @@ class Plan:
         kind = " by ".join([*kinds, "rows of the matrices"] if self.tensor > 1 else kinds)
         kept = f", {' and '.join(sorted(self.whole))} whole on each chip" if self.whole else ""
         parts = ", and the residual" if self.scattered else ""
+        halved = ", both hemispheres on each head of a chip with one K/V head" if self.halve else ""
         flight = f", {self.sequences} sequences in flight" if self.sequences > 1 else ""
-        return f"{kind}{parts}{kept}{flight}"
+        return f"{kind}{parts}{kept}{halved}{flight}"
 
     @property
     def groups(self) -> list[range]:

@@ -43,7 +43,7 @@ def build_buckets(placement: Placement, count: int | None = None) -> list[Code]:
     return choose(
         chunks, min(config.buckets, chunks), count,
         build=lambda valid, size: build(config, lowered(valid, size), size, effort),
-        overflow=lambda built: _overflow(config, built),
+        overflow=lambda built: overflow(config, built),
         likely=lambda: Likely(config, lowered, check_queues(placement)).fits,
         larger="a larger config",
     )
@@ -88,7 +88,7 @@ def check_queues(placement: Placement) -> Code:
     fit."""
     config, chunks = placement.geometry.config, placement.geometry.chunks
     hasty = build(config, lower(placement, 0, chunks), chunks, effort=0)
-    refuse(_overflow(config, [hasty]), "a larger config")
+    refuse(overflow(config, [hasty]), "a larger config")
     return hasty
 
 
@@ -139,7 +139,7 @@ def build(config: ChipConfig, blocks: Sequence[Block], chunks: int, effort: int 
     return assemble(config, schedules, chunks)
 
 
-def _overflow(config: ChipConfig, built: list[Code]) -> str:
+def overflow(config: ChipConfig, built: list[Code]) -> str:
     """What does not fit the queues; "" if all fits."""
     return queue_store.overflow(config, {queue.name: [word for code in built for word in code.words[queue.name]]
                                          for queue in row.queues(config)})

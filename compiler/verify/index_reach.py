@@ -6,7 +6,7 @@ An index register takes three lanes of an index vector (`arch.isa.Op.INDEX`). Al
   classifier's loop times the lanes. Of sequences in flight, the number of one is added, or is the offset alone; it
   comes from constant tables (`compiler.lower.index.choose_sequence`). `index_bounds` gives its greatest value,
   `check_products` proves the arithmetic, and `verify` proves that the register has enough bits.
-- lane 1, the lane mask: 1 << (position mod lanes), or all ones. It has no bit beyond the chip's lanes.
+- lane 1, the lane mask: 1 << (position mod lanes), or all ones, or none. It has no bit beyond the chip's lanes.
 - lane 2, the plane mask: all ones, or 1 << (row number - first row of the weight group). The register keeps only 4
   bits. The program relies on that: for a row of another group or side, no plane is left.
 """
@@ -42,10 +42,11 @@ def index_bounds(placement: Placement) -> dict[tuple[str, int], int]:
     g = placement.geometry
     positions = g.chunks * g.lanes
     bounds: dict[tuple[str, int], int] = {("W0", INDEX_TOKENS): positions // g.lanes}
-    bounds |= {} if g.static_keys else {("E0", INDEX_SCALE): g.chunks - 1, ("W0", INDEX_SCALE): g.chunks - 1}
-    bounds |= {(tensor.slice, INDEX_K): (positions - 1) // g.config.rows * g.head_vectors
+    last = g.cached_chunks - 1
+    bounds |= {} if g.static_keys else {("E0", INDEX_SCALE): last, ("W0", INDEX_SCALE): last}
+    bounds |= {(tensor.slice, INDEX_K): (g.cached_chunks * g.lanes - 1) // g.config.rows * g.head_vectors
                for tensor in placement.k.values()}
-    bounds |= {(tensor.slice, INDEX_V): (g.chunks - 1) * g.head_entries for tensor in placement.v.values()}
+    bounds |= {(tensor.slice, INDEX_V): last * g.head_entries for tensor in placement.v.values()}
     if g.in_flight:
         bounds = {key: bound * g.sequences + g.sequences - 1 for key, bound in bounds.items()}
         bounds |= {(name, INDEX_SEQUENCE): g.sequences - 1 for name in placement.layout.strides}
@@ -72,6 +73,7 @@ def index_least(placement: Placement, valid: int) -> dict[tuple[str, int], int]:
     The bucket's program writes nothing that belongs to these vectors, so it may read them at any time.
     """
     g = placement.geometry
+    valid = g.known(valid) // len(g.halves(0))
     least = {} if g.static_keys else {("E0", INDEX_SCALE): valid, ("W0", INDEX_SCALE): valid}
     least |= {(tensor.slice, INDEX_K): valid * g.vector_entries * g.head_vectors for tensor in placement.k.values()}
     return least | {(tensor.slice, INDEX_V): valid * g.head_entries for tensor in placement.v.values()}

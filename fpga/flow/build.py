@@ -123,7 +123,7 @@ def build(board: Board, seeds: Sequence[int], console: Console, *, folder: Path 
 def _key(board: Board, netlist: Netlist) -> str:
     """Of all that the speed of a seed depends on."""
     names = FAMILIES[board.family].nextpnr, board.pack
-    floorplan = macro_placement.FOLDER / f"{board.name}.json"
+    floorplan = macro_placement.file_of(board)
     return content_key(netlist.folder.name, netlist.constraints, repr(board), *(tools.find(n).version for n in names),
                        floorplan.read_text() if floorplan.exists() else "", source_digest(Path(__file__).parent))
 

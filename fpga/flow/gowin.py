@@ -15,13 +15,13 @@ from .family import Cells, Family, Netlist, Routed, Used, Utilization, seconds
 from .passes import gowin_registers
 
 NEXTPNR = "nextpnr-himbaechel-gowin"
-BRAMS = Path(__file__).with_name("gowin_brams.txt")
+BRAMS, PRODUCTS = (Path(__file__).with_name(name) for name in ("gowin_brams.txt", "gowin_products.v"))
 PLACER = "--placer-heap-beta", "0.6"
 """Fraction of a region that HeAP fills at most. HeAP is nextpnr's only analytic placer for Gowin. With its default of
 0.9, the first legal placement of `micro` on a GW5AST-138 takes a third longer."""
 
 
-def yosys_script(series: str, brams: str, name: str, *, two_clocks: bool = False) -> str:
+def yosys_script(series: str, brams: str, name: str, *, products: bool = False, two_clocks: bool = False) -> str:
     """The script from RTLIL to a netlist, as for ECP5 (`fpga.flow.ecp5.yosys_script`).
 
     Block RAMs are only those of gowin_brams.txt. Otherwise yosys makes some of them DPX9Bs, for which nextpnr has no
@@ -29,11 +29,13 @@ def yosys_script(series: str, brams: str, name: str, *, two_clocks: bool = False
 
     series: yosys' name of the series.
     brams: yosys' map of its block RAMs.
+    products: gowin_products.v makes products, because yosys has no map of the series' multipliers.
     two_clocks: see `fpga.flow.ecp5.no_collisions`.
     """
     synth = f"synth_gowin -family {series} -nowidelut -top {name}"
+    mapped = (f"hierarchy -top {name}", "proc", "flatten", f"techmap -map {PRODUCTS.name} t:$mul") if products else ()
     return "\n".join((
-        f"read_rtlil {name}.il",
+        f"read_rtlil {name}.il", *mapped,
         f"scratchpad -set abc9.D {LOGIC_PS}", f"scratchpad -copy {MAPPER} abc9.script",
         f"{synth} -run begin:map_ram",
         *no_collisions(two_clocks),
@@ -43,10 +45,10 @@ def yosys_script(series: str, brams: str, name: str, *, two_clocks: bool = False
     ))
 
 
-def _script(series: str, brams: str, board: Board, name: str) -> str:
+def _script(series: str, brams: str, products: bool, board: Board, name: str) -> str:
     if board.lut_products:
         raise TspError(f"lut_products must be empty on a Gowin board, not {board.lut_products!r}: they are ECP5 cells")
-    return yosys_script(series, brams, name, two_clocks=bool(board.wires))
+    return yosys_script(series, brams, name, products=products, two_clocks=bool(board.wires))
 
 
 def _route(board: Board, netlist: Netlist, seed: int) -> Routed:
@@ -80,22 +82,22 @@ def _used(cells: Cells, utilization: Utilization) -> Used:
     """The resources that a netlist uses.
 
     `comb` counts places of LUTs. nextpnr counts only the places that hold a LUT, and four of the eight that a LUT
-    memory takes. An 18x18 multiplier can be two 9x9 multipliers.
+    memory takes. An 18x18 multiplier can be two 9x9 multipliers; one of a GW5A can be two 12x12 ones.
     """
     places = sum(number * utilization[kind]["used"] for kind, number in (("LUT4", 1), ("ALU", 1), ("RAM16SDP4", 4)))
     return Used(lut4=sum(cells.get(f"LUT{inputs}", 0) for inputs in range(1, 5)), comb=places,
                 ff=utilization["DFF"]["used"], bram=cells.get("SDPX9B", 0),
-                dsp=cells.get("MULT18X18", 0) + -(-cells.get("MULT9X9", 0) // 2))
+                dsp=cells.get("MULT18X18", 0) + -(-(cells.get("MULT9X9", 0) + cells.get("MULT12X12", 0)) // 2))
 
 
-def _family(series: str, brams: str, passes: tuple[Callable[[dict], object], ...] = ()) -> Family:
-    return Family(nextpnr=NEXTPNR, pins="cst", bitstream="fs", script=partial(_script, series, brams), files=(BRAMS,),
-                  passes=passes, sources=SOURCES if passes else (), route=_route, used=_used)
+def _family(series: str, brams: str, passes: tuple[Callable[[dict], object], ...], files: tuple[Path, ...]) -> Family:
+    return Family(nextpnr=NEXTPNR, pins="cst", bitstream="fs",
+                  script=partial(_script, series, brams, PRODUCTS in files), files=files, passes=passes,
+                  sources=SOURCES, route=_route, used=_used)
 
 
-PASSES = gowin_registers.take_multipliers, gowin_registers.take_brams
-"""The passes over yosys' netlists for a GW2A. A GW5A has room without them."""
 SOURCES = tuple(Path(__file__).with_name("passes").joinpath(f"{name}.py").read_text()
                 for name in ("gowin_registers", "netlist"))
 
-GW2A, GW5A = _family("gw2a", "brams_map.v", PASSES), _family("gw5a", "brams_map_gw5a.v")
+GW2A = _family("gw2a", "brams_map.v", (gowin_registers.take_multipliers, gowin_registers.take_brams), (BRAMS,))
+GW5A = _family("gw5a", "brams_map_gw5a.v", (gowin_registers.take_multipliers,), (BRAMS, PRODUCTS))

@@ -90,7 +90,7 @@ class LinkedTop(Elaboratable):
             m.domains += ClockDomain(f"rx{n}", reset_less=True)
             arriving = Signal(name=_of_link("link_clk", n))
             m.d.comb += arriving.eq(_input(m, _of_link("in_clock", n), lines.in_clock))
-            platform.add_clock_constraint(arriving, link.ratio * board.mhz * 1e6)
+            platform.add_clock_constraint(lines.in_clock.io, link.ratio * board.mhz * 1e6)
             all_lines.append(lines)
             clocks.append(arriving)
         followed = next((n for n, wires in enumerate(board.wires) if wires.follows), None)

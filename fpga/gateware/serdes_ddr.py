@@ -42,13 +42,20 @@ class DdrPins(Pins):
         registers."""
 
     def _beat(self, m: Module) -> tuple[Value, str]:
-        """The bits on the pins in the next clock of the link, and the domain of that clock."""
+        """The bits on the pins in the next clock of the link, and the domain of that clock.
+
+        With ratio 2 both beats of a core cycle are taken at its end. Taken one after the other, the first would have
+        half a cycle to come from the streams, and nextpnr does not constrain paths between two clocks.
+        """
         if self._link.ratio == 1:
             return self.beats, "sync"
+        bits = self._link.beat_bits
         turn, last = Signal(), Signal(reset_less=True)
-        beat = Signal(self._link.beat_bits, reset_less=True)
+        beat, second = (Signal(bits, name=name, reset_less=True) for name in ("beat", "second"))
         m.d.sync += turn.eq(~turn)
-        m.d.fast += [last.eq(turn), beat.eq(self.beats.word_select(turn == last, self._link.beat_bits))]
+        m.d.fast += [last.eq(turn), beat.eq(second)]
+        with m.If(turn == last):  # the core's clock rises with the next edge
+            m.d.fast += [beat.eq(self.beats[:bits]), second.eq(self.beats[bits:])]
         return beat, "fast"
 
     def _move(self, m: Module) -> Value:

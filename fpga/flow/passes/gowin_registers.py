@@ -10,7 +10,9 @@ from typing import Any
 
 from .netlist import Bit, top, uses
 
-MULTIPLIERS = "MULT9X9", "MULT18X18"
+MULTIPLIERS = "MULT9X9", "MULT18X18", "MULT12X12"
+TWO_CLOCKS = "MULT12X12"
+"""The multiplier of a GW5A. Each of its registers chooses one of two clocks."""
 BRAM = "SDPX9B"
 CONSTANTS = "GND", "VCC"
 FEEDERS = "LUT1", "LUT2", "LUT3", "LUT4", "ALU"
@@ -44,7 +46,7 @@ def take_multipliers(netlist: dict) -> int:
         products = [net for net in pins["DOUT"] if used[net]]
         clock = _clock(plain, ahead, products)
         if clock is not None and all(used[net] == 1 for net in products) and _agree(cell, clock):
-            _register(cell, clock, constants, "OUT_REG")
+            _register(cell, clock, constants, "OREG" if cell["type"] == TWO_CLOCKS else "OUT_REG")
             taken = {net: ahead[net] for net in products}
             pins["DOUT"] = [plain[taken[net]]["Q"][0] if net in taken else net for net in pins["DOUT"]]
             for name in taken.values():
@@ -62,13 +64,19 @@ def _clock(plain: dict[str, Flop], by_net: dict[Bit, str], nets: list[Bit]) -> B
 
 def _agree(cell: dict, clock: Bit) -> bool:
     """Whether a multiplier's registers, if it already uses any, have this clock."""
-    return "AREG" not in cell["parameters"] or cell["connections"]["CLK"] == [clock]
+    return not {"AREG", "AREG_CLK"} & cell["parameters"].keys() or cell["connections"]["CLK"][0] == clock
 
 
 def _register(cell: dict, clock: Bit, constants: dict[str, Bit], *places: str) -> None:
     """Enable registers of a multiplier."""
-    cell["parameters"] |= dict.fromkeys(places, "1")
-    cell["connections"] |= {"CLK": [clock], "CE": [constants["VCC"]], "RESET": [constants["GND"]]}
+    unused = []
+    if cell["type"] == TWO_CLOCKS:
+        cell["parameters"] |= {f"{place}_CLK": "CLK0" for place in places}
+        unused = [constants["GND"]]
+    else:
+        cell["parameters"] |= dict.fromkeys(places, "1")
+    cell["connections"] |= {"CLK": [clock, *unused], "CE": [constants["VCC"], *unused],
+                            "RESET": [constants["GND"], *unused]}
 
 
 def take_brams(netlist: dict) -> int:

@@ -54,7 +54,7 @@ def name_of(cell: str) -> str:
 
 def file_of(board: Board) -> Path:
     """The file of a board's floorplan, if it has one."""
-    return FOLDER / f"{board.name}.json"
+    return FOLDER / f"{board.floorplan or board.name}.json"
 
 
 def constrain(netlist: dict, board: Board) -> bool:
