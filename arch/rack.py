@@ -8,11 +8,11 @@ import hashlib
 import itertools
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from base.errors import TspError
@@ -49,10 +49,11 @@ class Port:
     @classmethod
     def parse(cls, text: str) -> "Port":
         """The port of that name. Raises TspError."""
-        chip, _, end = text.partition(".")
-        if not (chip.isdigit() and end[:1] in ("W", "E") and end[1:].isdigit()):
-            raise TspError(f"a port must be written like 0.E0 (chip, end of its row, number), not {text!r}")
-        return cls(int(chip), end[0], int(end[1:]))
+        found = re.fullmatch(r"(\d{1,4})\.([WE])(\d{1,4})", text, re.ASCII)
+        if not found:
+            raise TspError(f"a port must be written like 0.E0 (chip, end of its row, number), not {text[:40]!r}")
+        chip, side, number = found.groups()
+        return cls(int(chip), side, int(number))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +187,7 @@ class RackConfig:
         return sum(chip.sram_bytes for chip in self.chips)
 
     def as_json(self) -> dict[str, Any]:
-        """What a rack's file holds; `rack_from_json` reads it."""
+        """What a rack's file holds; `arch.rack_file` reads it."""
         own = {"oscillators": asdict(self.oscillators)} if self.oscillators else {}
         return {"chips": [{"config": chip.name.removesuffix(LINKED), "ports": list(chip.ports), "slot": chip.slot}
                           for chip in self.chips],
@@ -272,41 +273,3 @@ def shelves(name: str, config: str, count: int, size: int, *, slot: int = 2, lat
 RACKS = {rack.name: rack for rack in (mesh("pair", "ulx3s", 2, latency=11), mesh("card", "sram28", 2),
                                        mesh("node", "sram28", 8), shelves("rack", "sram28", 3, 6))}
 """The named racks: two boards, and two, eight and eighteen chips that exist in simulation only."""
-
-
-def rack_of(name: str) -> RackConfig:
-    """A named rack, or that of a file `NAME.json`. Raises TspError."""
-    if name in RACKS:
-        return RACKS[name]
-    path = Path(name)
-    if path.suffix != ".json" or not path.is_file():
-        raise TspError(f"a rack must be {', '.join(RACKS)} or a file NAME.json, not {name!r}")
-    try:
-        return rack_from_json(path.stem, json.loads(path.read_text()))
-    except (ValueError, KeyError, TypeError) as error:
-        raise TspError(f"rack {path}: {_reason(error)}") from None
-
-
-def rack_from_json(name: str, found: Any) -> RackConfig:
-    """The rack of `as_json`. Raises TspError, ValueError, KeyError or TypeError if it is none.
-
-    {"chips": [{"config": "ulx3s", "ports": [0, 1], "slot": 2}, ..], "links": [{"ports": ["0.E0", "1.E0"],
-    "latency": 11}, ..]}; where each chip has its own clock, also "oscillators": {"ppm": 100, "slack": 3}.
-    """
-    chips = []
-    for chip in found["chips"]:
-        if chip["config"] not in CONFIGS:
-            raise ValueError(f"config must be one of {', '.join(CONFIGS)}, not {chip['config']!r}")
-        west, east = chip["ports"]
-        chips.append(linked(chip["config"], (west, east), chip["slot"]))
-    links = []
-    for link in found["links"]:
-        one, other = link["ports"]
-        links.append(Link(ports=(Port.parse(one), Port.parse(other)), latency=int(link["latency"])))
-    own = found.get("oscillators")
-    return RackConfig(name=name, chips=tuple(chips), links=tuple(links), oscillators=own and Oscillators(
-        ppm=float(own["ppm"]), slack=int(own["slack"])))
-
-
-def _reason(error: Exception) -> str:
-    return f"it must have {error}" if isinstance(error, KeyError) else str(error)

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -139,6 +140,8 @@ def cached(kind: str, key: str, make: Callable[[Path], None], on_wait: Callable[
     if not _whole(entry):
         with locked(entry, on_wait):
             if not _whole(entry):
+                if entry.exists():
+                    print(f"note: {entry} of the cache is damaged and not used", file=sys.stderr, flush=True)
                 _fill(entry, make)
                 _prune(entry.parent)
     with suppress(OSError):  # the cache may belong to another user
@@ -149,8 +152,10 @@ def cached(kind: str, key: str, make: Callable[[Path], None], on_wait: Callable[
 def _fill(entry: Path, make: Callable[[Path], None]) -> None:
     unfinished = entry.with_name(entry.name + ".build")
     try:
-        shutil.rmtree(entry, ignore_errors=True)
-        shutil.rmtree(unfinished, ignore_errors=True)
+        for old in (entry, unfinished):
+            shutil.rmtree(old, ignore_errors=True)
+            if old.is_file():
+                old.unlink()
         unfinished.mkdir(parents=True)
     except OSError as error:
         raise _unwritable(error) from error

@@ -59,7 +59,7 @@ class Campaign:
             raise TspError(f"jobs must be at least 1, not {self.jobs}")
 
     def results(self) -> dict[int, Result]:
-        """What is known, by the number of the case: of all parts."""
+        """What is known, by the number of the case: of all parts. Lines that are damaged are left alone."""
         found: dict[int, Result] = {}
         for file in sorted(self.folder.glob("*.jsonl")):
             for line in file.read_text(errors="replace").splitlines():
@@ -68,7 +68,9 @@ class Campaign:
                 except ValueError:
                     continue  # its writer was stopped
                 if isinstance(entry, dict) and entry.get("key") == self.key:
-                    found[entry["case"]] = entry["result"]
+                    case, result = entry.get("case"), entry.get("result")
+                    if isinstance(case, int) and isinstance(result, dict):
+                        found[case] = result
         return found
 
     def run(self, cases: Sequence[int], work: Callable[[int], Result],
@@ -82,6 +84,10 @@ class Campaign:
 
         Raises TspError if the folder cannot be written.
         """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)  # before work that could not be kept
+        except OSError as error:
+            raise cannot_write(self.folder, error) from error
         known = self.results()
         mine = self.part.of(cases)
         for case in mine:
@@ -102,14 +108,15 @@ class Campaign:
         yield from pool(delayed(_numbered)(work, case) for case in cases)
 
     def _keep(self, case: int, result: Result) -> None:
-        """Add a line at once: another process may add to the same file."""
+        """Add a line at once: another process may add to the same file. A line before it that is cut short is ended."""
         line = json.dumps({"key": self.key, "case": case, "result": result}) + "\n"
         path = self.folder / f"part-{self.part.index}-of-{self.part.count}.jsonl"
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
             try:
-                os.write(file, line.encode())
+                size = os.fstat(file).st_size
+                whole = not size or os.pread(file, 1, size - 1) == b"\n"
+                os.write(file, (line if whole else "\n" + line).encode())
             finally:
                 os.close(file)
         except OSError as error:

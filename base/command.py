@@ -42,10 +42,12 @@ def run(main: Callable[..., None], name: str) -> NoReturn:
 
 
 def prepare() -> None:
-    """Set up this process: escape letters that the output's encoding lacks, and clean up on SIGTERM and SIGHUP.
+    """Set up this process: open what is closed of its standard streams, escape letters that the output's encoding
+    lacks, and clean up on SIGTERM and SIGHUP.
 
     These signals raise SystemExit(TERMINATED), so builds stop and temporary files are removed.
     """
+    _open_closed()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -54,6 +56,18 @@ def prepare() -> None:
     for name in ("SIGTERM", "SIGHUP"):
         if signal.getsignal(number := getattr(signal, name)) is signal.SIG_DFL:
             signal.signal(number, _terminate)
+
+
+def _open_closed() -> None:
+    """Open the null device in place of each standard stream that the caller has closed (`tsp .. >&-`).
+
+    Otherwise the next file that is opened gets its number, and takes what a tool prints.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, mode)  # noqa: SIM115  until the process ends
+            os.set_inheritable(stream.fileno(), True)  # tools have it, too
+            setattr(sys, name, stream)
 
 
 def _terminate(number: int, frame: object) -> NoReturn:

@@ -63,7 +63,8 @@ def write_whole(contents: Mapping[Path, bytes]) -> None:
 def whole(path: Name, keep: tuple[type[BaseException], ...] = ()) -> Iterator[Path]:
     """An empty file beside `path` to write to. It becomes `path` at the end of the block.
 
-    An exception removes the file. An exception of a type in `keep` leaves at `path` what was written so far.
+    An exception removes the file. An exception of a type in `keep` leaves at `path` what was written so far, if that is
+    anything.
 
     Raises TspError if the file cannot be written.
     """
@@ -79,7 +80,8 @@ def whole(path: Name, keep: tuple[type[BaseException], ...] = ()) -> Iterator[Pa
         try:
             yield temporary
         except keep:
-            _put(temporary, path)
+            if temporary.stat().st_size:
+                _put(temporary, path)
             raise
         _put(temporary, path)
     finally:

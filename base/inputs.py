@@ -37,6 +37,7 @@ STARTS = {
     b"7z\xbc\xaf": "a 7z archive: unpack it",
     b"\x89HDF": "an HDF5 file (Keras): export the model as safetensors",
     b"metronome-program ": "a compiled Metronome program",
+    b"metronome-rack ": "a compiled Metronome program",
     b"\x7fELF": "a program for Linux",
     b"%PDF": "a PDF",
     b"\x89PNG": "a picture",

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from arch.rack import rack_of
+from arch.rack_file import rack_of
 from program.file import check_checkpoint
 from run.bench import PUBLISHED, ROOT, Figure, as_json, figures, machine, rack_figures
 from run.board_figures import board_figures, load_figures
@@ -29,7 +29,7 @@ def bench(
     as_json_: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
 ) -> None:
     """Measure cycles a token, roofline fractions, and the speed of compiler and simulators."""
-    if rack:
+    if rack is not None:
         rack_of(rack)
     paths = list(checkpoints or [ROOT / "models" / "stories263k.bin"])
     for path in paths:

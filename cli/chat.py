@@ -19,12 +19,12 @@ from run.conversation import Conversation, Turn
 from run.devices import check_name, open_device
 from run.models import find_model
 from run.programs import open_any
-from run.sampling import Sampling
+from run.sampling import Sampling, check_sampling
 from run.session import Session
 from sim.lines import LineFaults
 
 from .models import MODELS
-from .options import LinkFaults, Pipeline, Rack, Tensor
+from .options import LinkFaults, Pipeline, Rack, Tensor, check_clock
 from .show import plain
 
 HELP = "/reset forgets the conversation, /quit ends (as ctrl-D does), ctrl-C stops an answer"
@@ -63,6 +63,10 @@ def chat(
 ) -> None:
     """Hold a conversation with a model; each answer takes exactly the predicted cycles."""
     check_name(device)
+    if clock is not None:
+        check_clock(clock)
+    if tokens is not None and tokens < 1:
+        raise TspError(f"tokens must be at least 1, not {tokens}")
     faults = LineFaults.parse(link_faults) if link_faults is not None else None
     notes = plain(stderr=True)
     program = open_any(model, config=config, rack=rack, tensor=tensor, pipeline=pipeline,
@@ -74,6 +78,9 @@ def chat(
         raise TspError(f"{model} has no chat template: it is a completion model; use tsp run, or give --chat-template")
     sampling = Sampling(temperature=temperature, seed=seed, top_k=top_k, top_p=top_p, min_p=min_p,
                         repetition_penalty=repetition_penalty)
+    check_sampling(program, sampling)
+    if faults:
+        faults.check(program.context)
     machine = open_device(device, program.config, faults=faults)
     try:
         mhz = clock or getattr(machine, "clock_mhz", DEFAULT_CLOCK_MHZ)
@@ -117,18 +124,20 @@ def answer(talk: Conversation, text: str, mhz: float) -> None:
         plain(stderr=True).print(f"note: the context is full: {talk.forgotten - before} of the oldest messages are "
                                  "dropped")
     began, pieces = time.perf_counter(), turn.pieces()
-    with stoppable() as stopped:
-        for _ in turn.prefill():
-            if stopped():
-                break
-        else:
-            for piece in pieces:
-                sys.stdout.write(piece.text)
-                sys.stdout.flush()
+    try:
+        with stoppable() as stopped:
+            for _ in turn.prefill():
                 if stopped():
                     break
-    pieces.close()
-    print()
+            else:
+                for piece in pieces:
+                    sys.stdout.write(piece.text)
+                    sys.stdout.flush()
+                    if stopped():
+                        break
+        pieces.close()
+    finally:
+        print(flush=True)
     plain(stderr=True).print(status(turn, mhz, time.perf_counter() - began), style="dim")
 
 

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Sequence
 
+from base.errors import TspError
 from program.program import DEFAULT_CLOCK_MHZ
 from program.rack import AnyProgram
 from run.devices import open_in_flight
@@ -20,6 +21,9 @@ def run_in_flight(program: AnyProgram, device: str, prompts: Sequence[str], *, t
     Raises TspError, BrokenPromise.
     """
     count = max(program.sequences, len(prompts))
+    if not 0 <= seed <= (1 << 64) - count:
+        raise TspError(f"seed must be in 0..{(1 << 64) - count} for {count} stories, each with the next seed, not "
+                       f"{seed}")
     plans = [plan(program, prompts[n % len(prompts)], tokens=tokens, temperature=temperature, seed=seed + n)
              for n in range(count)]
     machine = open_in_flight(device, program.config)

@@ -1,11 +1,13 @@
 """`tsp link-test`: whether boards hear each other, and how well."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from arch.rack import RACKS, rack_of
+from arch.rack import RACKS, RackConfig
+from arch.rack_file import rack_of
 from base.errors import TspError
 from fpga.host.link_test import EndReport, LinkTest
 from fpga.host.rack import BoardChips, open_boards
@@ -38,6 +40,7 @@ def link_test(
     if not 1 <= trainings <= MOST_TRAININGS:
         raise TspError(f"--trainings must be in 1..{MOST_TRAININGS}, not {trainings}")
     config, out, notes = rack_of(rack), plain(), plain(stderr=True)
+    check_ports(ports_of(ports), config)
     boards, mhz = open_boards(ports_of(ports), config)
     chips = BoardChips(config, boards)
     try:
@@ -55,6 +58,15 @@ def link_test(
     if bad:
         raise typer.Exit(WORSE)
     out.print("all links are good")
+
+
+def check_ports(ports: Sequence[str], rack: RackConfig) -> None:
+    """Raises TspError unless there is a port for each chip, and links to be tested."""
+    if not rack.links:
+        raise TspError(f"rack {rack.name} has no links to be tested: name another with --rack")
+    if len(ports) != len(rack.chips) or len(set(ports)) < len(ports) or not all(ports):
+        raise TspError(f"rack {rack.name} has {len(rack.chips)} chips: name as many different serial ports, the root's "
+                       f"first, not {','.join(ports)} (--rack names another rack)")
 
 
 def summary(reports: list[EndReport]) -> Table:

@@ -53,6 +53,8 @@ from .options import (
     Text,
     TokenizerFile,
     Weights,
+    check_clock,
+    named_files,
 )
 from .page import page
 from .plan import plan as plan_model
@@ -107,7 +109,7 @@ def run(
     if clock is not None:
         check_clock(clock)
     faults = LineFaults.parse(link_faults) if link_faults is not None else None
-    waves = _waves(device, vcd, fst, sources(program, tokenizer))
+    waves = _waves(device, vcd, fst, [*sources(program, tokenizer), *named_files(rack, text)])
     notes = Console(stderr=as_json, highlight=False, soft_wrap=True)
     compiled = open_any(program, config=config, rack=rack, tensor=tensor, pipeline=pipeline, sequences=sequences,
                         context=context, weights=weights, scales=scales, text=text, tokenizer=tokenizer,
@@ -122,6 +124,8 @@ def run(
         return
     if len(prompts) > 1:
         raise TspError(f"{len(prompts)} prompts are for several sequences: give --sequences, or one prompt")
+    if faults:
+        faults.check(compiled.context)
     wanted = plan(compiled, prompts[0], tokens=tokens, temperature=temperature, seed=seed)
     with whole(waves, STOPPED) if waves else nullcontext() as trace:
         machine = open_device(device, compiled.config, trace=trace, trace_format="fst" if fst else "vcd",
@@ -171,13 +175,14 @@ def compile(
     """Compile a checkpoint, and print what is known of every token before anything runs."""
     check_clock(clock)
     check_checkpoint(checkpoint)
-    check_output(output, *sources(checkpoint, tokenizer))
+    check_output(output, *sources(checkpoint, tokenizer), *named_files(rack, text))
     machine = machine_of(config, rack) or config_of(DEFAULT_CONFIG)
     with show.passes() as progress:
         model, tok = read_model(checkpoint, tokenizer)
         show.notes((*model.notes, *tok.notes))
         program = compile_for(machine, model, tok, tensor, pipeline, sequences, context=context,
-                              weights=weights or "int8", scales=scales or "measured",
+                              weights="int8" if weights is None else weights,
+                              scales="measured" if scales is None else scales,
                               text=text and read_text(text, tok), accept_quality=accept_quality, progress=progress)
         save(program, output)
     show.program(program, output, clock)
@@ -205,7 +210,8 @@ def fit(
     check_divided(machine, tensor, pipeline, sequences)
     model = load_checkpoint(checkpoint)
     show.notes(model.notes)
-    sizes, wanted, weights = model.config, context or model.config.seq_len, weights or "int8"
+    sizes, wanted = model.config, context or model.config.seq_len
+    weights = "int8" if weights is None else weights
     if isinstance(machine, RackConfig):
         fitted = fit_rack(sizes, machine, context=context, weights=weights, cycles=cycles, tensor=tensor,
                           pipeline=pipeline, sequences=1 if sequences is None else sequences, scales=scales)
@@ -219,12 +225,6 @@ def fit(
     short = [each.config for each in found if each.context < wanted] if sequences in (None, 1) else []
     show.chips_needed([(chip, chips_needed(sizes, chip, context=context, weights=weights, scales=scales))
                        for chip in short], wanted)
-
-
-def check_clock(clock: float) -> None:
-    """Raises TspError unless the clock is a number of MHz."""
-    if not 0 < clock < 1e6:
-        raise TspError(f"clock must be more than 0 and less than 1000000 MHz, not {clock}")
 
 
 def _say_version(wanted: bool) -> None:

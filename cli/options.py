@@ -7,6 +7,7 @@ import typer
 
 from arch.config import CONFIGS, DEFAULT_CONFIG
 from arch.rack import RACKS
+from base.errors import TspError
 
 Config = Annotated[str | None, typer.Option(help=f"Chip: {', '.join(CONFIGS)}.  [default: {DEFAULT_CONFIG}]")]
 Rack = Annotated[str | None, typer.Option(help=f"Several chips as one: {', '.join(RACKS)}, or a file of your own, "
@@ -29,3 +30,14 @@ Text = Annotated[Path | None, typer.Option(help="UTF-8 file to calibrate static 
                                                 "itself writes]")]
 TokenizerFile = Annotated[Path | None, typer.Option(help="tokenizer.bin, .json, .model or GGUF.  [default: next to the "
                                                          "checkpoint]")]
+
+
+def check_clock(clock: float) -> None:
+    """Raises TspError unless the clock is a number of MHz."""
+    if not 0 < clock < 1e6:
+        raise TspError(f"clock must be more than 0 and less than 1000000 MHz, not {clock}")
+
+
+def named_files(rack: str | None, text: Path | None = None) -> list[Path]:
+    """The files that these options name, which no output may replace."""
+    return [*([Path(rack)] if rack and rack not in RACKS else []), *([text] if text else [])]

@@ -1,14 +1,17 @@
 """`tsp plan`: what a model needs of a chip, before there is any."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from arch.config import CONFIGS
-from arch.rack import LINKED, RACKS, rack_of
+from arch.rack import LINKED, RACKS
+from arch.rack_file import rack_of
+from base.errors import TspError
 from base.progress import progress
 from plan.cycles import Cycles
 from plan.divided import Divided
@@ -16,6 +19,7 @@ from plan.machines import CHIPS_A_CARD, GROQCHIP
 from plan.need import WEIGHT_BYTES
 from plan.plan import DEFAULT_CHIP, DEFAULT_PRECISION, Plan, make_plan
 from plan.shapes import PRESETS
+from program.file import check_checkpoint
 from program.program import DEFAULT_CLOCK_MHZ
 from run.models import find_model
 
@@ -28,7 +32,8 @@ WIDTH = 110
 
 def plan(
     model: Annotated[str, typer.Argument(help=f"{', '.join(PRESETS)}; or {MODELS}; only the sizes are read.")],
-    chip: Annotated[str, typer.Option(help=f"{', '.join((GROQCHIP.name, *CONFIGS))}.")] = DEFAULT_CHIP,
+    chip: Annotated[str | None, typer.Option(help=f"{', '.join((GROQCHIP.name, *CONFIGS))}.  [default: "
+                                                  f"{DEFAULT_CHIP}]")] = None,
     precision: Annotated[str, typer.Option(help=f"{', '.join(WEIGHT_BYTES)}.")] = DEFAULT_PRECISION,
     context: Annotated[int | None, typer.Option(help="Positions of each sequence.  [default: the model's]")] = None,
     batch: Annotated[int, typer.Option(help="Sequences at once.")] = 1,
@@ -44,9 +49,12 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
 ) -> None:
     """Say from shapes alone how many chips a model needs, and the bounds of its speed there and on GPUs."""
+    if chip is not None and rack is not None:
+        raise TspError("a plan is for one kind of chip: give --chip or --rack, not both")
     wanted = model if model.lower() in PRESETS else str(find_model(model))
+    check_checkpoint(Path(wanted))
     machine = None if rack is None else rack_of(rack)
-    kind = machine.chips[0].name.removesuffix(LINKED) if machine else chip
+    kind = machine.chips[0].name.removesuffix(LINKED) if machine else DEFAULT_CHIP if chip is None else chip
     with progress("scheduling"):
         found = make_plan(wanted, chip=kind, rack=machine, precision=precision, context=context, batch=batch,
                           tensor=tensor, pipeline=pipeline, cycles=cycles, scales=scales, sequences=sequences)
@@ -54,16 +62,22 @@ def plan(
         print(json.dumps(found.as_json()))
         return
     print(_head(found))
-    tables = [_bytes(found), _chips(found), *([_divided(found, found.divided)] if found.divided else []),
-              _roofline(found)]
-    for table in tables:
-        print(flush=True)
-        plain(WIDTH).print(table)
-    for line in _assumptions(found.divided.cycles) if found.divided and found.divided.cycles else ():
-        print(f"\n{line}")
+    for table in (_bytes(found), _chips(found)):
+        _print(table)
+    if found.divided:
+        _print(_divided(found, found.divided), _assumptions(found.divided.cycles) if found.divided.cycles else ())
+    _print(_roofline(found))
     print("\nBounds count weights and cache at the peak rates below; links, host and everything else cost nothing.")
     for machine, name, figure in found.sources():
         print(f"  {machine} {name}: {figure.value:.4g} {figure.unit}; {figure.source}")
+
+
+def _print(table: Table, notes: Iterable[str] = ()) -> None:
+    """A table below an empty line, and notes on it."""
+    print(flush=True)
+    plain(WIDTH).print(table)
+    for note in notes:
+        plain(WIDTH).print(note)
 
 
 def _head(plan: Plan) -> str:
@@ -122,8 +136,8 @@ def _divided(plan: Plan, divided: Divided) -> Table:
 
 def _assumptions(found: Cycles) -> Iterator[str]:
     """What scheduled cycles are, and what they stand on."""
-    yield (f"Scheduled from shapes, for {found.scales} scales: the first and the last of {found.buckets} context "
-           "buckets. Nothing was measured; a program's cycles come to within 2 %.")
+    yield (f"Scheduled from shapes, not measured, for {found.scales} scales: the first and the last of {found.buckets} "
+           "context buckets. A program's cycles are within 2 % of that.")
     if found.plan:
         yield f"Divided by {found.plan}."
     if found.assumed:

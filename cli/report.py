@@ -18,7 +18,7 @@ from report import breakdown, critical, links, page, picture, rack_page, trace
 from run.programs import open_any
 
 from . import show
-from .options import Rack
+from .options import Rack, named_files
 
 WIDTH = 110
 """Letters that the tables may take."""
@@ -34,7 +34,7 @@ def report(
     svg: Annotated[Path | None, typer.Option(help="Write only the picture of the longest segment.")] = None,
 ) -> None:
     """Say which operation takes which cycles, what lies where, and draw the schedule."""
-    check_outputs((trace_file, html, svg), sources(program))
+    check_outputs((trace_file, html, svg), [*sources(program), *named_files(rack)])
     compiled = _chosen(open_any(program, rack=rack), chip)
     number = len(compiled.buckets) - 1 if bucket is None else bucket
     breakdown.check_bucket(compiled.buckets, number)

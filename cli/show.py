@@ -39,11 +39,14 @@ def story(story: Story, clock: float) -> None:
     """The story as it comes, and what it took."""
     print()
     began = time.perf_counter()
-    for step in story.steps():
-        sys.stdout.write(step.text)
-        sys.stdout.flush()
+    try:
+        for step in story.steps():
+            sys.stdout.write(step.text)
+            sys.stdout.flush()
+    finally:
+        print(flush=True)  # what went wrong has a line of its own
     elapsed = time.perf_counter() - began
-    print("\n")
+    print()
     print(summary(story, clock, elapsed))
 
 

@@ -102,6 +102,8 @@ class Board:
             raise ValueError(f"{self.name}: one link at most must give the chip its clock")
         if len({wires.link for wires in self.wires}) > 1:
             raise ValueError(f"{self.name}: all links of a chip must be alike")
+        if self.wires and self.router_clock != 1.0:
+            raise ValueError(f"{self.name}: router_clock must be 1 on a board with links: their clocks come at pins")
 
     @property
     def chip(self) -> ChipConfig:

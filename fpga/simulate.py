@@ -18,7 +18,7 @@ import numpy as np
 import typer
 
 from arch.config import CONFIGS, DEFAULT_CONFIG, ChipConfig, config_of
-from arch.rack import rack_of
+from arch.rack_file import rack_of
 from base.cache import cache_root, check_executable, source_digest
 from base.command import run
 from base.errors import TspError

@@ -11,6 +11,7 @@ from arch import row
 from arch.config import ChipConfig
 from arch.isa import EncodingError
 from arch.rack import RackConfig
+from arch.vectors import ceil_div
 from base.errors import TspError
 from compiler.capacity import dynamic_inputs, hollow_model, rope_rate
 from compiler.ir import Block
@@ -155,10 +156,16 @@ def schedule(model: ModelConfig, machine: ChipConfig | RackConfig, among: Sequen
 
 def _first_that_fits(model: ModelConfig, machine: ChipConfig | RackConfig, among: Sequence[Plan], context: int,
                      four_bit: frozenset[str], scales: str, sequences: int) -> _Chips:
-    """On the chips as they are, or else with ever more memory. Raises TspError."""
+    """On the chips as they are, or else with ever more memory. Raises TspError.
+
+    An inner layer that is longer than the activation buffers is not tried with these.
+    """
     kinds: list[Callable[[ChipConfig], ChipConfig]] = [
         lambda config: config, roomy, *(functools.partial(buffered, model=model, context=context, times=times)
                                         for times in ACCUMULATORS)]
+    first = machine if isinstance(machine, ChipConfig) else machine.chips[0]
+    if ceil_div(model.hidden_dim, first.lanes) > first.act_depth:
+        kinds = kinds[2:]
     for kind in kinds:
         chips = kind(machine) if isinstance(machine, ChipConfig) else larger(machine, kind)
         try:

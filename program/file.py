@@ -22,7 +22,8 @@ from pydantic import ValidationError
 
 from arch.config import CONFIGS, ChipConfig
 from arch.identity import chip_digest, digest_of, isa_digest
-from arch.rack import RackConfig, rack_from_json
+from arch.rack import RackConfig
+from arch.rack_file import rack_from_json
 from base.errors import TspError
 from base.files import write_whole
 

@@ -16,7 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from arch.config import CONFIGS, DEFAULT_CONFIG, ChipConfig
-from arch.rack import RackConfig, rack_of
+from arch.rack import RackConfig
+from arch.rack_file import rack_of
 from compiler.capacity import check_fit
 from compiler.fit import fit
 from compiler.frontend.files import read_model

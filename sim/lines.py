@@ -50,6 +50,11 @@ class LineFaults:
         if not math.isfinite(self.delay):
             raise TspError(f"link faults: delay must be a number of cycles, not {self.delay:g}")
 
+    def check(self, context: int) -> None:
+        """Raises TspError if these faults are of no position of a program."""
+        if self.at >= context:
+            raise TspError(f"link faults: at must be in 0..{context - 1}, the program's positions, not {self.at}")
+
     @classmethod
     def parse(cls, text: str) -> "LineFaults":
         """The faults of "errors=1e-6,seed=3" or "cut,link=0.E0,at=20". Raises TspError."""
@@ -63,7 +68,8 @@ class LineFaults:
             try:
                 found[name] = _READ[name](value)
             except ValueError:
-                raise TspError(f"link faults: {name} must be a number, not {value!r}") from None
+                kind = "a whole number" if _READ[name] is int else "a number"
+                raise TspError(f"link faults: {name} must be {kind}, not {value!r}") from None
         for name, owners in _OF.items():
             if name in found and not owners & found.keys():
                 raise TspError(f"link faults: {name} has no effect without {' or '.join(sorted(owners))}")
@@ -138,6 +144,8 @@ class Lines:
     """
 
     def __init__(self, rack: RackConfig, faults: LineFaults) -> None:
+        if not rack.links:
+            raise TspError(f"link faults: rack {rack.name} has one chip and no links: leave --link-faults out")
         if faults.delay and rack.oscillators:
             raise TspError(f"link faults: delay must be 0 on rack {rack.name}: its chips have clocks of their own, and "
                            "its links put delays right between tokens")

@@ -8,7 +8,8 @@ import pytest
 from racks import CHIP, ring
 
 from arch.identity import chip_digest
-from arch.rack import RACKS, SLACKS, WATCHED, Link, Oscillators, Port, RackConfig, linked, rack_of, shelves
+from arch.rack import RACKS, SLACKS, WATCHED, Link, Oscillators, Port, RackConfig, linked, shelves
+from arch.rack_file import rack_of
 from base.errors import TspError
 from fpga.host.links import AHEAD, ahead
 from hw.link.frame import crc_frames
@@ -110,11 +111,22 @@ def test_refusals(chips: tuple, links: tuple[Link, ...], what: str):
 
 
 BAD_FILES = [
-    ("{", "line 1"), ("[]", "list indices"), ('{"chips": []}', "links|1..64 chips"),
+    ("{", "line 1"), ("[]", "must hold a JSON object"), ('{"chips": []}', "rack bad: links must be given"),
+    ("[" * 100_000, "not valid JSON"), (json.dumps(FILE | {"chips": 2}), "chips: input should be a valid list, not 2"),
+    (json.dumps(FILE | {"oscilators": {"ppm": 100, "slack": 3}}), "oscilators is not a field that racks"),
+    (json.dumps(FILE | {"oscillators": {}}), r"oscillators\.ppm must be given"),
+    (json.dumps(FILE | {"oscillators": []}), "oscillators must be a JSON object"),
+    (json.dumps(FILE | {"oscillators": {"ppm": 100, "slack": 2.5}}), r"slack: input should be a valid int"),
+    (json.dumps(FILE | {"links": [{"ports": [0, 1], "latency": 11}]}), r"links\.0\.ports\.0: input should be"),
+    (json.dumps(FILE | {"links": [{"ports": ["0.E0"], "latency": 11}]}), r"links\.0\.ports must be two, not"),
+    (json.dumps(FILE | {"links": [{"ports": ["0.E0", "1.E\u00b2"], "latency": 11}]}), "bad: a port must be written"),
+    (json.dumps(FILE | {"links": [{"ports": ["0.E0", "1.E0"], "latency": 11.7}]}), r"valid integer, not 11\.7"),
+    (json.dumps(FILE | {"links": [{"ports": ["0.E0", "1.E0"], "latency": float("inf")}]}), "valid integer, not inf"),
+    (json.dumps(FILE | {"chips": [{"config": "ulx3s", "ports": [0, 1.5], "slot": 2}] * 2}), r"valid integer, not 1\.5"),
     (json.dumps(FILE | {"chips": [{"config": "huge", "ports": [0, 1], "slot": 2}]}), "config must be one of"),
     (json.dumps(FILE | {"links": [{"ports": ["0.E0", "1"], "latency": 11}]}), "a port must be written like 0.E0"),
     (json.dumps(FILE | {"chips": [{"config": "ulx3s", "ports": [0, 9], "slot": 2}] * 2}), r"ports must be two numbers"),
-    (json.dumps(FILE | {"oscillators": {"ppm": 100}}), "must have 'slack'"),
+    (json.dumps(FILE | {"oscillators": {"ppm": 100}}), r"oscillators\.slack must be given"),
     (json.dumps(FILE | {"oscillators": {"ppm": 100, "slack": 0}}), r"the slack must be in 1\.\.20 cycles, not 0"),
     (json.dumps(FILE | {"oscillators": {"ppm": 55_000, "slack": 3}}), "at most 1000, not 55000"),
 ]

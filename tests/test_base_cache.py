@@ -1,6 +1,7 @@
 """base.cache: entries are whole or made again, and a cache that cannot be written serves what it holds."""
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -42,18 +43,21 @@ DAMAGES = {
     "a file more": lambda entry: (entry / "c").write_bytes(b""),
     "all gone": lambda entry: [path.unlink() for path in entry.rglob("*") if path.is_file()],
     "list damaged": lambda entry: (entry / cache.LIST).write_bytes(b"{\xff"),
+    "a file for its folder": lambda entry: (shutil.rmtree(entry), entry.touch()),
     "a folder for a file": lambda entry: ((entry / "a").unlink(), (entry / "a").mkdir()),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_entry_is_made_anew(root: Path, damage):
+def test_a_damaged_entry_is_made_anew(root: Path, damage, capfd: pytest.CaptureFixture[str]):
     make = Counted()
     entry = cache.cached("kind", "key", make)
+    assert capfd.readouterr().err == ""
     damage(entry)
     for _ in range(2):
         assert cache.cached("kind", "key", make) == entry
         assert ((entry / "a").read_bytes(), (entry / "sub" / "b").read_bytes(), make.calls) == (b"one", b"two", 2)
+    assert capfd.readouterr().err == f"note: {entry} of the cache is damaged and not used\n"
 
 
 def test_an_entry_of_an_earlier_version_is_taken_as_it_is(root: Path):

@@ -59,6 +59,16 @@ def test_a_campaign_that_stopped_goes_on(tmp_path: Path, work):
     (tmp_path / "cured").touch()
     assert sorted(campaign(tmp_path).run([1, 2, 7, 3], work)) == [1, 2, 3, 7]
     assert ran(tmp_path).count(1) == 1
+    assert sorted(campaign(tmp_path).results()) == [1, 2, 3, 7]  # each has a line of its own
+
+
+@pytest.mark.parametrize("damage", ['{"key": "a"}', '{"key": "a", "case": 1, "result": 5}', "[]", "\0\0",
+                                    '{"key": "a", "case": [1], "result": {}}'])
+def test_a_damaged_line_is_no_result(damage: str, tmp_path: Path, work):
+    campaign(tmp_path).run([1], work)
+    with open(next((tmp_path / "results").iterdir()), "a") as file:
+        file.write(damage + "\n")
+    assert campaign(tmp_path).results() == {1: {"square": 1}}
 
 
 def test_machines_share_a_campaign_by_parts(tmp_path: Path, work):
@@ -97,6 +107,7 @@ def test_a_folder_that_cannot_be_written_is_a_line(tmp_path: Path, work):
     (tmp_path / "results").touch()
     with pytest.raises(TspError, match="cannot write"):
         campaign(tmp_path).run([1], work)
+    assert not ran(tmp_path)  # no work is done that could not be kept
     with pytest.raises(TspError, match="jobs must be at least 1"):
         campaign(tmp_path, jobs=0)
 

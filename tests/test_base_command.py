@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from checkpoints import REPOSITORY
 
-from base.command import REFUSED, TERMINATED, refusal
+from base.command import INTERRUPTED, REFUSED, TERMINATED, refusal
 from base.errors import TspError
 
 SHIPPED = REPOSITORY / "models" / "stories263k.bin"
@@ -106,6 +106,27 @@ def test_a_letter_that_the_output_has_not(encoding: str):
                  env={"PYTHONIOENCODING": encoding})
     assert answer.returncode == 0 and "Error" not in answer.stderr, answer
     assert "\\u4e16" in answer.stdout
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed(closed: str):
+    """The command runs, and a tool that it starts has the streams, too."""
+    code = ("import subprocess, sys\nfrom base.command import prepare\nprepare()\nsys.stdin.read()\nprint(1)\n"
+            "print(2, file=sys.stderr)\nsubprocess.run('cat && echo 1 && echo 2 >&2', shell=True, check=True)")
+    script = f'exec "$0" -c "$1" {closed}'
+    answer = subprocess.run(["bash", "-c", script, sys.executable, code], stdin=subprocess.DEVNULL, capture_output=True,
+                            text=True, check=False, cwd=REPOSITORY)
+    assert answer.returncode == 0, answer
+    assert answer.stdout == ("" if ">&-" in closed.split() else "1\n1\n")
+    assert answer.stderr == ("" if "2>&-" in closed.split() else "2\n2\n")
+
+
+def test_ctrl_c_while_modules_are_imported():
+    code = ("import sys\nclass Stop:\n    def find_spec(self, name, *_):\n        if name == 'typer':\n"
+            "            raise KeyboardInterrupt\nsys.meta_path.insert(0, Stop())\nfrom cli.start import app\n"
+            "sys.exit(app())")
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=REPOSITORY)
+    assert (answer.returncode, answer.stderr) == (INTERRUPTED, "")
 
 
 BUILDS = {

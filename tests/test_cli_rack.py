@@ -29,6 +29,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "desk.json").write_text(json.dumps(RACK))
     (folder / "loose.json").write_text(json.dumps(RACK | {"links": []}))
     (folder / "broken.json").write_text("{")
+    (folder / "single.json").write_text(json.dumps({"chips": RACK["chips"][:1], "links": []}))
     save(shared(), folder / "shared.tsp")
     return folder
 
@@ -87,8 +88,16 @@ def test_a_conversation(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.M
 
 REFUSED = [
     (["run", "model.bin", "--rack", "desk"], "a rack must be pair"),
-    (["run", "model.bin", "--rack", "none.json"], "a rack must be pair"),
-    (["run", "model.bin", "--rack", "broken.json"], "rack broken.json: "),
+    (["run", "model.bin", "--rack", "none.json"], "none.json: cannot read it: No such file"),
+    (["run", "model.bin", "--rack", "broken.json"], "broken.json: not valid JSON: "),
+    (["run", "model.bin", "--rack", ""], "a rack must be pair"),
+    (["fit", "model.bin", "--config", ""], "config must be one of"),
+    (["run", "model.bin", "--scales", ""], "scales must be one of"),
+    (["run", "model.bin", "--weights", ""], "weights must be one of"),
+    (["compile", "model.bin", "--rack", "desk.json", "-o", "desk.json"], "the command reads this very file"),
+    (["report", "shared.tsp", "--rack", "desk.json", "--html", "desk.json"], "the command reads this very file"),
+    (["plan", "model.bin", "--rack", "desk.json", "--chip", "large"], "give --chip or --rack, not both"),
+    (["plan", "shared.tsp"], "is a program, not a checkpoint"),
     (["run", "model.bin", "--rack", "loose.json"], "chip 1 must be linked to chip 0"),
     (["run", "model.bin", "--rack", "desk.json", "--config", "tiny"], "give --config or --rack, not both"),
     (["run", "model.bin", "--tensor", "2"], "--tensor and --pipeline divide a model among the chips of a rack"),
@@ -109,6 +118,16 @@ REFUSED = [
     (["run", "shared.tsp", "--link-faults", "cut,cut"], "cut must be given once"),
     (["run", "shared.tsp", "--link-faults", "delay=nan"], "delay must be a number of cycles"),
     (["run", "shared.tsp", "--link-faults", "errors=1e-5,link=0.E0"], "link has no effect without cut or delay"),
+    (["run", "shared.tsp", "--link-faults", "errors=0,seed=1.5"], "seed must be a whole number, not '1.5'"),
+    (["run", "shared.tsp", "--device", "model", "--link-faults", "cut,at=40"], "at must be in 0..39"),
+    (["chat", "shared.tsp", "--chat-template", "plain", "--clock", "0"], "clock must be more than 0"),
+    (["chat", "shared.tsp", "--chat-template", "plain", "--tokens", "-1"], "tokens must be at least 1, not -1"),
+    (["chat", "shared.tsp", "--chat-template", "plain", "--temperature", "nan"], "temperature must be in 0..10"),
+    (["chat", "shared.tsp", "--chat-template", "plain", "--top-p", "nan"], "top_p must be in 0..1"),
+    (["link-test", "/dev/a"], "rack pair has 2 chips: name as many different serial ports"),
+    (["link-test", "/dev/a,/dev/a"], "rack pair has 2 chips: name as many different serial ports"),
+    (["link-test", "/dev/a", "--rack", "single.json"], "rack single has no links to be tested"),
+    (["serve", "shared.tsp", "--drain-seconds", "nan"], "--drain-seconds must be at least 0, not nan"),
     (["run", "shared.tsp", "--link-faults", "cut,seed=3"], "seed has no effect without errors"),
     (["run", "shared.tsp", "--link-faults", "cut,link=0.W0"], "its ports are 0.E0, 1.E0"),
     (["run", "shared.tsp", "--device", "reference", "--link-faults", "cut"], "only simulated racks have link faults"),

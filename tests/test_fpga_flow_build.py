@@ -72,6 +72,8 @@ def test_wires_of_another_number_are_refused(monkeypatch: pytest.MonkeyPatch):
         replace(wires, sends=wires.sends[:-1])
     with pytest.raises(ValueError, match="ulx3s_pair1: a chip with 1 links must have wires for as many, not for 2"):
         replace(board, wires=(wires, replace(wires, follows=False)))
+    with pytest.raises(ValueError, match="ulx3s_pair1: router_clock must be 1 on a board with links"):
+        replace(board, router_clock=2.0)
     monkeypatch.setitem(RACKS, "small ring", SMALL_RING)
     with pytest.raises(ValueError, match="ulx3s_pair1: one link at most must give the chip its clock"):
         replace(board, rack="small ring", wires=(wires, wires))

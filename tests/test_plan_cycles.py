@@ -132,7 +132,7 @@ def test_the_command(capsys: pytest.CaptureFixture[str]):
     arguments = ["plan", str(MODEL), "--chip", "ulx3s", "--context", "8", "--cycles"]
     assert app(arguments) == 0
     out = capsys.readouterr().out
-    assert "scheduled, positions 0..7" in out and "Nothing was measured" in out and "does not fit" not in out
+    assert "scheduled, positions 0..7" in out and "not measured, for static scales" in out and "does not fit" not in out
     assert app([*arguments, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["divided"]
     (only,) = found["cycles"]["periods"]

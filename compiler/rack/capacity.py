@@ -128,7 +128,7 @@ class _Trial:
         try:
             check(self._model, self._rack, context, self._four_bit, self._plan, self._scales)
         except TspError as error:
-            return str(error)
+            return str(error).removeprefix(f"rack {self._rack.name}: ")  # which every message of a rack begins with
         return ""
 
 
