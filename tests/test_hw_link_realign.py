@@ -194,5 +194,6 @@ def test_one_latency_in_1000_resets(link: LinkParameters, part: int):
 def test_what_a_slack_takes():
     assert (SERIAL.depth, SERIAL.high, SERIAL.first) == (32, 27, (4, 5))
     assert [LinkParameters(slack=slack).depth for slack in (0, 1, 7, 8, 20)] == [16, 32, 32, 64, 64]
+    assert LinkParameters(pins=5).depth == 32  # with slots of 8 cycles
     with pytest.raises(ValueError, match=r"slack must be in 0\.\.20 cycles, not 21"):
         LinkParameters(slack=21)
