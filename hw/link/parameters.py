@@ -12,7 +12,7 @@ COUNTER_BITS = 16
 SLOT_BITS = 8
 """Of the slot's number in control frames: chips count alike by these. The further ones are a chip's own."""
 DEPTH = 16
-"""Core cycles of traffic that the elastic buffer holds, where both ends of a link have one clock and slots are of at most
+"""Core cycles of traffic that the elastic buffer holds, where both ends of a link have one clock, and a slot has at most
 SHORT cycles."""
 SHORT = 4
 """Cycles of a slot. A longer one may be aligned by up to 7 cycles, and 16 leave too few for drifts then."""
