@@ -12,10 +12,9 @@ COUNTER_BITS = 16
 SLOT_BITS = 8
 """Of the slot's number in control frames: chips count alike by these. The further ones are a chip's own."""
 DEPTH = 16
-"""Core cycles of traffic that the elastic buffer holds, where both ends of a link have one clock, and a slot has at most
-SHORT cycles."""
+"""Core cycles of traffic that the elastic buffer holds where both ends of a link have one clock and slots are short."""
 SHORT = 4
-"""Cycles of a slot. A longer one may be aligned by up to 7 cycles, and 16 leave too few for drifts then."""
+"""Cycles of a short slot. A longer one may be aligned by up to 7 cycles; DEPTH leaves too few for drifts then."""
 UNREACHED = 5
 """Places of the elastic buffer that no legal level reaches: beyond them the writer could come near the place that is
 read."""
