@@ -202,9 +202,9 @@ def _sums(folder: Path) -> dict[str, list]:
     return sums
 
 
-def cached_text(kind: str, key: str, make: Callable[[], str]) -> str:
-    """The text that `make()` returned at the first call with this key."""
-    entry = cached(kind, key, lambda folder: _write(folder / "text", make()))
+def cached_text(kind: str, key: str, make: Callable[[], str], on_wait: Callable[[], None] | None = None) -> str:
+    """The text that `make()` returned at the first call with this key. on_wait: as of `cached`."""
+    entry = cached(kind, key, lambda folder: _write(folder / "text", make()), on_wait)
     return (entry / "text").read_text(encoding="utf-8")
 
 

@@ -4,6 +4,7 @@ Each result is a line of JSON in a folder, written when it is there. A campaign 
 Several machines share a campaign by doing a part each; what all of them have found is in the folder's files.
 """
 
+import errno
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -116,7 +117,9 @@ class Campaign:
             try:
                 size = os.fstat(file).st_size
                 whole = not size or os.pread(file, 1, size - 1) == b"\n"
-                os.write(file, (line if whole else "\n" + line).encode())
+                data = (line if whole else "\n" + line).encode()
+                if os.write(file, data) < len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             finally:
                 os.close(file)
         except OSError as error:

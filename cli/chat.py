@@ -25,7 +25,7 @@ from sim.lines import LineFaults
 
 from .models import MODELS
 from .options import LinkFaults, Pipeline, Rack, Tensor, check_clock
-from .show import plain
+from .show import links, plain
 
 HELP = "/reset forgets the conversation, /quit ends (as ctrl-D does), ctrl-C stops an answer"
 
@@ -93,6 +93,8 @@ def chat(
                 notes.print(HELP if line == "/help" else f"no such command: {line}; {HELP}")
             elif line:
                 answer(talk, line, mhz)
+        if corrected := links(machine).strip():
+            notes.print(corrected, style="dim")
     finally:
         machine.close()
 

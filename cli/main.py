@@ -19,6 +19,7 @@ from base.cache import FULL
 from base.command import INTERRUPTED, REFUSED, prepare, refusal
 from base.errors import TspError
 from base.files import check_output, whole
+from base.progress import progress
 from compiler.fit import fit as fit_model
 from compiler.frontend.files import read_model, read_text, sources
 from compiler.frontend.load import load_checkpoint
@@ -177,13 +178,13 @@ def compile(
     check_checkpoint(checkpoint)
     check_output(output, *sources(checkpoint, tokenizer), *named_files(rack, text))
     machine = machine_of(config, rack) or config_of(DEFAULT_CONFIG)
-    with show.passes() as progress:
+    with show.passes() as name_pass:
         model, tok = read_model(checkpoint, tokenizer)
         show.notes((*model.notes, *tok.notes))
         program = compile_for(machine, model, tok, tensor, pipeline, sequences, context=context,
                               weights="int8" if weights is None else weights,
                               scales="measured" if scales is None else scales,
-                              text=text and read_text(text, tok), accept_quality=accept_quality, progress=progress)
+                              text=text and read_text(text, tok), accept_quality=accept_quality, progress=name_pass)
         save(program, output)
     show.program(program, output, clock)
 
@@ -213,18 +214,21 @@ def fit(
     sizes, wanted = model.config, context or model.config.seq_len
     weights = "int8" if weights is None else weights
     if isinstance(machine, RackConfig):
-        fitted = fit_rack(sizes, machine, context=context, weights=weights, cycles=cycles, tensor=tensor,
-                          pipeline=pipeline, sequences=1 if sequences is None else sequences, scales=scales)
+        with progress(f"fitting {checkpoint}"):
+            fitted = fit_rack(sizes, machine, context=context, weights=weights, cycles=cycles, tensor=tensor,
+                              pipeline=pipeline, sequences=1 if sequences is None else sequences, scales=scales)
         show.rack_fits([fitted], clock, wanted, scales)
         return
     chips = [machine] if machine else list(CONFIGS.values())
-    found = [fit_model(sizes, chip, context=context, weights=weights, cycles=cycles, sequences=sequences or 1,
-                       scales=scales)
-             for chip in chips]
+    with progress(f"fitting {checkpoint}"):
+        found = [fit_model(sizes, chip, context=context, weights=weights, cycles=cycles, sequences=sequences or 1,
+                           scales=scales)
+                 for chip in chips]
     show.fits(found, checkpoint, model, clock, scales)
     short = [each.config for each in found if each.context < wanted] if sequences in (None, 1) else []
-    show.chips_needed([(chip, chips_needed(sizes, chip, context=context, weights=weights, scales=scales))
-                       for chip in short], wanted)
+    with progress("counting the chips that are needed"):
+        needed = [(chip, chips_needed(sizes, chip, context=context, weights=weights, scales=scales)) for chip in short]
+    show.chips_needed(needed, wanted)
 
 
 def _say_version(wanted: bool) -> None:

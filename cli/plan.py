@@ -125,11 +125,13 @@ def _divided(plan: Plan, divided: Divided) -> Table:
                                                 for count in (min(own), max(own)))))
     table.add_row("SRAM of each is enough, all slices together", "yes" if divided.most <= memory else "no")
     found = divided.cycles
-    what = "a token" if divided.sequences == 1 else f"a period, {divided.sequences} tokens"
+    tokens = divided.tokens_a_period
+    what = (f"{tokens} tokens" if tokens > 1 else
+            "a token" if divided.sequences == 1 else f"a token, {divided.sequences} sequences in flight")
     table.add_row(f"cycles of {what}, for the matrices alone, at least", f"{divided.least_cycles:,}")
     for period in found.periods if found else ():
         table.add_row(f"cycles of {what}, scheduled, positions {period.first}..{period.last}",
-                      f"{period.cycles:,} ({divided.sequences * DEFAULT_CLOCK_MHZ * 1e6 / period.cycles:,.0f} tokens/s "
+                      f"{period.cycles:,} ({tokens * DEFAULT_CLOCK_MHZ * 1e6 / period.cycles:,.0f} tokens/s "
                       f"at {DEFAULT_CLOCK_MHZ:g} MHz)")
     return table
 

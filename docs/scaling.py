@@ -46,7 +46,7 @@ def curves() -> list[Curve]:
     shipped = load_checkpoint(ROOT / "models" / "stories263k.bin").config
     story, smol = SHAPES
     return [Curve(name="the shipped model, 263K", model=shipped, config="ulx3s", counts=(1, 2, 4, 8)),
-            Curve(name="15M shape", model=story.model, config="large", counts=(1, 2, 4, 6)),
+            Curve(name="15M shape", model=story.model, config="large", counts=(1, 2, 4, 6, 8)),
             Curve(name="SmolLM2's shape, 135M", model=smol.model, config="sram220", counts=(1, 2, 4, 8))]
 
 

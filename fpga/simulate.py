@@ -159,12 +159,13 @@ def main(
     baud: Annotated[int, typer.Option(help="Baud rate of its line. Programs are then loaded bit by bit.  "
                                            "[default: 4 cycles a bit, and a back door for programs]")] = 0,
     board: Annotated[str, typer.Option(help=f"Board whose chip and clock to take: {', '.join(BOARDS)}.")] = "",
-    rack: Annotated[str, typer.Option(help="Boards that are joined at their pins: pair, or a file NAME.json.")] = "",
+    rack: Annotated[str | None, typer.Option(help="Boards that are joined at their pins: pair, or a file "
+                                                  "NAME.json.")] = None,
     cable: Annotated[str, typer.Option(help="Lines between them: delay=PS,skew=PS,jitter=PS,errors=RATE,seed=N.")] = "",
 ) -> None:
     """Simulate a board, or a rack of boards, until ctrl-C. Exits with 2 if it cannot be built."""
     try:
-        if rack:
+        if rack is not None:
             _rack(rack, cable, {"--config": config, "--mhz": mhz, "--baud": baud or None, "--board": board or None})
             return
         if cable:

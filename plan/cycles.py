@@ -13,9 +13,9 @@ from arch.isa import EncodingError
 from arch.rack import RackConfig
 from arch.vectors import ceil_div
 from base.errors import TspError
-from compiler.capacity import dynamic_inputs, hollow_model, rope_rate
+from compiler.capacity import check_fit, dynamic_inputs
 from compiler.ir import Block
-from compiler.place.placement import Placement, place
+from compiler.place.placement import Placement
 from compiler.rack import buckets as of_rack
 from compiler.rack.buckets import Blocks, Placements
 from compiler.rack.capacity import check_chips, halved, least_cycles, place_hollow, rebalanced
@@ -158,13 +158,14 @@ def _first_that_fits(model: ModelConfig, machine: ChipConfig | RackConfig, among
                      four_bit: frozenset[str], scales: str, sequences: int) -> _Chips:
     """On the chips as they are, or else with ever more memory. Raises TspError.
 
-    An inner layer that is longer than the activation buffers is not tried with these.
+    What a chip multiplies of the inner layer is not tried with activation buffers that are shorter.
     """
     kinds: list[Callable[[ChipConfig], ChipConfig]] = [
         lambda config: config, roomy, *(functools.partial(buffered, model=model, context=context, times=times)
                                         for times in ACCUMULATORS)]
     first = machine if isinstance(machine, ChipConfig) else machine.chips[0]
-    if ceil_div(model.hidden_dim, first.lanes) > first.act_depth:
+    inner = ceil_div(model.hidden_dim, first.lanes)
+    if min((ceil_div(inner, plan.tensor) if plan.summed else inner for plan in among), default=inner) > first.act_depth:
         kinds = kinds[2:]
     for kind in kinds:
         chips = kind(machine) if isinstance(machine, ChipConfig) else larger(machine, kind)
@@ -180,10 +181,7 @@ def _on(model: ModelConfig, machine: ChipConfig | RackConfig, among: Sequence[Pl
         four_bit: frozenset[str], scales: str, sequences: int) -> _Chips:
     """Raises TspError if the model does not fit. Like compiling, it chooses a plan by static scales."""
     if isinstance(machine, ChipConfig):
-        integer = hollow_model(model, machine.lanes, context, four_bit, scales)
-        chips = _alone(place(machine, integer, rope_rate(model, integer), together=sequences))
-        _ = chips.hasty
-        return chips
+        return _alone(check_fit(model, machine, context, four_bit, sequences, scales))
     check_chips(machine, four_bit)
     chips = _best(model, machine, among, context, four_bit)
     if chips.plan and chips.plan.sequences > 1:

@@ -37,6 +37,11 @@ class Divided:
     cycles: Cycles | None = None
 
     @property
+    def tokens_a_period(self) -> int:
+        """Tokens that the cycles are of: all sequences advance at once on one chip, and in turn in flight."""
+        return self.sequences if self.tensor * self.pipeline == 1 else 1
+
+    @property
     def most(self) -> int:
         """Bytes of SRAM that the fullest chip needs."""
         return max(max(own) for own in self.bytes)
@@ -103,7 +108,7 @@ def _links(config: ChipConfig, tensor: int, pipeline: int) -> RackConfig:
     if tensor == 1 and chips <= MAX_CHIPS:
         return row(name, config.name, chips)
     if tensor + pipeline - 2 > 2 * MAX_PORTS or chips > MAX_CHIPS:
-        raise TspError(f"{pipeline} groups of {tensor} chips cannot all be linked, each chip by its {2 * MAX_PORTS} "
+        raise TspError(f"{pipeline} x {tensor} chips cannot all be linked, each by its {2 * MAX_PORTS} "
                        f"ports, up to {MAX_CHIPS} chips: use smaller groups, or say how they are linked with --rack "
                        "NAME.json")
     return shelves(name, config.name, pipeline, tensor)

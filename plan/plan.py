@@ -135,11 +135,15 @@ def make_plan(model: str, *, chip: str = DEFAULT_CHIP, precision: str = DEFAULT_
         if not machine.config:
             raise TspError("--cycles, --tensor and --pipeline are for chips of this project: give --chip or --rack")
         if rack:
-            sizes = plans(rack, tensor, pipeline)[-1 if tensor or pipeline else 0]
+            if len({each.name for each in rack.chips}) > 1:
+                raise TspError(f"rack {rack.name} must have chips of one kind to be planned for: use `tsp fit`")
+            several = tensor or pipeline or sequences not in (None, 1)
+            sizes = plans(rack, tensor, pipeline, 1 if sequences is None else sequences)[-1 if several else 0]
             tensor, pipeline = sizes.tensor, sizes.pipeline
         divided = divide(shape, machine.config, precision=precision, context=positions, rack=rack,
                          tensor=1 if tensor is None else tensor, pipeline=1 if pipeline is None else pipeline,
-                         cycles=cycles, scales=scales or "static", sequences=1 if sequences is None else sequences)
+                         cycles=cycles, scales="static" if scales is None else scales,
+                         sequences=1 if sequences is None else sequences)
     elif scales is not None or sequences is not None:
         raise TspError("--scales and --sequences are for a model that is laid out: give --cycles, --rack, --tensor or "
                        "--pipeline")

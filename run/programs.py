@@ -101,7 +101,7 @@ def open_any(
             compiled = compile_for(machine, model, tok, tensor, pipeline, sequences, context=context,
                                    weights=weights, scales=scales, text=tokens,
                                    measure=model.n_parameters >= MANY_PARAMETERS)
-        program_file.save(compiled, folder / FILE)
+        (folder / FILE).write_bytes(program_file.to_bytes(compiled))  # the cache's own errors, where its disk is full
 
     file = cache.cached("programs", key, make, lambda: say(f"waiting: {path} is being compiled elsewhere")) / FILE
     if not fresh:

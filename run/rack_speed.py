@@ -20,6 +20,7 @@ import base.one_thread  # noqa: F401  before anything that imports numpy
 from arch.config import CONFIGS
 from arch.rack_file import rack_of
 from base.command import run
+from base.errors import TspError
 from program.rack import AnyProgram
 from sim.device.chip_device import ChipDevice
 from sim.device.protocol import Device
@@ -54,6 +55,8 @@ def rack_speed(model: Path = MODEL, rack: str = "pair", threads: int | None = No
     threads: of the rack's chips.  [default: one a chip, as far as there are processors] Raises TspError.
     """
     machine = rack_of(rack)
+    if len(set(machine.chips)) > 1:
+        raise TspError(f"rack {machine.name} must have chips that are all alike to be compared with one of them")
     count = threads or min(len(machine.chips), os.cpu_count() or 1)
     one = open_program(model, config=_alone(machine.chips[0].name))
     all_of_them = open_any(model, rack=rack)

@@ -123,8 +123,7 @@ class Handle:
             self._changed(self)
 
     def fail(self, fault: Message) -> None:
-        """The process has ended."""
-        self.state = State.FAULTY if fault["kind"] in FATAL else State.LOST
+        """The process has ended, and the state says so."""
         self.reason, self.cached = fault["message"], []
         self.faults.append(fault["kind"])
         ticket = self.ticket
@@ -247,6 +246,8 @@ class DeviceProcess:
                 handle.take(message)
 
     def _fail(self, fault: Message) -> None:
+        for handle in self.handles:  # first of all, or a question that waits goes to a handle that has no process
+            handle.state = State.FAULTY if fault["kind"] in FATAL else State.LOST
         for handle in self.handles:
             handle.fail(fault)
 

@@ -1,5 +1,6 @@
 """The `tsp` command: what it prints, and that everything it refuses is one line and exit code 2."""
 
+import errno
 import json
 import os
 import re
@@ -200,6 +201,18 @@ def test_the_version_is_that_of_the_package(capfd: pytest.CaptureFixture[str]):
     assert app(["--version"]) == 0
     assert capfd.readouterr().out in (f"tsp {project['version']}\n",
                                       f"tsp of an unknown version: {DISTRIBUTION} is not installed\n")
+
+
+def test_a_full_disk_of_the_cache_is_a_line(files: Path, capfd: pytest.CaptureFixture[str],
+                                            monkeypatch: pytest.MonkeyPatch):
+    def full(program: object) -> bytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.chdir(files)
+    monkeypatch.setattr("program.file.to_bytes", full)
+    assert app(["run", "model.bin", "--config", "tiny", "--context", "13", "--device", "reference"]) == 1
+    assert "make room on its disk, and on that of the cache ($METRONOME_CACHE)" in capfd.readouterr().err
+
 
 
 @pytest.mark.parametrize("arguments", [["report"], ["run", "--device", "reference", "--tokens", "2"]],

@@ -4,6 +4,7 @@ import io
 import json
 import re
 import xml.etree.ElementTree as ElementTree
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,14 @@ def test_faults_are_told_in_a_line(capfd: pytest.CaptureFixture[str]):
     assert app(["run", *options]) == 0
     last = capfd.readouterr().out.splitlines()[-1]
     assert last.startswith("links: ") and "wrong bits corrected without a cycle changed" in last
+
+
+def test_a_chat_over_lines_with_errors_tells_of_them(capfd: pytest.CaptureFixture[str],
+                                                     monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("ab\n"))
+    assert app(["chat", "shared.tsp", "--device", "model", "--chat-template", "plain", "--tokens", "3",
+                "--link-faults", "errors=5e-4,seed=1"]) == 0
+    assert "wrong bits corrected without a cycle changed" in capfd.readouterr().err.splitlines()[-1]
 
 
 def test_fit_says_how_many_chips_are_needed(capfd: pytest.CaptureFixture[str]):
@@ -146,9 +155,24 @@ def test_what_is_refused_is_one_line(arguments: list[str], words: str, capfd: py
     assert not out
 
 
+@pytest.mark.parametrize("machine", [["--rack", "desk.json"], ["--config", "tiny"]])
+def test_a_fit_tells_that_it_works(machine: list[str], monkeypatch: pytest.MonkeyPatch):
+    told: list[str] = []
+
+    def progress(what: str) -> nullcontext[None]:
+        told.append(what)
+        return nullcontext()
+
+    monkeypatch.setattr("cli.main.progress", progress)
+    assert app(["fit", "model.bin", *machine]) == 0
+    assert told[0] == "fitting model.bin"
+
+
 def test_a_lost_line_is_one_line(capfd: pytest.CaptureFixture[str]):
     assert app(["run", "shared.tsp", "--device", "model", "--link-faults", "cut,at=3"]) == 1
-    assert capfd.readouterr().err.splitlines()[-1] == (
+    out, err = capfd.readouterr()
+    assert out.endswith("\n")  # the story's line is ended
+    assert err.splitlines()[-1] == (
         "tsp: device model: the token at position 3 is lost: link error UNDERFLOW at port 1.E0")
 
 

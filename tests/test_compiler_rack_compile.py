@@ -1,5 +1,6 @@
 """Models on racks: every logit, token and cycle of the model's reference, however the model is divided."""
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -8,14 +9,16 @@ from checkpoints import REPOSITORY, SHARED_MODELS, random_checkpoint, small_conf
 from programs import TINY, random_tokenizer
 from rack_programs import EVEN, UNEVEN, rack_program
 from racks import ring
+from small_racks import PAIR, SHARED
 
 from arch.config import CONFIGS
-from arch.rack import RACKS, linked, mesh, shelves
+from arch.rack import RACKS, RackConfig, linked, mesh, shelves
 from base.errors import TspError
 from compiler.capacity import hollow_model
 from compiler.compile import compile_checkpoint
-from compiler.rack import compile
-from compiler.rack.by_rows import shares
+from compiler.rack import buckets, capacity, compile
+from compiler.rack.by_rows import shares, sum_planes
+from compiler.rack.capacity import best_plan
 from compiler.rack.fit import fit_rack
 from compiler.rack.plan import Plan
 from program.check import check_any
@@ -110,15 +113,121 @@ def test_a_head_is_where_its_query_heads_are():
     assert max(len(heads.queries) + len(heads.keys) + len(heads.values) for heads in found) == 2
     assert sorted(head for heads in found for head in heads.keys) == [0, 1, 2]
     assert sorted(head for heads in found for head in heads.values) == [0, 1, 2]
+    halved = shares(RACKS["node"], model, {}, scattered=True, halve=True)[0].heads
+    assert [heads.kv for heads in halved] == [(0,), (0,), (1,), (1,), (1,), (2,), (2,), (2,)]
+    assert [heads.queries for heads in halved] == [heads.queries for heads in found]
+
+
+def with_plan(monkeypatch: pytest.MonkeyPatch, rack: RackConfig, halve: bool, scattered: bool = False) -> None:
+    """Let models be divided by rows among all chips of a rack, with or without `Plan.halve`."""
+    plan = Plan(tensor=len(rack.chips), pipeline=1, scattered=scattered, halve=halve)
+    monkeypatch.setattr(compile, "plans", lambda *arguments: [plan])
+    monkeypatch.setattr(capacity, "halved", lambda *arguments: [])
+
+
+HALVED = {  # rack, scales, sizes: chips with one K/V head, or with one vector of them
+    "two query heads each": (mesh("two", "sram28", 2), "robust", {**LONG_HEADS, "n_heads": 4, "n_kv_heads": 2}),
+    "greatest products from the matrix units": (mesh("two", "ulx3s", 2), "static", {
+        **EVEN, "n_heads": 2, "n_kv_heads": 2}),
+    "heads that share a vector": (mesh("two", "sram28", 2), "dynamic", {
+        "dim": 64, "hidden_dim": 64, "head_dim": 8, "n_heads": 6, "n_kv_heads": 3}),
+    "a key and a value for two chips": (ring(2), "static", {**EVEN, "n_heads": 2, "n_kv_heads": 1}),
+}
+
+
+@pytest.mark.parametrize("name", [
+    name if "greatest" in name else pytest.param(name, marks=pytest.mark.nightly) for name in HALVED])
+def test_both_hemispheres_work_on_one_head(name: str, monkeypatch: pytest.MonkeyPatch):
+    """At every position: also where one of them has none, or one vector of them less than the other."""
+    rack, scales, sizes = HALVED[name]
+    compiled = halved_program(monkeypatch, rack, scales, 5 * rack.chips[0].lanes - 3, sizes)
+    check_run(compiled, "model", [1, 5, 7], 0.8, 3, compiled.context)
+
+
+def halved_program(monkeypatch: pytest.MonkeyPatch, rack: RackConfig, scales: str, context: int, sizes: dict[str, int],
+                   ) -> RackProgram:
+    """A model of one layer with `Plan.halve` in two context buckets, scheduled without search."""
+    with_plan(monkeypatch, rack, halve=True)
+    monkeypatch.setattr(buckets, "build", functools.partial(buckets.build, effort=0))
+    model = small_config(**(TINY | {"n_layers": 1, "seq_len": context} | sizes))
+    return compile.compile_rack(random_checkpoint(model), random_tokenizer(model.vocab_size), rack=rack, scales=scales,
+                                buckets=2, measure=False)
+
+
+def test_both_hemispheres_work_on_one_head_on_the_rtl(monkeypatch: pytest.MonkeyPatch):
+    compiled = halved_program(monkeypatch, PAIR, "dynamic", 40, SHARED)
+    check_run(compiled, "rtl", [1, 5, 7], 0.8, 3, compiled.context)
+
+
+def test_few_positions_are_not_halved():
+    """For what it saves, both hemispheres need more vectors of positions than one."""
+    rack, model = mesh("two", "ulx3s", 2), small_config(**(TINY | EVEN | {"seq_len": 128}))
+    for context, halve in ((8, False), (128, True)):
+        assert best_plan(model, rack, context, frozenset(), [Plan(tensor=2, pipeline=1)]).plan.halve == halve
 
 
 @pytest.mark.nightly
+@pytest.mark.parametrize("halve", [False, True])
 @pytest.mark.parametrize("name", LINKED)
-def test_a_residual_in_parts(name: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(compile, "plans", lambda *arguments: [Plan(tensor=4, pipeline=1, scattered=True)])
-    scales, sizes = LINKED[name]
-    compiled = rack_program(mesh("four", "sram28", 4), scales, **sizes)
+def test_a_residual_in_parts(name: str, halve: bool, monkeypatch: pytest.MonkeyPatch):
+    rack, (scales, sizes) = mesh("four", "sram28", 4), LINKED[name]
+    with_plan(monkeypatch, rack, halve, scattered=True)
+    compiled = rack_program.__wrapped__(rack, scales, **sizes)
     check(compiled, compiled.context)
+
+
+SUMMED = {  # rack, chips of a group, scales, sizes; W2 has the columns of each chip
+    "two chips": (mesh("two", "ulx3s", 2), 2, "dynamic", {**GROUPED, "hidden_dim": 256}),
+    "robust": (mesh("three", "ulx3s", 3), 3, "robust", GROUPED),
+    "from both ends": (mesh("six", "ulx3s", 6), 6, "static", {
+        **GROUPED, "dim": 72, "hidden_dim": 200, "n_heads": 9, "n_kv_heads": 3}),
+    "from both ends, robust": (mesh("six", "ulx3s", 6), 6, "robust", {
+        **GROUPED, "dim": 72, "hidden_dim": 200, "n_heads": 9, "n_kv_heads": 3}),
+    "groups of chips": (mesh("six", "ulx3s", 6), 3, "dynamic", {**GROUPED, "n_heads": 9, "n_kv_heads": 3}),
+    "residual in SRAM": (mesh("three", "ulx3s", 3), 3, "robust", {**GROUPED, "dim": 272, "hidden_dim": 80}),
+    "thirteen vectors": (mesh("four", "sram28", 4), 4, "static", LINKED["static, thirteen vectors"][1]),
+    "a chip without a head": (mesh("four", "sram28", 4), 4, "dynamic", LINKED["a chip without a head"][1]),
+}
+
+
+def test_an_inner_layer_longer_than_an_activation_buffer():
+    """No chip has room for all inputs of W2, so each multiplies its own, and they add up their sums."""
+    rack, sizes = mesh("three", "ulx3s", 3), {**GROUPED, "hidden_dim": 320, "n_layers": 1, "seq_len": 16}
+    compiled = rack_program(rack, "static", **sizes)
+    inputs = [chip.channels["w2/inputs"] for chip in compiled.chips]
+    assert np.array_equal(np.concatenate(inputs), np.arange(320))
+    check_run(compiled, "model", [1, 5, 7], 0.8, 3, 3)
+    rows = Plan(tensor=3, pipeline=1, scattered=True)
+    without = best_plan(small_config(**(TINY | sizes)), rack, None, frozenset(), [rows])
+    assert not without.context and "activation buffer" in without.limit
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", SUMMED)
+def test_sums_across_chips_over_the_whole_context(name: str, monkeypatch: pytest.MonkeyPatch):
+    rack, tensor, scales, sizes = SUMMED[name]
+    plan = Plan(tensor=tensor, pipeline=len(rack.chips) // tensor, scattered=True, summed=True)
+    monkeypatch.setattr(compile, "plans", lambda *arguments: [plan])
+    compiled = rack_program.__wrapped__(rack, scales, tensor, **sizes)
+    check_any(compiled)
+    check(compiled, compiled.context)
+
+
+@pytest.mark.nightly
+def test_sums_across_chips_on_the_rtl_over_the_whole_context(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(compile, "plans", lambda *arguments: [Plan(tensor=3, pipeline=1, scattered=True, summed=True)])
+    compiled = rack_program.__wrapped__(mesh("three", "ulx3s", 3), "dynamic", **GROUPED)
+    check_run(compiled, "rtl", [1, 5], 0.8, 3, compiled.context)
+
+
+def test_planes_of_sums_hold_the_greatest_of_all():
+    """Every weight and input of the greatest magnitude: the sums of all columns, or of a group's, fit their planes."""
+    for hidden, scales, planes in ((400, "static", 3), (600, "static", 4), (600, "robust", 3)):
+        model = hollow_model(small_config(**(TINY | {"hidden_dim": hidden})), 8, 16, frozenset(), scales)
+        columns = model.group if "silu" in model.dynamic else hidden
+        greatest = 127 * np.full(columns, -128).sum()
+        assert sum_planes(model) == planes
+        assert -(1 << 8 * planes - 1) <= greatest < 0 and greatest < -(1 << 8 * (planes - 1) - 1)
 
 
 GROUPS = {  # rack, chips of a group, scales, sizes
@@ -203,7 +312,7 @@ def test_the_model_is_put_together_from_all_chips():
     (2, {**EVEN, "dim": 16, "vocab_size": 24}, r"3 vectors of 8 tokens \(vocab_size\) cannot be divided"),
 ])
 def test_what_is_too_small_to_be_divided_is_named(chips: int, sizes: dict[str, int], what: str):
-    with pytest.raises(TspError, match=what):
+    with pytest.raises(TspError, match=f"^rack ring of {chips}: {what}"):
         rack_program(ring(chips), "static", **sizes)
 
 

@@ -348,7 +348,7 @@ def test_the_router_is_asked_for_a_faster_clock_of_nets():
 
 
 def test_figures_out_of_the_tools_reports():
-    timing = {"fmax": {"clk": {"achieved": 61.5, "constraint": 50.0}, "link": {"achieved": 140.0, "constraint": 100.0}},
+    timing = {"fmax": {"clk": {"achieved": 61.5}, "other": {"achieved": 99.0}},
               "critical_paths": [
                   {"from": "posedge clk", "to": "posedge clk", "path": [
                       {"delay": 5.6, "type": "clk-to-q", "to": {"cell": "queue_DP16KD_1"}},
@@ -356,11 +356,23 @@ def test_figures_out_of_the_tools_reports():
                   {"from": "<async>", "to": "posedge clk", "path": [{"delay": 99, "type": "x", "to": {"cell": "y"}}]}]}
     assert report.fmax(json.dumps(timing)) == 61.5
     assert report.critical_path(json.dumps(timing)) == ("5.60 clk-to-q queue", "2.00 routing issue")
-    timing["fmax"]["link"]["achieved"] = 110.0
-    assert report.fmax(json.dumps(timing)) == 55.0
-    step = {"delay": 18.5, "type": "routing", "to": {"cell": "beat"}}
-    ends = {"from": "posedge $glbnet$clock.pll_clk", "to": "posedge $glbnet$link"}
-    timing["critical_paths"].append(ends | {"path": [step]})
-    assert report.fmax(json.dumps(timing)) == 55.0
-    timing["critical_paths"].append(ends | {"to": "posedge $glbnet$clock.fast_clk", "path": [step]})
-    assert report.fmax(json.dumps(timing)) == pytest.approx(1000 / 18.5)
+    with pytest.raises(ValueError, match="does not name the chip's clock"):
+        report.fmax(json.dumps({"fmax": {}}))
+
+
+def test_the_clock_of_a_board_with_links_covers_the_links_and_what_leads_to_them():
+    chip, fast, link = "$glbnet$clock.pll_clk", "$glbnet$clock.fast_clk", "$glbnet$link_clk"
+    timing = {"fmax": {chip: {"achieved": 61.5}, fast: {"achieved": 119.0}, link: {"achieved": 112.0}},
+              "critical_paths": []}
+
+    def path(start: str, end: str, ns: float) -> dict:
+        step = {"delay": ns, "type": "routing", "to": {"cell": "beat"}}
+        return {"from": f"posedge {start}", "to": f"posedge {end}", "path": [step]}
+
+    assert report.fmax(json.dumps(timing), ratio=2) == 56.0
+    timing["critical_paths"].append(path(chip, link, 19.0))  # through the elastic buffer
+    assert report.fmax(json.dumps(timing), ratio=2) == 56.0
+    timing["critical_paths"].append(path(chip, fast, 18.5))
+    assert report.fmax(json.dumps(timing), ratio=2) == pytest.approx(1000 / 18.5)
+    with pytest.raises(ValueError, match="does not name the chip's clock"):
+        report.fmax(json.dumps({"fmax": {link: {"achieved": 112.0}}}), ratio=2)

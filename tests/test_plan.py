@@ -2,6 +2,7 @@
 
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -205,9 +206,27 @@ def test_the_command(capsys: pytest.CaptureFixture[str]):
     (["mixtral-8x7b", "--chip", "sram220", "--tensor", "2"], "the compiler takes no experts"),
     (["smollm2-135m", "--rack", "node", "--tensor", "3"], "--tensor must divide its 8 chips, not be 3"),
     (["smollm2-135m", "--chip", "sram28", "--tensor", "0"], "must be at least 1"),
+    (["smollm2-135m", "--rack", "card", "--chip", "sram28"], "give --chip or --rack, not both"),
+    (["smollm2-135m", "--rack", "card", "--sequences", "3"], "as many as groups of chips, 1 or 2, not 3"),
+    (["smollm2-135m", "--rack", "card", "--scales", ""], "scales must be one of static, dynamic, robust, not ''"),
     (["smollm2-135m", "--chip", "sram28", "--pipeline", "31"], "30 layers cannot be divided among 31 chips"),
 ])
 def test_what_is_wrong_is_one_line(arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]):
     assert app(["plan", *arguments]) == 2
     out, err = capsys.readouterr()
     assert not out and named in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("machine", "what"), [
+    (["--rack", "card"], "cycles of a token, 2 sequences in flight, for"),
+    (["--chip", "sram220"], "cycles of 2 tokens, for")])
+def test_what_several_sequences_advance_by(machine: list[str], what: str, capsys: pytest.CaptureFixture[str]):
+    """A period gives a token of each on one chip, and one token in flight."""
+    assert app(["plan", "smollm2-135m", *machine, "--tensor", "1", "--sequences", "2"]) == 0
+    assert what in capsys.readouterr().out
+
+
+def test_a_rack_of_several_kinds_of_chips_is_for_fit():
+    pair, one = RACKS["pair"], RACKS["pair"].chips[0]
+    with pytest.raises(TspError, match="rack pair must have chips of one kind to be planned for: use `tsp fit`"):
+        make_plan("smollm2-135m", chip="ulx3s", rack=replace(pair, chips=(one, replace(one, name="another"))))

@@ -72,3 +72,11 @@ def test_a_file_keeps_the_number_of_sequences(program: RackProgram, tmp_path):
     found = load_any(tmp_path / "two.tsp")
     assert found.sequences == 2
     assert to_bytes(any_from_bytes(to_bytes(found))) == to_bytes(program)
+
+
+def test_seeds_that_are_not_there_for_each_story_are_refused(program: RackProgram, tmp_path,
+                                                             capfd: pytest.CaptureFixture[str]):
+    save(program, tmp_path / "flight.tsp")
+    assert app(["run", str(tmp_path / "flight.tsp"), "--device", "reference", "--seed", str((1 << 64) - 1)]) == 2
+    out, err = capfd.readouterr()
+    assert not out and f"seed must be in 0..{(1 << 64) - program.sequences} for {program.sequences} stories" in err

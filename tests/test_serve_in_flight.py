@@ -15,6 +15,8 @@ from run.answer import Answer, Question
 from run.devices import open_device
 from run.sampling import Sampling
 from run.session import Session
+from serve.handle import DeviceProcess, State, handles_of
+from serve.worker import LOST
 
 PROMPTS = [[1, 5 + n] for n in range(5)]
 
@@ -52,3 +54,12 @@ def test_a_process_that_is_lost_is_started_again_for_all_sequences(program: AnyP
         server.wait(lambda: server.engine.alive == 2)
         assert first.faults == server.engine.handles[1].faults == ["device_lost"]
         assert server.complete([1, 5], temperature=0).json["choices"][0]["text"] == alone(program, [1, 5], Sampling())
+
+
+def test_no_question_goes_to_another_sequence_of_a_lost_process():
+    process, seen = DeviceProcess("reference", Path("none.tsp")), []
+    handles = handles_of(process, 2, lambda _: seen.append([each.state for each in handles]), lambda *_: None)
+    for handle in handles:
+        handle.state = State.READY
+    process._fail({"is": "fault", "kind": LOST, "message": "gone"})
+    assert seen == [[State.LOST, State.LOST]] * 2

@@ -144,7 +144,7 @@ def test_eight_sequences_on_eight_chips_take_a_seventh_of_the_cycles():
 
 def test_what_is_refused():
     program = in_flight(PAIR, buckets=2, **SMALL)
-    with pytest.raises(TspError, match="the program serves 2 sequences: run it with `tsp run --sequences 2`"):
+    with pytest.raises(TspError, match="the program serves 2 sequences: run it with `tsp run`"):
         open_device("model", program.rack).load(program)
     with pytest.raises(TspError, match="the program serves one sequence: compile it with --sequences"):
         open_in_flight("model", program.rack).load(one(program))

@@ -68,7 +68,7 @@ def test_a_file_keeps_both_sequences():
 
 def test_what_is_refused():
     program = together(ULX3S, **ALONE)
-    with pytest.raises(TspError, match="the program serves 2 sequences: run it with `tsp run --sequences 2`"):
+    with pytest.raises(TspError, match="the program serves 2 sequences: run it with `tsp run`"):
         open_device("model", ULX3S).load(program)
     with pytest.raises(TspError, match="the program serves one sequence: compile it with --sequences: 2, or as many"):
         open_in_flight("model", ULX3S).load(one(program))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from small_racks import PAIR
 
-from arch.rack import Oscillators, Port, linked
+from arch.rack import Oscillators, Port, linked, mesh
 from base.errors import TspError
 from hw.link.secded import Verdict
 from sim.lines import LineFaults, Lines, parameters
@@ -20,6 +20,11 @@ def test_a_delay_is_refused_where_links_put_it_right():
     Lines(own, LineFaults.parse("errors=1e-6"))
     with pytest.raises(TspError, match="delay must be 0 on rack twins: its chips have clocks of their own"):
         Lines(own, LineFaults.parse("delay=1"))
+
+
+def test_a_rack_without_links_has_no_faults_of_links():
+    with pytest.raises(TspError, match="rack one has one chip and no links: leave --link-faults out"):
+        Lines(mesh("one", "tiny", 1), LineFaults.parse("cut"))
 
 
 def lines(text: str) -> Lines:

@@ -12,12 +12,15 @@ from arch.isa import Alu, DrainMax, ErUse, Func, Order, Red, Sat
 from arch.vectors import SIDES, ceil_div
 from compiler.ir import Acc, Act, Cluster, Mem, Reg, Stream
 from compiler.place.geometry import DRAIN_BURST, Geometry, Head
+from compiler.place.masks import MASKED_TOGETHER
 from compiler.place.placement import ACROSS
 from program.integer import Q_SHIFT
 
 from .builder import FRAC, Builder
 from .by_sides import project_by_sides
-from .exchange import gather, sent_interval
+from .collectives import all_gather
+from .exchange import sent_interval
+from .masks import first_masked, mask_accumulators
 from .norm import gain_of, norm
 from .product import add_to_residual, last_of
 from .qkv import Queries, key_scales, keys, project, spread_values, values
@@ -139,17 +142,45 @@ def _scores(b: Builder, state: TokenState, head: Head, query: Reg | Mem | Act, n
 
     Positions before the bucket's first do not wait for this token's key.
     """
-    label, g, s, parts = "score", b.geometry, b.shifts, _parts(b, head)
+    parts = _parts(b, head)
     acts = {head.side: query} if isinstance(query, Act) else _int8_query(b, state, head, query, parts)
-    largest, slot, begun = b.regs(1), number % 2 if g.halved else SIDES.index(head.side), 0
+    largest, slot = b.regs(1), number % 2 if b.geometry.halved else SIDES.index(head.side)
     scores = {part.side: b.tensor(f"t_{part.side}{number % 2}") for part in parts}
+    cluster, top = (_drained if b.masked else _scaled)(b, state, parts, acts, scores, slot)
+    shift: dict[str, Any] = {"pre": b.shifts.score} if b.geometry.static_keys else {}
+    b.alu(cluster, a=b.across_lanes(cluster, top, Red.MAX), **shift, dst=largest)
+    return Scores(scores=[(part, scores[part.side]) for part in parts], largest=largest, slot=slot)
+
+
+def _drained(b: Builder, state: TokenState, parts: list[Part], acts: dict[str, Act], scores: dict[str, Mem], slot: int,
+             ) -> tuple[Cluster, Stream]:
+    """Products of all positions, masked in the matrix unit, which finds the greatest: (cluster, stream of it)."""
+    (part,), label, first = parts, "score", first_masked(b)
+    edges = [*range(0, first, b.geometry.position_burst), *range(first, b.chunks + 1, MASKED_TOGETHER)]
+    for start, end in itertools.pairwise(edges):
+        acc = _accumulators(b, part.side, end - start)
+        if start >= first:
+            mask_accumulators(b, state.masking[part.side], acc, start)
+        _multiply_keys(b, part, acts[part.side], acc, start, now=end > b.valid, clear=int(start < first))
+        cluster = b.cluster(label)
+        products = cluster.drain(acc, DrainMax.MORE if start else DrainMax.FIRST)
+        cluster.write(products, scores[part.side][start:end])
+    cluster = b.cluster(label)
+    greatest = cluster.drain(Acc(part.side, 0), DrainMax.DRIVE)
+    return cluster, cluster.alu(a=greatest, red=Red.MAX, red_slot=slot)[1]
+
+
+def _scaled(b: Builder, state: TokenState, parts: list[Part], acts: dict[str, Act], scores: dict[str, Mem], slot: int,
+            ) -> tuple[Cluster, Stream]:
+    """Scores, or products of static keys, which the VXM masks; those without a mask are drained, if the matrix unit
+    finds the greatest of them: (cluster, stream of the greatest)."""
+    label, g, s, begun = "score", b.geometry, b.shifts, 0
     drains = g.static_keys and b.config.drain_max and b.valid > 0
+    top = None
     for part, start, count in _bursts(b, parts, state.mask, drains):
-        acc = Acc(part.side, b.accumulators[part.side].take(count, g.position_burst), count)
+        acc = _accumulators(b, part.side, count)
         now, to = start >= part.valid, scores[part.side][start : start + count]
-        weights = [keys(b, part.cache, group, start, count, now=now)
-                   for group in range(1, b.config.weight_groups + 1)]
-        b.cluster(label).mac(weights, acts[part.side], acc, vector_entries=g.vector_entries)
+        _multiply_keys(b, part, acts[part.side], acc, start, now=now)
         if drains and not now:
             cluster = b.cluster(label)
             cluster.write(cluster.drain(acc, DrainMax.MORE if start else DrainMax.FIRST), to)
@@ -169,9 +200,18 @@ def _scores(b: Builder, state: TokenState, head: Head, query: Reg | Mem | Act, n
         cluster = b.cluster(label)
         _, top = b.alu(cluster, **scaled, red=Red.MAX, red_slot=slot, red_keep=begun)
         begun = 1
-    shift: dict[str, Any] = {"pre": s.score} if g.static_keys else {}
-    b.alu(cluster, a=b.across_lanes(cluster, top, Red.MAX), **shift, dst=largest)
-    return Scores(scores=[(part, scores[part.side]) for part in parts], largest=largest, slot=slot)
+    assert top
+    return cluster, top
+
+
+def _accumulators(b: Builder, side: str, count: int) -> Acc:
+    return Acc(side, b.accumulators[side].take(count, b.geometry.position_burst), count)
+
+
+def _multiply_keys(b: Builder, part: Part, act: Act, acc: Acc, start: int, *, now: bool, clear: int = 1) -> None:
+    """Products of a query and the keys of some vectors of positions from `start` on; see `keys`."""
+    weights = [keys(b, part.cache, group, start, acc.count, now=now) for group in range(1, b.config.groups)]
+    b.cluster("score").mac(weights, act, acc, vector_entries=b.geometry.vector_entries, clear=clear)
 
 
 def _int8_query(b: Builder, state: TokenState, head: Head, query: Reg | Mem, parts: list[Part]) -> dict[str, Act]:
@@ -334,7 +374,7 @@ def _share_outputs(b: Builder, outputs: Outputs, k: int, own: Callable[[Cluster]
         parts.append(range(first, first + g.head_vectors) if k < len(order) else range(0))
         if chip != b.chip and k < len(order):
             outputs[first] = acts[chip] = _output_acts(b, first)
-    gather(b, "outputs", parts, acts=acts, own=own or _nothing)
+    all_gather(b, "outputs", parts, acts=acts, own=own or _nothing)
 
 
 def _nothing(cluster: Cluster) -> Stream:

@@ -5,12 +5,12 @@ from dataclasses import replace
 from arch.config import PLANES
 from arch.isa import Alu, ErUse, Fmt, Func, Red
 from arch.vectors import SIDES
-from compiler.ir import Acc, As, Imm, Iota, Mem, Reg
+from compiler.ir import Acc, Act, As, Imm, Iota, Mem, Reg
 from program.arithmetic import ROPE_FRACTION, ROPE_STEP
 from program.integer import RESIDUAL
 
 from .builder import Builder
-from .exchange import gather
+from .collectives import all_gather
 from .index import (
     INDEX_EMB_SCALE,
     INDEX_EMBEDDING,
@@ -20,6 +20,7 @@ from .index import (
     shifted_one,
 )
 from .index_caches import index_caches
+from .masks import masking_products
 from .product import write_residual
 from .state import TokenState
 
@@ -46,14 +47,19 @@ def begin(b: Builder) -> TokenState:
     if g.embeds:
         _embedding(b, token, residual, shift)
     else:
-        _without_embedding(b)
+        _without_embedding(b, residual)
     b.free(token)
     index_caches(b, position)
     _rotation(b, position, cos, sin)
-    mask = _mask(b, position)
+    mask, masking = None, dict[str, Act]()
+    if b.masked:
+        masking = masking_products(b, position)
+    else:
+        mask = _mask(b, position)
     _head_lanes(b, head_lanes)
     b.free(position)
-    return TokenState(residual=residual, bytes=bytes_, shift=shift, cos=cos, sin=sin, head_lanes=head_lanes, mask=mask)
+    return TokenState(residual=residual, bytes=bytes_, shift=shift, cos=cos, sin=sin, head_lanes=head_lanes, mask=mask,
+                      masking=masking)
 
 
 def _bytes(b: Builder) -> int:
@@ -153,14 +159,13 @@ def _embedding(b: Builder, token: Reg, residual: Reg | Mem, shift: int | None) -
     b.exponents.give(er)
 
 
-def _without_embedding(b: Builder) -> None:
+def _without_embedding(b: Builder, residual: Reg | Mem) -> None:
     """Take and return the registers that `_embedding` does. What follows then finds the same ones free: neighbours that
     a model has on one chip, it has on every chip of a rack."""
     low, offset, mine, scale = (b.regs(1) for _ in range(4))
     b.free(mine)
-    n = len(b.geometry.embedded)
-    rows = [b.regs(n) for _ in range(2)] if n <= ROW_REGISTERS else []
-    b.free(scale, *rows, low, offset)
+    *_, spare = _rows(b, residual, len(b.geometry.embedded))
+    b.free(scale, *spare, low, offset)
 
 
 def _embedding_scale(b: Builder, token: Reg, low: Reg) -> Reg:
@@ -183,13 +188,17 @@ def _unpack_row(b: Builder, token: Reg, scale: Reg, residual: Reg | Mem, shift: 
     label, n, er = "embedding", len(b.geometry.embedded), b.exponents.take()
     table, row, whole = b.placement.matrices["embedding"], Fmt.B3, len(b.geometry.resident)
     b.op(label, a=token, pre=-3, alu=Alu.AND, c=Imm(8 * (PLANES - 1)), er_dst=er)
-    in_registers = n <= ROW_REGISTERS and b.geometry.together == 1
-    work, other = (b.regs(n), b.regs(n)) if in_registers else (b.tensor("xg", 0, n), b.tensor("h16", 0, n))
+    work, other, spare = _rows(b, residual, n)
     for group in range(b.config.weight_groups):
         west, east = (table.tensors[side][group].mem(0, n, index=INDEX_EMBEDDING, cells=()) for side in SIDES)
-        b.op(label, a=west, alu=Alu.OR, c=east, n=n, dst=other if group else work)
-        if group:
+        if group and other:
+            b.op(label, a=west, alu=Alu.OR, c=east, n=n, dst=other)
             b.op(label, a=work, alu=Alu.OR, c=other, n=n, dst=work)
+        elif group:
+            b.op(label, a=west, alu=Alu.OR, c=work, n=n, dst=work)
+            b.op(label, a=east, alu=Alu.OR, c=work, n=n, dst=work)
+        else:
+            b.op(label, a=west, alu=Alu.OR, c=east, n=n, dst=work)
     bytes_ = work
     if whole > n:
         bytes_, row = _row_of_all(b, work, er), Fmt.B0
@@ -199,7 +208,18 @@ def _unpack_row(b: Builder, token: Reg, scale: Reg, residual: Reg | Mem, shift: 
                                "dst": residual}], shift)
     b.free(scale)
     b.exponents.give(er)
-    b.free(work, other)
+    b.free(*spare)
+
+
+def _rows(b: Builder, residual: Reg | Mem, vectors: int) -> tuple[Reg | Mem, Reg | Mem | None, list[Reg]]:
+    """(where a row of the embedding, or this chip's part, is put together, place for a second one, registers of these
+    to be returned). Registers of a residual that is as long need no second one."""
+    if isinstance(residual, Reg) and residual.count == vectors:
+        return residual, None, []
+    if vectors > ROW_REGISTERS or b.geometry.together > 1:
+        return b.tensor("xg", 0, vectors), b.tensor("h16", 0, vectors), []
+    work, other = b.regs(vectors), b.regs(vectors)
+    return work, other, [work, other]
 
 
 def _row_of_all(b: Builder, part: Reg | Mem, er: int) -> Mem:
@@ -209,5 +229,5 @@ def _row_of_all(b: Builder, part: Reg | Mem, er: int) -> Mem:
     assert share
     own, row = share.residual[b.chip], b.tensor("addends")  # which has nothing to hold yet
     b.op("embedding", a=part, round=0, er_use=ErUse.PRE, er=er, n=len(own), dst=row[own.start : own.stop])
-    gather(b, "addends", share.residual)
+    all_gather(b, "addends", share.residual)
     return replace(row, planes=1)

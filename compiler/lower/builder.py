@@ -16,6 +16,7 @@ from arch.vectors import SIDES, ceil_div
 from base.errors import TspError
 from compiler.ir import Act, Block, Cluster, Imm, Mem, Read, Reg, Stream, Write
 from compiler.place.geometry import Geometry
+from compiler.place.masks import MASKED_TOGETHER, mask_quads, mask_steps
 from compiler.place.placement import Placement, qkv_vectors
 from program.integer import IntegerModel
 
@@ -82,6 +83,8 @@ class Builder:
     chunks: vectors of positions that the bucket attends to.
     valid: how many of them, from the first on, hold real positions at every token of the bucket, so that they need no
     mask.
+    masked: blocks of MASKED_TOGETHER vectors, the last of the bucket, whose products are masked in the matrix units; 0
+    if the VXM masks those behind `valid`. masking: the activation entries of these products.
     exchange: what the chip sends to others, if it is one of a rack.
 
     blocks: what is written so far; the last one is open.
@@ -105,14 +108,25 @@ class Builder:
         self.exponents = Pool(self._part(self.config.er_depth), "exponents")
         accs, acts = self._part(self.config.acc_depth), self._part(self.config.act_depth)
         self._shared = accs[len(accs) - self.geometry.shared_accumulators :]
+        self.masked = self._masked_blocks()
+        masks = mask_steps(self.model) if self.masked else 0
         self.outputs = acts[len(acts) - len(self.geometry.attention_vectors()) :]
+        self.masking = range(self.outputs.start - masks, self.outputs.start)
         fixed = max(sum(output[0] == "q" for other, output in qkv_vectors(self.geometry) if other == side)
                     for side in SIDES) if self.geometry.by_sides else 0
-        self.queries = range(self.outputs.start - fixed, self.outputs.start)
+        self.queries = range(self.masking.start - fixed, self.masking.start)
         self.accumulators = {side: Ring(range(accs.start, self._shared.start), f"accumulators of MXM_{side}")
                              for side in SIDES}
         self.activations = {side: Ring(range(acts.start, self.queries.start), f"activation entries of MXM_{side}")
                             for side in SIDES}
+
+    def _masked_blocks(self) -> int:
+        """Blocks of vectors, the last ones of the bucket, whose products are masked in the matrix unit; 0 if the VXM
+        masks them."""
+        blocks = ceil_div(self.chunks - self.valid, MASKED_TOGETHER)
+        weights = self.placement.masks.values()
+        fits = weights and all(tensor.quads >= blocks * mask_quads(self.geometry) for tensor in weights)
+        return blocks if fits and blocks * MASKED_TOGETHER <= self.chunks else 0
 
     def _part(self, entries: int) -> range:
         """This sequence's entries of a file or buffer."""

@@ -1,20 +1,20 @@
-"""What the chips of a rack send each other: each sends its part of a tensor, and takes the parts of all others.
+"""Transfers between the chips of a rack: their ways over the links, and the parts that each chip has in them.
 
 All chips write the same transfers in the same order. A transfer is a cluster of parts on several chips
 (`compiler.ir.Part`): the scheduler ties the SEND of one chip to the RECEIVEs of others by the latency of the links.
+What is made of transfers is in `collectives`.
 """
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import zip_longest
 
 from arch import isa, row
 from arch.config import PLANES
 from arch.rack import MAX_CHIPS, Port, RackConfig
 from arch.vectors import SIDES, ceil_div
-from base.errors import TspError
-from compiler.ir import Act, Cluster, Mem, Part, Stream
+from compiler.ir import Act, Part
 
 from .builder import Builder
 
@@ -64,12 +64,12 @@ def ways(rack: RackConfig, hops: Sequence[Hop], targets: Iterable[int]) -> list[
     found, wanted = list[Hop](), {*targets}
     for hop in reversed(hops):
         if takers := [(port, late) for port, late in hop.takers if port.chip in wanted]:
-            found.insert(0, replace(hop, ports=_mask(rack, takers), takers=tuple(takers)))
+            found.insert(0, replace(hop, ports=mask(rack, takers), takers=tuple(takers)))
             wanted.add(hop.chip)
     return found
 
 
-def _mask(rack: RackConfig, takers: Iterable[tuple[Port, int]]) -> int:
+def mask(rack: RackConfig, takers: Iterable[tuple[Port, int]]) -> int:
     """The sender's ports from which these take flits."""
     return sum(1 << rack.across[port][0].number for port, _ in takers)
 
@@ -100,6 +100,11 @@ class Exchange:
         middle = ceil_div(len(chips), 2)
         return [chip for pair in zip_longest(chips[:middle], chips[middle:]) for chip in pair if chip is not None]
 
+    @cached_property
+    def ends(self) -> dict[int, str]:
+        """By chip that this one is linked with, the end of the row at which its flits come in."""
+        return {far.chip: near.side for near, (far, _) in self.rack.across.items() if near.chip == self.chip}
+
     def number(self) -> int:
         """A new number, equal on all chips, for they take the same numbers in the same order."""
         self._transfers += 1
@@ -113,118 +118,14 @@ def exchanges(rack: RackConfig, groups: Sequence[range]) -> list[Exchange]:
             for own, group in zip(racks, groups, strict=True) for chip in group]
 
 
-def gather(b: Builder, name: str, parts: Sequence[range], planes: int = 1, *, lift: int = 0,
-           acts: Mapping[int, Mapping[str, Act]] | None = None, own: Callable[[Cluster], Stream] | None = None) -> None:
-    """Give all chips the parts of a tensor that each of them has.
-
-    name: the tensor, which has a place for all parts on every chip. parts: by chip, the quads of it that the chip
-    sends; those of this chip are written before, if not by `own`. planes: the lower planes of the quads that are sent.
-    lift: on other chips than its own, a part lies so many planes higher: an arithmetic shift then gives it its sign.
-    acts: by chip, activation entries that its part, of one plane, is loaded into as well. own: adds to a cluster what
-    makes this chip's part, one plane; the flits are sent from the stream of it, of which SRAM holds nothing. Its
-    interval must be `sent_interval`.
-    """
-    exchange = b.exchange
-    assert exchange
-    number, acts = exchange.number(), acts or {}
-    for source in exchange.order:
-        if not (part := parts[source]):
-            continue
-        hops = exchange.routes[source]
-        if own:
-            near, hops = [hop for hop in hops if hop.chip == source], [hop for hop in hops if hop.chip != source]
-            _at_once(b, exchange, (number, source), near, name, part, acts.get(source, {}), own)
-        for n, hop in enumerate(hops):
-            for plane in range(planes):
-                _pass(b, exchange, (number, source, n, plane), hop, name, part,
-                      plane + (lift if hop.chip != source else 0), plane + lift, acts.get(source, {}))
-
-
-def gather_one(b: Builder, name: str, sources: Sequence[int], own: Callable[[Cluster], Stream]) -> None:
-    """Give all chips the lowest plane of one quad of each of some chips: of a tensor with a place for each chip.
-
-    own: adds to a cluster what makes this chip's in the VXM; where all chips are linked with each other, it is sent
-    from there.
-    """
-    exchange = b.exchange
-    assert exchange
-    chips = range(len(exchange.rack.chips))
-
-    def made(cluster: Cluster) -> Stream:
-        stream = own(cluster)
-        cluster.write(stream, b.tensor(name, b.chip, 1))
-        return stream
-
-    if not exchange.rack.meshed:
-        if b.chip in sources:
-            made(b.cluster(name))
-        gather(b, name, [range(chip, chip + (chip in sources)) for chip in chips])
-        return
-    for source in filter(sources.__contains__, exchange.order):
-        mem = replace(b.tensor(name, source, 1), planes=1)
-        hand(b, name, source, chips, count=1, planes=1, own=made, take=partial(_keep, mem))
-
-
-def _keep(mem: Mem, cluster: Cluster, stream: Stream) -> None:
-    cluster.write(stream, mem)
-
-
-def hand(b: Builder, label: str, source: int, targets: Sequence[int], *, count: int, planes: int,
-         own: Callable[[Cluster], Stream], take: Callable[[Cluster, Stream], None], plane: int = 0) -> None:
-    """Give some chips, each linked with the source, a byte plane of `count` vectors as they are made. A source without
-    others to give it to makes them all the same.
-
-    own: adds to a cluster what makes them, at a `sent_interval`. plane: the one that is sent. take: adds to a taker's
-    cluster what becomes of the flits, each on the planes of a mask.
-    """
-    exchange = b.exchange
-    assert exchange
-    hops = direct(exchange, source, targets)
-    key, chips = (exchange.number(), source), frozenset({source}).union(*(hop.chips for hop in hops))
-    for hop in hops:
-        for port, late in hop.takers:
-            if port.chip == b.chip:
-                part = _part(b, exchange, label, key, chips, late)
-                take(part, part.receive(port.side, port.number, planes, count, sent_interval(b, count)))
-    if b.chip == source and not hops:
-        own(b.cluster(label))
-    elif b.chip == source:
-        part = _part(b, exchange, label, key, chips)
-        stream = own(part)
-        for hop in hops:
-            part.send(stream, hop.side, hop.ports, plane)
-
-
 def direct(exchange: Exchange, source: int, targets: Sequence[int]) -> list[Hop]:
     """The hops from a chip to those among `targets` that are others, each linked with it."""
     found = list[Hop]()
     for hop in exchange.routes[source]:
         takers = [(port, late) for port, late in hop.takers if port.chip in targets and hop.chip == source]
         if takers:
-            found.append(replace(hop, ports=_mask(exchange.rack, takers), takers=tuple(takers)))
+            found.append(replace(hop, ports=mask(exchange.rack, takers), takers=tuple(takers)))
     return found
-
-
-def pass_on(b: Builder, name: str, quads: range, planes: int, sources: range, targets: range,
-            among: Collection[int] = range(MAX_CHIPS)) -> None:
-    """Give some chips the lower planes of quads of a tensor that others have. Chips on the way get them, too.
-
-    name: of the tensor on this chip. sources, targets: as the whole rack counts chips. among: chips that may be on the
-    way.
-
-    Raises TspError if there is no way.
-    """
-    exchange = b.exchange.between if b.exchange else None
-    assert exchange
-    hops = ways(exchange.rack, route(exchange.rack, sources, among), targets)
-    reached = {port.chip for hop in hops for port, _ in hop.takers}
-    if missing := set(targets) - reached - set(sources):
-        raise TspError(f"rack {exchange.rack.name}: chip {min(missing)} must be linked with one of chips "
-                       f"{sources.start} to {sources.stop - 1} for sequences in flight")
-    number = exchange.number()
-    for n, hop in enumerate(hops):
-        for plane in range(planes):
-            _pass(b, exchange, (number, "between", n, plane), hop, name, quads, plane, plane, {})
 
 
 def arrivals(name: str, side: str) -> str:
@@ -233,15 +134,15 @@ def arrivals(name: str, side: str) -> str:
     return f"{name} {side}"
 
 
-def _pass(b: Builder, exchange: Exchange, key: Hashable, hop: Hop, name: str, quads: range, sent: int, taken: int,
+def pass_by(b: Builder, exchange: Exchange, key: Hashable, hop: Hop, name: str, quads: range, sent: int, taken: int,
           acts: Mapping[str, Act]) -> None:
     """This chip's parts of a hop. exchange: counts the chips as the hop does. sent, taken: the plane's number at the
     sender and at the takers."""
     if hop.chip == exchange.chip:
-        _send(b, exchange, key, hop, name, quads, sent)
+        send(b, exchange, key, hop, name, quads, sent)
     for port, late in hop.takers:
         if port.chip == exchange.chip:
-            _take(b, exchange, key, hop.chips, name, quads, taken, port, late, acts)
+            take(b, exchange, key, hop.chips, name, quads, taken, port, late, acts)
 
 
 def sent_interval(b: Builder, count: int) -> int:
@@ -249,22 +150,7 @@ def sent_interval(b: Builder, count: int) -> int:
     return b.config.slot if count > 1 else 1
 
 
-def _at_once(b: Builder, exchange: Exchange, key: Hashable, hops: Sequence[Hop], name: str, quads: range,
-             acts: Mapping[str, Act], own: Callable[[Cluster], Stream]) -> None:
-    """The hops of a part that is sent as it is made."""
-    chips = frozenset[int]().union(*(hop.chips for hop in hops))
-    for hop in hops:
-        for port, late in hop.takers:
-            if port.chip == b.chip:
-                _take(b, exchange, key, chips, name, quads, 0, port, late, acts)
-    if any(hop.chip == b.chip for hop in hops):
-        part = _part(b, exchange, name, key, chips)
-        stream = own(part)
-        for hop in hops:
-            part.send(stream, hop.side, hop.ports, 0)
-
-
-def _part(b: Builder, exchange: Exchange, label: str, key: Hashable, chips: frozenset[int], late: int = 0) -> Part:
+def part_of(b: Builder, exchange: Exchange, label: str, key: Hashable, chips: frozenset[int], late: int = 0) -> Part:
     """A part of a transfer. chips: as `exchange` counts them."""
     first = exchange.first
     part = Part(label, b.config, key=(first, key), chips=frozenset(first + chip for chip in chips), late=late)
@@ -272,18 +158,18 @@ def _part(b: Builder, exchange: Exchange, label: str, key: Hashable, chips: froz
     return part
 
 
-def _send(b: Builder, exchange: Exchange, key: Hashable, hop: Hop, name: str, quads: range, plane: int) -> None:
-    part, mem = _part(b, exchange, name, key, hop.chips), b.tensor(name, quads.start, len(quads))
+def send(b: Builder, exchange: Exchange, key: Hashable, hop: Hop, name: str, quads: range, plane: int) -> None:
+    part, mem = part_of(b, exchange, name, key, hop.chips), b.tensor(name, quads.start, len(quads))
     stream = part.read(replace(mem, planes=1 << plane), row.C2C[hop.side], interval=sent_interval(b, len(quads)))
     part.send(stream, hop.side, hop.ports, plane)
 
 
-def _take(b: Builder, exchange: Exchange, key: Hashable, chips: frozenset[int], name: str, quads: range, plane: int,
+def take(b: Builder, exchange: Exchange, key: Hashable, chips: frozenset[int], name: str, quads: range, plane: int,
           port: Port, late: int, acts: Mapping[str, Act]) -> None:
     """Into SRAM, and into the matrix unit at the other end of the row. The unit at this end, which what comes runs
     away from, reads it from SRAM. The write has the cells of all planes: no plane of a quad may be read, to be sent on,
     while another one is written."""
-    part = _part(b, exchange, name, key, chips, late)
+    part = part_of(b, exchange, name, key, chips, late)
     mem = b.tensor(arrivals(name, port.side) if acts else name, quads.start, len(quads))
     stream = part.receive(port.side, port.number, 1 << plane, len(quads), sent_interval(b, len(quads)))
     part.write(stream, replace(mem, planes=1 << plane))

@@ -1,11 +1,12 @@
 """Second half of a layer on a chip of a rack.
 
 Each chip computes its channels of the inner layer, and its rows of W2's product with the channels of all chips. W2's
-product with what is here runs while the rest is computed, or on its way.
+product with what is here runs while the rest is computed, or on its way. If W2 is divided by columns (`Share.summed`),
+the chips add up their sums instead, see `sums`.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,11 +19,13 @@ from compiler.place.rounds import common, own_chunks, rounds_of
 from compiler.place.share import Share
 
 from .builder import Builder, less
-from .exchange import gather, gather_one, sent_interval
+from .collectives import all_gather, all_gather_one
+from .exchange import sent_interval
 from .feed_forward import Inner, gate, multiply_down
 from .norm import gain_of, norm
 from .product import add_to_residual, last_of, product, product_as_it_comes
 from .state import TokenState
+from .sums import Pieces, add_sums
 
 ALIGN = 16
 """Of the first activation entry."""
@@ -33,8 +36,6 @@ AHEAD = 3
 """Bursts of W1's and W3's products that go before W2's, if the first of them takes its input as it comes: the exchange
 of their results hides behind W2's."""
 
-Pieces = list[tuple[range, dict[str, Act]]]
-"""Vectors of the inner layer, and the activation entries that they are in."""
 
 
 @dataclass(eq=False)
@@ -105,7 +106,7 @@ class _Entries:
     distinct instructions. A buffer that does not hold all of them gives each value the next place."""
 
     def __init__(self, b: Builder) -> None:
-        self._b, self._next, count = b, 0, b.geometry.dim + b.geometry.inner
+        self._b, self._next, count = b, 0, b.geometry.dim + len(b.geometry.down)
         fits = count <= min(ring.size for ring in b.activations.values())
         self._block = b.acts(count, ALIGN) if fits else None
 
@@ -133,18 +134,30 @@ def _static(b: Builder, inner: Inner, products: _Products, parts: Sequence[range
     """The chips exchange their vectors chunk by chunk. The product with those of others is a chunk behind."""
     chunks = [chunks_of(part, part.start) for part in parts]
     sums, last, matrix = dict[str, Acc](), dict[str, Acc](), b.placement.matrices["w2"]
+    if _share(b).summed:
+        _static_sums(b, inner, products, chunks[b.chip], room)
+        return
     for k in range(max(map(len, chunks))):
         now = [own[k] if k < len(own) else range(0) for own in chunks]
         acts = {chip: room.for_down(part) for chip, part in enumerate(now) if part}
         mine, op = now[b.chip], dict[str, Any]()
         if mine:
             op = products.gate(mine, sat=Sat.S8)
-        gather(b, "gates", now, acts=_others(b, acts), own=functools.partial(_load, b, op, acts.get(b.chip, {})))
+        all_gather(b, "gates", now, acts=_others(b, acts), own=functools.partial(_load, b, op, acts.get(b.chip, {})))
         sums = _down(b, [(mine, acts[b.chip])] if mine else [], sums)
         sums = _down(b, [(now[chip], entries) for chip, entries in _others(b, acts).items()], sums)
         for n, (chip, entries) in enumerate(acts.items()):
             last_of(b, matrix, entries, now[chip].start, SIDES[n % 2], last)
     _add(b, inner, sums, None, last=last)
+
+
+def _static_sums(b: Builder, inner: Inner, products: _Products, chunks: Sequence[range], room: "_Entries") -> None:
+    pieces: Pieces = []
+    for chunk in chunks:
+        op, acts, cluster = products.gate(chunk, sat=Sat.S8), room.for_down(chunk), b.cluster("gates")
+        b.load(cluster, b.alu(cluster, **op)[0], acts)
+        pieces.append((chunk, acts))
+    add_sums(b, inner.state, range(len(_share(b).hidden)), pieces, by_chips=True)
 
 
 def _load(b: Builder, op: dict[str, Any], acts: dict[str, Act], cluster: Cluster) -> Stream:
@@ -192,13 +205,16 @@ def _dynamic(b: Builder, inner: Inner, products: _Products, groups: Sequence[Seq
     exponents = list[int]()
     for n, parts in enumerate(groups):
         owners = [chip for chip, part in enumerate(parts) if part]
-        gather_one(b, "exponents", owners, functools.partial(_exponent, b, largest.get(n, {})))
+        all_gather_one(b, "exponents", owners, functools.partial(_exponent, b, largest.get(n, {})))
         exponents.append(_greatest_exponent(b, owners))
     entries = list[dict[int, dict[str, Act]]]()
+    if _share(b).summed:
+        _dynamic_sums(b, inner, groups, f, exponents, room, complete=complete)
+        return
     for n, parts in enumerate(groups):
         acts = {chip: room.for_down(part) for chip, part in enumerate(parts) if part}
         op = {"a": f.get(n), "er_use": ErUse.PRE, "er": exponents[n], "sat": Sat.S8, "n": len(parts[b.chip])}
-        gather(b, "gates", parts, acts=_others(b, acts), own=functools.partial(_load, b, op, acts.get(b.chip, {})))
+        all_gather(b, "gates", parts, acts=_others(b, acts), own=functools.partial(_load, b, op, acts.get(b.chip, {})))
         entries.append(acts)
     for n, (parts, acts) in enumerate(zip(groups, entries, strict=True)):
         order = sorted(acts, key=lambda chip: chip != b.chip)
@@ -209,6 +225,20 @@ def _dynamic(b: Builder, inner: Inner, products: _Products, groups: Sequence[Seq
             last_of(b, b.placement.matrices["w2"], entries_of, part.start, SIDES[n % 2], last)
         b.in_order(before, chain=False)
         _add(b, inner, sums, exponents[n], fresh=fresh and not n, complete=complete and n == len(groups) - 1, last=last)
+        b.free_exponent(exponents[n])
+
+
+def _dynamic_sums(b: Builder, inner: Inner, groups: Sequence[Sequence[range]], f: Mapping[int, Mem],
+                  exponents: Sequence[int], room: "_Entries", *, complete: bool) -> None:
+    """What the chips make of each group has one exponent, so it is added up by itself."""
+    for n, parts in enumerate(groups):
+        pieces, mine = Pieces(), parts[b.chip]
+        if mine:
+            acts, cluster = room.for_down(mine), b.cluster("gates")
+            b.load(cluster, cluster.alu(a=f[n], er_use=ErUse.PRE, er=exponents[n], sat=Sat.S8, n=len(mine))[0], acts)
+            pieces.append((mine, acts))
+        sources = [chip for chip, part in enumerate(parts) if part]
+        add_sums(b, inner.state, sources, pieces, complete=complete and n == len(groups) - 1, **less(exponents[n]))
         b.free_exponent(exponents[n])
 
 

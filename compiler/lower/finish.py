@@ -12,7 +12,7 @@ from compiler.place.placement import COMPARED
 
 from .builder import Builder
 from .classifier import Best, classify, turn_greatest
-from .exchange import gather
+from .collectives import all_gather
 from .index import INDEX_TOKENS, index_turn, load_index, one_hot_mask, own_masks, register_of
 from .norm import gain_of, norm
 from .state import TokenState
@@ -161,10 +161,10 @@ def _choose_of_all(b: Builder, best: Best) -> None:
     assert share
     chips = len(share.vocab)
     scores, tokens = b.tensor("best", 0, chips), b.tensor("best", chips, chips)
-    gather(b, "best", [range(chip, chip + 1) for chip in range(chips)], PLANES)
+    all_gather(b, "best", [range(chip, chip + 1) for chip in range(chips)], PLANES)
     planes, sat = (2, Sat.S16) if b.geometry.tokens < 1 << 15 else (3, Sat.S18)
     _first_of_chip(b, best, sat, tokens[b.chip : b.chip + 1])
-    gather(b, "best", [range(chips + chip, chips + chip + 1) for chip in range(chips)], planes)
+    all_gather(b, "best", [range(chips + chip, chips + chip + 1) for chip in range(chips)], planes)
     less = b.regs(chips) if chips <= COMPARED else b.tensor("less")
     _compare(b, best, scores, less)
     cluster = b.cluster(label)

@@ -5,16 +5,16 @@ squares, the exponents, and the result.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from arch.config import PLANES
-from arch.isa import Alu, ErUse, Fmt, Func, Red, Sat
+from arch.isa import Alu, ErUse, Func, Red, Sat
 from compiler.ir import BURST_SLOT, Act, As, Cluster, Imm, Reg, Stream
 from program.integer import NORM_OPERAND_BITS
 
 from .builder import FRAC, Builder
-from .exchange import gather, gather_one, sent_interval
+from .collectives import all_gather, all_reduce_max, all_reduce_sum
+from .exchange import sent_interval
 from .state import TokenState
 
 SUM_LANES = PLANES.bit_length() - 1
@@ -114,10 +114,7 @@ def exponent_of_all(b: Builder, label: str, largest: Callable[[Cluster], Stream]
         return cluster.alu(a=b.across_lanes(cluster, largest(cluster), Red.MAX), func=Func.BITLEN, alu=Alu.ADD,
                            c=Imm(-bits))[0]
 
-    gather_one(b, "exponents", range(len(_parts(b))), own)
-    cluster, every = b.cluster("exponent"), replace(b.tensor("exponents"), planes=1)
-    _, greatest = cluster.alu(a=As(every, Fmt.B0), n=every.count, red=Red.MAX, red_slot=BURST_SLOT)
-    b.alu(cluster, a=b.across_lanes(cluster, greatest, Red.MAX), er_dst=er)
+    all_reduce_max(b, own, er)
 
 
 def _parts(b: Builder) -> Sequence[range]:
@@ -127,21 +124,13 @@ def _parts(b: Builder) -> Sequence[range]:
 
 
 def _sum_of_all(b: Builder, state: TokenState, squares: dict[str, Any]) -> tuple[Cluster, Stream]:
-    """The sum of all chips' squares, as a vector whose neighbouring lanes, PLANES of them, add up to it. squares: the
-    operation of this chip that reduces to its own.
-
-    A sum has four bytes, which a single flit holds: a byte in each of four neighbouring lanes.
-    """
-    shift = {"er_use": ErUse.PRE, "er": state.bytes, "round": 0}
+    """`all_reduce_sum` of the chips' squares. squares: the operation of this chip that reduces to its own."""
+    assert state.bytes is not None
 
     def own(cluster: Cluster) -> Stream:
-        total = cluster.alu(**squares, red=Red.SUM)[1]
-        return cluster.alu(a=b.across_lanes(cluster, total, Red.SUM), **shift)[0]
+        return b.across_lanes(cluster, cluster.alu(**squares, red=Red.SUM)[1], Red.SUM)
 
-    gather_one(b, "squares", range(len(_parts(b))), own)
-    cluster, every = b.cluster("sum of squares"), b.tensor("squares")
-    return cluster, cluster.alu(a=every, **shift, er_neg=1, alu=Alu.AND, c=b.constant("bytes"), n=every.count,
-                                red=Red.SUM, red_slot=BURST_SLOT)[1]
+    return all_reduce_sum(b, own, state.bytes)
 
 
 def _load_of_all(b: Builder, op: dict[str, Any], acts: dict[str, Act]) -> None:
@@ -153,5 +142,5 @@ def _load_of_all(b: Builder, op: dict[str, Any], acts: dict[str, Act]) -> None:
         b.load(cluster, stream, entries[b.chip])
         return stream
 
-    gather(b, "normed", _parts(b), own=load,
-           acts={chip: entry for chip, entry in enumerate(entries) if chip != b.chip})
+    all_gather(b, "normed", _parts(b), own=load,
+               acts={chip: entry for chip, entry in enumerate(entries) if chip != b.chip})

@@ -13,7 +13,7 @@ from compiler.place.layout import Halves
 from compiler.place.placement import LAST, Matrix
 
 from .builder import Builder
-from .exchange import gather
+from .collectives import all_gather
 from .norm import largest_so_far, operand_shift
 from .state import TokenState
 
@@ -171,7 +171,7 @@ def _add_of_all(b: Builder, state: TokenState, matrix: Matrix) -> None:
     share, residual, whole = b.geometry.share, state.residual, []
     assert share
     lift = PLANES - share.planes[matrix.name]
-    gather(b, "addends", share.residual, share.planes[matrix.name], lift=lift)
+    all_gather(b, "addends", share.residual, share.planes[matrix.name], lift=lift)
     for chip in sorted(range(len(share.residual)), key=lambda chip: chip != b.chip):
         part = share.residual[chip]
         x, sign = residual[part.start : part.stop], 0 if chip == b.chip else 8 * lift

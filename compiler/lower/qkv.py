@@ -15,7 +15,8 @@ from program.arithmetic import ROPE_FRACTION
 from program.integer import KEY_SHIFT
 
 from .builder import FRAC, Builder, less
-from .exchange import hand, sent_interval
+from .collectives import multicast
+from .exchange import sent_interval
 from .index import INDEX_K, INDEX_SCALE, INDEX_V, register_of
 from .product import product, product_as_it_comes, requantise
 from .state import TokenState
@@ -280,11 +281,11 @@ def _dealt_keys(b: Builder, state: TokenState, matrix: Matrix, outputs: dict[tup
             y = _requantised(b, matrix, "k rotate", outputs["k", number, 0], er)
             r, shift = b.regs(1), b.exponents.take()
             _key_scale(b, state, head, y, r, shift)
-        hand(b, "key", source, holders, count=b.geometry.head_vectors, planes=15,
-             own=partial(_made_key, b, head, y, r, shift), take=partial(_keep_key, b, head))
+        multicast(b, "key", source, holders, count=b.geometry.head_vectors, planes=15,
+                  own=partial(_made_key, b, head, y, r, shift), keep=partial(_keep_key, b, head))
         for plane in range(2):  # a scale has 16 bits, in each half of a quad
-            hand(b, "key", source, holders, count=1, planes=5 << plane, plane=plane,
-                 own=partial(_made_scale, b, head, 5 << plane), take=partial(_keep_scale, b, head, 5 << plane))
+            multicast(b, "key", source, holders, count=1, planes=5 << plane, plane=plane,
+                      own=partial(_made_scale, b, head, 5 << plane), keep=partial(_keep_scale, b, head, 5 << plane))
         if source == b.chip:
             b.free(y, r)
             b.exponents.give(shift)
@@ -297,8 +298,8 @@ def _dealt_static_keys(b: Builder, state: TokenState, matrix: Matrix, outputs: d
         if source == b.chip:
             y = _requantised(b, matrix, "k rotate", outputs["k", number, 0], er)
             rotate(b, state, b.cluster("key"), y, dst=y)
-        hand(b, "key", source, holders, count=b.geometry.head_vectors, planes=15,
-             own=partial(_made_static_key, b, head, y, number), take=partial(_keep_key, b, head))
+        multicast(b, "key", source, holders, count=b.geometry.head_vectors, planes=15,
+                  own=partial(_made_static_key, b, head, y, number), keep=partial(_keep_key, b, head))
         b.free(y)
 
 
@@ -356,8 +357,8 @@ def _dealt_values(b: Builder, matrix: Matrix, outputs: dict[tuple[str, int, int]
             for v, (acc, start) in enumerate(outputs["v", number, 0]):
                 requantise(b, b.cluster("value"), matrix, acc, start, pre=b.shifts.qkv_pre, post=b.shifts.v, sat=Sat.S8,
                            rep=Rep.REP8, dst=sent[v : v + 1], **less(er))
-        hand(b, "value", source, holders, count=n, planes=15,
-             own=partial(_made_value, b, head, sent), take=partial(_keep_value, b, head))
+        multicast(b, "value", source, holders, count=n, planes=15,
+                  own=partial(_made_value, b, head, sent), keep=partial(_keep_value, b, head))
 
 
 def _made_value(b: Builder, head: int, sent: Mem | None, cluster: Cluster) -> Stream:

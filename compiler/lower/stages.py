@@ -19,7 +19,8 @@ from compiler.place.stage import Stage
 from .attention import attention
 from .begin import begin
 from .builder import Builder
-from .exchange import Exchange, pass_on
+from .collectives import broadcast
+from .exchange import Exchange
 from .feed_forward import feed_forward
 from .feed_forward_of_all import feed_forward_of_all
 from .finish import finish, index_next_token, keep_position, next_token
@@ -65,7 +66,7 @@ def lower_in_flight(placement: Placement, chunks: int, exchange: Exchange) -> li
     own = _stage(b)
     b.open("begin")
     choose_sequence(b)
-    pass_on(b, "token", range(1), token_planes(b), _chips(b, len(own.layers) - 1), _chips(b, 0))
+    broadcast(b, "token", range(1), token_planes(b), _chips(b, len(own.layers) - 1), _chips(b, 0))
     for stage in range(1, len(own.layers)):
         _pass_residual(b, stage, "handed" if own.number == stage - 1 else "arrived",
                        range(_chips(b, stage - 1).start, _chips(b, stage).stop))
@@ -144,10 +145,10 @@ def _pass_residual(b: Builder, stage: int, name: str = "handed", among: Collecti
     share, dim = b.geometry.share, range(b.geometry.dim)
     sources, targets = _chips(b, stage - 1), _chips(b, stage)
     if not (share and share.scattered):
-        pass_on(b, name, dim, PLANES, sources, targets, among)
+        broadcast(b, name, dim, PLANES, sources, targets, among)
         return
     for part, source, target in zip(share.residual, sources, targets, strict=True):
-        pass_on(b, name, part, PLANES, range(source, source + 1), range(target, target + 1), among)
+        broadcast(b, name, part, PLANES, range(source, source + 1), range(target, target + 1), among)
 
 
 def _take_residual(b: Builder, state: TokenState, name: str) -> None:
@@ -167,12 +168,12 @@ def _tell_token(b: Builder) -> None:
     last = _chips(b, len(own.layers) - 1)
     everyone = range(last.stop)
     if own.last:
-        pass_on(b, "token", range(1), token_planes(b), last, everyone)
+        broadcast(b, "token", range(1), token_planes(b), last, everyone)
         return
     position = b.regs(1)
     b.op(label, a=b.tensor("position"), alu=Alu.ADD, c=Imm(1), dst=position)
     index_next_token(b, position)
     b.op(label, a=position, dst=b.tensor("position"))
-    pass_on(b, "token", range(1), token_planes(b), last, everyone)
+    broadcast(b, "token", range(1), token_planes(b), last, everyone)
     b.op(label, a=b.tensor("token"), dst=next_token(b))
     b.free(position)

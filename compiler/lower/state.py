@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from compiler.ir import Mem, Reg
+from compiler.ir import Act, Mem, Reg
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +18,7 @@ class TokenState:
     head_lanes: masks of the lanes of each head of a shared vector; none if heads share no vectors.
     mask: what scores of the last `chunks - valid` vectors of positions are added to, if it is in registers; otherwise
     it is in the tensor "mask_W0", and in "mask_E0" if `Geometry.masks_on_both_sides`.
+    masking: by side, the activations of products that mask others, if these are masked so, see `place.masks`.
     """
 
     residual: Reg | Mem
@@ -27,3 +28,4 @@ class TokenState:
     sin: Reg
     head_lanes: tuple[Reg, ...]
     mask: Reg | None
+    masking: dict[str, Act]

@@ -115,6 +115,11 @@ class Geometry:
         """Vectors of the feed-forward inner layer on all chips."""
         return self.share.hidden[-1].stop if self.share else self.hidden
 
+    @property
+    def down(self) -> range:
+        """Vectors of the feed-forward inner layer, among those of all chips, that this chip multiplies with W2."""
+        return self.share.hidden[self.share.chip] if self.share and self.share.summed else range(self.inner)
+
     def added(self, matrix: str) -> int:
         """Vectors of the residual that this chip computes the addends of by a matrix ("wo", "w2")."""
         return len(self.share.rows(matrix)) if self.share else self.dim
@@ -122,12 +127,14 @@ class Geometry:
     @property
     def embedded(self) -> range:
         """Vectors of the residual whose columns of the embedding this chip has."""
-        return self.share.residual[self.share.chip] if self.share else range(self.dim)
+        divided = self.share and (self.share.scattered or "embedding" not in self.share.whole)
+        return self.share.residual[self.share.chip] if self.share and divided else range(self.dim)
 
     @property
     def resident(self) -> range:
         """Vectors of the residual that this chip has."""
-        return self.embedded if self.share and self.share.scattered else range(self.dim)
+        scattered = self.share and self.share.scattered
+        return self.share.residual[self.share.chip] if self.share and scattered else range(self.dim)
 
     @property
     def vocab(self) -> int:

@@ -18,8 +18,9 @@ from program.weights import base_of
 
 from .geometry import DRAIN_BURST, Geometry, gather
 from .layout import Halves, Layout, Tensor, Weights, pack_weights, quads_of_halves
+from .masks import MOST_BLOCKS, WEIGHT, place_masks, products_masked
 from .rounds import own_chunks
-from .share import Share
+from .share import SUMS, Share
 from .stage import Stage
 
 ACROSS = {"W": "E0", "E": "W0"}
@@ -41,8 +42,8 @@ USUAL_POSITIONS = 320
 has so many, or somewhat fewer."""
 NOISE_WASTE = 16
 """Most surplus vectors of noise when the layers make the noise."""
-WEST = ("planes", "one_plane", "emb_step", "emb_vector", "bytes")
-"""Constants in W0, for operations that take another operand from E0."""
+WEST = ("planes", "one_plane", "emb_step", "emb_vector", "bytes", "masked")
+"""Constants in W0: operands of operations that take another one from E0, or whose slice E0 has many instructions."""
 FIRST = " first"
 """End of the name of a matrix that has the output vectors of "w13" that are computed first."""
 OF_CHOICE = ("temperature", "tokens")
@@ -117,6 +118,7 @@ class Origin:
 class Placement:
     """The places of a model's tensors on a chip.
 
+    masks: by side and weight group, weights that mask products of query and key, see `masks`; none if the VXM does.
     sequence: of several in one program, the one whose copies the tensors are, see `of`.
     """
 
@@ -128,6 +130,7 @@ class Placement:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     k: dict[tuple[int, int], Tensor] = field(default_factory=dict)
     v: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    masks: dict[tuple[str, int], Tensor] = field(default_factory=dict)
     vocabulary: Vocabulary = Vocabulary()
     sequence: int = 0
 
@@ -171,6 +174,7 @@ class _Placer:
         self._rope()
         self._work()
         self._relieve()
+        self.p.masks = place_masks(self.g, self.layout)
         self.layout.place()
         for tensor, data in self._fills:
             self.layout.fill(tensor, data)
@@ -281,7 +285,9 @@ class _Placer:
                 longest = max(longest, data.shape[-3])
                 quads = longest if name in LOOKED_UP else data.shape[-3]
                 tensors[side].append(self._weights(name, f"{side}{group}", quads, data, per_layer, first))
-        if name == "classifier" and self.p.vocabulary.turns:
+        if self._summed(name):
+            scale = {}
+        elif name == "classifier" and self.p.vocabulary.turns:
             scale: dict[str, Halves | Tensor] = self._quad_scales(scales)
         else:
             scale = {side: self._scales(name, scales[side], per_layer, ACROSS[side]) for side in SIDES}
@@ -349,7 +355,8 @@ class _Placer:
 
     def _layer_matrices(self) -> None:
         g, m = self.g, self.m
-        dim, hidden, inner = (np.arange(vectors * g.lanes) for vectors in (g.dim, g.hidden, g.inner))
+        dim, hidden = (np.arange(vectors * g.lanes) for vectors in (g.dim, g.hidden))
+        inner = np.arange(g.down.start * g.lanes, g.down.stop * g.lanes)
         added = {name: np.arange(g.added(name) * g.lanes).reshape(-1, g.lanes) for name in ADDED}
         qkv = np.concatenate([m.wq, m.wk, m.wv], axis=1)
         scales = np.concatenate([m.mq, m.mk, m.mv], axis=1)
@@ -368,6 +375,8 @@ class _Placer:
             added = {name: self._last(name, vectors, {"w2": inner, "wo": attention}[name])
                      for name, vectors in added.items()}
         halves = _halved(added["w2"])
+        if g.share and g.share.summed:
+            self._sum_scales(g.share.residual[g.share.chip])
         shares = _halved(added["wo"], self._less_work("W") - self._less_work("E"))
         ffn = {side: [c for c in hidden.reshape(-1, g.lanes)] for side in SIDES}
         if scattered and len(early := own_chunks(g)) > 1:
@@ -383,11 +392,20 @@ class _Placer:
     def _last(self, name: str, vectors: np.ndarray, inputs: np.ndarray) -> np.ndarray:
         """The last of an odd number of a matrix's output vectors goes to both sides, as a matrix of its own: each of
         them multiplies some of its inputs. Returns the other vectors."""
-        if len(vectors) % 2 == 0 or len(vectors) < 3:
+        if len(vectors) % 2 == 0 or len(vectors) < 3 or self._summed(name):
             return vectors
         self._by_channels(f"{name}{LAST}", getattr(self.m, name), getattr(self.m, f"m{name[1]}"),
                           {side: [vectors[-1]] for side in SIDES}, inputs, per_layer=True, act_major=True)
         return vectors[:-1]
+
+    def _summed(self, name: str) -> bool:
+        """Whether the chips add up their sums of a matrix."""
+        return bool(self.g.share and self.g.share.summed and name == "w2")
+
+    def _sum_scales(self, own: range) -> None:
+        """W2's channel scales of the sums that this chip completes."""
+        scales = vectors_of(self.m.m2, self.g.lanes)[..., own.start : own.stop, :]
+        self.p.halves[SUMS] = self._halves("scales of w2", scales, scales[..., :0, :], True, "W0")
 
     def _less_work(self, side: str) -> int:
         """Output vectors of Wo that a side can compute while the other side has more attention heads to compute.
@@ -504,6 +522,8 @@ class _Placer:
             t["x"] = self._own("x", "W0", len(g.resident))
             t["x_part"] = self._own("addends of x", "E0", len(g.resident))
         self._constants()
+        if products_masked(g):
+            t["mask_words"] = self._own("mask", "W0", MOST_BLOCKS)
         if g.share:
             self._arrivals(g.share)
         if g.masks_on_both_sides:
@@ -548,13 +568,17 @@ class _Placer:
     def _arrivals(self, share: Share) -> None:
         """What the chips of a rack send each other, in the places of all chips.
 
-        outputs: attention's output. gates: the inner layer. addends: what is added to the residual, or normed: the
-        normed residual, and squares: of each chip the sum of squares of its vectors. best: of each chip the greatest
-        score, then of each the token that has it. exponents: of each chip that of its channels of a group, or of its
-        residual.
+        outputs: attention's output. gates: the inner layer, if W2 has the columns of all chips. addends: what is added
+        to the residual, or normed: the normed residual, and squares: of each chip the sum of squares of its vectors.
+        best: of each chip the greatest score, then of each the token that has it. exponents: of each chip that of its
+        channels of a group, or of its residual.
         """
         g, t, chips = self.g, self.p.tensors, len(share.heads)
-        loaded = {"outputs": len(g.attention_vectors()), "gates": g.inner}
+        loaded = {"outputs": len(g.attention_vectors())}
+        if share.summed:
+            self._sums(chips)
+        else:
+            loaded["gates"] = g.inner
         loaded |= {"normed": g.dim} if share.scattered else {}
         for name, quads in loaded.items():
             t[f"{name} E"] = t[f"{name} W"] = self._add(f"{name} of all chips", "E0", quads)
@@ -571,6 +595,17 @@ class _Placer:
         if "silu" in self.m.dynamic and not share.scattered:
             t["part"] = self._add("addends of a group", "E0", g.added("w2"))
             t["part_sums"] = self._add("sums of addends", "W0", g.added("w2"))
+
+    def _sums(self, chips: int) -> None:
+        """What the chips add up of W2. parts: this chip's sums, for all outputs. sums: those that come in at each end,
+        chip by chip. total: what these add up to. complete: with this chip's."""
+        g, t = self.g, self.p.tensors
+        t["parts"] = self._add("sums of this chip", "W0", g.dim)
+        for side in SIDES:
+            if most := min(self.config.ports_of(side), chips - 1):
+                t[f"sums {side}"] = self._add(f"sums of chips, {side}", f"{side}0", most * len(g.resident))
+        for name in ("total", "complete"):
+            t[name] = self._add(f"sums of all chips, {name}", "E0", len(g.resident))
 
     def _until_finish(self, name: str, later: str, home: str, quads: int) -> Tensor:
         """A tensor that is no longer needed when `later` gets its values. It shares the place of `later` if it fits."""
@@ -607,6 +642,8 @@ class _Placer:
                 raise TspError("an int4 classifier or embedding is not supported: keep it at 8 bits")
         vectors = {name: np.where(lanes == lane, value, 0) for name, (lane, value) in single.items()}
         vectors["sign"] = np.where(lanes % 2, -1, 1)
+        if products_masked(g):
+            vectors["masked"] = np.full(g.lanes, int.from_bytes(bytes(PLANES * [WEIGHT % 256]), signed=True))
         if g.share and g.share.scattered:
             vectors["bytes"] = np.array([255, 255 << 8, 255 << 16, -(1 << 24)])[lanes % PLANES]
         if g.classifies:

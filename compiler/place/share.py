@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+SUMS = "sums of w2"
+"""Key of `Share.planes`."""
+
 
 @dataclass(frozen=True)
 class Heads:
@@ -29,10 +32,14 @@ class Share:
     chip: number of the chip.
     tokens: tokens of the whole vocabulary.
     heads: by chip, its heads.
-    whole: matrices ("wo", "w2") that every chip holds and computes in full: the residual needs no transfer then.
+    whole: matrices that every chip holds in full. Of "wo" and "w2" it then computes all, and the residual needs no
+    transfer; of "embedding" it has the whole row.
     scattered: whether each chip holds its vectors of the residual only.
+    summed: whether W2 is divided by its input columns: each chip has those of its inner vectors, for all outputs, and
+    the chips add up what they make of them. The residual is scattered then.
     meshed: whether each chip is linked with each other one.
-    planes: by matrix ("wo", "w2"), the byte planes that every addend of the residual that it makes fits.
+    planes: by matrix ("wo", "w2"), the byte planes that every addend of the residual that it makes fits; SUMS: those
+    that every sum of W2 fits.
     residual, hidden, vocab: by chip, its vectors of the residual (rows of Wo and W2), of the inner layer (rows of W1
     and W3) and of the logits.
     """
@@ -41,6 +48,7 @@ class Share:
     tokens: int
     whole: frozenset[str]
     scattered: bool
+    summed: bool
     meshed: bool
     planes: Mapping[str, int]
     heads: tuple[Heads, ...]
@@ -55,4 +63,5 @@ class Share:
 
     def rows(self, matrix: str) -> range:
         """Vectors of the residual that the chip computes the addends of by a matrix ("wo", "w2")."""
-        return range(self.residual[-1].stop) if matrix in self.whole else self.residual[self.chip]
+        everything = matrix in self.whole or (self.summed and matrix == "w2")
+        return range(self.residual[-1].stop) if everything else self.residual[self.chip]

@@ -21,7 +21,9 @@ from compiler.schedule.buckets import Borders, Likely, choose, refuse
 from .merge import merged, part_of
 from .plan import Plan
 
-EFFORT = 80_000
+EFFORT, EFFORT_OF_FEW = 80_000, 200_000
+"""Of the scheduler, for all chips together; and for up to FEW chips, whose blocks are shorter."""
+FEW = 2
 MIXES = tuple(n / 16 for n in range(16))
 """Of the scheduler: more first priorities than for one chip. They save up to 1 % of the cycles of stories260K."""
 LARGER = "more or larger chips"
@@ -74,6 +76,7 @@ def build_buckets(placements: Placements, count: int | None = None) -> list[list
     """
     rack, chunks = placements.rack, placements.chunks
     lowered, known = functools.cache(placements.lower), Known()
+    effort = EFFORT_OF_FEW if len(rack.chips) <= FEW else EFFORT
 
     def likely() -> Callable[[Borders], bool]:
         hasty = check_queues(placements)
@@ -82,7 +85,7 @@ def build_buckets(placements: Placements, count: int | None = None) -> list[list
 
     return choose(
         chunks, min(chunks, *(config.buckets for config in rack.chips)), count,
-        build=lambda valid, size: build(placements, lowered(valid, size), size, known=known),
+        build=lambda valid, size: build(placements, lowered(valid, size), size, effort, known),
         overflow=lambda built: _overflow(rack, built), likely=likely, larger=LARGER,
     )
 
@@ -125,8 +128,12 @@ def build(placements: Placements, blocks: Blocks, chunks: int, effort: int = EFF
 
 def _together(placements: Placements, blocks: Blocks, chunks: int, effort: int, known: Known) -> list[Code]:
     slot = placements.rack.chips[0].slot
-    together = [_whole_slots(_scheduled(merged(dict(enumerate(each))), effort, known), slot)
-                for each in zip(*blocks, strict=True)]
+
+    def scheduled(block: Block, following: scheduler.Schedule | None) -> scheduler.Schedule:
+        return _whole_slots(_scheduled(block, effort, known, following), slot)
+
+    together = scheduler.schedule_blocks([merged(dict(enumerate(each))) for each in zip(*blocks, strict=True)],
+                                         scheduled)
     return _assembled(placements, range(len(blocks)), blocks, scheduler.overlap(together, slot), chunks)
 
 
@@ -162,11 +169,15 @@ def _whole_slots(schedule: scheduler.Schedule, slot: int) -> scheduler.Schedule:
     return replace(schedule, length=schedule.length + -schedule.length % slot)
 
 
-def _scheduled(block: Block, effort: int, known: Known) -> scheduler.Schedule:
+def _scheduled(block: Block, effort: int, known: Known, following: scheduler.Schedule | None = None,
+               ) -> scheduler.Schedule:
     """`scheduler.schedule_block`, once for all blocks that are alike: those of groups whose layers are alike, and those
     of buckets that do not depend on the bucket."""
-    if (key := _likeness(block)) not in known:
-        found = scheduler.schedule_block(block, effort, MIXES)
+    key = _likeness(block)
+    if following:
+        key = key, _likeness(following.block), following.starts
+    if key not in known:
+        found = scheduler.schedule_block(block, effort, MIXES, following)
         known[key] = found.starts, found.length
         return found
     return scheduler.schedule_at(block, *known[key])

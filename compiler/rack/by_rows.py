@@ -15,20 +15,23 @@ from arch.rack import RackConfig
 from arch.vectors import ceil_div
 from base.errors import TspError
 from compiler.place.hollow import taken
-from compiler.place.share import Heads, Share
+from compiler.place.share import SUMS, Heads, Share
 from compiler.quantize.quantizer import GREATEST_EXPONENT
-from program.integer import IntegerModel
+from program.integer import IntegerModel, groups
 
 ACT_LIMIT = SAT_LIMIT[Sat.S8]
 """Greatest magnitude of an activation."""
+WEIGHT_LIMIT = 128
+"""Greatest magnitude of a weight."""
 FACTOR_LIMIT = SAT_LIMIT[Sat.S18]
 """Greatest magnitude of what the VXM multiplies."""
 
 
 def shares(rack: RackConfig, model: IntegerModel, planes: Mapping[str, int], whole: frozenset[str] = frozenset(),
-           scattered: bool = False, halve: bool = False) -> list[Share]:
+           scattered: bool = False, halve: bool = False, summed: bool = False) -> list[Share]:
     """What each chip of a rack, or of a group of its chips, holds: as equal parts as whole vectors, and whole heads,
-    allow. planes, whole, scattered: see `Share`. halve: see `heads_of`.
+    allow. planes, whole, scattered, summed: see `Share`. halve: see
+    `heads_of`.
 
     Raises TspError that names what is too small to be divided.
     """
@@ -39,8 +42,8 @@ def shares(rack: RackConfig, model: IntegerModel, planes: Mapping[str, int], who
         "hidden": parts_of(rack, f"vectors of {lanes} inner channels (hidden_dim)", ceil_div(model.hidden, lanes), 1),
         "vocab": parts_of(rack, f"vectors of {lanes} tokens (vocab_size)", ceil_div(model.vocab, lanes), 2),
     }
-    return [Share(chip=chip, tokens=model.vocab, whole=whole, scattered=scattered, planes=planes, meshed=rack.meshed,
-                  **parts)
+    return [Share(chip=chip, tokens=model.vocab, whole=whole, scattered=scattered, summed=summed, planes=planes,
+                  meshed=rack.meshed, **parts)
             for chip in range(chips)]
 
 
@@ -109,7 +112,8 @@ def uneven(share: Share) -> list[str]:
 def planes_of(model: IntegerModel) -> dict[str, int]:
     """`Share.planes` of a model."""
     return {"wo": addend_planes(model.wo, model.mo, model.shifts.wo_pre, model.shifts.wo),
-            "w2": addend_planes(model.w2, model.m2, model.shifts.w2_pre, model.shifts.w2 - _gained(model))}
+            "w2": addend_planes(model.w2, model.m2, model.shifts.w2_pre, model.shifts.w2 - _gained(model)),
+            SUMS: sum_planes(model)}
 
 
 def addend_planes(weights: np.ndarray, scales: np.ndarray, pre: int, post: int) -> int:
@@ -122,6 +126,14 @@ def addend_planes(weights: np.ndarray, scales: np.ndarray, pre: int, post: int) 
     sums = ACT_LIMIT * np.abs(weights.astype(np.int64)).sum(-1)
     factors = np.minimum((sums >> max(pre, 0)) + 1 << max(-pre, 0), FACTOR_LIMIT)
     most = int((factors * np.abs(scales.astype(np.int64))).max() >> max(post, 0)) + 1
+    return next((planes for planes in range(1, PLANES) if most < 1 << 8 * planes - 1), PLANES)
+
+
+def sum_planes(model: IntegerModel) -> int:
+    """Byte planes that hold every sum of W2 that the chips add up, whatever its weights and inputs are: of all inner
+    channels, or of those that have an exponent together."""
+    parts = groups(model.hidden, model.group) if "silu" in model.dynamic else [slice(0, model.hidden)]
+    most = max(part.stop - part.start for part in parts) * WEIGHT_LIMIT * ACT_LIMIT
     return next((planes for planes in range(1, PLANES) if most < 1 << 8 * planes - 1), PLANES)
 
 

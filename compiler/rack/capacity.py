@@ -21,6 +21,9 @@ from .by_layers import layers_of, stages
 from .by_rows import own_model, planes_of, shares
 from .plan import Choice, Plan
 
+SHORT_ROW = 8
+"""Vectors of a row of the embedding: so many stay in registers."""
+
 
 def choose_plan(model: ModelConfig, rack: RackConfig, wanted: int | None, four_bit: frozenset[str],
                 among: Sequence[Plan]) -> Choice:
@@ -46,7 +49,7 @@ def best_plan(model: ModelConfig, rack: RackConfig, wanted: int | None, four_bit
     if none fits.
 
     A plan whose matrices alone take more cycles than one that serves all that is wanted is not tried. `Plan.halve` is
-    tried last.
+    tried last. Nobody who asks for no context gets a longer one by `Plan.summed` at the price of cycles.
 
     Raises TspError if `wanted` is out of range.
     """
@@ -57,6 +60,8 @@ def best_plan(model: ModelConfig, rack: RackConfig, wanted: int | None, four_bit
         nonlocal best, most
         trial = _Trial(model, rack, four_bit, plan)
         choice = trial.choice(wanted)
+        if best and best.context and not wanted and plan.summed and trial.cycles(choice) >= most:
+            return
         if best is None or (choice.context, -trial.cycles(choice)) > (best.context, -most):
             best, most = choice, trial.cycles(choice)
 
@@ -67,9 +72,23 @@ def best_plan(model: ModelConfig, rack: RackConfig, wanted: int | None, four_bit
     assert best
     for plan in halved(model, rack, four_bit, best.plan):
         try_(plan)
+    best = _with_rows(model, rack, wanted, four_bit, best)
     if best.context and best.plan.sequences > 1:
         return replace(best, plan=balanced(model, rack, best.context, four_bit, best.plan))
     return best
+
+
+def _with_rows(model: ModelConfig, rack: RackConfig, wanted: int | None, four_bit: frozenset[str], choice: Choice,
+               ) -> Choice:
+    """The choice with the whole embedding on each chip, if that fits and its rows are short: then they
+    take less time whole than with a transfer."""
+    plan = choice.plan
+    short = model.dim <= SHORT_ROW * rack.chips[0].lanes
+    if not choice.context or not short or plan.tensor == 1 or plan.scattered:
+        return choice
+    whole = replace(plan, whole=plan.whole | {"embedding"})
+    better = _Trial(model, rack, four_bit, whole).choice(wanted)
+    return better if better.context >= choice.context else choice
 
 
 def halved(model: ModelConfig, rack: RackConfig, four_bit: frozenset[str], plan: Plan) -> list[Plan]:
@@ -204,7 +223,7 @@ def place_group(model: ModelConfig, group: RackConfig, integer: IntegerModel, pl
     own = layers_of(integer, stage) if stage else integer
     if plan.tensor == 1:
         return [place(group.chips[0], own, rate, stage=stage, halve=plan.halve)]
-    parts = shares(group, integer, planes, plan.whole, plan.scattered, plan.halve)
+    parts = shares(group, integer, planes, plan.whole, plan.scattered, plan.halve, plan.summed)
     return [place(config, own_model(own, share, lanes), rate, share, stage, halve=plan.halve)
             for config, share in zip(group.chips, parts, strict=True)]
 

@@ -135,8 +135,11 @@ def _bursts(blocks: list[Block]) -> Counter[str]:
 def build(config: ChipConfig, blocks: Sequence[Block], chunks: int, effort: int = scheduler.EFFORT) -> Code:
     """Schedule and assemble the blocks of a bucket that ends at `chunks` vectors of positions."""
     check_lifetimes(config, blocks)
-    schedules = scheduler.overlap([scheduler.schedule_block(block, effort) for block in blocks])
-    return assemble(config, schedules, chunks)
+
+    def scheduled(block: Block, following: scheduler.Schedule | None) -> scheduler.Schedule:
+        return scheduler.schedule_block(block, effort, following=following)
+
+    return assemble(config, scheduler.overlap(scheduler.schedule_blocks(blocks, scheduled)), chunks)
 
 
 def overflow(config: ChipConfig, built: list[Code]) -> str:

@@ -11,22 +11,23 @@ these starts. The result is as long or shorter ("justification" in project sched
 and varied: its starts, each moved by a few random cycles, are priorities too. The random numbers are always the same.
 """
 
-import heapq
 import itertools
 import random
 from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
 
 from arch import isa, row
-from arch.isa import Dir, LinkOp
+from arch.isa import LinkOp
 from arch.latencies import latencies
-from compiler.ir import Block, Burst, Cell, Cluster, Stream
+from compiler.ir import Block, Burst, Cell, Cluster
+
+from .placer import Graph, Placer
+from .reservations import essential, mirrored, needs_of
 
 FIRST = 1 + isa.MIN_DELAY
 """Earliest element of a block. In cycle 0 of a block each queue issues a NOP, to which a loop returns."""
-EFFORT = 60_000
+EFFORT = 100_000
 """Clusters placed in the search for a short schedule of one block. Each schedule places all clusters of the block."""
 MIXES = (0, 1 / 4, 1 / 2, 3 / 4)
 """First priorities: weight of a cluster's earliest start. The rest of the weight is on the work that must follow it."""
@@ -37,7 +38,7 @@ PATIENCE = 2
 """Backward and forward placements without gain before the search leaves a schedule."""
 SPREADS = (3, 8, 15, 30)
 """Standard deviations, in cycles, of the variations of a schedule."""
-VARIATIONS = 40
+VARIATIONS = 80
 """Variations without gain before the search ends."""
 
 
@@ -76,127 +77,24 @@ def _jump(clusters: Sequence[Cluster]) -> int:
     return max((latencies(cluster.config).min_delay_jump for cluster in clusters), default=isa.MIN_DELAY_JUMP)
 
 
-def _mask(count: int, interval: int) -> int:
-    """A mask of `count` bits: 0, interval, 2 * interval, .."""
-    return ((1 << count * interval) - 1) // ((1 << interval) - 1)
-
-
-class _Need(NamedTuple):
-    """The cycles in which a cluster needs a resource.
-
-    start: cycle of bit 0 of the mask.
-    mask: a bit for each cycle.
-    solid: the mask has no holes.
-    """
-
-    resource: Any
-    start: int
-    mask: int
-    solid: bool
-
-
-def _needs(cluster: Cluster) -> list[_Need]:
-    needs = []
-    for burst in cluster.bursts:
-        needs.append(_Need(("dispatch", burst.queue, burst.chip), burst.at - isa.ENGINE, (1 << isa.MIN_DELAY) - 1,
-                           True))
-        span = burst.end - burst.at
-        needs.append(_Need(("engine", burst.queue, burst.engine, burst.chip), burst.at, (1 << span) - 1, True))
-    for stream in cluster.streams:
-        needs += _stream_needs(stream)
-    return needs
-
-
-def _check_alone(cluster: Cluster, needs: list[_Need]) -> None:
-    """Raises ValueError if a cluster needs a resource twice in one cycle: it could never be placed."""
-    low = min(need.start for need in needs)
-    taken: dict[Hashable, int] = defaultdict(int)
-    for need in needs:
-        if taken[need.resource] >> need.start - low & need.mask:
-            raise ValueError(f"cluster {cluster.label!r} needs {need.resource} twice in one cycle")
-        taken[need.resource] |= need.mask << need.start - low
-
-
-def _stream_needs(stream: Stream) -> list[_Need]:
-    needs, mask = [], _mask(stream.count, stream.interval)
-    for direction, end in stream.reach.items():
-        sign = 1 if direction is Dir.E else -1
-        for position in range(stream.source + sign, end + sign, sign):
-            needs.append(_Need(("stream", direction, stream.group, position, stream.chip),
-                               stream.drive + abs(position - stream.source), mask, stream.interval == 1))
-    return needs
-
-
-class _Graph:
-    """The dependences between a block's clusters, from their cells and program order.
-
-    before[i]: for each cluster that i waits for, the least distance from its start to the start of i.
-    after[i]: the same distances, for each cluster that waits for i.
-    """
-
-    def __init__(self, clusters: Sequence[Cluster]) -> None:
-        self.before: list[dict[int, int]] = [{} for _ in clusters]
-        self.after: list[dict[int, int]] = [{} for _ in clusters]
-        self._written: dict[Cell, tuple[int, int]] = {}
-        self._read: dict[Cell, dict[int, int]] = defaultdict(dict)
-        for number, cluster in enumerate(clusters):
-            self._wait(number, cluster)
-            self._note(number, cluster)
-
-    def _edge(self, first: int, second: int, distance: int) -> None:
-        if first != second and distance > self.before[second].get(first, distance - 1):
-            self.before[second][first] = self.after[first][second] = distance
-
-    def _wait(self, number: int, cluster: Cluster) -> None:
-        for read in cluster.reads:
-            if read.cell in self._written:
-                writer, ready = self._written[read.cell]
-                self._edge(writer, number, ready - read.first)
-        for write in cluster.writes:
-            if write.cell in self._written:
-                writer, ready = self._written[write.cell]
-                self._edge(writer, number, ready + 1 - write.first)
-            for reader, last in self._read[write.cell].items():
-                self._edge(reader, number, last + 1 - write.first)
-
-    def _note(self, number: int, cluster: Cluster) -> None:
-        for read in cluster.reads:
-            readers = self._read[read.cell]
-            readers[number] = max(read.last, readers.get(number, read.last))
-        for write in cluster.writes:
-            writer, ready = self._written.get(write.cell, (-1, 0))
-            self._written[write.cell] = number, max(write.last, ready) if writer == number else write.last
-            self._read[write.cell] = {}
-
-    def mirrored(self) -> "_Graph":
-        """The graph for time that runs backward."""
-        graph = _Graph(())
-        graph.before, graph.after = self.after, self.before
-        return graph
-
-    def order(self, urgency: Sequence[float]) -> list[int]:
-        """A topological order of the clusters. The ready cluster with the least `urgency` comes first."""
-        open_ = [len(before) for before in self.before]
-        ready = [(urgency[i], i) for i, count in enumerate(open_) if not count]
-        heapq.heapify(ready)
-        found = []
-        while ready:
-            _, number = heapq.heappop(ready)
-            found.append(number)
-            for following in self.after[number]:
-                open_[following] -= 1
-                if not open_[following]:
-                    heapq.heappush(ready, (urgency[following], following))
-        return found
-
-
-def schedule_block(block: Block, effort: int = EFFORT, mixes: Sequence[float] = MIXES) -> Schedule:
+def schedule_block(block: Block, effort: int = EFFORT, mixes: Sequence[float] = MIXES,
+                   following: Schedule | None = None) -> Schedule:
     """Place the clusters of a block.
 
     effort: most clusters placed in the search for a short schedule.
     mixes: first priorities of the search, see `MIXES`.
+    following: what comes behind the block, if that is known: the schedule is one that it may follow soon.
     """
-    return _Scheduler(block.clusters).run(block, effort, mixes)
+    return _Scheduler(block.clusters, following and _Trace(following)).run(block, effort, mixes)
+
+
+def schedule_blocks(blocks: Sequence[Block], scheduled: Callable[[Block, Schedule | None], Schedule]) -> list[Schedule]:
+    """Schedules of blocks that follow each other, made from the last one to the first. scheduled: places the clusters
+    of a block, and is told what follows it. For a loop that is nothing: more often its next turn does."""
+    found: list[Schedule] = []
+    for block in reversed(blocks):
+        found.insert(0, scheduled(block, found[0] if found and block.turns == 1 else None))
+    return found
 
 
 def schedule_at(block: Block, starts: Sequence[int], length: int) -> Schedule:
@@ -207,20 +105,19 @@ def schedule_at(block: Block, starts: Sequence[int], length: int) -> Schedule:
 
 
 class _Scheduler:
-    """Searches for a short schedule of clusters."""
+    """Searches for a short schedule of clusters. following: the trace of what comes behind them, if it is known."""
 
-    def __init__(self, clusters: Sequence[Cluster]) -> None:
-        needs = [_needs(cluster) for cluster in clusters]
-        for cluster, need in zip(clusters, needs, strict=True):
-            _check_alone(cluster, need)
-        numbers = {resource: i for i, resource in enumerate({need.resource for own in needs for need in own})}
-        needs = [[need._replace(resource=numbers[need.resource]) for need in own] for own in needs]
-        graph, self._ends = _Graph(clusters), [_end(cluster) for cluster in clusters]
+    def __init__(self, clusters: Sequence[Cluster], following: "_Trace | None" = None) -> None:
+        needs = essential([needs_of(cluster) for cluster in clusters])
+        graph, latest = Graph(clusters), [_end(cluster) for cluster in clusters]
+        self._ends = [following.least_before(cluster) + FIRST for cluster in clusters] if following else latest
         first = [FIRST - min(burst.at for burst in cluster.bursts) for cluster in clusters]
         slots = [_slot(cluster) for cluster in clusters]
-        self._forward = _Placer(graph, needs, first, len(numbers), slots)
-        self._backward = _Placer(graph.mirrored(), [_mirrored(own) for own in needs], self._ends, len(numbers),
-                                 [(every, -phase % every) for every, phase in slots])
+        self._forward = Placer(graph, needs, first, slots)
+        self._spare = max(map(int.__sub__, latest, self._ends), default=0)
+        self._backward = Placer(graph.mirrored(), [mirrored(own) for own in needs],
+                                [end + self._spare for end in self._ends],
+                                [(every, -phase % every) for every, phase in slots])
         self._jump = _jump(clusters)
         self._sequences = [cluster.sequence for cluster in clusters]
         self._dispatched = [max(burst.at for burst in cluster.bursts) - isa.ENGINE for cluster in clusters]
@@ -236,7 +133,7 @@ class _Scheduler:
         count = len(self._ends)
         lags = LAGS if any(self._sequences) else (0,)
         earliest, rest = self._forward.earliest(), self._backward.earliest()
-        bound = max((a + b for a, b in zip(earliest, rest, strict=True)), default=FIRST) - FIRST
+        bound = max((a + b for a, b in zip(earliest, rest, strict=True)), default=FIRST) - FIRST - self._spare
         best = self._forward.place(range(count))
         for lag, share in itertools.product(lags, mixes):
             starts = self._forward.place([share * a - (1 - share) * b + lag * bound * sequence for a, b, sequence
@@ -275,46 +172,6 @@ class _Scheduler:
         return max(end - FIRST, dispatched + isa.MIN_DELAY + self._jump)
 
 
-@dataclass(eq=False)
-class _Placer:
-    """Places clusters in one direction of time.
-
-    graph: dependences of the clusters.
-    needs: needs of each cluster. Their resources are numbers.
-    first: least start of each cluster.
-    resources: number of resources.
-    slots: (every, phase) of each cluster: it may start in cycles that are `phase` modulo `every`.
-    """
-
-    graph: _Graph
-    needs: list[list[_Need]]
-    first: list[int]
-    resources: int
-    slots: list[tuple[int, int]]
-
-    def earliest(self) -> list[int]:
-        """Earliest start of each cluster if all resources were free."""
-        starts = list(self.first)
-        for number in self.graph.order(range(len(starts))):
-            for other, distance in self.graph.before[number].items():
-                starts[number] = max(starts[number], starts[other] + distance)
-        return starts
-
-    def place(self, urgency: Sequence[float]) -> list[int]:
-        """Starts of the clusters. Clusters with the least `urgency` are placed first."""
-        busy = [0] * self.resources
-        starts = [0] * len(self.first)
-        for number in self.graph.order(urgency):
-            at = self.first[number]
-            for other, distance in self.graph.before[number].items():
-                at = max(at, starts[other] + distance)
-            needs = self.needs[number]
-            starts[number] = at = _free_from(busy, needs, at, *self.slots[number])
-            for resource, start, mask, _ in needs:
-                busy[resource] |= mask << at + start
-        return starts
-
-
 # --- borders -------------------------------------------------------------------------------------------------------
 
 
@@ -346,14 +203,16 @@ class _Trace:
     The cells of a layer have the same names in all layers, so some conflicts between turns are only apparent.
 
     least: cycles that the block's dispatches take.
+    length: of the block.
     """
 
     def __init__(self, schedule: Schedule) -> None:
+        self.length = schedule.length
         self.busy: dict[Hashable, int] = defaultdict(int)
         self.read: dict[Cell, tuple[int, int]] = {}
         self.written: dict[Cell, tuple[int, int]] = {}
         for cluster, at in zip(schedule.block.clusters, schedule.starts, strict=True):
-            for need in _needs(cluster):
+            for need in needs_of(cluster):
                 self.busy[need.resource] |= need.mask << at + need.start
             for accesses, known in ((cluster.reads, self.read), (cluster.writes, self.written)):
                 for access in accesses:
@@ -361,6 +220,19 @@ class _Trace:
                     known[access.cell] = min(first, at + access.first), max(last, at + access.last)
         dispatched = max((placed.dispatch for placed in schedule.placed), default=0)
         self.least = dispatched + isa.MIN_DELAY + _jump(schedule.block.clusters)
+
+    def least_before(self, cluster: Cluster) -> int:
+        """Cycles from the start of a cluster of the block before to a beginning of this one at which they surely do not
+        meet, nor the cluster and what follows this block."""
+        ends = [_end(cluster) - self.length, *(burst.at - isa.ENGINE + isa.MIN_DELAY for burst in cluster.bursts)]
+        for need in needs_of(cluster):
+            if busy := self.busy.get(need.resource):
+                ends.append(need.start + need.mask.bit_length() - (busy & -busy).bit_length() + 1)
+        for write in cluster.writes:
+            ends += [write.last - cells[write.cell][0] + distance for cells, distance in
+                     ((self.read, 0), (self.written, 1)) if write.cell in cells]
+        ends += [read.last - self.written[read.cell][0] + 1 for read in cluster.reads if read.cell in self.written]
+        return max(ends)
 
     def may_meet(self, other: "_Trace", length: int) -> bool:
         """Whether the other block may begin `length` cycles after the beginning of this one."""
@@ -372,26 +244,6 @@ class _Trace:
     @staticmethod
     def _before(early: Mapping[Cell, tuple[int, int]], late: Mapping[Cell, tuple[int, int]], length: int) -> bool:
         return all(last <= length + late[cell][0] for cell, (_, last) in early.items() if cell in late)
-
-
-def _mirrored(needs: list[_Need]) -> list[_Need]:
-    """The needs for time that runs backward. Masks are the same from either end."""
-    return [need._replace(start=1 - need.start - need.mask.bit_length()) for need in needs]
-
-
-def _free_from(busy: Sequence[int], needs: Sequence[_Need], at: int, every: int, phase: int) -> int:
-    """The first cycle, from `at` on and `phase` modulo `every`, in which all needs of a cluster are free."""
-    at += (phase - at) % every
-    free = 0
-    for resource, start, mask, solid in itertools.cycle(needs):
-        if free == len(needs):
-            break
-        while conflict := busy[resource] >> at + start & mask:
-            at += conflict.bit_length() if solid else 1
-            at += (phase - at) % every
-            free = 0
-        free += 1
-    return at
 
 
 def _slot(cluster: Cluster) -> tuple[int, int]:

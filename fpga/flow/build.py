@@ -74,10 +74,11 @@ def measure(board: Board, netlist: Netlist, routed: Routed, seed: int) -> Report
     """The report of a routed board."""
     config, family = board.chip, FAMILIES[board.family]
     timing = (routed.folder / "report.json").read_text()
+    ratio = board.wires[0].link.ratio if board.wires else 1
     used = family.used(json.loads((netlist.folder / "cells.json").read_text()), json.loads(timing)["utilization"])
     return Report(
         board=board.name, part=board.part, config=config.name, digest=chip_digest(config), seed=seed, seeds_tried=1,
-        **used._asdict(), fmax_mhz=round(build_report.fmax(timing), 2), constraint_mhz=board.mhz,
+        **used._asdict(), fmax_mhz=round(build_report.fmax(timing, ratio), 2), constraint_mhz=board.mhz,
         critical_path=build_report.critical_path(timing),
         versions={name: tools.find(name).version for name in ("yosys", family.nextpnr, board.pack)},
         seconds={"yosys": netlist.user_s, **routed.seconds},

@@ -10,8 +10,8 @@ from rich.table import Table
 from fpga.boards import Board
 
 FOLDER = Path(__file__).parents[1] / "reports"
-OF_CHIP = "$clock."
-"""In the name of a clock that the PLL makes."""
+PLL_CLOCKS = CHIP_CLOCK, _ = "$clock.pll_clk", "$clock.fast_clk"
+"""Ends of the names of the clocks that `fpga.gateware.clock` makes: the chip's, and the doubled one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,21 +71,20 @@ class Report:
         return table
 
 
-def fmax(report: str) -> float:
-    """MHz of the chip's clock at which every clock in nextpnr's report meets its constraint.
+def fmax(report: str, ratio: int = 1) -> float:
+    """MHz of the chip's clock at which every clock in nextpnr's report is fast enough.
 
-    The chip's clock is the slowest one. A link's clock is n times as fast, and must reach n times as much. Paths from
-    one of the chip's clocks to another (`fpga.gateware.clock`) have a cycle of the slower one
-    (`fpga.gateware.serdes_ddr`). nextpnr reports them, but does not constrain them.
+    ratio: all clocks but the chip's are so many times as fast: those of a link (`LinkParameters.ratio`). Paths from one
+    of the PLL's clocks to another have a cycle of the chip's (`fpga.gateware.serdes_ddr`). nextpnr reports these paths
+    without a constraint, and forgets the constraints of other clocks when it reads a placed netlist.
     """
     read = json.loads(report)
-    clocks = read["fmax"]
-    if not clocks:
-        raise ValueError("nextpnr's report names no clock")
-    chip = min(clock["constraint"] for clock in clocks.values())
-    reached = [clock["achieved"] * chip / clock["constraint"] for clock in clocks.values()]
+    clocks = {name: clock["achieved"] for name, clock in read["fmax"].items()}
+    if not any(ratio == 1 or name.endswith(CHIP_CLOCK) for name in clocks):
+        raise ValueError("nextpnr's report does not name the chip's clock")
+    reached = [mhz if name.endswith(CHIP_CLOCK) else mhz / ratio for name, mhz in clocks.items()]
     reached += [1000 / _delay(path) for path in read.get("critical_paths", ())
-                if path["from"] != path["to"] and all(OF_CHIP in path[end] for end in ("from", "to"))]
+                if path["from"] != path["to"] and all(path[end].endswith(PLL_CLOCKS) for end in ("from", "to"))]
     return min(reached)
 
 

@@ -115,8 +115,8 @@ def check_prompt(program: AnyProgram, prompt: Sequence[int]) -> None:
 def check_alone(program: AnyProgram) -> None:
     """Raises TspError if a program serves several sequences."""
     if program.sequences > 1:
-        raise TspError(f"the program serves {program.sequences} sequences: run it with `tsp run --sequences "
-                       f"{program.sequences}`, or compile it without --sequences")
+        raise TspError(f"the program serves {program.sequences} sequences: run it with `tsp run`, or compile "
+                       "it without --sequences")
 
 
 def check_cached(prompt: Sequence[int], cached: int) -> None:

@@ -1,6 +1,7 @@
 """Amaranth to Verilog. The cache keeps the result, because Yosys (WebAssembly) takes half a minute for a chip."""
 
 import re
+import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -25,8 +26,7 @@ def verilog_of(component: Elaboratable, name: str) -> str:
     stale. A miss elaborates the component a second time.
     """
     text = rtlil.convert(component, name=name, emit_src=False)
-    key = cache.content_key(text, *_versions())
-    return fold_writes(complete(cache.cached_text("verilog", key, lambda: _convert(component, name))))
+    return _cached(name, cache.content_key(text, *_versions()), lambda: component)
 
 
 def verilog_by_key(make: Callable[[], Elaboratable], name: str, *key: str) -> str:
@@ -36,8 +36,13 @@ def verilog_by_key(make: Callable[[], Elaboratable], name: str, *key: str) -> st
 
     For the chip: `verilog_by_key(lambda: Chip(config), "chip", cache.source_digest(*RTL_SOURCES), repr(config))`.
     """
-    key_text = cache.content_key(name, *key, *_versions())
-    return fold_writes(complete(cache.cached_text("verilog", key_text, lambda: _convert(make(), name))))
+    return _cached(name, cache.content_key(name, *key, *_versions()), make)
+
+
+def _cached(name: str, key: str, make: Callable[[], Elaboratable]) -> str:
+    text = cache.cached_text("verilog", key, lambda: _convert(make(), name),
+                             lambda: print(f"waiting: another process writes the Verilog of {name}", file=sys.stderr))
+    return fold_writes(complete(text))
 
 
 def _convert(component: Elaboratable, name: str) -> str:
