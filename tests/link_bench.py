@@ -76,9 +76,10 @@ class Bench:
                 self.shift(-1 if self.ppm > 0 else 1)
 
     def shift(self, ticks: int) -> None:
-        """Side b's clock comes later, from now on."""
+        """Side b's clock comes later, from now on. A tick passes: put back by two at once it could have two edges."""
         self._phase = (self._phase + ticks) % 256
         self.put(b_phase=self._phase)
+        self.model.run(1)
 
     def pulse(self, name: str) -> None:
         """One core cycle and a bit of an input."""

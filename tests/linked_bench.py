@@ -222,8 +222,11 @@ class Host(SteppedHost):
 
     @contextmanager
     def _held(self) -> Iterator[None]:
-        """No clock gains on the others: an access takes one cycle of its chip."""
+        """No clock gains on the others: an access takes one cycle of its chip. What clocks have gained just before is
+        let pass first: a clock that is put back has no edge in that cycle if the last one was at its begin."""
         self.bench.held = True
+        if self.bench.ppm:
+            self.bench.model.run(self.bench.core)
         yield
         self.bench.held = False
 

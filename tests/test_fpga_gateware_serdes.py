@@ -8,7 +8,7 @@ import pytest
 from amaranth.back import rtlil
 
 from fpga.flow import gowin, tools
-from fpga.flow.endpoint import Alone
+from fpga.flow.endpoint import Alone, synthesised
 from fpga.flow.passes.netlist import count
 from fpga.gateware.serdes_ddr import DdrPins
 from fpga.gateware.serdes_ecp5 import Ecp5Pins
@@ -42,3 +42,12 @@ def test_gowin_synthesis_takes_an_endpoint(tmp_path: Path):
     found = count(json.loads((tmp_path / "alone.json").read_text()))
     assert {cell: found[cell] for cell in ("ODDR", "IODELAY", "IDDR")} == {"ODDR": 6, "IODELAY": 5, "IDDR": 5}
     assert found["RAM16SDP4"] == 3 and not found.get("SDPX9B")
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("slack", [0, 3])
+@pytest.mark.parametrize("ratio", [1, 2])
+def test_an_endpoint_takes_at_most_700_luts_and_no_block_ram(ratio: int, slack: int):
+    """With the script of the boards (abc9)."""
+    cells = synthesised(LinkParameters(lanes=8, pins=9, ratio=ratio, taps=16, slack=slack))
+    assert cells["LUT4"] <= 700 and "DP16KD" not in cells, cells

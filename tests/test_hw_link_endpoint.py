@@ -113,15 +113,15 @@ def test_one_latency_in_1000_resets(link: LinkParameters, part: int):
 def inject(bench: Bench, side: str, mask: int) -> None:
     """Flips the bits of a mask in the next slot that a side sends."""
     bench.put(**{f"{side}_flip": mask})
-    bench.model.run(bench.slot)
+    bench.advance(bench.slot)
     bench.put(**{f"{side}_flip": 0})
 
 
-def singles(link: LinkParameters, rounds: int) -> None:
+def singles(bench: Bench, rounds: int, ahead: int = 4) -> None:
     """Every bit of a codeword in turn, while flits run both ways: all corrected, none at another time."""
-    bench, bits = Bench(link), places(link)
+    bits = places(bench.link)
     bench.start()
-    end = bench.traffic(2, 1 + rounds * len(bits), ahead=4)
+    end = bench.traffic(2, 1 + rounds * len(bits), ahead)
     bench.until(end - rounds * len(bits) - 1)
     for bit in bits * rounds:
         inject(bench, "a", 1 << bit)
@@ -134,14 +134,14 @@ def singles(link: LinkParameters, rounds: int) -> None:
 
 @both
 def test_single_errors_are_corrected_and_change_no_cycle(link: LinkParameters):
-    singles(link, 4)
+    singles(Bench(link), 4)
 
 
 @pytest.mark.nightly
 @all_links
 def test_16590_single_errors(link: LinkParameters):
     for _ in range(-(-16_590 // (200 * link.flit_bits))):
-        singles(link, 200)
+        singles(Bench(link), 200)
 
 
 def seen(bench: Bench, mask: int) -> set[Fault]:
@@ -160,10 +160,9 @@ def seen(bench: Bench, mask: int) -> set[Fault]:
     return found
 
 
-def doubles(link: LinkParameters, count: int) -> None:
-    bench = Bench(link)
+def doubles(bench: Bench, count: int) -> None:
     bench.start()
-    pairs = list(combinations(places(link), 2))
+    pairs = list(combinations(places(bench.link), 2))
     order = np.random.default_rng(1).permutation(len(pairs))
     for n in range(count):
         a, b = pairs[order[n % len(pairs)]]
@@ -172,25 +171,28 @@ def doubles(link: LinkParameters, count: int) -> None:
 
 @both
 def test_double_errors_are_seen(link: LinkParameters):
-    doubles(link, 150)
+    doubles(Bench(link), 150)
 
 
 @pytest.mark.nightly
 @all_links
 def test_16590_double_errors(link: LinkParameters):
-    doubles(link, 16_590)
+    doubles(Bench(link), 16_590)
+
+
+def bursts(bench: Bench) -> None:
+    """All of two and three bits in a row on one pin."""
+    bench.start()
+    pins, bits = bench.link.pins, set(places(bench.link))
+    masks = [sum(1 << bit + k * pins for k in range(length)) for length in (2, 3) for bit in bits
+             if bits >= {bit + k * pins for k in range(length)}]
+    for mask in masks:
+        assert seen(bench, mask) == {Fault.FAILED}
 
 
 @both
 def test_bursts_on_a_pin_are_seen(link: LinkParameters):
-    """Two and three bits in a row on one pin."""
-    bench = Bench(link)
-    bench.start()
-    pins, bits = link.pins, set(places(link))
-    bursts = [sum(1 << bit + k * pins for k in range(length)) for length in (2, 3) for bit in bits
-              if bits >= {bit + k * pins for k in range(length)}]
-    for mask in bursts:
-        assert seen(bench, mask) == {Fault.FAILED}
+    bursts(Bench(link))
 
 
 @both

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from link_bench import Bench, random_lines
 from link_rig import READY, SETTLED
+from test_hw_link_endpoint import bursts, doubles, singles
 
 from hw.link.parameters import LinkParameters
 from hw.link.receive import Fault
@@ -126,6 +127,22 @@ def test_a_latency_without_the_slack_is_an_error_when_a_token_begins():
     assert bench.faults("a") == {Fault.LATENCY} and bench.both("wrong") == [0, 0], bench.status()
 
 
+def test_wrong_bits_are_corrected_or_seen():
+    singles(bench_of(SERIAL, ppm=200), 2, READY + 8)
+    doubles(bench_of(SERIAL), 40)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("link", [SERIAL, PLAIN, LONG], ids=lambda link: f"{link.lanes},{link.pins}")
+def test_16590_single_and_double_errors_and_all_bursts(link: LinkParameters):
+    """Singles while the clocks run apart, over tokens as long as that allows."""
+    rounds = min(200, longest(link, 50) // link.code.bits)
+    for _ in range(-(-16_590 // (rounds * link.flit_bits))):
+        singles(bench_of(link, ppm=50), rounds, READY + 8)
+    doubles(bench_of(link), 16_590)
+    bursts(bench_of(link))
+
+
 BREAKS = [
     ({"a_cut": (1 << SERIAL.pins + 1) - 1}, {Fault.UNDERFLOW}),
     ({"a_cut": 1 << SERIAL.pins}, {Fault.UNDERFLOW}),
@@ -177,5 +194,6 @@ def test_one_latency_in_1000_resets(link: LinkParameters, part: int):
 def test_what_a_slack_takes():
     assert (SERIAL.depth, SERIAL.high, SERIAL.first) == (32, 27, (4, 5))
     assert [LinkParameters(slack=slack).depth for slack in (0, 1, 7, 8, 20)] == [16, 32, 32, 64, 64]
+    assert LinkParameters(pins=5).depth == 32  # with slots of 8 cycles
     with pytest.raises(ValueError, match=r"slack must be in 0\.\.20 cycles, not 21"):
         LinkParameters(slack=21)

@@ -133,12 +133,13 @@ def _pins(link: LinkParameters, mhz: float) -> str:
 def main(
     lanes: Annotated[int, typer.Option(help="4 or 8")] = 8,
     ratio: Annotated[int, typer.Option(help="link clocks in a core cycle: 1 or 2")] = 1,
+    slack: Annotated[int, typer.Option(help="cycles by which clocks of their own may run apart; 0: one clock")] = 0,
     mhz: Annotated[float, typer.Option(help="clock of the core")] = 50.0,
 ) -> None:
     """Synthesise and route one end of a link."""
     console = Console()
     try:
-        link = LinkParameters(lanes=lanes, pins=lanes + 1, ratio=ratio, taps=16)
+        link = LinkParameters(lanes=lanes, pins=lanes + 1, ratio=ratio, taps=16, slack=slack)
         console.print("synthesis, place and route (take a minute or two unless they are in the cache)")
         cells, clocks = synthesised(link), routed(link, mhz)
     except (TspError, ValueError) as error:

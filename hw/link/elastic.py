@@ -4,7 +4,7 @@ If both clocks have the same mean frequency, what varies is the phase between th
 reader is moved by whole slots between tokens (`hw.link.realign`).
 """
 
-from amaranth.hdl import Cat, Module, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.cdc import FFSynchronizer
 from amaranth.lib.memory import Memory
@@ -61,7 +61,7 @@ class Reader(wiring.Component):
     data, place: what was read in the cycle before, and where.
     level: cycles of traffic between what has been seen of the writer and the place that is read now. Legal is
     0..LinkParameters.high; the writer itself is two to four cycles ahead of what is seen of it.
-    moving: the writer has moved since the last cycle.
+    moving: the writer has moved by some beats; high in every second one of their cycles at least, while it moves.
     """
 
     def __init__(self, *, width: int, ratio: int, depth: int = DEPTH, slot: int = 0):
@@ -74,17 +74,18 @@ class Reader(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        gray, before = Signal.like(self.gray), Signal.like(self.gray, reset_less=True)
+        gray, before = Signal.like(self.gray), Signal(reset_less=True)
         m.submodules.gray = FFSynchronizer(self.gray, gray)
         written = Signal(range(self._depth))
         data = Signal.like(self.data, reset_less=True)
-        with m.If(~self.hold):
-            m.d.sync += self.entry.eq(self.entry + 1)
         if self._slot:
             self._move(m)
+        else:
+            with m.If(~self.hold):
+                m.d.sync += self.entry.eq(self.entry + 1)
         m.d.comb += [written.eq(binary(gray)[self._ratio.bit_length() - 1:]), self.data.eq(data),
-                     self.moving.eq(gray != before)]
-        m.d.sync += [data.eq(self.beats), self.place.eq(self.entry), before.eq(gray),
+                     self.moving.eq(gray[1] != before)]
+        m.d.sync += [data.eq(self.beats), self.place.eq(self.entry), before.eq(gray[1]),
                      self.level.eq(written - self.entry)]
         return m
 
@@ -92,15 +93,20 @@ class Reader(wiring.Component):
         """Leave out a slot, or read one again, where a slot ends: all slots stay whole."""
         skips = Signal()
         repeats = Signal()
-        ends = Signal()
-        m.d.comb += ends.eq((self.entry[: (self._slot - 1).bit_length()] == self._slot - 1) & ~self.hold)
-        for asked, pulse, places in ((skips, self.skip, 1 + self._slot), (repeats, self.repeat, 1 - self._slot)):
+        ends, slots = Signal(), Signal(2)
+        bits = (self._slot - 1).bit_length()
+        cycle, slot = self.entry[:bits], self.entry[bits:]
+        m.d.comb += [ends.eq((cycle == self._slot - 1) & ~self.hold),
+                     slots.eq(Mux(repeats, 0, Mux(skips, 2, 1)))]
+        for asked, pulse in ((skips, self.skip), (repeats, self.repeat)):
             with m.If(pulse):
                 m.d.sync += asked.eq(1)
             with m.Elif(ends):
                 m.d.sync += asked.eq(0)
-            with m.If(asked & ends):
-                m.d.sync += self.entry.eq(self.entry + places)
+        with m.If(~self.hold):
+            m.d.sync += cycle.eq(cycle + 1)
+        with m.If(ends):
+            m.d.sync += slot.eq(slot + slots)
 
 
 def binary(gray: Value) -> Value:

@@ -12,7 +12,9 @@ COUNTER_BITS = 16
 SLOT_BITS = 8
 """Of the slot's number in control frames: chips count alike by these. The further ones are a chip's own."""
 DEPTH = 16
-"""Core cycles of traffic that the elastic buffer holds, where both ends of a link have one clock."""
+"""Core cycles of traffic that the elastic buffer holds where both ends of a link have one clock and slots are short."""
+SHORT = 4
+"""Cycles of a short slot. A longer one may be aligned by up to 7 cycles; DEPTH leaves too few for drifts then."""
 UNREACHED = 5
 """Places of the elastic buffer that no legal level reaches: beyond them the writer could come near the place that is
 read."""
@@ -94,7 +96,9 @@ class LinkParameters:
     @property
     def depth(self) -> int:
         """Core cycles of traffic that the elastic buffer holds."""
-        return 1 << (2 * self.slack + self.slot + ROOM - 1).bit_length() if self.slack else DEPTH
+        if not self.slack and self.slot <= SHORT:
+            return DEPTH
+        return 1 << (2 * self.slack + self.slot + ROOM - 1).bit_length()
 
     @property
     def high(self) -> int:

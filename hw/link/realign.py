@@ -50,12 +50,13 @@ class Realigner(wiring.Component):
         free = Signal()
         # From the request until frames have arrived behind the slot that is left out or repeated.
         cycles = 4 * link.slot + 4
-        left = Signal(range(cycles + 1))
+        top = 1 << cycles.bit_length()  # the bit that is set until the count is over
+        count = Signal(range(2 * top), reset_less=True)
         low, high = link.slack + 1, link.slack + link.slot + 2  # moves lead between them
         wrapped = (link.high + 1 + link.depth) // 2
         numbered = self.parked & self.joined & ~self.busy
         m.d.comb += [
-            self.busy.eq(left.any()),
+            self.busy.eq(count[-1]),
             free.eq(self.trained & self.parked & ~self.waiting & ~self.busy
                     & (self.parent & self.joined | ~self.joined & ~self.joining)),
             self.load.eq(numbered & ~self.waiting & self.parent & (self.early | self.late)),
@@ -66,9 +67,9 @@ class Realigner(wiring.Component):
             self.low.eq(self._is({*range(link.slack), *range(link.high - link.slack + 1, link.depth)})),
         ]
         with m.If(self.skip | self.repeat):
-            m.d.sync += left.eq(cycles)
+            m.d.sync += count.eq(2 * top - cycles)
         with m.Elif(self.busy):
-            m.d.sync += left.eq(left - 1)
+            m.d.sync += count.eq(count + 1)
         return m
 
     def _is(self, levels: Iterable[int]) -> Value:

@@ -1,6 +1,6 @@
 """The receiving side: slots out of beats, their codewords, what control frames say, and all that can be wrong."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, enum, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -84,16 +84,19 @@ class Receiver(wiring.Component):
         head = data.View(HEAD, decoder.word[:HEAD_BITS])
         good, right = Signal(), Signal()  # a control frame; with the right counter
         sent = Signal(SLOT_BITS + link.phase_bits)  # by the sender's counter, the cycle whose frame should arrive now
-        m.d.comb += [
-            good.eq(decoder.arrived & ~decoder.failed & ~self.take), sent.eq(self.counter - self.latency),
-            right.eq((head.slot == sent[link.phase_bits :]) & (sent[: link.phase_bits] == 0)),
-        ]
-        joined = Signal()
-        wrong = good & ~right
+        m.d.comb += [good.eq(decoder.arrived & ~decoder.failed & ~self.take), sent.eq(self.counter - self.latency)]
+        begins, slot = sent[: link.phase_bits] == 0, sent[link.phase_bits :]
+        joined, wrong = Signal(), good & ~right
         if link.slack:
             m.submodules.realigner = self._realigner = Realigner(link)
-            wrong &= ~self._realign(m, good & head.counted & ~right, head.slot, sent, joined)
-        late = self._join(m, good & head.counted, head.slot, sent, right, joined)
+            off = Signal(SLOT_BITS)  # slots by which the frame is early; late ones are negative
+            some = off[:-1].any()
+            m.d.comb += [off.eq(head.slot - slot), right.eq(~some & ~off[-1] & begins)]
+            wrong &= ~self._realign(m, good & head.counted & ~right, off, begins, joined)
+            late = self._join(m, good & head.counted, head.slot, sent, right, joined, some == off[-1])
+        else:
+            m.d.comb += right.eq((head.slot == slot) & begins)
+            late = self._join(m, good & head.counted, head.slot, sent, right, joined)
         places = link.code.places
         started = good & joined & right & head.start
         if link.slack:  # else the counter would be set no more, while the number of frames is still to change
@@ -108,8 +111,12 @@ class Receiver(wiring.Component):
         }, late, decoder)
         return m
 
-    def _join(self, m: Module, counted: Value, counter: Value, sent: Value, right: Value, joined: Signal) -> Value:
-        """Holds the reader until frames arrive on time, or moves it. Whether that cannot be."""
+    def _join(self, m: Module, counted: Value, counter: Value, sent: Value, right: Value, joined: Signal,
+              begun: Value | None = None) -> Value:
+        """Holds the reader until frames arrive on time, or moves it. Whether that cannot be.
+
+        begun: the frame's slot should have arrived already, or begin now. Between chips with clocks of their own.
+        """
         link = self._link
         quiet, hopeless = Signal(range(QUIET + 1), init=QUIET), Signal()
         # Whether a frame sets the counter. A counter that has been set before may have run apart since.
@@ -123,8 +130,7 @@ class Receiver(wiring.Component):
             moves, behind = self._realigner, Signal()
             judges, loads, moved = judges & ~moves.busy, loads | moves.load, self.hold | moves.behind
             # The level is not the least one, if frames have come for long before they are judged.
-            late = (sent - Cat(Const(0, link.phase_bits), counter))[: SLOT_BITS + link.phase_bits]
-            m.d.comb += [behind.eq(off & ~late[-1] & ~follows),
+            m.d.comb += [behind.eq(off & begun & ~follows),
                          moves.behind.eq(behind & (self.level > link.slot) & (self.level <= link.high))]
             off &= ~behind
             with m.If(~self.linked):
@@ -144,18 +150,16 @@ class Receiver(wiring.Component):
             m.d.sync += quiet.eq(quiet - 1)
         return hopeless
 
-    def _realign(self, m: Module, other: Value, number: Value, sent: Value, joined: Value) -> Value:
+    def _realign(self, m: Module, other: Value, off: Value, begins: Value, joined: Value) -> Value:
         """Between tokens, moves the reader or sets the counter by frames with the number of a slot nearby. Whether this
         frame is such.
 
-        other: a frame has arrived with another number than `sent` has.
+        other: a frame has arrived with another number than it should have, by `off`. begins: when a slot begins.
         """
-        phase_bits, moves = self._link.phase_bits, self._realigner
-        off = Signal(SLOT_BITS)
+        moves = self._realigner
         near = Signal()
         m.d.comb += [
-            off.eq(number - sent[phase_bits:]),
-            near.eq(other & self.parked & (sent[:phase_bits] == 0) & (off[NEAR:].all() | ~off[NEAR:].any())),
+            near.eq(other & self.parked & begins & (off[NEAR:].all() | ~off[NEAR:].any())),
             moves.early.eq(near & ~off[-1]), moves.late.eq(near & off[-1]), moves.joined.eq(joined),
             moves.level.eq(self.level), self.skip.eq(moves.skip), self.repeat.eq(moves.repeat),
             *(getattr(moves, name).eq(getattr(self, name)) for name in ("trained", "parent", "parked", "waiting")),
@@ -198,7 +202,9 @@ class Receiver(wiring.Component):
         with m.If(self.clear):
             m.d.sync += [self.errors.eq(0), self.corrected.eq(0), self.least.eq(link.depth - 1), self.greatest.eq(0)]
         with m.Else():
-            m.d.sync += self.errors.eq(self.errors | seen)
+            for n in range(len(Fault)):
+                with m.If(seen[n]):
+                    m.d.sync += self.errors[n].eq(1)
             with m.If(decoder.corrected & joined & ~self.corrected[-1]):
                 m.d.sync += self.corrected.eq(self.corrected + 1)
             with m.If(joined & (self.level < self.least)):

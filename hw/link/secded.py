@@ -213,20 +213,21 @@ class Decoder(wiring.Component):
     def elaborate(self, platform):
         m, code = Module(), self._code
         kept = Signal(code.bits, reset_less=True)
-        total, after = Signal(code.check_bits), Signal(code.check_bits)
+        total, after = Signal(code.check_bits, reset_less=True), Signal(code.check_bits)
+        found = Signal(code.check_bits, init=code.inverted)  # so that both registers take the same sum
         single, hits = self._matches(m, self.syndrome)
         step, check = len(self.beats), code.check_bits
         m.d.comb += [
-            after.eq(code.after(total, self.beats)),
+            after.eq(code.after(total, self.beats)), self.syndrome.eq(found ^ code.inverted),
             self.word.eq(kept ^ Cat(hits)), self.data.eq(Cat(self.word[place] for place in code.data_places)),
             self.corrected.eq(single), self.failed.eq(self.syndrome.any() & ~single),
         ]
-        m.d.sync += [self.arrived.eq(self.last), total.eq(after), self.syndrome.eq(after ^ code.inverted),
+        m.d.sync += [self.arrived.eq(self.last), total.eq(after), found.eq(after),
                      kept.eq(Cat(self.word[step:], self.beats))]
         with m.If(self.last):
             m.d.sync += [total.eq(0), kept[code.bits - check :].eq(0)]
         with m.Else():
-            m.d.sync += self.syndrome.eq(0)
+            m.d.sync += found.eq(code.inverted)
         return m
 
     def _matches(self, m: Module, syndrome: Value) -> tuple[Value, list[Value]]:

@@ -1,9 +1,10 @@
 """Training: for every pin the input delay and the bit to count from, for all of them the beat that begins a slot."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
 
+from ..idioms import any_of
 from .lanes import CHOICES
 from .parameters import BEAT, DEPTH, WORDS, LinkParameters
 
@@ -53,131 +54,148 @@ class Trainer(wiring.Component):
     def elaborate(self, platform):
         m, link = Module(), self._link
         state = Signal(State)
-        pin, choice, beat = Signal(range(link.pins)), Signal(range(CHOICES)), Signal(range(link.beats))
-        chosen = Signal(link.pins, init=1)  # one bit, that of the pin
+        at = {one: Signal(name=f"is_{one.name.lower()}") for one in State}
+        m.d.comb += [at[one].eq(state == one) for one in State]
         settle = max(SETTLE, link.depth // link.slot)
-        tap, timer = Signal(range(max(link.taps, 2))), Signal(range(max(settle, GOOD, FAREWELL)))
-        lane = Signal(range(link.pins))
-        whole, same, complement = self._compare(m, chosen)
+        timer = Signal(range(max(settle, GOOD, FAREWELL)))
+        choice, beat = Signal(range(CHOICES)), Signal(range(link.beats))
+        others = Signal(link.pins, init=(1 << link.pins) - 2)  # a bit each pin, but for the present one's
+        tap = Signal(range(max(link.taps, 2)))
+        whole, same, complement = self._compare(m, others)
         moved, held = Signal(), Signal()  # since the state was entered, or entered again
+        load, step = Signal(), Signal()
+
+        # What ends in this cycle: a change's settling; the check of a setting, or of the other side's training; a pin's
+        # settings with one choice, and with all; a pin.
+        good, settled, judged, last_tap, short = Signal(), Signal(), Signal(), Signal(), Signal()
+        checked, swept, tried, placed, fails, done = (Signal() for _ in range(6))
         best = _Best(m, tap, choice)
-        load, step, loads = Signal(), Signal(), Signal(link.pins)
         m.d.comb += [
-            self.state.eq(state), self.lane.eq(lane),
-            self.training.eq(state != State.LINKED),
-            self.trained.eq((state == State.TRAINED) | (state == State.LEAVE)),
-            self.settling.eq((state == State.SETTLE) & whole & ~timer[0]),
-            loads.eq(Mux(load, chosen, 0)),
-            *([self.delay_load.eq(loads), self.delay_step.eq(Mux(step, chosen, 0))] if link.taps > 1 else []),
+            good.eq(complement & ~others[0] | same & ~at[State.TRAINED]),
+            settled.eq(whole & (timer == settle - 1)), judged.eq(whole & (~good | (timer == GOOD - 1))),
+            last_tap.eq(1 if link.taps == 1 else tap == link.taps - 1),
+            checked.eq(at[State.CHECK] & judged), swept.eq(checked & last_tap),
+            tried.eq(swept & (choice == CHOICES - 1)),
+            placed.eq(at[State.PLACE] & settled), short.eq(placed & best.short(link.taps)),
+            fails.eq(short & (beat == link.beats - 1)), done.eq(placed & ~short & (tap == best.middle)),
         ]
-        # A pin's choice changes together with its delay.
-        for n in range(link.pins):
-            with m.If(loads[n]):
-                m.d.sync += self.choice[n].eq(Mux(state == State.PLACE, best.choice, choice))
-        last_tap = Const(1) if link.taps == 1 else tap == link.taps - 1
+        best.update(m, self.restart, checked, good, swept, short | done)
 
-        def go(following: State) -> list:
-            return [state.eq(following), timer.eq(0)]
-
-        def change(delay: Signal) -> list:
-            return [delay.eq(1), *go(State.SETTLE)]
-
-        first = pin.eq(0), chosen.eq(1)
-        m.d.sync += [load.eq(0), step.eq(0)]
+        m.d.sync += [
+            step.eq(checked & ~swept | placed & ~short & ~done),
+            load.eq(self.restart | swept | short & ~fails | done & others[-1]),
+        ]
         with m.If(whole):
             m.d.sync += timer.eq(timer + 1)
-        settled = whole & (timer == settle - 1)
+        with m.If(self.restart | checked | at[State.TRAINED] & judged | placed):
+            m.d.sync += timer.eq(0)
+        # In CHECK it counts settings, in PLACE the steps to the middle.
+        with m.If(checked | placed):
+            m.d.sync += tap.eq(tap + 1)
+        with m.If(self.restart | swept | short | done):
+            m.d.sync += tap.eq(0)
+        with m.If(swept):
+            m.d.sync += choice.eq(choice + 1)
+        with m.If(self.restart):
+            m.d.sync += choice.eq(0)
+        with m.If(short):
+            m.d.sync += [beat.eq(beat + 1), self.slip.eq(~self.slip)]
+            with m.If(others[0]):  # with another beat as first, pin 0 fails
+                m.d.sync += self.lane.eq(number_of(~others))
+        with m.If(self.restart):
+            m.d.sync += [beat.eq(0), self.lane.eq(0)]
+        with m.If(done):  # after the last pin, pin 0 is watched again
+            m.d.sync += others.eq(others.rotate_left(1))
+        with m.If(self.restart | short):
+            m.d.sync += others.eq(others.init)
+
         with m.Switch(state):
             with m.Case(State.SETTLE):
                 m.d.sync += [moved.eq(moved & (timer != 0) | self.moving),
                              held.eq(held & (timer != 0) | self.settling & ~self.near)]
-                with m.If(settled):
-                    with m.If(~moved):
-                        m.d.sync += go(State.NO_CLOCK)
-                    with m.Elif(~held):
-                        m.d.sync += go(State.CHECK)
-            with m.Case(State.CHECK), m.If(whole):
-                good = same | complement & chosen[0]
-                with m.If(~good | (timer == GOOD - 1)):
-                    best.update(good)
-                    m.d.sync += [tap.eq(tap + 1), *change(step)]
-                    with m.If(last_tap):
-                        best.end_run()
-                        m.d.sync += [tap.eq(0), step.eq(0), load.eq(1), choice.eq(choice + 1)]
-                        with m.If(choice == CHOICES - 1):
-                            m.d.sync += go(State.PLACE)
-            # `tap` counts the steps to the middle. After the last pin, pin 0 is watched again.
-            with m.Case(State.PLACE), m.If(settled):
-                with m.If(best.short(link.taps)):
-                    m.d.sync += [*first, beat.eq(beat + 1), self.slip.eq(~self.slip), *change(load)]
-                    with m.If(~chosen[0]):  # with another beat as first, pin 0 fails
-                        m.d.sync += lane.eq(pin)
-                    with m.If(beat == link.beats - 1):
-                        m.d.sync += [load.eq(0), *go(State.FAILED)]
-                    best.clear()
-                    m.d.sync += [choice.eq(0), tap.eq(0)]
-                with m.Elif(tap != best.middle):
-                    m.d.sync += [tap.eq(tap + 1), step.eq(1), timer.eq(0)]
-                with m.Else():
-                    m.d.sync += [pin.eq(pin + 1), chosen.eq(chosen << 1), choice.eq(0), tap.eq(0), *change(load)]
-                    best.clear()
-                    with m.If(chosen[-1]):
-                        m.d.sync += [*first, load.eq(0), *go(State.TRAINED)]
-            with m.Case(State.TRAINED), m.If(whole):
-                with m.If(~complement):
-                    m.d.sync += timer.eq(0)
-                with m.Elif(timer == GOOD - 1):
-                    m.d.sync += go(State.LEAVE)
+                with m.If(settled & ~moved):
+                    m.d.sync += state.eq(State.NO_CLOCK)
+                with m.Elif(settled & ~held):
+                    m.d.sync += state.eq(State.CHECK)
+            with m.Case(State.CHECK), m.If(checked):
+                m.d.sync += state.eq(Mux(tried, State.PLACE, State.SETTLE))
+            with m.Case(State.PLACE):
+                with m.If(short):
+                    m.d.sync += state.eq(Mux(fails, State.FAILED, State.SETTLE))
+                with m.Elif(done):
+                    m.d.sync += state.eq(Mux(others[-1], State.SETTLE, State.TRAINED))
+            with m.Case(State.TRAINED), m.If(judged & good):
+                m.d.sync += state.eq(State.LEAVE)
             with m.Case(State.LEAVE), m.If(whole & (timer == FAREWELL - 1)):
-                m.d.sync += go(State.LINKED)
+                m.d.sync += state.eq(State.LINKED)
         with m.If(self.restart):
-            m.d.sync += [*first, choice.eq(0), beat.eq(0), tap.eq(0), lane.eq(0), *change(load)]
-            best.clear()
+            m.d.sync += state.eq(State.SETTLE)
+
+        loads, steps = (Signal(link.pins, name=name, reset_less=True) for name in ("loads", "steps"))
+        for n in range(link.pins):
+            m.d.sync += [loads[n].eq(Mux(others[n], 0, load)), steps[n].eq(Mux(others[n], 0, step))]
+            with m.If(loads[n]):  # a pin's choice changes together with its delay
+                m.d.sync += self.choice[n].eq(Mux(at[State.PLACE], best.choice, choice))
+        if link.taps > 1:
+            m.d.comb += [self.delay_load.eq(loads), self.delay_step.eq(steps)]
+        m.d.comb += [
+            self.state.eq(state), self.training.eq(~at[State.LINKED]),
+            self.trained.eq(at[State.TRAINED] | at[State.LEAVE]),
+            self.settling.eq(at[State.SETTLE] & whole & ~timer[0]),
+        ]
         return m
 
-    def _compare(self, m: Module, chosen: Value) -> tuple[Value, Value, Value]:
+    def _compare(self, m: Module, others: Value) -> tuple[Value, Value, Value]:
         """Whether a slot is whole in this cycle; whether the pin has carried the training word in it; the complement
         of the word."""
         link = self._link
-        bits = Signal(BEAT * link.ratio)
-        seen, whole = Signal(BEAT * link.beats, reset_less=True), Signal()
-        m.d.comb += bits.eq(Cat((self.data.word_select(k, link.pins) & chosen).any() for k in range(BEAT * link.ratio)))
-        m.d.sync += [seen.eq(Cat(seen[len(bits) :], bits)),
-                     whole.eq(self.place[: link.phase_bits] == link.slot - 1)]
-        word = WORDS[link.beats]
-        return whole, seen == word, seen == (1 << BEAT * link.beats) - 1 - word
+        count = BEAT * link.ratio
+        phase = self.place[: link.phase_bits]
+        bits, wanted = Signal(count), Signal(count)
+        own = [Signal(count, name=f"own{pin}", reset_less=True) for pin in range(link.pins)]
+        begins, ends = Signal(reset_less=True), Signal(reset_less=True)
+        parts = [WORDS[link.beats] >> count * n & (1 << count) - 1 for n in range(link.slot)]
+        word = Signal(count, reset_less=True)
+        for pin, its in enumerate(own):
+            m.d.sync += its.eq(Mux(others[pin], 0, Cat(self.data[k * link.pins + pin] for k in range(count))))
+        whole, same, complement = (Signal(name=name) for name in ("whole", "same", "complement"))
+        m.d.comb += [bits.eq(any_of(own)), wanted.eq(word)]
+        m.d.sync += [
+            word.eq(Array([Const(part, count) for part in parts])[phase]),
+            begins.eq(phase == 0), ends.eq(phase == link.slot - 1), whole.eq(ends),
+            same.eq((same | begins) & (bits == wanted)), complement.eq((complement | begins) & (bits == ~wanted)),
+        ]
+        return whole, same, complement
+
+
+def number_of(chosen: Value) -> Value:
+    """The number of the one bit that is set."""
+    bits = range(len(chosen))
+    return Cat(Cat(chosen[n] for n in bits if n >> k & 1).any() for k in range((len(chosen) - 1).bit_length()))
 
 
 class _Best:
     """The longest run of good settings of a pin: its length, where its middle is, and with which choice."""
 
     def __init__(self, m: Module, tap: Signal, choice: Signal):
-        self._m, self._tap = m, tap
         self.run, self.length = (Signal(len(tap) + 1, name=f"best_{name}") for name in ("run", "length"))
         self.middle, self.choice = Signal.like(tap, name="best_middle"), Signal.like(choice, name="best_choice")
-        self._now = choice
+        self._tap, self._now = tap, choice
 
-    def update(self, good: Value) -> None:
-        """The present setting is good, or not."""
-        m = self._m
+    def update(self, m: Module, restart: Value, checked: Value, good: Value, last: Value, clear: Value) -> None:
+        """checked: the present setting is good, or not. last: the next one is no neighbour of it. clear: the next pin
+        follows."""
         run = self.run + 1
-        with m.If(good):
+        with m.If(checked):
             m.d.sync += self.run.eq(run)
-            with m.If(run > self.length):
+            with m.If(good & (self.run == self.length)):  # no run is longer than the longest one
                 m.d.sync += [self.length.eq(run), self.middle.eq(self._tap - (self.run >> 1)),
                              self.choice.eq(self._now)]
-        with m.Else():
+        with m.If(restart | last | checked & ~good):
             m.d.sync += self.run.eq(0)
-
-    def end_run(self) -> None:
-        """The next setting is no neighbour of the present one."""
-        self._m.d.sync += self.run.eq(0)
-
-    def clear(self) -> None:
-        """The next pin."""
-        self._m.d.sync += [self.run.eq(0), self.length.eq(0)]
+        with m.If(restart | clear):
+            m.d.sync += self.length.eq(0)
 
     def short(self, taps: int) -> Value:
         """Whether the run is too short: a single setting says little where there are many."""
         return self.length < min(taps, 2)
-

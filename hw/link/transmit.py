@@ -46,7 +46,7 @@ class Transmitter(wiring.Component):
         m.d.sync += left.eq(left >> bits)
         with m.If(loads):
             m.d.sync += left.eq(word[bits:])
-        body, total, after = Signal(bits), Signal(code.check_bits), Signal(code.check_bits)
+        body, total, after = Signal(bits), Signal(code.check_bits, reset_less=True), Signal(code.check_bits)
         m.submodules.crc = crc = Crc32(bits).create()
         frame, renews = self._control(m, begins, slot, phase, crc_bits(link, crc.value))
         m.d.comb += [
@@ -65,14 +65,8 @@ class Transmitter(wiring.Component):
         In training they are those of the training word, and all bits of the CRC are set: so the word chooses bits.
         """
         link = self._link
-        starting, idle, renews = Signal(), Signal(), Signal()
-        started = begins & ~self.send
-        if link.slack:
-            started &= self._last_start(m, started)
-        with m.If(self.start):
-            m.d.sync += starting.eq(1)
-        with m.Elif(started):
-            m.d.sync += starting.eq(0)
+        idle, renews = Signal(), Signal()
+        starting = self._starting(m, begins & ~self.send)
         with m.If(begins):
             m.d.sync += [idle.eq(~self.send), renews.eq(~self.send & (slot[:SYNC_BITS] == 0))]
         training = self._word(part)
@@ -98,14 +92,15 @@ class Transmitter(wiring.Component):
             terms[place].append(self.start_slot[n] & shown[cycle])
         return Cat(Cat(given).any() for given in terms), renews
 
-    def _last_start(self, m: Module, sent: Value) -> Value:
-        """Whether a control frame that is sent is the last START of STARTS."""
-        left = Signal(range(STARTS), name="starts_left")
+    def _starting(self, m: Module, sent: Value) -> Value:
+        """Whether a control frame is a START, of which `sent` sends one."""
+        frames = STARTS if self._link.slack else 1
+        count = Signal(range(2 * frames), name="starting")  # the highest bit is set until so many are sent
         with m.If(self.start):
-            m.d.sync += left.eq(STARTS - 1)
-        with m.Elif(sent & left.any()):
-            m.d.sync += left.eq(left - 1)
-        return ~left.any()
+            m.d.sync += count.eq(frames)
+        with m.Elif(sent & count[-1]):
+            m.d.sync += count.eq(count + 1)
+        return count[-1]
 
     def _word(self, phase: Value) -> Value:
         """The bits of the training word in this cycle."""
