@@ -215,10 +215,11 @@ def test_link_tests_that_are_refused(arguments: list[str], words: str, capfd: py
     ({"cable": "delay=3"}, "--cable is between boards of a rack"),
     ({"rack": "pair", "config": "tiny"}, "--rack sets the boards and their clock: leave out --config"),
     ({"rack": "trio"}, "a rack must be pair"),
+    ({"rack": ""}, "a rack must be pair"),
 ])
 def test_simulated_racks_that_are_refused(options: dict[str, str], words: str, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit, match="2"):
-        simulate.main(**{"config": None, "mhz": None, "baud": 0, "board": "", "rack": "", "cable": "", **options})
+        simulate.main(**{"config": None, "mhz": None, "baud": 0, "board": "", "rack": None, "cable": "", **options})
     error = capsys.readouterr().err
     assert error.startswith("fpga.simulate: ") and words in error and error.count("\n") == 1
 

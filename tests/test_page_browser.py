@@ -161,7 +161,7 @@ def test_no_frame_takes_a_thirtieth_of_a_second(opened: Page, how: str, width: i
 
 
 def test_hovering_tells_opcode_operands_addresses_and_source(opened: Page):
-    go(opened, 1, 160)
+    go(opened, 1, 166)
     opened.hover(".unit[data-queue=MEM_W1]")
     detail = opened.inner_text("#detail")
     assert "qkv product" in detail and "reads quads" in detail and "weights qkv" in detail and "addr" in detail

@@ -85,7 +85,7 @@ def test_a_folder_is_planned_by_its_configuration(tmp_path: Path):
 @pytest.mark.parametrize("name", SHAPES)
 def test_bytes_are_those_that_the_compiler_places(name: str, chip: str, precision: str):
     """Weights and cache to the byte; everything together within what the documentation says. The compiler's model has
-    static keys, which have no scales."""
+    static keys, which have no scales. Masks in the matrix unit take room that is left, and no model needs them."""
     model, config = ModelConfig(**SHAPES[name]), CONFIGS[chip]
     try:
         layout = check_fit(model, config, model.seq_len, four_bit_matrices(precision)).layout
@@ -101,7 +101,7 @@ def test_bytes_are_those_that_the_compiler_places(name: str, chip: str, precisio
     cache = ("K cache", "V cache")
     assert found.weights == sum(count for tensor, count in placed.items() if tensor.name.startswith("weights "))
     assert found.kv - scales == sum(count for tensor, count in placed.items() if tensor.name.startswith(cache))
-    total = sum(placed.values())
+    total = sum(count for tensor, count in placed.items() if tensor.name != "masks")
     assert total * (1 - ROOM[name]) <= found.model and found.model - scales <= total
 
 
