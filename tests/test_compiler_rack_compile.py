@@ -185,7 +185,7 @@ SUMMED = {  # rack, chips of a group, scales, sizes; W2 has the columns of each 
     "from both ends, robust": (mesh("six", "ulx3s", 6), 6, "robust", {
         **GROUPED, "dim": 72, "hidden_dim": 200, "n_heads": 9, "n_kv_heads": 3}),
     "groups of chips": (mesh("six", "ulx3s", 6), 3, "dynamic", {**GROUPED, "n_heads": 9, "n_kv_heads": 3}),
-    "residual in SRAM": (mesh("three", "ulx3s", 3), 3, "robust", {**GROUPED, "dim": 272, "hidden_dim": 80}),
+    "residual in SRAM": (mesh("two", "ulx3s", 2), 2, "robust", {**GROUPED, "dim": 192, "hidden_dim": 80}),
     "thirteen vectors": (mesh("four", "sram28", 4), 4, "static", LINKED["static, thirteen vectors"][1]),
     "a chip without a head": (mesh("four", "sram28", 4), 4, "dynamic", LINKED["a chip without a head"][1]),
 }
