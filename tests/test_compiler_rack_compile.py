@@ -1,5 +1,6 @@
 """Models on racks: every logit, token and cycle of the model's reference, however the model is divided."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -328,3 +329,30 @@ def test_groups_that_cannot_be(options: dict[str, Any], what: str):
     model = small_config(**TINY)
     with pytest.raises(TspError, match=what):
         compile.compile_rack(random_checkpoint(model), random_tokenizer(model.vocab_size), rack=ring(4), **options)
+
+
+@pytest.mark.parametrize(("vocab", "first"), [(104, 48), (512, 256), (304, 152)])
+def test_two_chips_choose_the_first_token_of_the_greatest_score(vocab: int, first: int):
+    """Tokens of the second chip have the scores of the first chip's, and the greedy choice is a tie. first: tokens of
+    the first chip. Prompts of tokens of both."""
+    config = small_config(**(TINY | EVEN | {"vocab_size": vocab, "n_layers": 1}))
+    checkpoint = random_checkpoint(config)
+    rows = checkpoint.classifier.copy()
+    rows[first : 2 * first] = rows[: min(first, vocab - first)]
+    compiled = compile.compile_rack(replace(checkpoint, tok_emb=rows, classifier=rows), random_tokenizer(vocab),
+                                    rack=RACKS["pair"], scales="static", tensor=2, measure=False)
+    assert [len(chip.logit_tokens()) for chip in compiled.chips] == [first, vocab - first]
+    check_run(compiled, "model", [1, vocab - 1, 7, first, first - 1, vocab - 2], 0.0, 0, 12)
+    check_run(compiled, "model", [1, vocab - 3], 1.5, 5, 12)
+
+
+def test_a_token_of_the_second_chip_wins_by_itself():
+    config = small_config(**(TINY | EVEN | {"vocab_size": 512, "n_layers": 1}))
+    checkpoint = random_checkpoint(config)
+    compiled = compile.compile_rack(checkpoint, random_tokenizer(512), rack=RACKS["pair"], scales="static", tensor=2,
+                                    measure=False)
+    device = open_device("model", compiled.config)
+    device.load(compiled)
+    device.start([1], 0.0, 0)
+    assert {token.token >= 256 for token in device.run(12)} == {False, True}
+    check_run(compiled, "model", [1], 0.0, 0, 12)

@@ -54,19 +54,18 @@ def classify(b: Builder, acts: dict[str, Act], er: int | None, threshold: Reg) -
     if not made_by_layers(b) and first < end:
         noise(b, 2 * first, g.vocab - 2 * first, rel=0)
     rest_of_noise(b)
-    split = 0 if loop.turns or end <= g.late_logits else max(
-        start for start, _ in _bursts(b, range(end)) if start <= g.late_logits)
-    if split:
-        _vectors(b, acts, er, range(split, end), {})
+    split = end
+    for start in () if loop.turns else _borders(b, end):
         greatest = b.regs(1)
-        _greatest(b, alu=Alu.Q, dst=greatest)
-        early = _choice(b, greatest, threshold, 2 * split, g.vocab - 2 * split)
+        _greatest(b, _vectors(b, acts, er, range(start, split), {}), alu=Alu.Q, dst=greatest)
+        early = _choice(b, greatest, threshold, 2 * start, min(2 * split, g.vocab) - 2 * start, early)
         b.free(greatest)
-    _vectors(b, acts, er, range(first, split or end), ready)
-    _greatest(b, b.tensor("best", b.chip, 1) if g.share else None, alu=Alu.MAX, c=threshold, dst=score)
+        split = start
+    last = _vectors(b, acts, er, range(first, split), ready)
+    _greatest(b, last, b.tensor("best", b.chip, 1) if g.share else None, alu=Alu.MAX, c=threshold, dst=score)
     if loop.turns and 2 * first < g.vocab:
         early = _choice(b, score, threshold, 2 * first, g.vocab - 2 * first)
-    return Best(score=score, turns=loop.turns, unsearched=2 * split or g.vocab, early=early)
+    return Best(score=score, turns=loop.turns, unsearched=min(2 * split, g.vocab), early=early)
 
 
 def turn_greatest(b: Builder) -> Mem:
@@ -75,24 +74,35 @@ def turn_greatest(b: Builder) -> Mem:
     return b.tensor("gumbel", 2 * b.placement.vocabulary.body - 1, 1)
 
 
-def _greatest(b: Builder, place: Mem | None = None, **fields: Any) -> None:
-    """An operation on the greatest score so far. place: where its result goes besides."""
-    cluster = b.cluster("sample")
-    _, top = cluster.alu(**LOWEST, red_keep=1)
+def _greatest(b: Builder, last: tuple[Cluster, Stream] | None, place: Mem | None = None, **fields: Any) -> None:
+    """An operation on the greatest score so far. last: the cluster that finds it, and its reduction; None if that is
+    one of the loop. place: where the operation's result goes besides."""
+    cluster, top = last or (cluster := b.cluster("sample"), cluster.alu(**LOWEST, red_keep=1)[1])
     result, _ = b.alu(cluster, a=b.across_lanes(cluster, top, Red.MAX), **fields)
     if place:
         cluster.write(result, place)
 
 
-def _choice(b: Builder, greatest: Reg, threshold: Reg, first: int, count: int) -> Reg:
-    """The first token whose score is `greatest` among `count` vectors from `first` on; at least `threshold`, which no
-    token is if the next one is known."""
+def _choice(b: Builder, greatest: Reg, threshold: Reg, first: int, count: int, later: Reg | None = None) -> Reg:
+    """The first token whose score is `greatest` among `count` vectors from `first` on, at least `threshold`, which no
+    token is if the next one is known; or else `later`, which is freed."""
     label, cluster, chosen = "choose", b.cluster("choose"), b.regs(1)
     _, least = cluster.alu(a=b.tensor("z", first, count), alu=Alu.INDEX, b=Iota(), c=greatest, n=count, red=Red.MIN,
                            red_slot=BURST_SLOT)
     b.alu(cluster, a=b.across_lanes(cluster, least, Red.MIN), alu=Alu.ADD, c=Imm(b.geometry.lanes * first), dst=chosen)
     b.op(label, a=chosen, alu=Alu.MAX, c=threshold, dst=chosen)
+    if later:
+        b.op(label, a=chosen, alu=Alu.MIN, c=later, dst=chosen)
+        b.free(later)
     return chosen
+
+
+def _borders(b: Builder, end: int) -> list[int]:
+    """The first vectors of the parts of each side's vectors, from the last part to the second: each is searched while
+    those before it are computed."""
+    starts = [start for start, _ in _bursts(b, range(end))]
+    found = (max((start for start in starts if start <= late < end), default=0) for late in b.geometry.late_logits)
+    return sorted({border for border in found if border}, reverse=True)
 
 
 def _turn(b: Builder, acts: dict[str, Act], er: int | None) -> dict[str, Acc]:
@@ -117,9 +127,10 @@ def _turn(b: Builder, acts: dict[str, Act], er: int | None) -> dict[str, Acc]:
     return {side: accs[side][0] for side in SIDES}
 
 
-def _vectors(b: Builder, acts: dict[str, Act], er: int | None, vectors: range, ready: dict[str, Acc]) -> None:
+def _vectors(b: Builder, acts: dict[str, Act], er: int | None, vectors: range, ready: dict[str, Acc],
+             ) -> tuple[Cluster, Stream] | None:
     """Product, logits and scores of some vectors of each side. ready: accumulators of the first bursts, if their
-    products are computed."""
+    products are computed. Returns the cluster of the last scores and its reduction, if there are any."""
     matrix = b.placement.matrices["classifier"]
     todo = [(side, start, min(count, len(matrix.vectors[side]) - start))
             for start, count in _bursts(b, vectors) for side in SIDES]
@@ -128,20 +139,25 @@ def _vectors(b: Builder, acts: dict[str, Act], er: int | None, vectors: range, r
     def computed(side: str, start: int, count: int) -> Acc:
         return ready.pop(side) if side in ready else product(b, matrix, acts[side], start, count)
 
-    accs = [computed(*item) for item in todo[: 2 * AHEAD]]
+    accs, last = [computed(*item) for item in todo[: 2 * AHEAD]], None
     for n, (_, start, _) in enumerate(todo):
         if n >= AHEAD and n + AHEAD < len(todo):
             accs.append(computed(*todo[n + AHEAD]))
-        _token_scores(b, matrix, accs[n], start, er, 0)
+        last = _token_scores(b, matrix, accs[n], start, er, 0)
+    return last
 
 
 def _bursts(b: Builder, vectors: range) -> list[tuple[int, int]]:
-    """(first, count) of the bursts of some vectors of a side. Of several sequences, the noise of a burst is of one
-    layer, or of the end, and its scales lie in one half."""
+    """(first, count) of the bursts of some vectors of a side. On a chip of a rack the last of all is halved: what
+    follows it is waited for. Of several sequences, the noise of a burst is of one layer, or of the end, and its scales
+    lie in one half."""
     g, loop = b.geometry, b.placement.vocabulary
     if g.together == 1 or loop.turns:
         most = g.burst if loop.turns else g.logit_burst
-        return [(start, min(most, vectors.stop - start)) for start in vectors[::most]]
+        starts = [*vectors[::most], vectors.stop]
+        if g.share and not loop.turns and not vectors.start and len(vectors) > 1:
+            starts.insert(-1, (starts[-2] + starts[-1] + 1) // 2)
+        return [(start, stop - start) for start, stop in itertools.pairwise(starts)]
     scale, end = b.placement.matrices["classifier"].scale["W"], len(b.placement.matrices["classifier"].vectors["W"])
     assert isinstance(scale, Halves)
     edges = {*vectors[:1], vectors.stop, scale.tensor.quads, *range(made_for(b), end, g.logit_burst)}

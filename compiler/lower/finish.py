@@ -7,15 +7,20 @@ from dataclasses import replace
 
 from arch.config import PLANES
 from arch.isa import Alu, Func, Red, Sat
-from compiler.ir import BURST_SLOT, Imm, Iota, Mem, Reg
+from compiler.ir import BURST_SLOT, Cluster, Imm, Iota, Mem, Reg, Stream
 from compiler.place.placement import COMPARED
 
 from .builder import Builder
 from .classifier import Best, classify, turn_greatest
-from .collectives import all_gather
+from .collectives import all_gather, multicast
 from .index import INDEX_TOKENS, index_turn, load_index, one_hot_mask, own_masks, register_of
 from .norm import gain_of, norm
 from .state import TokenState
+
+BYTE = 256
+"""Tokens that a byte tells apart."""
+ALL_PLANES = (1 << PLANES) - 1
+"""Mask of all planes of a quad."""
 
 
 def finish(b: Builder, state: TokenState) -> None:
@@ -32,10 +37,14 @@ def finish(b: Builder, state: TokenState) -> None:
     b.free_exponent(state.shift)
     b.free_exponent(state.bytes)
     share = b.geometry.share
-    known = b.regs(1) if (b.placement.vocabulary.turns or b.geometry.together > 1) and not share else None
+    two = bool(share) and _in_bytes(b)
+    known = b.regs(1) if two or ((b.placement.vocabulary.turns or b.geometry.together > 1) and not share) else None
     position, threshold = _known_token(b, known)
     best = classify(b, acts, er, threshold)
-    if share:
+    if two:
+        assert known
+        _choose_of_two(b, best, known, threshold)
+    elif share:
         _choose_of_all(b, best)
     elif best.turns:
         assert known
@@ -173,6 +182,57 @@ def _choose_of_all(b: Builder, best: Best) -> None:
     cluster.write(token, b.tensor("token"))
     cluster.write(token, next_token(b))
     b.free(best.early, less)
+
+
+def _in_bytes(b: Builder) -> bool:
+    """Whether the chips are two, linked with each other, and a byte tells a token of the one that has found it."""
+    share, lanes = b.geometry.share, b.geometry.lanes
+    if not share or len(share.vocab) != 2 or b.placement.vocabulary.turns:
+        return False
+    second = share.vocab[1]
+    return second.stop * lanes <= BYTE or (second.start * lanes == BYTE and second.stop * lanes <= 2 * BYTE)
+
+
+def _choose_of_two(b: Builder, best: Best, known: Reg, threshold: Reg) -> None:
+    """`_choose_of_all` for two chips. A token's byte is sent from the VXM, and a single operation chooses behind it.
+
+    Each chip finds out whether it has lost while the tokens are on their way. Of equal scores the first chip's wins;
+    where the next token is known, both have found it and none loses. known: that token, or INT_MAX; freed.
+    """
+    share, exchange, label, chip = b.geometry.share, b.exchange, "choose", b.chip
+    assert share and exchange
+    first, far = (share.vocab[number].start * b.geometry.lanes for number in (chip, 1 - chip))
+    all_gather(b, "best", [range(1), range(1, 2)], PLANES)
+    lost, token, kept = (b.regs(1) for _ in range(3))
+    bar = best.score
+    if chip:
+        bar = b.regs(1)
+        b.op(label, a=threshold, pre=31, round=0, alu=Alu.ADD, c=best.score, dst=bar)
+        b.free(bar)
+    cluster, flag, flit = b.cluster(label), b.tensor("lost"), b.tensor("best", 2, 1)
+    result, _ = b.alu(cluster, a=b.tensor("best", 1 - chip, 1), alu=Alu.GT, c=bar, dst=lost)
+    cluster.write(result, flag)
+    b.cluster(label).alu(a=known, alu=Alu.SUB, c=Imm(first), red=Red.MIN, red_slot=BURST_SLOT)
+    if best.early:
+        b.cluster(label).alu(a=best.early, red=Red.MIN, red_slot=BURST_SLOT, red_keep=1)
+
+    def own(cluster: Cluster) -> Stream:
+        _, least = cluster.alu(a=b.tensor("z", 0, best.unsearched), alu=Alu.INDEX, b=Iota(), c=best.score,
+                               n=best.unsearched, red=Red.MIN, red_slot=BURST_SLOT, red_keep=1)
+        return b.alu(cluster, a=b.across_lanes(cluster, least, Red.MIN), alu=Alu.ADD, c=Imm(first), dst=token)[0]
+
+    for source in exchange.order:
+        multicast(b, label, source, [1 - source], count=1, planes=ALL_PLANES, own=own,
+                  keep=lambda cluster, stream: cluster.write(stream, flit))
+    if far == BYTE:  # what the flit lacks, and more than any token of this chip
+        b.op(label, a=lost, func=Func.MUL, b=Imm(-far), alu=Alu.MAX, c=token, dst=kept)
+    else:
+        b.op(label, a=token, alu=Alu.ANDN, c=lost, dst=kept)
+    cluster = b.cluster(label)
+    chosen, _ = cluster.alu(a=flit, pre=8 * (PLANES - 1), logical=1, func=Func.MUL, b=flag, alu=Alu.RSUB, c=kept)
+    cluster.write(chosen, b.tensor("token"))
+    cluster.write(chosen, next_token(b))
+    b.free(best.early, known, lost, token, kept)
 
 
 def _compare(b: Builder, best: Best, scores: Mem, less: Reg | Mem) -> None:

@@ -258,9 +258,10 @@ class Geometry:
         return min(self.logit_burst, ceil_div(self.vocab, 2) // (self.model.layers + 1))
 
     @property
-    def late_logits(self) -> int:
-        """Vectors of logits of each side that are computed last, while the others are searched: two bursts."""
-        return 2 * self.logit_burst
+    def late_logits(self) -> tuple[int, ...]:
+        """Vectors of logits of each side that are still to be computed when a part of the others is searched: two
+        bursts; on a chip of a rack three before, too, as its bursts are short."""
+        return (3 * self.logit_burst, 2 * self.logit_burst) if self.share else (2 * self.logit_burst,)
 
     @property
     def position_burst(self) -> int:

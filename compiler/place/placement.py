@@ -590,6 +590,8 @@ class _Placer:
             t[name] = self._add(f"{name} of all chips", "E0", quads)
         if chips > COMPARED:
             t["less"] = self._add("chips with less than the greatest score", "W0", chips)
+        elif chips == 2:
+            t["lost"] = self._add("whether the other chip has the greatest score", "W0", 1)
         if share.dealt and (values := share.heads[share.chip].values):
             t["vsent"] = self._add("values for chips", "E0", len(values) * g.head_vectors)
         if "silu" in self.m.dynamic and not share.scattered:

@@ -72,9 +72,11 @@ class Schedule:
     length: int
 
 
-def _jump(clusters: Sequence[Cluster]) -> int:
-    """The delay of END_LOOP on the chips of these clusters."""
-    return max((latencies(cluster.config).min_delay_jump for cluster in clusters), default=isa.MIN_DELAY_JUMP)
+def _jump(block: Block) -> int:
+    """The delay of what ends a block: END_LOOP on the chips of its clusters, or the word before the next block."""
+    if block.turns == 1:
+        return isa.MIN_DELAY
+    return max((latencies(cluster.config).min_delay_jump for cluster in block.clusters), default=isa.MIN_DELAY_JUMP)
 
 
 def schedule_block(block: Block, effort: int = EFFORT, mixes: Sequence[float] = MIXES,
@@ -85,7 +87,7 @@ def schedule_block(block: Block, effort: int = EFFORT, mixes: Sequence[float] = 
     mixes: first priorities of the search, see `MIXES`.
     following: what comes behind the block, if that is known: the schedule is one that it may follow soon.
     """
-    return _Scheduler(block.clusters, following and _Trace(following)).run(block, effort, mixes)
+    return _Scheduler(block, following and _Trace(following)).run(effort, mixes)
 
 
 def schedule_blocks(blocks: Sequence[Block], scheduled: Callable[[Block, Schedule | None], Schedule]) -> list[Schedule]:
@@ -105,9 +107,10 @@ def schedule_at(block: Block, starts: Sequence[int], length: int) -> Schedule:
 
 
 class _Scheduler:
-    """Searches for a short schedule of clusters. following: the trace of what comes behind them, if it is known."""
+    """Searches for a short schedule of a block. following: the trace of what comes behind it, if it is known."""
 
-    def __init__(self, clusters: Sequence[Cluster], following: "_Trace | None" = None) -> None:
+    def __init__(self, block: Block, following: "_Trace | None" = None) -> None:
+        self._block, clusters = block, block.clusters
         needs = essential([needs_of(cluster) for cluster in clusters])
         graph, latest = Graph(clusters), [_end(cluster) for cluster in clusters]
         self._ends = [following.least_before(cluster) + FIRST for cluster in clusters] if following else latest
@@ -118,14 +121,15 @@ class _Scheduler:
         self._backward = Placer(graph.mirrored(), [mirrored(own) for own in needs],
                                 [end + self._spare for end in self._ends],
                                 [(every, -phase % every) for every, phase in slots])
-        self._jump = _jump(clusters)
+        self._jump = _jump(block)
         self._sequences = [cluster.sequence for cluster in clusters]
         self._dispatched = [max(burst.at for burst in cluster.bursts) - isa.ENGINE for cluster in clusters]
 
-    def run(self, block: Block, effort: int, mixes: Sequence[float]) -> Schedule:
+    def run(self, effort: int, mixes: Sequence[float]) -> Schedule:
         """See `schedule_block`."""
         starts, left = self._shortest(effort // max(1, len(self._ends)), mixes)
-        found, varied = (schedule_at(block, each, self._length(each)) for each in (starts, self._varied(starts, left)))
+        found, varied = (schedule_at(self._block, each, self._length(each))
+                         for each in (starts, self._varied(starts, left)))
         return min(found, varied, key=_turn) if varied.length < found.length else found
 
     def _shortest(self, left: int, mixes: Sequence[float]) -> tuple[list[int], int]:
@@ -219,7 +223,7 @@ class _Trace:
                     first, last = known.get(access.cell, (at + access.first, at + access.last))
                     known[access.cell] = min(first, at + access.first), max(last, at + access.last)
         dispatched = max((placed.dispatch for placed in schedule.placed), default=0)
-        self.least = dispatched + isa.MIN_DELAY + _jump(schedule.block.clusters)
+        self.least = dispatched + isa.MIN_DELAY + _jump(schedule.block)
 
     def least_before(self, cluster: Cluster) -> int:
         """Cycles from the start of a cluster of the block before to a beginning of this one at which they surely do not
