@@ -58,6 +58,7 @@ class Board:
     made of LUTs, as a yosys pattern. On a GW5A they are all ("*") or none.
     wires: of the chip's links, in the order of their numbers. At most one of them gives the chip its clock.
     prices (ECP5): the router's price of a congested wire, and its growth each iteration.
+    exchanges (ECP5): whether block RAMs that lie far from what they drive are exchanged (`fpga.flow.passes.exchange`).
     sinks (ECP5): most sinks of a net that is driven by one cell, wherever they are (`fpga.flow.passes.fanout`).
     resubstitute (ECP5): whether the mapper may make a function out of signals of other places, such as another lane.
     That takes fewer LUTs and longer wires.
@@ -83,6 +84,7 @@ class Board:
     pack: str
     pack_for: tuple[str, ...] = ()
     prices: tuple[float, float] = (4.0, 0.15)
+    exchanges: bool = False
     sinks: int = 24
     resubstitute: bool = True
     router_clock: float = 2.0
@@ -123,7 +125,7 @@ class Board:
 ULX3S = Board(name="ulx3s", config="ulx3s", part="LFE5U-85F-6BG381C", platform=("ulx3s", "ULX3S_85F_Platform"),
               family="ecp5", mhz=50.0, baud=3_000_000, lut=83_640, ff=83_640, bram=208, dsp=156,
               nextpnr=("--85k", "--package", "CABGA381", "--speed", "6"), pack="ecppack",
-              prices=(0.5, 5.0), router_clock=1.0, seed=2)
+              prices=(0.5, 5.0), router_clock=1.0, exchanges=True, seed=2)
 CLOCK_PIN = 8
 """Number of the pins of header J1 that carry a link's clocks: gp8 can feed a PLL."""
 

@@ -13,7 +13,7 @@ from fpga.flow.passes.netlist import top
 
 from . import floorplan_picture, tools
 from .family import Cells, Family, Netlist, Routed, Used, Utilization, seconds
-from .passes import carry, fanout, macro_placement, multiplier
+from .passes import carry, exchange, fanout, macro_placement, multiplier
 
 NEXTPNR = "nextpnr-ecp5"
 
@@ -106,13 +106,16 @@ def _place(board: Board, netlist: Netlist, seed: int) -> Path:
 
 
 def _copy_cells(board: Board, placed: Path) -> Path:
-    """Duplicate cells of high fanout and place the copies (`fpga.flow.passes.fanout`).
+    """Exchange block RAMs that lie too far away (`fpga.flow.passes.exchange`), if the board has that. Then duplicate
+    cells of high fanout and place the copies (`fpga.flow.passes.fanout`).
 
     Returns the folder with `placed.json`, `top.lpf`, and `places.json` for `fpga.flow.floorplan_picture`.
     """
     nextpnr = tools.find(NEXTPNR)
     original, constraints = (placed / "placed.json").read_text(), (placed / "top.lpf").read_text()
     cells = json.loads(original)
+    if board.exchanges:
+        exchange.exchange(cells)
     fanout.split(cells, board.sinks)
     top(cells)["settings"] |= COPY_PLACER
     text = json.dumps(cells)
