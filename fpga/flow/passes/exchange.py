@@ -54,7 +54,7 @@ def exchange(netlist: dict) -> int:
     while left := [name for name in reaches if name not in settled and far[name] > FAR]:
         worst = max(left, key=lambda name: (far[name], name))
         found, other = min((max(reaches[worst].tiles(where[name]), reach.tiles(where[worst])), name)
-                           for name, reach in reaches.items() if name != worst)
+                           for name, reach in reaches.items())
         if found >= max(far[worst], far[other]):
             settled.add(worst)
             continue
