@@ -81,7 +81,7 @@ def test_the_story_is_the_reference_and_every_token_takes_its_cycles(opened: Pag
 
 def test_step_back_seek_and_jump(opened: Page):
     go(opened, 2, 200)
-    assert opened.inner_text("#where").startswith("token 3 · cycle 200 of 3,575 · layer 1/5")
+    assert opened.inner_text("#where").startswith("token 3 · cycle 200 of 3,571 · layer 1/5")
     before = opened.evaluate("Array.from(page.player.view.probes).join()")
     opened.keyboard.press("ArrowRight")
     opened.locator("#where", has_text="cycle 201 of").wait_for()
