@@ -1,6 +1,7 @@
 """Models on racks: every logit, token and cycle of the model's reference, however the model is divided."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -356,3 +357,15 @@ def test_a_token_of_the_second_chip_wins_by_itself():
     device.start([1], 0.0, 0)
     assert {token.token >= 256 for token in device.run(12)} == {False, True}
     check_run(compiled, "model", [1], 0.0, 0, 12)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("tensor", [2, 1], ids=["rows", "layers"])
+@pytest.mark.parametrize("model", [
+    REPOSITORY / "models" / "stories263k.bin",
+    pytest.param(SHARED_MODELS / "stories260K.bin", marks=pytest.mark.shared)], ids=lambda path: path.stem)
+def test_every_position_of_a_context_on_the_rtl_of_two_chips(model: Path, tensor: int):
+    """Greedy and sampled: every token, cycle and logit."""
+    compiled = open_any(model, rack="pair", tensor=tensor, context=256)
+    check_run(compiled, "rtl", [1], 0.0, 0, 256)
+    check_run(compiled, "rtl", [1, 403], 0.9, 11, 256)
