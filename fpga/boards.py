@@ -138,7 +138,7 @@ def _of_pair(number: int) -> Board:
     wires = Wires(link=LinkParameters(lanes=8, pins=9, ratio=2, taps=16), connector=("gpio", 0), sends=sends,
                   takes=takes, follows=bool(number), attributes={"IO_TYPE": "LVCMOS33", "SLEWRATE": "FAST"})
     return replace(ULX3S, name=f"ulx3s_pair{number}", rack="pair", number=number, wires=(wires,),
-                   floorplan="ulx3s_pair0")
+                   floorplan="ulx3s_pair0", prices=(0.5, 4.0 if number else 5.0))
 
 
 BOARDS = {
