@@ -125,7 +125,7 @@ class Board:
 ULX3S = Board(name="ulx3s", config="ulx3s", part="LFE5U-85F-6BG381C", platform=("ulx3s", "ULX3S_85F_Platform"),
               family="ecp5", mhz=50.0, baud=3_000_000, lut=83_640, ff=83_640, bram=208, dsp=156,
               nextpnr=("--85k", "--package", "CABGA381", "--speed", "6"), pack="ecppack",
-              prices=(0.5, 5.0), router_clock=1.0, exchanges=True, seed=2)
+              prices=(0.5, 5.0), router_clock=1.0, seed=2)
 CLOCK_PIN = 8
 """Number of the pins of header J1 that carry a link's clocks: gp8 can feed a PLL."""
 
@@ -138,7 +138,7 @@ def _of_pair(number: int) -> Board:
     wires = Wires(link=LinkParameters(lanes=8, pins=9, ratio=2, taps=16), connector=("gpio", 0), sends=sends,
                   takes=takes, follows=bool(number), attributes={"IO_TYPE": "LVCMOS33", "SLEWRATE": "FAST"})
     return replace(ULX3S, name=f"ulx3s_pair{number}", rack="pair", number=number, wires=(wires,),
-                   floorplan="ulx3s_pair0", prices=(0.5, 4.0 if number else 5.0))
+                   floorplan="ulx3s_pair0", exchanges=True, prices=(0.5, 4.0 if number else 5.0))
 
 
 BOARDS = {
