@@ -384,12 +384,12 @@ class Cluster:
         fields = {"plane": plane, "ports": ports, "count": count, "interval": interval}
         self.bursts.append(Burst(queue, LinkOp.SEND, "send", at, count, interval, fields, samples=[stream]))
 
-    def receive(self, side: str, port: int, planes: int, count: int, interval: int) -> Stream:
-        """RECEIVE flits of a port, the first in cycle 0, and drive each on the planes of a mask, inward."""
+    def receive(self, side: str, port: int, planes: int, count: int, interval: int, at: int = 0) -> Stream:
+        """RECEIVE flits of a port, the first in cycle `at`, and drive each on the planes of a mask, inward."""
         queue = row.C2C[side]
-        result = self._drive(queue, isa.C2C_RECEIVE, count, interval)
+        result = self._drive(queue, at + isa.C2C_RECEIVE, count, interval)
         fields = {"port": port, "planes": planes, "count": count, "interval": interval}
-        self.bursts.append(Burst(queue, LinkOp.RECEIVE, "receive", 0, count, interval, fields, drives={"": result}))
+        self.bursts.append(Burst(queue, LinkOp.RECEIVE, "receive", at, count, interval, fields, drives={"": result}))
         return result
 
     # -- VXM --

@@ -56,10 +56,9 @@ def classify(b: Builder, acts: dict[str, Act], er: int | None, threshold: Reg) -
     rest_of_noise(b)
     split = end
     for start in () if loop.turns else _borders(b, end):
-        greatest = b.regs(1)
-        _greatest(b, _vectors(b, acts, er, range(start, split), {}), alu=Alu.Q, dst=greatest)
-        early = _choice(b, greatest, threshold, 2 * start, min(2 * split, g.vocab) - 2 * start, early)
-        b.free(greatest)
+        last = _vectors(b, acts, er, range(start, split), {})
+        _greatest(b, last, alu=Alu.Q, dst=score)
+        early = _choice(b, score, threshold, 2 * start, min(2 * split, g.vocab) - 2 * start, early)
         split = start
     last = _vectors(b, acts, er, range(first, split), ready)
     _greatest(b, last, b.tensor("best", b.chip, 1) if g.share else None, alu=Alu.MAX, c=threshold, dst=score)

@@ -5,14 +5,16 @@ Block "finish"; a large vocabulary adds "classifier" (a loop) and "choose".
 
 from dataclasses import replace
 
+from arch import config as cfg
 from arch.config import PLANES
 from arch.isa import Alu, Func, Red, Sat
-from compiler.ir import BURST_SLOT, Cluster, Imm, Iota, Mem, Reg, Stream
-from compiler.place.placement import COMPARED
+from compiler.ir import BURST_SLOT, Imm, Iota, Mem, Reg
+from compiler.place.placement import ACROSS, COMPARED
 
 from .builder import Builder
 from .classifier import Best, classify, turn_greatest
-from .collectives import all_gather, multicast
+from .collectives import all_gather
+from .exchange import direct, part_of
 from .index import INDEX_TOKENS, index_turn, load_index, one_hot_mask, own_masks, register_of
 from .norm import gain_of, norm
 from .state import TokenState
@@ -194,7 +196,8 @@ def _in_bytes(b: Builder) -> bool:
 
 
 def _choose_of_two(b: Builder, best: Best, known: Reg, threshold: Reg) -> None:
-    """`_choose_of_all` for two chips. A token's byte is sent from the VXM, and a single operation chooses behind it.
+    """`_choose_of_all` for two chips. A token's byte goes from the VXM of one to that of the other, where an operation
+    chooses (docs/decisions/0037-a-byte-chooses-the-token.md). Both do that in the same cycles.
 
     Each chip finds out whether it has lost while the tokens are on their way. Of equal scores the first chip's wins;
     where the next token is known, both have found it and none loses. known: that token, or INT_MAX; freed.
@@ -209,29 +212,29 @@ def _choose_of_two(b: Builder, best: Best, known: Reg, threshold: Reg) -> None:
         bar = b.regs(1)
         b.op(label, a=threshold, pre=31, round=0, alu=Alu.ADD, c=best.score, dst=bar)
         b.free(bar)
-    cluster, flag, flit = b.cluster(label), b.tensor("lost"), b.tensor("best", 2, 1)
+    (hop,), (other,) = (direct(exchange, *way) for way in ((chip, [1 - chip]), (1 - chip, [chip])))
+    ((port, late),) = other.takers
+    cluster, flag = b.cluster(label), b.tensor(f"lost {ACROSS[port.side]}")  # which comes from where no flit does
     result, _ = b.alu(cluster, a=b.tensor("best", 1 - chip, 1), alu=Alu.GT, c=bar, dst=lost)
     cluster.write(result, flag)
     b.cluster(label).alu(a=known, alu=Alu.SUB, c=Imm(first), red=Red.MIN, red_slot=BURST_SLOT)
     if best.early:
         b.cluster(label).alu(a=best.early, red=Red.MIN, red_slot=BURST_SLOT, red_keep=1)
-
-    def own(cluster: Cluster) -> Stream:
-        _, least = cluster.alu(a=b.tensor("z", 0, best.unsearched), alu=Alu.INDEX, b=Iota(), c=best.score,
-                               n=best.unsearched, red=Red.MIN, red_slot=BURST_SLOT, red_keep=1)
-        return b.alu(cluster, a=b.across_lanes(cluster, least, Red.MIN), alu=Alu.ADD, c=Imm(first), dst=token)[0]
-
-    for source in exchange.order:
-        multicast(b, label, source, [1 - source], count=1, planes=ALL_PLANES, own=own,
-                  keep=lambda cluster, stream: cluster.write(stream, flit))
+    part = part_of(b, exchange, label, (exchange.number(), "choice"), frozenset({0, 1}))
+    n, last = best.unsearched, max(map(len, share.vocab))  # the searches of both chips end in the same cycle
+    _, least = part.alu(a=b.tensor("z", 0, n), alu=Alu.INDEX, b=Iota(), c=best.score, n=n, at=last - n, red=Red.MIN,
+                        red_slot=BURST_SLOT, red_keep=1)
+    found, _ = b.alu(part, a=b.across_lanes(part, least, Red.MIN), alu=Alu.ADD, c=Imm(first), dst=token)
+    part.send(found, hop.side, hop.ports, 0)
+    flit = part.receive(port.side, port.number, ALL_PLANES, 1, 1, at=part.anchor + late)
+    at = flit.arrival(cfg.VXM)[1] - part.latencies.vxm_rf
     if far == BYTE:  # what the flit lacks, and more than any token of this chip
-        b.op(label, a=lost, func=Func.MUL, b=Imm(-far), alu=Alu.MAX, c=token, dst=kept)
+        part.alu(a=lost, func=Func.MUL, b=Imm(-far), alu=Alu.MAX, c=token, at=at, dst=kept)
     else:
-        b.op(label, a=token, alu=Alu.ANDN, c=lost, dst=kept)
-    cluster = b.cluster(label)
-    chosen, _ = cluster.alu(a=flit, pre=8 * (PLANES - 1), logical=1, func=Func.MUL, b=flag, alu=Alu.RSUB, c=kept)
-    cluster.write(chosen, b.tensor("token"))
-    cluster.write(chosen, next_token(b))
+        part.alu(a=token, alu=Alu.ANDN, c=lost, at=at, dst=kept)
+    chosen, _ = part.alu(a=flit, pre=8 * (PLANES - 1), logical=1, func=Func.MUL, b=flag, alu=Alu.RSUB, c=kept)
+    part.write(chosen, b.tensor("token"))
+    part.write(chosen, next_token(b))
     b.free(best.early, known, lost, token, kept)
 
 

@@ -586,12 +586,15 @@ class _Placer:
                 t[f"{name} W"] = self._add(f"{name} of all chips", "W0", quads)
             t[name] = t[f"{name} E"]
         residual = {"squares": chips} if share.scattered else {"addends": g.dim}
-        for name, quads in {**residual, "best": 2 * chips, "exponents": chips}.items():
+        for name, quads in {**residual, "exponents": chips}.items():
             t[name] = self._add(f"{name} of all chips", "E0", quads)
+        # two chips exchange scores while they search E0 for the greatest
+        t["best"] = self._add("best of all chips", "W0" if chips == 2 else "E0", 2 * chips)
         if chips > COMPARED:
             t["less"] = self._add("chips with less than the greatest score", "W0", chips)
         elif chips == 2:
-            t["lost"] = self._add("whether the other chip has the greatest score", "W0", 1)
+            for side in SIDES:
+                t[f"lost {side}0"] = self._add(f"whether the chip has lost, {side}", f"{side}0", 1)
         if share.dealt and (values := share.heads[share.chip].values):
             t["vsent"] = self._add("values for chips", "E0", len(values) * g.head_vectors)
         if "silu" in self.m.dynamic and not share.scattered:
