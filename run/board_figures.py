@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from arch.config import CONFIGS
 from arch.host_map import Space
 from arch.identity import chip_digest
 from fpga.boards import BOARDS
@@ -29,10 +28,10 @@ def board_figures(found: Iterable[Figure], folder: Path = FOLDER) -> list[Figure
     figures: list[Figure] = []
     for path in sorted(folder.glob("*.json")):
         report = json.loads(path.read_text())
-        board, config = BOARDS.get(report["board"]), CONFIGS.get(report["config"])
-        if board is None or config is None or report["digest"] != chip_digest(config):
+        board = BOARDS.get(report["board"])
+        if board is None or (report["config"], report["digest"]) != (board.chip.name, chip_digest(board.chip)):
             continue
-        name = f"board {board.name}"
+        name, config = f"board {board.name}", board.chip
         figures += [
             Figure(name, f"Fmax by nextpnr, best of {report['seeds_tried']} seeds", report["fmax_mhz"], "MHz"),
             Figure(name, "LUT4, share of the part's", report["lut4"] / board.lut, ""),

@@ -4,6 +4,7 @@ import json
 
 from arch.config import CONFIGS
 from arch.identity import chip_digest
+from fpga.boards import BOARDS
 from run.bench import CYCLES, Figure
 from run.board_figures import board_figures
 
@@ -20,6 +21,14 @@ def test_a_report_becomes_figures(tmp_path):
     assert values["LUT4, share of the part's"] == 0.5
     assert values["stories260K at Fmax"] == 10_400.0
     assert values["int8 multiply-accumulates a cycle"] == 128
+
+
+def test_a_board_of_a_rack(tmp_path):
+    board = BOARDS["ulx3s_pair1"]
+    report = {"board": board.name, "config": board.chip.name, "digest": chip_digest(board.chip), "fmax_mhz": 51.0}
+    (tmp_path / "pair.json").write_text(json.dumps(REPORT | report))
+    values = {figure.what: figure.value for figure in board_figures(FOUND, tmp_path)}
+    assert values["Fmax by nextpnr, best of 5 seeds"] == 51.0 and "stories260K at Fmax" not in values
 
 
 def test_reports_of_other_chips_are_left_out(tmp_path):
