@@ -25,6 +25,8 @@ NUMBERS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
 MPI, too, so the latter decides."""
 SHORT, LONG, SHARE = 2e-5, 5e-3, 0.05
 """Seconds between two looks for a message, at least and at most, and their share of the time that it is waited for."""
+FORWARDED_S = 1.0
+"""Seconds in which a launcher forwards the last line of a rank. What it has not forwarded is lost when all end."""
 
 
 def _variable(names: tuple[str, ...], default: int) -> int:
@@ -169,5 +171,6 @@ def abort(comm: Any, error: BaseException) -> NoReturn:
     text = " ".join(f"{type(error).__name__}: {error}".split())
     with suppress(OSError):
         print(f"tsp: rank {comm.rank}: {text}", file=sys.__stderr__, flush=True)
+    time.sleep(FORWARDED_S)
     comm.Abort(1)
     os._exit(1)  # if MPI lets it go on
