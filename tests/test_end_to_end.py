@@ -17,6 +17,7 @@ from arch.config import CONFIGS
 from arch.identity import chip_digest
 from base.errors import TspError
 from compiler.compile import MANY_PARAMETERS, compile_checkpoint
+from compiler.fit import fit
 from compiler.frontend.files import read_model
 from compiler.place import placement
 from program.file import load
@@ -349,6 +350,12 @@ def test_a_prompt_as_long_as_the_context():
 
 
 # ---- the shipped model ----
+
+
+def test_two_sequences_of_the_shipped_model_fit():
+    """Each has half of the VXM's registers, of which none is to spare."""
+    model = read_model(REPOSITORY / "models" / "stories263k.bin")[0].config
+    assert fit(model, CONFIGS["ulx3s"], sequences=2).context == 128
 
 
 def test_cycles_of_the_shipped_model(shipped: Program):
