@@ -187,7 +187,8 @@ def _choose_of_all(b: Builder, best: Best) -> None:
 
 
 def _in_bytes(b: Builder) -> bool:
-    """Whether the chips are two, linked with each other, and a byte tells a token of the one that has found it."""
+    """Whether two chips share the vocabulary, and a byte tells which of its tokens a chip has found: there are 256 in
+    all, or 256 on the first chip and at most as many on the second."""
     share, lanes = b.geometry.share, b.geometry.lanes
     if not share or len(share.vocab) != 2 or b.placement.vocabulary.turns:
         return False
@@ -207,16 +208,10 @@ def _choose_of_two(b: Builder, best: Best, known: Reg, threshold: Reg) -> None:
     first, far = (share.vocab[number].start * b.geometry.lanes for number in (chip, 1 - chip))
     all_gather(b, "best", [range(1), range(1, 2)], PLANES)
     lost, token, kept = (b.regs(1) for _ in range(3))
-    bar = best.score
-    if chip:
-        bar = b.regs(1)
-        b.op(label, a=threshold, pre=31, round=0, alu=Alu.ADD, c=best.score, dst=bar)
-        b.free(bar)
     (hop,), (other,) = (direct(exchange, *way) for way in ((chip, [1 - chip]), (1 - chip, [chip])))
     ((port, late),) = other.takers
-    cluster, flag = b.cluster(label), b.tensor(f"lost {ACROSS[port.side]}")  # which comes from where no flit does
-    result, _ = b.alu(cluster, a=b.tensor("best", 1 - chip, 1), alu=Alu.GT, c=bar, dst=lost)
-    cluster.write(result, flag)
+    flag = b.tensor(f"lost {ACROSS[port.side]}")  # which comes from where no flit does
+    _find_loser(b, best, threshold, lost, flag)
     b.cluster(label).alu(a=known, alu=Alu.SUB, c=Imm(first), red=Red.MIN, red_slot=BURST_SLOT)
     if best.early:
         b.cluster(label).alu(a=best.early, red=Red.MIN, red_slot=BURST_SLOT, red_keep=1)
@@ -236,6 +231,19 @@ def _choose_of_two(b: Builder, best: Best, known: Reg, threshold: Reg) -> None:
     part.write(chosen, b.tensor("token"))
     part.write(chosen, next_token(b))
     b.free(best.early, known, lost, token, kept)
+
+
+def _find_loser(b: Builder, best: Best, threshold: Reg, lost: Reg, flag: Mem) -> None:
+    """lost, flag = -1 if the other of two chips has the greatest score, else 0. Where both have it, the second chip has
+    lost, unless the next token is known."""
+    label, bar = "choose", best.score
+    if b.chip:
+        bar = b.regs(1)
+        b.op(label, a=threshold, pre=31, round=0, alu=Alu.ADD, c=best.score, dst=bar)
+        b.free(bar)
+    cluster = b.cluster(label)
+    result, _ = b.alu(cluster, a=b.tensor("best", 1 - b.chip, 1), alu=Alu.GT, c=bar, dst=lost)
+    cluster.write(result, flag)
 
 
 def _compare(b: Builder, best: Best, scores: Mem, less: Reg | Mem) -> None:

@@ -570,8 +570,9 @@ class _Placer:
 
         outputs: attention's output. gates: the inner layer, if W2 has the columns of all chips. addends: what is added
         to the residual, or normed: the normed residual, and squares: of each chip the sum of squares of its vectors.
-        best: of each chip the greatest score, then of each the token that has it. exponents: of each chip that of its
-        channels of a group, or of its residual.
+        best: of each chip the greatest score, then of each the token that has it. lost: of two chips, whether the other
+        has the greatest score. exponents: of each chip that of its channels of a group, or of its
+        residual.
         """
         g, t, chips = self.g, self.p.tensors, len(share.heads)
         loaded = {"outputs": len(g.attention_vectors())}
@@ -588,13 +589,13 @@ class _Placer:
         residual = {"squares": chips} if share.scattered else {"addends": g.dim}
         for name, quads in {**residual, "exponents": chips}.items():
             t[name] = self._add(f"{name} of all chips", "E0", quads)
-        # two chips exchange scores while they search E0 for the greatest
+        # Two chips exchange scores while they search E0 for the greatest.
         t["best"] = self._add("best of all chips", "W0" if chips == 2 else "E0", 2 * chips)
         if chips > COMPARED:
             t["less"] = self._add("chips with less than the greatest score", "W0", chips)
         elif chips == 2:
             for side in SIDES:
-                t[f"lost {side}0"] = self._add(f"whether the chip has lost, {side}", f"{side}0", 1)
+                t[f"lost {side}0"] = self._add(f"whether the other chip's score is the greatest, {side}", f"{side}0", 1)
         if share.dealt and (values := share.heads[share.chip].values):
             t["vsent"] = self._add("values for chips", "E0", len(values) * g.head_vectors)
         if "silu" in self.m.dynamic and not share.scattered:
