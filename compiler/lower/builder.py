@@ -108,24 +108,28 @@ class Builder:
         self.exponents = Pool(self._part(self.config.er_depth), "exponents")
         accs, acts = self._part(self.config.acc_depth), self._part(self.config.act_depth)
         self._shared = accs[len(accs) - self.geometry.shared_accumulators :]
-        self.masked = self._masked_blocks()
-        masks = mask_steps(self.model) if self.masked else 0
         self.outputs = acts[len(acts) - len(self.geometry.attention_vectors()) :]
-        self.masking = range(self.outputs.start - masks, self.outputs.start)
         fixed = max(sum(output[0] == "q" for other, output in qkv_vectors(self.geometry) if other == side)
                     for side in SIDES) if self.geometry.by_sides else 0
+        self.masked = self._masked_blocks(self.outputs.start - acts.start - fixed)
+        masks = mask_steps(self.model) if self.masked else 0
+        self.masking = range(self.outputs.start - masks, self.outputs.start)
         self.queries = range(self.masking.start - fixed, self.masking.start)
         self.accumulators = {side: Ring(range(accs.start, self._shared.start), f"accumulators of MXM_{side}")
                              for side in SIDES}
         self.activations = {side: Ring(range(acts.start, self.queries.start), f"activation entries of MXM_{side}")
                             for side in SIDES}
 
-    def _masked_blocks(self) -> int:
+    def _masked_blocks(self, free: int) -> int:
         """Blocks of vectors, the last ones of the bucket, whose products are masked in the matrix unit; 0 if the VXM
-        masks them."""
+        masks them.
+
+        free: activation entries for these products and for the values of all positions.
+        """
         blocks = ceil_div(self.chunks - self.valid, MASKED_TOGETHER)
         weights = self.placement.masks.values()
-        fits = weights and all(tensor.quads >= blocks * mask_quads(self.geometry) for tensor in weights)
+        fits = (weights and all(tensor.quads >= blocks * mask_quads(self.geometry) for tensor in weights)
+                and self.chunks + mask_steps(self.model) <= free)
         return blocks if fits and blocks * MASKED_TOGETHER <= self.chunks else 0
 
     def _part(self, entries: int) -> range:
