@@ -23,7 +23,7 @@ MAX_LANES = 16
 """Lanes of the widest chip: the limit of instruction and host words."""
 PLANES = 4
 """Byte planes of a stream group, and of a MEM quad (PLANES bytes a lane)."""
-ADDED = ("vxm_fold", "ports", "slot", "registers", "drain_max")
+ADDED = ("vxm_fold", "ports", "slot", "registers", "drain_max", "int4_steps")
 """Fields that were added after some chips were built. A digest includes them only where they differ from their default,
 so the older chips keep their identity."""
 MAX_PORTS = 4
@@ -68,6 +68,7 @@ class ChipConfig:
     slot: cycles that a flit takes on a link. All links of a chip begin their slots in the same cycles.
     registers: optional pipeline registers, names of `REGISTERS`. Each costs cycles and shortens the longest paths.
     drain_max: whether the MXMs find the greatest value of each lane among the vectors that they drain.
+    int4_steps: whether the MXMs have INT4 steps, where a vector holds their rows. Without them a product is 8 x 8 bits.
     debug: carry a driven bit with each stream slot, and trap illegal programs. Bitstreams never have it.
     """
 
@@ -93,6 +94,7 @@ class ChipConfig:
     slot: int = 4
     registers: tuple[str, ...] = ()
     drain_max: bool = False
+    int4_steps: bool = True
     debug: bool = False
 
     def __post_init__(self) -> None:
@@ -198,7 +200,7 @@ class ChipConfig:
     @property
     def int4(self) -> bool:
         """Whether the matrix units have the format INT4: the rows of an INT4 step must fit a vector."""
-        return 2 * self.rows <= self.lanes
+        return self.int4_steps and 2 * self.rows <= self.lanes
 
     @property
     def macs(self) -> int:
@@ -235,6 +237,10 @@ CONFIGS = {
                    icu_words=((512,), (32,), (248, 8), (224,), (32, 64), (32, 64))),
         ChipConfig(name="wide", mem_depths=(512, 2560), act_depth=32, vxm_icu_depth=2048, sxm_transpose=False,
                    drain_max=True, icu_words=((512,), (256,), (512, 8), (64, 64), (32, 48))),
+        ChipConfig(name="mega", weight_groups=2, mem_depths=(512, 1536, 1536), act_depth=32, acc_depth=32,
+                   vxm_icu_depth=2048, drain_max=True, int4_steps=False, sxm_transpose=False,
+                   registers=("fetch", "control"),
+                   icu_words=((512,), (32,), (512, 8), (256,), (32, 64), (32, 64))),
         ChipConfig(name="large", weight_groups=2, mem_depths=(16384, 65536, 65536), act_depth=256, acc_depth=32,
                    icu_depth=2048, vxm_icu_depth=4096, sxm_west=True, buckets=16),
         ChipConfig(name="sram28", weight_groups=2, mem_depths=(10240, 109568, 109568), act_depth=256, acc_depth=64,

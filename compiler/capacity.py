@@ -144,9 +144,9 @@ def check_fit(model: ModelConfig, config: ChipConfig, context: int, four_bit: fr
     sequences: in one program. scales: see `dynamic_inputs`.
     """
     if four_bit and not config.int4:
-        raise TspError(f"config {config.name} has no int4 weights, because the {2 * config.rows} rows of a step "
-                       "exceed its "
-                       f"{config.lanes} lanes: use int8")
+        why = (f"the {2 * config.rows} rows of a step exceed its {config.lanes} lanes" if config.int4_steps
+               else "its matrix units have no INT4 steps")
+        raise TspError(f"config {config.name} has no int4 weights, because {why}: use int8")
     for name, value in (("dim", model.dim), ("vocab_size", model.vocab_size)):
         if value <= config.lanes:
             raise TspError(f"{name} must be more than {config.lanes} (each hemisphere takes half), not {value}")

@@ -56,6 +56,7 @@ STATUS = {
     "wide": "16 lanes, as much of all else, and [`drain_max`](docs/decisions/0029-static-keys.md), for simulation and "
             "int4; "
             "[too wide for an ECP5-85F](docs/lab/routing.md)",
+    "mega": "16 lanes, 256 multiply-accumulates a cycle, for a [GW5AST-138](docs/guide/fpga.md)",
     "large": "simulation of larger models only",
     "sram28": "simulation of racks: 28 MiB, the chip of `card`, `node` and `rack` ([racks](docs/guide/racks.md))",
     "sram220": "simulation of a model of 135 million weights: the 220 MiB of SRAM of the published machine's chip",

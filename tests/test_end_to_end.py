@@ -133,6 +133,20 @@ def test_static_and_dynamic_scales_on_the_rtl(scales: str):
     alike(small_program("wide", scales=scales), "rtl", [1], 20, **SAMPLED)
 
 
+@pytest.mark.parametrize("sampling", [{}, SAMPLED], ids=["greedy", "sampled"])
+def test_a_model_of_sixteen_lanes_and_two_weight_groups_on_the_rtl(sampling: dict):
+    program = small_program("mega", seq_len=96)
+    assert len(program.buckets) > 4
+    alike(program, "rtl", [1, 5, 9], program.context, **sampling)
+
+
+def test_a_context_that_leaves_the_buffer_no_room_for_masks():
+    """28 vectors of positions, of 32 activations: the VXM masks them instead of the matrix units."""
+    program = small_program("mega", seq_len=448)
+    assert program.context == 448
+    alike(program, "model", [1], 3)
+
+
 def test_a_model_of_four_lanes_over_its_whole_context_on_the_rtl():
     program = small_program("small", **FOUR_LANES)
     assert len(program.buckets) > 1

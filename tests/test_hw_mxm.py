@@ -11,7 +11,8 @@ from sim.check.cocotb_runner import run_cocotb
 
 
 @pytest.mark.parametrize(("name", "side", "lanes"), [
-    ("tiny", "E", 16), ("large", "W", 16), ("tiny", "E", 8), ("tiny", "E", 4), ("ulx3s", "W", 8), ("wide", "E", 16)])
+    ("tiny", "E", 16), ("large", "W", 16), ("tiny", "E", 8), ("tiny", "E", 4), ("ulx3s", "W", 8), ("wide", "E", 16),
+    ("mega", "E", 16)])
 def test_mxm(name: str, side: str, lanes: int):
     bench(name, side, lanes)
 

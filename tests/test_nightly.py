@@ -32,7 +32,7 @@ def program_of(path: Path, config: str) -> Program:
 @pytest.mark.parametrize("device", ["rtl", "model"])
 @pytest.mark.parametrize("sampling", [{}, SAMPLED], ids=["greedy", "sampled"])
 @pytest.mark.parametrize("path", MODELS)
-@pytest.mark.parametrize("config", ["ulx3s", "wide"])
+@pytest.mark.parametrize("config", ["ulx3s", "wide", "mega"])
 def test_every_token_over_the_full_context(config: str, path: Path, sampling: dict, device: str):
     program = program_of(path, config)
     prompt = Tokenizer.from_bytes(program.tokenizer).encode(PROMPT)

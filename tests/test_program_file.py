@@ -380,9 +380,11 @@ def test_bad_options_are_refused(options: dict, words: str):
         compiled(CONFIGS["tiny"], **options)
 
 
-def test_int4_is_refused_where_a_vector_is_no_longer_than_its_rows():
-    with pytest.raises(TspError, match=r"config small has no int4 weights.*: use int8"):
-        small_program("small", "int4")
+@pytest.mark.parametrize(("config", "why"), [("small", "the 8 rows of a step exceed its 4 lanes"),
+                                             ("mega", "its matrix units have no INT4 steps")])
+def test_int4_is_refused_on_a_chip_without(config: str, why: str):
+    with pytest.raises(TspError, match=f"config {config} has no int4 weights, because {why}: use int8"):
+        small_program(config, "int4")
 
 
 def test_a_foreign_tokenizer_and_small_models_are_refused():

@@ -21,7 +21,7 @@ from sim.cycle.chip import ModelChip
 TINY = CONFIGS["tiny"]
 ALL_REGISTERS = replace(CONFIGS["small"], registers=tuple(REGISTERS))
 QUICK = {"tiny": 12, "micro": 6, "small": 4, "ulx3s": 4}
-NIGHTLY = {"tiny": 1200, "micro": 200, "small": 200, "ulx3s": 250, "wide": 150, "large": 50}
+NIGHTLY = {"tiny": 1200, "micro": 200, "small": 200, "ulx3s": 250, "wide": 150, "mega": 150, "large": 50}
 """Programs by config."""
 
 

@@ -31,7 +31,7 @@ def test_random_programs_run_without_trap(seed):
 
 
 @pytest.mark.parametrize(("name", "attempts"), [
-    ("micro", 200), ("small", 200), ("ulx3s", 200), ("wide", 100), ("large", 200)])
+    ("micro", 200), ("small", 200), ("ulx3s", 200), ("wide", 100), ("mega", 100), ("large", 200)])
 def test_random_programs_of_other_configs(name, attempts):
     for seed in range(3):
         image, tokens = random_image(CONFIGS[name], seed, attempts=attempts)
