@@ -73,6 +73,10 @@ class Shape:
     scales: str = "static"
 
 
+OTHERS = ("wide", "mega")
+"""Chips besides the default one on which a token's cycles are of interest."""
+TWO = (DEFAULT_CONFIG, "mega")
+"""Chips with two sequences."""
 SHAPES = (
     Shape("15M", "large", ModelConfig(
         dim=288, hidden_dim=768, n_layers=6, n_heads=6, n_kv_heads=6, head_dim=48, vocab_size=32000, seq_len=448,
@@ -133,7 +137,8 @@ def _of_checkpoint(path: Path, say: Callable[[str], None]) -> list[Figure]:
     found, sizes = _of_machine(path, CONFIGS[DEFAULT_CONFIG], (), say), load_checkpoint(path).config
     say(f"{path.stem}: threads of a rack")
     found.append(_threads(path))
-    return found + _on("wide", path.stem, path, sizes) + _of_two(path, sizes)
+    others = [figure for config in OTHERS for figure in _on(config, path.stem, path, sizes)]
+    return found + others + [figure for config in TWO for figure in _of_two(config, path, sizes)]
 
 
 def _of_machine(path: Path, machine: ChipConfig | RackConfig, options: tuple[str, ...],
@@ -178,9 +183,8 @@ def _on(config: str, name: str, path: Path, model: ModelConfig) -> list[Figure]:
     return [Figure(name, f"{CYCLES.format(config)} 0..{program.context - 1}", program.mean_cycles, "cycles")]
 
 
-def _of_two(path: Path, model: ModelConfig) -> list[Figure]:
-    """Cycles of a period of two sequences on the default chip; nothing if they do not fit."""
-    config = DEFAULT_CONFIG
+def _of_two(config: str, path: Path, model: ModelConfig) -> list[Figure]:
+    """Cycles of a period of two sequences on a chip; nothing if they do not fit."""
     if not fit(model, CONFIGS[config], sequences=TOGETHER).context:
         return []
     program = open_program(path, config=config, sequences=TOGETHER)

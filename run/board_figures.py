@@ -39,7 +39,9 @@ def board_figures(found: Iterable[Figure], folder: Path = FOLDER) -> list[Figure
             Figure(name, "flip-flops, share", report["ff"] / board.ff, ""),
             Figure(name, "int8 multiply-accumulates a cycle", config.macs, ""),
         ]
-        figures += [Figure(name, f"{figure.model} at Fmax", report["fmax_mhz"] * 1e6 / figure.value, "tokens/s")
+        clock, at = ((report["fmax_mhz"], "Fmax") if board.pll else
+                     (board.mhz, f"{board.mhz:g} MHz, the only clock without a PLL"))
+        figures += [Figure(name, f"{figure.model} at {at}", clock * 1e6 / figure.value, "tokens/s")
                     for figure in found if figure.what.startswith(CYCLES.format(config.name))]
     return figures
 

@@ -31,6 +31,15 @@ def test_a_board_of_a_rack(tmp_path):
     assert values["Fmax by nextpnr, best of 5 seeds"] == 51.0 and "stories260K at Fmax" not in values
 
 
+def test_a_board_without_a_pll_has_its_own_clock(tmp_path):
+    board = BOARDS["tang_mega_138k"]
+    report = {"board": board.name, "config": board.chip.name, "digest": chip_digest(board.chip), "fmax_mhz": 75.0}
+    (tmp_path / "mega.json").write_text(json.dumps(REPORT | report))
+    found = [Figure("stories260K", CYCLES.format(board.chip.name) + " 0..255", 4_000.0, "cycles")]
+    values = {figure.what: figure.value for figure in board_figures(found, tmp_path)}
+    assert values["stories260K at 50 MHz, the only clock without a PLL"] == 12_500.0
+
+
 def test_reports_of_other_chips_are_left_out(tmp_path):
     for name, change in (("a", {"digest": "0" * 16}), ("b", {"board": "gone"}), ("c", {"config": "gone"})):
         (tmp_path / f"{name}.json").write_text(json.dumps(REPORT | change))
