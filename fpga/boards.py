@@ -52,16 +52,18 @@ class Board:
     pack_for: its arguments for this board.
     pll: the PLL's cell, a key of `fpga.gateware.clock.PLLS`, or "" if mhz is the board's own clock.
     seed: default seed of the placer.
-    floorplan (ECP5): the board whose floorplan this one has, or "" for its own. Both have the same block RAMs and
-    multipliers.
-    lut_products: if the chip has more products than the FPGA has multipliers, the registers of the products that are
-    made of LUTs, as a yosys pattern. On a GW5A they are all ("*") or none.
+    floorplan (ECP5, GW5A): the board whose floorplan this one has, or "" for its own. Both have the same block RAMs
+    and multipliers.
+    lut_products (ECP5): if the chip has more products than the FPGA has multipliers, the registers of the products
+    that are made of LUTs, as a yosys pattern.
     wires: of the chip's links, in the order of their numbers. At most one of them gives the chip its clock.
     prices (ECP5): the router's price of a congested wire, and its growth each iteration.
     exchanges (ECP5): whether block RAMs that lie far from what they drive are exchanged (`fpga.flow.passes.exchange`).
     sinks (ECP5): most sinks of a net that is driven by one cell, wherever they are (`fpga.flow.passes.fanout`).
     resubstitute (ECP5): whether the mapper may make a function out of signals of other places, such as another lane.
     That takes fewer LUTs and longer wires.
+    density (Gowin): most of a region's places that the analytic placer fills (HeAP's beta).
+    router (Gowin): nextpnr's router.
     router_clock (ECP5): ratio of the clock that the router aims at to the board's clock.
 
     nextpnr 0.11 measures a connection's criticality by its slack relative to the worst slack. Once the constraint is
@@ -88,6 +90,8 @@ class Board:
     sinks: int = 24
     resubstitute: bool = True
     router_clock: float = 2.0
+    density: float = 0.6
+    router: str = "router1"
     seed: int = 1
     floorplan: str = ""
     pll: str = "EHXPLLL"
@@ -158,11 +162,11 @@ BOARDS = {
               mhz=45.0, baud=3_000_000, lut=20_736, ff=15_552, bram=46, dsp=48,
               nextpnr=("--device", "GW2A-LV18PG256C8/I7", "--vopt", "family=GW2A-18C"), pack="gowin_pack",
               pack_for=("-d", "GW2A-18C", "--ready_as_gpio", "--done_as_gpio")),  # pins of LEDs
-        Board(name="tang_mega_138k", config="micro", part="GW5AST-LV138FPG676AC1/I0",
+        Board(name="tang_mega_138k", config="mega", part="GW5AST-LV138FPG676AC1/I0",
               platform=("tang_mega_138k_pro_dock", "TangMega138kProDockPlatform"), family="gw5a", pll="",
               mhz=50.0, baud=3_000_000, lut=138_240, ff=138_240, bram=340, dsp=298,
               nextpnr=("--device", "GW5AST-LV138FPG676AC1/I0", "--vopt", "family=GW5AST-138C"), pack="gowin_pack",
-              pack_for=("-d", "GW5AST-138C"), lut_products="*"),
+              pack_for=("-d", "GW5AST-138C"), density=0.9, router="router2"),
         *(_of_pair(number) for number in (0, 1)),
     )
 }

@@ -3,13 +3,14 @@
 import json
 from dataclasses import replace
 from random import Random
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from base.errors import TspError
 from fpga.boards import BOARDS
-from fpga.flow import place_macros
+from fpga.flow import gowin, place_macros
 from fpga.flow.family import Netlist
 from fpga.flow.passes import macro_placement
 from fpga.flow.passes.netlist import top
@@ -90,14 +91,43 @@ def test_macros_of_a_lane_become_neighbours(made: int, order: list[int]):
     corner = {"corner": cell("TRELLIS_FF", "X31/Y31/SLICEA.FF0", Q=1)}
     found = {name: cell("MULT18X18D", f"X{x}/Y{y}/MULT18_0", A0=2) for name, (x, y) in zip(names, places, strict=True)}
     netlist = {"modules": {"top": {"attributes": {"top": "1"}, "ports": {}, "cells": found | corner}}}
-    macro = macro_placement.by_lanes(netlist, netlist, 4, made)
+    macro = macro_placement.by_lanes(netlist, macro_placement.sites_of(netlist), 4, made)
     plan = macro_placement.anneal(macro, Console(quiet=True), tries=20_000)
     for lane, name in zip(lanes, names, strict=True):
         at = macro_placement.BEL.match(plan[name])
         assert at and (int(at[1]) // 16, int(at[2]) // 16) == (order.index(lane) & 1, order.index(lane) >> 1)
 
 
+class Gowin:
+    """A chip as apycula has it: block RAMs in row 2, multipliers in row 5, 12 columns."""
+
+    rows, cols = 8, 12
+
+    def __getitem__(self, tile: tuple[int, int]) -> SimpleNamespace:
+        kinds = {2: {"BSRAM"}, 5: {"MULT12X1200", "MULT12X1201", "DSP0"}}.get(tile[0], set())
+        return SimpleNamespace(bels=dict.fromkeys(kinds | {"LUT0"}))
+
+
+def test_macros_of_a_gw5a_take_spare_places():
+    """Two macros a lane are drawn to their lane's half of the FPGA, the third to the middle. Places differ."""
+    data = {f"DI{n}": [10 + n if n < 16 else 9] for n in range(32)}
+    kinds = {"unit_MEM_W0.banks.bank0.0.1": "SDPX9B", "unit_MEM_W0.banks.bank0.0.2": "SDPX9B", "queue.0.0": "SDPX9B",
+             "unit_MXM_E.product2_1_0_DFF_Q_5_D_MULT12X12_DOUT": "MULT12X12", "unit_MXM_E.product2_1_1": "MULT12X12"}
+    cells = {f"core.{name}": {"type": kind, "attributes": {}, "connections": data} for name, kind in kinds.items()}
+    netlist = {"modules": {"top": {"attributes": {"top": "1"}, "ports": {}, "cells": cells}}}
+    sites = gowin.sites_of(Gowin(), netlist)
+    places = [place.bel for place in sites.at.values()] + [p.bel for spare in sites.spare.values() for p in spare]
+    assert len(set(places)) == len(places) == 12 + 24
+    plan = macro_placement.anneal(macro_placement.by_lanes(netlist, sites, 2, 2), Console(quiet=True), tries=20_000)
+    at = {name: macro_placement.BEL.match(bel) for name, bel in plan.items()}
+    assert {name: (int(place[1]), int(place[2])) for name, place in at.items() if place} == {
+        "core.unit_MEM_W0.banks.bank0.0.1": (1, 2), "core.unit_MEM_W0.banks.bank0.0.2": (7, 2),
+        "core.queue.0.0": (6, 2),
+        "core.unit_MXM_E.product2_1_0": (4, 5), "core.unit_MXM_E.product2_1_1": (10, 5)}
+
+
 @pytest.mark.parametrize(("cell", "name"), [
+    ("core.chip.unit_MXM_E.product2_0_1_DFF_Q_15_D_MULT12X12_DOUT", "core.chip.unit_MXM_E.product2_0_1"),
     ("core.chip.unit_MXM_E.product2_0_10_TRELLIS_FF_Q_7_DI_MULT18X18D_P25", "core.chip.unit_MXM_E.product2_0_10"),
     ("core.chip.unit_VXM.lane3.p6_TRELLIS_FF_Q_2_DI_LUT4_Z_C_MULT18X18D_P1", "core.chip.unit_VXM.lane3.p6"),
     ("core.chip.unit_MEM_E1.banks.bank1.0.12", "core.chip.unit_MEM_E1.banks.bank1.0.12"),

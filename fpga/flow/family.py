@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from fpga.boards import Board
 
+from .passes.macro_placement import Sites
+
 
 class Netlist(NamedTuple):
     """A synthesised board: its folder in the cache, pins and clocks, and the run time of yosys."""
@@ -54,6 +56,8 @@ class Family:
     sources: source texts of the passes.
     route: places, routes and packs, with a seed.
     used: the resources that a netlist uses.
+    sites: of (board, netlist), all places of macros, for a floorplan that nextpnr has no part in; None if there is no
+    such list.
     """
 
     nextpnr: str
@@ -65,6 +69,7 @@ class Family:
     sources: tuple[str, ...] = ()
     route: Callable[[Board, Netlist, int], Routed]
     used: Callable[[Cells, Utilization], Used]
+    sites: Callable[[Board, dict], Sites] | None = None
 
 
 def seconds(folder: Path) -> float:

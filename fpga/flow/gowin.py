@@ -1,9 +1,12 @@
 """Gowin boards: `synth_gowin`, one run of nextpnr's himbaechel-gowin, and gowin_pack of Project Apicula."""
 
 import json
+from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module, resources
 from pathlib import Path
+from typing import Any
 
 from base.cache import cached, content_key
 from base.errors import TspError
@@ -12,15 +15,13 @@ from fpga.boards import Board
 from . import floorplan_picture, tools
 from .ecp5 import LOGIC_PS, MAPPER, no_collisions
 from .family import Cells, Family, Netlist, Routed, Used, Utilization, seconds
-from .passes import gowin_registers
+from .passes import gowin_registers, macro_placement
+from .passes.macro_placement import Place, Sites
 
 NEXTPNR = "nextpnr-himbaechel-gowin"
 BRAMS, PRODUCTS = (Path(__file__).with_name(name) for name in ("gowin_brams.txt", "gowin_products.v"))
-ALL = "*"
-"""`Board.lut_products` of a GW5A without multipliers."""
-PLACER = "--placer-heap-beta", "0.6"
-"""Fraction of a region that HeAP fills at most. HeAP is nextpnr's only analytic placer for Gowin. With its default of
-0.9, the first legal placement of `micro` on a GW5AST-138 takes a third longer."""
+SITES = {"SDPX9B": ("BSRAM",), "MULT12X12": ("MULT12X1200", "MULT12X1201")}
+"""The bels, as nextpnr names them, that take a macro of each type."""
 
 
 def yosys_script(series: str, brams: str, name: str, *, products: bool = False, two_clocks: bool = False) -> str:
@@ -48,22 +49,42 @@ def yosys_script(series: str, brams: str, name: str, *, products: bool = False, 
 
 
 def _script(series: str, brams: str, products: bool, board: Board, name: str) -> str:
-    if board.lut_products not in (("", ALL) if products else ("",)):
-        raise TspError(f"lut_products must be empty on a Gowin board, or {ALL!r} on a GW5A, "
-                       f"not {board.lut_products!r}: such products are ECP5 cells")
-    return yosys_script(series, brams, name, products=products and not board.lut_products,
-                        two_clocks=bool(board.wires))
+    if board.lut_products:
+        raise TspError(f"lut_products must be empty on a Gowin board, not {board.lut_products!r}: "
+                       "such products are ECP5 cells")
+    return yosys_script(series, brams, name, products=products, two_clocks=bool(board.wires))
+
+
+def sites(board: Board, netlist: dict) -> Sites:
+    """All places of a GW5A's block RAMs and multipliers, as Project Apicula has them. Each macro has one of them."""
+    device = board.pack_for[board.pack_for.index("-d") + 1]
+    with resources.as_file(resources.files("apycula") / f"{device}.msgpack.xz") as file:
+        chip = import_module("apycula.chipdb").load_chipdb(str(file))
+    return sites_of(chip, netlist)
+
+
+def sites_of(chip: Any, netlist: dict) -> Sites:
+    """The same, of a chip of apycula: `rows`, `cols`, and `chip[row, column].bels` by name."""
+    spare: dict[str, list[Place]] = defaultdict(list)
+    for row in range(chip.rows):
+        for column in range(chip.cols):
+            for kind, bels in SITES.items():
+                spare[kind] += [Place(column, row, f"X{column}Y{row}/{bel}") for bel in bels
+                                if bel in chip[row, column].bels]
+    at = {name: spare[cell["type"]].pop() for name, cell in macro_placement.macros_of(netlist).items()}
+    return Sites(at, spare, chip.cols, chip.rows)
 
 
 def _route(board: Board, netlist: Netlist, seed: int) -> Routed:
     """Give flip-flops their LUTs, then place, route and pack."""
     nextpnr, pack = tools.find(NEXTPNR), tools.find(board.pack)
     cells = json.loads((netlist.folder / "top.json").read_text())
+    macro_placement.constrain(cells, board)
     gowin_registers.pass_through(cells)
     text = json.dumps(cells)
     arguments = [*board.nextpnr, "--vopt", "cst=top.cst", "--json", "top.json", "--seed", str(seed),
-                 "--freq", str(board.mhz), *PLACER, "--timing-allow-fail", "--write", "routed.json",
-                 "--report", "report.json", "--detailed-timing-report"]
+                 "--freq", str(board.mhz), "--placer-heap-beta", str(board.density), "--router", board.router,
+                 "--timing-allow-fail", "--write", "routed.json", "--report", "report.json", "--detailed-timing-report"]
     packing = [*board.pack_for, "-o", "top.fs", "routed.json"]
 
     def make(folder: Path) -> None:
@@ -94,14 +115,15 @@ def _used(cells: Cells, utilization: Utilization) -> Used:
                 dsp=cells.get("MULT18X18", 0) + -(-(cells.get("MULT9X9", 0) + cells.get("MULT12X12", 0)) // 2))
 
 
-def _family(series: str, brams: str, passes: tuple[Callable[[dict], object], ...], files: tuple[Path, ...]) -> Family:
+def _family(series: str, brams: str, passes: tuple[Callable[[dict], object], ...], files: tuple[Path, ...],
+            sites: Callable[[Board, dict], Sites] | None = None) -> Family:
     return Family(nextpnr=NEXTPNR, pins="cst", bitstream="fs",
                   script=partial(_script, series, brams, PRODUCTS in files), files=files, passes=passes,
-                  sources=SOURCES, route=_route, used=_used)
+                  sources=SOURCES, route=_route, used=_used, sites=sites)
 
 
 SOURCES = tuple(Path(__file__).with_name("passes").joinpath(f"{name}.py").read_text()
                 for name in ("gowin_registers", "netlist"))
 
 GW2A = _family("gw2a", "brams_map.v", (gowin_registers.take_multipliers, gowin_registers.take_brams), (BRAMS,))
-GW5A = _family("gw5a", "brams_map_gw5a.v", (gowin_registers.take_multipliers,), (BRAMS, PRODUCTS))
+GW5A = _family("gw5a", "brams_map_gw5a.v", (gowin_registers.take_multipliers,), (BRAMS, PRODUCTS), sites)

@@ -13,7 +13,7 @@ import json
 import math
 import random
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +28,8 @@ from .netlist import top
 
 FOLDER = Path(__file__).parents[2] / "floorplans"
 """Folder of the files `BOARD.json`: the bel of each macro, by `name_of`."""
-KINDS = ("DP16KD", "MULT18X18D")
+KINDS = ("DP16KD", "MULT18X18D", "SDPX9B", "MULT12X12")
+"""Cell types of macros: of ECP5, then of a GW5A."""
 CLOCKS = ("CLK", "CLKA", "CLKB", "WCK", "CLK0")
 EXCHANGES = 400_000
 """Tries of one annealing. They take a minute and a half."""
@@ -36,7 +37,7 @@ HOT = 200.0
 """Temperature at the beginning, in tiles of wire."""
 FANOUT = 60
 """Most macros of a net that counts. An exchange does not shorten a net with more."""
-BEL = re.compile(r"X(\d+)/Y(\d+)/")
+BEL = re.compile(r"X(\d+)/?Y(\d+)/")
 
 
 class Place(NamedTuple):
@@ -47,9 +48,23 @@ class Place(NamedTuple):
     bel: str
 
 
+class Sites(NamedTuple):
+    """Where macros can be.
+
+    at: a place of each macro, by `name_of`.
+    spare: for each cell type, the places that no macro has.
+    columns, rows: tiles of the FPGA.
+    """
+
+    at: dict[str, Place]
+    spare: dict[str, list[Place]]
+    columns: int
+    rows: int
+
+
 def name_of(cell: str) -> str:
     """The part of a macro's name that every synthesis keeps. yosys names a multiplier after nets around it."""
-    return re.split(r"_TRELLIS_FF|_LUT4|_MULT18X18D|_DI\b", cell, maxsplit=1)[0]
+    return re.split(r"_TRELLIS_FF|_DFF|_LUT4|_MULT18X18D|_DI\b", cell, maxsplit=1)[0]
 
 
 def file_of(board: Board) -> Path:
@@ -66,7 +81,7 @@ def constrain(netlist: dict, board: Board) -> bool:
     if not file.exists():
         return False
     places: dict[str, str] = json.loads(file.read_text())
-    macros = _macros(netlist)
+    macros = macros_of(netlist)
     if places.keys() != macros.keys():
         wrong = min(places.keys() ^ macros.keys())
         raise TspError(f"{file} must name the block RAMs and multipliers of {board.name}, but {wrong} is only in one "
@@ -76,7 +91,7 @@ def constrain(netlist: dict, board: Board) -> bool:
     return True
 
 
-def _macros(netlist: dict) -> dict[str, dict]:
+def macros_of(netlist: dict) -> dict[str, dict]:
     """Block RAMs and multipliers by `name_of`."""
     cells = [(name_of(name), cell) for name, cell in top(netlist)["cells"].items() if cell["type"] in KINDS]
     macros = dict(cells)
@@ -89,15 +104,20 @@ class Annealing:
     """Macros and their places. All other cells are fixed.
 
     kinds: cell type of each macro.
-    places: place of each macro.
+    sites: their places, and spare ones.
     nets: for each net, the box around its fixed cells (see `_box`), and its macros.
     """
 
-    def __init__(self, kinds: dict[str, str], places: dict[str, Place], nets: list[tuple[tuple[int, ...], list[str]]]):
-        self.places = places
+    def __init__(self, kinds: dict[str, str], sites: Sites, nets: list[tuple[tuple[int, ...], list[str]]]):
+        self.macros = sorted(kinds)
+        self.places = dict(sites.at)
         self._kinds: dict[str, list[str]] = defaultdict(list)
         for name, kind in kinds.items():
             self._kinds[kind].append(name)
+        for kind, spare in sites.spare.items():
+            for number, place in enumerate(spare):
+                self._kinds[kind].append(name := f"spare {kind} {number}")
+                self.places[name] = place
         self._nets = nets
         self._of: dict[str, set[int]] = defaultdict(set)
         for number, (_, macros) in enumerate(nets):
@@ -116,7 +136,7 @@ class Annealing:
         return sum(map(self.length, range(len(self._nets))))
 
     def exchange(self, random: random.Random, temperature: float) -> None:
-        """Try to exchange two macros of a kind."""
+        """Try to exchange two macros of a kind, or a macro and a spare place."""
         kind = random.choice([names for names in self._kinds.values() if len(names) > 1])
         a, b = random.sample(kind, 2)
         nets, places = self._of[a] | self._of[b], self.places
@@ -146,22 +166,30 @@ def _found(placed: dict) -> dict[str, tuple[dict, Place]]:
     return cells
 
 
+def sites_of(placed: dict) -> Sites:
+    """The sites that the macros of a placed netlist have, and no spare ones."""
+    found = _found(placed)
+    columns, rows = zip(*((place.column, place.row) for _, place in found.values()), strict=True)
+    return Sites({name_of(name): place for name, (cell, place) in found.items() if cell["type"] in KINDS}, {},
+                 1 + max(columns), 1 + max(rows))
+
+
 def by_nets(placed: dict) -> Annealing:
     """Macros of a placed netlist, with the nets that pull them."""
     fixed: dict[int, list[Place]] = defaultdict(list)
     movable: dict[int, set[str]] = defaultdict(set)
-    kinds, places = {}, {}
+    kinds = {}
     for name, (cell, place) in _found(placed).items():
         macro = name_of(name) if cell["type"] in KINDS else None
         if macro:
-            kinds[macro], places[macro] = cell["type"], place
+            kinds[macro] = cell["type"]
         for net in (net for pin, nets in cell["connections"].items() if pin not in CLOCKS for net in nets):
             if macro:
                 movable[net].add(macro)
             else:
                 fixed[net].append(place)
-    return Annealing(kinds, places, [(_box(fixed[net]), sorted(macros)) for net, macros in movable.items()
-                                     if len(macros) <= FANOUT])
+    return Annealing(kinds, sites_of(placed), [(_box(fixed[net]), sorted(macros)) for net, macros in movable.items()
+                                               if len(macros) <= FANOUT])
 
 
 def lane_of(name: str, cell: dict) -> int | None:
@@ -171,38 +199,37 @@ def lane_of(name: str, cell: dict) -> int | None:
     """
     block = re.search(r"unit_MEM_\w+\.banks\.bank\d+\.0\.(\d+)$", name)
     if block:
-        bits = sum(isinstance(net, int) for pin, nets in cell["connections"].items() if pin.startswith("DI")
-                   for net in nets)
+        nets = Counter(net for pin, nets in cell["connections"].items() if pin.startswith("DI") for net in nets
+                       if isinstance(net, int))
+        bits = sum(times == 1 for times in nets.values())  # yosys repeats a net at pins that are not used
         return int(block[1]) * bits // (8 * PLANES)
     found = re.search(r"\.product\d_\d+_(\d+)$|\.lane(\d+)\.", name)
     return int(found[1] or found[2]) if found else None
 
 
-def by_lanes(netlist: dict, placed: dict, lanes: int, made: int) -> Annealing:
-    """The same macros, each pulled to the middle of its lane, or of the lane's half towards its hemisphere.
+def by_lanes(netlist: dict, sites: Sites, lanes: int, made: int) -> Annealing:
+    """The macros of yosys' netlist, each pulled to the middle of its lane, or of the half towards its hemisphere.
 
     Each lane has a rectangle in a grid. Lanes with close numbers are neighbours. Lanes that the same one of the `made`
-    lanes of a folded VXM computes are even closer.
+    lanes of a folded VXM computes are even closer. Where there are spare places, a macro that serves no lane is pulled
+    to the middle of the FPGA.
     """
-    found = _found(placed)
-    across, down = 1 + max(p.column for _, p in found.values()), 1 + max(p.row for _, p in found.values())
     bits = lanes.bit_length() - 1
     columns, rows = 1 << (bits + 1) // 2, 1 << bits // 2
-    kinds, places, nets = {}, {}, []
-    cells = {name_of(name): cell for name, cell in top(netlist)["cells"].items() if cell["type"] in KINDS}
-    for name, (cell, place) in found.items():
-        if cell["type"] not in KINDS:
-            continue
-        macro = name_of(name)
-        kinds[macro], places[macro] = cell["type"], place
-        lane = lane_of(macro, cells[macro])
+    cells, nets = macros_of(netlist), []
+    for macro, cell in cells.items():
+        lane = lane_of(macro, cell)
         if lane is not None:
             lane = lane % made * (lanes // made) + lane // made
             column, row = (sum((lane >> 2 * n + axis & 1) << n for n in range(2)) for axis in (0, 1))
             side = 1 if re.search(r"_E\d*\.", macro) else -1 if re.search(r"_W\d*\.", macro) else 0
-            x, y = (4 * column + 2 + side) * across // (4 * columns), (2 * row + 1) * down // (2 * rows)
-            nets.append(((x, x, y, y), [macro]))
-    return Annealing(kinds, places, nets)
+            x, y = (4 * column + 2 + side) * sites.columns // (4 * columns), (2 * row + 1) * sites.rows // (2 * rows)
+        elif sites.spare:
+            x, y = sites.columns // 2, sites.rows // 2
+        else:
+            continue
+        nets.append(((x, x, y, y), [macro]))
+    return Annealing({name: cell["type"] for name, cell in cells.items()}, sites, nets)
 
 
 def anneal(macros: Annealing, console: Console, tries: int = EXCHANGES, seed: int = 1) -> dict[str, str]:
@@ -212,5 +239,5 @@ def anneal(macros: Annealing, console: Console, tries: int = EXCHANGES, seed: in
     with Progress(console=console, transient=True) as progress:
         for n in progress.track(range(tries), description="exchanging macros"):
             macros.exchange(chance, HOT * (1 - n / tries) ** 2)
-    console.print(f"wires of {len(macros.places)} macros: {before:,} tiles before, {macros.total():,} after")
-    return {name: place.bel for name, place in sorted(macros.places.items())}
+    console.print(f"wires of {len(macros.macros)} macros: {before:,} tiles before, {macros.total():,} after")
+    return {name: macros.places[name].bel for name in macros.macros}
