@@ -76,7 +76,7 @@ BAD = [
     (["run", "good.tsp", "--config", "ulx3s"], chip_digest(CONFIGS["ulx3s"])),
     (["run", "good.tsp", "--context", "16"], "--context is for checkpoints"),
     (["run", "good.tsp", "--config", "huge"],
-     "config must be one of tiny, micro, small, ulx3s, wide, large, sram28, sram220, not 'huge'"),
+     "config must be one of tiny, micro, small, ulx3s, wide, mega, large, sram28, sram220, not 'huge'"),
     (["run", "good.tsp", "--device", "fpga9"], "device must be one of"),
     (["run", "good.tsp", "--prompt", "abc def " * 40], "context"),
     (["run", "good.tsp", "--tokens", "0"], "tokens must be at least 1"),

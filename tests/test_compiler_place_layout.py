@@ -80,7 +80,7 @@ def test_a_shortened_context_is_whole_bursts():
 def test_what_no_context_would_help_is_not_told_to_shorten_it():
     model = read_model(SHIPPED)[0].config
     with pytest.raises(TspError, match="257 KiB, config tiny has 64 KiB of SRAM: use a larger config; the model fits "
-                                       "--config ulx3s or wide or large"):
+                                       "--config ulx3s or wide or mega or large"):
         choose_context(model, CONFIGS["tiny"], 1, INT8)
 
 

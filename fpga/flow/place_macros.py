@@ -24,7 +24,6 @@ from .family import Netlist
 from .passes import macro_placement
 from .passes.macro_placement import Sites
 
-
 TRIES = 3 * macro_placement.EXCHANGES
 """Tries of one annealing by lanes with spare places. They take a quarter of a minute."""
 
