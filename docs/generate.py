@@ -52,11 +52,11 @@ STATUS = {
              "smallest FPGAs: [56 MHz on an ECP5-25F, 45 MHz and more on a GW2A-18](docs/guide/fpga.md); too small for "
              "the shipped model",
     "small": "4 lanes, for smaller FPGAs: [61 MHz on an ECP5-45F](docs/guide/fpga.md); too small for the shipped model",
-    "ulx3s": "8 lanes, the default of everything; [routed on an ECP5-85F](docs/guide/fpga.md)",
+    "ulx3s": "8 lanes, the default of everything; [routed on an ECP5-85F and a GW5AST-138](docs/guide/fpga.md)",
     "wide": "16 lanes, as much of all else, and [`drain_max`](docs/decisions/0029-static-keys.md), for simulation and "
             "int4; "
             "[too wide for an ECP5-85F](docs/lab/routing.md)",
-    "mega": "16 lanes, 256 multiply-accumulates a cycle, for a [GW5AST-138](docs/guide/fpga.md)",
+    "mega": "16 lanes, 256 multiply-accumulates a cycle, for a [GW5AST-138](docs/guide/fpga.md); not routed yet",
     "large": "simulation of larger models only",
     "sram28": "simulation of racks: 28 MiB, the chip of `card`, `node` and `rack` ([racks](docs/guide/racks.md))",
     "sram220": "simulation of a model of 135 million weights: the 220 MiB of SRAM of the published machine's chip",

@@ -162,7 +162,7 @@ BOARDS = {
               mhz=45.0, baud=3_000_000, lut=20_736, ff=15_552, bram=46, dsp=48,
               nextpnr=("--device", "GW2A-LV18PG256C8/I7", "--vopt", "family=GW2A-18C"), pack="gowin_pack",
               pack_for=("-d", "GW2A-18C", "--ready_as_gpio", "--done_as_gpio")),  # pins of LEDs
-        Board(name="tang_mega_138k", config="mega", part="GW5AST-LV138FPG676AC1/I0",
+        Board(name="tang_mega_138k", config="ulx3s", part="GW5AST-LV138FPG676AC1/I0",
               platform=("tang_mega_138k_pro_dock", "TangMega138kProDockPlatform"), family="gw5a", pll="",
               mhz=50.0, baud=3_000_000, lut=138_240, ff=138_240, bram=340, dsp=298,
               nextpnr=("--device", "GW5AST-LV138FPG676AC1/I0", "--vopt", "family=GW5AST-138C"), pack="gowin_pack",
