@@ -115,7 +115,7 @@ def test_macros_of_a_gw5a_take_spare_places():
              "unit_MXM_E.product2_1_0_DFF_Q_5_D_MULT12X12_DOUT": "MULT12X12", "unit_MXM_E.product2_1_1": "MULT12X12"}
     cells = {f"core.{name}": {"type": kind, "attributes": {}, "connections": data} for name, kind in kinds.items()}
     netlist = {"modules": {"top": {"attributes": {"top": "1"}, "ports": {}, "cells": cells}}}
-    sites = gowin.sites_of(Gowin(), netlist)
+    sites = gowin.sites_on(Gowin(), netlist)
     places = [place.bel for place in sites.at.values()] + [p.bel for spare in sites.spare.values() for p in spare]
     assert len(set(places)) == len(places) == 12 + 24
     plan = macro_placement.anneal(macro_placement.by_lanes(netlist, sites, 2, 2), Console(quiet=True), tries=20_000)

@@ -60,10 +60,10 @@ def sites(board: Board, netlist: dict) -> Sites:
     device = board.pack_for[board.pack_for.index("-d") + 1]
     with resources.as_file(resources.files("apycula") / f"{device}.msgpack.xz") as file:
         chip = import_module("apycula.chipdb").load_chipdb(str(file))
-    return sites_of(chip, netlist)
+    return sites_on(chip, netlist)
 
 
-def sites_of(chip: Any, netlist: dict) -> Sites:
+def sites_on(chip: Any, netlist: dict) -> Sites:
     """The same, of a chip of apycula: `rows`, `cols`, and `chip[row, column].bels` by name."""
     spare: dict[str, list[Place]] = defaultdict(list)
     for row in range(chip.rows):
