@@ -4,10 +4,12 @@
 // 18, 36). Addresses count bits; at 18 and 36 the lowest ones enable bytes of a write. With READ_MODE a register with
 // the enable OCE is behind the word that was read.
 //
+// A GW2A has a reset for each port, a GW5A one for both.
+//
 // A byte that is read while it is written is undefined; here it is the complement of what it was, so that a netlist
 // which depends on it fails.
 module SDPX9B (
-    input CLKA, CEA, CLKB, CEB, OCE, RESETA, RESETB,
+    input CLKA, CEA, CLKB, CEB, OCE, RESETA, RESETB, RESET,
     input [2:0] BLKSELA, BLKSELB,
     input [13:0] ADA, ADB,
     input [35:0] DI,
@@ -127,7 +129,7 @@ module SDPX9B (
     for (i = 0; i < 4; i = i + 1) if (mask[i]) bytes[firsta+i[10:0]] <= DI[9*i+:9];
 
   always @(posedge CLKB) begin
-    if (RESETA || RESETB) begin
+    if (RESETA || RESETB || RESET) begin
       $display("SDPX9B: resets have no model");
       $finish;
     end

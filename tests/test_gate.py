@@ -198,13 +198,17 @@ def test_the_chip_tells_a_story(chips: tuple[VerilatedChip, VerilatedChip]):
 
 
 @pytest.mark.nightly
-def test_a_chip_of_gowin_cells_tells_a_story():
-    """The chip of a board whose multipliers and block RAMs have taken registers in."""
-    config = CONFIGS[BOARDS["tang_primer_20k"].config]
-    program = small_program(config.name, **FOUR_LANES | {"n_layers": 2})
-    netlist = gate.gowin_netlist(Chip(config=config), "chip")
-    assert ".OUT_REG(1'h1)" in netlist and ".READ_MODE(1'h1)" in netlist
-    with VerilatedChip(config, verilog=netlist, opt="-O0") as cells, VerilatedChip(config) as rtl:
+@pytest.mark.parametrize(("name", "sizes", "registers"), [
+    ("tang_primer_20k", FOUR_LANES | {"n_layers": 2}, (".OUT_REG(1'h1)", ".READ_MODE(1'h1)")),
+    ("tang_mega_138k", {"n_layers": 1}, ('.OREG_CLK("CLK0")',)),
+])
+def test_a_chip_of_gowin_cells_tells_a_story(name: str, sizes: dict, registers: tuple[str, ...]):
+    """The chip of a board whose multipliers, and on a GW2A block RAMs, have taken registers in."""
+    board = BOARDS[name]
+    program = small_program(board.config, **sizes)
+    netlist = gate.gowin_netlist(Chip(config=board.chip), "chip", board)
+    assert all(register in netlist for register in registers)
+    with VerilatedChip(board.chip, verilog=netlist, opt="-O0") as cells, VerilatedChip(board.chip) as rtl:
         tell(program, (cells, rtl), 4)
 
 
