@@ -140,10 +140,13 @@ def test_a_model_of_sixteen_lanes_and_two_weight_groups_on_the_rtl(sampling: dic
     alike(program, "rtl", [1, 5, 9], program.context, **sampling)
 
 
-def test_a_context_that_leaves_the_buffer_no_room_for_masks():
-    """28 vectors of positions, of 32 activations: the VXM masks them instead of the matrix units."""
-    program = small_program("mega", seq_len=448)
-    assert program.context == 448
+@pytest.mark.parametrize("sizes", [
+    {"seq_len": 448}, {"dim": 480, "hidden_dim": 32, "n_layers": 1, "n_heads": 2, "n_kv_heads": 2, "seq_len": 96},
+], ids=["28 vectors of positions", "30 vectors of channels"])
+def test_vectors_that_leave_the_buffer_no_room_for_masks(sizes: dict[str, int]):
+    """It has 32 activations. The VXM masks positions instead of the matrix units."""
+    program = small_program("mega", **sizes)
+    assert program.context == sizes["seq_len"]
     alike(program, "model", [1], 3)
 
 

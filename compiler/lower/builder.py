@@ -124,12 +124,12 @@ class Builder:
         """Blocks of vectors, the last ones of the bucket, whose products are masked in the matrix unit; 0 if the VXM
         masks them.
 
-        free: activation entries for these products and for the values of all positions.
+        free: activation entries for these products, and for the values of all positions or the channels of a token.
         """
         blocks = ceil_div(self.chunks - self.valid, MASKED_TOGETHER)
         weights = self.placement.masks.values()
         fits = (weights and all(tensor.quads >= blocks * mask_quads(self.geometry) for tensor in weights)
-                and self.chunks + mask_steps(self.model) <= free)
+                and mask_steps(self.model) + max(self.chunks, self.geometry.dim) <= free)
         return blocks if fits and blocks * MASKED_TOGETHER <= self.chunks else 0
 
     def _part(self, entries: int) -> range:
