@@ -10,6 +10,7 @@ from base.progress import progress
 from run.devices import open_device
 from run.sampling import Sampling
 from run.session import Session
+from sim.cycle.chip import ModelChip
 
 EVERY = 0.01
 
@@ -52,7 +53,18 @@ def test_nothing_goes_on_behind_the_work():
 
 def test_loading_and_running_a_slow_device_tells_how_far_it_is(capfd: pytest.CaptureFixture[str],
                                                               monkeypatch: pytest.MonkeyPatch):
-    """The part that is done grows from line to line, up to the end of the token."""
+    """The part that is done grows from line to line, up to the end of the token.
+
+    The device rests every 300 cycles, so that the thread that writes lines gets its turn on a busy machine.
+    """
+    step = ModelChip.step
+
+    def slow(chip: ModelChip) -> None:
+        if chip.now % 300 == 0:
+            time.sleep(10 * EVERY)
+        step(chip)
+
+    monkeypatch.setattr(ModelChip, "step", slow)
     monkeypatch.setattr("base.progress.EVERY", EVERY)
     monkeypatch.setattr(progress.__wrapped__, "__kwdefaults__", {"done": None, "every": EVERY})  # type: ignore[attr-defined]
     program = small_program()
